@@ -1,0 +1,83 @@
+"""The one registry: a name and options give a network. Nothing is ever downloaded here."""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from .errors import NetworkError
+from .unet import SimpleUNet, UNet, UNetResNet
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "simple-unet": SimpleUNet,
+    "unet": UNet,
+    "unet-resnet": UNetResNet,
+}
+SMP = "smp:"
+
+
+def build(architecture: str, bands: int, classes: int, **options: object) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    architecture
+        `simple-unet`, `unet` or `unet-resnet`; or `smp:` and the name of any architecture of
+        segmentation-models-pytorch, as in `smp:Unet`, whose encoder is the option `encoder_name`.
+    bands, classes
+        Channels in and out.
+    **options
+        Passed to the network's constructor: `widths`, `depth`, `encoder_name`, ...
+
+    Returns
+    -------
+    torch.nn.Module
+        Scaled pixels `(n, band, y, x)` float32 in, logits `(n, class, y, x)` out.
+
+    Raises
+    ------
+    NetworkError
+        Unknown name, or options that the network does not take.
+    """
+    if bands < 1 or classes < 1:
+        raise NetworkError(f"a network needs at least one band and one class; received {bands} and {classes}")
+    make = _smp(architecture) if architecture.startswith(SMP) else _ours(architecture)
+    try:
+        return make(bands=bands, classes=classes, **options)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise NetworkError(f"{architecture} cannot be built with {dict(options)}: {error}") from error
+
+
+def _ours(architecture: str) -> Callable[..., nn.Module]:
+    if architecture not in NETWORKS:
+        names = ", ".join([*NETWORKS, f"{SMP}Unet (any of segmentation-models-pytorch)"])
+        raise NetworkError(f"unknown network {architecture!r}; known: {names}")
+    make = NETWORKS[architecture]
+
+    def checked(**options: object) -> nn.Module:
+        unknown = set(options) - set(inspect.signature(make).parameters)
+        if unknown:
+            raise TypeError(f"it takes no option {', '.join(sorted(unknown))}")
+        return make(**options)
+
+    return checked
+
+
+def _smp(architecture: str) -> Callable[..., nn.Module]:
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError as error:
+        raise NetworkError(
+            f"{architecture} needs the package segmentation-models-pytorch: pip install it"
+        ) from error
+    name = architecture.removeprefix(SMP)
+    known: Mapping[str, Callable[..., nn.Module]] = smp.MODEL_ARCHITECTURES_MAPPING
+    if name.lower() not in known:
+        raise NetworkError(f"segmentation-models-pytorch has no {name!r}; it has: {', '.join(sorted(known))}")
+
+    def make(bands: int, classes: int, **options: object) -> nn.Module:
+        # encoder_weights=None: a bundle brings its weights, and a hub is never asked
+        settings = {**options, "encoder_weights": None, "activation": None}
+        return known[name.lower()](in_channels=bands, classes=classes, **settings)
+
+    return make

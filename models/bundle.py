@@ -1,0 +1,259 @@
+"""A bundle: one network, ready for inference, as a folder or one zip of `bundle.json` and `weights.safetensors`.
+
+Immutable once written, named by the digest of its content. Nothing in it is code and nothing is unpickled. Knows files,
+not scenes; whether a bundle fits a scene is `contract`'s to say.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .errors import BundleError, NetworkError
+from .facts import Facts
+from .mlm import from_item, to_item
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .segmenter import Segmenter
+
+ITEM, WEIGHTS = "bundle.json", "weights.safetensors"
+LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory
+SHIPPED = Path(__file__).parent / "bundles"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A saved bundle: its facts, where it lies, and the digest of its content.
+
+    Weights are read only by `segmenter`; a bundle can be planned with, listed and sent by path without torch.
+    """
+
+    facts: Facts
+    path: Path
+    digest: str
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the network holds, as its item says."""
+        return int(_read_item(self.path)["properties"].get("mlm:total_parameters", 0))
+
+    def segmenter(self) -> "Segmenter":
+        """Build the network with its weights, in evaluation mode: raw pixels in, probabilities out.
+
+        Raises
+        ------
+        BundleError
+            The weights do not fit the network that the facts describe.
+        """
+        from .segmenter import Segmenter
+
+        network = self.network()
+        return Segmenter(network, self.facts.scaling, self.facts.activation).eval()
+
+    def network(self) -> "nn.Module":
+        """Build the network alone, with its weights: scaled pixels in, logits out."""
+        from .build import build
+
+        facts = self.facts
+        try:
+            network = build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
+        except NetworkError as error:
+            raise BundleError(f"{self.path}: {error}") from error
+        _load_weights(network, self.path)
+        return network.eval()
+
+
+def save_bundle(path: str | os.PathLike[str], network: "nn.Module", facts: Facts, *, overwrite: bool = False) -> Bundle:
+    """Write a bundle; the folder or zip appears only when it is whole.
+
+    Parameters
+    ----------
+    path
+        Ends in `.zip` for one file, else a folder.
+    network
+        The network that `facts` describes: scaled pixels in, logits out.
+    facts
+        See `Facts`.
+    overwrite
+        Replace what is there. Otherwise an existing path is refused.
+
+    Raises
+    ------
+    BundleError
+        The path exists, or facts and network do not agree.
+    """
+    target = Path(path)
+    if target.exists() and not overwrite:
+        raise BundleError(f"{target} exists; choose another name, or pass overwrite to replace it")
+    _check_buildable(network, facts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        written = Path(folder) / "bundle"
+        _write_folder(written, network, facts)
+        whole = _zipped(written) if target.suffix == ".zip" else written
+        _replace(whole, target)
+    return load_bundle(target)
+
+
+def load_bundle(name: str | os.PathLike[str]) -> Bundle:
+    """Load a bundle's facts and check that it is whole. Weights are not read into memory, nor torch imported.
+
+    Parameters
+    ----------
+    name
+        A shipped bundle's name, or the path or URL of a folder or zip (a URL: zip only).
+
+    Raises
+    ------
+    BundleError
+        No such bundle, or it is damaged.
+    """
+    path = _find(os.fspath(name))
+    try:
+        facts = from_item(_read_item(path))
+    except BundleError as error:
+        raise BundleError(f"{path} is not a usable bundle: {error}") from error
+    return Bundle(facts, path, _digest(path))
+
+
+def shipped_bundles() -> list[Bundle]:
+    """Load every bundle that comes with Swathe, in the order of their names."""
+    return [load_bundle(item.parent) for item in sorted(SHIPPED.glob(f"*/{ITEM}"))]
+
+
+def _find(name: str) -> Path:
+    if "://" in name:
+        return _download(name)
+    path = Path(name)
+    if path.is_dir() and not (path / ITEM).exists() and (SHIPPED / name / ITEM).exists():
+        return SHIPPED / name  # a folder that merely has the name of a shipped bundle
+    if path.exists():
+        return path
+    if (SHIPPED / name / ITEM).exists():
+        return SHIPPED / name
+    shipped = ", ".join(sorted(item.parent.name for item in SHIPPED.glob(f"*/{ITEM}"))) or "none"
+    raise BundleError(f"no bundle {name!r}: neither a path here nor a shipped bundle (shipped: {shipped})")
+
+
+def _download(url: str) -> Path:
+    import fsspec
+
+    from .cache import cache_folder
+
+    folder = cache_folder("bundles")
+    try:
+        return Path(fsspec.open_local(f"simplecache::{url}", simplecache={"cache_storage": str(folder)}))
+    except Exception as error:
+        raise BundleError(f"the bundle {url} could not be fetched: {error}") from error
+
+
+@contextmanager
+def _member(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open one member of a folder or zip by its exact name, with its size. Nothing is ever extracted."""
+    try:
+        if path.is_dir():
+            with open(path / name, "rb") as file:
+                yield file, os.fstat(file.fileno()).st_size
+        else:
+            with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+                yield file, archive.getinfo(name).file_size  # type: ignore[misc]
+    except (FileNotFoundError, KeyError) as error:
+        raise BundleError(f"{path} holds no {name}; a bundle is {ITEM} and {WEIGHTS}") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise BundleError(f"{path} cannot be read as a bundle: {error}") from error
+
+
+def _read_item(path: Path) -> dict[str, Any]:
+    with _member(path, ITEM) as (file, size):
+        if size > LARGEST_ITEM:
+            raise BundleError(f"{ITEM} has {size:,} bytes; at most {LARGEST_ITEM:,} are read")
+        content = file.read(LARGEST_ITEM + 1)
+    try:
+        item = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{ITEM} is not JSON: {error}") from error
+    if not isinstance(item, dict):
+        raise BundleError(f"{ITEM} is not a JSON object")
+    return item
+
+
+def _digest(path: Path) -> str:
+    """Hash both members: the same content as folder or zip has the same digest."""
+    total = hashlib.sha256()
+    for name in (ITEM, WEIGHTS):
+        with _member(path, name) as (file, _):
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _load_weights(network: "nn.Module", path: Path) -> None:
+    from .weights import compare
+
+    state = _read_weights(path, expected=sum(t.nbytes for t in network.state_dict().values()))
+    difference = compare(network, state)
+    if difference:
+        raise BundleError(f"{path}: the weights do not fit the network that {ITEM} describes: {difference}")
+    network.load_state_dict(state)
+
+
+def _read_weights(path: Path, expected: int) -> "Mapping[str, Tensor]":
+    import safetensors.torch
+
+    with _member(path, WEIGHTS) as (file, size):
+        if size > 2 * expected + 2**24:
+            raise BundleError(f"{path}: {WEIGHTS} has {size:,} bytes, the network needs {expected:,}")
+        content = file.read()
+    try:
+        return safetensors.torch.load(content)
+    except Exception as error:  # safetensors raises its own and several builtin errors
+        raise BundleError(f"{path}: {WEIGHTS} is damaged: {error}") from error
+
+
+def _check_buildable(network: "nn.Module", facts: Facts) -> None:
+    from .build import build
+    from .weights import compare
+
+    twin = build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
+    difference = compare(twin, network.state_dict())
+    if difference:
+        raise BundleError(f"the network is not the {facts.architecture} that the facts describe: {difference}")
+
+
+def _write_folder(folder: Path, network: "nn.Module", facts: Facts) -> None:
+    import safetensors.torch
+
+    folder.mkdir()
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    safetensors.torch.save_file(state, folder / WEIGHTS)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    item = to_item(facts, WEIGHTS, parameters, created)
+    (folder / ITEM).write_text(json.dumps(item, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _zipped(folder: Path) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # weights do not compress
+        for name in (ITEM, WEIGHTS):
+            archive.write(folder / name, name)
+    return path
+
+
+def _replace(whole: Path, target: Path) -> None:
+    """Put a whole bundle in place; a folder that is replaced is moved aside first and removed last."""
+    aside = whole.with_name("replaced")
+    if target.is_dir():
+        os.replace(target, aside)
+    os.replace(whole, target)
+    shutil.rmtree(aside, ignore_errors=True)

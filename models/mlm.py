@@ -1,0 +1,176 @@
+"""Facts to and from JSON: a STAC Item with the fields of the Machine Learning Model extension (MLM 1.5).
+
+Source: https://github.com/stac-extensions/mlm. What MLM has no field for goes under the prefix `swathe:`. No files here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import BundleError
+from .facts import Band, ClassInfo, Facts
+from .reach import Footprint
+from .scaling import Scaling
+
+MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
+CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+SCALING_FIELDS = {"z-score": ("mean", "stddev"), "min-max": ("minimum", "maximum"), "scale": (None, "value")}
+
+JSON = dict[str, Any]
+
+
+def to_item(facts: Facts, weights: str, parameters: int, created: str) -> JSON:
+    """Describe a bundle as a STAC Item.
+
+    Parameters
+    ----------
+    facts
+        What to describe.
+    weights
+        Name of the weights' file, relative to the item.
+    parameters
+        How many numbers the network holds.
+    created
+        Date and time, RFC 3339.
+    """
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [MLM_SCHEMA, CLASSIFICATION_SCHEMA],
+        "id": facts.name,
+        "geometry": None,
+        "properties": _properties(facts, parameters, created),
+        "links": [],
+        "assets": {"weights": _weights_asset(facts, weights)},
+    }
+
+
+def _properties(facts: Facts, parameters: int, created: str) -> JSON:
+    return {
+        "description": facts.description or facts.name,
+        "datetime": created,
+        "bands": [{"name": band.name, "statistics": {"mean": band.mean}} for band in facts.bands],
+        "mlm:name": facts.name,
+        "mlm:architecture": facts.architecture,
+        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:framework": "PyTorch",
+        "mlm:total_parameters": parameters,
+        "mlm:hyperparameters": dict(facts.options),
+        "mlm:input": [_input(facts)],
+        "mlm:output": [_output(facts)],
+        "swathe:activation": facts.activation,
+        "swathe:footprint": {"stride": facts.footprint.stride, "radius": facts.footprint.radius},
+        "swathe:resolution": list(facts.resolution) if facts.resolution else None,
+        "swathe:provenance": dict(facts.provenance),
+        "swathe:metrics": dict(facts.metrics),
+    }
+
+
+def _weights_asset(facts: Facts, weights: str) -> JSON:
+    return {
+        "href": weights,
+        "title": f"Weights of {facts.name}",
+        "type": "application/vnd.safetensors",
+        "roles": ["mlm:model", "mlm:weights"],
+        "mlm:artifact_type": "safetensors",
+    }
+
+
+def _input(facts: Facts) -> JSON:
+    return {
+        "name": "pixels",
+        "bands": list(facts.band_names),
+        "input": {
+            "shape": [-1, len(facts.bands), facts.patch, facts.patch],
+            "dim_order": ["batch", "bands", "height", "width"],
+            "data_type": facts.dtype,
+        },
+        "value_scaling": _value_scaling(facts.scaling),
+        "resize_type": None,
+    }
+
+
+def _value_scaling(scaling: Scaling) -> list[JSON]:
+    first, second = SCALING_FIELDS[scaling.kind]
+    pairs = zip(scaling.first, scaling.second, strict=True)
+    return [{"type": scaling.kind, **({first: a} if first else {}), str(second): b} for a, b in pairs]
+
+
+def _output(facts: Facts) -> JSON:
+    return {
+        "name": "probabilities",
+        "tasks": ["semantic-segmentation"],
+        "result": {
+            "shape": [-1, len(facts.classes), facts.patch, facts.patch],
+            "dim_order": ["batch", "class", "height", "width"],
+            "data_type": "float32",
+        },
+        "classification:classes": [
+            {"value": value, "name": info.name, "color_hint": info.color.upper()}
+            for value, info in enumerate(facts.classes)
+        ],
+    }
+
+
+def from_item(item: object) -> Facts:
+    """Read facts from a STAC Item that `to_item` could have made.
+
+    Raises
+    ------
+    BundleError
+        A field is missing or makes no sense; the message names it.
+    """
+    if not isinstance(item, Mapping) or not isinstance(item.get("properties"), Mapping):
+        raise BundleError("it is not a STAC Item with properties")
+    try:
+        return _facts(item["properties"])
+    except KeyError as error:
+        raise BundleError(f"the field {error} is missing") from error
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise BundleError(f"a field has a value that cannot be used: {error}") from error
+
+
+def _facts(properties: Mapping[str, Any]) -> Facts:
+    given, result = properties["mlm:input"][0], properties["mlm:output"][0]
+    means = {band["name"]: float(band["statistics"]["mean"]) for band in properties["bands"]}
+    resolution = properties.get("swathe:resolution")
+    return Facts(
+        name=str(properties["mlm:name"]),
+        architecture=str(properties["mlm:architecture"]),
+        options=dict(properties.get("mlm:hyperparameters") or {}),
+        bands=tuple(Band(str(name), means[name]) for name in given["bands"]),
+        dtype=str(given["input"]["data_type"]),
+        scaling=_scaling(given["value_scaling"]),
+        classes=_classes(result["classification:classes"]),
+        footprint=_footprint(properties["swathe:footprint"]),
+        activation=properties["swathe:activation"],
+        resolution=(float(resolution[0]), float(resolution[1])) if resolution else None,
+        patch=int(given["input"]["shape"][2]),
+        description=str(properties.get("description", "")),
+        provenance=dict(properties.get("swathe:provenance") or {}),
+        metrics=dict(properties.get("swathe:metrics") or {}),
+    )
+
+
+def _scaling(entries: list[JSON]) -> Scaling:
+    kinds = {entry["type"] for entry in entries}
+    if len(kinds) != 1 or not kinds <= set(SCALING_FIELDS):
+        raise BundleError(f"value_scaling is of one type, {', '.join(SCALING_FIELDS)}; received {sorted(kinds)}")
+    kind = kinds.pop()
+    first, second = SCALING_FIELDS[kind]
+    firsts = tuple(float(entry[first]) if first else 0.0 for entry in entries)
+    return Scaling(kind, firsts, tuple(float(entry[second]) for entry in entries))
+
+
+def _classes(entries: list[JSON]) -> tuple[ClassInfo, ...]:
+    values = [entry["value"] for entry in entries]
+    if values != list(range(len(entries))):
+        raise BundleError(f"class values count up from 0; received {values[:8]}")
+    return tuple(ClassInfo(str(entry["name"]), str(entry["color_hint"])) for entry in entries)
+
+
+def _footprint(entry: Mapping[str, Any]) -> Footprint:
+    radius = entry["radius"]
+    footprint = Footprint(int(entry["stride"]), None if radius is None else int(radius))
+    if footprint.stride < 1 or (footprint.radius is not None and footprint.radius < 0):
+        raise BundleError(f"stride {footprint.stride} and radius {footprint.radius} make no footprint")
+    return footprint

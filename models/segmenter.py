@@ -1,0 +1,52 @@
+"""The whole graph from raw pixels to probabilities: scaling, network, softmax or sigmoid, in one module.
+
+Training and inference both run this module, so that scaling cannot drift between them.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .facts import Activation
+from .scaling import Scaling
+
+
+class Segmenter(nn.Module):
+    """Raw pixels in, probabilities out.
+
+    Parameters
+    ----------
+    network
+        Scaled pixels `(n, band, y, x)` in, logits `(n, channel, y, x)` out.
+    scaling
+        Applied to the raw values first, per band.
+    activation
+        `softmax` over the channels, or `sigmoid` of each. A sigmoid of one channel is a two-class network: it gives the
+        probabilities of background and foreground.
+    """
+
+    offset: Tensor
+    divisor: Tensor
+
+    def __init__(self, network: nn.Module, scaling: Scaling, activation: Activation = "softmax") -> None:
+        super().__init__()
+        self.network = network
+        self.activation = activation
+        shape = (1, -1, 1, 1)
+        self.register_buffer("offset", torch.tensor(scaling.offset, dtype=torch.float32).reshape(shape), False)
+        self.register_buffer("divisor", torch.tensor(scaling.divisor, dtype=torch.float32).reshape(shape), False)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Give what the network gives for raw pixels `(n, band, y, x)` of any numeric dtype (for losses)."""
+        scaled = (pixels.to(self.offset.dtype) - self.offset) / self.divisor
+        logits: Tensor = self.network(scaled)
+        return logits
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Give probabilities `(n, class, y, x)` float32 for raw pixels `(n, band, y, x)` of any numeric dtype."""
+        logits = self.logits(pixels).to(torch.float32)
+        if self.activation == "softmax":
+            return torch.softmax(logits, dim=1)
+        foreground = torch.sigmoid(logits)
+        if foreground.shape[1] > 1:
+            return foreground
+        return torch.cat([1 - foreground, foreground], dim=1)
