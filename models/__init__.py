@@ -34,7 +34,7 @@ _HOMES = {
     "min_max": "scaling",
     "z_score": "scaling",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

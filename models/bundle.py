@@ -74,7 +74,9 @@ class Bundle:
         return network.eval()
 
 
-def save_bundle(path: str | os.PathLike[str], network: "nn.Module", facts: Facts, *, overwrite: bool = False) -> Bundle:
+def save_bundle(
+    path: str | os.PathLike[str], network: "nn.Module", facts: Facts, *, overwrite: bool = False
+) -> Bundle:
     """Write a bundle; the folder or zip appears only when it is whole.
 
     Parameters
@@ -227,7 +229,9 @@ def _check_buildable(network: "nn.Module", facts: Facts) -> None:
     twin = build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
     difference = compare(twin, network.state_dict())
     if difference:
-        raise BundleError(f"the network is not the {facts.architecture} that the facts describe: {difference}")
+        raise BundleError(
+            f"the network is not the {facts.architecture} that the facts describe: {difference}"
+        )
 
 
 def _write_folder(folder: Path, network: "nn.Module", facts: Facts) -> None:

@@ -14,7 +14,10 @@ from torch import nn
 from .errors import NetworkError
 from .reach import Footprint
 
-SMALLEST, LARGEST = 512, 8192  # rows tried; a network that fills the largest has no bound. ResNet-101 needs 4,096
+SMALLEST, LARGEST = (
+    512,
+    8192,
+)  # rows tried; a network that fills the largest has no bound. ResNet-101 needs 4,096
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 5, 10, 20, 40, 7, 14, 28, 56)
 
 Reach = tuple[int, int]  # first and last output row that one input row changes
@@ -41,7 +44,9 @@ def measure_footprint(network: nn.Module, bands: int) -> Footprint:
     period = lcm(64, accepted)
     size = period * -(-SMALLEST // period)
     while size <= max(LARGEST, 2 * period):
-        axes = [_reaches(partial(_reach, network, bands, accepted, size, axis), size, period) for axis in (2, 3)]
+        axes = [
+            _reaches(partial(_reach, network, bands, accepted, size, axis), size, period) for axis in (2, 3)
+        ]
         if all(axes):
             return _footprint(period, *axes)
         size *= 2
@@ -102,7 +107,7 @@ def _reaches(reach: Callable[[int], Reach | None], size: int, period: int) -> li
             middle = (low + high) // 2
             spans += [(low, middle), (middle, high)]
         else:
-            found.update({row: found[low] for row in range(low + 1, high)})
+            found.update(dict.fromkeys(range(low + 1, high), found[low]))
     return [(found[row][0] - row, found[row][1] - row) for row in range(top, top + period + 1)]
 
 

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
-PREFIXES = ("module.", "model.", "net.", "_orig_mod.")  # what DataParallel, Lightning and compile put before a key
+PREFIXES = (
+    "module.",
+    "model.",
+    "net.",
+    "_orig_mod.",
+)  # what DataParallel, Lightning and compile put before a key
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> "dict[str, Tensor]":
@@ -29,7 +34,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> "dict[str, Tensor]":
         raise NetworkError(f"no such file: {name}") from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NetworkError(f"{name} cannot be read as weights alone, and no code in it is run: {reason}") from error
+        raise NetworkError(
+            f"{name} cannot be read as weights alone, and no code in it is run: {reason}"
+        ) from error
     state = _unwrap(content)
     if not state:
         raise NetworkError(f"{name} holds no tensors by name; Swathe reads a state dict or safetensors")

@@ -1,0 +1,108 @@
+"""The OpenVINO engine: the fastest on most CPUs. The converted network is kept in the user's cache between runs."""
+
+import logging
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .cache import cache_folder
+from .engine import EngineSpec, usable_cpus
+from .errors import EngineError
+
+logger = logging.getLogger("swathe")
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+# raw types that the compiled graph takes as they are; others are made float32 on the host first
+NATIVE = {np.dtype(t) for t in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")}
+
+
+class OpenVINOEngine:
+    """See `Engine`. One compiled graph per raw dtype, for tiles of any size."""
+
+    batch = 1
+
+    def __init__(self, bundle: Bundle, spec: EngineSpec) -> None:
+        self._core = ov.Core()
+        self._model = _converted(self._core, bundle)
+        self._config = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[spec.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": spec.threads or usable_cpus(),
+            "ENABLE_CPU_PINNING": False,  # workers share cores with those that read and write
+        }
+        self._compiled: dict[np.dtype[Any], ov.CompiledModel] = {}
+
+    def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Give probabilities `(n, class, y, x)` float32; see `Engine.predict`."""
+        if pixels.dtype not in NATIVE or not pixels.dtype.isnative:
+            pixels = pixels.astype(np.float32)
+        compiled = self._compiled.get(pixels.dtype) or self._compile(pixels.dtype)
+        try:
+            answer = compiled(np.ascontiguousarray(pixels), share_inputs=True)[0]
+        except RuntimeError as error:
+            raise EngineError(_reason(error, pixels.shape)) from error
+        return np.asarray(answer)
+
+    def _compile(self, dtype: np.dtype[Any]) -> "ov.CompiledModel":
+        steps = ov.preprocess.PrePostProcessor(self._model.clone())
+        steps.input().tensor().set_element_type(ov.Type(dtype))
+        self._compiled[dtype] = self._core.compile_model(steps.build(), "CPU", self._config)
+        return self._compiled[dtype]
+
+
+def _converted(core: "ov.Core", bundle: Bundle) -> "ov.Model":
+    """Give the bundle's whole graph for float32 pixels, from the cache where it is there."""
+    path = cache_folder("openvino") / f"{bundle.digest}-{ov.__version__.split('-')[0]}.xml"
+    if path.exists() and path.with_suffix(".bin").exists():
+        try:
+            return core.read_model(path)
+        except RuntimeError as error:
+            logger.info("the cached network %s cannot be read and is made anew: %s", path, error)
+    model = _convert(bundle)
+    _keep(model, path)
+    return model
+
+
+def _convert(bundle: Bundle) -> "ov.Model":
+    import torch
+
+    facts = bundle.facts
+    side = 2 * max(64, facts.footprint.stride)
+    shape = ov.PartialShape([-1, len(facts.bands), -1, -1])
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of tracing
+            example = torch.zeros(1, len(facts.bands), side, side)
+            return ov.convert_model(bundle.segmenter(), example_input=example, input=[(shape, ov.Type.f32)])
+    except Exception as error:
+        raise EngineError(
+            f"OpenVINO cannot take {facts.architecture}; use --engine torch ({_first(error)})"
+        ) from error
+
+
+def _keep(model: "ov.Model", path: Path) -> None:
+    """Keep the graph for later runs; the .xml is put in place last, since it is what later runs look for."""
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            ov.save_model(model, part, compress_to_fp16=False)
+            os.replace(part.with_suffix(".bin"), path.with_suffix(".bin"))
+            os.replace(part, path)
+    except (OSError, RuntimeError) as error:
+        logger.info("the converted network is not kept: %s", error)
+
+
+def _reason(error: Exception, shape: tuple[int, ...]) -> str:
+    hint = "; use a smaller --tile" if "alloc" in str(error).lower() else ""
+    return f"OpenVINO could not run a tile of {shape[2]} x {shape[3]} pixels{hint}: {_first(error)}"
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

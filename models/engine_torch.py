@@ -1,0 +1,100 @@
+"""The torch engine, on CPU or CUDA: folded, channels-last, raw integers normalised on the device."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .bundle import Bundle
+from .engine import EngineSpec, usable_cpus
+from .errors import EngineError
+
+logger = logging.getLogger("swathe")
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+CUDA_BATCH = 8
+# torch moves and converts these; other types are made float32 on the host first
+NATIVE = {np.dtype(t) for t in ("uint8", "int8", "int16", "uint16", "int32", "int64", "float32", "float16")}
+
+
+class TorchEngine:
+    """See `Engine`. On CUDA a batch that does not fit in memory is halved and tried again."""
+
+    def __init__(self, bundle: Bundle, spec: EngineSpec) -> None:
+        self.device = torch.device(spec.device)
+        self.precision = spec.precision
+        self.batch = CUDA_BATCH if spec.device == "cuda" else 1
+        self.name = bundle.facts.name
+        if spec.device == "cpu":
+            torch.set_num_threads(spec.threads or usable_cpus())
+        segmenter = bundle.segmenter()
+        if spec.fold:
+            segmenter.network = fold_batch_norm(segmenter.network)
+        segmenter = segmenter.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._run: Callable[[Tensor], Tensor] = torch.compile(segmenter) if spec.compile else segmenter
+
+    def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Give probabilities `(n, class, y, x)` float32; see `Engine.predict`."""
+        answers: list[NDArray[np.float32]] = []
+        start, batch = 0, max(1, min(self.batch, len(pixels)))
+        while start < len(pixels):
+            try:
+                answers.append(self._predict(pixels[start : start + batch]))
+            except torch.cuda.OutOfMemoryError as error:
+                batch = self._halve(batch, pixels.shape, error)
+                continue
+            start += batch
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def _halve(self, batch: int, shape: tuple[int, ...], error: Exception) -> int:
+        torch.cuda.empty_cache()
+        if batch == 1:
+            raise EngineError(
+                f"one tile of {shape[2]} x {shape[3]} pixels does not fit in the GPU's memory; use a smaller --tile"
+            ) from error
+        self.batch = batch // 2
+        logger.warning("GPU memory is short: %d tiles at a time instead of %d", self.batch, batch)
+        return self.batch
+
+    @torch.inference_mode()
+    def _predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        with self._autocast():
+            answer = self._run(self._to_device(pixels))
+        return answer.to(torch.float32).contiguous().cpu().numpy()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])
+
+    def _to_device(self, pixels: NDArray[Any]) -> Tensor:
+        pixels = np.ascontiguousarray(pixels)
+        if pixels.dtype not in NATIVE or not pixels.dtype.isnative:
+            pixels = pixels.astype(np.float32)
+        if not pixels.flags.writeable:
+            pixels = pixels.copy()  # torch warns of read-only memory
+        tensor = torch.from_numpy(pixels)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(torch.float32).contiguous(memory_format=torch.channels_last)
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Fold each batch norm into the convolution before it; a network that cannot be traced is given back as it is."""
+    from torch.fx.experimental.optimization import fuse
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tracing: the network is compared, not the trace
+            return fuse(network.eval(), inplace=False)
+    except Exception as error:  # tracing raises whatever the network's own code raises
+        logger.info(
+            "batch norms are not folded: %s", str(error).splitlines()[0] if str(error) else type(error)
+        )
+        return network

@@ -1,0 +1,171 @@
+"""Connect to a Dask cluster, or start one in this process; keep a rolling window of tasks on it.
+
+Knows dask and nothing of scenes: what it runs are functions and items.
+"""
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TypeVar
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster
+
+from models.errors import ClusterError, SwatheError
+
+TIMEOUT = 10  # seconds that a scheduler has to answer
+PATIENCE = 120  # seconds without any worker before a run gives up
+AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
+RETRIES = 2
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def connected(client: Client | str | None, threads: int) -> Iterator[Client]:
+    """Give a client.
+
+    Parameters
+    ----------
+    client
+        A client, which is left open; the address of a scheduler; or None for a cluster of one worker in this process,
+        without a dashboard and without open ports.
+    threads
+        Tasks at a time of the worker in this process.
+
+    Raises
+    ------
+    ClusterError
+        The address does not answer.
+    """
+    if isinstance(client, Client):
+        yield client
+        return
+    made = _connect(client) if client else _in_process(threads)
+    try:
+        yield made
+    finally:
+        made.close(timeout=2)
+        if client is None and made.cluster is not None:
+            made.cluster.close(timeout=2)
+
+
+def _connect(address: str) -> Client:
+    quiet = {"distributed.comm.timeouts.connect": f"{TIMEOUT}s"}
+    try:
+        with dask.config.set(quiet):
+            return Client(address, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {address} within {TIMEOUT} s; check the address, as tcp://host:8786"
+        ) from error
+
+
+def _in_process(threads: int) -> Client:
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    cluster = LocalCluster(
+        n_workers=1,
+        threads_per_worker=threads,
+        processes=False,
+        memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak
+        dashboard_address=None,
+        silence_logs=logging.ERROR,
+    )
+    return Client(cluster, set_as_default=False)
+
+
+def worker_threads(client: Client) -> int:
+    """Give how many tasks the workers run at a time, now."""
+    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return sum(int(worker["nthreads"]) for worker in workers.values())
+
+
+def gpu_resources(client: Client) -> dict[str, float] | None:
+    """Give `{"GPU": 1}` if workers declare that resource, so that each GPU gets one task at a time; else None."""
+    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return {"GPU": 1} if any("GPU" in worker.get("resources", {}) for worker in workers.values()) else None
+
+
+def rolling(
+    client: Client,
+    function: Callable[[Any, Item], Result],
+    shared: Any,
+    items: Iterable[Item],
+    *,
+    key: str,
+    resources: Mapping[str, float] | None = None,
+) -> Iterator[Result]:
+    """Run `function(shared, item)` for every item on the cluster; give results as they come.
+
+    Only a window of tasks is ever known to the scheduler, so that its graph does not grow with the number of items.
+
+    Raises
+    ------
+    SwatheError
+        What a task raised, after retries; tasks that are waiting are cancelled.
+    ClusterError
+        Workers keep dying on a task, or none is left.
+    """
+    finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    waiting = iter(enumerate(items))
+    active: set[Future] = set()
+
+    def submit(count: int) -> None:
+        for number, item in islice(waiting, count):
+            future = client.submit(
+                function,
+                shared,
+                item,
+                key=f"{key}-{number}",
+                pure=False,
+                retries=RETRIES,
+                resources=resources,
+            )
+            active.add(future)
+            future.add_done_callback(finished.put)
+
+    try:
+        submit(max(4, worker_threads(client) * (1 + AHEAD)))
+        while active:
+            done = _next(finished, client)
+            submit(len(done))
+            active.difference_update(done)
+            yield from _results(client, done)
+    finally:
+        client.cancel(list(active), force=True)
+
+
+def _next(finished: "queue.SimpleQueue[Future]", client: Client) -> list[Future]:
+    """Wait for one finished task and take all that have finished meanwhile."""
+    started = time.monotonic()
+    while True:
+        try:
+            done = [finished.get(timeout=5)]
+            break
+        except queue.Empty:
+            if time.monotonic() - started > PATIENCE and worker_threads(client) == 0:
+                raise ClusterError(
+                    f"the cluster has had no worker for {PATIENCE} s; start workers and run the same command again"
+                ) from None
+    while not finished.empty():
+        done.append(finished.get())
+    return done
+
+
+def _results(client: Client, done: list[Future]) -> list[Any]:
+    try:
+        results: list[Any] = client.gather(done)
+        return results
+    except SwatheError:
+        raise
+    except KilledWorker as error:
+        raise ClusterError(
+            "workers died again and again on one block, most often for want of memory: "
+            "give them more, or use a smaller --tile and --block"
+        ) from error
+    except MemoryError as error:
+        raise ClusterError("memory is exhausted; use a smaller --tile and --block") from error

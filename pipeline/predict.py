@@ -1,0 +1,270 @@
+"""One block of a scene into what is kept of the network's answer. Numbers only: no dask, no store.
+
+The only file of `pipeline` that touches an engine. A process makes each engine once and shares it between its threads.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle, load_bundle
+from models.engine import Engine, EngineSpec, make_engine
+from models.errors import BundleError
+from models.facts import Facts
+
+from .geobox import Window
+from .plans import Plan, reflected
+from .source import Pixels, Source, missing_samples
+
+NODATA = 255  # in class maps, and in probabilities kept as uint8
+STEPS = 250  # a uint8 probability counts 1/250, so that 0.5, 0.7 and every multiple of 0.004 are exact
+
+ProbabilityType = Literal["uint8", "float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What is kept of the network's answer.
+
+    Parameters
+    ----------
+    threshold
+        The class map takes the likeliest class but the first, where its probability is above this; else the first
+        class. None: the likeliest class.
+    probability
+        Type in which probabilities are kept; None: they are not.
+    kept
+        The classes, by value, whose probabilities are kept.
+    """
+
+    threshold: float | None = None
+    probability: ProbabilityType | None = None
+    kept: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What every block of a run shares; small enough to send with each task. The network itself is never sent."""
+
+    bundle: str
+    digest: str
+    facts: Facts
+    spec: EngineSpec
+    plan: Plan
+    encoding: Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is kept of a window: class map uint8 `(y, x)`, and probabilities `(class, y, x)` or None."""
+
+    class_map: NDArray[np.uint8]
+    probability: NDArray[Any] | None
+
+
+@dataclass
+class SharedEngine:
+    """An engine and the lock that its users hold while it runs."""
+
+    engine: Engine
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_engines: dict[tuple[str, EngineSpec], SharedEngine] = {}
+_making = threading.Lock()
+
+
+def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
+    """Give this process's engine for a bundle, made at the first call.
+
+    Raises
+    ------
+    BundleError
+        The bundle at `path` has another digest: it was replaced, or this machine holds another one there.
+    """
+    with _making:
+        key = (digest, spec)
+        if key not in _engines:
+            _engines[key] = SharedEngine(make_engine(_expected(path, digest), spec))
+        return _engines[key]
+
+
+def _expected(path: str, digest: str) -> Bundle:
+    bundle = load_bundle(Path(path))
+    if bundle.digest != digest:
+        raise BundleError(
+            f"the bundle at {path} is another one here: digest {bundle.digest[:12]}, not {digest[:12]}"
+        )
+    return bundle
+
+
+def predict(source: Source, window: Window, recipe: Recipe) -> Answer:
+    """Read a window with its halo, run the network over its tiles, and keep what is asked for.
+
+    Parameters
+    ----------
+    source
+        Raw pixels.
+    window
+        Inside the scene; its origin is a multiple of the stride.
+    recipe
+        See `Recipe`.
+
+    Returns
+    -------
+    Answer
+        Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
+    """
+    return predict_pixels(read_grown(source, recipe.plan, window), window, source.nodata, recipe)
+
+
+def predict_pixels(
+    pixels: Pixels, window: Window, nodata: tuple[float | None, ...], recipe: Recipe
+) -> Answer:
+    """As `predict`, from the pixels that `read_grown` gives for the window. A window with nothing valid runs nothing."""
+    halo = recipe.plan.halo
+    height, width = window.shape
+    valid = pixels.valid[halo : halo + height, halo : halo + width]
+    answer = _empty(window.shape, recipe.encoding)
+    if not valid.any():
+        return answer
+    data = fill_missing(pixels, nodata, tuple(band.mean for band in recipe.facts.bands))
+    shared = shared_engine(recipe.bundle, recipe.digest, recipe.spec)
+    for tile, probabilities in _answers(data, window, recipe.plan, shared):
+        _keep(answer, probabilities, _moved(tile, window), recipe.encoding)
+    _blank(answer, ~valid)
+    return answer
+
+
+def read_grown(source: Source, plan: Plan, window: Window) -> Pixels:
+    """Read a window with its halo; beyond the scene's edges stand its reflections.
+
+    Returns
+    -------
+    Pixels
+        Of the shape of `plan.grown(window)`. Missing samples are still as the file has them.
+    """
+    grown = plan.grown(window)
+    rows = reflected(grown.top, grown.bottom, plan.height)
+    columns = reflected(grown.left, grown.right, plan.width)
+    inside = Window(int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1)
+    read = source.read(inside)
+    if inside == grown:
+        return read
+    rows, columns = rows - inside.top, columns - inside.left
+    return Pixels(read.data[:, rows][:, :, columns], read.valid[rows][:, columns])
+
+
+def fill_missing(pixels: Pixels, nodata: tuple[float | None, ...], means: tuple[float, ...]) -> NDArray[Any]:
+    """Put each band's mean where its sample is missing or the pixel invalid, so that no NaN enters the network.
+
+    The mean is rounded in integer bands. The pixels themselves are not changed; without missing samples they are given
+    back as they are.
+    """
+    data, invalid = pixels.data, ~pixels.valid
+    any_invalid = bool(invalid.any())
+    copied = False
+    for place, (sentinel, mean) in enumerate(zip(nodata, means, strict=True)):
+        missing = missing_samples(data[place], sentinel)
+        missing = invalid if missing is None else missing | invalid
+        if (missing is invalid and not any_invalid) or not missing.any():
+            continue
+        if not copied:
+            data, copied = data.copy(), True
+        data[place][missing] = _as_type(mean, data.dtype)
+    return data
+
+
+def _as_type(value: float, dtype: np.dtype[Any]) -> Any:
+    if np.issubdtype(dtype, np.floating):
+        return dtype.type(value)
+    info = np.iinfo(dtype)
+    return dtype.type(int(min(max(round(value), info.min), info.max)))
+
+
+def _answers(
+    data: NDArray[Any], window: Window, plan: Plan, shared: SharedEngine
+) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+    """Give each tile of a window, cut to it, with its probabilities `(class, y, x)`; equal tiles go in batches."""
+    grown, batch = plan.grown(window), shared.engine.batch
+    for _, tiles in groupby(plan.tiles(window), key=lambda tile: tile.shape):
+        for some in batched(tiles, batch):
+            inputs = np.stack([_with_halo(data, grown, tile, plan.halo) for tile in some])
+            with shared.lock:
+                answers = shared.engine.predict(inputs)  # (n, class, tile + 2 halo, tile + 2 halo)
+            for tile, answer in zip(some, answers, strict=True):
+                cut = Window(
+                    tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right)
+                )
+                height, width = cut.shape
+                yield cut, answer[:, plan.halo : plan.halo + height, plan.halo : plan.halo + width]
+
+
+def _with_halo(data: NDArray[Any], grown: Window, tile: Window, halo: int) -> NDArray[Any]:
+    top, left = tile.top - halo - grown.top, tile.left - halo - grown.left
+    height, width = tile.shape
+    return data[:, top : top + height + 2 * halo, left : left + width + 2 * halo]
+
+
+def batched(items: Iterable[Window], size: int) -> Iterator[tuple[Window, ...]]:
+    """Give items in tuples of at most `size` (itertools has this from Python 3.12 on)."""
+    rest = iter(items)
+    while some := tuple(islice(rest, size)):
+        yield some
+
+
+def _moved(tile: Window, window: Window) -> Window:
+    """Give a tile's place within its window."""
+    return Window(
+        tile.top - window.top, tile.bottom - window.top, tile.left - window.left, tile.right - window.left
+    )
+
+
+def _empty(shape: tuple[int, int], encoding: Encoding) -> Answer:
+    probability = None
+    if encoding.probability:
+        fill = NODATA if encoding.probability == "uint8" else np.nan
+        probability = np.full((len(encoding.kept), *shape), fill, encoding.probability)
+    return Answer(np.full(shape, NODATA, np.uint8), probability)
+
+
+def _keep(answer: Answer, probabilities: NDArray[np.float32], place: Window, encoding: Encoding) -> None:
+    rows, columns = place.slices
+    answer.class_map[rows, columns] = classify(probabilities, encoding.threshold)
+    if answer.probability is not None:
+        for layer, value in enumerate(encoding.kept):
+            answer.probability[layer, rows, columns] = encode(probabilities[value], answer.probability.dtype)
+
+
+def classify(probabilities: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
+    """Give the class map uint8 `(y, x)` of probabilities `(class, y, x)`; see `Encoding.threshold`. Ties: the lower."""
+    first = 0 if threshold is None else 1
+    best = probabilities[first]
+    classes = np.full(best.shape, first, np.uint8)
+    for value in range(first + 1, len(probabilities)):
+        np.putmask(classes, probabilities[value] > best, value)
+        best = np.maximum(best, probabilities[value])
+    if threshold is not None:
+        np.putmask(classes, ~(best > threshold), 0)
+    return classes
+
+
+def encode(probability: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Give a probability as it is kept: in steps of 1/250 for uint8, rounded half up; else as a shorter float."""
+    if dtype == np.uint8:
+        return (probability * np.float32(STEPS) + np.float32(0.5)).astype(np.uint8)
+    return probability.astype(dtype, copy=False)
+
+
+def _blank(answer: Answer, invalid: NDArray[np.bool_]) -> None:
+    if not invalid.any():
+        return
+    answer.class_map[invalid] = NODATA
+    if answer.probability is not None:
+        answer.probability[:, invalid] = NODATA if answer.probability.dtype == np.uint8 else np.nan

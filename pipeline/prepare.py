@@ -1,0 +1,114 @@
+"""From a scene, a bundle and wishes to a plan: everything that can be refused is refused here, before any writing."""
+
+import os
+from dataclasses import dataclass
+from typing import Unpack
+
+from models.bundle import Bundle, load_bundle
+from models.engine import resolve
+from models.reach import Footprint
+
+from .contract import check_fit, fit_bands
+from .geobox import GeoBox
+from .options import Options, Wishes
+from .plans import Plan, make_plan
+from .predict import Recipe
+from .scene import SceneLike, open_source
+from .source import Source
+
+BundleLike = Bundle | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has not begun: where pixels come from, and what is done with them. `print` it to see what it costs."""
+
+    source: Source
+    recipe: Recipe
+    options: Options
+    notes: tuple[str, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """How the scene is cut."""
+        return self.recipe.plan
+
+    @property
+    def geobox(self) -> GeoBox:
+        """Where the scene lies."""
+        return self.source.geobox
+
+    @property
+    def memory(self) -> int:
+        """Bytes that one block in work takes, without the network's own."""
+        return self.plan.bytes_per_block(
+            len(self.source.bands), self.source.dtype.itemsize, len(self.recipe.facts.classes)
+        )
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the full-resolution arrays before compression."""
+        encoding = self.recipe.encoding
+        size = {"uint8": 1, "float16": 2, "float32": 4}.get(encoding.probability or "", 0)
+        return self.plan.height * self.plan.width * (1 + size * len(encoding.kept))
+
+    def __str__(self) -> str:
+        plan, spec = self.plan, self.recipe.spec
+        halo = "exact: tiled equals whole" if plan.exact else "below the receptive radius, or there is none"
+        lines = [
+            f"scene    {self.geobox.describe()}",
+            f"         {len(self.source.bands)} bands {', '.join(self.source.bands)}; {self.source.dtype}",
+            f"bundle   {self.recipe.facts.name} {self.recipe.digest[:12]}; {spec.name} on {spec.device}, {spec.precision}",
+            f"blocks   {len(plan):,} of up to {plan.block} x {plan.block} pixels; tiles of up to {plan.tile}",
+            f"halo     {plan.halo} pixels per side ({halo}); the network sees {plan.extra:.2f} pixels per pixel",
+            f"memory   {self.memory / 1e6:,.0f} MB for each block in work, and the network's own",
+            f"output   {self.output_bytes / 1e6:,.1f} MB before compression",
+        ]
+        return "\n".join(lines + [f"note     {note}" for note in self.notes])
+
+
+def plan(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> Prepared:
+    """Plan a run: open the scene, check that the bundle fits, cut it into blocks. Reads no pixels.
+
+    Only `halo="auto"` reads and runs a little, to measure.
+
+    Parameters
+    ----------
+    scene
+        See `open_scene`.
+    bundle
+        A bundle, or the name or path of one.
+    **wishes
+        See `pipeline.options.Options`.
+
+    Raises
+    ------
+    SwatheError
+        The scene cannot be opened, does not fit the bundle, or the wishes make no sense.
+    """
+    options = Options(**wishes)
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    source = fit_bands(open_source(scene), loaded.facts, options.bands)
+    notes = check_fit(source, loaded.facts, allow_mismatch=options.allow_mismatch)
+    encoding, spec = options.encoding(loaded.facts), resolve(options.spec())
+
+    def recipe(halo: int | None) -> Recipe:
+        cut = make_plan(
+            source.geobox.shape, loaded.facts.footprint, halo=halo, tile=options.tile, block=options.block
+        )
+        return Recipe(str(loaded.path.resolve()), loaded.digest, loaded.facts, spec, cut, encoding)
+
+    if options.halo == "auto" and _worth_measuring(loaded.facts.footprint):
+        from .halo import smallest_halo
+
+        chosen, error = smallest_halo(source, recipe(None), options.tolerance)
+        notes.append(f"halo auto: {chosen} pixels, measured error {error:.1g} within {options.tolerance:g}")
+        return Prepared(source, recipe(chosen), options, tuple(notes))
+    return Prepared(
+        source, recipe(options.halo if isinstance(options.halo, int) else None), options, tuple(notes)
+    )
+
+
+def _worth_measuring(footprint: Footprint) -> bool:
+    """Without a radius there is no reference to measure against; `make_plan` says so."""
+    return footprint.halo is not None and footprint.halo > footprint.stride

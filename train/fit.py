@@ -1,0 +1,172 @@
+"""The training loop: chips in, the weights that did best on the validation scenes out, as a bundle.
+
+Everything random hangs on one seed. Knows no file but the bundle it writes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.build import build
+from models.bundle import Bundle, save_bundle
+from models.facts import Band, Facts
+from models.footprint import measure_footprint
+from models.reach import Footprint
+from models.scaling import Scaling, z_score
+from models.segmenter import Segmenter
+
+from .datasets import ChipSampler, LabelledScene, Statistics, measure
+from .evaluate import best_threshold, foreground, score
+from .losses import dice_and_cross_entropy
+from .settings import Loop, Settings
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The best network of a training, and what was known and measured along the way."""
+
+    network: nn.Module
+    footprint: Footprint
+    statistics: Statistics
+    dtype: str
+    step: int
+    metrics: Mapping[str, Any]
+
+
+def fit(
+    settings: Settings,
+    scenes: Sequence[LabelledScene],
+    validation: Sequence[LabelledScene],
+    report: Report = print,
+) -> Fitted:
+    """Train a network from fresh weights.
+
+    Parameters
+    ----------
+    settings
+        See `Settings`.
+    scenes
+        What is learnt from.
+    validation
+        What the checkpoint and then the threshold are chosen on; nothing else is.
+    report
+        Receives one line at every look at the validation scenes.
+    """
+    torch.set_num_threads(settings.loop.threads)
+    torch.manual_seed(settings.seed)
+    statistics = measure(scenes)
+    network = build(settings.architecture, len(settings.bands), len(settings.classes), **settings.options)
+    footprint = measure_footprint(deepcopy(network), len(settings.bands))
+    learner = Segmenter(network, _scaling(statistics)).to(memory_format=torch.channels_last)
+    judge = _Judge(validation, statistics, footprint, report)
+    sampler = ChipSampler(scenes, statistics, settings.chips, settings.seed)
+    _learn(learner, sampler, settings.loop, judge)
+    learner.load_state_dict(judge.best_state)
+    dtype = str(scenes[0].pixels.dtype)
+    return Fitted(learner.network, footprint, statistics, dtype, judge.best_step, judge.metrics(learner))
+
+
+def _scaling(statistics: Statistics) -> Scaling:
+    return z_score(
+        [round(v, 4) for v in statistics.mean.tolist()], [round(v, 4) for v in statistics.stddev.tolist()]
+    )
+
+
+def _learn(learner: Segmenter, sampler: ChipSampler, loop: Loop, judge: "_Judge") -> None:
+    averaged = deepcopy(learner)
+    optimiser = torch.optim.AdamW(learner.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, loop.learning_rate, total_steps=loop.steps, pct_start=0.15
+    )
+    losses: list[float] = []
+    for step, (pixels, labels) in enumerate(islice(sampler, loop.steps), start=1):
+        learner.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=loop.bf16):
+            logits = learner.logits(pixels.contiguous(memory_format=torch.channels_last))
+        loss = dice_and_cross_entropy(logits, labels)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        _follow(averaged, learner, min(loop.ema, step / (step + 10)))  # early weights are forgotten sooner
+        losses.append(loss.item())
+        if step % loop.check_every == 0 or step == loop.steps:
+            judge.look(averaged, step, sum(losses) / len(losses))
+            losses.clear()
+
+
+@torch.no_grad()
+def _follow(averaged: nn.Module, learner: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the learner's; the batch norms' running means are already smooth."""
+    for old, new in zip(averaged.parameters(), learner.parameters(), strict=True):
+        old.lerp_(new, 1 - decay)
+    for kept, latest in zip(averaged.buffers(), learner.buffers(), strict=True):
+        kept.copy_(latest)
+
+
+class _Judge:
+    """Looks at the validation scenes, and keeps the best weights it has seen."""
+
+    def __init__(
+        self, scenes: Sequence[LabelledScene], statistics: Statistics, footprint: Footprint, report: Report
+    ) -> None:
+        self.scenes, self.statistics, self.footprint, self.report = scenes, statistics, footprint, report
+        self.best_iou, self.best_step, self.best_state = -1.0, 0, dict[str, torch.Tensor]()
+
+    def look(self, segmenter: Segmenter, step: int, loss: float) -> None:
+        """Score at one half, where the class map is decided."""
+        scores = score(self._found(segmenter), self.scenes)
+        if scores.iou > self.best_iou:
+            self.best_iou, self.best_step = scores.iou, step
+            self.best_state = deepcopy(segmenter.state_dict())
+        self.report(f"step {step}: loss {loss:.3f}, validation {scores.rounded()}, best {self.best_iou:.4f}")
+
+    def metrics(self, segmenter: Segmenter) -> dict[str, Any]:
+        """Score at one half and at the threshold that does best here."""
+        found = self._found(segmenter)
+        threshold = best_threshold(found, self.scenes)
+        return {
+            "threshold": threshold,
+            "validation": score(found, self.scenes, threshold).rounded(),
+            "validation at 0.5": score(found, self.scenes).rounded(),
+        }
+
+    def _found(self, segmenter: Segmenter) -> list[Any]:
+        return [foreground(segmenter, scene, self.statistics.mean, self.footprint) for scene in self.scenes]
+
+
+def save(path: Path, settings: Settings, fitted: Fitted, provenance: Mapping[str, Any]) -> Bundle:
+    """Write what was fitted as a bundle; one that lies there is replaced.
+
+    Parameters
+    ----------
+    path
+        A folder, or a zip by its ending.
+    provenance
+        Joined to that of the settings.
+    """
+    means = fitted.statistics.mean.round(4).tolist()
+    facts = Facts(
+        name=settings.name,
+        architecture=settings.architecture,
+        options=dict(settings.options),
+        bands=tuple(Band(name, mean) for name, mean in zip(settings.bands, means, strict=True)),
+        dtype=fitted.dtype,
+        scaling=_scaling(fitted.statistics),
+        classes=settings.classes,
+        footprint=fitted.footprint,
+        resolution=settings.resolution,
+        patch=settings.chips.size,
+        description=settings.description,
+        provenance={**settings.provenance, "seed": settings.seed, "best step": fitted.step, **provenance},
+        metrics=fitted.metrics,
+    )
+    return save_bundle(path, fitted.network, facts, overwrite=True)
