@@ -67,9 +67,7 @@ def _smp(architecture: str) -> Callable[..., nn.Module]:
     try:
         import segmentation_models_pytorch as smp
     except ImportError as error:
-        raise NetworkError(
-            f"{architecture} needs the package segmentation-models-pytorch: pip install it"
-        ) from error
+        raise NetworkError(f"{architecture} needs the package segmentation-models-pytorch: pip install it") from error
     name = architecture.removeprefix(SMP)
     known: Mapping[str, Callable[..., nn.Module]] = smp.MODEL_ARCHITECTURES_MAPPING
     if name.lower() not in known:

@@ -74,9 +74,7 @@ class Bundle:
         return network.eval()
 
 
-def save_bundle(
-    path: str | os.PathLike[str], network: "nn.Module", facts: Facts, *, overwrite: bool = False
-) -> Bundle:
+def save_bundle(path: str | os.PathLike[str], network: "nn.Module", facts: Facts, *, overwrite: bool = False) -> Bundle:
     """Write a bundle; the folder or zip appears only when it is whole.
 
     Parameters
@@ -229,9 +227,7 @@ def _check_buildable(network: "nn.Module", facts: Facts) -> None:
     twin = build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
     difference = compare(twin, network.state_dict())
     if difference:
-        raise BundleError(
-            f"the network is not the {facts.architecture} that the facts describe: {difference}"
-        )
+        raise BundleError(f"the network is not the {facts.architecture} that the facts describe: {difference}")
 
 
 def _write_folder(folder: Path, network: "nn.Module", facts: Facts) -> None:
@@ -240,6 +236,7 @@ def _write_folder(folder: Path, network: "nn.Module", facts: Facts) -> None:
     folder.mkdir()
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     safetensors.torch.save_file(state, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # the library makes it private; workers of other users must read it
     parameters = sum(parameter.numel() for parameter in network.parameters())
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     item = to_item(facts, WEIGHTS, parameters, created)

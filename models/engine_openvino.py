@@ -82,9 +82,7 @@ def _convert(bundle: Bundle) -> "ov.Model":
             example = torch.zeros(1, len(facts.bands), side, side)
             return ov.convert_model(bundle.segmenter(), example_input=example, input=[(shape, ov.Type.f32)])
     except Exception as error:
-        raise EngineError(
-            f"OpenVINO cannot take {facts.architecture}; use --engine torch ({_first(error)})"
-        ) from error
+        raise EngineError(f"OpenVINO cannot take {facts.architecture}; use --engine torch ({_first(error)})") from error
 
 
 def _keep(model: "ov.Model", path: Path) -> None:

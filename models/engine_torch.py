@@ -94,7 +94,5 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
             warnings.simplefilter("ignore")  # of tracing: the network is compared, not the trace
             return fuse(network.eval(), inplace=False)
     except Exception as error:  # tracing raises whatever the network's own code raises
-        logger.info(
-            "batch norms are not folded: %s", str(error).splitlines()[0] if str(error) else type(error)
-        )
+        logger.info("batch norms are not folded: %s", str(error).splitlines()[0] if str(error) else type(error))
         return network

@@ -33,9 +33,7 @@ class ClassInfo:
 
     def __post_init__(self) -> None:
         if len(self.color) != 6 or any(c not in "0123456789abcdefABCDEF" for c in self.color):
-            raise BundleError(
-                f"class {self.name!r} has the colour {self.color!r}; give six hex digits, as FF8800"
-            )
+            raise BundleError(f"class {self.name!r} has the colour {self.color!r}; give six hex digits, as FF8800")
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -94,15 +92,11 @@ class Facts:
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
             raise BundleError(f"a bundle's name is letters, digits, '-', '_' and '.'; received {self.name!r}")
         if not bands or len({b.name for b in self.bands}) != bands:
-            raise BundleError(
-                f"a bundle needs bands of different names; received {[b.name for b in self.bands]}"
-            )
+            raise BundleError(f"a bundle needs bands of different names; received {[b.name for b in self.bands]}")
         if len(self.scaling.first) != bands:
             raise BundleError(f"{bands} bands, but scaling for {len(self.scaling.first)}: give one per band")
         if not 2 <= classes <= MOST_CLASSES or len({c.name for c in self.classes}) != classes:
-            raise BundleError(
-                f"a bundle needs 2 to {MOST_CLASSES} classes of different names; received {classes}"
-            )
+            raise BundleError(f"a bundle needs 2 to {MOST_CLASSES} classes of different names; received {classes}")
         if self.activation not in ("softmax", "sigmoid"):
             raise BundleError(f"unknown activation {self.activation!r}; known: softmax, sigmoid")
         if not all(isfinite(b.mean) for b in self.bands):

@@ -44,9 +44,7 @@ def measure_footprint(network: nn.Module, bands: int) -> Footprint:
     period = lcm(64, accepted)
     size = period * -(-SMALLEST // period)
     while size <= max(LARGEST, 2 * period):
-        axes = [
-            _reaches(partial(_reach, network, bands, accepted, size, axis), size, period) for axis in (2, 3)
-        ]
+        axes = [_reaches(partial(_reach, network, bands, accepted, size, axis), size, period) for axis in (2, 3)]
         if all(axes):
             return _footprint(period, *axes)
         size *= 2

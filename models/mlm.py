@@ -154,9 +154,7 @@ def _facts(properties: Mapping[str, Any]) -> Facts:
 def _scaling(entries: list[JSON]) -> Scaling:
     kinds = {entry["type"] for entry in entries}
     if len(kinds) != 1 or not kinds <= set(SCALING_FIELDS):
-        raise BundleError(
-            f"value_scaling is of one type, {', '.join(SCALING_FIELDS)}; received {sorted(kinds)}"
-        )
+        raise BundleError(f"value_scaling is of one type, {', '.join(SCALING_FIELDS)}; received {sorted(kinds)}")
     kind = kinds.pop()
     first, second = SCALING_FIELDS[kind]
     firsts = tuple(float(entry[first]) if first else 0.0 for entry in entries)

@@ -33,9 +33,7 @@ class Scaling:
         if self.kind not in KINDS:
             raise BundleError(f"unknown scaling {self.kind!r}; known: {', '.join(KINDS)}")
         if len(self.first) != len(self.second):
-            raise BundleError(
-                f"scaling has {len(self.first)} and {len(self.second)} numbers; give one per band"
-            )
+            raise BundleError(f"scaling has {len(self.first)} and {len(self.second)} numbers; give one per band")
         if not all(isfinite(v) for v in (*self.first, *self.second)) or 0 in self.divisor:
             raise BundleError(f"scaling {self.kind} has a number that is not finite, or divides by zero")
 

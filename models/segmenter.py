@@ -32,12 +32,8 @@ class Segmenter(nn.Module):
         self.network = network
         self.activation = activation
         shape = (1, -1, 1, 1)
-        self.register_buffer(
-            "offset", torch.tensor(scaling.offset, dtype=torch.float32).reshape(shape), False
-        )
-        self.register_buffer(
-            "divisor", torch.tensor(scaling.divisor, dtype=torch.float32).reshape(shape), False
-        )
+        self.register_buffer("offset", torch.tensor(scaling.offset, dtype=torch.float32).reshape(shape), False)
+        self.register_buffer("divisor", torch.tensor(scaling.divisor, dtype=torch.float32).reshape(shape), False)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Give what the network gives for raw pixels `(n, band, y, x)` of any numeric dtype (for losses)."""

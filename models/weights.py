@@ -34,9 +34,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> "dict[str, Tensor]":
         raise NetworkError(f"no such file: {name}") from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NetworkError(
-            f"{name} cannot be read as weights alone, and no code in it is run: {reason}"
-        ) from error
+        raise NetworkError(f"{name} cannot be read as weights alone, and no code in it is run: {reason}") from error
     state = _unwrap(content)
     if not state:
         raise NetworkError(f"{name} holds no tensors by name; Swathe reads a state dict or safetensors")

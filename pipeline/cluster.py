@@ -72,7 +72,7 @@ def _in_process(threads: int) -> Client:
         threads_per_worker=threads,
         processes=False,
         memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # dask's own default listens on all addresses
         silence_logs=logging.ERROR,
     )
     return Client(cluster, set_as_default=False)

@@ -53,9 +53,7 @@ class Files:
         except FileNotFoundError:
             return []
         return [
-            name
-            for name in (os.path.basename(path.rstrip("/")) for path in found)
-            if not name.endswith(".partial")
+            name for name in (os.path.basename(path.rstrip("/")) for path in found) if not name.endswith(".partial")
         ]
 
     def exists(self, name: str = "") -> bool:

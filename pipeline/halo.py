@@ -72,9 +72,7 @@ def _windows(source: Source, plan: Plan) -> list[Window]:
         if len(found) == SAMPLES:
             break
     if not found:
-        raise PlanError(
-            "halo auto: no observed pixels were found to measure on; use --halo exact or a number"
-        )
+        raise PlanError("halo auto: no observed pixels were found to measure on; use --halo exact or a number")
     return found
 
 

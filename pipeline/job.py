@@ -220,9 +220,7 @@ def _all_levels(client: Client, task: Task, show: Shower) -> tuple[list[Summary]
         missing = [place for place in places if mark_name(*place) not in marks]
         if level == 0:
             resumed = len(places) - len(missing)
-            summaries = [
-                task.store.summary(mark_name(*place)) for place in places if mark_name(*place) in marks
-            ]
+            summaries = [task.store.summary(mark_name(*place)) for place in places if mark_name(*place) in marks]
         if not missing:
             continue
         found = _level(client, shared, missing, show("segmenting" if level == 0 else f"overview {level}", len(places),
@@ -278,9 +276,7 @@ def _window(store: Store, place: Place) -> Window:
 def _below(store: Store, level: int, window: Window) -> Window:
     """Give the window of the finer level that an overview's window is made from."""
     height, width = level_geobox(store.geobox, level - 1).shape
-    return Window(
-        window.top * 2, min(window.bottom * 2, height), window.left * 2, min(window.right * 2, width)
-    )
+    return Window(window.top * 2, min(window.bottom * 2, height), window.left * 2, min(window.right * 2, width))
 
 
 def _totals(summaries: list[Summary], prepared: Prepared) -> dict[str, Any]:

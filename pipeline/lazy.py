@@ -84,9 +84,7 @@ def _predict(shared: tuple[Source, Recipe], window: Window) -> tuple[NDArray[np.
     return answer.class_map, answer.probability
 
 
-def _dataset(
-    class_map: da.Array, probability: da.Array, prepared: Prepared, kept: tuple[int, ...]
-) -> xr.Dataset:
+def _dataset(class_map: da.Array, probability: da.Array, prepared: Prepared, kept: tuple[int, ...]) -> xr.Dataset:
     facts, geobox = prepared.recipe.facts, prepared.geobox
     names = [facts.class_names[value] for value in kept]
     dataset = xr.Dataset(
@@ -95,9 +93,7 @@ def _dataset(
         attrs={"bundle": facts.name, "digest": prepared.recipe.digest},
     )
     attributes = class_map_attributes(facts.classes)
-    dataset.class_map.attrs.update(
-        {k: v for k, v in attributes.items() if k not in ("coordinates", "grid_mapping")}
-    )
+    dataset.class_map.attrs.update({k: v for k, v in attributes.items() if k not in ("coordinates", "grid_mapping")})
     dataset.class_map.attrs["_FillValue"] = NODATA
     dataset.probability.attrs.update(long_name="probability", units="1")
     georeferenced: xr.Dataset = with_georeference(dataset, geobox)

@@ -85,9 +85,7 @@ class Options:
         if self.tolerance <= 0:
             raise PlanError(f"tolerance must be above 0; received {self.tolerance}")
         if self.probability not in (None, "uint8", "float16", "float32"):
-            raise PlanError(
-                f"probabilities are kept as uint8, float16, float32 or not; received {self.probability!r}"
-            )
+            raise PlanError(f"probabilities are kept as uint8, float16, float32 or not; received {self.probability!r}")
 
     def spec(self) -> EngineSpec:
         """Give the engine that is wished for."""

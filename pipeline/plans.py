@@ -108,9 +108,7 @@ class Plan:
     def extra(self) -> float:
         """Pixels that the network sees for each pixel of the scene: 1 would be no halo at all."""
         rows = sum(b - t + 2 * self.halo for row in range(self.rows) for t, b in self._row_cuts(row, 0))
-        columns = sum(
-            b - t + 2 * self.halo for column in range(self.columns) for t, b in self._row_cuts(column, 1)
-        )
+        columns = sum(b - t + 2 * self.halo for column in range(self.columns) for t, b in self._row_cuts(column, 1))
         return rows * columns / (self.height * self.width)
 
     def _row_cuts(self, place: int, axis: int) -> list[tuple[int, int]]:

@@ -98,9 +98,7 @@ def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
 def _expected(path: str, digest: str) -> Bundle:
     bundle = load_bundle(Path(path))
     if bundle.digest != digest:
-        raise BundleError(
-            f"the bundle at {path} is another one here: digest {bundle.digest[:12]}, not {digest[:12]}"
-        )
+        raise BundleError(f"the bundle at {path} is another one here: digest {bundle.digest[:12]}, not {digest[:12]}")
     return bundle
 
 
@@ -124,9 +122,7 @@ def predict(source: Source, window: Window, recipe: Recipe) -> Answer:
     return predict_pixels(read_grown(source, recipe.plan, window), window, source.nodata, recipe)
 
 
-def predict_pixels(
-    pixels: Pixels, window: Window, nodata: tuple[float | None, ...], recipe: Recipe
-) -> Answer:
+def predict_pixels(pixels: Pixels, window: Window, nodata: tuple[float | None, ...], recipe: Recipe) -> Answer:
     """As `predict`, from the pixels that `read_grown` gives for the window. A window with nothing valid runs nothing."""
     halo = recipe.plan.halo
     height, width = window.shape
@@ -199,9 +195,7 @@ def _answers(
             with shared.lock:
                 answers = shared.engine.predict(inputs)  # (n, class, tile + 2 halo, tile + 2 halo)
             for tile, answer in zip(some, answers, strict=True):
-                cut = Window(
-                    tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right)
-                )
+                cut = Window(tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right))
                 height, width = cut.shape
                 yield cut, answer[:, plan.halo : plan.halo + height, plan.halo : plan.halo + width]
 
@@ -221,9 +215,7 @@ def batched(items: Iterable[Window], size: int) -> Iterator[tuple[Window, ...]]:
 
 def _moved(tile: Window, window: Window) -> Window:
     """Give a tile's place within its window."""
-    return Window(
-        tile.top - window.top, tile.bottom - window.top, tile.left - window.left, tile.right - window.left
-    )
+    return Window(tile.top - window.top, tile.bottom - window.top, tile.left - window.left, tile.right - window.left)
 
 
 def _empty(shape: tuple[int, int], encoding: Encoding) -> Answer:

@@ -93,9 +93,7 @@ def plan(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> Prep
     encoding, spec = options.encoding(loaded.facts), resolve(options.spec())
 
     def recipe(halo: int | None) -> Recipe:
-        cut = make_plan(
-            source.geobox.shape, loaded.facts.footprint, halo=halo, tile=options.tile, block=options.block
-        )
+        cut = make_plan(source.geobox.shape, loaded.facts.footprint, halo=halo, tile=options.tile, block=options.block)
         return Recipe(str(loaded.path.resolve()), loaded.digest, loaded.facts, spec, cut, encoding)
 
     if options.halo == "auto" and _worth_measuring(loaded.facts.footprint):
@@ -104,9 +102,7 @@ def plan(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> Prep
         chosen, error = smallest_halo(source, recipe(None), options.tolerance)
         notes.append(f"halo auto: {chosen} pixels, measured error {error:.1g} within {options.tolerance:g}")
         return Prepared(source, recipe(chosen), options, tuple(notes))
-    return Prepared(
-        source, recipe(options.halo if isinstance(options.halo, int) else None), options, tuple(notes)
-    )
+    return Prepared(source, recipe(options.halo if isinstance(options.halo, int) else None), options, tuple(notes))
 
 
 def _worth_measuring(footprint: Footprint) -> bool:

@@ -48,9 +48,7 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
         return sources[0]
     for path, source in zip(paths, sources, strict=True):
         if len(source.layers) != 1:
-            raise SceneError(
-                f"{path} holds {len(source.layers)} bands; several files must hold one band each"
-            )
+            raise SceneError(f"{path} holds {len(source.layers)} bands; several files must hold one band each")
         if source.geobox != sources[0].geobox:
             raise SceneError(
                 f"{path} lies on another grid than {paths[0]}: {source.geobox.describe()}; "
@@ -72,9 +70,7 @@ def expand(pattern: str) -> list[str]:
     if is_remote(pattern) or os.path.isfile(pattern) or _is_gdal_name(pattern):
         return [pattern]
     if os.path.isdir(pattern):
-        rasters = sorted(
-            p.name for p in Path(pattern).iterdir() if p.suffix.lower() in (".tif", ".tiff", ".jp2")
-        )
+        rasters = sorted(p.name for p in Path(pattern).iterdir() if p.suffix.lower() in (".tif", ".tiff", ".jp2"))
         example = f", as '{os.path.join(pattern, '*' + Path(rasters[0]).suffix)}'" if rasters else ""
         raise SceneError(f"{pattern} is a folder; give a file, a list of files or a pattern{example}")
     found = sorted(glob.glob(pattern))
@@ -99,11 +95,7 @@ def _open_one(path: str) -> RasterSource:
         names = _names(dataset, indexes)
         layers = tuple(_layer(dataset, path, index, name) for index, name in zip(indexes, names, strict=True))
         flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
-        masks = (
-            (path,)
-            if flags & {MaskFlags.per_dataset, MaskFlags.alpha} and MaskFlags.nodata not in flags
-            else ()
-        )
+        masks = (path,) if flags & {MaskFlags.per_dataset, MaskFlags.alpha} and MaskFlags.nodata not in flags else ()
         return RasterSource(_geobox(dataset), layers, masks)
 
 
@@ -134,9 +126,7 @@ def _refuse_hollow(dataset: "DatasetReader", path: str) -> None:
 
 def _data_bands(dataset: "DatasetReader") -> list[int]:
     """Give the numbers of the bands that are not alpha; the alpha band is the mask."""
-    alpha = [
-        i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind == ColorInterp.alpha
-    ]
+    alpha = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind == ColorInterp.alpha]
     data = [i for i in dataset.indexes if i not in alpha[-1:]]
     return data or list(dataset.indexes)
 

@@ -134,9 +134,7 @@ def array_source(array: xr.DataArray) -> ArraySource:
 def _geobox_of(array: xr.DataArray) -> GeoBox:
     height, width = array.sizes["y"], array.sizes["x"]
     crs = array.rio.crs
-    has_position = (
-        "x" in array.coords or "GeoTransform" in array.coords.get("spatial_ref", xr.DataArray()).attrs
-    )
+    has_position = "x" in array.coords or "GeoTransform" in array.coords.get("spatial_ref", xr.DataArray()).attrs
     transform: Affine | None = array.rio.transform() if has_position else None
     if transform is not None and transform.is_identity:
         transform = None
@@ -160,14 +158,10 @@ def _open_zarr(path: str) -> xr.DataArray:
     except Exception as error:
         raise SceneError(f"{path} cannot be opened as Zarr: {' '.join(str(error).split())[:200]}") from error
     arrays = [
-        name
-        for name, array in dataset.data_vars.items()
-        if {"y", "x"} <= set(array.dims) and array.ndim in (2, 3)
+        name for name, array in dataset.data_vars.items() if {"y", "x"} <= set(array.dims) and array.ndim in (2, 3)
     ]
     if len(arrays) != 1:
-        raise SceneError(
-            f"{path} must hold one array with dims (band, y, x) or (y, x); it has {arrays or 'none'}"
-        )
+        raise SceneError(f"{path} must hold one array with dims (band, y, x) or (y, x); it has {arrays or 'none'}")
     array = dataset[arrays[0]]
     return array.rename({d: "band" for d in array.dims if d not in ("y", "x")})
 
@@ -209,9 +203,7 @@ class _LazyMask(_Lazy):
 
 def _lazy(source: Source, chunk: int) -> da.Array:
     reader = _Lazy(source)
-    return da.from_array(
-        reader, chunks=(-1, chunk, chunk), asarray=False, meta=np.empty((0, 0, 0), reader.dtype)
-    )
+    return da.from_array(reader, chunks=(-1, chunk, chunk), asarray=False, meta=np.empty((0, 0, 0), reader.dtype))
 
 
 def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
@@ -231,9 +223,7 @@ def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
 
 
 def _lazy_valid(array: xr.DataArray, source: Source) -> da.Array:
-    valid = array.data.map_blocks(
-        observed, nodata=source.nodata, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool)
-    )
+    valid = array.data.map_blocks(observed, nodata=source.nodata, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool))
     if isinstance(source, RasterSource) and source.masks:
         mask = _LazyMask(source)
         valid &= da.from_array(mask, chunks=valid.chunks, asarray=False, meta=np.empty((0, 0), bool))

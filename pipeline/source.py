@@ -35,9 +35,7 @@ REMOTE = {
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
     "VSI_CACHE": "TRUE",
 }
-CACHE = {
-    "GDAL_CACHEMAX": 2**28
-}  # bytes of decoded blocks per process; GDAL's own default grows with the machine
+CACHE = {"GDAL_CACHEMAX": 2**28}  # bytes of decoded blocks per process; GDAL's own default grows with the machine
 OPEN_FILES = 16  # handles kept per thread
 
 

@@ -121,6 +121,14 @@ class Store:
                 return Answer(class_map, None)
             return Answer(class_map, np.asarray(arrays["probability"][:, rows, columns]))
 
+    def read_layer(self, name: str, window: Window) -> NDArray[Any]:
+        """Read a window of one array at full resolution, always as `(band, y, x)`."""
+        rows, columns = window.slices
+        array = self.arrays(0)[name]
+        with store_errors(self.path):
+            pixels = np.asarray(array[..., rows, columns])
+        return pixels if pixels.ndim == 3 else pixels[None]
+
     def mark(self, summary: Summary) -> None:
         """Mark a block as done. Its shards must be written."""
         with store_errors(self.path):
@@ -144,9 +152,7 @@ def store_errors(path: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            warnings.filterwarnings(
-                "ignore", message="Object at .* is not recognized as a component of a Zarr"
-            )
+            warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr")
             yield
     except StoreError:
         raise
@@ -220,9 +226,7 @@ def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[C
     geobox, encoding = level_geobox(store.geobox, level), store.encoding
     group = root.require_group(group_path(level)) if level else root
     _create_coordinates(group, geobox)
-    _create_pixels(
-        group, store.plan, "class_map", geobox.shape, "uint8", NODATA, class_map_attributes(classes)
-    )
+    _create_pixels(group, store.plan, "class_map", geobox.shape, "uint8", NODATA, class_map_attributes(classes))
     if encoding.probability:
         fill = NODATA if encoding.probability == "uint8" else np.nan
         shape = (len(encoding.kept), *geobox.shape)
@@ -237,9 +241,7 @@ def _create_coordinates(group: "zarr.Group", geobox: GeoBox) -> None:
         array = group.create_array(name, shape=values.shape, dtype="float64", dimension_names=(dimension,))
         array[:] = values
     attributes = spatial_ref_attributes(geobox)
-    group.create_array("spatial_ref", shape=(), dtype="int64", attributes=attributes, dimension_names=())[
-        ()
-    ] = 0
+    group.create_array("spatial_ref", shape=(), dtype="int64", attributes=attributes, dimension_names=())[()] = 0
 
 
 def _create_pixels(
@@ -259,14 +261,10 @@ def _create_pixels(
         shards=(*layers, plan.block, plan.block),
         dtype=dtype,
         fill_value=fill,
-        compressors=ZstdCodec(
-            level=1, checksum=True
-        ),  # the checksum catches flipped bits; default settings miss them
+        compressors=ZstdCodec(level=1, checksum=True),  # the checksum catches flipped bits; default settings miss them
         attributes=attributes,
         dimension_names=("class", "y", "x")[-len(shape) :],
-        config={
-            "write_empty_chunks": True
-        },  # so that a shard that is missing is a loss, never an empty place
+        config={"write_empty_chunks": True},  # so that a shard that is missing is a loss, never an empty place
     )
 
 
@@ -316,9 +314,7 @@ def open_store(path: str) -> tuple[Store, dict[str, Any]]:
     if own is None:
         raise StoreError(f"no such store: {path}")
     if own["state"] != "complete":
-        raise StoreError(
-            f"{path} is not finished; run the same `swathe segment` command again to continue it"
-        )
+        raise StoreError(f"{path} is not finished; run the same `swathe segment` command again to continue it")
     return reopen_store(path, own, _geobox(path, own)), own
 
 

@@ -80,17 +80,13 @@ def read_scene(image: Path, label: Path, bands: int, classes: int) -> LabelledSc
         raise SceneError(f"{image} has {len(pixels)} bands; the settings name {bands}")
     strange = np.setdiff1d(labels, [*range(classes), IGNORE])
     if len(strange):
-        raise SceneError(
-            f"{label} holds {strange.tolist()[:5]}; labels are 0 to {classes - 1}, or {IGNORE} to ignore"
-        )
+        raise SceneError(f"{label} holds {strange.tolist()[:5]}; labels are 0 to {classes - 1}, or {IGNORE} to ignore")
     return LabelledScene(image.stem, pixels, labels.astype(np.uint8), valid)
 
 
 def _check_geobox(image: rasterio.io.DatasetReader, label: rasterio.io.DatasetReader) -> None:
     same = image.crs == label.crs and image.shape == label.shape
-    if not same or not image.transform.almost_equals(
-        label.transform, precision=1e-6 * abs(image.transform.a)
-    ):
+    if not same or not image.transform.almost_equals(label.transform, precision=1e-6 * abs(image.transform.a)):
         raise SceneError(
             f"{label.name} does not lie on the grid of {image.name}: "
             f"{_geobox(label)}, but the image {_geobox(image)}; resample the labels"
@@ -134,9 +130,7 @@ class ChipSampler:
         The same seed gives the same stream.
     """
 
-    def __init__(
-        self, scenes: Sequence[LabelledScene], statistics: Statistics, chips: Chips, seed: int
-    ) -> None:
+    def __init__(self, scenes: Sequence[LabelledScene], statistics: Statistics, chips: Chips, seed: int) -> None:
         self.chips, self.statistics = chips, statistics
         self.random = np.random.default_rng(seed)
         self.pixels = [torch.from_numpy(filled(scene, statistics.mean)) for scene in scenes]
@@ -171,9 +165,7 @@ class ChipSampler:
     def _recolour(self, pixels: Tensor) -> Tensor:
         """Vary each band's gain, bias and gamma within the range that the scenes' values have."""
         chips, known, bands = self.chips, self.statistics, len(pixels)
-        shift = self.random.uniform(-1, 1, (3, bands)) + self.random.uniform(
-            -1, 1, (3, 1)
-        )  # each alone, and together
+        shift = self.random.uniform(-1, 1, (3, bands)) + self.random.uniform(-1, 1, (3, 1))  # each alone, and together
         gain, gamma = np.exp(chips.gain * shift[0] / 2), np.exp(chips.gamma * shift[1] / 2)
         bias = known.mean * (1 - gain) + chips.bias * shift[2] / 2 * known.stddev
         span = known.high - known.low

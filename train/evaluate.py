@@ -84,9 +84,7 @@ def foreground(
     return 1 - background[halo : halo + rows, halo : halo + columns]
 
 
-def score(
-    found: Sequence[NDArray[np.float32]], scenes: Sequence[LabelledScene], threshold: float = 0.5
-) -> Scores:
+def score(found: Sequence[NDArray[np.float32]], scenes: Sequence[LabelledScene], threshold: float = 0.5) -> Scores:
     """Compare foreground probabilities `(y, x)`, one per scene, with the labels that are not ignored."""
     totals = np.zeros(3, np.int64)
     for probability, scene in zip(found, scenes, strict=True):

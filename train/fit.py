@@ -3,15 +3,17 @@
 Everything random hangs on one seed. Knows no file but the bundle it writes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from models.build import build
 from models.bundle import Bundle, save_bundle
@@ -31,7 +33,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best network of a training, and what was known and measured along the way."""
+    """A network that a training gave, and what was known and measured along the way."""
 
     network: nn.Module
     footprint: Footprint
@@ -46,8 +48,8 @@ def fit(
     scenes: Sequence[LabelledScene],
     validation: Sequence[LabelledScene],
     report: Report = print,
-) -> Fitted:
-    """Train a network from fresh weights.
+) -> Iterator[Fitted]:
+    """Train a network from fresh weights, and give every one that does better than all before it: the last is the best.
 
     Parameters
     ----------
@@ -66,41 +68,46 @@ def fit(
     network = build(settings.architecture, len(settings.bands), len(settings.classes), **settings.options)
     footprint = measure_footprint(deepcopy(network), len(settings.bands))
     learner = Segmenter(network, _scaling(statistics)).to(memory_format=torch.channels_last)
-    judge = _Judge(validation, statistics, footprint, report)
     sampler = ChipSampler(scenes, statistics, settings.chips, settings.seed)
-    _learn(learner, sampler, settings.loop, judge)
-    learner.load_state_dict(judge.best_state)
-    dtype = str(scenes[0].pixels.dtype)
-    return Fitted(learner.network, footprint, statistics, dtype, judge.best_step, judge.metrics(learner))
+    best, dtype = -1.0, str(scenes[0].pixels.dtype)
+    for step, loss, averaged in _learn(learner, sampler, settings.loop):
+        found = [foreground(averaged, scene, statistics.mean, footprint) for scene in validation]
+        scores = score(found, validation)  # at one half, where the class map is decided
+        report(f"step {step}: loss {loss:.3f}, validation {scores.rounded()}")
+        if scores.iou > best:
+            best = scores.iou
+            kept = deepcopy(averaged.network)
+            yield Fitted(kept, footprint, statistics, dtype, step, _metrics(found, validation))
 
 
 def _scaling(statistics: Statistics) -> Scaling:
-    return z_score(
-        [round(v, 4) for v in statistics.mean.tolist()], [round(v, 4) for v in statistics.stddev.tolist()]
-    )
+    return z_score([round(v, 4) for v in statistics.mean.tolist()], [round(v, 4) for v in statistics.stddev.tolist()])
 
 
-def _learn(learner: Segmenter, sampler: ChipSampler, loop: Loop, judge: "_Judge") -> None:
+def _learn(learner: Segmenter, sampler: ChipSampler, loop: Loop) -> Iterator[tuple[int, float, Segmenter]]:
+    """Take every step; give step, mean loss since the last look, and averaged weights whenever it is time to look."""
     averaged = deepcopy(learner)
     optimiser = torch.optim.AdamW(learner.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, loop.learning_rate, total_steps=loop.steps, pct_start=0.15
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, loop.learning_rate, loop.steps, pct_start=0.15)
     losses: list[float] = []
     for step, (pixels, labels) in enumerate(islice(sampler, loop.steps), start=1):
-        learner.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=loop.bf16):
-            logits = learner.logits(pixels.contiguous(memory_format=torch.channels_last))
-        loss = dice_and_cross_entropy(logits, labels)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        losses.append(_step(learner, optimiser, pixels, labels, loop.bf16))
         schedule.step()
         _follow(averaged, learner, min(loop.ema, step / (step + 10)))  # early weights are forgotten sooner
-        losses.append(loss.item())
         if step % loop.check_every == 0 or step == loop.steps:
-            judge.look(averaged, step, sum(losses) / len(losses))
+            yield step, sum(losses) / len(losses), averaged
             losses.clear()
+
+
+def _step(learner: Segmenter, optimiser: torch.optim.Optimizer, pixels: Tensor, labels: Tensor, bf16: bool) -> float:
+    learner.train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = learner.logits(pixels.contiguous(memory_format=torch.channels_last))
+    loss = dice_and_cross_entropy(logits, labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
 
 
 @torch.no_grad()
@@ -112,35 +119,14 @@ def _follow(averaged: nn.Module, learner: nn.Module, decay: float) -> None:
         kept.copy_(latest)
 
 
-class _Judge:
-    """Looks at the validation scenes, and keeps the best weights it has seen."""
-
-    def __init__(
-        self, scenes: Sequence[LabelledScene], statistics: Statistics, footprint: Footprint, report: Report
-    ) -> None:
-        self.scenes, self.statistics, self.footprint, self.report = scenes, statistics, footprint, report
-        self.best_iou, self.best_step, self.best_state = -1.0, 0, dict[str, torch.Tensor]()
-
-    def look(self, segmenter: Segmenter, step: int, loss: float) -> None:
-        """Score at one half, where the class map is decided."""
-        scores = score(self._found(segmenter), self.scenes)
-        if scores.iou > self.best_iou:
-            self.best_iou, self.best_step = scores.iou, step
-            self.best_state = deepcopy(segmenter.state_dict())
-        self.report(f"step {step}: loss {loss:.3f}, validation {scores.rounded()}, best {self.best_iou:.4f}")
-
-    def metrics(self, segmenter: Segmenter) -> dict[str, Any]:
-        """Score at one half and at the threshold that does best here."""
-        found = self._found(segmenter)
-        threshold = best_threshold(found, self.scenes)
-        return {
-            "threshold": threshold,
-            "validation": score(found, self.scenes, threshold).rounded(),
-            "validation at 0.5": score(found, self.scenes).rounded(),
-        }
-
-    def _found(self, segmenter: Segmenter) -> list[Any]:
-        return [foreground(segmenter, scene, self.statistics.mean, self.footprint) for scene in self.scenes]
+def _metrics(found: Sequence[NDArray[np.float32]], scenes: Sequence[LabelledScene]) -> dict[str, Any]:
+    """Score at one half and at the threshold that does best here."""
+    threshold = best_threshold(found, scenes)
+    return {
+        "threshold": threshold,
+        "validation": score(found, scenes, threshold).rounded(),
+        "validation at 0.5": score(found, scenes).rounded(),
+    }
 
 
 def save(path: Path, settings: Settings, fitted: Fitted, provenance: Mapping[str, Any]) -> Bundle:

@@ -1,0 +1,62 @@
+# What a person types. Everything happens in .venv, which is made from pyproject.toml at first need.
+#
+# PyTorch's CUDA build is what PyPI has. Where its own index can be reached and no GPU is at hand, a tenth of that does:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
+
+.PHONY: help env demo test test-all check format notebooks bench clean
+
+help:
+	@echo "make demo       run the main job on a real scene and look at the result"
+	@echo "make test       run the tests (make test-all: the slow ones too)"
+	@echo "make check      ruff, mypy --strict, import rules"
+	@echo "make notebooks  run the notebooks"
+	@echo "make bench      measure against MONAI, TorchGeo and plain dask (half an hour)"
+
+env: $(VENV)/.made
+
+$(VENV)/.made: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Swathe needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "making the environment in $(VENV); PyTorch makes it some gigabytes, this takes a few minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) torch torchvision
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: env
+	$(BIN)/swathe demo -o demo-output
+
+test: env
+	$(BIN)/python -m pytest
+
+test-all: env
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: env
+	$(BIN)/python -m pytest tests/test_notebooks.py -m ""
+
+bench: env
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.memory
+
+clean:
+	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

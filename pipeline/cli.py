@@ -1,0 +1,289 @@
+"""The command `swathe`: each verb a few lines around one public function.
+
+Imports nothing heavy before a verb runs, so that help is quick. Errors of users end as one or two lines; the exit code is
+1, and 2 for wrong usage.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from models.errors import SwatheError
+
+F = TypeVar("F", bound=Callable[..., Any])
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+TIFF = (".tif", ".tiff")
+
+
+def main() -> None:
+    """Run the command; the process ends here."""
+    try:
+        code = cli.main(prog_name="swathe", standalone_mode=False)
+    except click.Abort:
+        code = _say("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = _say("stopped; finished blocks are kept, run the same command again to continue", 130)
+    except SwatheError as error:
+        code = _say(f"error: {error}", 1)
+    except MemoryError:
+        code = _say("error: memory is exhausted; use a smaller --tile and --block", 1)
+    except BrokenPipeError:
+        code = 1
+    except Exception as error:
+        code = _say(f"internal error: {type(error).__name__}: {error}\nThis is a defect of Swathe: --debug shows where", 1)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _say(text: str, code: int) -> int:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    print(text, file=sys.stderr)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End at once: a worker in this process may still compute a block, which nobody waits for any more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            continue
+    os._exit(code)
+
+
+class Verbs(click.Group):
+    """The verbs in the order of a first use, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the names in the order in which they are defined below."""
+        return list(self.commands)
+
+
+@click.group(cls=Verbs, context_settings=CONTEXT)
+@click.version_option(package_name="swathe")
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+def cli(debug: bool) -> None:
+    """Segment whole satellite scenes with U-Nets.
+
+    \b
+    Begin with:
+      swathe demo
+      swathe segment scene.tif -m buildings -o buildings.tif
+    """
+
+
+def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+class BandList(click.ParamType):
+    """Band names or numbers with commas between them."""
+
+    name = "bands"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split at commas."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(","))
+        if not all(names):
+            self.fail(f"{value!r} has an empty name; give names or numbers with commas between, as 4,3,2", param, ctx)
+        return names
+
+
+class HaloType(click.ParamType):
+    """`exact`, `auto` or pixels."""
+
+    name = "exact|auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        """Read a number, or one of the two words."""
+        if isinstance(value, int) or value in ("exact", "auto"):
+            return value  # type: ignore[no-any-return]
+        if str(value).isdecimal():
+            return int(value)
+        self.fail(f"{value!r} is not 'exact', 'auto' or a number of pixels", param, ctx)
+
+
+pixels = click.IntRange(min=1)
+planning = _options(
+    click.argument("scene", nargs=-1, required=True),
+    click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
+    click.option("--bands", type=BandList(), help="The scene's bands in the network's order, as 4,3,2 or red,green,blue."),
+    click.option("--tile", type=pixels, help="Side of what the network answers at once, in pixels.  [default: 1024]"),
+    click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: 2048]"),
+    click.option("--halo", type=HaloType(), default="exact", show_default=True, help="Context around each tile, in pixels."),
+    click.option("--tolerance", type=float, default=0.004, show_default=True, help="Error that --halo auto accepts."),
+    click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True),
+    click.option("--threads", type=pixels, help="CPU threads of the engine.  [default: all]"),
+    click.option("--compile", is_flag=True, help="Optimise the network with torch.compile."),
+    click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability of a class but the first."),
+    click.option(
+        "--probability",
+        type=click.Choice(["uint8", "float16", "float32", "none"]),
+        help="How probabilities are kept.  [default: uint8 in .zarr, none for .tif]",
+    ),
+    click.option("--probability-of", metavar="CLASS", help="Keep those of one class, or of 'all'."),
+    click.option("--no-pyramid", is_flag=True, help="Write no overviews into the store."),
+    click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's."),
+)
+
+
+@cli.command(
+    epilog="Example: swathe segment scene.tif -m buildings -o buildings.tif\n\n"
+    "Example: swathe segment 'LC08_B[234].TIF' -m clouds --bands B4,B3,B2 -o clouds.zarr --scheduler tcp://host:8786"
+)
+@planning
+@click.option("-o", "--output", required=True, metavar="OUT", help="OUT.zarr (maps and probabilities) or OUT.tif (COG).")
+@click.option("--scheduler", metavar="ADDRESS", help="Address of a Dask cluster's scheduler.  [default: this process]")
+@click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def segment(scene: tuple[str, ...], bundle: str, output: str, scheduler: str | None, **rest: Any) -> None:
+    """Segment SCENE into OUT. Interrupted at any moment, the same command continues.
+
+    SCENE is a raster, a Zarr group, a URL, or several files or a quoted pattern with one band each.
+    """
+    kind = _kind(output)
+    overwrite, quiet = rest.pop("overwrite"), rest.pop("quiet")
+    wishes = _wishes(rest, keep=kind == ".zarr")
+    _note(f"swathe: opening {' '.join(scene)}", quiet)
+    from .cog import check_target, write_cog
+    from .job import run_prepared
+    from .prepare import plan
+
+    if kind == ".tif":
+        check_target(output, overwrite=overwrite)
+        wishes["pyramid"] = False  # the file makes its own
+    prepared = plan(_scene(scene), bundle, **wishes)
+    _note(str(prepared), quiet)
+    store = output if kind == ".zarr" else f"{output}.unfinished.zarr"
+    report = run_prepared(prepared, store, client=scheduler, overwrite=overwrite and kind == ".zarr", show=not quiet)
+    if kind == ".tif":
+        _note("writing the GeoTIFF and reading it back", quiet)
+        write_cog(store, output, overwrite=overwrite)
+        from .files import Files
+
+        Files(store).remove()
+    click.echo(_result(report, output, prepared.geobox.resolution()))
+
+
+@cli.command(epilog="Example: swathe plan scene.tif -m buildings --tile 512")
+@planning
+def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
+    """Show what a run would do and cost: blocks, memory, halo. Nothing is computed."""
+    from .prepare import plan as prepare
+
+    click.echo(str(prepare(_scene(scene), bundle, **_wishes(rest, keep=True))))
+
+
+@cli.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr")
+@click.argument("scene", nargs=-1, required=True)
+def info(scene: tuple[str, ...]) -> None:
+    """Show what a scene or a store holds. No pixels are read."""
+    from .about import describe
+
+    click.echo(describe(_scene(scene)))
+
+
+@cli.command(epilog="Example: swathe export buildings.zarr -o buildings.tif\n\n"
+                    "Example: swathe export buildings.zarr --layer probability -o probability.tif")  # fmt: skip
+@click.argument("store")
+@click.option("-o", "--output", required=True, metavar="OUT.tif", help="The file to write.")
+@click.option("--layer", type=click.Choice(["class_map", "probability"]), default="class_map", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def export(store: str, output: str, layer: str, overwrite: bool) -> None:
+    """Write a layer of a finished STORE as a Cloud-Optimized GeoTIFF with overviews, colours and class names."""
+    if _kind(output) != ".tif":
+        raise click.BadParameter(f"{output} must end in .tif", param_hint="--output")
+    from .cog import write_cog
+
+    click.echo(f"wrote {write_cog(store, output, layer=layer, overwrite=overwrite)}")
+
+
+@cli.command(epilog="Example: swathe demo -o demo-output")
+@click.option("-o", "--output", default="demo-output", show_default=True, metavar="FOLDER", help="Where results go.")
+def demo(output: str) -> None:
+    """Run the main job on a real scene that comes with Swathe, and make pictures of it. Takes seconds."""
+    from .demo import run_demo
+
+    _note("swathe: segmenting buildings of Kampala in the scene that comes with Swathe", False)
+    for line in run_demo(output):
+        click.echo(line)
+
+
+@cli.command(epilog="Example: swathe bundles")
+@click.argument("bundle", required=False)
+def bundles(bundle: str | None) -> None:
+    """List the bundles that come with Swathe, or show all of one BUNDLE."""
+    from .about import describe_bundle, list_bundles
+
+    click.echo(describe_bundle(bundle) if bundle else list_bundles())
+
+
+@cli.command(
+    "import-weights",
+    epilog="Example: swathe import-weights checkpoint.pth --config network.toml -o bundle.zip",
+)
+@click.argument("checkpoint")
+@click.option("--config", required=True, metavar="FILE", help="TOML or JSON that describes network, bands and classes.")
+@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder or .zip to write.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -> None:
+    """Make a bundle of foreign weights: a torch state dict or safetensors. No code in the file is run."""
+    from models.importing import import_bundle
+
+    made = import_bundle(checkpoint, config, output, overwrite=overwrite)
+    click.echo(f"wrote {made.path}  {made.facts.name} {made.digest[:12]}  {made.parameters:,} parameters")
+
+
+def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
+    return scene[0] if len(scene) == 1 else list(scene)
+
+
+def _kind(output: str) -> str:
+    lower = output.rstrip("/").lower()
+    if lower.endswith(".zarr"):
+        return ".zarr"
+    if lower.endswith(TIFF):
+        return ".tif"
+    raise click.BadParameter(f"{output} must end in .zarr or .tif; the ending decides what is written",
+                             param_hint="--output")  # fmt: skip
+
+
+def _wishes(rest: dict[str, Any], *, keep: bool) -> dict[str, Any]:
+    """Turn flags into the keywords of `Options`."""
+    wishes = dict(rest)
+    wishes["pyramid"] = not wishes.pop("no_pyramid")
+    asked = wishes.pop("probability")
+    if not keep and (asked not in (None, "none") or wishes["probability_of"]):
+        raise click.UsageError("a .tif holds the class map alone: write .zarr to keep probabilities, then `swathe export`")
+    wishes["probability"] = None if asked == "none" or not keep else asked or "uint8"
+    return wishes
+
+
+def _note(text: str, quiet: bool) -> None:
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _result(report: Any, output: str, resolution: float | None) -> str:
+    from .about import class_table
+
+    rate = sum(report.pixels.values()) / max(report.seconds, 1e-6) / 1e6
+    resumed = f", {report.resumed} of them done before" if report.resumed else f", {rate:.2f} Mpx/s"
+    head = f"wrote {output} in {report.seconds:.1f} s: {report.blocks} blocks{resumed}"
+    return "\n".join([head, class_table(report.pixels, resolution)])
