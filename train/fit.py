@@ -3,10 +3,11 @@
 Everything random hangs on one seed. Knows no file but the bundle it writes.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,32 @@ def _learn(learner: Segmenter, sampler: ChipSampler, loop: Loop) -> Iterator[tup
     """Take every step; give step, mean loss since the last look, and averaged weights whenever it is time to look."""
     averaged = deepcopy(learner)
     optimiser = torch.optim.AdamW(learner.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, loop.learning_rate, loop.steps, pct_start=0.15)
+    progress = _progress(loop)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(progress(step)))
     losses: list[float] = []
-    for step, (pixels, labels) in enumerate(islice(sampler, loop.steps), start=1):
+    for step, (pixels, labels) in enumerate(sampler, start=1):
         losses.append(_step(learner, optimiser, pixels, labels, loop.bf16))
         schedule.step()
         _follow(averaged, learner, min(loop.ema, step / (step + 10)))  # early weights are forgotten sooner
-        if step % loop.check_every == 0 or step == loop.steps:
+        done = progress(step) >= 1
+        if step % loop.check_every == 0 or done:
             yield step, sum(losses) / len(losses), averaged
             losses.clear()
+        if done:
+            return
+
+
+def _progress(loop: Loop) -> Callable[[int], float]:
+    """Give how far along a step is, from 0 to 1: by the count of steps, or by the clock where that says more."""
+    began, seconds = time.monotonic(), 60 * loop.minutes
+    return lambda step: max(step / loop.steps, (time.monotonic() - began) / seconds if seconds else 0.0)
+
+
+def one_cycle(progress: float, rise: float = 0.1) -> float:
+    """Give the learning rate as a part of its peak: a line up for the first tenth, then a cosine down to zero."""
+    if progress < rise:
+        return 0.04 + 0.96 * progress / rise
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - rise) / (1 - rise)))
 
 
 def _step(learner: Segmenter, optimiser: torch.optim.Optimizer, pixels: Tensor, labels: Tensor, bf16: bool) -> float:

@@ -42,6 +42,9 @@ class Loop:
     ----------
     steps
         Batches in all.
+    minutes
+        End by the clock where that comes first; the learning rate then falls with the clock, and the same seed no
+        longer gives the same weights. 0: no such end.
     learning_rate, weight_decay
         AdamW's; the learning rate is the peak of one cycle.
     ema
@@ -55,6 +58,7 @@ class Loop:
     """
 
     steps: int = 1000
+    minutes: float = 0.0
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     ema: float = 0.995

@@ -1,0 +1,63 @@
+"""Makes bundles to measure with: any of the networks, random weights, the same every time.
+
+Weights are seeded; batch norms take their statistics from a piece of the generated scene, and the last layer is shifted
+and stretched so that both classes occur and most pixels are decided. A class map is then as varied as a trained
+network's, and comparing two of them says something.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models import Band, Bundle, ClassInfo, Facts, measure_footprint, save_bundle, z_score
+from models.build import build
+from pipeline.geobox import Window
+
+from .scenes import BANDS, make_pixels
+
+SIDE = 512  # of the piece of scene that statistics are taken from
+OPTIONS: dict[str, dict[str, int]] = {"simple-unet": {}, "unet": {}, "unet-resnet": {"depth": 34}}
+SPREAD = 2.0  # standard deviation of the difference of the two logits
+
+
+def make_bundle(folder: Path, architecture: str = "simple-unet") -> Bundle:
+    """Make and save a bundle of two classes for the bands of the generated scenes, as `folder/architecture`."""
+    options = OPTIONS[architecture]
+    torch.manual_seed(0)
+    network = build(architecture, len(BANDS), 2, **options)
+    sample = torch.from_numpy(make_pixels(Window(SIDE, 2 * SIDE, SIDE, 2 * SIDE), 8 * SIDE)).float()
+    mean, spread = sample.mean(dim=(1, 2)), sample.std(dim=(1, 2))
+    _settle(network, ((sample - mean[:, None, None]) / spread[:, None, None])[None])
+    facts = Facts(
+        name=f"random-{architecture}",
+        architecture=architecture,
+        options=options,
+        bands=tuple(Band(name, round(float(value))) for name, value in zip(BANDS, mean, strict=True)),
+        dtype="uint16",
+        scaling=z_score(mean.tolist(), spread.tolist()),
+        classes=(ClassInfo("background", "000000"), ClassInfo("object", "FFAA00")),
+        footprint=measure_footprint(network, len(BANDS)),
+        resolution=(10.0, 10.0),
+    )
+    return save_bundle(folder / architecture, network, facts)
+
+
+@torch.no_grad()
+def _settle(network: nn.Module, scaled: Tensor) -> None:
+    """Set batch norms by what they see, and the last layer so that the classes are balanced."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the statistics become the mean of what was seen, which is this one piece
+    network.train()(scaled)
+    logits = network.eval()(scaled)
+    difference = logits[:, 1] - logits[:, 0]
+    last = _last_layer(network)
+    stretch = SPREAD / difference.std()
+    last.weight *= stretch
+    last.bias *= stretch
+    last.bias[1] -= difference.median() * stretch
+
+
+def _last_layer(network: nn.Module) -> nn.Conv2d | nn.ConvTranspose2d:
+    return [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)][-1]
