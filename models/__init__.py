@@ -1,6 +1,7 @@
 """Networks, and how to run one on numbers. Knows torch and OpenVINO; knows no dask, no rasters, no maps.
 
-Names are imported on first use, so that a plan or a help text never waits for torch. `build` is both a file and a function: import it from `models.build`.
+Names are imported on first use, so that a plan or a help text never waits for torch. `build` is both a
+file and a function: import it from `models.build`.
 """
 
 from importlib import import_module

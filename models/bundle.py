@@ -193,7 +193,7 @@ def _digest(path: Path) -> str:
     total = hashlib.sha256()
     for name in (ITEM, WEIGHTS):
         with _member(path, name) as (file, _):
-            total.update(hashlib.file_digest(file, "sha256").digest())
+            total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
     return total.hexdigest()
 
 

@@ -33,8 +33,8 @@ def import_bundle(
         A torch checkpoint (read with `weights_only=True`) or `.safetensors`.
     config
         TOML or JSON: `name`, `architecture`, `options`, `bands` (names), `dtype`, `scaling` (a table of `mean` and
-        `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes` (tables of `name` and
-        `color`), and, as needed, `activation`, `resolution`, `patch`, `means` in `scaling`, and `rename`: a table of
+        `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes` (tables of `name`
+        and `color`), and, as needed, `activation`, `resolution`, `patch`, `means` in `scaling`, and `rename`: a table of
         regular expressions for the beginnings of keys, and what takes their place.
     output
         Folder or `.zip`.
@@ -98,14 +98,17 @@ def _facts(settings: Mapping[str, Any]) -> Facts:
             metrics=dict(settings.get("metrics", {})),
         )
     except KeyError as error:
-        raise BundleError(f"the config lacks {error}; it needs name, architecture, bands, dtype, scaling, classes") from error
+        raise BundleError(
+            f"the config lacks {error}; it needs name, architecture, bands, dtype, scaling, classes"
+        ) from error
     except (TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"the config has a value that cannot be used: {error}") from error
 
 
 def _activation(name: str) -> Activation:
-    if name == "softmax" or name == "sigmoid":
-        return name
+    known: dict[str, Activation] = {"softmax": "softmax", "sigmoid": "sigmoid"}
+    if name in known:
+        return known[name]
     raise BundleError(f"unknown activation {name!r}; known: softmax, sigmoid")
 
 

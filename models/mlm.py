@@ -1,6 +1,6 @@
 """Facts to and from JSON: a STAC Item with the fields of the Machine Learning Model extension (MLM 1.5).
 
-Source: https://github.com/stac-extensions/mlm. What MLM has no field for goes under the prefix `swathe:`. No files here.
+Source: https://github.com/stac-extensions/mlm. What MLM has no field for goes under `swathe:`. No files here.
 """
 
 from collections.abc import Mapping

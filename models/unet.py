@@ -5,6 +5,7 @@ of the network's stride. Scaling, softmax and the choice of a network by name li
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(_double_conv(i, o) for i, o in zip(inputs, widths, strict=False))
         self.pool = nn.MaxPool2d(2)
         deep = list(reversed(widths))
-        pairs = list(zip(deep, deep[1:], strict=False))
+        pairs = list(pairwise(deep))
         self.up = nn.ModuleList(nn.ConvTranspose2d(i, o, kernel_size=2, stride=2) for i, o in pairs)
         self.merge = nn.ModuleList(_double_conv(o * 2, o) for _, o in pairs)
         self.final = nn.Conv2d(widths[0], classes, kernel_size=1)

@@ -18,7 +18,11 @@ def describe(scene: SceneLike) -> str:
     if isinstance(scene, str | os.PathLike) and _is_store(os.fspath(scene)):
         return _describe_store(os.fspath(scene))
     source = open_source(scene)
-    lines = [_where(source.geobox), f"bands       {len(source.bands)}: {', '.join(source.bands[:20])}", f"type        {source.dtype}"]
+    lines = [
+        _where(source.geobox),
+        f"bands       {len(source.bands)}: {', '.join(source.bands[:20])}",
+        f"type        {source.dtype}",
+    ]
     nodata = sorted({str(value) for value in source.nodata if value is not None})
     lines.append(f"nodata      {', '.join(nodata) or 'none'}")
     if isinstance(source, RasterSource):
@@ -57,7 +61,7 @@ def _describe_store(path: str) -> str:
     lines = [
         f"store       {path}, finished",
         _where(store.geobox),
-        f"layers      class_map" + (f", probability ({kept}) of {', '.join(names)}" if kept else ""),
+        "layers      class_map" + (f", probability ({kept}) of {', '.join(names)}" if kept else ""),
         f"overviews   {store.levels}",
         f"bundle      {own['bundle']['name']} {own['bundle']['digest'][:12]}",
         f"engine      {identity['engine']}, {identity['precision']}, halo {identity['halo']}",
@@ -85,8 +89,13 @@ def list_bundles() -> str:
     lines = []
     for bundle in found:
         facts = bundle.facts
-        lines.append(f"{facts.name:12} {', '.join(facts.class_names)}; bands {', '.join(facts.band_names)} ({facts.dtype}); "
-                     f"{_scale(facts)}; {bundle.parameters:,} parameters")  # fmt: skip
+        parts = [
+            ", ".join(facts.class_names),
+            f"bands {', '.join(facts.band_names)} ({facts.dtype})",
+            _scale(facts),
+            f"{bundle.parameters:,} parameters",
+        ]
+        lines.append(f"{facts.name:12} {'; '.join(parts)}")
         if facts.description:
             lines.append(f"{'':12} {facts.description}")
     return "\n".join(lines)
@@ -96,7 +105,9 @@ def describe_bundle(name: str) -> str:
     """Describe all that a bundle knows."""
     bundle = load_bundle(name)
     facts = bundle.facts
-    halo = "none: every output sees the whole input" if facts.footprint.halo is None else f"{facts.footprint.halo} pixels"
+    halo = (
+        "none: every output sees the whole input" if facts.footprint.halo is None else f"{facts.footprint.halo} pixels"
+    )
     lines = [
         f"bundle      {facts.name}  {bundle.path}",
         f"digest      {bundle.digest}",
@@ -121,6 +132,8 @@ def _scale(facts: Facts) -> str:
 def _flat(values: Any, prefix: str = "") -> list[str]:
     """Give nested facts as lines of dotted names."""
     if isinstance(values, dict):
-        return [line for key, value in values.items() for line in _flat(value, f"{prefix}.{key}" if prefix else str(key))]
+        return [
+            line for key, value in values.items() for line in _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        ]
     text = ", ".join(map(str, values)) if isinstance(values, list) else str(values)
     return [f"{prefix}: {text}"]

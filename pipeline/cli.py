@@ -1,7 +1,7 @@
 """The command `swathe`: each verb a few lines around one public function.
 
-Imports nothing heavy before a verb runs, so that help is quick. Errors of users end as one or two lines; the exit code is
-1, and 2 for wrong usage.
+Imports nothing heavy before a verb runs, so that help is quick. A user's error ends as one or two lines with exit
+code 1, wrong usage with 2.
 """
 
 import os
@@ -37,7 +37,9 @@ def main() -> None:
     except BrokenPipeError:
         code = 1
     except Exception as error:
-        code = _say(f"internal error: {type(error).__name__}: {error}\nThis is a defect of Swathe: --debug shows where", 1)
+        code = _say(
+            f"internal error: {type(error).__name__}: {error}\nThis is a defect of Swathe: --debug shows where", 1
+        )
     _leave(code if isinstance(code, int) else 0)
 
 
@@ -70,7 +72,7 @@ class Verbs(click.Group):
 @click.version_option(package_name="swathe")
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
 def cli(debug: bool) -> None:
-    """Segment whole satellite scenes with U-Nets.
+    r"""Segment whole satellite scenes with U-Nets.
 
     \b
     Begin with:
@@ -88,43 +90,45 @@ def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-class BandList(click.ParamType):
-    """Band names or numbers with commas between them."""
-
-    name = "bands"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split at commas."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(name.strip() for name in str(value).split(","))
-        if not all(names):
-            self.fail(f"{value!r} has an empty name; give names or numbers with commas between, as 4,3,2", param, ctx)
-        return names
+def _bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read band names or numbers with commas between them."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty name; give names or numbers with commas between, as 4,3,2")
+    return names
 
 
-class HaloType(click.ParamType):
-    """`exact`, `auto` or pixels."""
-
-    name = "exact|auto|N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
-        """Read a number, or one of the two words."""
-        if isinstance(value, int) or value in ("exact", "auto"):
-            return value  # type: ignore[no-any-return]
-        if str(value).isdecimal():
-            return int(value)
-        self.fail(f"{value!r} is not 'exact', 'auto' or a number of pixels", param, ctx)
+def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
+    """Read `exact`, `auto` or pixels."""
+    if value in ("exact", "auto"):
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is not 'exact', 'auto' or a number of pixels")
 
 
 pixels = click.IntRange(min=1)
 planning = _options(
     click.argument("scene", nargs=-1, required=True),
     click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
-    click.option("--bands", type=BandList(), help="The scene's bands in the network's order, as 4,3,2 or red,green,blue."),
+    click.option(
+        "--bands",
+        callback=_bands,
+        metavar="LIST",
+        help="The scene's bands in the network's order, as 4,3,2 or red,green,blue.",
+    ),
     click.option("--tile", type=pixels, help="Side of what the network answers at once, in pixels.  [default: 1024]"),
     click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: 2048]"),
-    click.option("--halo", type=HaloType(), default="exact", show_default=True, help="Context around each tile, in pixels."),
+    click.option(
+        "--halo",
+        callback=_halo,
+        metavar="exact|auto|N",
+        default="exact",
+        show_default=True,
+        help="Context around each tile, in pixels.",
+    ),
     click.option("--tolerance", type=float, default=0.004, show_default=True, help="Error that --halo auto accepts."),
     click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
@@ -148,7 +152,9 @@ planning = _options(
     "Example: swathe segment 'LC08_B[234].TIF' -m clouds --bands B4,B3,B2 -o clouds.zarr --scheduler tcp://host:8786"
 )
 @planning
-@click.option("-o", "--output", required=True, metavar="OUT", help="OUT.zarr (maps and probabilities) or OUT.tif (COG).")
+@click.option(
+    "-o", "--output", required=True, metavar="OUT", help="OUT.zarr (maps and probabilities) or OUT.tif (COG)."
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Address of a Dask cluster's scheduler.  [default: this process]")
 @click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -270,7 +276,9 @@ def _wishes(rest: dict[str, Any], *, keep: bool) -> dict[str, Any]:
     wishes["pyramid"] = not wishes.pop("no_pyramid")
     asked = wishes.pop("probability")
     if not keep and (asked not in (None, "none") or wishes["probability_of"]):
-        raise click.UsageError("a .tif holds the class map alone: write .zarr to keep probabilities, then `swathe export`")
+        raise click.UsageError(
+            "a .tif holds the class map alone: write .zarr to keep probabilities, then `swathe export`"
+        )
     wishes["probability"] = None if asked == "none" or not keep else asked or "uint8"
     return wishes
 

@@ -115,7 +115,9 @@ def _layer(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> Layer:
         return Layer(name, "uint8", ("class",), NODATA, "MODE")
     kept = store.encoding
     if name != "probability" or not kept.probability:
-        there = "class_map" + (", probability" if kept.probability else "; `swathe segment` keeps probabilities in .zarr")
+        there = "class_map" + (
+            ", probability" if kept.probability else "; `swathe segment` keeps probabilities in .zarr"
+        )
         raise StoreError(f"{store.path} has no layer {name!r}; it has: {there}")
     bands = tuple(classes[value].name for value in kept.kept)
     dtype = "float32" if kept.probability == "float16" else kept.probability  # GeoTIFF readers lack float16
@@ -204,7 +206,7 @@ def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
     for info in classes:
         ET.SubElement(names, "Category").text = info.name
     table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
-    # usage as GDALRATFieldUsage: 5 value or its minimum and maximum, 2 name, 6 to 8 red, green, blue; type 0 int, 2 text
+    # usage as GDALRATFieldUsage: 5 value (minimum and maximum), 2 name, 6 to 8 red, green, blue; type 0 int, 2 text
     for index, (title, kind, usage) in enumerate(
         [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
     ):
@@ -216,7 +218,8 @@ def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
         for cell in (value, info.name, *info.rgb):
             ET.SubElement(row, "F").text = str(cell)
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return content
 
 
 def _quiet() -> Any:

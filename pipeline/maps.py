@@ -40,7 +40,8 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
         dataset = xr.open_zarr(path, group=group, chunks=chunks, mask_and_scale=False)
         if "probability" in dataset:
             dataset["probability"] = _decoded(dataset["probability"])
-        return dataset
+        maps: xr.Dataset = dataset
+        return maps
 
 
 def _decoded(kept: xr.DataArray) -> xr.DataArray:

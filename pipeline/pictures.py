@@ -16,7 +16,7 @@ INK, PAPER = "#1c2733", "#ffffff"
 
 
 def stretch(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Stretch raw values `(3, y, x)` to 0..1 for display, `(y, x, 3)`: the 2nd to 98th percentile of what is observed."""
+    """Stretch raw values `(3, y, x)` to 0..1, `(y, x, 3)`, by the 2nd and 98th percentile of what is observed."""
     shown = np.ones((*valid.shape, 3), np.float32)
     for place, band in enumerate(image):
         seen = band[valid]
@@ -26,7 +26,9 @@ def stretch(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32
     return shown
 
 
-def overlay(shown: NDArray[np.float32], class_map: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> NDArray[np.float32]:
+def overlay(
+    shown: NDArray[np.float32], class_map: NDArray[np.uint8], classes: Sequence[ClassInfo]
+) -> NDArray[np.float32]:
     """Lay the class colours over an image `(y, x, 3)` of 0..1, outlines strong; the first class stays clear."""
     painted = shown.copy()
     for value, info in enumerate(classes[1:], start=1):
@@ -40,7 +42,8 @@ def overlay(shown: NDArray[np.float32], class_map: NDArray[np.uint8], classes: S
 def _edge(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     from skimage.morphology import disk, erosion
 
-    return inside & ~erosion(inside, disk(2))
+    core: NDArray[np.bool_] = erosion(inside, disk(2))
+    return inside & ~core
 
 
 def panels(scene: xr.DataArray, maps: xr.Dataset, classes: Sequence[ClassInfo], path: Path, title: str) -> Path:

@@ -6,6 +6,7 @@ Knows no files, no network and no dask: only a scene's shape, a footprint and th
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,7 +196,7 @@ def _cuts(start: int, stop: int, tile: int, stride: int) -> list[tuple[int, int]
     steps = -(-(stop - start) // stride)
     parts = -(-steps // max(1, tile // stride))
     edges = [start + stride * (steps * n // parts) for n in range(parts + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:

@@ -123,7 +123,7 @@ def predict(source: Source, window: Window, recipe: Recipe) -> Answer:
 
 
 def predict_pixels(pixels: Pixels, window: Window, nodata: tuple[float | None, ...], recipe: Recipe) -> Answer:
-    """As `predict`, from the pixels that `read_grown` gives for the window. A window with nothing valid runs nothing."""
+    """As `predict`, from the pixels that `read_grown` gives. A window with nothing valid runs nothing."""
     halo = recipe.plan.halo
     height, width = window.shape
     valid = pixels.valid[halo : halo + height, halo : halo + width]

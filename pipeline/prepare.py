@@ -58,7 +58,8 @@ class Prepared:
         lines = [
             f"scene    {self.geobox.describe()}",
             f"         {len(self.source.bands)} bands {', '.join(self.source.bands)}; {self.source.dtype}",
-            f"bundle   {self.recipe.facts.name} {self.recipe.digest[:12]}; {spec.name} on {spec.device}, {spec.precision}",
+            f"bundle   {self.recipe.facts.name} {self.recipe.digest[:12]}",
+            f"engine   {spec.name} on {spec.device}, {spec.precision}",
             f"blocks   {len(plan):,} of up to {plan.block} x {plan.block} pixels; tiles of up to {plan.tile}",
             f"halo     {plan.halo} pixels per side ({halo}); the network sees {plan.extra:.2f} pixels per pixel",
             f"memory   {self.memory / 1e6:,.0f} MB for each block in work, and the network's own",

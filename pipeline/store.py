@@ -1,7 +1,7 @@
 """The Zarr store that a run fills: made, opened, written by blocks, marked, finished. No network, no dask.
 
-A store is in one of three states, kept in its root attributes: `creating`, `running`, `complete`. While it is running, a
-block counts as done when its mark is there; marks are written after the block's shards, each of which appears whole.
+A store is in one of three states, kept in its root attributes: `creating`, `running`, `complete`. While it runs, a block
+counts as done when its mark is there; marks are written after the block's shards, each of which appears whole.
 """
 
 import json

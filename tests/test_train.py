@@ -15,7 +15,7 @@ from models.facts import ClassInfo
 from train.__main__ import main, read_settings
 from train.datasets import IGNORE, ChipSampler, LabelledScene, measure, read_scene
 from train.evaluate import best_threshold, foreground, score
-from train.fit import Fitted, fit, save
+from train.fit import Fitted, fit, one_cycle, save
 from train.losses import dice_and_cross_entropy
 from train.settings import Chips, Loop, Settings
 
@@ -169,6 +169,21 @@ def test_same_seed_same_weights(fitted, threads):
     short = replace(TINY, loop=replace(TINY.loop, steps=2))
     one, other = (next(fit(replace(short, seed=s), *scenes, lambda line: None)).network for s in (1, 2))
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
+
+
+def test_learning_rate_rises_then_falls():
+    rates = [one_cycle(step / 100) for step in range(101)]
+    top = rates.index(max(rates))
+    assert rates[top] == 1
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == one_cycle(1.5) == 0
+
+
+def test_the_clock_ends_training(threads):
+    hurried = replace(TINY, loop=replace(TINY.loop, steps=10**6, minutes=1e-9))
+    *_, last = fit(hurried, [made_scene(1)], [made_scene(2)], lambda line: None)
+    assert last.step == 1
 
 
 def test_scores_by_hand():
