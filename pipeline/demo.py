@@ -13,8 +13,8 @@ from .maps import open_maps
 from .pictures import panels
 from .scene import open_scene
 
-SCENE = Path(__file__).parent / "scenes" / "kampala_b.tif"
-TITLE = "Buildings of Kampala, 7.5 cm. Image: OpenAerialMap contributors, CC-BY-4.0"
+SCENE = Path(__file__).parent / "scenes" / "zanzibar_b.tif"
+TITLE = "Buildings of Zanzibar, 15 cm. Image: OpenAerialMap contributors, CC-BY-4.0"
 
 
 def run_demo(output: str | os.PathLike[str]) -> Iterator[str]:

@@ -34,7 +34,7 @@ def overlay(
     for value, info in enumerate(classes[1:], start=1):
         inside = class_map == value
         colour = np.array(info.rgb, np.float32) / 255
-        painted[inside] = 0.55 * painted[inside] + 0.45 * colour
+        painted[inside] = 0.4 * painted[inside] + 0.6 * colour
         painted[inside & _edge(inside)] = colour
     return painted
 
@@ -60,35 +60,43 @@ def panels(scene: xr.DataArray, maps: xr.Dataset, classes: Sequence[ClassInfo], 
     path, title
         The PNG to write, and what stands over it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
     valid, class_map = scene["valid"].values, maps["class_map"].values
     shown = stretch(scene.values[[0, 1, 2] if scene.sizes["band"] > 2 else [0, 0, 0]], valid)
     probability = maps["probability"][-1]
-    height = 4.6 * max(0.5, min(2.0, shown.shape[0] / shown.shape[1])) + 1.2
-    figure = Figure(figsize=(15, height), facecolor=PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3)
-    left.imshow(shown, interpolation="nearest")
-    drawn = middle.imshow(probability.values, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
-    right.imshow(overlay(shown, class_map, classes), interpolation="nearest")
+    figure, (left, middle, right) = _figure(shown.shape[0] / shown.shape[1])
+    left.imshow(shown)
+    drawn = middle.imshow(probability.values, vmin=0, vmax=1, cmap="magma")
+    right.imshow(overlay(shown, class_map, classes))
     name = str(probability["class"].values)
     for axes, text in ((left, "image"), (middle, f"probability of {name}"), (right, "map")):
         axes.set_title(text, loc="left", color=INK, fontsize=12)
         axes.set_axis_off()
-    figure.colorbar(drawn, ax=middle, orientation="horizontal", fraction=0.045, pad=0.02)
-    right.legend(handles=_legend(class_map, classes, Patch), loc="lower left", framealpha=0.9, fontsize=10)
+    bar = figure.colorbar(drawn, ax=[left, middle, right], orientation="horizontal", fraction=0.04, aspect=60, pad=0.02)
+    bar.set_label(f"probability of {name}", color=INK)
+    right.legend(handles=_legend(class_map, classes), loc="lower left", framealpha=0.9, fontsize=10)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=14)
     figure.savefig(path, dpi=110, metadata={"Software": "Swathe"})
     return path
 
 
-def _legend(class_map: NDArray[np.uint8], classes: Sequence[ClassInfo], patch: Any) -> list[Any]:
+def _figure(aspect: float) -> tuple[Any, Any]:
+    """Give a figure and three panels: side by side, or one above the other where scenes are wide."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    wide = aspect < 0.5
+    size = (12, min(30, 3 * (12 * aspect + 0.4) + 1.3)) if wide else (16, min(20, 5.2 * aspect + 1.6))
+    figure = Figure(figsize=size, facecolor=PAPER, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(3, 1) if wide else figure.subplots(1, 3)
+
+
+def _legend(class_map: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[Any]:
+    from matplotlib.patches import Patch
+
     observed = max(1, int((class_map != NODATA).sum()))
     return [
-        patch(color=f"#{info.color}", label=f"{info.name}  {100 * int((class_map == value).sum()) / observed:.1f} %")
+        Patch(color=f"#{info.color}", label=f"{info.name}  {100 * int((class_map == value).sum()) / observed:.1f} %")
         for value, info in enumerate(classes)
         if value
     ]
