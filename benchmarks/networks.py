@@ -1,8 +1,8 @@
 """Makes bundles to measure with: any of the networks, random weights, the same every time.
 
-Weights are seeded; batch norms take their statistics from a piece of the generated scene, and the last layer is shifted
-and stretched so that both classes occur and most pixels are decided. A class map is then as varied as a trained
-network's, and comparing two of them says something.
+Weights are seeded; batch norms take their statistics from a piece of the generated scene, and the last layer is
+shifted and stretched so that both classes occur and most pixels are decided. A class map is then as varied as a
+trained network's, and comparing two of them says something.
 """
 
 from pathlib import Path
@@ -10,25 +10,37 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models import Band, Bundle, ClassInfo, Facts, measure_footprint, save_bundle, z_score
+from models import Band, Bundle, ClassInfo, Facts, load_bundle, measure_footprint, save_bundle, z_score
 from models.build import build
+from models.reach import Footprint
 from pipeline.geobox import Window
 
 from .scenes import BANDS, make_pixels
 
-SIDE = 512  # of the piece of scene that statistics are taken from
+SIDE = 256  # of the piece of scene that statistics are taken from
 OPTIONS: dict[str, dict[str, int]] = {"simple-unet": {}, "unet": {}, "unet-resnet": {"depth": 34}}
+# reach depends on kernels, not on widths: a thin twin is measured in a second
+THIN: dict[str, dict[str, object]] = {"simple-unet": {"widths": (2,) * 3}, "unet": {"widths": (2,) * 5}}
 SPREAD = 2.0  # standard deviation of the difference of the two logits
 
 
-def make_bundle(folder: Path, architecture: str = "simple-unet") -> Bundle:
-    """Make and save a bundle of two classes for the bands of the generated scenes, as `folder/architecture`."""
+def make_bundle(folder: Path, architecture: str = "simple-unet", device: str = "cpu") -> Bundle:
+    """Make and save a bundle of two classes for the generated scenes, as `folder/architecture`, or take what is there.
+
+    `device` is where the network runs while it is made; large ones take a minute on a CPU.
+    """
+    path = folder / architecture
+    return load_bundle(path) if path.exists() else _make(path, architecture, device)
+
+
+def _make(path: Path, architecture: str, device: str) -> Bundle:
     options = OPTIONS[architecture]
     torch.manual_seed(0)
     network = build(architecture, len(BANDS), 2, **options)
     sample = torch.from_numpy(make_pixels(Window(SIDE, 2 * SIDE, SIDE, 2 * SIDE), 8 * SIDE)).float()
     mean, spread = sample.mean(dim=(1, 2)), sample.std(dim=(1, 2))
-    _settle(network, ((sample - mean[:, None, None]) / spread[:, None, None])[None])
+    scaled = (sample - mean[:, None, None]) / spread[:, None, None]
+    _settle(network.to(device), scaled[None].to(device))
     facts = Facts(
         name=f"random-{architecture}",
         architecture=architecture,
@@ -37,10 +49,16 @@ def make_bundle(folder: Path, architecture: str = "simple-unet") -> Bundle:
         dtype="uint16",
         scaling=z_score(mean.tolist(), spread.tolist()),
         classes=(ClassInfo("background", "000000"), ClassInfo("object", "FFAA00")),
-        footprint=measure_footprint(network, len(BANDS)),
+        footprint=_footprint(network, architecture),
         resolution=(10.0, 10.0),
     )
-    return save_bundle(folder / architecture, network, facts)
+    return save_bundle(path, network, facts)
+
+
+def _footprint(network: nn.Module, architecture: str) -> Footprint:
+    if architecture in THIN:
+        return measure_footprint(build(architecture, 1, 2, **THIN[architecture]), 1)
+    return measure_footprint(network, len(BANDS))
 
 
 @torch.no_grad()

@@ -2,10 +2,11 @@
 
     python -m benchmarks.scenes 4096 scene.tif
 
-A tiled GeoTIFF as they come: uint16 blue, green, red and near infrared at 10 m in UTM, deflated with predictor 2. Water,
-fields, forest and towns with relief, texture from 8 to 1,024 pixels and noise of every pixel; one corner and some holes
-are nodata. A pixel is a function of its place (and of the scene's size, for the corner), so that windows can be made in
-any order. The pixels are made up; they compress and occupy a network like real ones, and mean nothing.
+A tiled GeoTIFF as they come: uint16 blue, green, red and near infrared at 10 m in UTM, deflated with
+predictor 2. Water, fields, forest and towns with relief, texture from 8 to 1,024 pixels and noise of every
+pixel; one corner and some holes are nodata. A pixel is a function of its place (and of the scene's size, for
+the corner), so that windows can be made in any order. The pixels are made up; they compress and occupy a
+network like real ones, and mean nothing.
 """
 
 import argparse
@@ -73,8 +74,8 @@ def make_pixels(window: Window, size: int) -> NDArray[np.uint16]:
     detail = 0.8 + 0.4 * _noise(window, 8, 5)
     detail = np.where(cover == 1, 0.6 + 0.8 * _cells(window, FIELD, 6), detail)
     detail = np.where(cover == 3, 0.4 + 1.2 * _cells(window, ROOF, 7), detail)
-    pixels = np.moveaxis(COVERS[cover], -1, 0) * (light * detail) + _grain(window)
-    pixels = np.clip(pixels, 1, 10_000).astype(np.uint16)
+    values = np.moveaxis(COVERS[cover], -1, 0) * (light * detail) + _grain(window)
+    pixels: NDArray[np.uint16] = np.clip(values, 1, 10_000).astype(np.uint16)
     pixels[:, _missing(window, size)] = NODATA
     return pixels
 
@@ -100,7 +101,7 @@ def _noise(window: Window, scale: int, seed: int) -> NDArray[np.float32]:
     top, rows = _weights(*_span(window, 0), scale)
     left, columns = _weights(*_span(window, 1), scale)
     lattice = _uniform(np.arange(top, top + rows.shape[1]), np.arange(left, left + columns.shape[1]), seed)
-    return rows @ lattice @ columns.T
+    return np.asarray(rows @ lattice @ columns.T, np.float32)
 
 
 def _weights(start: int, stop: int, scale: int) -> tuple[int, NDArray[np.float32]]:
@@ -129,7 +130,7 @@ def _grain(window: Window) -> NDArray[np.float32]:
 
 
 def _uniform(rows: NDArray[np.intp], columns: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
-    return (_hash(rows, columns, seed) >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+    return np.asarray((_hash(rows, columns, seed) >> np.uint64(40)) / 2.0**24, np.float32)
 
 
 def _hash(rows: NDArray[np.intp], columns: NDArray[np.intp], seed: int) -> NDArray[np.uint64]:

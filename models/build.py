@@ -44,8 +44,13 @@ def build(architecture: str, bands: int, classes: int, **options: object) -> nn.
     make = _smp(architecture) if architecture.startswith(SMP) else _ours(architecture)
     try:
         return make(bands=bands, classes=classes, **options)
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise NetworkError(f"{architecture} cannot be built with {dict(options)}: {error}") from error
+    except Exception as error:  # whatever a constructor makes of options that came from a file
+        raise NetworkError(f"{architecture} cannot be built with {_shown(options)}: {_shown(error)}") from error
+
+
+def _shown(value: object) -> str:
+    text = " ".join(str(value).split()) or type(value).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _ours(architecture: str) -> Callable[..., nn.Module]:
@@ -75,6 +80,8 @@ def _smp(architecture: str) -> Callable[..., nn.Module]:
 
     def make(bands: int, classes: int, **options: object) -> nn.Module:
         # encoder_weights=None: a bundle brings its weights, and a hub is never asked
+        if ":" in str(options.get("encoder_name")):
+            raise ValueError("an encoder's name has no ':', which would fetch it from a hub")
         settings = {**options, "encoder_weights": None, "activation": None}
         return known[name.lower()](in_channels=bands, classes=classes, **settings)
 

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import BundleError, NetworkError
+from .errors import BundleError, NetworkError, SwatheError
 from .facts import Facts
 from .mlm import from_item, to_item
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ITEM, WEIGHTS = "bundle.json", "weights.safetensors"
 LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory
+MOST_SHRUNK = 100  # times that a member may be larger than it is in a zip; weights hardly shrink
 SHIPPED = Path(__file__).parent / "bundles"
 
 
@@ -63,14 +64,14 @@ class Bundle:
 
     def network(self) -> "nn.Module":
         """Build the network alone, with its weights: scaled pixels in, logits out."""
-        from .build import build
-
-        facts = self.facts
         try:
-            network = build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
+            sketch = _sketch(self.facts)
+            state = _read_weights(self.path, expected=sum(t.nbytes for t in sketch.state_dict().values()))
+            _check_weights(sketch, state, self.path)
+            network = _build(self.facts)
         except NetworkError as error:
             raise BundleError(f"{self.path}: {error}") from error
-        _load_weights(network, self.path)
+        network.load_state_dict(state)
         return network.eval()
 
 
@@ -167,10 +168,15 @@ def _member(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
                 yield file, os.fstat(file.fileno()).st_size
         else:
             with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-                yield file, archive.getinfo(name).file_size  # type: ignore[misc]
+                info = archive.getinfo(name)
+                if info.file_size > MOST_SHRUNK * max(1, info.compress_size):
+                    raise BundleError(f"{path}: {name} is packed like a zip bomb, {info.file_size:,} bytes unpacked")
+                yield file, info.file_size  # type: ignore[misc]
+    except SwatheError:
+        raise
     except (FileNotFoundError, KeyError) as error:
         raise BundleError(f"{path} holds no {name}; a bundle is {ITEM} and {WEIGHTS}") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except Exception as error:  # a damaged zip raises errors of zipfile, zlib, lzma, struct and several builtin ones
         raise BundleError(f"{path} cannot be read as a bundle: {error}") from error
 
 
@@ -197,14 +203,31 @@ def _digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def _load_weights(network: "nn.Module", path: Path) -> None:
+def _build(facts: Facts) -> "nn.Module":
+    from .build import build
+
+    return build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
+
+
+def _sketch(facts: Facts) -> "nn.Module":
+    """Build the network without its numbers, so that absurd options take no memory."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return _build(facts)
+    except NetworkError as error:
+        if "meta tensors" not in str(error):
+            raise
+        return _build(facts)  # a few encoders of segmentation-models-pytorch compute while they are built
+
+
+def _check_weights(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
     from .weights import compare
 
-    state = _read_weights(path, expected=sum(t.nbytes for t in network.state_dict().values()))
     difference = compare(network, state)
     if difference:
         raise BundleError(f"{path}: the weights do not fit the network that {ITEM} describes: {difference}")
-    network.load_state_dict(state)
 
 
 def _read_weights(path: Path, expected: int) -> "Mapping[str, Tensor]":
@@ -221,11 +244,9 @@ def _read_weights(path: Path, expected: int) -> "Mapping[str, Tensor]":
 
 
 def _check_buildable(network: "nn.Module", facts: Facts) -> None:
-    from .build import build
     from .weights import compare
 
-    twin = build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
-    difference = compare(twin, network.state_dict())
+    difference = compare(_sketch(facts), network.state_dict())
     if difference:
         raise BundleError(f"the network is not the {facts.architecture} that the facts describe: {difference}")
 

@@ -18,6 +18,7 @@ from .errors import EngineError
 
 logger = logging.getLogger("swathe")
 
+GRAPH = 2  # counts up when the graph that is made of a bundle changes, so that no older one is taken from the cache
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 # raw types that the compiled graph takes as they are; others are made float32 on the host first
 NATIVE = {np.dtype(t) for t in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")}
@@ -59,7 +60,7 @@ class OpenVINOEngine:
 
 def _converted(core: "ov.Core", bundle: Bundle) -> "ov.Model":
     """Give the bundle's whole graph for float32 pixels, from the cache where it is there."""
-    path = cache_folder("openvino") / f"{bundle.digest}-{ov.__version__.split('-')[0]}.xml"
+    path = cache_folder("openvino") / f"{bundle.digest}-{GRAPH}-{ov.__version__.split('-')[0]}.xml"
     if path.exists() and path.with_suffix(".bin").exists():
         try:
             return core.read_model(path)
@@ -71,8 +72,9 @@ def _converted(core: "ov.Core", bundle: Bundle) -> "ov.Model":
 
 
 def _convert(bundle: Bundle) -> "ov.Model":
-    import torch
+    import torch  # only here: a network from the cache must not wait for torch
 
+    
     facts = bundle.facts
     side = 2 * max(64, facts.footprint.stride)
     shape = ov.PartialShape([-1, len(facts.bands), -1, -1])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .bundle import Bundle
 from .engine import EngineSpec, usable_cpus
 from .errors import EngineError
+from .steady import steady_convolutions, steady_upsampling
 
 logger = logging.getLogger("swathe")
 
@@ -36,6 +37,8 @@ class TorchEngine:
         segmenter = bundle.segmenter()
         if spec.fold:
             segmenter.network = fold_batch_norm(segmenter.network)
+        if spec.device == "cpu" and spec.precision == "fp32" and not spec.compile:
+            segmenter.network = steady_convolutions(steady_upsampling(segmenter.network))
         segmenter = segmenter.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._run: Callable[[Tensor], Tensor] = torch.compile(segmenter) if spec.compile else segmenter
 

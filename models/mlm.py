@@ -14,6 +14,7 @@ from .scaling import Scaling
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 SCALING_FIELDS = {"z-score": ("mean", "stddev"), "min-max": ("minimum", "maximum"), "scale": (None, "value")}
+LARGEST_STRIDE, LARGEST_RADIUS = 1024, 65536  # pixels; no network has more, and a plan must not be made of nonsense
 
 JSON = dict[str, Any]
 
@@ -125,7 +126,7 @@ def from_item(item: object) -> Facts:
         return _facts(item["properties"])
     except KeyError as error:
         raise BundleError(f"the field {error} is missing") from error
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise BundleError(f"a field has a value that cannot be used: {error}") from error
 
 
@@ -171,6 +172,6 @@ def _classes(entries: list[JSON]) -> tuple[ClassInfo, ...]:
 def _footprint(entry: Mapping[str, Any]) -> Footprint:
     radius = entry["radius"]
     footprint = Footprint(int(entry["stride"]), None if radius is None else int(radius))
-    if footprint.stride < 1 or (footprint.radius is not None and footprint.radius < 0):
+    if not 1 <= footprint.stride <= LARGEST_STRIDE or not 0 <= (footprint.radius or 0) <= LARGEST_RADIUS:
         raise BundleError(f"stride {footprint.stride} and radius {footprint.radius} make no footprint")
     return footprint

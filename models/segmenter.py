@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .facts import Activation
 from .scaling import Scaling
+from .steady import sigmoid, softmax
 
 
 class Segmenter(nn.Module):
@@ -45,8 +46,8 @@ class Segmenter(nn.Module):
         """Give probabilities `(n, class, y, x)` float32 for raw pixels `(n, band, y, x)` of any numeric dtype."""
         logits = self.logits(pixels).to(torch.float32)
         if self.activation == "softmax":
-            return torch.softmax(logits, dim=1)
-        foreground = torch.sigmoid(logits)
+            return softmax(logits)
+        foreground = sigmoid(logits)
         if foreground.shape[1] > 1:
             return foreground
         return torch.cat([1 - foreground, foreground], dim=1)

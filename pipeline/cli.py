@@ -5,10 +5,13 @@ code 1, wrong usage with 2.
 """
 
 import os
+import select
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -17,30 +20,75 @@ from models.errors import SwatheError
 F = TypeVar("F", bound=Callable[..., Any])
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 TIFF = (".tif", ".tiff")
+GRACE = 1.5  # seconds to unwind after a signal
 
 
 def main() -> None:
     """Run the command; the process ends here."""
+    stopping = Stopping()
     try:
         code = cli.main(prog_name="swathe", standalone_mode=False)
-    except click.Abort:
-        code = _say("stopped", 130)
+    except (click.Abort, KeyboardInterrupt):
+        stopping.leave()
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except KeyboardInterrupt:
-        code = _say("stopped; finished blocks are kept, run the same command again to continue", 130)
     except SwatheError as error:
         code = _say(f"error: {error}", 1)
     except MemoryError:
         code = _say("error: memory is exhausted; use a smaller --tile and --block", 1)
     except BrokenPipeError:
         code = 1
+    except SystemExit as end:  # what click makes of a broken pipe
+        code = end.code
     except Exception as error:
         code = _say(
             f"internal error: {type(error).__name__}: {error}\nThis is a defect of Swathe: --debug shows where", 1
         )
     _leave(code if isinstance(code, int) else 0)
+
+
+class Stopping:
+    """Ctrl-C and SIGTERM: the main thread unwinds; where that takes too long, or at a second signal, we leave at once.
+
+    GDAL may be writing a large file, and Python tells the main thread of a signal only after that. A thread of our own
+    hears of it at once, by the file descriptor that the interpreter writes signals to.
+    """
+
+    def __init__(self) -> None:
+        self.number = signal.SIGINT
+        self.lock = threading.Lock()
+        hears, told = os.pipe()
+        os.set_blocking(told, False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._unwind)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(hears,), daemon=True).start()
+
+    def _unwind(self, number: int, _: object) -> None:
+        self.number = signal.Signals(number)
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, lambda *_: None)
+        raise KeyboardInterrupt
+
+    def _watch(self, hears: int) -> None:
+        while (number := os.read(hears, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
+            continue
+        self.number = signal.Signals(number)
+        select.select([hears], [], [], GRACE)
+        self.leave()
+
+    def leave(self) -> NoReturn:
+        """Say how to go on, once, and end."""
+        with self.lock:  # never released: the other thread waits for the end
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h")  # the cursor, which a progress bar hides
+            again = "; finished blocks are kept, run the same command again to continue" if _resumes() else ""
+            _leave(_say(f"stopped{again}", 128 + self.number))
+
+
+def _resumes() -> bool:
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), "") == "segment"
 
 
 def _say(text: str, code: int) -> int:
@@ -50,7 +98,7 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     """End at once: a worker in this process may still compute a block, which nobody waits for any more."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -68,17 +116,15 @@ class Verbs(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=Verbs, context_settings=CONTEXT)
+@click.group(
+    cls=Verbs,
+    context_settings=CONTEXT,
+    epilog="\b\nBegin with:\n  swathe demo\n  swathe segment scene.tif -m buildings -o buildings.tif",
+)
 @click.version_option(package_name="swathe")
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
 def cli(debug: bool) -> None:
-    r"""Segment whole satellite scenes with U-Nets.
-
-    \b
-    Begin with:
-      swathe demo
-      swathe segment scene.tif -m buildings -o buildings.tif
-    """
+    """Segment whole satellite scenes with U-Nets."""
 
 
 def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -167,23 +213,19 @@ def segment(scene: tuple[str, ...], bundle: str, output: str, scheduler: str | N
     overwrite, quiet = rest.pop("overwrite"), rest.pop("quiet")
     wishes = _wishes(rest, keep=kind == ".zarr")
     _note(f"swathe: opening {' '.join(scene)}", quiet)
-    from .cog import check_target, write_cog
     from .job import run_prepared
     from .prepare import plan
+    from .tiff import run_to_cog
 
     if kind == ".tif":
-        check_target(output, overwrite=overwrite)
         wishes["pyramid"] = False  # the file makes its own
     prepared = plan(_scene(scene), bundle, **wishes)
     _note(str(prepared), quiet)
-    store = output if kind == ".zarr" else f"{output}.unfinished.zarr"
-    report = run_prepared(prepared, store, client=scheduler, overwrite=overwrite and kind == ".zarr", show=not quiet)
+    run: dict[str, Any] = {"client": scheduler, "overwrite": overwrite, "show": not quiet}
     if kind == ".tif":
-        _note("writing the GeoTIFF and reading it back", quiet)
-        write_cog(store, output, overwrite=overwrite)
-        from .files import Files
-
-        Files(store).remove()
+        report = run_to_cog(prepared, output, note=lambda text: _note(text, quiet), **run)
+    else:
+        report = run_prepared(prepared, output, **run)
     click.echo(_result(report, output, prepared.geobox.resolution()))
 
 
@@ -226,7 +268,7 @@ def demo(output: str) -> None:
     """Run the main job on a real scene that comes with Swathe, and make pictures of it. Takes seconds."""
     from .demo import run_demo
 
-    _note("swathe: segmenting buildings of Kampala in the scene that comes with Swathe", False)
+    _note("swathe: segmenting buildings of Zanzibar in the scene that comes with Swathe", False)
     for line in run_demo(output):
         click.echo(line)
 

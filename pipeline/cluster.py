@@ -3,21 +3,28 @@
 Knows dask and nothing of scenes: what it runs are functions and items.
 """
 
+import asyncio
 import logging
 import queue
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
+from distributed.comm import CommClosedError
+from distributed.core import rpc
+from distributed.utils import silence_logging_cmgr
 
 from models.errors import ClusterError, SwatheError
 
 TIMEOUT = 10  # seconds that a scheduler has to answer
 PATIENCE = 120  # seconds without any worker before a run gives up
+LOOK_EVERY = 5  # seconds between looks at the cluster while no task ends
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
 RETRIES = 2
 
@@ -33,7 +40,7 @@ def connected(client: Client | str | None, threads: int) -> Iterator[Client]:
     ----------
     client
         A client, which is left open; the address of a scheduler; or None for a cluster of one worker in this process,
-        without a dashboard and without open ports.
+        which opens no port to other machines.
     threads
         Tasks at a time of the worker in this process.
 
@@ -45,35 +52,56 @@ def connected(client: Client | str | None, threads: int) -> Iterator[Client]:
     if isinstance(client, Client):
         yield client
         return
-    made = _connect(client) if client else _in_process(threads)
-    try:
-        yield made
-    finally:
-        made.close(timeout=2)
-        if client is None and made.cluster is not None:
-            made.cluster.close(timeout=2)
+    with silence_logging_cmgr(logging.CRITICAL):  # what matters comes as an error; the rest is dask's own talk
+        made = _connect(client) if client else _in_process(threads)
+        try:
+            yield made
+        finally:
+            made.close(timeout=2)
+            if client is None and made.cluster is not None:
+                made.cluster.close(timeout=2)
 
 
 def _connect(address: str) -> Client:
-    quiet = {"distributed.comm.timeouts.connect": f"{TIMEOUT}s"}
-    try:
-        with dask.config.set(quiet):
-            return Client(address, timeout=TIMEOUT, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ClusterError(
-            f"no Dask scheduler answers at {address} within {TIMEOUT} s; check the address, as tcp://host:8786"
-        ) from error
+    _probe(address)
+    return Client(address, timeout=TIMEOUT, set_as_default=False)
+
+
+def _probe(address: str) -> None:
+    """Ask who listens at an address, in a loop of its own: a Client that cannot connect complains again at its end."""
+    with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop already
+        try:
+            kind = pool.submit(asyncio.run, _kind(address)).result()
+        except ValueError as error:
+            raise ClusterError(f"{address!r} is not a scheduler's address; give one as tcp://host:8786") from error
+        except OSError as error:
+            raise ClusterError(
+                f"no Dask scheduler answers at {address} within {TIMEOUT} s; check the address, as tcp://host:8786"
+            ) from error
+        except Exception as error:  # of many kinds: bytes of another protocol are taken for lengths and types
+            raise ClusterError(
+                f"what answers at {address} is not Dask; a scheduler's address is as tcp://host:8786"
+            ) from error
+    if kind != "Scheduler":
+        raise ClusterError(f"what answers at {address} is a Dask {kind.lower()}; give the scheduler's address")
+
+
+async def _kind(address: str) -> str:
+    with dask.config.set({"distributed.comm.timeouts.connect": f"{TIMEOUT}s"}):
+        async with rpc(address, timeout=TIMEOUT) as server:
+            answer: Mapping[str, Any] = await asyncio.wait_for(server.identity(), TIMEOUT + 1)
+            return str(answer["type"])
 
 
 def _in_process(threads: int) -> Client:
-    logging.getLogger("distributed").setLevel(logging.ERROR)
     cluster = LocalCluster(
         n_workers=1,
         threads_per_worker=threads,
         processes=False,
         memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak
-        dashboard_address="127.0.0.1:0",  # dask's own default listens on all addresses
-        silence_logs=logging.ERROR,
+        dashboard_address="127.0.0.1:0",  # by dask's defaults, both listen on all addresses
+        worker_dashboard_address="127.0.0.1:0",
+        silence_logs=False,  # `connected` does it
     )
     return Client(cluster, set_as_default=False)
 
@@ -82,6 +110,32 @@ def worker_threads(client: Client) -> int:
     """Give how many tasks the workers run at a time, now."""
     workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
     return sum(int(worker["nthreads"]) for worker in workers.values())
+
+
+def worker_nthreads() -> int | None:
+    """Give the threads of the worker that runs this task; None outside of one, and for the one of `connected(None)`."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return None
+    return None if worker.address.startswith("inproc://") else int(worker.state.nthreads)
+
+
+def run_once(client: Client, function: Callable[[Item], Result], item: Item) -> Result:
+    """Run one small task on any worker and wait for it.
+
+    Raises
+    ------
+    ClusterError
+        As `rolling`.
+    """
+    result: Result
+    (result,) = rolling(client, _alone, function, [item], key=f"swathe-{uuid.uuid4().hex[:8]}")
+    return result
+
+
+def _alone(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
 
 
 def gpu_resources(client: Client) -> dict[str, float] | None:
@@ -141,19 +195,27 @@ def rolling(
 
 def _next(finished: "queue.SimpleQueue[Future]", client: Client) -> list[Future]:
     """Wait for one finished task and take all that have finished meanwhile."""
-    started = time.monotonic()
+    seen = time.monotonic()  # when there last was a worker
     while True:
         try:
-            done = [finished.get(timeout=5)]
+            done = [finished.get(timeout=LOOK_EVERY)]
             break
         except queue.Empty:
-            if time.monotonic() - started > PATIENCE and worker_threads(client) == 0:
+            if client.status not in ("running", "connecting"):
+                raise _lost() from None
+            if client.status == "running" and worker_threads(client):
+                seen = time.monotonic()
+            if time.monotonic() - seen > PATIENCE:
                 raise ClusterError(
                     f"the cluster has had no worker for {PATIENCE} s; start workers and run the same command again"
                 ) from None
     while not finished.empty():
         done.append(finished.get())
     return done
+
+
+def _lost() -> ClusterError:
+    return ClusterError("the Dask scheduler was lost; finished blocks are kept, run the same command again to continue")
 
 
 def _results(client: Client, done: list[Future]) -> list[Any]:
@@ -169,3 +231,5 @@ def _results(client: Client, done: list[Future]) -> list[Any]:
         ) from error
     except MemoryError as error:
         raise ClusterError("memory is exhausted; use a smaller --tile and --block") from error
+    except (CancelledError, CommClosedError) as error:
+        raise _lost() from error

@@ -3,9 +3,10 @@
 The file appears under its name only when it is whole and was read back. Knows the store's layers, nothing of networks.
 """
 
+import json
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from rasterio.errors import RasterioError
 from models.errors import StoreError
 from models.facts import ClassInfo
 
-from .geobox import Window
+from .files import Files
+from .fingerprint import fingerprint
+from .geobox import GeoBox, Window
 from .predict import NODATA, STEPS
 from .store import Store, open_store
 
@@ -73,22 +76,63 @@ def write_cog(
     Raises
     ------
     StoreError
-        The store is not finished or has no such layer; the file exists, or cannot be written whole.
+        The store is not finished or has no such layer; the file exists, is being written by another run, or cannot be
+        written whole.
     """
-    target = check_target(output, overwrite=overwrite)
     opened, own = open_store(os.fspath(store))
     classes = tuple(ClassInfo(**info) for info in own["classes"])
     what = _layer(opened, layer, classes)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+    target = check_target(output, overwrite=overwrite)
+    with _workshop(target) as folder:
         try:
-            work, whole = Path(folder) / "work.tif", Path(folder) / "whole.tif"
+            work, whole = folder / "work.tif", folder / "whole.tif"
             _write_work(work, opened, what, classes, own)
             _copy(work, whole, what)
+            work.unlink()
             _read_back(whole, opened, what)
         except (OSError, RasterioError, CPLE_BaseError, ValueError) as error:
             raise StoreError(f"{target} could not be written: {' '.join(str(error).split())[:200]}") from error
         _put_in_place(whole, target, what, classes)
     return target
+
+
+@contextmanager
+def _workshop(target: Path) -> Iterator[Path]:
+    """Give a hidden folder beside the file to work in. What a killed run left there is removed, at the next run."""
+    folder = target.with_name(f".{target.name}.partial")
+    try:
+        release = Files(str(folder)).lock()
+    except BlockingIOError as error:
+        raise StoreError(f"{target} is being written by another run; wait for it, or end it") from error
+    except OSError as error:
+        raise StoreError(f"{target} cannot be written: {error.strerror}") from error
+    try:
+        _sweep(folder)
+        yield folder
+    finally:
+        _sweep(folder)
+        Files(str(folder)).remove_empty()
+        release()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove our own files, and those that GDAL makes beside them."""
+    for path in folder.iterdir():
+        if path.name.startswith(("work.", "whole.")):
+            path.unlink(missing_ok=True)
+
+
+def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str, int] | None:
+    """Give the pixels per class of a COG if it is the class map of a run of this identity, written whole; else None."""
+    try:
+        with _quiet(), rasterio.open(output) as file:
+            tags = file.tags()
+    except (OSError, RasterioError, CPLE_BaseError, ValueError):
+        return None
+    if tags.get("SWATHE_FINGERPRINT") != fingerprint(identity) or tags.get("SWATHE_LAYER") != "class_map":
+        return None
+    pixels: dict[str, int] = json.loads(tags["SWATHE_PIXELS"])
+    return pixels
 
 
 def check_target(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -132,8 +176,15 @@ def _blocks(store: Store, layer: Layer) -> Iterator[tuple[Window, NDArray[Any]]]
 
 def _write_work(path: Path, store: Store, layer: Layer, classes: tuple[ClassInfo, ...], own: dict[str, Any]) -> None:
     """Write a plain tiled GeoTIFF, from which GDAL makes the COG: that driver must read its source twice."""
-    geobox = store.geobox
-    profile = {
+    with _quiet(), rasterio.open(path, "w", **_profile(store.geobox, layer)) as file:
+        file.update_tags(**_tags(own, layer, classes))
+        _describe(file, layer, classes)
+        for window, pixels in _blocks(store, layer):
+            file.write(pixels, window=_rasterio_window(window))
+
+
+def _profile(geobox: GeoBox, layer: Layer) -> dict[str, Any]:
+    return {
         **WORK,
         "height": geobox.height,
         "width": geobox.width,
@@ -144,11 +195,6 @@ def _write_work(path: Path, store: Store, layer: Layer, classes: tuple[ClassInfo
         "crs": CRS.from_wkt(geobox.crs) if geobox.crs else None,
         **({"transform": geobox.transform} if geobox.transform is not None else {}),
     }
-    with _quiet(), rasterio.open(path, "w", **profile) as file:
-        file.update_tags(**_tags(own, classes))
-        _describe(file, layer, classes)
-        for window, pixels in _blocks(store, layer):
-            file.write(pixels, window=_rasterio_window(window))
 
 
 def _describe(file: Any, layer: Layer, classes: tuple[ClassInfo, ...]) -> None:
@@ -161,10 +207,16 @@ def _describe(file: Any, layer: Layer, classes: tuple[ClassInfo, ...]) -> None:
         file.scales = (1 / STEPS,) * len(layer.bands)
 
 
-def _tags(own: dict[str, Any], classes: tuple[ClassInfo, ...]) -> dict[str, str]:
+def _tags(own: dict[str, Any], layer: Layer, classes: tuple[ClassInfo, ...]) -> dict[str, str]:
     bundle = own["bundle"]
-    names = {f"CLASS_{value}": info.name for value, info in enumerate(classes)}
-    return {"TIFFTAG_SOFTWARE": "Swathe", "SWATHE_BUNDLE": f"{bundle['name']} {bundle['digest']}", **names}
+    return {
+        "TIFFTAG_SOFTWARE": "Swathe",
+        "SWATHE_BUNDLE": f"{bundle['name']} {bundle['digest']}",
+        "SWATHE_FINGERPRINT": fingerprint(own["identity"]),
+        "SWATHE_LAYER": layer.name,
+        "SWATHE_PIXELS": json.dumps(own["results"]["pixels"]),
+        **{f"CLASS_{value}": info.name for value, info in enumerate(classes)},
+    }
 
 
 def _copy(work: Path, whole: Path, layer: Layer) -> None:
@@ -218,7 +270,8 @@ def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
         for cell in (value, info.name, *info.rgb):
             ET.SubElement(row, "F").text = str(cell)
     ET.indent(root)
-    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    # no XML declaration: GDAL 3.6 overlooks all that follows one
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=False)
     return content
 
 

@@ -66,9 +66,9 @@ def check_fit(source: Source, facts: Facts, *, allow_mismatch: bool = False) -> 
     refusals = [text for text in (_dtype(source, facts), _resolution(source, facts)) if text]
     if refusals and not allow_mismatch:
         raise BundleError(f"{'; '.join(refusals)}. Convert the scene, or pass --allow-mismatch if you know better")
-    notes = refusals
+    notes = [*refusals, *source.notes]
     if source.geobox.crs is None:
-        notes = [*notes, "the scene has no CRS: the map has none either, and its resolution is not checked"]
+        notes.append("the scene has no CRS: the map has none either, and its resolution is not checked")
     return notes
 
 

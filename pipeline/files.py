@@ -4,7 +4,10 @@ Knows names and bytes, nothing of what they mean.
 """
 
 import os
+import re
 import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,6 +15,8 @@ from typing import Any
 import fsspec
 
 from models.errors import StoreError
+
+CUT_SHORT = re.compile(r"\.[0-9a-f]{32}\.partial$")  # how Zarr and `write` name a file that is not whole yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +28,33 @@ class Files:
     @property
     def local(self) -> bool:
         """Whether it lies on a disk of this machine."""
-        return "://" not in self.root
+        return "://" not in self.root or self.root.startswith("file://")
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file whole: a reader sees all of it or nothing."""
+    def write(self, name: str, content: bytes, *, make: bool = True) -> None:
+        """Write a file whole: a reader sees all of it or nothing. `make`: its folder too, if there is none."""
         path = self._path(name)
         if not self.local:
             _filesystem(self.root).pipe_file(path, content)
             return
-        part = f"{path}.{uuid.uuid4().hex}.partial"
         try:
-            with open(part, "wb") as file:
-                file.write(content)
+            _write_local(path, content)
         except FileNotFoundError:
+            if not make:
+                raise
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(part, "wb") as file:
-                file.write(content)
-        os.replace(part, path)
+            _write_local(path, content)
 
     def read(self, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
         content: bytes = _filesystem(self.root).cat_file(self._path(name))
         return content
+
+    def read_all(self, names: Sequence[str]) -> list[bytes]:
+        """Read many files, at the same time where an object store allows it. Raises FileNotFoundError."""
+        if self.local or not names:
+            return [self.read(name) for name in names]
+        found = _filesystem(self.root).cat([self._path(name) for name in names])
+        return [found[self._path(name)] for name in names] if isinstance(found, dict) else [found]
 
     def names(self, folder: str) -> list[str]:
         """Give the names of the files in a folder, without what was cut short; empty where there is no such folder."""
@@ -52,9 +62,15 @@ class Files:
             found = _filesystem(self.root).ls(self._path(folder), detail=False, refresh=True)
         except FileNotFoundError:
             return []
-        return [
-            name for name in (os.path.basename(path.rstrip("/")) for path in found) if not name.endswith(".partial")
-        ]
+        names = (os.path.basename(path.rstrip("/")) for path in found)
+        return [name for name in names if not CUT_SHORT.search(name)]
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Give all files below a folder with their sizes in bytes, by their path from there."""
+        filesystem, base = _filesystem(self.root), self._path(folder)
+        filesystem.invalidate_cache()
+        found = filesystem.find(base, detail=True)
+        return {path[len(base) :].lstrip("/"): int(facts["size"]) for path, facts in found.items()}
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of that name is there."""
@@ -62,25 +78,83 @@ class Files:
         filesystem.invalidate_cache()
         return bool(filesystem.exists(self._path(name)))
 
-    def remove(self, name: str = "") -> None:
+    def remove(self, name: str) -> None:
         """Remove a file or folder with all it holds, if it is there."""
         filesystem = _filesystem(self.root)
         if self.exists(name):
             filesystem.rm(self._path(name), recursive=True)
             filesystem.invalidate_cache()
 
+    def remove_empty(self) -> None:
+        """Remove the folder itself if nothing is in it; an object store has no empty folders."""
+        if self.local:
+            with suppress(OSError):
+                os.rmdir(self._path(""))
+
     def remove_partial(self) -> None:
         """Remove what killed writers left behind on a local disk: nothing reads it, it only takes room."""
         if not self.local:
             return
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                if name.endswith(".partial"):
+        for folder, _, names in os.walk(self._path("")):
+            for name in filter(CUT_SHORT.search, names):
+                with suppress(FileNotFoundError):  # its writer may live, and just have finished
                     os.remove(os.path.join(folder, name))
+
+    def lock(self) -> Callable[[], None]:
+        """Keep every other process out that asks for the same folder; give what ends this.
+
+        A killed process keeps no lock. An object store, and a disk without locks, keep nobody out.
+
+        Raises
+        ------
+        BlockingIOError
+            Another process has it.
+        """
+        if not self.local:
+            return lambda: None
+        path = self._path("")
+        made = not os.path.isdir(path)
+        os.makedirs(path, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            _lock(handle)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+
+        def release() -> None:
+            os.close(handle)
+            if made:
+                self.remove_empty()
+
+        return release
 
     def _path(self, name: str) -> str:
         base = _base(self.root)
         return f"{base.rstrip('/')}/{name}" if name else base
+
+
+def _write_local(path: str, content: bytes) -> None:
+    part = f"{path}.{uuid.uuid4().hex}.partial"
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            os.remove(part)
+        raise
+
+
+def _lock(handle: int) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a network disk without locks
+        return
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """Where a grid of pixels lies: CRS, transform and shape; and pixel windows in it. Facts only, no files."""
 
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, isfinite
 from typing import Any
 
 from affine import Affine
@@ -77,24 +77,60 @@ class GeoBox:
         except CRSError:
             return None
         across, down = hypot(self.transform.a, self.transform.d), hypot(self.transform.b, self.transform.e)
-        return float((across * down) ** 0.5 * self._unit_metres(crs))
+        metres = float((across * down) ** 0.5 * self._unit_metres(crs))
+        return metres if isfinite(metres) and metres > 0 else None
+
+    def same_grid(self, other: "GeoBox") -> bool:
+        """Whether the pixels of both lie on each other, to a hundredth of a pixel: writers round transforms."""
+        if self.shape != other.shape or not _same_crs(self.crs, other.crs):
+            return False
+        if self.transform is None or other.transform is None:
+            return self.transform is other.transform
+        there = ~self.transform * other.transform  # pixels of one in pixels of the other
+        corners = [(0, 0), (self.width, 0), (0, self.height), (self.width, self.height)]
+        return all(hypot(*(a - b for a, b in zip(there * corner, corner, strict=True))) < 0.01 for corner in corners)
 
     def _unit_metres(self, crs: Any) -> float:
         from math import cos, radians
 
         if crs.is_geographic:
             _, latitude = self.affine * (self.width / 2, self.height / 2)
-            return 111_320.0 * float(abs(cos(radians(latitude)))) ** 0.5
+            return 111_320.0 * float(abs(cos(radians(latitude))) ** 0.5)
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
         return float(unit) or 1.0
 
     def describe(self) -> str:
         """Give one line for people, as printed when grids differ."""
-        crs = "no CRS"
-        if self.crs is not None:
-            from rasterio.crs import CRS
-
-            code = CRS.from_wkt(self.crs).to_epsg()
-            crs = f"EPSG:{code}" if code else self.crs.split('"')[1] if '"' in self.crs else "a CRS"
         where = "no transform" if self.transform is None else f"transform {tuple(self.transform)[:6]}"
-        return f"{self.height} x {self.width} pixels, {crs}, {where}"
+        return f"{self.height} x {self.width} pixels, {_crs_name(self.crs)}, {where}"
+
+
+def is_position(transform: Affine) -> bool:
+    """Whether a transform says anything: GDAL gives the identity for none, and files hold zeros and NaN."""
+    values = tuple(transform)[:6]
+    return not transform.is_identity and all(isfinite(v) for v in values) and float(transform.determinant) != 0
+
+
+def _crs_name(wkt: str | None) -> str:
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    if wkt is None:
+        return "no CRS"
+    try:
+        code = CRS.from_wkt(wkt).to_epsg()
+    except CRSError:
+        code = None
+    return f"EPSG:{code}" if code else wkt.split('"')[1] if wkt.count('"') > 1 else "a CRS"
+
+
+def _same_crs(one: str | None, other: str | None) -> bool:
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    if one == other or one is None or other is None:
+        return one == other
+    try:
+        return bool(CRS.from_wkt(one) == CRS.from_wkt(other))
+    except CRSError:
+        return False

@@ -1,12 +1,20 @@
 """Open a finished store as xarray: the same Dataset as the lazy way gives, read from disk instead of computed."""
 
 import os
+from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
+from models.errors import StoreError
+
+from .fingerprint import fingerprint
+from .geobox import Window
+from .layout import group_path
 from .predict import NODATA
-from .store import open_store, store_errors
+from .store import Store, open_store, store_errors
 
 
 def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
@@ -28,20 +36,38 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
     Raises
     ------
     StoreError
-        It is missing, not finished, or has no such level.
+        It is missing, not finished, or has no such level. What is damaged or lost is found when it is read.
     """
     path = os.fspath(store)
-    opened, _ = open_store(path)
+    opened, own = open_store(path)
+    if not 0 <= level <= opened.levels:
+        raise StoreError(f"{path} has the levels 0 to {opened.levels}; received {level}")
     with store_errors(path):
-        if not 0 <= level <= opened.levels:
-            raise ValueError(f"it has the levels 0 to {opened.levels}; received {level}")
-        group = f"overviews/{level}" if level else None
+        dataset: xr.Dataset = xr.open_zarr(path, group=group_path(level) or None, chunks=None, mask_and_scale=False)
+    for name in opened.layers:
+        layer = _Layer(opened, name, level, dataset[name].shape)
         chunks = {"y": opened.plan.block, "x": opened.plan.block}
-        dataset = xr.open_zarr(path, group=group, chunks=chunks, mask_and_scale=False)
-        if "probability" in dataset:
-            dataset["probability"] = _decoded(dataset["probability"])
-        maps: xr.Dataset = dataset
-        return maps
+        token = f"swathe-{fingerprint(own['identity'])}-{name}-{level}-{path}"
+        lazy = da.from_array(layer, [chunks.get(str(dim), -1) for dim in dataset[name].dims], name=token)
+        dataset[name] = dataset[name].copy(data=lazy)
+    if "probability" in dataset:
+        dataset["probability"] = _decoded(dataset["probability"])
+    return dataset
+
+
+class _Layer:
+    """What dask slices: reads a window of an array of the store when asked, and says so where it is damaged."""
+
+    def __init__(self, store: Store, name: str, level: int, shape: tuple[int, ...]) -> None:
+        self.store, self.name, self.level, self.shape = store, name, level, shape
+        self.ndim = len(shape)
+        self.dtype = np.dtype(store.encoding.probability if name == "probability" else np.uint8)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+        *classes, rows, columns = (range(*part.indices(n)) for part, n in zip(key, self.shape, strict=True))
+        window = Window(rows.start, rows.stop, columns.start, columns.stop)
+        pixels = self.store.read_layer(self.name, window, self.level)
+        return pixels[list(classes[0])] if classes else pixels[0]
 
 
 def _decoded(kept: xr.DataArray) -> xr.DataArray:

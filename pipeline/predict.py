@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, load_bundle
-from models.engine import Engine, EngineSpec, make_engine
+from models.engine import Engine, EngineSpec, make_engine, resolve
 from models.errors import BundleError
 from models.facts import Facts
 
@@ -78,6 +78,11 @@ class SharedEngine:
 
 _engines: dict[tuple[str, EngineSpec], SharedEngine] = {}
 _making = threading.Lock()
+
+
+def settle_engine(spec: EngineSpec) -> EngineSpec:
+    """Say which engine serves best in this process; see `models.engine.resolve`."""
+    return resolve(spec)
 
 
 def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
@@ -154,7 +159,12 @@ def read_grown(source: Source, plan: Plan, window: Window) -> Pixels:
     if inside == grown:
         return read
     rows, columns = rows - inside.top, columns - inside.left
-    return Pixels(read.data[:, rows][:, :, columns], read.valid[rows][:, columns])
+    return Pixels(_taken(read.data, rows, columns), _taken(read.valid, rows, columns))
+
+
+def _taken(values: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
+    """Take rows and columns, laid out row by row: indexing twice gives a layout that is slow to go on with."""
+    return np.take(np.take(values, rows, axis=-2), columns, axis=-1)
 
 
 def fill_missing(pixels: Pixels, nodata: tuple[float | None, ...], means: tuple[float, ...]) -> NDArray[Any]:
@@ -173,7 +183,7 @@ def fill_missing(pixels: Pixels, nodata: tuple[float | None, ...], means: tuple[
             continue
         if not copied:
             data, copied = data.copy(), True
-        data[place][missing] = _as_type(mean, data.dtype)
+        np.copyto(data[place], _as_type(mean, data.dtype), where=missing)
     return data
 
 

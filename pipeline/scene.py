@@ -14,22 +14,24 @@ import dask.array as da
 import numpy as np
 import rioxarray  # noqa: F401 -- registers `.rio`
 import xarray as xr
-from affine import Affine
+from dask.base import tokenize
 from numpy.typing import NDArray
 
 from models.errors import SceneError
 
-from .arrays import ArraySource
+from .arrays import NODATA_OF_BANDS, ArraySource, array_source, is_zarr, zarr_source
 from .geobox import GeoBox, Window
-from .rasters import expand, open_rasters
+from .names import expand
+from .rasters import open_rasters
 from .source import Pixels, RasterSource, Source, observed
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray
 BandNames = Sequence[str | int]
-CHUNK = 2048
+Index = Any  # of one axis, as numpy takes it
+CHUNK, CHUNK_BYTES = 2048, 2**28
 
 
-def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int = CHUNK) -> xr.DataArray:
+def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int | None = None) -> xr.DataArray:
     """Open a scene lazily.
 
     Parameters
@@ -41,14 +43,15 @@ def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int =
     bands
         Names or numbers (from 1) of the bands to take, in this order. Default: all but alpha.
     chunk
-        Side of the lazy chunks, in pixels.
+        Side of the lazy chunks, in pixels. Default: 2048, less where there are many bands.
 
     Returns
     -------
     xarray.DataArray
         Dims (band, y, x), raw values in the file's own dtype, backed by dask: nothing is read yet. Coordinates: band
-        names; x and y of pixel centres (none for a rotated transform); `spatial_ref`; `valid` (y, x), bool, lazy, True =
-        observed. Attributes: `nodata` per band, `_FillValue` where all bands share one, `scales` and `offsets`.
+        names; x and y of pixel centres (row and column for a rotated transform); `spatial_ref`; `valid` (y, x), bool,
+        lazy, True = observed. Attributes: `_FillValue`, or `nodata_of_bands` where they differ; `scales` and `offsets`
+        if any; `notes`, if there is something to know.
 
     Raises
     ------
@@ -56,26 +59,41 @@ def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int =
         It cannot be opened, or has no such bands.
     """
     source = open_source(scene, bands)
+    chunk = chunk or _chunk(source)
     if isinstance(source, ArraySource):
-        return _dressed(source.array.chunk({"y": chunk, "x": chunk}), source)
-    data = _lazy(source, chunk)
+        return _dressed(source.array.chunk({"band": -1, "y": chunk, "x": chunk}), source)
+    data = _lazy(_Lazy(source), (-1, chunk, chunk))
     return _dressed(xr.DataArray(data, dims=("band", "y", "x"), name=_title(scene)), source)
+
+
+def _chunk(source: Source) -> int:
+    """Give the side of chunks: a power of two, so that neither a chunk of many bands nor one of few is too large."""
+    side = CHUNK
+    while side > 64 and side * side * len(source.bands) * source.dtype.itemsize > CHUNK_BYTES:
+        side //= 2
+    return side
 
 
 def open_source(scene: SceneLike, bands: BandNames | None = None) -> Source:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
-    if isinstance(scene, xr.DataArray):
-        source: Source = array_source(scene)
-    else:
-        source = _open_paths(
-            [os.fspath(scene)] if isinstance(scene, str | os.PathLike) else [os.fspath(s) for s in scene]
-        )
+    source = array_source(scene) if isinstance(scene, xr.DataArray) else _open_paths(_paths(scene))
     return source if bands is None else select(source, bands)
 
 
+def _paths(scene: Any) -> list[str]:
+    if isinstance(scene, str | os.PathLike):
+        scene = [scene]
+    if not isinstance(scene, list | tuple) or not all(isinstance(path, str | os.PathLike) for path in scene):
+        raise SceneError(
+            f"a scene is a path or URL, a list of them, or an xarray DataArray; received {type(scene).__name__}"
+            + (": use .to_dataarray('band')" if isinstance(scene, xr.Dataset) else "")
+        )
+    return [os.fspath(path) for path in scene]
+
+
 def _open_paths(paths: list[str]) -> Source:
-    if len(paths) == 1 and paths[0].rstrip("/").endswith(".zarr"):
-        return array_source(_open_zarr(paths[0]))
+    if len(paths) == 1 and is_zarr(paths[0]):
+        return zarr_source(paths[0])
     return open_rasters([path for pattern in paths for path in expand(pattern)])
 
 
@@ -87,17 +105,18 @@ def select(source: Source, bands: BandNames) -> Source:
     SceneError
         No such band; the message lists those there are.
     """
-    places = [_place(source.bands, band) for band in bands]
+    wanted = [bands] if isinstance(bands, str | int) else bands
+    places = [_place(source.bands, band) for band in wanted]
     if not places:
         raise SceneError("no bands asked for")
     if isinstance(source, RasterSource):
         return replace(source, layers=tuple(source.layers[place] for place in places))
     if isinstance(source, ArraySource):
-        return ArraySource(
-            source.array.isel(band=places),
-            source.geobox,
-            tuple(source.bands[place] for place in places),
-            tuple(source.nodata[place] for place in places),
+        return replace(
+            source,
+            array=source.array.isel(band=places),
+            bands=tuple(source.bands[place] for place in places),
+            nodata=tuple(source.nodata[place] for place in places),
         )
     raise TypeError(f"bands of a {type(source).__name__} cannot be selected")
 
@@ -111,59 +130,7 @@ def _place(names: Sequence[str], band: str | int) -> int:
     if str(band).isdecimal() and 1 <= int(band) <= len(names):
         return int(band) - 1
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    raise SceneError(f"the scene has no band {band!r}; it has {len(names)}: {shown}")
-
-
-def array_source(array: xr.DataArray) -> ArraySource:
-    """Take a DataArray of dims (band, y, x) or (y, x) as a source; its own CRS, transform, nodata and `valid` count."""
-    if array.ndim == 2:
-        array = array.expand_dims("band")
-    if set(array.dims) != {"band", "y", "x"}:
-        raise SceneError(f"a scene has the dims (band, y, x); received {tuple(array.dims)}")
-    array = array.transpose("band", "y", "x")
-    if array.dtype.kind not in "uif":
-        raise SceneError(f"a scene holds real numbers; received {array.dtype}")
-    if 0 in array.shape:
-        raise SceneError(f"the scene is empty: {dict(zip(array.dims, array.shape, strict=True))}")
-    names = tuple(str(v) for v in array.coords["band"].values) if "band" in array.coords else ()
-    if not names or all(name.isdecimal() for name in names):
-        names = tuple(f"band_{n + 1}" for n in range(array.sizes["band"]))
-    return ArraySource(array, _geobox_of(array), names, _nodata_of(array))
-
-
-def _geobox_of(array: xr.DataArray) -> GeoBox:
-    height, width = array.sizes["y"], array.sizes["x"]
-    crs = array.rio.crs
-    has_position = "x" in array.coords or "GeoTransform" in array.coords.get("spatial_ref", xr.DataArray()).attrs
-    transform: Affine | None = array.rio.transform() if has_position else None
-    if transform is not None and transform.is_identity:
-        transform = None
-    return GeoBox(height, width, transform, crs.to_wkt() if crs else None)
-
-
-def _nodata_of(array: xr.DataArray) -> tuple[float | None, ...]:
-    bands = array.sizes["band"]
-    listed = array.attrs.get("nodata")
-    if isinstance(listed, list | tuple) and len(listed) == bands:
-        return tuple(None if v is None else float(v) for v in listed)
-    value = array.rio.nodata if array.rio.nodata is not None else array.rio.encoded_nodata
-    if value is None and isinstance(listed, int | float | np.number):
-        value = listed
-    return (None if value is None else float(value),) * bands
-
-
-def _open_zarr(path: str) -> xr.DataArray:
-    try:
-        dataset = xr.open_zarr(path, chunks=None, mask_and_scale=False, decode_coords="all")
-    except Exception as error:
-        raise SceneError(f"{path} cannot be opened as Zarr: {' '.join(str(error).split())[:200]}") from error
-    arrays = [
-        name for name, array in dataset.data_vars.items() if {"y", "x"} <= set(array.dims) and array.ndim in (2, 3)
-    ]
-    if len(arrays) != 1:
-        raise SceneError(f"{path} must hold one array with dims (band, y, x) or (y, x); it has {arrays or 'none'}")
-    array = dataset[arrays[0]]
-    return array.rename({d: "band" for d in array.dims if d not in ("y", "x")})
+    raise SceneError(f"the scene has no band {band!r}; it has {len(names)}: {shown[:400]}")
 
 
 def _title(scene: SceneLike) -> str:
@@ -176,47 +143,62 @@ class _Lazy:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.shape = (len(source.bands), *source.geobox.shape)
-        self.dtype = source.dtype
+        self.shape: tuple[int, ...] = (len(source.bands), *source.geobox.shape)
+        self.dtype: np.dtype[Any] = source.dtype
         self.ndim = 3
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        band, rows, columns = (range(*part.indices(n)) for part, n in zip(key, self.shape, strict=True))
-        window = Window(rows.start, rows.stop, columns.start, columns.stop)
-        return self.source.read(window).data[band.start : band.stop]
+    def __getitem__(self, key: tuple[Index, ...]) -> NDArray[Any]:
+        (top, bottom, rows), (left, right, columns) = map(_span, key[-2:], self.shape[-2:])
+        part = self._read(Window(top, bottom, left, right))
+        for axis, taken in reversed([*enumerate(key[:-2]), (part.ndim - 2, rows), (part.ndim - 1, columns)]):
+            part = part[(slice(None),) * axis + (taken,)]
+        return part
 
-    def __dask_tokenize__(self) -> Any:
-        return ("swathe-scene", repr(self.source), self.source.identity())
+    def _read(self, window: Window) -> NDArray[Any]:
+        return self.source.read(window).data
 
 
 class _LazyMask(_Lazy):
-    """As `_Lazy`, for the mask or alpha bands of rasters, apart from nodata."""
+    """As `_Lazy`, for the masks and alpha bands of rasters, apart from nodata."""
 
     def __init__(self, source: RasterSource) -> None:
-        super().__init__(replace(source, layers=source.layers[:1]))
+        super().__init__(source)
+        self.masks = source.read_masks
         self.shape, self.ndim, self.dtype = source.geobox.shape, 2, np.dtype(bool)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        rows, columns = (range(*part.indices(n)) for part, n in zip(key, self.shape, strict=True))
-        return self.source.read(Window(rows.start, rows.stop, columns.start, columns.stop)).valid
+    def _read(self, window: Window) -> NDArray[Any]:
+        return self.masks(window)
 
 
-def _lazy(source: Source, chunk: int) -> da.Array:
-    reader = _Lazy(source)
-    return da.from_array(reader, chunks=(-1, chunk, chunk), asarray=False, meta=np.empty((0, 0, 0), reader.dtype))
+def _span(index: Index, size: int) -> tuple[int, int, Index]:
+    """Give the pixels of one axis that an index needs, from and to, and what is to be taken of them."""
+    wanted = np.arange(size)[index]
+    start, stop = int(wanted.min()), int(wanted.max()) + 1
+    return start, stop, slice(None, None, index.step) if isinstance(index, slice) else wanted - start
+
+
+def _lazy(reader: _Lazy, chunks: tuple[Any, ...]) -> da.Array:
+    stamp = reader.source.stamp() if isinstance(reader.source, RasterSource) else None
+    name = f"swathe-{type(reader).__name__.strip('_').lower()}-{tokenize(repr(reader.source), stamp)}"
+    meta = np.empty((0,) * reader.ndim, reader.dtype)
+    return da.from_array(reader, chunks=chunks, name=name, meta=meta)
 
 
 def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
     """Give an array the coordinates and attributes that every scene has."""
     geobox, nodata = source.geobox, source.nodata
-    array = array.assign_coords(band=list(source.bands), **coordinates(geobox))
+    array = array.assign_coords({"band": list(source.bands), **coordinates(geobox), **_places(geobox)})
     array = with_georeference(array, geobox)
     if "valid" not in array.coords:
         array = array.assign_coords(valid=(("y", "x"), _lazy_valid(array, source)))
-    array.attrs["nodata"] = list(nodata)
-    if len(set(map(repr, nodata))) == 1 and nodata[0] is not None:
+    array.attrs.pop("nodata", None)  # of rioxarray's names `_FillValue` comes first
+    if len(set(map(repr, nodata))) > 1:
+        array.attrs[NODATA_OF_BANDS] = list(nodata)
+    elif nodata[0] is not None and "_FillValue" not in array.encoding:
         array.attrs["_FillValue"] = nodata[0]
-    if isinstance(source, RasterSource):
+    if source.notes:
+        array.attrs["notes"] = list(source.notes)
+    if isinstance(source, RasterSource) and any((b.scale, b.offset) != (1.0, 0.0) for b in source.layers):
         array.attrs["scales"] = [layer.scale for layer in source.layers]
         array.attrs["offsets"] = [layer.offset for layer in source.layers]
     return array
@@ -225,9 +207,18 @@ def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
 def _lazy_valid(array: xr.DataArray, source: Source) -> da.Array:
     valid = array.data.map_blocks(observed, nodata=source.nodata, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool))
     if isinstance(source, RasterSource) and source.masks:
-        mask = _LazyMask(source)
-        valid &= da.from_array(mask, chunks=valid.chunks, asarray=False, meta=np.empty((0, 0), bool))
+        valid &= _lazy(_LazyMask(source), valid.chunks)
     return valid
+
+
+def _places(geobox: GeoBox) -> dict[str, tuple[str, NDArray[np.float64]]]:
+    """Give rows and columns of pixel centres of a rotated scene, so that a part of it still knows where it lies."""
+    if geobox.rectilinear:
+        return {}
+    return {
+        "row": ("y", np.arange(0.5, geobox.height)),
+        "column": ("x", np.arange(0.5, geobox.width)),
+    }
 
 
 def coordinates(geobox: GeoBox) -> dict[str, tuple[str, NDArray[np.float64]]]:

@@ -1,42 +1,18 @@
-"""Where raw pixels come from: one small protocol, one implementation for rasters and one for xarray arrays.
+"""Where raw pixels come from: one small protocol, and its implementation for rasters.
 
 A source is sent to workers by value, so it holds names and facts, never open files. It gives raw values and the valid
 mask of any window; it knows nothing of networks, tiles or dask.
 """
 
-import hashlib
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import rasterio
-import rasterio.windows
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError  # GDAL's own errors, some of which rasterio lets through
-from rasterio.errors import RasterioError
-
-from models.errors import SceneError
 
 from .geobox import GeoBox, Window
-
-# formats whose readers are meant for images; a name with another driver's prefix is still opened as GDAL sees fit
-DRIVERS = [
-    "GTiff", "VRT", "GTI", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "netCDF", "HDF5", "HDF5Image", "HFA", "ENVI", "NITF",
-    "EHdr", "AAIGrid", "BMP", "GIF", "SENTINEL2", "DIMAP", "SAFE", "MRF", "ERS", "PCIDSK", "GRIB",
-]  # fmt: skip
-REMOTE = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "1",
-    "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    "VSI_CACHE": "TRUE",
-}
-CACHE = {"GDAL_CACHEMAX": 2**28}  # bytes of decoded blocks per process; GDAL's own default grows with the machine
-OPEN_FILES = 16  # handles kept per thread
+from .handles import any_band, file_stamp, read_mask, read_pixels
+from .identity import raster_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +46,11 @@ class Source(Protocol):
         """Per band, the value that stands for a missing pixel."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the scene, one line each."""
+        ...
+
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the scene. Raises SceneError if it cannot."""
         ...
@@ -93,15 +74,28 @@ class RasterBand:
 
 
 @dataclass(frozen=True, slots=True)
-class RasterSource:
-    """Bands of one or several rasters on one grid, read by rasterio.
+class RasterMask:
+    """A mask that a file brings beside nodata: an alpha band by its number, or the masks of bands; not 0 = observed."""
 
-    `masks` names the files that bring a mask or alpha band of their own.
-    """
+    path: str
+    indexes: tuple[int, ...]
+    alpha: bool = False
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """Read a window, bool `(y, x)`: True where any band is observed."""
+        if self.alpha:
+            return any_band(read_pixels(self.path, self.indexes, window, None))
+        return read_mask(self.path, self.indexes, window)
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSource:
+    """Bands of one or several rasters on one grid, read by rasterio. Each mask narrows what is observed."""
 
     geobox: GeoBox
     layers: tuple[RasterBand, ...]
-    masks: tuple[str, ...] = ()
+    masks: tuple[RasterMask, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -120,33 +114,45 @@ class RasterSource:
 
     def read(self, window: Window) -> Pixels:
         """See `Source`."""
-        files = self._by_path()
-        data: NDArray[Any] = np.empty((len(self.layers), *window.shape), self.dtype)
-        for path, places in files.items():
-            read = _read(path, [self.layers[place].index for place in places], window)
-            if len(files) == 1:
-                data = read  # the usual case: no copy
-            else:
-                data[places] = read
-        valid = observed(data, self.nodata)
-        for path in self.masks:
-            valid &= _read_mask(path, window)
-        return Pixels(data, valid)
+        reads = self._reads()
+        if len(reads) == 1:  # the usual case: no copy
+            data = read_pixels(self.layers[0].path, [layer.index for layer in self.layers], window, self.dtype)
+        else:
+            data = np.empty((len(self.layers), *window.shape), self.dtype)
+            for (path, _), places in reads.items():
+                data[places] = read_pixels(path, [self.layers[place].index for place in places], window, self.dtype)
+        return Pixels(data, observed(data, self.nodata) & self.read_masks(window))
 
-    def _by_path(self) -> dict[str, list[int]]:
-        places: dict[str, list[int]] = {}
+    def read_masks(self, window: Window) -> NDArray[np.bool_]:
+        """Read where the files' own masks, apart from nodata, let pixels be observed."""
+        valid = np.ones(window.shape, bool)
+        for mask in self.masks:
+            valid &= mask.read(window)
+        return valid
+
+    def _reads(self) -> dict[tuple[str, str], list[int]]:
+        """Give which bands are read at once: rasterio reads those of one file and one dtype."""
+        places: dict[tuple[str, str], list[int]] = {}
         for place, layer in enumerate(self.layers):
-            places.setdefault(layer.path, []).append(place)
+            places.setdefault((layer.path, layer.dtype), []).append(place)
         return places
 
+    def _paths(self) -> list[str]:
+        return list(dict.fromkeys(layer.path for layer in self.layers))
+
     def identity(self) -> dict[str, Any]:
-        """See `Source`: sizes and sampled content of the files, and which bands are taken; not where the files lie."""
-        paths = list(self._by_path())
+        """See `Source`: content and position of the files, and which bands are taken; not where the files lie."""
+        paths = self._paths()
         return {
-            "files": [_file_identity(path) for path in paths],
+            "files": [raster_identity(path) for path in paths],
             "bands": [[paths.index(layer.path), layer.index] for layer in self.layers],
             "nodata": [None if v is None else repr(v) for v in self.nodata],
+            "grid": self.geobox.describe(),
         }
+
+    def stamp(self) -> list[Any]:
+        """Give a cheap `identity`, for names in a graph of dask's: sizes and times of the files."""
+        return [[path, file_stamp(path)] for path in self._paths()]
 
 
 def observed(data: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np.bool_]:
@@ -184,110 +190,3 @@ def _representable(value: float, dtype: np.dtype[Any]) -> Any:
             return dtype.type(value)
     info = np.iinfo(dtype)
     return dtype.type(int(value)) if float(value).is_integer() and info.min <= value <= info.max else None
-
-
-_local = threading.local()
-
-
-def open_raster(path: str) -> "rasterio.DatasetReader":
-    """Open a raster for this thread, or give the handle that the thread already has: GDAL handles are not shared.
-
-    Raises
-    ------
-    SceneError
-        It is missing, is no raster, or is damaged.
-    """
-    handles: dict[str, Any] = _local.__dict__.setdefault("handles", {})
-    key = f"{path}|{_stamp(path)}"
-    if key not in handles:
-        while len(handles) >= OPEN_FILES:
-            handles.pop(next(iter(handles))).close()
-        handles[key] = _open(path)
-    return handles[key]
-
-
-def _open(path: str) -> "rasterio.DatasetReader":
-    with gdal_settings(path):
-        return rasterio.open(path)
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-@contextmanager
-def gdal_settings(path: str) -> Iterator[None]:
-    """Set what GDAL needs for one file, in this thread; workers do not inherit a `rasterio.Env`. Turn errors into ours."""
-    try:
-        with rasterio.Env(**(CACHE | REMOTE if is_remote(path) else CACHE)):
-            yield
-    except (RasterioError, CPLE_BaseError, ValueError, OSError) as error:
-        raise SceneError(f"{path} cannot be read: {_reason(error)}") from error
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path names something on a network."""
-    return "://" in path or path.startswith("/vsi")
-
-
-def _reason(error: BaseException) -> str:
-    """Give GDAL's own words, which rasterio keeps in the cause of its error."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _read(path: str, indexes: list[int], window: Window) -> NDArray[Any]:
-    with gdal_settings(path):
-        data: NDArray[Any] = open_raster(path).read(indexes, window=_rasterio_window(window))
-        return data
-
-
-def _read_mask(path: str, window: Window) -> NDArray[np.bool_]:
-    with gdal_settings(path):
-        mask: NDArray[np.uint8] = open_raster(path).dataset_mask(window=_rasterio_window(window))
-        return mask > 0
-
-
-def _rasterio_window(window: Window) -> "rasterio.windows.Window":
-    height, width = window.shape
-    return rasterio.windows.Window(window.left, window.top, width, height)
-
-
-SAMPLES, SAMPLE = 64, 65536
-
-
-def _file_identity(path: str) -> dict[str, Any]:
-    """Identify a file by its size and by 64 pieces of its content; remote files by what their server says of them."""
-    if os.path.isfile(path):
-        size = os.path.getsize(path)
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            for place in sorted({max(0, size - SAMPLE) * n // (SAMPLES - 1) for n in range(SAMPLES)}):
-                file.seek(place)
-                digest.update(file.read(SAMPLE))
-        return {"bytes": size, "content": digest.hexdigest(), **_parts(path)}
-    return {"name": path, **(_remote_identity(path) if "://" in path else {})}
-
-
-def _parts(path: str) -> dict[str, Any]:
-    """Identify the files that a virtual raster draws on."""
-    if not path.lower().endswith((".vrt", ".gti", ".fgb", ".gpkg", ".geojson")):
-        return {}
-    with gdal_settings(path):
-        others = [name for name in open_raster(path).files if os.path.abspath(name) != os.path.abspath(path)]
-    return {"parts": [_file_identity(name) for name in sorted(others)]}
-
-
-def _remote_identity(path: str) -> dict[str, Any]:
-    import fsspec
-
-    try:
-        info = fsspec.core.url_to_fs(path)[0].info(path)
-    except Exception:  # a server that tells nothing of the file: its name must do
-        return {}
-    return {key: str(info[key]) for key in ("size", "ETag", "LastModified") if info.get(key)}

@@ -1,11 +1,12 @@
-"""The Zarr store that a run fills: made, opened, written by blocks, marked, finished. No network, no dask.
+"""The Zarr store that a run fills: opened, written by blocks, marked, read. No network, no dask.
 
-A store is in one of three states, kept in its root attributes: `creating`, `running`, `complete`. While it runs, a block
-counts as done when its mark is there; marks are written after the block's shards, each of which appears whole.
+A store is in one of three states, kept in its root attributes: `creating`, `running`, `complete`. While it is running,
+a block counts as done when its mark is there, and its shards too; marks are written after the shards, each of which
+appears whole. Once it is complete, every shard must be there: one that is missing is an error, never nodata.
 """
 
 import json
-import warnings
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,48 +15,23 @@ from typing import Any
 
 import numpy as np
 import zarr
+from affine import Affine
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from models.errors import StoreError
-from models.facts import ClassInfo, Facts
 
 from .files import Files
 from .geobox import GeoBox, Window
-from .layout import (
-    class_map_attributes,
-    geozarr_attributes,
-    group_path,
-    level_count,
-    level_geobox,
-    probability_attributes,
-    spatial_ref_attributes,
-)
+from .layout import group_path, level_geobox
 from .plans import Plan
-from .predict import NODATA, Answer, Encoding
-from .scene import coordinates
+from .predict import Answer, Encoding
+from .shards import strict
 
 FORMAT = 1
 KEY = "swathe"  # of our own facts among the root attributes
-MARKS = ".swathe/done"
-SMALLEST_LEVEL = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What decides the pixels of a run, and nothing else: two runs of one identity may share a store."""
-
-    source: Mapping[str, Any]
-    bundle: str
-    engine: str
-    precision: str
-    halo: int
-    encoding: Encoding
-    shape: tuple[int, int]
-
-    def facts(self) -> dict[str, Any]:
-        """Give it as JSON values, for the store and for messages."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+ROOT = "zarr.json"
+MARKS = ".swathe"  # where the marks of a run lie, and the file that names the run
+RUN = f"{MARKS}/run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,35 +57,56 @@ def mark_name(level: int, row: int, column: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store's place, and how it is cut. Small enough to send to every worker."""
+    """A store's place, and how it is cut. Small enough to send to every worker.
+
+    `run` is the name of the run that fills it, which only that run's tasks may do; empty in a finished store.
+    """
 
     path: str
     plan: Plan
     geobox: GeoBox
     encoding: Encoding
     levels: int
+    run: str = ""
 
     @property
     def files(self) -> Files:
         """The files that lie beside the arrays."""
         return Files(self.path)
 
-    def arrays(self, level: int) -> dict[str, "zarr.Array[Any]"]:
-        """Open a level's arrays by name, for reading and writing."""
+    @property
+    def layers(self) -> list[str]:
+        """The names of the arrays of pixels."""
+        return ["class_map", *(["probability"] if self.encoding.probability else [])]
+
+    def arrays(self, level: int, *, writing: bool = False) -> dict[str, "zarr.Array[Any]"]:
+        """Open a level's arrays by name. A shard that is missing reads as an error, and when writing as nodata."""
         with store_errors(self.path):
-            group = _group(self.path)
-            names = ["class_map", *(["probability"] if self.encoding.probability else [])]
-            prefix = f"{group_path(level)}/" if level else ""
-            return {name: group[prefix + name] for name in names}  # type: ignore[misc]
+            group = _group(self.path) if writing else _strict_group(self.path)
+            found = {name: group[_array_path(level, name)] for name in self.layers}
+            if writing:  # Zarr does not keep this setting with the array
+                found = {name: array.with_config({"write_empty_chunks": True}) for name, array in found.items()}  # type: ignore[union-attr]
+            return found  # type: ignore[return-value]
 
     def write(self, level: int, window: Window, answer: Answer) -> None:
         """Write whole shards of a level; only the task that owns the block may."""
+        self._check_run()
         rows, columns = window.slices
-        arrays = self.arrays(level)
+        arrays = self.arrays(level, writing=True)
         with store_errors(self.path):
             if answer.probability is not None:
                 arrays["probability"][:, rows, columns] = answer.probability
             arrays["class_map"][rows, columns] = answer.class_map
+
+    def _check_run(self) -> None:
+        """Stop tasks of a run that has ended or was replaced; a cluster may do them late, or twice."""
+        with store_errors(self.path):
+            try:
+                current = self.files.read(RUN).decode()
+            except FileNotFoundError:
+                current = None
+        if current != self.run:
+            raise StoreError(f"{self.path} is no longer this run's: it was finished or replaced meanwhile")
 
     def read(self, level: int, window: Window) -> Answer:
         """Read a window of a level as it is kept."""
@@ -121,10 +118,10 @@ class Store:
                 return Answer(class_map, None)
             return Answer(class_map, np.asarray(arrays["probability"][:, rows, columns]))
 
-    def read_layer(self, name: str, window: Window) -> NDArray[Any]:
-        """Read a window of one array at full resolution, always as `(band, y, x)`."""
+    def read_layer(self, name: str, window: Window, level: int = 0) -> NDArray[Any]:
+        """Read a window of one array, always as `(band, y, x)`."""
         rows, columns = window.slices
-        array = self.arrays(0)[name]
+        array = self.arrays(level)[name]
         with store_errors(self.path):
             pixels = np.asarray(array[..., rows, columns])
         return pixels if pixels.ndim == 3 else pixels[None]
@@ -132,37 +129,100 @@ class Store:
     def mark(self, summary: Summary) -> None:
         """Mark a block as done. Its shards must be written."""
         with store_errors(self.path):
-            self.files.write(f"{MARKS}/{summary.name}", json.dumps(asdict(summary)).encode())
+            self.files.write(f"{MARKS}/{summary.name}", json.dumps(asdict(summary)).encode(), make=False)
 
-    def done(self) -> set[str]:
-        """Give the names of the marks that are there."""
-        with store_errors(self.path):
-            return set(self.files.names(MARKS))
+    def places(self, level: int) -> Iterator[tuple[int, int]]:
+        """Give the rows and columns of a level's blocks."""
+        height, width = level_geobox(self.geobox, level).shape
+        for row in range(-(-height // self.plan.block)):
+            for column in range(-(-width // self.plan.block)):
+                yield row, column
 
-    def summary(self, name: str) -> Summary:
-        """Read a mark."""
+    def window(self, level: int, row: int, column: int) -> Window:
+        """Give the pixels of a block, cut to the level."""
+        height, width = level_geobox(self.geobox, level).shape
+        top, left, side = row * self.plan.block, column * self.plan.block, self.plan.block
+        return Window(top, min(top + side, height), left, min(left + side, width))
+
+    def present(self, level: int) -> set[tuple[int, int]]:
+        """Give the blocks whose shards are there, in every array, and are not empty."""
+        found = []
         with store_errors(self.path):
-            values = json.loads(self.files.read(f"{MARKS}/{name}"))
-        return Summary(**{**values, "pixels": tuple(values["pixels"])})
+            for name in self.layers:
+                sizes = self.files.sizes(f"{_array_path(level, name)}/c")
+                found.append({_place(path) for path, size in sizes.items() if size and path[-1].isdecimal()})
+        return set.intersection(*found)
+
+    def done(self, level: int) -> set[tuple[int, int]]:
+        """Give the blocks that are done: marked, and their shards still there."""
+        with store_errors(self.path):
+            marks = set(self.files.names(MARKS))
+        return {place for place in self.present(level) if mark_name(level, *place) in marks}
+
+    def missing(self) -> list[tuple[int, int, int]]:
+        """Give level, row and column of every block that lacks a shard."""
+        return [
+            (level, *place)
+            for level in range(self.levels + 1)
+            for place in sorted(set(self.places(level)) - self.present(level))
+        ]
+
+    def summaries(self, names: list[str]) -> list[Summary]:
+        """Read marks by name."""
+        with store_errors(self.path):
+            found = [json.loads(text) for text in self.files.read_all([f"{MARKS}/{name}" for name in names])]
+        return [Summary(**{**values, "pixels": tuple(values["pixels"])}) for values in found]
+
+
+def _array_path(level: int, name: str) -> str:
+    return f"{group_path(level)}/{name}" if level else name
+
+
+def _place(path: str) -> tuple[int, int]:
+    """Give row and column of a shard by its path, which ends in both."""
+    row, column = path.split("/")[-2:]
+    return int(row), int(column)
 
 
 @contextmanager
 def store_errors(path: str) -> Iterator[None]:
     """Turn what disks, object stores and Zarr raise into one line that names the store."""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr")
-            yield
+        yield
     except StoreError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, zarr.errors.BaseZarrError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise StoreError(f"{path}: {reason}") from error
+        raise StoreError(f"{path}: {_reason(error)}") from error
     except Exception as error:
         if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
             raise StoreError(f"{path}: {' '.join(str(error).split())[:200]}") from error
         raise
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def sole_writer(path: str) -> Iterator[None]:
+    """Let no other run write to a store meanwhile, where the disk knows locks; object stores do not.
+
+    Raises
+    ------
+    StoreError
+        Another run is writing to it.
+    """
+    with store_errors(path):
+        try:
+            release = Files(path).lock()
+        except BlockingIOError as error:
+            raise StoreError(f"{path}: another run is writing to it now; wait for it, or end it") from error
+    try:
+        yield
+    finally:
+        release()
 
 
 @lru_cache(maxsize=16)
@@ -170,102 +230,15 @@ def _group(path: str) -> "zarr.Group":
     return zarr.open_group(path, mode="r+", use_consolidated=False)
 
 
-def create_store(
-    path: str,
-    plan: Plan,
-    geobox: GeoBox,
-    encoding: Encoding,
-    facts: Facts,
-    about: Mapping[str, Any],
-    *,
-    pyramid: bool,
-) -> Store:
-    """Make an empty store: metadata and coordinates only.
-
-    Parameters
-    ----------
-    path
-        Local path or URL; what was there is removed.
-    plan, geobox, encoding
-        How the scene is cut, where it lies, what is kept.
-    facts
-        Of the bundle: the classes.
-    about
-        Our own facts: identity, settings, provenance. Kept under the attribute `swathe`.
-    pyramid
-        Whether the store has overviews.
-    """
-    store = Store(path, plan, geobox, encoding, level_count(geobox, SMALLEST_LEVEL) if pyramid else 0)
-    with store_errors(path):
-        store.files.remove()
-        _group.cache_clear()
-        own = {"format": FORMAT, "state": "creating", **about, **_described(store, facts)}
-        root = zarr.create_group(path, attributes={KEY: own, **geozarr_attributes(geobox, store.levels)})
-        for level in range(store.levels + 1):
-            _create_level(root, store, level, facts.classes)
-        _set_state(root, "running")
-    return store
+@lru_cache(maxsize=16)
+def _strict_group(path: str) -> "zarr.Group":
+    return zarr.open_group(strict(_group(path).store), mode="r", use_consolidated=False)
 
 
-def _described(store: Store, facts: Facts) -> dict[str, Any]:
-    return {
-        "plan": asdict(store.plan),
-        "levels": store.levels,
-        "encoding": asdict(store.encoding),
-        "classes": [asdict(info) for info in facts.classes],
-    }
-
-
-def _set_state(root: "zarr.Group", state: str, **more: Any) -> None:
-    own = {**root.attrs[KEY], "state": state, **more}  # type: ignore[dict-item]
-    root.update_attributes({KEY: own})
-    zarr.consolidate_metadata(root.store)
-
-
-def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[ClassInfo, ...]) -> None:
-    geobox, encoding = level_geobox(store.geobox, level), store.encoding
-    group = root.require_group(group_path(level)) if level else root
-    _create_coordinates(group, geobox)
-    _create_pixels(group, store.plan, "class_map", geobox.shape, "uint8", NODATA, class_map_attributes(classes))
-    if encoding.probability:
-        fill = NODATA if encoding.probability == "uint8" else np.nan
-        shape = (len(encoding.kept), *geobox.shape)
-        attributes = probability_attributes(encoding)
-        _create_pixels(group, store.plan, "probability", shape, encoding.probability, fill, attributes)
-        names = np.array([classes[value].name for value in encoding.kept], dtype=object)
-        group.create_array("class", shape=names.shape, dtype=str, dimension_names=("class",))[:] = names
-
-
-def _create_coordinates(group: "zarr.Group", geobox: GeoBox) -> None:
-    for name, (dimension, values) in coordinates(geobox).items():
-        array = group.create_array(name, shape=values.shape, dtype="float64", dimension_names=(dimension,))
-        array[:] = values
-    attributes = spatial_ref_attributes(geobox)
-    group.create_array("spatial_ref", shape=(), dtype="int64", attributes=attributes, dimension_names=())[()] = 0
-
-
-def _create_pixels(
-    group: "zarr.Group",
-    plan: Plan,
-    name: str,
-    shape: tuple[int, ...],
-    dtype: str,
-    fill: float,
-    attributes: dict[str, Any],
-) -> None:
-    layers = shape[:-2]
-    group.create_array(
-        name,
-        shape=shape,
-        chunks=(*(1 for _ in layers), plan.chunk, plan.chunk),
-        shards=(*layers, plan.block, plan.block),
-        dtype=dtype,
-        fill_value=fill,
-        compressors=ZstdCodec(level=1, checksum=True),  # the checksum catches flipped bits; default settings miss them
-        attributes=attributes,
-        dimension_names=("class", "y", "x")[-len(shape) :],
-        config={"write_empty_chunks": True},  # so that a shard that is missing is a loss, never an empty place
-    )
+def forget() -> None:
+    """Drop what this process has kept open of stores; for when one is made anew."""
+    _group.cache_clear()
+    _strict_group.cache_clear()
 
 
 def read_own(path: str) -> dict[str, Any] | None:
@@ -276,30 +249,31 @@ def read_own(path: str) -> dict[str, Any] | None:
     StoreError
         Something else lies there.
     """
-    files = Files(path)
-    with store_errors(path):
-        if not files.exists() or (files.local and not files.names("")):
-            return None
-        try:
-            attributes = json.loads(files.read("zarr.json")).get("attributes", {})
-        except (FileNotFoundError, ValueError, NotADirectoryError) as error:
-            raise StoreError(f"{path} exists and is not a Zarr store; choose another output") from error
+    attributes = _root_attributes(path)
+    if attributes is None:
+        return None
     own = attributes.get(KEY)
     if not isinstance(own, dict) or own.get("format") != FORMAT:
         raise StoreError(f"{path} is a Zarr store that Swathe did not write; choose another output")
     return own
 
 
+def _root_attributes(path: str) -> dict[str, Any] | None:
+    files = Files(path)
+    with store_errors(path):
+        if not files.exists() or (files.local and os.path.isdir(path) and not files.names("")):
+            return None
+        try:
+            attributes = json.loads(files.read(ROOT))["attributes"]
+        except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError) as error:
+            raise StoreError(f"{path} exists and is not a Zarr store of Swathe's; choose another output") from error
+    return attributes if isinstance(attributes, dict) else {}
+
+
 def reopen_store(path: str, own: Mapping[str, Any], geobox: GeoBox) -> Store:
     """Open a store that a run has made, by its own facts."""
-    encoding = own["encoding"]
-    return Store(
-        path,
-        Plan(**own["plan"]),
-        geobox,
-        Encoding(**{**encoding, "kept": tuple(encoding["kept"])}),
-        own["levels"],
-    )
+    encoding = Encoding(**{**own["encoding"], "kept": tuple(own["encoding"]["kept"])})
+    return Store(path, Plan(**own["plan"]), geobox, encoding, own["levels"])
 
 
 def open_store(path: str) -> tuple[Store, dict[str, Any]]:
@@ -319,41 +293,9 @@ def open_store(path: str) -> tuple[Store, dict[str, Any]]:
 
 
 def _geobox(path: str, own: Mapping[str, Any]) -> GeoBox:
-    from affine import Affine
-
+    attributes = _root_attributes(path) or {}
     with store_errors(path):
-        attributes = _group(path).attrs
-        wkt = _group(path)["spatial_ref"].attrs.get("crs_wkt")
-    transform = attributes.get("spatial:transform")
-    plan = own["plan"]
-    where = Affine(*transform) if transform else None  # type: ignore[misc]
-    return GeoBox(plan["height"], plan["width"], where, str(wkt) if wkt else None)
-
-
-def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Name the settings in which two identities differ, with both values."""
-    found = []
-    for key in mine:
-        here, there = mine[key], theirs.get(key)
-        if here == there:
-            continue
-        if key == "source":
-            found.append("another source, or one that has changed")
-        elif isinstance(here, dict) and isinstance(there, dict):
-            found += differences(here, there)
-        else:
-            found.append(f"{key} {_short(here)}, there {_short(there)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else text[:12]
-
-
-def finish_store(store: Store, results: Mapping[str, Any]) -> None:
-    """Mark a store as complete, with the totals of the run; its marks are folded into it and removed."""
-    with store_errors(store.path):
-        store.files.remove_partial()
-        _set_state(_group(store.path), "complete", **results)
-        store.files.remove(".swathe")
+        reference = json.loads(Files(path).read(f"spatial_ref/{ROOT}"))
+    wkt, transform = reference["attributes"].get("crs_wkt"), attributes.get("spatial:transform")
+    where = Affine(*transform) if transform else None
+    return GeoBox(own["plan"]["height"], own["plan"]["width"], where, str(wkt) if wkt else None)

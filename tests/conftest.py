@@ -8,9 +8,15 @@ import pytest
 import torch
 from distributed import Client
 from helpers import facts, save
+from hypothesis import HealthCheck, settings
 
 from models import Bundle
 from pipeline.cluster import connected
+
+# machines differ in speed, and fixtures here are either read only or made to be used again
+unhurried = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+settings.register_profile("swathe", deadline=None, print_blob=True, suppress_health_check=unhurried)
+settings.load_profile("swathe")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -40,6 +40,9 @@ def network(architecture: str, bands: int, channels: int, seed: int = 0, **optio
         for module in made.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight)  # so that answers are not all one half
+                with torch.no_grad():  # large means that cancel at the end would magnify rounding
+                    inputs = 0 if isinstance(module, nn.ConvTranspose2d) else 1
+                    module.weight -= module.weight.mean((inputs, 2, 3), keepdim=True)
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.running_mean, 0, 0.2)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)

@@ -1,0 +1,82 @@
+"""How much memory a whole run takes, and that the size of the scene does not matter.
+
+    python -m benchmarks.memory --sizes 2048 8192 24576
+
+For each size the scene is generated on disk by one process, and a fresh one segments it into a Zarr store with
+probabilities and overviews, and writes the COG. `run` and `cog` are that process's peak resident memory after
+each of the two, as the operating system counts it: interpreter, torch, OpenVINO and GDAL included, nothing
+subtracted. `times` is the peak against that of the size before.
+
+Promise: a scene nine times as large takes at most 1.15 times as much, and under 3 GB. The default needs 4 GB of
+disk and some minutes.
+"""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from models import load_bundle
+
+from .child import measure, peak_bytes, report, run_module, table, workplace
+from .networks import make_bundle
+
+
+def run_one(scene: Path, bundle: Path, engine: Any) -> None:
+    """Segment a scene and write its COG in this process; report the peaks."""
+    from pipeline import run, write_cog
+
+    started, store = time.perf_counter(), scene.with_suffix(".zarr")
+    run(scene, load_bundle(bundle), store, show=False, engine=engine)
+    after_run = peak_bytes()
+    write_cog(store, scene.with_name("map.tif"))
+    report(run=after_run, cog=peak_bytes(), seconds=time.perf_counter() - started)
+
+
+def measure_size(size: int, folder: Path, engine: str) -> dict[str, Any]:
+    """Generate a scene, measure a run over it, and remove all of it."""
+    here = folder / str(size)
+    here.mkdir(exist_ok=True)
+    scene = here / "scene.tif"
+    run_module("benchmarks.scenes", size, scene)
+    measured = measure("benchmarks.memory", "--child", scene, folder / "simple-unet", "--engine", engine)
+    shutil.rmtree(here)
+    return measured
+
+
+def _row(size: int, measured: dict[str, Any], before: dict[str, Any] | None) -> list[str]:
+    return [
+        f"{size} x {size}",
+        f"{measured['run'] / 1e9:.2f} GB",
+        f"{measured['cog'] / 1e9:.2f} GB",
+        f"{measured['cog'] / before['cog']:.2f}" if before else "",
+        f"{measured['seconds']:.1f}",
+        f"{size * size / measured['seconds'] / 1e6:.2f}",
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Peak memory of whole runs.")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 8192, 24576], help="rows and columns")
+    parser.add_argument("--engine", default="auto", help="auto, torch or openvino")
+    parser.add_argument("--folder", type=Path, help="where scenes and outputs go while they are needed")
+    parser.add_argument("--child", type=Path, nargs=2, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.child:
+        scene, bundle = chosen.child
+        run_one(scene, bundle, chosen.engine)
+        return
+    with workplace(chosen.folder) as folder:
+        make_bundle(folder)
+        rows, before = [], None
+        for size in chosen.sizes:
+            measured = measure_size(size, folder, chosen.engine)
+            rows.append(_row(size, measured, before))
+            before = measured
+            print(f"{size}: {measured['cog'] / 1e9:.2f} GB, {measured['seconds']:.1f} s", flush=True)
+    print(f"\n{table(['scene', 'run', 'cog', 'times', 'seconds', 'Mpx/s'], rows)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Operations that give a pixel bit for bit the same answer in whatever tile, and among however many threads, it lies.
+
+Some of torch's do not: transposed convolutions sum in another order with the size and the threads, convolutions of small
+inputs are done by another library, and softmax and sigmoid round the ends of their vectors otherwise. Each differs by
+about 1e-7, which is enough to break "tiled equals whole". What stands here instead costs nothing that can be measured
+against a network. For torch on a CPU; OpenVINO and CUDA have reasons of their own to differ by as much.
+"""
+
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """Give 1 / (1 + exp(-logits)) to within 1e-7; `tanh` treats all elements alike, `torch.sigmoid` does not."""
+    return (logits * 0.5).tanh_().mul_(0.5).add_(0.5)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Give the softmax over dim 1 of `(n, class, y, x)` to within 2e-7; the sum over classes keeps its order."""
+    if logits.shape[1] == 2:
+        foreground = sigmoid(logits[:, 1:] - logits[:, :1])
+        return torch.cat([1 - foreground, foreground], dim=1)
+    logits = logits.contiguous()
+    largest = reduce(torch.maximum, logits.unbind(1))
+    powers = (logits - largest.unsqueeze(1)).exp_()
+    return powers / reduce(torch.add, powers.unbind(1)).unsqueeze(1)
+
+
+def steady_upsampling(network: nn.Module) -> nn.Module:
+    """Replace, in place, overlapping transposed convolutions of stride two by convolutions that do the same."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if _overlaps(child):
+                setattr(module, name, _Upsampling(child))
+    return network
+
+
+def steady_convolutions(network: nn.Module) -> nn.Module:
+    """Make convolutions always run in oneDNN, in place: on a CPU, in float32. `nn.Conv2d` chooses by the input's size."""
+    if not torch.backends.mkldnn.is_available():
+        return network
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            module.__class__ = _Convolution
+    return network
+
+
+class _Convolution(nn.Conv2d):
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        size = (self.padding, self.stride, self.dilation, self.groups)
+        answer: Tensor = torch.mkldnn_convolution(input, weight, bias, *size)  # type: ignore[attr-defined]
+        return answer
+
+
+def _overlaps(module: nn.Module) -> bool:
+    """Whether it is a transposed convolution that doubles the size with a kernel of 3 or 4, as decoders have them."""
+    return (
+        isinstance(module, nn.ConvTranspose2d)
+        and (module.stride, module.padding, module.dilation) == ((2, 2), (1, 1), (1, 1))
+        and module.groups == 1
+        and (module.kernel_size, module.output_padding) in (((3, 3), (1, 1)), ((4, 4), (0, 0)))
+    )
+
+
+class _Upsampling(nn.Module):
+    """A transposed convolution as four convolutions, one for each place in a square of outputs, done as one.
+
+    Of a kernel w, the output row 2i sees input rows i-1 and i by w[3] and w[1], the row 2i+1 sees i and i+1 by w[2] and
+    w[0]. So one 2x2 convolution of the input with an edge of zeros gives rows 2i-1 and 2i for every i; a kernel of 3
+    has w[3] = 0.
+    """
+
+    def __init__(self, transposed: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        missing = 4 - transposed.kernel_size[0]
+        kernel = functional.pad(transposed.weight.detach(), (0, missing, 0, missing))  # (in, out, 4, 4)
+        inputs, outputs = kernel.shape[:2]
+        taps = torch.tensor([[2, 0], [3, 1]])  # (odd or even row, row before or after)
+        kernel = kernel[:, :, taps][..., taps].permute(1, 2, 4, 0, 3, 5)  # (out, 2, 2, in, 2, 2)
+        self.phases = nn.Conv2d(inputs, outputs * 4, 2, bias=transposed.bias is not None)
+        self.phases.weight = nn.Parameter(kernel.reshape(outputs * 4, inputs, 2, 2).contiguous())
+        if transposed.bias is not None:
+            self.phases.bias = nn.Parameter(transposed.bias.detach().repeat_interleave(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give `(n, out, 2y, 2x)` for `(n, in, y, x)`."""
+        edged = functional.pad(x, (1, 1, 1, 1))  # oneDNN's own padding of small kernels is not steady
+        return functional.pixel_shuffle(self.phases(edged), 2)[:, :, 1:-1, 1:-1]

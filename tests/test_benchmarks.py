@@ -1,0 +1,105 @@
+"""The benchmarks still run. What they measure here, on tiny scenes, means nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from benchmarks.child import table
+from benchmarks.gpu import main as gpu
+from benchmarks.overhead import main as overhead
+from benchmarks.scenes import BANDS, make_pixels, write_scene
+from benchmarks.throughput import main as throughput
+from pipeline.geobox import Window
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give one folder for all benchmarks, so that the bundle is made once."""
+    return tmp_path_factory.mktemp("benchmarks")
+
+
+def test_a_scene_is_the_same_however_it_is_cut(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", 1100)
+    with rasterio.open(tmp_path / "scene.tif") as file:
+        pixels = file.read()
+        assert (file.descriptions, file.nodata, file.crs.to_epsg()) == (BANDS, 0, 32737)
+        assert file.block_shapes[0] == (512, 512)
+        assert file.compression.value == "DEFLATE"
+    window = Window(1000, 1100, 37, 60)
+    np.testing.assert_array_equal(pixels[:, 1000:1100, 37:60], make_pixels(window, 1100))
+    missing = (pixels == 0).all(axis=0)
+    assert 0.005 < missing.mean() < 0.1
+    assert np.array_equal(missing, (pixels == 0).any(axis=0))
+    assert (pixels.std(axis=(1, 2)) > 300).all()
+
+
+def test_a_table_is_laid_out_in_columns() -> None:
+    assert table(["", "s"], [["long", "1"], ["b", "10"]]) == "       s\n----  --\nlong   1\nb     10"
+
+
+def test_sizes_and_names_that_make_no_sense_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, reason in ((["--size", "100"], "multiple of 64"), (["--only", "magic"], "takes some of")):
+        with pytest.raises(SystemExit):
+            throughput(arguments)
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_throughput_runs(folder: Path) -> None:
+    names = "swathe,engine,monai,dask"
+    said = _said("throughput", "--size", "256", "--repeats", "1", "--only", names, "--folder", str(folder))
+    rows = {line.split()[0]: line.split() for line in said.splitlines() if line.count("GB") == 1}
+    assert {"swathe", "engine", "dask"} <= set(rows)
+    assert 0.95 < float(rows["dask"][6]) <= 1  # agrees
+    assert "of the bare engine's pixels/s" in said
+    assert ("monai" in rows) != ("monai is not installed" in said)
+
+
+@pytest.mark.slow
+def test_memory_runs_and_cleans_up(folder: Path) -> None:
+    assert _said("memory", "--sizes", "320", "--folder", str(folder)).count(" GB") == 1 + 2
+    assert not (folder / "320").exists()
+
+
+def test_overhead_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overhead(["--blocks", "20", "--writes", "10", "--folder", str(folder)])
+    said = capsys.readouterr().out
+    assert "scheduling: 20 blocks" in said
+    assert "writing: 10 blocks" in said
+
+
+@pytest.mark.usefixtures("threads")
+def test_gpu_goes_its_way_on_a_cpu(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--size", "128", "--check", "64", "--repeats", "1", "--networks", "simple-unet", "--precisions", "fp32"]
+    gpu([*small, "--device", "cpu", "--folder", str(folder)])
+    difference, agrees = capsys.readouterr().out.splitlines()[-1].split()[2:4]
+    assert float(difference) < 1e-5
+    assert float(agrees) == 1
+
+
+def test_gpu_says_so_where_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu([])
+    assert capsys.readouterr().out == "no CUDA device is visible here: nothing is measured\n"
+
+
+def _said(name: str, *arguments: str) -> str:
+    """Run a benchmark as a user does and give what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout

@@ -1,0 +1,317 @@
+"""Dask, as we use it: found or said to be missing, one window of tasks, no ports, no noise, no endless waits."""
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+from distributed import LocalCluster
+from helpers import facts, pixels, save, write_raster
+
+from models.errors import BundleError, ClusterError, SceneError
+from pipeline import cluster, plan, run
+from pipeline.cluster import connected, gpu_resources, rolling, run_once, worker_threads
+from pipeline.job import run_prepared
+
+BIN = Path(sys.executable).parent
+
+
+def double(factor, item):
+    return factor * item
+
+
+def refuse(_, item):
+    raise SceneError(f"no {item}")
+
+
+def fail(_, item):
+    raise RuntimeError(f"defect {item}")
+
+
+def exhaust(_, item):
+    raise MemoryError
+
+
+def hog(*_):
+    held = [bytearray(os.urandom(2**20)) for _ in range(1500)]
+    time.sleep(5)
+    return len(held)
+
+
+# an address
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "foo://host:1", "http://127.0.0.1:8787", " "])
+def test_what_is_no_address_is_refused_at_once(address):
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match="is not a scheduler's address; give one as tcp://host:8786"):
+        connected(address, 1).__enter__()
+    assert time.monotonic() - began < 2
+
+
+def test_nobody_there(monkeypatch, capfd):
+    monkeypatch.setattr(cluster, "TIMEOUT", 1)
+    with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 1 s"):
+        connected("tcp://127.0.0.1:9", 1).__enter__()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_nobody_there_takes_no_longer_than_said():
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match="within 10 s"):
+        connected("tcp://127.0.0.1:9", 1).__enter__()
+    assert time.monotonic() - began < 12
+
+
+@pytest.mark.parametrize(
+    ("says", "said"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9, "is not Dask"), (b"", "answers at")]
+)
+def test_another_program_at_the_address(monkeypatch, says, said):
+    monkeypatch.setattr(cluster, "TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answers = threading.Thread(target=_answer, args=(server, says))
+        answers.start()
+        began = time.monotonic()
+        with pytest.raises(ClusterError, match=said):
+            connected(f"tcp://127.0.0.1:{server.getsockname()[1]}", 1).__enter__()
+        assert time.monotonic() - began < 6
+    answers.join()
+
+
+def _answer(server: socket.socket, says: bytes) -> None:
+    server.settimeout(2)
+    held = []
+    try:
+        while len(held) < 20:
+            held.append(server.accept()[0])
+            held[-1].sendall(says)
+    except OSError:
+        pass
+    for connection in held:
+        connection.close()
+
+
+# in this process
+
+
+def test_no_port_is_open_to_others_and_all_ends_quietly(capfd):
+    levels = [handler.level for handler in logging.getLogger("distributed").handlers]
+    before = {c.laddr for c in psutil.Process().net_connections("inet")}
+    with connected(None, 2) as client:
+        there = [c for c in psutil.Process().net_connections("inet") if c.laddr not in before]
+        assert {c.laddr.ip for c in there} <= {"127.0.0.1", "::1"}
+        assert not [c for c in there if c.raddr and c.raddr.ip not in ("127.0.0.1", "::1")]
+        assert worker_threads(client) == 2
+        assert gpu_resources(client) is None
+        assert run_once(client, abs, -3) == 3
+    assert client.status == "closed"
+    assert {c.laddr for c in psutil.Process().net_connections("inet")} <= before
+    assert [handler.level for handler in logging.getLogger("distributed").handlers] == levels
+    assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_is_given_stays_open(client):
+    with connected(client, 1) as same:
+        assert same is client
+    assert client.status == "running"
+
+
+# the window of tasks
+
+
+def test_every_item_once_and_few_at_a_time(client):
+    taken = []
+
+    def items():
+        for item in range(200):
+            taken.append(item)
+            yield item
+
+    results = rolling(client, double, 2, items(), key="double")
+    first = next(results)
+    assert len(taken) < 60  # nine wait at the workers, and as many again for each result that has come meanwhile
+    assert sorted([first, *results]) == [2 * item for item in range(200)]
+
+
+def test_nothing_to_do_is_no_result(client):
+    assert list(rolling(client, double, 2, [], key="none")) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "said"),
+    [(refuse, SceneError, "no 0"), (exhaust, ClusterError, "memory is exhausted"), (fail, RuntimeError, "defect 0")],
+)
+def test_what_a_task_raises_arrives_and_the_rest_is_dropped(client, capfd, function, kind, said):
+    with pytest.raises(kind, match=said):
+        list(rolling(client, function, 2, [0] * 50, key=f"raise-{function.__name__}"))
+    began = time.monotonic()
+    while _waiting(client) and time.monotonic() - began < 10:
+        time.sleep(0.05)
+    assert not _waiting(client)
+    assert capfd.readouterr().err == ""
+
+
+def _waiting(client) -> list[str]:
+    tasks = list(client.cluster.scheduler.tasks.values())
+    return [task.key for task in tasks if task.state != "erred" and task.key.startswith("raise-")]
+
+
+def test_a_cluster_without_workers_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    monkeypatch.setattr(cluster, "LOOK_EVERY", 0.1)
+    with (
+        LocalCluster(
+            n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
+        ) as empty,
+        empty.get_client() as client,
+        pytest.raises(ClusterError, match="no worker for 1 s; start workers and run the same command again"),
+    ):
+        list(rolling(client, double, 2, [1], key="nobody"))
+
+
+# what workers lack
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_raster(tmp_path / "scene.tif", pixels((3, 100, 100)))
+
+
+def test_a_bundle_that_a_worker_does_not_have(scene, tmp_path, client):
+    save(tmp_path / "bundle", facts(), seed=41)
+    prepared = plan(scene, tmp_path / "bundle", engine="torch", threads=1)
+    shutil.rmtree(tmp_path / "bundle")
+    with pytest.raises(BundleError, match=r"block 0, 0 \(rows 0 to 100, columns 0 to 100\): no bundle") as caught:
+        run_prepared(prepared, tmp_path / "o.zarr", client=client, show=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_that_is_another_one_there(scene, tmp_path, client):
+    save(tmp_path / "bundle", facts(), seed=42)
+    prepared = plan(scene, tmp_path / "bundle", engine="torch", threads=1)
+    shutil.rmtree(tmp_path / "bundle")
+    save(tmp_path / "bundle", facts(), seed=43)
+    with pytest.raises(BundleError, match="is another one here: digest"):
+        run_prepared(prepared, tmp_path / "o.zarr", client=client, show=False)
+
+
+# clusters of processes
+
+
+def processes(workers: int, **more):
+    """A cluster as others start it, but open to this machine alone."""
+    return LocalCluster(
+        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_out_of_memory():
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        processes(1, memory_limit="500MB") as small,
+        small.get_client() as client,
+        pytest.raises(ClusterError, match=r"workers died again and again .*smaller --tile and --block"),
+    ):
+        list(rolling(client, hog, None, [0], key="hog"))
+
+
+@pytest.mark.slow
+def test_the_address_of_a_worker_is_not_the_schedulers():
+    with processes(1) as some, some.get_client() as client:
+        (address,) = client.scheduler_info()["workers"]
+        with pytest.raises(ClusterError, match="is a Dask worker; give the scheduler's address"):
+            connected(address, 1).__enter__()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["scheduler", "worker"])
+def test_a_lost_cluster_ends_the_command_and_the_next_one_goes_on(tmp_path, lost):
+    scene = write_raster(tmp_path / "scene.tif", pixels((3, 700, 900)))
+    save(tmp_path / "bundle", facts())
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path.parent}
+    port = address.rsplit(":", 1)[1]
+    scheduler = subprocess.Popen(
+        [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"], **quiet
+    )
+    worker = subprocess.Popen(
+        [BIN / "dask", "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1"],
+        **quiet,
+    )
+    options = [
+        "-m",
+        tmp_path / "bundle",
+        "-o",
+        tmp_path / "o.zarr",
+        "--block",
+        "64",
+        "--engine",
+        "torch",
+        "--threads",
+        "1",
+    ]
+    command = [BIN / "swathe", "segment", scene, *options]
+    try:
+        process = subprocess.Popen([*command, "--scheduler", address], stdout=-1, stderr=-1, text=True)
+        while len(list(tmp_path.glob("o.zarr/.swathe/*.json"))) < 5 and process.poll() is None:
+            time.sleep(0.02)
+        began = len(list(tmp_path.glob("o.zarr/.swathe/0.*.json")))
+        (scheduler if lost == "scheduler" else worker).kill()
+        if lost == "worker":  # a new one takes over what the old one had not ended
+            worker.wait()
+            worker = subprocess.Popen([BIN / "dask", "worker", address, "--nthreads", "1", "--no-dashboard"], **quiet)
+        _, err = process.communicate(timeout=120)
+        errors = [line for line in err.splitlines() if "segmenting" not in line and "overview" not in line]
+        if lost == "worker":
+            assert process.returncode == 0, err
+            assert began >= 5
+            return
+        assert process.returncode == 1, err
+        assert errors[-1].startswith("error: the Dask scheduler was lost; finished blocks are kept"), err
+        assert "Traceback" not in err
+        assert "distributed" not in err
+        done = len(list(tmp_path.glob("o.zarr/.swathe/0.*.json")))
+        again = subprocess.run(command, capture_output=True, text=True)
+        assert f"{done} of them done before" in again.stdout, again.stderr
+    finally:
+        for process in (scheduler, worker):
+            process.terminate()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_three_runs_at_a_time_do_not_disturb_each_other(scene, tmp_path, client):
+    save(tmp_path / "bundle", facts())
+    failures = []
+
+    def one(number: int) -> None:
+        try:
+            run(scene, tmp_path / "bundle", tmp_path / f"{number}.zarr", client=client, show=False, block=32)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    shards = [
+        sorted(p.read_bytes() for p in (tmp_path / f"{n}.zarr/class_map/c").rglob("*") if p.is_file()) for n in range(3)
+    ]
+    assert shards[0] == shards[1] == shards[2]

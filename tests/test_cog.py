@@ -1,0 +1,261 @@
+"""The COG: what GDAL, rasterio and rio-cogeo see of it, and what is left when its writing is stopped."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from helpers import GRID, UTM
+from rasterio.crs import CRS
+from rio_cogeo import cog_validate
+from test_store import UINT8, WKT, answer, begin, fill, finished, shards
+
+from models.errors import StoreError
+from pipeline import cog, write_cog
+from pipeline.cog import check_target, written_before
+from pipeline.geobox import GeoBox
+from pipeline.predict import NODATA, Encoding
+
+
+@pytest.fixture
+def store(tmp_path):
+    finished(tmp_path / "s.zarr", (700, 1030), block=256)
+    return tmp_path / "s.zarr"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (513, 511), (1300, 40)])
+def test_any_shape_is_valid_and_reads_back(tmp_path, shape):
+    _, whole = finished(tmp_path / "s.zarr", shape, block=256)
+    made = write_cog(tmp_path / "s.zarr", tmp_path / "c.tif")
+    valid, errors, warned = cog_validate(made, strict=True)
+    if shape == (700, 1):  # rio-cogeo takes the factor of an overview from widths, which here are 1 and 1
+        assert (errors, warned) == (["Invalid Decimation 1 for overview level 0"], [])
+    else:
+        assert (valid, errors, warned) == (True, [], [])
+    with rasterio.open(made) as file:
+        np.testing.assert_array_equal(file.read(1), whole.class_map)
+        assert (file.count, file.dtypes, file.nodata) == (1, ("uint8",), NODATA)
+        assert (file.crs, file.transform) == (CRS.from_string(UTM), GRID)
+        assert bool(file.overviews(1)) == (max(shape) > 512)
+        colours = file.colormap(1)
+        assert colours[0] == (0x10, 0x20, 0x30, 255)
+        assert colours[NODATA][3] == 0
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs"),
+    [(Affine(7, 3, 5e5, 3, -7, 9e6), WKT), (Affine(10, 0, 5e5, 0, 10, 9e6), WKT), (GRID, None)],
+    ids=["rotated", "south-up", "no-crs"],
+)
+def test_the_grid_is_the_stores(tmp_path, transform, crs):
+    finished(tmp_path / "s.zarr", transform=transform, crs=crs)
+    with rasterio.open(write_cog(tmp_path / "s.zarr", tmp_path / "c.tif")) as file:
+        assert file.transform == transform
+        assert file.crs == (CRS.from_wkt(crs) if crs else None)
+
+
+def test_a_scene_without_position_stays_without(tmp_path):
+    finished(tmp_path / "s.zarr", transform=None, crs=None)
+    with (
+        pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(write_cog(tmp_path / "s.zarr", tmp_path / "c.tif")) as file,
+    ):
+        assert file.transform == Affine.identity()
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float16", "float32"])
+def test_probabilities_keep_names_scale_and_nodata(tmp_path, kind):
+    _, whole = finished(tmp_path / "s.zarr", encoding=Encoding(None, kind, (0, 1)))
+    made = write_cog(tmp_path / "s.zarr", tmp_path / "p.tif", layer="probability")
+    assert cog_validate(made, strict=True)[0]
+    assert not Path(f"{made}.aux.xml").exists()
+    with rasterio.open(made) as file:
+        there = file.read()
+        np.testing.assert_array_equal(there, whole.probability.astype(there.dtype))
+        assert file.descriptions == ("open ground", "house, garden")
+        assert file.nodata == NODATA if kind == "uint8" else np.isnan(file.nodata)
+        assert file.scales == ((1 / 250,) * 2 if kind == "uint8" else (1.0, 1.0))
+
+
+def test_overviews_hold_the_most_frequent_class_without_nodata(tmp_path):
+    store, whole = begin(tmp_path / "s.zarr", (1024, 1024), block=256), answer((1024, 1024), UINT8)
+    whole.class_map[:] = 0
+    whole.class_map[:, ::4] = 1
+    fill(store, whole)
+    cog_done(store)
+    with rasterio.open(write_cog(store.path, tmp_path / "c.tif"), overview_level=0) as file:
+        assert set(np.unique(file.read(1))) <= {0, 1}
+        assert file.shape == (512, 512)
+
+
+def cog_done(store):
+    from pipeline.lifecycle import finish_store
+
+    finish_store(store, {"results": {"pixels": {"a": 1, "b": 2, "nodata": 3}}})
+
+
+@pytest.mark.skipif(not shutil.which("gdalinfo"), reason="gdalinfo is not installed")
+def test_gdalinfo_sees_colours_names_and_table(store, tmp_path):
+    made = write_cog(store, tmp_path / "c.tif")
+    text = subprocess.run(["gdalinfo", made], capture_output=True, text=True, check=True).stdout
+    assert "LAYOUT=COG" in text
+    assert "NoData Value=255" in text
+    assert "Color Table (RGB with 256 entries)" in text
+    assert "1: 228,87,46,255" in text
+    assert "Categories:\n      0: open ground\n      1: house, garden" in text
+    assert "<GDALRasterAttributeTable" in text
+    assert 'ID["EPSG",32736]' in text
+    assert "Overviews: 515x350" in text
+
+
+def test_tags_say_where_it_comes_from(store, tmp_path):
+    with rasterio.open(write_cog(store, tmp_path / "c.tif")) as file:
+        tags = file.tags()
+    assert tags["TIFFTAG_SOFTWARE"] == "Swathe"
+    assert tags["SWATHE_BUNDLE"] == "b d"
+    assert tags["CLASS_1"] == "house, garden"
+    assert json.loads(tags["SWATHE_PIXELS"]) == {"a": 1, "b": 2, "nodata": 3}
+    assert written_before(tmp_path / "c.tif", {"halo": 8}) == {"a": 1, "b": 2, "nodata": 3}
+    assert written_before(tmp_path / "c.tif", {"halo": 9}) is None
+    assert written_before(tmp_path / "none.tif", {"halo": 8}) is None
+
+
+def test_the_same_store_gives_the_same_bytes(store, tmp_path):
+    made = [write_cog(store, tmp_path / name).read_bytes() for name in ("a.tif", "b.tif")]
+    assert made[0] == made[1]
+
+
+# what is refused, and what is left
+
+
+def test_bad_targets_and_stores_are_refused(store, tmp_path):
+    (tmp_path / "there.tif").write_text("mine")
+    (tmp_path / "folder.tif").mkdir()
+    for target, said in (
+        ("there.tif", "there.tif exists; choose another output, or pass --overwrite"),
+        ("folder.tif", "is a folder"),
+        ("there.tif/c.tif", "cannot be written: "),
+    ):
+        with pytest.raises(StoreError, match=said):
+            write_cog(store, tmp_path / target)
+    with pytest.raises(StoreError, match="written to a local path"):
+        check_target("s3://bucket/c.tif", overwrite=False)
+    with pytest.raises(StoreError, match="no such store"):
+        write_cog(tmp_path / "none.zarr", tmp_path / "deep/c.tif")
+    assert not (tmp_path / "deep").exists()
+    begin(tmp_path / "unfinished.zarr")
+    with pytest.raises(StoreError, match="not finished"):
+        write_cog(tmp_path / "unfinished.zarr", tmp_path / "c.tif")
+    finished(tmp_path / "maps.zarr", encoding=Encoding(None, None, ()))
+    with pytest.raises(StoreError, match="has no layer 'probability'; it has: class_map"):
+        write_cog(tmp_path / "maps.zarr", tmp_path / "c.tif", layer="probability")
+    assert (tmp_path / "there.tif").read_text() == "mine"
+
+
+def test_a_new_file_replaces_an_old_one_with_its_names(store, tmp_path):
+    write_cog(store, tmp_path / "c.tif")
+    write_cog(store, tmp_path / "c.tif", layer="probability", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.tif", "s.zarr"]
+
+
+@pytest.mark.parametrize("step", ["_write_work", "_copy", "_read_back", "_put_in_place"])
+def test_what_fails_leaves_the_old_file_and_nothing_else(store, tmp_path, monkeypatch, step):
+    (tmp_path / "c.tif").write_text("mine")
+
+    def failing(*_):
+        raise StoreError("failing")
+
+    monkeypatch.setattr(cog, step, failing)
+    with pytest.raises(StoreError, match="failing"):
+        write_cog(store, tmp_path / "c.tif", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.tif", "s.zarr"]
+    assert (tmp_path / "c.tif").read_text() == "mine"
+
+
+def test_a_file_that_reads_back_otherwise_is_not_taken_for_whole(store, tmp_path, monkeypatch):
+    copy = cog._copy
+
+    def spoilt(work, whole, layer):
+        copy(work, whole, layer)
+        with rasterio.open(whole, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+            file.write(np.full((1, 3, 3), 7, np.uint8), window=rasterio.windows.Window(600, 600, 3, 3))
+
+    monkeypatch.setattr(cog, "_copy", spoilt)
+    with pytest.raises(StoreError, match="does not read back"):
+        write_cog(store, tmp_path / "c.tif")
+    assert not list(tmp_path.glob("*c.tif*"))
+
+
+def test_a_damaged_store_gives_no_file(store, tmp_path):
+    shards(store)[1].unlink()
+    with pytest.raises(StoreError, match="is damaged: class_map/c/0/1 is missing"):
+        write_cog(store, tmp_path / "c.tif")
+    assert not list(tmp_path.glob("*c.tif*"))
+
+
+def test_what_a_killed_writer_left_is_swept_but_not_what_is_anothers(store, tmp_path):
+    folder = tmp_path / ".c.tif.partial"
+    folder.mkdir()
+    (folder / "work.tif").write_text("left")
+    (folder / "whole.tif.ovr.tmp").write_text("left")
+    write_cog(store, tmp_path / "c.tif")
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    write_cog(store, tmp_path / "c.tif", overwrite=True)
+    assert [p.name for p in folder.iterdir()] == ["mine.txt"]
+
+
+def test_two_writers_of_one_file_are_kept_apart(store, tmp_path, monkeypatch):
+    def meanwhile(*_):
+        monkeypatch.undo()
+        with pytest.raises(StoreError, match="is being written by another run"):
+            write_cog(store, tmp_path / "c.tif")
+        raise StoreError("the first one")
+
+    monkeypatch.setattr(cog, "_copy", meanwhile)
+    with pytest.raises(StoreError, match="the first one"):
+        write_cog(store, tmp_path / "c.tif")
+    write_cog(store, tmp_path / "c.tif")
+
+
+def test_paths_with_blanks_and_other_alphabets(store, tmp_path):
+    made = write_cog(store, tmp_path / "ein Ordner/карта é.tif")
+    assert cog_validate(made, strict=True)[0]
+
+
+MEASURE = """
+import resource, sys
+from pipeline import write_cog
+write_cog(sys.argv[1], sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_is_flat(tmp_path):
+    peaks = []
+    for side in (2048, 12288):
+        store = begin(tmp_path / f"{side}.zarr", (side, side), Encoding(None, None, ()), block=1024)
+        for row, column in store.places(0):
+            store.write(0, store.window(0, row, column), answer((1024, 1024), Encoding(), seed=row))
+        cog_done(store)
+        command = [sys.executable, "-c", MEASURE, store.path, tmp_path / f"{side}.tif"]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] < peaks[0] + 300, peaks  # GDAL's cache of 256 MB fills; 12288² alone would be 144 MB a copy
+
+
+@pytest.mark.parametrize(("side", "magic"), [(1000, 42), (70_000, 43)])
+def test_a_file_that_may_pass_4_gigabytes_is_a_bigtiff(tmp_path, side, magic):
+    profile = cog._profile(GeoBox(side, side), cog.Layer("class_map", "uint8", ("class",), NODATA, "MODE"))
+    with (
+        pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(tmp_path / "w.tif", "w", sparse_ok=True, **profile),
+    ):
+        pass
+    assert (tmp_path / "w.tif").read_bytes()[:4] == b"II" + bytes([magic, 0])

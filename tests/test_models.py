@@ -1,0 +1,662 @@
+"""Networks, footprints, bundles and foreign weights: what is built, measured, kept, and refused."""
+
+import json
+import pickle
+import resource
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import FOOTPRINTS, SHARED, facts, footprint, network, pixels, save
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+import models.bundle as bundles
+from models import Band, Bundle, ClassInfo, divide, load_bundle, measure_footprint, min_max, save_bundle, z_score
+from models.build import NETWORKS, build
+from models.bundle import ITEM, WEIGHTS
+from models.engine import EngineSpec, make_engine
+from models.errors import BundleError, NetworkError, SwatheError
+from models.mlm import from_item, to_item
+from models.reach import Footprint
+from models.scaling import Scaling
+from models.segmenter import Segmenter
+from models.steady import sigmoid, softmax, steady_upsampling
+from models.weights import compare, read_state_dict, rename
+
+CHECKPOINT = SHARED / "checkpoints/tristangiando_simple_unet_v2/simple_unet_v2_subset100_epoch10.pth"
+SMP = {"encoder_name": "resnet18", "decoder_channels": [16, 8, 8, 8, 8]}
+
+# ---------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize("bands", [1, 4, 11])
+@pytest.mark.parametrize("classes", [1, 2, 7])
+@pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
+def test_any_number_of_bands_and_classes(architecture, bands, classes):
+    assert network(architecture, bands, classes)(torch.zeros(2, bands, 64, 96)).shape == (2, classes, 64, 96)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+def test_every_depth_of_resnet(depth):
+    with torch.device("meta"):
+        assert build("unet-resnet", 3, 2, depth=depth)(torch.zeros(1, 3, 128, 64)).shape == (1, 2, 128, 64)
+
+
+def test_default_sizes_are_the_articles():
+    with torch.device("meta"):
+        counts = {name: sum(p.numel() for p in build(name, 3, 2).parameters()) for name in NETWORKS}
+    assert 400_000 < counts["simple-unet"] < 700_000
+    assert 31_000_000 < counts["unet"] < 31_100_000  # Ronneberger's 31,030,593 and the batch norms
+    assert counts["unet-resnet"] > 42_500_000  # the encoder's alone
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "says"),
+    [
+        ("u-net", {}, "unknown network 'u-net'; known: simple-unet, unet, unet-resnet, smp:Unet"),
+        ("smp:Nothing", {}, "has no 'Nothing'; it has: "),
+        ("unet", {"depth": 18}, "it takes no option depth"),
+        ("simple-unet", {"widths": [8, 8]}, "cannot be built"),
+        ("unet", {"widths": []}, "cannot be built"),
+        ("unet", {"widths": "abc"}, "cannot be built"),
+        ("unet", {"widths": [10**40, 8]}, "cannot be built"),
+        ("unet-resnet", {"depth": 19}, "cannot be built"),
+        ("smp:Unet", {"encoder_name": "no-such"}, "cannot be built"),
+        ("smp:Unet", {"encoder_name": "tu-hf-hub:somebody/something"}, "fetch it from a hub"),
+    ],
+)
+def test_networks_that_cannot_be_built(architecture, options, says):
+    with pytest.raises(NetworkError, match=says) as caught:
+        build(architecture, 3, 2, **options)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(("bands", "classes"), [(0, 2), (3, 0), (-1, 2)])
+def test_a_network_has_bands_and_classes(bands, classes):
+    with pytest.raises(NetworkError, match="at least one band and one class"):
+        build("unet", bands, classes)
+
+
+def test_smp_never_asks_a_hub_for_weights(monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a network was built with the network"))
+    made = build("smp:Unet", 5, 3, **SMP, encoder_weights="imagenet")
+    assert made.eval()(torch.zeros(1, 5, 64, 64)).shape == (1, 3, 64, 64)
+
+
+# ---------------------------------------------------------------- footprints
+
+
+def stack(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize(
+    ("made", "right"),
+    [
+        (stack(nn.Conv2d(2, 3, 1)), Footprint(1, 0)),
+        (stack(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 5, padding=2)), Footprint(1, 3)),
+        (stack(nn.Conv2d(2, 2, 3, padding=4, dilation=4), nn.Conv2d(2, 2, 3, padding=1)), Footprint(1, 5)),
+        (stack(nn.Conv2d(2, 2, (1, 9), padding=(0, 4))), Footprint(1, 4)),
+        (stack(nn.MaxPool2d(2), nn.Upsample(scale_factor=2)), Footprint(2, 1)),
+        (stack(nn.AvgPool2d(4), nn.Conv2d(2, 2, 3, padding=1), nn.Upsample(scale_factor=4)), Footprint(4, 7)),
+        (stack(nn.MaxPool2d(3), nn.Upsample(scale_factor=3)), Footprint(3, 2)),
+    ],
+)
+def test_footprint_is_the_analytic_one(made, right):
+    assert measure_footprint(made, 2) == right
+
+
+@pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
+def test_footprint_of_our_networks(architecture):
+    assert measure_footprint(network(architecture, 2, 2), 2) == FOOTPRINTS[architecture]
+
+
+@pytest.mark.slow
+def test_footprint_of_the_deep_encoder():
+    assert measure_footprint(network("unet-resnet", 1, 1), 1) == FOOTPRINTS["unet-resnet"]
+
+
+@pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
+def test_no_pixel_beyond_the_radius_matters_and_one_at_it_does(architecture):
+    """Seen by numbers, not by NaN: every phase of the stride, each column changed beyond all others."""
+    made, found = network(architecture, 1, 1).double(), footprint(architecture)
+    size = 64 * 4
+    base = torch.randn(1, 1, 64, size, dtype=torch.float64)
+    furthest = 0
+    with torch.inference_mode():
+        answer = made(base)
+        for column in range(128, 128 + found.stride):
+            changed = base.clone()
+            changed[..., column] += 100
+            columns = torch.nonzero((made(changed) != answer).any(dim=2)[0, 0])
+            furthest = max(furthest, int((columns - column).abs().max()))
+    assert found.radius - found.stride < furthest <= found.radius
+
+
+class SqueezeExcite(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x.mean(dim=(2, 3), keepdim=True).sigmoid()
+
+
+@pytest.mark.parametrize(
+    "made", [stack(nn.InstanceNorm2d(2)), stack(nn.GroupNorm(1, 2)), stack(nn.Conv2d(2, 2, 3, padding=1), SqueezeExcite())]
+)
+def test_unbounded_networks_are_recognised(made):
+    found = measure_footprint(made, 2)
+    assert found.radius is None
+    assert found.halo is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "options", "bounded"),
+    [
+        ("smp:Unet", SMP, True),
+        ("smp:Unet", {"encoder_name": "efficientnet-b0", "decoder_channels": [16, 8, 8, 8, 8]}, False),
+        ("smp:FPN", {"encoder_name": "resnet18"}, None),
+    ],
+)
+def test_footprints_of_smp(architecture, options, bounded):
+    found = measure_footprint(build(architecture, 3, 2, **options), 3)
+    assert found.stride == 32
+    if bounded is not None:
+        assert (found.radius is not None) == bounded
+
+
+def test_network_of_another_size_has_no_footprint():
+    with pytest.raises(NetworkError, match="another size"):
+        measure_footprint(stack(nn.Conv2d(2, 2, 3)), 2)
+
+
+# ---------------------------------------------------------------- scaling and activation
+
+
+def test_scaling_is_its_formula():
+    values = torch.tensor([0.0, 50.0, 200.0]).reshape(1, 1, 1, 3)
+    asked = {z_score([50], [25]): [-2, 0, 6], min_max([50], [150]): [-0.5, 0, 1.5], divide([100]): [0, 0.5, 2]}
+    for scaling, right in asked.items():
+        assert Segmenter(nn.Identity(), scaling).logits(values).flatten().tolist() == right
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: z_score([1.0], [0.0]),
+        lambda: min_max([3.0], [3.0]),
+        lambda: divide([0.0]),
+        lambda: z_score([float("nan")], [1.0]),
+        lambda: divide([float("inf")]),
+        lambda: z_score([1.0, 2.0], [1.0]),
+        lambda: Scaling("log", (1.0,), (1.0,)),
+    ],
+)
+def test_scaling_that_makes_no_sense(made):
+    with pytest.raises(BundleError):
+        made()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 6])
+def test_softmax_and_sigmoid_are_torchs(classes):
+    logits = torch.randn(2, classes, 17, 19) * 20
+    torch.testing.assert_close(softmax(logits), torch.softmax(logits, dim=1), atol=5e-7, rtol=0)
+    torch.testing.assert_close(sigmoid(logits), torch.sigmoid(logits), atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize(("kernel", "extra"), [(3, 1), (4, 0)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_steady_upsampling_is_the_transposed_convolution(kernel, extra, bias):
+    plain = nn.ConvTranspose2d(5, 7, kernel, stride=2, padding=1, output_padding=extra, bias=bias).double()
+    steady = steady_upsampling(stack(plain))
+    x = torch.randn(2, 5, 9, 12, dtype=torch.float64)
+    assert not isinstance(steady[0], nn.ConvTranspose2d)
+    torch.testing.assert_close(steady(x), plain(x), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"kernel_size": 2, "stride": 2}, {"kernel_size": 4, "stride": 2, "padding": 1, "groups": 2}])
+def test_other_transposed_convolutions_are_left_alone(options):
+    assert isinstance(steady_upsampling(stack(nn.ConvTranspose2d(4, 4, **options)))[0], nn.ConvTranspose2d)
+
+
+def test_sigmoid_of_one_channel_gives_two_classes():
+    values = torch.randn(1, 1, 4, 4)
+    found = Segmenter(nn.Identity(), divide([1.0]), "sigmoid")(values)
+    torch.testing.assert_close(found[:, 1:], torch.sigmoid(values))
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(1, 4, 4))
+
+
+# ---------------------------------------------------------------- bundles
+
+
+def test_bundle_comes_back_as_it_was(tmp_path):
+    described = facts(
+        "unet", bands=4, classes=3, dtype="float32", scaling=min_max([0, 1, 2, 3], [10, 11, 12, 13]),
+        resolution=(0.5, 10.0), patch=128, description="déjà vu", provenance={"data": ["a", 1]}, metrics={"iou": 0.5},
+    )  # fmt: skip
+    made = network("unet", 4, 3)
+    folder, packed = save_bundle(tmp_path / "b", made, described), save_bundle(tmp_path / "b.zip", made, described)
+    for bundle in (folder, packed, load_bundle(tmp_path / "b"), load_bundle(tmp_path / "b.zip")):
+        assert bundle.facts == described
+        assert bundle.parameters == sum(p.numel() for p in made.parameters())
+        for key, tensor in bundle.network().state_dict().items():
+            assert torch.equal(tensor, made.state_dict()[key])
+
+
+def test_digest_is_of_the_content(tmp_path):
+    bundle = save(tmp_path / "b", facts("unet"))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (WEIGHTS, ITEM):
+            archive.write(tmp_path / "b" / name, name)
+    assert load_bundle(tmp_path / "b.zip").digest == bundle.digest
+    weights = bytearray((tmp_path / "b" / WEIGHTS).read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "b" / WEIGHTS).write_bytes(weights)
+    assert load_bundle(tmp_path / "b").digest != bundle.digest
+
+
+def test_existing_bundle_is_replaced_only_on_request(tmp_path):
+    first = save(tmp_path / "b", facts("unet"), seed=1)
+    with pytest.raises(BundleError, match="exists"):
+        save(tmp_path / "b", facts("unet"), seed=2)
+    assert load_bundle(tmp_path / "b").digest == first.digest
+    for suffix in ("b", "b.zip"):
+        save_bundle(tmp_path / suffix, network("unet", 3, 2, seed=2), facts("unet"), overwrite=True)
+        second = save_bundle(tmp_path / suffix, network("unet", 3, 2, seed=3), facts("unet"), overwrite=True)
+        assert load_bundle(tmp_path / suffix).digest == second.digest != first.digest
+    assert {path.name for path in tmp_path.iterdir()} == {"b", "b.zip"}
+
+
+@pytest.mark.parametrize("suffix", ["b", "b.zip"])
+@pytest.mark.parametrize("failing", ["safetensors.torch.save_file", "models.bundle.to_item", "models.bundle._replace"])
+def test_saving_is_all_or_nothing(suffix, failing, tmp_path, monkeypatch):
+    old = save(tmp_path / f"old-{suffix}", facts("unet"), seed=1)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(failing, fail)
+    for name in ("new", "old"):
+        with pytest.raises(OSError, match="no space"):
+            save_bundle(tmp_path / f"{name}-{suffix}", network("unet", 3, 2, seed=2), facts("unet"), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [f"old-{suffix}"]
+    assert load_bundle(tmp_path / f"old-{suffix}").digest == old.digest
+
+
+def test_replacing_that_fails_keeps_the_old(tmp_path, monkeypatch):
+    old, move = save(tmp_path / "b", facts("unet"), seed=1), bundles.os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target) == tmp_path / "b" and Path(source).name == "bundle":
+            raise OSError("disk on fire")
+        move(source, target)
+
+    monkeypatch.setattr(bundles.os, "replace", fail)
+    with pytest.raises(OSError, match="on fire"):
+        save_bundle(tmp_path / "b", network("unet", 3, 2, seed=2), facts("unet"), overwrite=True)
+    assert load_bundle(tmp_path / "b").digest == old.digest
+
+
+def test_facts_and_network_must_agree(tmp_path):
+    with pytest.raises(BundleError, match=r"of another shape down\.0\.0\.weight"):
+        save_bundle(tmp_path / "b", network("unet", 4, 2), facts("unet", bands=3))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "two words"}, {"name": ""}, {"bands": 0}, {"classes": 1}, {"activation": "relu"},
+        {"bands": 2, "scaling": divide([1.0])}, {"options": {"bands": 3}}, {"options": {"widths": [1] * 2000}},
+    ],
+)  # fmt: skip
+def test_facts_that_make_no_sense(changes):
+    with pytest.raises(BundleError):
+        facts("unet", **changes)
+
+
+def test_bands_and_classes_have_different_names():
+    with pytest.raises(BundleError, match="different names"):
+        facts_with(bands=(Band("red", 0.0), Band("red", 0.0)))
+    with pytest.raises(BundleError, match="different names"):
+        facts_with(classes=(ClassInfo("a", "000000"), ClassInfo("a", "FFFFFF")))
+
+
+def facts_with(**changes: Any) -> Any:
+    return replace(facts("unet", bands=2), **changes)
+
+
+def test_missing_bundle_names_those_there_are():
+    with pytest.raises(BundleError, match="no bundle 'nonsense': neither a path here nor a shipped bundle"):
+        load_bundle("nonsense")
+
+
+def test_bundle_opens_without_torch(tmp_path):
+    save(tmp_path / "b", facts("unet"))
+    code = f"import sys; from models import load_bundle; load_bundle({str(tmp_path / 'b')!r}); print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+# ---------------------------------------------------------------- the item
+
+
+def item_of(**changes: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(to_item(facts("unet", **changes), WEIGHTS, 1000, "2026-01-02T03:04:05Z")))
+
+
+@pytest.mark.parametrize("scaling", [z_score([1, 2, 3], [4, 5, 6]), min_max([0, 0, 0], [1, 2, 3]), divide([9, 9, 9])])
+def test_item_is_valid_mlm(scaling):
+    """Against the extension's own schema, where a copy is at hand."""
+    jsonschema = pytest.importorskip("jsonschema")
+    mirror = Path("/work/.mirror/stac-extensions+mlm/repo")
+    if not mirror.exists():
+        pytest.skip("no copy of the MLM schema on this machine")
+    show = ["git", f"--git-dir={mirror}", "show", "HEAD:json-schema/schema.json"]
+    schema = json.loads(subprocess.run(show, capture_output=True, check=True).stdout)
+    item = item_of(scaling=scaling)
+    item["stac_extensions"] = [schema["$id"], *item["stac_extensions"]]
+    validator = jsonschema.Draft7Validator(local_only(schema))
+    assert [f"{list(e.absolute_path)}: {e.message}"[:300] for e in validator.iter_errors(item)] == []
+
+
+def local_only(schema: Any) -> Any:
+    """Without references to other schemas, which would be fetched."""
+    if isinstance(schema, list):
+        return [local_only(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if str(schema.get("$ref", "")).startswith("http"):
+        return {}
+    return {key: local_only(part) for key, part in schema.items() if key != "$id"}
+
+
+def test_item_comes_back():
+    assert from_item(item_of()) == facts("unet")
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [path] + [place for key, child in children for place in places(child, (*path, key))]
+
+
+PLACES = places(item_of())
+
+
+@settings(max_examples=400)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), st.just("drop") | anything), min_size=1, max_size=3))
+def test_no_item_raises_anything_but_our_error(changes):
+    item: Any = item_of()
+    for place, value in changes:
+        item = changed(item, place, value)
+    try:
+        from_item(item)
+    except BundleError as error:
+        assert str(error)
+
+
+def changed(item: Any, place: tuple[Any, ...], value: Any) -> Any:
+    if not place:
+        return value
+    parent = item
+    for key in place[:-1]:
+        if not isinstance(parent, dict | list) or (isinstance(parent, dict) and key not in parent):
+            return item
+        parent = parent[key] if isinstance(parent, dict) or (isinstance(key, int) and key < len(parent)) else None
+    if isinstance(parent, dict) and value == "drop":
+        parent.pop(place[-1], None)
+    elif isinstance(parent, dict) or (isinstance(parent, list) and isinstance(place[-1], int) and place[-1] < len(parent)):
+        parent[place[-1]] = value
+    return item
+
+
+# ---------------------------------------------------------------- hostile bundles
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save(tmp_path / "good", facts("unet")).path
+
+
+def refused(path: Path, says: str) -> None:
+    with pytest.raises(BundleError, match=says) as caught:
+        load_bundle(path).network()
+    assert len(str(caught.value).splitlines()) <= 2
+    assert len(str(caught.value)) < 1000
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    item = json.loads((folder / ITEM).read_text())
+    item["properties"] |= changes
+    (folder / ITEM).write_text(json.dumps(item))
+
+
+def test_folder_without_weights(folder):
+    (folder / WEIGHTS).unlink()
+    refused(folder, "holds no weights.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe\x00", b"[" * 100_000, b"{}", b'{"properties": 5}'])
+def test_item_that_is_none(content, folder):
+    (folder / ITEM).write_bytes(content)
+    refused(folder, "is not a usable bundle")
+
+
+def test_huge_item_is_not_read(folder):
+    with open(folder / ITEM, "r+b") as file:
+        file.truncate(2**33)
+    refused(folder, "at most 4,194,304 are read")
+
+
+def test_huge_header_of_weights(folder):
+    (folder / WEIGHTS).write_bytes((2**60).to_bytes(8, "little") + b"{}")
+    refused(folder, "weights.safetensors is damaged")
+
+
+def test_huge_weights_are_not_read(folder):
+    with open(folder / WEIGHTS, "r+b") as file:
+        file.truncate(2**34)
+    bundle = Bundle(facts("unet"), folder, "")  # hashing 16 GB of nothing is not the point here
+    with pytest.raises(BundleError, match="17,179,869,184 bytes, the network needs"):
+        bundle.network()
+
+
+def test_truncated_weights(folder):
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
+    refused(folder, "weights.safetensors is damaged")
+
+
+def test_pickle_in_the_place_of_weights(folder, tmp_path):
+    (folder / WEIGHTS).write_bytes(pickle.dumps(Boobytrap(tmp_path / "ran")))
+    refused(folder, "weights.safetensors is damaged")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_other_shapes(folder):
+    state = network("unet", 3, 2, widths=[4, 8, 16]).state_dict()
+    save_file(state, folder / WEIGHTS)
+    refused(folder, "do not fit the network .*of another shape")
+
+
+def test_weights_that_lack_and_exceed(folder):
+    state = network("unet", 3, 2).state_dict()
+    state["intruder"] = state.pop("final.bias")
+    save_file(state, folder / WEIGHTS)
+    refused(folder, "missing final.bias; unexpected intruder")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("unet", {"widths": [10**9, 10**9]}),
+        ("unet", {"widths": [30_000, 30_000]}),
+        ("unet", {"widths": [1] * 600}),
+        ("simple-unet", {"widths": [20_000] * 3}),
+        ("smp:Unet", {"decoder_channels": [30_000] * 5}),
+        ("torch.hub", {}),
+        ("unet", {"bands": 3}),
+    ],
+)
+def test_absurd_options_take_no_memory(architecture, options, folder):
+    edit(folder, **{"mlm:architecture": architecture, "mlm:hyperparameters": options})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(folder, ".")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, "x", None])
+def test_scaling_that_would_poison_everything(value, folder):
+    item = json.loads((folder / ITEM).read_text())
+    item["properties"]["mlm:input"][0]["value_scaling"][1]["stddev"] = value
+    (folder / ITEM).write_text(json.dumps(item))
+    refused(folder, "is not a usable bundle")
+
+
+@pytest.mark.parametrize("entry", [{"stride": 0, "radius": 5}, {"stride": 8, "radius": -1}, {"stride": 10**12, "radius": 5},
+                                   {"stride": 8, "radius": 10**12}, {"stride": float("inf"), "radius": 5}])  # fmt: skip
+def test_footprint_that_makes_no_sense(entry, folder):
+    edit(folder, **{"swathe:footprint": entry})
+    refused(folder, "is not a usable bundle")
+
+
+def pack(folder: Path, path: Path, **extra: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (ITEM, WEIGHTS):
+            archive.writestr(name, extra.pop(name, (folder / name).read_bytes()))
+        for name, content in extra.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_zip_slip_is_never_extracted(folder, tmp_path):
+    path = pack(folder, tmp_path / "slip.zip", **{"../escaped": b"x", str(tmp_path / "absolute"): b"x"})
+    before = sorted(tmp_path.rglob("*"))
+    load_bundle(path).network()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+def test_zip_bomb(folder, tmp_path):
+    refused(pack(folder, tmp_path / "b.zip", **{WEIGHTS: bytes(2**26)}), "packed like a zip bomb")
+    refused(pack(folder, tmp_path / "c.zip", **{ITEM: b" " * 2**22}), "packed like a zip bomb")
+
+
+@settings(max_examples=60)
+@given(cut=st.floats(0, 0.999), flip=st.none() | st.floats(0, 0.999))
+def test_damaged_zip(cut, flip, bundle_of, tmp_path):
+    """Whatever is cut off or flipped: our own error, or (where a flip hits what nobody reads) a bundle."""
+    path = tmp_path / "b.zip"
+    if not (tmp_path / "whole.zip").exists():
+        pack(bundle_of("unet").path, tmp_path / "whole.zip")
+    content = bytearray((tmp_path / "whole.zip").read_bytes())
+    if flip is None:
+        content = content[: int(cut * len(content))]
+    else:
+        content[int(flip * len(content))] ^= 0xFF
+    path.write_bytes(content)
+    try:
+        load_bundle(path).network()
+    except SwatheError as error:
+        assert isinstance(error, BundleError)
+    else:
+        assert flip is not None
+
+
+def test_file_that_is_no_bundle(tmp_path):
+    (tmp_path / "b.zip").write_text("a letter")
+    refused(tmp_path / "b.zip", "cannot be read as a bundle")
+
+
+# ---------------------------------------------------------------- foreign weights
+
+
+class Boobytrap:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_malicious_checkpoint_is_not_run(tmp_path):
+    for name in ("evil.pt", "evil.safetensors"):
+        torch.save({"state_dict": {"weight": torch.zeros(1), "trap": Boobytrap(tmp_path / "ran")}}, tmp_path / name)
+        with pytest.raises(NetworkError, match="no code in it is run"):
+            read_state_dict(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module."])
+def test_state_dicts_are_found_where_scripts_put_them(wrapper, prefix, tmp_path):
+    state = network("unet", 3, 2).state_dict()
+    content: Any = {prefix + key: tensor for key, tensor in state.items()}
+    torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "c.pt")
+    assert compare(network("unet", 3, 2), read_state_dict(tmp_path / "c.pt")) == ""
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(3)])
+def test_checkpoint_without_weights(content, tmp_path):
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(NetworkError, match="holds no tensors by name"):
+        read_state_dict(tmp_path / "c.pt")
+
+
+def test_checkpoint_that_is_missing_or_text(tmp_path):
+    with pytest.raises(NetworkError, match="no such file"):
+        read_state_dict(tmp_path / "c.pt")
+    (tmp_path / "c.pt").write_text("not weights")
+    with pytest.raises(NetworkError, match="cannot be read as weights"):
+        read_state_dict(tmp_path / "c.pt")
+
+
+def test_renaming():
+    state = {"enc1.0.weight": torch.zeros(1), "enc10.bias": torch.ones(1), "other": torch.ones(2)}
+    assert list(rename(state, {r"enc1\.": "down.0.", "enc": "down."})) == ["down.0.0.weight", "down.10.bias", "other"]
+    with pytest.raises(NetworkError, match="two keys become 'x'"):
+        rename(state, {"enc.*": "x"})
+    with pytest.raises(NetworkError, match="is not a regular expression"):
+        rename(state, {"(": "x"})
+
+
+def test_differences_are_named():
+    state = network("unet", 3, 2).state_dict()
+    state["extra"] = state.pop("final.bias")
+    state["final.weight"] = torch.zeros(1)
+    found = compare(network("unet", 3, 2), state)
+    assert found == "missing final.bias; unexpected extra; of another shape final.weight (1,), needs (2, 4, 1, 1)"
+    assert compare(network("unet", 3, 2), {}).endswith("and 69 more")
+
+
+@pytest.mark.skipif(not CHECKPOINT.exists(), reason="the shared data are not here")
+def test_a_real_checkpoint_segments(tmp_path, threads):
+    renames = {r"enc1\.": "down.0.", r"enc2\.": "down.1.", r"bottleneck\.": "down.2.", r"up1\.": "up.0.", r"up2\.": "up.1.",
+               r"dec1\.": "merge.0.", r"dec2\.": "merge.1."}  # fmt: skip
+    made = build("unet", 4, 1, widths=(32, 64, 128))
+    state = rename(read_state_dict(CHECKPOINT), renames)
+    assert compare(made, state) == ""
+    made.load_state_dict(state)
+    described = facts("unet", bands=4, options={"widths": [32, 64, 128]}, activation="sigmoid", scaling=divide([65535] * 4),
+                      footprint=Footprint(4, 23))  # fmt: skip
+    bundle = save_bundle(tmp_path / "b", made.eval(), described)
+    found = make_engine(bundle, EngineSpec(name="torch", device="cpu")).predict(pixels((1, 4, 64, 64)) * 5)
+    assert found.shape == (1, 2, 64, 64)
+    assert np.isfinite(found).all()
+    assert found.std() > 0

@@ -1,0 +1,205 @@
+"""Plans: integer geometry against slow, plain references; and the halves of a pyramid likewise."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from models.errors import PlanError
+from models.reach import Footprint
+from pipeline.geobox import Window
+from pipeline.plans import Plan, make_plan, reflected
+from pipeline.predict import NODATA, Answer
+from pipeline.pyramid import halve, mean_of_four, mode_of_four
+
+sides = st.integers(1, 3000)
+wishes = st.none() | st.integers(1, 2500)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    footprint = Footprint(draw(st.sampled_from([1, 2, 3, 8, 12, 64])), draw(st.integers(0, 300)))
+    halo = draw(st.none() | st.integers(0, 700))
+    cut = make_plan((draw(sides), draw(sides)), footprint, halo=halo, tile=draw(wishes), block=draw(wishes))
+    assume(len(cut) <= 3000)
+    return cut
+
+
+def covered(windows: list[Window], height: int, width: int) -> np.ndarray:
+    """How often each pixel of a scene lies in a window; windows may reach outside at the right and the bottom."""
+    count = np.zeros((height, width), np.uint8)
+    for window in windows:
+        count[window.slices] += 1
+    return count
+
+
+@given(plans())
+def test_blocks_tile_the_scene_once(plan):
+    blocks = list(plan.blocks())
+    assert len(blocks) == len(plan)
+    assert (covered([block.window for block in blocks], plan.height, plan.width) == 1).all()
+    assert all(block == plan.block_at(block.row, block.column) for block in blocks)
+
+
+@given(plans())
+def test_everything_is_a_multiple_of_the_stride(plan):
+    assert plan.chunk % plan.stride == plan.halo % plan.stride == plan.tile % plan.stride == 0
+    assert plan.block % plan.chunk == 0
+    assert plan.tile <= plan.block
+    for block in plan.blocks():
+        assert block.window.top == block.row * plan.block
+        assert block.window.left == block.column * plan.block
+        assert max(block.window.shape) <= plan.block
+
+
+@given(plans(), st.data())
+def test_tiles_cover_a_block_once(plan, data):
+    window = data.draw(st.sampled_from(list(plan.blocks()))).window
+    tiles = list(plan.tiles(window))
+    height, width = (-(-n // plan.stride) * plan.stride for n in window.shape)
+    moved = [
+        Window(t.top - window.top, t.bottom - window.top, t.left - window.left, t.right - window.left) for t in tiles
+    ]
+    assert (covered(moved, height, width) == 1).all()
+    assert sum(t.shape[0] * t.shape[1] for t in tiles) == height * width
+    assert max(max(t.shape) for t in tiles) <= plan.tile
+    assert all(edge % plan.stride == 0 for t in tiles for edge in (t.top, t.left, *t.shape))
+    for axis in (0, 1):
+        lengths = {t.shape[axis] for t in tiles}
+        assert max(lengths) - min(lengths) <= plan.stride
+
+
+@given(plans(), st.data())
+def test_grown_holds_every_tile_with_its_halo(plan, data):
+    window = data.draw(st.sampled_from(list(plan.blocks()))).window
+    grown = plan.grown(window)
+    tiles = list(plan.tiles(window))
+    assert grown.top == min(t.top for t in tiles) - plan.halo
+    assert grown.left == min(t.left for t in tiles) - plan.halo
+    assert grown.bottom == max(t.bottom for t in tiles) + plan.halo
+    assert grown.right == max(t.right for t in tiles) + plan.halo
+
+
+@given(plans())
+def test_extra_counts_what_the_network_sees(plan):
+    assume(plan.height * plan.width // plan.tile**2 < 3000)
+    tiles = [tile for block in plan.blocks() for tile in plan.tiles(block.window)]
+    seen = sum((t.shape[0] + 2 * plan.halo) * (t.shape[1] + 2 * plan.halo) for t in tiles)
+    assert plan.extra == pytest.approx(seen / (plan.height * plan.width))
+
+
+@given(st.integers(1, 60), st.integers(0, 200), st.integers(0, 200))
+def test_reflected_is_numpys(size, before, after):
+    np.testing.assert_array_equal(
+        reflected(-before, size + after, size), np.pad(np.arange(size), (before, after), mode="reflect")
+    )
+
+
+@given(st.integers(0, 999), st.integers(1, 64), st.integers(0, 700))
+def test_halo_is_exact_from_the_radius_on(radius, stride, halo):
+    plan = make_plan((100, 100), Footprint(stride, radius), halo=halo)
+    assert halo <= plan.halo < halo + stride
+    assert plan.exact == (plan.halo >= radius)
+    assert make_plan((100, 100), Footprint(stride, radius)).exact
+
+
+@pytest.mark.parametrize(
+    ("footprint", "wish", "says"),
+    [
+        (Footprint(8, 20), {"tile": 0}, "tile must be at least 1"),
+        (Footprint(8, 20), {"block": -5}, "block must be at least 1"),
+        (Footprint(8, 20), {"halo": -1}, "halo must not be negative"),
+        (Footprint(32, None), {}, "no exact halo"),
+    ],
+)
+def test_unsound_plans_are_refused(footprint, wish, says):
+    with pytest.raises(PlanError, match=says):
+        make_plan((100, 100), footprint, **wish)
+
+
+def test_unbounded_network_takes_a_given_halo():
+    plan = make_plan((100, 100), Footprint(32, None), halo=100)
+    assert (plan.halo, plan.exact) == (128, False)
+
+
+def test_default_tiles_shrink_for_wide_halos():
+    assert make_plan((9000, 9000), Footprint(8, 58)).tile == 1024
+    assert make_plan((9000, 9000), Footprint(64, 700)).tile == 640
+    assert make_plan((9000, 9000), Footprint(64, 3000)).tile == 256
+
+
+def test_memory_estimate_grows_with_the_halo_and_the_block():
+    small = make_plan((9000, 9000), Footprint(8, 58), block=1024)
+    assert small.bytes_per_block(4, 2, 2) > (1024 + 128) ** 2 * 9
+    assert make_plan((9000, 9000), Footprint(8, 58), block=2048).bytes_per_block(4, 2, 2) > small.bytes_per_block(4, 2, 2)
+
+
+@pytest.mark.parametrize("footprint", [Footprint(8, 58), Footprint(64, 468)])
+def test_plan_of_a_huge_scene_is_instant_and_small(footprint):
+    plan = make_plan((10**6, 10**6), footprint)
+    assert len(plan) == plan.rows * plan.columns > 200_000
+    assert plan.block_at(plan.rows - 1, 0).window.bottom == 10**6
+
+
+classes = st.sampled_from([0, 1, 2, NODATA])
+small = st.tuples(st.integers(1, 7), st.integers(1, 7))
+
+
+def squares(values: np.ndarray) -> list[list[np.ndarray]]:
+    height, width = values.shape
+    return [[values[y : y + 2, x : x + 2].ravel() for x in range(0, width, 2)] for y in range(0, height, 2)]
+
+
+def slow_mode(square: np.ndarray) -> int:
+    seen = [int(v) for v in square if v != NODATA]
+    count = Counter(seen)
+    return next((v for v in seen if count[v] == max(count.values())), NODATA)
+
+
+@given(small, st.data())
+def test_mode_is_the_most_frequent_of_what_was_observed(shape, data):
+    values = np.array(data.draw(st.lists(classes, min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])), np.uint8)
+    found = mode_of_four(values.reshape(shape))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, [[slow_mode(s) for s in row] for row in squares(values.reshape(shape))])
+
+
+@given(small, st.integers(0, 999), st.sampled_from(["uint8", "float16", "float32"]))
+def test_mean_is_of_what_was_observed(shape, seed, dtype):
+    random = np.random.default_rng(seed)
+    whole = dtype == "uint8"
+    values = (random.integers(0, 251, shape) if whole else random.random(shape)).astype(dtype)
+    hidden = random.random(shape) < 0.4
+    values[hidden] = NODATA if whole else np.nan
+    found = mean_of_four(values)
+    assert found.dtype == dtype
+    for y, row in enumerate(squares(np.where(hidden, np.nan, values.astype(float)))):
+        for x, square in enumerate(row):
+            seen = square[~np.isnan(square)]
+            if not len(seen):
+                assert found[y, x] == NODATA if whole else np.isnan(found[y, x])
+            elif whole:
+                assert found[y, x] == int(np.mean(seen) + 0.5)
+            else:
+                assert found[y, x] == pytest.approx(np.mean(seen), rel=2e-3 if dtype == "float16" else 1e-6)
+
+
+def test_halving_halves_every_layer():
+    answer = Answer(np.zeros((5, 4), np.uint8), np.arange(40, dtype=np.uint8).reshape(2, 5, 4))
+    half = halve(answer)
+    assert half.class_map.shape == (3, 2)
+    assert half.probability.shape == (2, 3, 2)
+    np.testing.assert_array_equal(half.probability[1], mean_of_four(answer.probability[1]))
+    assert halve(Answer(answer.class_map, None)).probability is None
+
+
+@given(st.integers(1, 5000), st.integers(1, 600), st.sampled_from([1, 8, 64]))
+def test_tiles_are_as_few_as_can_be(size, tile, stride):
+    plan = make_plan((size, 1), Footprint(stride, 0), tile=tile, block=5000)
+    tops = [tile.top for tile in plan.tiles(plan.block_at(0, 0).window)]
+    edges = [*tops, -(-size // stride) * stride]
+    assert all(b > a for a, b in pairwise(edges))
+    assert len(tops) == -(-edges[-1] // plan.tile)

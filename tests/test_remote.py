@@ -1,0 +1,319 @@
+"""Scenes, stores and bundles over the network, against real servers on this machine: HTTP with ranges, and S3."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import fsspec
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+from helpers import facts, pixels, save, write_raster
+from moto.server import ThreadedMotoServer
+
+from models import Bundle, SwatheError, load_bundle
+from pipeline import open_scene, plan, run
+from pipeline.identity import raster_identity
+from pipeline.scene import open_source
+
+LONGEST = 30  # seconds until a server that does not answer is given up
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning:zarr"),
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),  # in moto and botocore
+    pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not:zarr.errors.ZarrUserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of moto's server
+]
+
+
+class Files(BaseHTTPRequestHandler):
+    """A web server over a folder, with byte ranges; `/status/N/...` answers N, `/whole/...` knows no ranges."""
+
+    folder: Path
+    log: list[tuple[str, str, str]]
+
+    def do_HEAD(self) -> None:
+        self.answer(b"HEAD")
+
+    def do_GET(self) -> None:
+        self.answer(b"GET")
+
+    def answer(self, method: bytes) -> None:
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        self.log.append((method.decode(), self.path, self.headers.get("Range", "")))
+        if parts[0] == "status":
+            return self.send(int(parts[1]), b"", {}, method)
+        path = self.folder.joinpath(*(parts[1:] if parts[0] == "whole" else parts))
+        if not path.is_file():
+            return self.send(404, b"", {}, method)
+        content = path.read_bytes()
+        asked = self.headers.get("Range", "")
+        headers = {"ETag": f'"{hash(content):x}"'}
+        if parts[0] == "whole" or not asked.startswith("bytes="):
+            return self.send(
+                200, content, headers if parts[0] == "whole" else headers | {"Accept-Ranges": "bytes"}, method
+            )
+        first, last = asked.removeprefix("bytes=").split("-")
+        start, stop = int(first), min(int(last or len(content) - 1) + 1, len(content))
+        headers |= {"Accept-Ranges": "bytes", "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+        return self.send(206 if start < stop else 416, content[start:stop], headers, method)
+
+    def send(self, status: int, content: bytes, headers: dict[str, str], method: bytes) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if method == b"GET":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Web:
+    """The running server: its address, its folder, and what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log: list[tuple[str, str, str]] = []
+        handler = type("Handler", (Files,), {"folder": folder, "log": self.log})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    made = Web(tmp_path)
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of the server, with a bucket `scenes`; what a user sets is set: keys and `AWS_ENDPOINT_URL`."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("s3").clear_instance_cache()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="scenes")
+    return client
+
+
+def put(s3: Any, path: Path, key: str) -> str:
+    s3.upload_file(str(path), "scenes", key)
+    return f"s3://scenes/{key}"
+
+
+# --- what works -------------------------------------------------------------------------------------------------------
+
+
+def test_a_cog_over_http_is_read_in_ranges(tmp_path: Path, web: Web) -> None:
+    values = pixels((3, 1500, 1500))
+    path = write_raster(tmp_path / "scene.tif", values, tiled=True, blockxsize=256, blockysize=256, nodata=7)
+    scene = open_scene(f"{web.url}/scene.tif", chunk=256)
+    np.testing.assert_array_equal(scene[:, 300:400, 500:600].values, values[:, 300:400, 500:600])
+    assert scene.rio.transform() == open_scene(path).rio.transform()
+    assert scene.rio.nodata == 7
+    ranges = [asked.removeprefix("bytes=").split("-") for method, _, asked in web.log if method == "GET"]
+    assert sum(int(last) - int(first) + 1 for first, last in ranges) < path.stat().st_size / 4
+    assert {name for _, name, _ in web.log} == {"/scene.tif"}  # no search for sidecars
+
+
+def test_files_of_one_band_each_over_http_with_signed_urls(tmp_path: Path, web: Web) -> None:
+    for number in (2, 3):
+        write_raster(tmp_path / f"x_B{number}.tif", np.full((1, 20, 20), number, np.uint16))
+    scene = open_scene([f"{web.url}/x_B{number}.tif?token=abc*[1]" for number in (2, 3)])
+    assert scene.band.values.tolist() == ["B2", "B3"]
+    assert scene.values[:, 0, 0].tolist() == [2, 3]
+
+
+def test_a_vrt_of_remote_files(tmp_path: Path, web: Web) -> None:
+    from rasterio.shutil import copy as copy_raster
+
+    values = pixels((1, 20, 30))
+    copy_raster(write_raster(tmp_path / "scene.tif", values), tmp_path / "scene.vrt", driver="VRT")
+    text = (tmp_path / "scene.vrt").read_text()
+    text = text.replace('relativeToVRT="1"', 'relativeToVRT="0"').replace(
+        ">scene.tif<", f">/vsicurl/{web.url}/scene.tif<"
+    )
+    (tmp_path / "scene.vrt").write_text(text)
+    np.testing.assert_array_equal(open_scene(tmp_path / "scene.vrt").values, values)
+    assert any(name == "/scene.tif" for _, name, _ in web.log)
+
+
+def test_a_zarr_group_over_http(tmp_path: Path, web: Web) -> None:
+    values = pixels((2, 40, 50))
+    array = xr.DataArray(values, dims=("band", "y", "x"), name="scene").rio.write_crs(32736)
+    array.to_dataset().to_zarr(tmp_path / "scene.zarr", consolidated=True)
+    scene = open_scene(f"{web.url}/scene.zarr")
+    np.testing.assert_array_equal(scene.values, values)
+    assert scene.rio.crs == 32736
+    assert open_source(f"{web.url}/scene.zarr").identity() == open_source(f"{web.url}/scene.zarr").identity()
+
+
+def test_scenes_on_s3(tmp_path: Path, s3: Any) -> None:
+    values = pixels((2, 300, 200))
+    url = put(s3, write_raster(tmp_path / "scene.tif", values, tiled=True), "a/scene.tif")
+    np.testing.assert_array_equal(open_scene(url, [2]).values, values[[1]])
+    for number in (1, 10, 2):
+        put(s3, write_raster(tmp_path / "b.tif", np.full((1, 9, 9), number, np.uint8)), f"bands/x_B{number}.tif")
+    scene = open_scene("s3://scenes/bands/*.tif")
+    assert scene.band.values.tolist() == ["B1", "B2", "B10"]
+    assert scene.values[:, 0, 0].tolist() == [1, 2, 10]
+
+
+def test_a_zarr_group_on_s3(s3: Any) -> None:
+    values = pixels((2, 40, 50))
+    array = xr.DataArray(values, dims=("band", "y", "x"), name="scene")
+    array.to_dataset().to_zarr("s3://scenes/scene.zarr", consolidated=False)
+    source = open_source("s3://scenes/scene.zarr")
+    before = source.identity()
+    np.testing.assert_array_equal(open_scene("s3://scenes/scene.zarr").values, values)
+    (array + 1).to_dataset(name="scene").to_zarr("s3://scenes/scene.zarr", mode="w", consolidated=False)
+    fsspec.filesystem("s3").invalidate_cache()
+    assert open_source("s3://scenes/scene.zarr").identity() != before
+
+
+def test_a_remote_file_that_changes_is_noticed_and_secrets_are_not_kept(tmp_path: Path, web: Web, s3: Any) -> None:
+    path = write_raster(tmp_path / "scene.tif", pixels((1, 20, 20)))
+    url = put(s3, path, "changing.tif")
+    signed = f"{web.url.replace('//', '//user:pass@')}/scene.tif?signature=secret"
+    before = raster_identity(url), raster_identity(signed)
+    assert (raster_identity(url), raster_identity(signed.replace("=secret", "=other"))) == before
+    assert not any(word in repr(before) for word in ("secret", "pass", "user"))
+    write_raster(path, pixels((1, 20, 20), seed=1))
+    put(s3, path, "changing.tif")
+    fsspec.filesystem("s3").invalidate_cache()
+    after = raster_identity(url), raster_identity(signed)
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+
+
+def test_a_bundle_over_http(tmp_path: Path, web: Web) -> None:
+    save(tmp_path / "tiny.zip", facts())
+    loaded = load_bundle(f"{web.url}/tiny.zip")
+    assert loaded.digest == load_bundle(tmp_path / "tiny.zip").digest
+    with pytest.raises(SwatheError, match="could not be fetched"):
+        load_bundle(f"{web.url}/none.zip")
+
+
+def test_a_run_into_s3_continues_there(
+    tmp_path: Path, s3: Any, bundle_of: Callable[..., Bundle], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, output = bundle_of(), "s3://scenes/maps/out.zarr"
+    scene = put(s3, write_raster(tmp_path / "scene.tif", pixels((3, 300, 260))), "scene.tif")
+    wishes: dict[str, Any] = {"client": client, "show": False, "engine": "torch", "block": 128, "pyramid": False}
+    wishes["bands"] = [1, 2, 3]
+    run(tmp_path / "scene.tif", bundle, tmp_path / "local.zarr", **wishes)
+
+    from pipeline import job
+
+    done: list[Any] = []
+    real = job._run_place
+
+    def failing(*args: Any) -> Any:
+        if len(done) >= 4:
+            raise SwatheError("the power is cut")
+        done.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(job, "_run_place", failing)
+    with pytest.raises(SwatheError, match="power is cut"):
+        run(scene, bundle, output, **wishes)
+    monkeypatch.setattr(job, "_run_place", real)
+    report = run(scene, bundle, output, **wishes)
+    assert report.blocks == 9
+    assert 1 <= report.resumed < 9
+    with xr.open_zarr(output) as there, xr.open_zarr(tmp_path / "local.zarr") as here:
+        np.testing.assert_array_equal(there.class_map.values, here.class_map.values)
+        np.testing.assert_array_equal(there.probability.values, here.probability.values)
+        assert there.rio.crs == here.rio.crs
+    assert run(scene, bundle, output, **wishes).resumed == 9
+
+
+# --- what does not ----------------------------------------------------------------------------------------------------
+
+
+def refused(scene: Any, *words: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(SwatheError) as error:
+        open_scene(scene)
+    assert time.monotonic() - started < LONGEST
+    text = str(error.value)
+    assert len(text.splitlines()) <= 2
+    for word in words:
+        assert word in text, text
+
+
+@pytest.mark.parametrize("status", [404, 403, 500, 503])
+def test_statuses_of_http(web: Web, status: int) -> None:
+    refused(f"{web.url}/status/{status}/scene.tif", f"/status/{status}/scene.tif", str(status))
+
+
+def test_a_server_without_ranges_is_read_whole_or_refused(tmp_path: Path, web: Web) -> None:
+    values = pixels((1, 200, 200))
+    write_raster(tmp_path / "scene.tif", values)
+    try:
+        read = open_scene(f"{web.url}/whole/scene.tif").values
+    except SwatheError as error:
+        assert "download it" in str(error)  # noqa: PT017
+    else:
+        np.testing.assert_array_equal(read, values)
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    refused(f"http://127.0.0.1:{port}/scene.tif", "connect")
+    refused(f"http://127.0.0.1:{port}/scene.zarr", "cannot be opened as Zarr")
+
+
+def test_a_name_that_is_not_known() -> None:
+    refused("https://swathe.invalid/scene.tif", "swathe.invalid")
+
+
+@pytest.mark.parametrize("name", ["scene.tif", pytest.param("scene.zarr", marks=pytest.mark.slow)])
+def test_a_server_that_never_answers(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        refused(f"http://127.0.0.1:{silent.getsockname()[1]}/{name}", name)
+
+
+def test_what_is_not_on_s3(tmp_path: Path, s3: Any) -> None:
+    refused("s3://nobody/scene.tif", "s3://nobody/scene.tif")
+    refused("s3://scenes/none.tif", "s3://scenes/none.tif")
+    refused("s3://scenes/none/*.tif", "no file matches")
+    refused("s3://nobody/*.tif", "s3://nobody/*.tif")
+    refused("s3://scenes/none.zarr", "none.zarr cannot be opened as Zarr")
+
+
+def test_a_remote_scene_is_planned_without_reading_pixels(
+    tmp_path: Path, web: Web, bundle_of: Callable[..., Bundle]
+) -> None:
+    path = write_raster(tmp_path / "scene.tif", pixels((3, 2000, 2000)), tiled=True)
+    plan(f"{web.url}/scene.tif", bundle_of(), bands=[1, 2, 3])
+    ranges = [asked.removeprefix("bytes=").split("-") for method, _, asked in web.log if method == "GET"]
+    assert sum(int(last) - int(first) + 1 for first, last in ranges) < path.stat().st_size / 50
