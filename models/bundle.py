@@ -277,5 +277,10 @@ def _replace(whole: Path, target: Path) -> None:
     aside = whole.with_name("replaced")
     if target.is_dir():
         os.replace(target, aside)
-    os.replace(whole, target)
+    try:
+        os.replace(whole, target)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, target)
+        raise
     shutil.rmtree(aside, ignore_errors=True)

@@ -61,20 +61,28 @@ class OpenVINOEngine:
 def _converted(core: "ov.Core", bundle: Bundle) -> "ov.Model":
     """Give the bundle's whole graph for float32 pixels, from the cache where it is there."""
     path = cache_folder("openvino") / f"{bundle.digest}-{GRAPH}-{ov.__version__.split('-')[0]}.xml"
-    if path.exists() and path.with_suffix(".bin").exists():
-        try:
-            return core.read_model(path)
-        except RuntimeError as error:
-            logger.info("the cached network %s cannot be read and is made anew: %s", path, error)
-    model = _convert(bundle)
-    _keep(model, path)
-    return model
+    kept = _read(core, path)
+    if kept is None:
+        model = _convert(bundle)
+        _keep(model, path)
+        # read back, since a graph that was kept is rounded a little otherwise than one just converted
+        kept = _read(core, path) or model
+    return kept
+
+
+def _read(core: "ov.Core", path: Path) -> "ov.Model | None":
+    if not path.exists() or not path.with_suffix(".bin").exists():
+        return None
+    try:
+        return core.read_model(path)
+    except RuntimeError as error:
+        logger.info("the cached network %s cannot be read and is made anew: %s", path, error)
+        return None
 
 
 def _convert(bundle: Bundle) -> "ov.Model":
     import torch  # only here: a network from the cache must not wait for torch
 
-    
     facts = bundle.facts
     side = 2 * max(64, facts.footprint.stride)
     shape = ov.PartialShape([-1, len(facts.bands), -1, -1])

@@ -98,7 +98,8 @@ class Facts:
             raise BundleError(f"{bands} bands, but scaling for {len(self.scaling.first)}: give one per band")
         if not 2 <= classes <= MOST_CLASSES or len({c.name for c in self.classes}) != classes:
             raise BundleError(f"a bundle needs 2 to {MOST_CLASSES} classes of different names; received {classes}")
-        if not {"architecture", "bands", "classes"}.isdisjoint(self.options) or len(str(self.options)) > LONGEST_OPTIONS:
+        reserved = {"architecture", "bands", "classes"} & set(self.options)
+        if reserved or len(str(self.options)) > LONGEST_OPTIONS:
             raise BundleError("the network's options are too long, or name what is not an option")
         if self.activation not in ("softmax", "sigmoid"):
             raise BundleError(f"unknown activation {self.activation!r}; known: softmax, sigmoid")

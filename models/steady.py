@@ -1,9 +1,9 @@
 """Operations that give a pixel bit for bit the same answer in whatever tile, and among however many threads, it lies.
 
-Some of torch's do not: transposed convolutions sum in another order with the size and the threads, convolutions of small
-inputs are done by another library, and softmax and sigmoid round the ends of their vectors otherwise. Each differs by
-about 1e-7, which is enough to break "tiled equals whole". What stands here instead costs nothing that can be measured
-against a network. For torch on a CPU; OpenVINO and CUDA have reasons of their own to differ by as much.
+Some of torch's do not: transposed convolutions sum in another order with the size and the threads, convolutions of
+small inputs are done by another library, and softmax and sigmoid round the ends of their vectors otherwise. Each
+differs by about 1e-7, enough to break "tiled equals whole". What stands here instead costs a few per cent at most.
+For torch on a CPU; OpenVINO and CUDA have reasons of their own to differ by as much.
 """
 
 from functools import reduce
@@ -33,13 +33,13 @@ def steady_upsampling(network: nn.Module) -> nn.Module:
     """Replace, in place, overlapping transposed convolutions of stride two by convolutions that do the same."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if _overlaps(child):
+            if isinstance(child, nn.ConvTranspose2d) and _overlaps(child):
                 setattr(module, name, _Upsampling(child))
     return network
 
 
 def steady_convolutions(network: nn.Module) -> nn.Module:
-    """Make convolutions always run in oneDNN, in place: on a CPU, in float32. `nn.Conv2d` chooses by the input's size."""
+    """Make convolutions always run in oneDNN, in place, for float32 on a CPU: `nn.Conv2d` chooses by size."""
     if not torch.backends.mkldnn.is_available():
         return network
     for module in network.modules():
@@ -50,16 +50,14 @@ def steady_convolutions(network: nn.Module) -> nn.Module:
 
 class _Convolution(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        size = (self.padding, self.stride, self.dilation, self.groups)
-        answer: Tensor = torch.mkldnn_convolution(input, weight, bias, *size)  # type: ignore[attr-defined]
-        return answer
+        assert not isinstance(self.padding, str)  # `steady_convolutions` leaves those alone
+        return torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)
 
 
-def _overlaps(module: nn.Module) -> bool:
+def _overlaps(module: nn.ConvTranspose2d) -> bool:
     """Whether it is a transposed convolution that doubles the size with a kernel of 3 or 4, as decoders have them."""
     return (
-        isinstance(module, nn.ConvTranspose2d)
-        and (module.stride, module.padding, module.dilation) == ((2, 2), (1, 1), (1, 1))
+        (module.stride, module.padding, module.dilation) == ((2, 2), (1, 1), (1, 1))
         and module.groups == 1
         and (module.kernel_size, module.output_padding) in (((3, 3), (1, 1)), ((4, 4), (0, 0)))
     )

@@ -195,7 +195,7 @@ planning = _options(
 
 @cli.command(
     epilog="Example: swathe segment scene.tif -m buildings -o buildings.tif\n\n"
-    "Example: swathe segment 'LC08_B[234].TIF' -m clouds --bands B4,B3,B2 -o clouds.zarr --scheduler tcp://host:8786"
+    "Example: swathe segment 'LC08_B[234].TIF' -m bundle.zip --bands B4,B3,B2 -o maps.zarr --scheduler tcp://host:8786"
 )
 @planning
 @click.option(
@@ -255,7 +255,7 @@ def info(scene: tuple[str, ...]) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 def export(store: str, output: str, layer: str, overwrite: bool) -> None:
     """Write a layer of a finished STORE as a Cloud-Optimized GeoTIFF with overviews, colours and class names."""
-    if _kind(output) != ".tif":
+    if not output.lower().endswith(TIFF):
         raise click.BadParameter(f"{output} must end in .tif", param_hint="--output")
     from .cog import write_cog
 

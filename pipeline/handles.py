@@ -147,7 +147,8 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
-    return printable(str(error))[:200] or type(error).__name__
+    text = printable(str(error))[:200] or type(error).__name__
+    return f"{text} Download the file and give that" if "Range downloading" in text else text
 
 
 def printable(text: str) -> str:

@@ -10,8 +10,6 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
-from models.errors import StoreError
-
 SHARD = re.compile(r"(^|/)c(/\d+)+$")
 
 
@@ -22,10 +20,11 @@ class Strict(WrapperStore[Store]):
         """Read a file, or a part of it; None where there is no such metadata."""
         found = await self._store.get(key, prototype, byte_range)
         if (found is None or len(found) == 0) and SHARD.search(key):
-            raise StoreError(f"{self._store} is damaged: {key} is {'missing' if found is None else 'empty'}")
+            # not a KeyError nor a FileNotFoundError: Zarr takes those for an empty place
+            raise RuntimeError(f"the store is damaged: {key} is {'missing' if found is None else 'empty'}")
         return found
 
 
 def strict(store: Any) -> Strict:
-    """Give a store that raises StoreError where a shard is missing."""
+    """Give a store that raises RuntimeError where a shard is missing or empty."""
     return Strict(store)

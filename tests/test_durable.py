@@ -537,6 +537,47 @@ def test_workers_may_die_while_a_run_goes_on(case, tmp_path):
     assert killed, seed
 
 
+# an object store
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket of a server on this machine that speaks S3."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "y"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    files = s3fs.S3FileSystem()
+    files.mkdir("swathe-test")
+    yield files
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of moto's
+def test_a_run_into_an_object_store_is_continued(case, bucket, client, monkeypatch, tmp_path):
+    output = "s3://swathe-test/o.zarr"
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 10)
+        with pytest.raises(KeyboardInterrupt):
+            _again(case, output, client=client)
+    time.sleep(0.5)
+    assert _again(case, output, client=client).resumed >= 10
+    bucket.get("swathe-test/o.zarr", str(tmp_path / "o.zarr"), recursive=True)
+    assert content(tmp_path / "o.zarr") == content(case / "whole.zarr")
+    bucket.rm("swathe-test/o.zarr/class_map/c/0/0")
+    bucket.invalidate_cache()
+    with pytest.raises(StoreError, match=f"{output} is damaged: block 0, 0 is missing"):
+        _again(case, output, client=client)
+    with pytest.raises(StoreError, match="nobucket"):
+        _again(case, "s3://nobucket/o.zarr", client=client)
+
+
 # Ctrl-C
 
 

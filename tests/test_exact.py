@@ -129,7 +129,9 @@ def test_torch_is_exact(architecture, stride, halo, data, bundle_of, tmp_path, c
 @settings(max_examples=12)
 @pytest.mark.parametrize(("architecture", "stride", "halo"), [("simple-unet", 8, 64), ("unet", 4, 24)])
 @given(data=st.data())
-def test_openvino_is_near_its_whole_and_near_torch(architecture, stride, halo, data, bundle_of, tmp_path, client, threads):
+def test_openvino_is_near_its_whole_and_near_torch(
+    architecture, stride, halo, data, bundle_of, tmp_path, client, threads
+):
     scene = data.draw(scenes(stride, halo, dtypes=("uint16", "float64")))
     scene.values = np.resize(scene.values, (2, *scene.values.shape[1:]))  # few bundles: each is compiled
     bundle = bundle_for(bundle_of, architecture, scene)

@@ -1,5 +1,6 @@
 """Scenes, stores and bundles over the network, against real servers on this machine: HTTP with ranges, and S3."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -70,7 +71,8 @@ class Files(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if method == b"GET":
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # who asked has seen enough
+                self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -273,15 +275,9 @@ def test_statuses_of_http(web: Web, status: int) -> None:
     refused(f"{web.url}/status/{status}/scene.tif", f"/status/{status}/scene.tif", str(status))
 
 
-def test_a_server_without_ranges_is_read_whole_or_refused(tmp_path: Path, web: Web) -> None:
-    values = pixels((1, 200, 200))
-    write_raster(tmp_path / "scene.tif", values)
-    try:
-        read = open_scene(f"{web.url}/whole/scene.tif").values
-    except SwatheError as error:
-        assert "download it" in str(error)  # noqa: PT017
-    else:
-        np.testing.assert_array_equal(read, values)
+def test_a_server_without_ranges(tmp_path: Path, web: Web) -> None:
+    write_raster(tmp_path / "scene.tif", pixels((3, 2000, 2000)))
+    refused(f"{web.url}/whole/scene.tif", "Range", "Download the file")
 
 
 def test_nobody_listens() -> None:

@@ -1,0 +1,219 @@
+"""Engines: every dtype, two engines against each other, a GPU that is short of memory, a cache that is damaged."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import SPREAD, facts, footprint, middle, network, pixels, save
+
+import models.engine as engines
+from models import z_score
+from models.engine import EngineSpec, make_engine, resolve
+from models.engine_torch import TorchEngine, fold_batch_norm
+from models.errors import EngineError
+from models.steady import steady_convolutions, steady_upsampling
+
+CPU = {name: EngineSpec(name=name, device="cpu", threads=1) for name in ("torch", "openvino")}
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_every_dtype_gives_what_its_values_as_float32_give(engine, bundle_of, threads):
+    made = make_engine(bundle_of("unet"), CPU[engine])
+    values = pixels((2, 3, 32, 48), "uint8")
+    right = made.predict(values.astype(np.float32))
+    assert right.shape == (2, 2, 32, 48)
+    assert right.dtype == np.float32
+    np.testing.assert_allclose(right.sum(axis=1), 1, atol=1e-6)
+    for dtype in DTYPES:
+        seven_bits = (values // 2).astype(dtype)
+        np.testing.assert_array_equal(made.predict(seven_bits), made.predict(seven_bits.astype(np.float32)))
+    for given in (values[:, :, ::-1, ::-1], np.asfortranarray(values), values.astype(">u2"), read_only(values)):
+        np.testing.assert_array_equal(made.predict(given), made.predict(np.array(given, np.float32)))
+
+
+def read_only(values: np.ndarray) -> np.ndarray:
+    values = values.copy()
+    values.flags.writeable = False
+    return values
+
+
+@pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
+@pytest.mark.parametrize("head", [{"classes": 2}, {"classes": 4}, {"activation": "sigmoid"}])
+def test_openvino_is_near_torch(architecture, head, bundle_of, threads):
+    bundle = bundle_of(architecture, **head)
+    values = pixels((1, 3, 96, 128))
+    one, other = (make_engine(bundle, spec).predict(values) for spec in CPU.values())
+    np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
+    assert one.std() > 0.1
+
+
+def test_engine_is_the_plain_network(bundle_of, threads):
+    """Folded, steady and channels-last: still what the segmenter gives."""
+    for architecture in ("simple-unet", "unet"):
+        values = pixels((1, 3, 64, 64))
+        found = make_engine(bundle_of(architecture), CPU["torch"]).predict(values)
+        with torch.inference_mode():
+            right = bundle_of(architecture).segmenter()(torch.from_numpy(values.astype(np.float32)))
+        np.testing.assert_allclose(found, right, atol=2e-5, rtol=0)
+
+
+def test_folding_leaves_no_batch_norm(bundle_of):
+    folded = fold_batch_norm(bundle_of("unet").network())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+
+
+def test_network_that_cannot_be_traced_is_not_folded():
+    class Branching(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    made = Branching().eval()
+    assert fold_batch_norm(made) is made
+
+
+def test_small_inputs_are_convolved_as_large_ones_are(threads):
+    """`nn.Conv2d` takes another library below 20,480 numbers, and rounds otherwise: a scene's corner would differ."""
+    torch.set_num_threads(1)
+    made = steady_convolutions(steady_upsampling(network("simple-unet", 3, 2)))
+    x = torch.randn(1, 3, 320, 320).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        whole, part = made(x), made(x[..., :136, :136].contiguous(memory_format=torch.channels_last))
+    assert torch.equal(whole[..., :72, :72], part[..., :72, :72])
+
+
+def test_two_engines_for_two_dtypes(tmp_path, threads):
+    made = {}
+    for dtype in ("uint8", "uint16"):
+        described = facts("unet", dtype=dtype, scaling=z_score([middle(dtype)] * 3, [SPREAD.get(dtype, 800.0)] * 3))
+        made[dtype] = make_engine(save(tmp_path / dtype, described), CPU["openvino"])
+    for dtype in ("uint8", "uint16", "uint8"):
+        assert made[dtype].predict(pixels((1, 3, 64, 64), dtype)).std() > 0.1
+
+
+@pytest.mark.parametrize("damage", ["xml", "bin", "both", "swap"])
+def test_openvino_cache_survives_damage(damage, tmp_path, monkeypatch, bundle_of, threads):
+    monkeypatch.setenv("SWATHE_CACHE", str(tmp_path))
+    values = pixels((1, 3, 64, 64))
+    right = make_engine(bundle_of("unet"), CPU["openvino"]).predict(values)
+    (xml,), (weights,) = tmp_path.rglob("*.xml"), tmp_path.rglob("*.bin")
+    if damage == "swap":  # killed between the two: the weights of another writer are the same weights
+        xml.unlink()
+    if damage in ("xml", "both"):
+        xml.write_bytes(xml.read_bytes()[: xml.stat().st_size // 2])
+    if damage in ("bin", "both"):
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    np.testing.assert_array_equal(make_engine(bundle_of("unet"), CPU["openvino"]).predict(values), right)
+
+
+def test_openvino_cache_is_used(tmp_path, monkeypatch, bundle_of, threads):
+    monkeypatch.setenv("SWATHE_CACHE", str(tmp_path))
+    values = pixels((1, 3, 64, 64))
+    right = make_engine(bundle_of("unet"), CPU["openvino"]).predict(values)
+    monkeypatch.setattr("models.bundle.Bundle.segmenter", lambda *_: pytest.fail("the network was converted again"))
+    np.testing.assert_array_equal(make_engine(bundle_of("unet"), CPU["openvino"]).predict(values), right)
+
+
+def test_openvino_without_a_cache(tmp_path, monkeypatch, bundle_of, threads):
+    monkeypatch.setattr("openvino.save_model", fail)
+    monkeypatch.setenv("SWATHE_CACHE", str(tmp_path))
+    assert make_engine(bundle_of("unet"), CPU["openvino"]).predict(pixels((1, 3, 64, 64))).shape == (1, 2, 64, 64)
+    assert not list(tmp_path.rglob("*.xml"))
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("no space left on device")
+
+
+class Short(TorchEngine):
+    """A GPU with room for two tiles."""
+
+    asked: list[int]
+
+    def _predict(self, pixels):
+        self.asked.append(len(pixels))
+        if len(pixels) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super()._predict(pixels)
+
+
+def short(bundle, room: int) -> Short:
+    made = Short(bundle, CPU["torch"])
+    made.room, made.asked, made.batch = room, [], 8
+    return made
+
+
+def test_batch_is_halved_when_memory_is_short(bundle_of, threads):
+    values = pixels((9, 3, 32, 32))
+    made = short(bundle_of("unet"), room=2)
+    found = made.predict(values)
+    assert made.asked == [8, 4, 2, 2, 2, 2, 1]
+    assert made.batch == 2
+    right = make_engine(bundle_of("unet"), CPU["torch"])
+    np.testing.assert_allclose(found, right.predict(values), atol=1e-6)
+
+
+def test_one_tile_that_does_not_fit_is_an_error(bundle_of, threads):
+    with pytest.raises(EngineError, match="one tile of 32 x 48 pixels does not fit in the GPU's memory; use a smaller"):
+        short(bundle_of("unet"), room=0).predict(pixels((3, 3, 32, 48)))
+
+
+def test_auto_is_openvino_here_unless_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(engines, "_may_have_cuda", lambda: False)
+    assert (resolve(EngineSpec()).name, resolve(EngineSpec()).device) == ("openvino", "cpu")
+    assert resolve(EngineSpec(compile=True)).name == "torch"
+    monkeypatch.setattr(engines, "_has_openvino", lambda: False)
+    assert resolve(EngineSpec()).name == "torch"
+    with pytest.raises(EngineError, match="not installed"):
+        resolve(EngineSpec(name="openvino"))
+
+
+def test_auto_is_torch_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(engines, "_may_have_cuda", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (resolve(EngineSpec()).name, resolve(EngineSpec()).device) == ("torch", "cuda")
+    with pytest.raises(EngineError, match="runs on CPUs"):
+        resolve(EngineSpec(name="openvino", device="cuda"))
+
+
+def test_missing_gpu_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match="no CUDA device is visible"):
+        resolve(EngineSpec(name="torch", device="cuda"))
+
+
+@pytest.mark.parametrize("wrong", [{"name": "tensorflow"}, {"device": "tpu"}, {"precision": "int4"}, {"threads": 0}])
+def test_settings_that_make_no_sense(wrong):
+    with pytest.raises(EngineError):
+        EngineSpec(**wrong)
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_half_precision_is_near(engine, bundle_of, threads):
+    values = pixels((1, 3, 64, 64))
+    right = make_engine(bundle_of("unet"), CPU[engine]).predict(values)
+    spec = EngineSpec(name=engine, device="cpu", precision="bf16", threads=1)
+    np.testing.assert_allclose(make_engine(bundle_of("unet"), spec).predict(values), right, atol=0.2)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible here")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 5e-3), ("fp16", 0.05), ("bf16", 0.2)])
+@pytest.mark.parametrize("architecture", ["simple-unet", "unet", "unet-resnet"])
+def test_gpu_is_near_the_cpu(architecture, precision, tolerance, bundle_of, threads):
+    side = 4 * max(64, footprint(architecture).stride)
+    values = pixels((3, 3, side, side))
+    right = make_engine(bundle_of(architecture), CPU["torch"]).predict(values)
+    made = make_engine(bundle_of(architecture), EngineSpec(name="torch", device="cuda", precision=precision))
+    np.testing.assert_allclose(made.predict(values), right, atol=tolerance)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_takes_every_dtype(bundle_of):
+    made = make_engine(bundle_of("unet"), EngineSpec(name="torch", device="cuda"))
+    for dtype in DTYPES:
+        values = (pixels((1, 3, 32, 32), "uint8") // 2).astype(dtype)
+        np.testing.assert_array_equal(made.predict(values), made.predict(values.astype(np.float32)))
