@@ -72,6 +72,12 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def cpu_seconds() -> float:
+    """Give the seconds that all cores together have spent on this process and its ended children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def table(heads: list[str], rows: list[list[str]]) -> str:
     """Lay out text in columns: the first to the left, the others to the right."""
     widths = [max(len(row[n]) for row in [heads, *rows]) for n in range(len(heads))]

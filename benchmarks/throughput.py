@@ -12,6 +12,7 @@ monai, torchgeo, dask    see `benchmarks.peers`; those not installed are skipped
 Each measurement is a fresh process that has imported, loaded the weights and warmed up on a small scene before
 the clock starts. Rounds are interleaved, so that a slow minute of the machine meets all alike; medians are
 given, with the fastest and slowest. `times` is how many times as long a contender took as swathe in this run.
+`cpu s` are the seconds of all its cores, which say more than the clock where others use the machine too.
 `agrees` is the share of pixels with swathe's class: it is below 1 because the peers' tiles do not see a whole
 halo. `memory` is the peak of the process.
 
@@ -34,7 +35,7 @@ from models.bundle import Bundle, load_bundle
 from models.engine import EngineName
 from pipeline.options import Wishes
 
-from .child import Failed, measure, peak_bytes, report, table, workplace
+from .child import Failed, cpu_seconds, measure, peak_bytes, report, table, workplace
 from .networks import OPTIONS, make_bundle
 from .scenes import write_scene
 
@@ -114,8 +115,9 @@ def run_one(name: str, folder: Path, engine: EngineName, network: str) -> None:
         timed = partial(_timed, job)
     for scene in ("warm.tif", "scene.tif"):
         shutil.rmtree(folder / f"{name}.zarr", ignore_errors=True)  # of the round before
+        before = cpu_seconds()
         seconds, pixels = timed(folder / scene, folder)
-    report(seconds=seconds, pixels=pixels, peak=peak_bytes())
+    report(seconds=seconds, pixels=pixels, cpu=cpu_seconds() - before, peak=peak_bytes())
 
 
 def compare(size: int, repeats: int, names: list[str], engine: str, network: str, folder: Path) -> None:
@@ -146,7 +148,7 @@ def _measure(name: str, *settings: object) -> dict[str, Any]:
 
 def _rows(found: dict[str, list[dict[str, Any]]], folder: Path) -> tuple[list[str], list[list[str]]]:
     base = _median(found["swathe"]) if "swathe" in found else None
-    heads = ["", "seconds", "from", "to", "Mpx/s", "times", "agrees", "memory"]
+    heads = ["", "seconds", "from", "to", "Mpx/s", "times", "cpu s", "agrees", "memory"]
     rows = []
     for name, runs in found.items():
         seconds, spread = _median(runs), sorted(run["seconds"] for run in runs)
@@ -159,6 +161,7 @@ def _rows(found: dict[str, list[dict[str, Any]]], folder: Path) -> tuple[list[st
                 f"{spread[-1]:.2f}" if whole else "",
                 f"{_rate(runs):.2f}",
                 f"{seconds / base:.2f}" if base and whole else "",
+                f"{statistics.median(run['cpu'] for run in runs):.1f}" if whole else "",
                 _agreement(folder, name),
                 f"{max(run['peak'] for run in runs) / 1e9:.2f} GB",
             ]

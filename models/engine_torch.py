@@ -72,6 +72,9 @@ class TorchEngine:
         return answer.to(torch.float32).contiguous().cpu().numpy()
 
     def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32" and self.device.type == "cuda":
+            # cuDNN's own default rounds float32 convolutions to 10 bits (TF32), and may choose among sums at random
+            return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])

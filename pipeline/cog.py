@@ -5,6 +5,7 @@ The file appears under its name only when it is whole and was read back. Knows t
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import rasterio.windows
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from models.errors import StoreError
 from models.facts import ClassInfo
@@ -31,9 +32,9 @@ from .predict import NODATA, STEPS
 from .store import Store, open_store
 
 BLOCK = 512  # side of the file's own tiles, in pixels
-# one thread: with several, GDAL can lose the news that the disk is full
 WORK = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "zstd", "zstd_level": 1}
-COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL": "6", "NUM_THREADS": "1"}
+COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL": "6", "NUM_THREADS": "ALL_CPUS"}
+# with several threads GDAL can lose the news that the disk is full: every pixel is read back before the file counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +276,12 @@ def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
     return content
 
 
-def _quiet() -> Any:
-    """Give GDAL settings: a bounded cache, and no files beside the temporary ones."""
-    return rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_PAM_ENABLED="NO")
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Set GDAL up: a bounded cache, no files beside the temporary ones; a map without a position is not news here."""
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_PAM_ENABLED="NO"):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def _rasterio_window(window: Window) -> Any:

@@ -48,7 +48,8 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
         layer = _Layer(opened, name, level, dataset[name].shape)
         chunks = {"y": opened.plan.block, "x": opened.plan.block}
         token = f"swathe-{fingerprint(own['identity'])}-{name}-{level}-{path}"
-        lazy = da.from_array(layer, [chunks.get(str(dim), -1) for dim in dataset[name].dims], name=token)
+        sides = [chunks.get(str(dim), -1) for dim in dataset[name].dims]
+        lazy = da.from_array(layer, sides, name=token, getitem=_read)
         dataset[name] = dataset[name].copy(data=lazy)
     if "probability" in dataset:
         dataset["probability"] = _decoded(dataset["probability"])
@@ -56,18 +57,20 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
 
 
 class _Layer:
-    """What dask slices: reads a window of an array of the store when asked, and says so where it is damaged."""
+    """An array of the store, as dask cuts it up."""
 
     def __init__(self, store: Store, name: str, level: int, shape: tuple[int, ...]) -> None:
         self.store, self.name, self.level, self.shape = store, name, level, shape
         self.ndim = len(shape)
         self.dtype = np.dtype(store.encoding.probability if name == "probability" else np.uint8)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        *classes, rows, columns = (range(*part.indices(n)) for part, n in zip(key, self.shape, strict=True))
-        window = Window(rows.start, rows.stop, columns.start, columns.stop)
-        pixels = self.store.read_layer(self.name, window, self.level)
-        return pixels[list(classes[0])] if classes else pixels[0]
+
+def _read(layer: _Layer, key: tuple[slice, ...]) -> NDArray[Any]:
+    """Read one of dask's chunks when asked, and say so where it is damaged. Its own getter would take any index."""
+    *classes, rows, columns = (range(*part.indices(n)) for part, n in zip(key, layer.shape, strict=True))
+    window = Window(rows.start, rows.stop, columns.start, columns.stop)
+    pixels = layer.store.read_layer(layer.name, window, layer.level)
+    return pixels[list(classes[0])] if classes else pixels[0]
 
 
 def _decoded(kept: xr.DataArray) -> xr.DataArray:

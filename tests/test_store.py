@@ -193,6 +193,15 @@ def test_lazy_maps_read_only_what_is_asked_for(tmp_path):
     np.testing.assert_array_equal(maps.class_map[60:70, 60:70].values, whole.class_map[60:70, 60:70])
 
 
+@pytest.mark.parametrize("key", [(5, slice(3, 150)), (5, 6), (slice(None, None, 7), slice(140, 2, -3)), (..., [1, 99])])
+def test_lazy_maps_take_any_index(tmp_path, key):
+    _, whole = finished(tmp_path / "s.zarr")
+    maps = open_maps(tmp_path / "s.zarr")
+    np.testing.assert_array_equal(maps.class_map[key].values, whole.class_map[key])
+    np.testing.assert_array_equal(maps.class_map.data[key].compute(), whole.class_map[key])
+    assert np.nansum(maps.probability[0][key].values) >= 0
+
+
 SCHEMAS = {"multiscales": "multiscales", "geo-proj": "proj:", "spatial": "spatial:"}
 
 
