@@ -109,11 +109,6 @@ def make_engine(bundle: Bundle, spec: EngineSpec) -> Engine:
     return TorchEngine(bundle, spec)
 
 
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .cache import cache_folder
-from .engine import EngineSpec, usable_cpus
+from .engine import EngineSpec
 from .errors import EngineError
+from .machine import usable_cpus
 
 logger = logging.getLogger("swathe")
 

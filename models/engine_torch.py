@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .bundle import Bundle
-from .engine import EngineSpec, usable_cpus
+from .engine import EngineSpec
 from .errors import EngineError
+from .machine import usable_cpus
 from .steady import steady_convolutions, steady_upsampling
 
 logger = logging.getLogger("swathe")

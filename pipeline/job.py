@@ -18,6 +18,7 @@ import numpy as np
 from distributed import Client
 
 from models.errors import StoreError, SwatheError
+from models.machine import usable_cpus
 
 from .arrays import ArraySource
 from .cluster import connected, gpu_resources, rolling, run_once, worker_nthreads
@@ -142,7 +143,7 @@ def run_replacing(
     started, path = time.monotonic(), _absolute(os.fspath(output))
     if client is None and (finished := _finished(prepared, path, replacing)):
         return _report(*finished, len(finished[0].plan), started)  # no worker is needed to see that
-    with connected(client, threads=_tasks_at_a_time()) as connection, sole_writer(path):
+    with connected(client, threads=_tasks_at_a_time(prepared.recipe)) as connection, sole_writer(path):
         prepared = prepared if client is None else _settled(prepared, connection)
         if finished := _finished(prepared, path, replacing):
             return _report(*finished, len(finished[0].plan), started)
@@ -161,9 +162,9 @@ def _absolute(output: str) -> str:
     return os.path.abspath(output) if Files(output).local and "://" not in output else output
 
 
-def _tasks_at_a_time() -> int:
-    """Three: one runs the engine, one has read ahead, one writes."""
-    return 3
+def _tasks_at_a_time(recipe: Recipe) -> int:
+    """Give two on a CPU: one runs the engine while the other reads or writes. A GPU must be fed by more."""
+    return 2 if recipe.spec.device == "cpu" else max(3, min(8, usable_cpus()))
 
 
 def _settled(prepared: Prepared, client: Client) -> Prepared:

@@ -28,6 +28,8 @@ def _corners(values: NDArray[np.generic], fill: float) -> NDArray[np.generic]:
 def mode_of_four(class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Give the most frequent class of each square, uint8 `(y/2, x/2)`; of equals, the first in reading order."""
     corners = _corners(class_map, NODATA)
+    if not (corners == NODATA).any():
+        return _mode_of_observed(*corners)
     best, most = np.full(corners.shape[1:], NODATA, np.uint8), np.zeros(corners.shape[1:], np.uint8)
     for corner in corners:
         votes = (corners == corner).sum(axis=0, dtype=np.uint8) * (corner != NODATA)
@@ -36,10 +38,20 @@ def mode_of_four(class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return best
 
 
+def _mode_of_observed(
+    a: NDArray[np.uint8], b: NDArray[np.uint8], c: NDArray[np.uint8], d: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Give the mode where no corner is nodata, as nearly all squares are: only a pair can outvote the first."""
+    rest = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
+    return np.where((a == b) | (a == c) | (a == d), a, rest)
+
+
 def mean_of_four(layer: NDArray[np.generic]) -> NDArray[np.generic]:
     """Give the mean probability of each square `(y/2, x/2)` as it is kept; uint8 is rounded half up."""
     whole = layer.dtype == np.uint8
     corners = _corners(layer, NODATA if whole else np.nan)
+    if whole and not (corners == NODATA).any():
+        return ((corners.sum(axis=0, dtype=np.uint16) + 2) >> 2).astype(np.uint8)
     seen = corners != NODATA if whole else ~np.isnan(corners)
     count = seen.sum(axis=0)
     total = np.where(seen, corners, 0).sum(axis=0, dtype=np.float64)
