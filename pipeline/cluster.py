@@ -27,6 +27,14 @@ PATIENCE = 120  # seconds without any worker before a run gives up
 LOOK_EVERY = 5  # seconds between looks at the cluster while no task ends
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
 RETRIES = 2
+# what dask's monitors take from the engine's cores, 1 s in 14, when a worker shares this process
+LIGHT = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -94,15 +102,16 @@ async def _kind(address: str) -> str:
 
 
 def _in_process(threads: int) -> Client:
-    cluster = LocalCluster(
-        n_workers=1,
-        threads_per_worker=threads,
-        processes=False,
-        memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak
-        dashboard_address="127.0.0.1:0",  # by dask's defaults, both listen on all addresses
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=False,  # `connected` does it
-    )
+    with dask.config.set(LIGHT):
+        cluster = LocalCluster(
+            n_workers=1,
+            threads_per_worker=threads,
+            processes=False,
+            memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak
+            dashboard_address="127.0.0.1:0",  # by dask's defaults, both listen on all addresses
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=False,  # `connected` does it
+        )
     return Client(cluster, set_as_default=False)
 
 

@@ -225,7 +225,7 @@ def run_identity(prepared: Prepared) -> dict[str, Any]:
     """Give what decides the pixels of a run, as JSON values."""
     recipe, cut = prepared.recipe, prepared.plan
     identity = Identity(
-        source=prepared.source.identity(),
+        source=prepared.scene_identity,
         bundle=recipe.digest,
         engine=f"{recipe.spec.name} on {recipe.spec.device}",
         precision=recipe.spec.precision,

@@ -2,7 +2,8 @@
 
 import os
 from dataclasses import dataclass
-from typing import Unpack
+from functools import cached_property
+from typing import Any, Unpack
 
 from models.bundle import Bundle, load_bundle
 from models.engine import resolve
@@ -37,6 +38,11 @@ class Prepared:
     def geobox(self) -> GeoBox:
         """Where the scene lies."""
         return self.source.geobox
+
+    @cached_property
+    def scene_identity(self) -> dict[str, Any]:
+        """What tells the scene's pixels from another's; a file is looked at once."""
+        return self.source.identity()
 
     @property
     def memory(self) -> int:
