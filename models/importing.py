@@ -34,8 +34,8 @@ def import_bundle(
     config
         TOML or JSON: `name`, `architecture`, `options`, `bands` (names), `dtype`, `scaling` (a table of `mean` and
         `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes` (tables of `name`
-        and `color`), and, as needed, `activation`, `resolution`, `patch`, `means` in `scaling`, and `rename`: a table of
-        regular expressions for the beginnings of keys, and what takes their place.
+        and `color`), and, as needed, `activation`, `resolution`, `patch`, `means` in `scaling`, and `rename`: a table
+        of regular expressions for the beginnings of keys, and what takes their place.
     output
         Folder or `.zip`.
     overwrite

@@ -51,7 +51,8 @@ def mean_of_four(layer: NDArray[np.generic]) -> NDArray[np.generic]:
     whole = layer.dtype == np.uint8
     corners = _corners(layer, NODATA if whole else np.nan)
     if whole and not (corners == NODATA).any():
-        return ((corners.sum(axis=0, dtype=np.uint16) + 2) >> 2).astype(np.uint8)
+        total_of_four: NDArray[np.uint16] = corners.sum(axis=0, dtype=np.uint16)
+        return ((total_of_four + 2) >> 2).astype(np.uint8)
     seen = corners != NODATA if whole else ~np.isnan(corners)
     count = seen.sum(axis=0)
     total = np.where(seen, corners, 0).sum(axis=0, dtype=np.float64)
