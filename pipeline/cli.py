@@ -165,7 +165,11 @@ planning = _options(
         metavar="LIST",
         help="The scene's bands in the network's order, as 4,3,2 or red,green,blue.",
     ),
-    click.option("--tile", type=pixels, help="Side of what the network answers at once, in pixels.  [default: 1024]"),
+    click.option(
+        "--tile",
+        type=pixels,
+        help="Side of what the network answers at once, in pixels.  [default: 1024, or twice as tall]",
+    ),
     click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: 2048]"),
     click.option(
         "--halo",

@@ -179,7 +179,7 @@ def _showing(show: bool) -> Shower:
 
 def _merged(mine: Plan, theirs: Plan) -> Plan:
     """Take blocks from the store that is continued; tiles do not change pixels and may differ."""
-    return replace(theirs, tile=min(mine.tile, theirs.block))
+    return replace(theirs, tile=min(mine.tile, theirs.block), tall=mine.tall)
 
 
 def _finished(prepared: Prepared, path: str, replacing: Replacing) -> tuple[Store, dict[str, Any]] | None:
@@ -231,7 +231,7 @@ def run_identity(prepared: Prepared) -> dict[str, Any]:
         precision=recipe.spec.precision,
         compile=recipe.spec.compile,
         halo=cut.halo,
-        cut={} if cut.exact else {"tile": cut.tile, "block": cut.block},
+        cut={} if cut.exact else {"tile": cut.tile, "tall": cut.tall, "block": cut.block},
         encoding=recipe.encoding,
         shape=prepared.geobox.shape,
         overviews=prepared.options.pyramid,

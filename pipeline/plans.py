@@ -17,7 +17,8 @@ from models.reach import Footprint
 from .geobox import Window
 
 TILE, BLOCK, CHUNK = 1024, 2048, 512
-LARGEST_INPUT = 2048  # tile + both halos, in pixels; larger ones need gigabytes in most networks
+LARGEST_INPUT = 2048  # width of a tile with both halos; larger ones need gigabytes in most networks
+TALLEST_INPUT = 2304  # height of one that is twice as tall as wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,15 @@ class Plan:
     halo
         Context pixels per side, read and thrown away.
     tile
-        Largest side of what the network answers at once, without halo.
+        Largest width of what the network answers at once, without halo.
     block
         Side of what one task writes: one shard of the store.
     chunk
         Side of what the store compresses at once.
     exact
         Whether the halo covers the receptive radius, so that tiled equals whole.
+    tall
+        How many times taller than wide a tile may be.
     """
 
     height: int
@@ -59,6 +62,7 @@ class Plan:
     block: int
     chunk: int
     exact: bool
+    tall: int = 1
 
     @property
     def rows(self) -> int:
@@ -99,7 +103,7 @@ class Plan:
 
         Coordinates are the scene's. The last tiles may reach outside the window.
         """
-        rows = _cuts(window.top, window.bottom, self.tile, self.stride)
+        rows = _cuts(window.top, window.bottom, self.tile * self.tall, self.stride)
         columns = _cuts(window.left, window.right, self.tile, self.stride)
         for top, bottom in rows:
             for left, right in columns:
@@ -114,13 +118,15 @@ class Plan:
 
     def _row_cuts(self, place: int, axis: int) -> list[tuple[int, int]]:
         start, size = place * self.block, (self.height, self.width)[axis]
-        return _cuts(start, min(start + self.block, size), self.tile, self.stride)
+        side = self.tile * self.tall if axis == 0 else self.tile
+        return _cuts(start, min(start + self.block, size), side, self.stride)
 
     def bytes_per_block(self, bands: int, itemsize: int, classes: int) -> int:
         """Estimate what one task holds: raw pixels with halo and mask, and its outputs. Without the network's own."""
-        side, tile = self.block + 2 * self.halo, self.tile + 2 * self.halo
+        side = self.block + 2 * self.halo
+        tile = (self.tile * self.tall + 2 * self.halo) * (self.tile + 2 * self.halo)
         pixels = side * side * (bands * itemsize + 1)
-        answers = tile * tile * classes * 4 * 2 + self.block * self.block * (classes + 1)
+        answers = tile * classes * 4 * 2 + self.block * self.block * (classes + 1)
         return pixels + answers
 
 
@@ -143,8 +149,8 @@ def make_plan(
     halo
         Pixels per side, rounded up to the stride. None: the exact halo.
     tile, block
-        Sides in pixels, rounded up to the stride and to the chunk. None: 1024 (less for a wide halo) and 2048, or what
-        the scene has.
+        Sides in pixels, rounded up to the stride and to the chunk. None: 1024 (less for a wide halo; twice as tall for
+        a narrow one) and 2048, or what the scene has.
 
     Raises
     ------
@@ -157,10 +163,11 @@ def make_plan(
             raise PlanError(f"{name} must be at least 1 pixel; received {value}")
     halo = _halo(footprint, halo)
     fitting = max(256, LARGEST_INPUT - 2 * halo)
+    tall = 2 if tile is None and 2 * TILE + 2 * halo <= TALLEST_INPUT else 1  # less halo for each pixel
     tile = _up(min(TILE, fitting) if tile is None else tile, stride)
     side, chunk = _block(shape, stride, block, tile)
     exact = footprint.halo is not None and halo >= footprint.halo
-    return Plan(*shape, stride, halo, min(tile, side), side, chunk, exact)
+    return Plan(*shape, stride, halo, min(tile, side), side, chunk, exact, tall)
 
 
 def _halo(footprint: Footprint, halo: int | None) -> int:

@@ -65,7 +65,7 @@ def test_tiles_cover_a_block_once(plan, data):
     ]
     assert (covered(moved, height, width) == 1).all()
     assert sum(t.shape[0] * t.shape[1] for t in tiles) == height * width
-    assert max(max(t.shape) for t in tiles) <= plan.tile
+    assert all(t.shape[0] <= plan.tile * plan.tall and t.shape[1] <= plan.tile for t in tiles)
     assert all(edge % plan.stride == 0 for t in tiles for edge in (t.top, t.left, *t.shape))
     for axis in (0, 1):
         lengths = {t.shape[axis] for t in tiles}
@@ -205,4 +205,4 @@ def test_tiles_are_as_few_as_can_be(size, tile, stride):
     tops = [tile.top for tile in plan.tiles(plan.block_at(0, 0).window)]
     edges = [*tops, -(-size // stride) * stride]
     assert all(b > a for a, b in pairwise(edges))
-    assert len(tops) == -(-edges[-1] // plan.tile)
+    assert len(tops) == -(-edges[-1] // (plan.tile * plan.tall))
