@@ -32,9 +32,9 @@ from .predict import NODATA, STEPS
 from .store import Store, open_store
 
 BLOCK = 512  # side of the file's own tiles, in pixels
+# one thread: with several, GDAL can lose the news that the disk is full
 WORK = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "zstd", "zstd_level": 1}
-COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL": "6", "NUM_THREADS": "ALL_CPUS"}
-# with several threads GDAL can lose the news that the disk is full: every pixel is read back before the file counts
+COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL": "6", "NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
