@@ -315,7 +315,7 @@ def in_terminal(words: list, cwd: Path, until: bytes = b"", number: int = 0) -> 
                 shown += os.read(terminal, 4096)
             except OSError:  # the other end is closed
                 break
-        if number and not sent and until in shown:
+        if number and not sent and re.search(until, shown):
             os.write(terminal, b"\x03") if number == signal.SIGINT else os.kill(pid, number)
             sent = True
     os.close(terminal)
@@ -335,9 +335,9 @@ def test_a_bar_in_a_terminal(place, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal(place, tmp_path):
-    scene = write_raster(tmp_path / "s.tif", pixels((3, 900, 900)))
+    scene = write_raster(tmp_path / "s.tif", pixels((3, 1800, 1800)))
     words = [SWATHE, "segment", scene, "-m", "mein bundle", "-o", tmp_path / "o.zarr", *CHEAP]
-    code, shown = in_terminal(words, place, b"20/225", signal.SIGINT)
+    code, shown = in_terminal(words, place, rb"[1-9]\d*/841", signal.SIGINT)  # a bar does not show every number
     assert code == 130
     assert b"Traceback" not in shown
     assert shown.rstrip().endswith(b"stopped; finished blocks are kept, run the same command again to continue")
