@@ -23,7 +23,7 @@ from .arrays import NODATA_OF_BANDS, ArraySource, array_source, is_zarr, zarr_so
 from .geobox import GeoBox, Window
 from .names import expand
 from .rasters import open_rasters
-from .source import Pixels, RasterSource, Source, observed
+from .source import RasterSource, Source, observed
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray
 BandNames = Sequence[str | int]
@@ -240,4 +240,4 @@ def with_georeference(array: Any, geobox: GeoBox) -> Any:
     return array
 
 
-__all__ = ["Pixels", "open_scene", "open_source", "select"]
+__all__ = ["open_scene", "open_source", "select"]
