@@ -44,6 +44,11 @@ class ArraySource:
         """See `Source`."""
         return self.array.dtype.newbyteorder("=")
 
+    @property
+    def costly(self) -> bool:
+        """See `Source`."""
+        return not self.array.variable._in_memory
+
     def read(self, window: Window) -> Pixels:
         """See `Source`. Dask-backed arrays are computed in this thread."""
         rows, columns = window.slices

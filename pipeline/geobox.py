@@ -26,6 +26,10 @@ class Window:
         """For indexing an array `(..., y, x)`."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
+    def within(self, other: "Window") -> "Window":
+        """Give the same pixels counted from another window's first."""
+        return Window(self.top - other.top, self.bottom - other.top, self.left - other.left, self.right - other.left)
+
 
 @dataclass(frozen=True, slots=True)
 class GeoBox:

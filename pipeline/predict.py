@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from .source import Pixels, Source, missing_samples
 NODATA = 255  # in class maps, and in probabilities kept as uint8
 STEPS = 250  # a uint8 probability counts 1/250, so that 0.5, 0.7 and every multiple of 0.004 are exact
 
+Item = TypeVar("Item")
 ProbabilityType = Literal["uint8", "float16", "float32"]
 
 
@@ -110,6 +111,9 @@ def _expected(path: str, digest: str) -> Bundle:
 def predict(source: Source, window: Window, recipe: Recipe) -> Answer:
     """Read a window with its halo, run the network over its tiles, and keep what is asked for.
 
+    Tiles are read one by one, so that the engine need not wait for the whole window, nor memory hold it. A tile with
+    nothing valid runs nothing.
+
     Parameters
     ----------
     source
@@ -124,26 +128,53 @@ def predict(source: Source, window: Window, recipe: Recipe) -> Answer:
     Answer
         Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
     """
-    return predict_pixels(read_grown(source, recipe.plan, window), window, source.nodata, recipe)
-
-
-def predict_pixels(pixels: Pixels, window: Window, nodata: tuple[float | None, ...], recipe: Recipe) -> Answer:
-    """As `predict`, from the pixels that `read_grown` gives. A window with nothing valid runs nothing."""
-    halo = recipe.plan.halo
-    height, width = window.shape
-    valid = pixels.valid[halo : halo + height, halo : halo + width]
     answer = _empty(window.shape, recipe.encoding)
-    if not valid.any():
-        return answer
-    data = fill_missing(pixels, nodata, tuple(band.mean for band in recipe.facts.bands))
-    shared = shared_engine(recipe.bundle, recipe.digest, recipe.spec)
-    for tile, probabilities in _answers(data, window, recipe.plan, shared):
-        _keep(answer, probabilities, _moved(tile, window), recipe.encoding)
-    _blank(answer, ~valid)
+    for read, probabilities in _answers(_seen(source, window, recipe), source.nodata, recipe):
+        halo, (height, width) = recipe.plan.halo, read.cut.shape
+        core = np.s_[..., halo : halo + height, halo : halo + width]
+        _keep(answer, probabilities[core], read.pixels.valid[core], read.cut.within(window), recipe.encoding)
     return answer
 
 
-def read_grown(source: Source, plan: Plan, window: Window) -> Pixels:
+@dataclass(frozen=True, slots=True)
+class TileRead:
+    """A tile as it was read: its pixels with their halo, and what of it lies in the window that is asked for."""
+
+    pixels: Pixels
+    cut: Window
+
+
+def _seen(source: Source, window: Window, recipe: Recipe) -> Iterator[TileRead]:
+    """Read the tiles of a window that hold anything valid, halo aside."""
+    plan = recipe.plan
+    source = Held.of(source, window, plan) if source.costly else source
+    for tile in plan.tiles(window):
+        cut = Window(tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right))
+        pixels, (height, width) = read_grown(source, plan, tile), cut.shape
+        if pixels.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width].any():
+            yield TileRead(pixels, cut)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a source gave for a window: tiles whose halos overlap must not compute a scene of dask's twice."""
+
+    window: Window
+    pixels: Pixels
+
+    @classmethod
+    def of(cls, source: Source, window: Window, plan: Plan) -> "Held":
+        """Read all that the tiles of a window will ask for."""
+        inside = _inside(plan.grown(window), plan)
+        return cls(inside, source.read(inside))
+
+    def read(self, window: Window) -> Pixels:
+        """See `Source`."""
+        rows, columns = window.within(self.window).slices
+        return Pixels(self.pixels.data[:, rows, columns], self.pixels.valid[rows, columns])
+
+
+def read_grown(source: Source | Held, plan: Plan, window: Window) -> Pixels:
     """Read a window with its halo; beyond the scene's edges stand its reflections.
 
     Returns
@@ -154,12 +185,21 @@ def read_grown(source: Source, plan: Plan, window: Window) -> Pixels:
     grown = plan.grown(window)
     rows = reflected(grown.top, grown.bottom, plan.height)
     columns = reflected(grown.left, grown.right, plan.width)
-    inside = Window(int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1)
+    inside = _inside(grown, plan)
     read = source.read(inside)
     if inside == grown:
         return read
     rows, columns = rows - inside.top, columns - inside.left
     return Pixels(_taken(read.data, rows, columns), _taken(read.valid, rows, columns))
+
+
+def _inside(grown: Window, plan: Plan) -> Window:
+    """Give the part of the scene that a grown window, reflections too, is made of."""
+    rows, columns = (
+        reflected(grown.top, grown.bottom, plan.height),
+        reflected(grown.left, grown.right, plan.width),
+    )
+    return Window(int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1)
 
 
 def _taken(values: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
@@ -195,37 +235,24 @@ def _as_type(value: float, dtype: np.dtype[Any]) -> Any:
 
 
 def _answers(
-    data: NDArray[Any], window: Window, plan: Plan, shared: SharedEngine
-) -> Iterator[tuple[Window, NDArray[np.float32]]]:
-    """Give each tile of a window, cut to it, with its probabilities `(class, y, x)`; equal tiles go in batches."""
-    grown, batch = plan.grown(window), shared.engine.batch
-    for _, tiles in groupby(plan.tiles(window), key=lambda tile: tile.shape):
-        for some in batched(tiles, batch):
-            inputs = np.stack([_with_halo(data, grown, tile, plan.halo) for tile in some])
+    reads: Iterator[TileRead], nodata: tuple[float | None, ...], recipe: Recipe
+) -> Iterator[tuple[TileRead, NDArray[np.float32]]]:
+    """Give each tile with the probabilities `(class, y, x)` of all its pixels; equal tiles go in batches."""
+    means = tuple(band.mean for band in recipe.facts.bands)
+    for _, equal in groupby(reads, key=lambda read: read.pixels.valid.shape):
+        shared = shared_engine(recipe.bundle, recipe.digest, recipe.spec)
+        for some in batched(equal, shared.engine.batch):
+            inputs = [fill_missing(read.pixels, nodata, means) for read in some]
             with shared.lock:
-                answers = shared.engine.predict(inputs)  # (n, class, tile + 2 halo, tile + 2 halo)
-            for tile, answer in zip(some, answers, strict=True):
-                cut = Window(tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right))
-                height, width = cut.shape
-                yield cut, answer[:, plan.halo : plan.halo + height, plan.halo : plan.halo + width]
+                answers = shared.engine.predict(np.stack(inputs) if len(inputs) > 1 else inputs[0][None])
+            yield from zip(some, answers, strict=True)
 
 
-def _with_halo(data: NDArray[Any], grown: Window, tile: Window, halo: int) -> NDArray[Any]:
-    top, left = tile.top - halo - grown.top, tile.left - halo - grown.left
-    height, width = tile.shape
-    return data[:, top : top + height + 2 * halo, left : left + width + 2 * halo]
-
-
-def batched(items: Iterable[Window], size: int) -> Iterator[tuple[Window, ...]]:
+def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
     """Give items in tuples of at most `size` (itertools has this from Python 3.12 on)."""
     rest = iter(items)
     while some := tuple(islice(rest, size)):
         yield some
-
-
-def _moved(tile: Window, window: Window) -> Window:
-    """Give a tile's place within its window."""
-    return Window(tile.top - window.top, tile.bottom - window.top, tile.left - window.left, tile.right - window.left)
 
 
 def _empty(shape: tuple[int, int], encoding: Encoding) -> Answer:
@@ -236,12 +263,24 @@ def _empty(shape: tuple[int, int], encoding: Encoding) -> Answer:
     return Answer(np.full(shape, NODATA, np.uint8), probability)
 
 
-def _keep(answer: Answer, probabilities: NDArray[np.float32], place: Window, encoding: Encoding) -> None:
+def _keep(
+    answer: Answer,
+    probabilities: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    place: Window,
+    encoding: Encoding,
+) -> None:
     rows, columns = place.slices
-    answer.class_map[rows, columns] = classify(probabilities, encoding.threshold)
+    missing = None if valid.all() else ~valid
+    kept = [(answer.class_map, classify(probabilities, encoding.threshold))]
     if answer.probability is not None:
-        for layer, value in enumerate(encoding.kept):
-            answer.probability[layer, rows, columns] = encode(probabilities[value], answer.probability.dtype)
+        dtype = answer.probability.dtype
+        kept += [(layer, encode(probabilities[value], dtype))
+                 for layer, value in zip(answer.probability, encoding.kept, strict=True)]  # fmt: skip
+    for layer, values in kept:
+        layer[rows, columns] = values
+        if missing is not None:
+            layer[rows, columns][missing] = np.nan if values.dtype.kind == "f" else NODATA
 
 
 def classify(probabilities: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
@@ -262,11 +301,3 @@ def encode(probability: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[An
     if dtype == np.uint8:
         return (probability * np.float32(STEPS) + np.float32(0.5)).astype(np.uint8)
     return probability.astype(dtype, copy=False)
-
-
-def _blank(answer: Answer, invalid: NDArray[np.bool_]) -> None:
-    if not invalid.any():
-        return
-    answer.class_map[invalid] = NODATA
-    if answer.probability is not None:
-        answer.probability[:, invalid] = NODATA if answer.probability.dtype == np.uint8 else np.nan

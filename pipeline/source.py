@@ -51,6 +51,11 @@ class Source(Protocol):
         """What the user should know of the scene, one line each."""
         ...
 
+    @property
+    def costly(self) -> bool:
+        """Whether reading pixels a second time costs as much again: they are computed, and nothing keeps them."""
+        ...
+
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the scene. Raises SceneError if it cannot."""
         ...
@@ -111,6 +116,11 @@ class RasterSource:
     def nodata(self) -> tuple[float | None, ...]:
         """See `Source`."""
         return tuple(layer.nodata for layer in self.layers)
+
+    @property
+    def costly(self) -> bool:
+        """See `Source`: GDAL keeps decoded blocks."""
+        return False
 
     def read(self, window: Window) -> Pixels:
         """See `Source`."""
