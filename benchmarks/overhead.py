@@ -22,7 +22,8 @@ import numpy as np
 
 from pipeline import plan
 from pipeline.cluster import connected, rolling
-from pipeline.job import Place, Task
+from pipeline.filling import Place, Task
+from pipeline.job import Network
 from pipeline.lifecycle import create_store
 from pipeline.plans import make_plan
 from pipeline.predict import NODATA, Answer
@@ -60,8 +61,9 @@ def make_task(folder: Path, blocks: int) -> Task:
     cut = make_plan(shape, prepared.recipe.facts.footprint, tile=BLOCK, block=BLOCK)
     geobox = replace(prepared.geobox, height=shape[0], width=shape[1])
     recipe = replace(prepared.recipe, plan=cut)
-    store = create_store(str(folder / f"{blocks}.zarr"), cut, geobox, recipe.encoding, recipe.facts, {}, pyramid=False)
-    return Task(prepared.source, recipe, store)
+    classes, path = recipe.facts.classes, str(folder / f"{blocks}.zarr")
+    store = create_store(path, cut, geobox, recipe.encoding, classes, {}, pyramid=False)
+    return Task(Network(prepared.source, recipe), store, len(classes))
 
 
 def seconds_for(function: Callable[[Any, Place], Summary], task: Task, blocks: int) -> float:

@@ -34,3 +34,7 @@ class StoreError(SwatheError):
 
 class ClusterError(SwatheError):
     """A Dask cluster that does not answer, or that lost its workers."""
+
+
+class StatisticsError(SwatheError):
+    """Cells, zones or an object table from which no figures can be made."""

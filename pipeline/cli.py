@@ -10,16 +10,16 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 
 from models.errors import SwatheError
 
-F = TypeVar("F", bound=Callable[..., Any])
+from .verbs import TIFF, VERBS, describe_run, note, options, output_kind
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-TIFF = (".tif", ".tiff")
 GRACE = 1.5  # seconds to unwind after a signal
 
 
@@ -88,7 +88,8 @@ class Stopping:
 
 
 def _resumes() -> bool:
-    return next((word for word in sys.argv[1:] if not word.startswith("-")), "") == "segment"
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return verb in ("segment", "clean", "objects", "vectorise")
 
 
 def _say(text: str, code: int) -> int:
@@ -127,15 +128,6 @@ def cli(debug: bool) -> None:
     """Segment whole satellite scenes with U-Nets."""
 
 
-def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
-
-
 def _bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Read band names or numbers with commas between them."""
     if value is None:
@@ -156,7 +148,7 @@ def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
 
 
 pixels = click.IntRange(min=1)
-planning = _options(
+planning = options(
     click.argument("scene", nargs=-1, required=True),
     click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
     click.option(
@@ -213,24 +205,25 @@ def segment(scene: tuple[str, ...], bundle: str, output: str, scheduler: str | N
 
     SCENE is a raster, a Zarr group, a URL, or several files or a quoted pattern with one band each.
     """
-    kind = _kind(output)
+    kind = output_kind(output)
     overwrite, quiet = rest.pop("overwrite"), rest.pop("quiet")
     wishes = _wishes(rest, keep=kind == ".zarr")
-    _note(f"swathe: opening {' '.join(scene)}", quiet)
-    from .job import run_prepared
+    note(f"swathe: opening {' '.join(scene)}", quiet)
+    from .job import Segmentation, run_prepared
     from .prepare import plan
-    from .tiff import run_to_cog
+    from .tiff import fill_to_cog
 
     if kind == ".tif":
         wishes["pyramid"] = False  # the file makes its own
     prepared = plan(_scene(scene), bundle, **wishes)
-    _note(str(prepared), quiet)
+    note(str(prepared), quiet)
     run: dict[str, Any] = {"client": scheduler, "overwrite": overwrite, "show": not quiet}
     if kind == ".tif":
-        report = run_to_cog(prepared, output, note=lambda text: _note(text, quiet), **run)
+        work = Segmentation(prepared)
+        report = fill_to_cog(work, len(prepared.plan), output, note=lambda text: note(text, quiet), **run)
     else:
         report = run_prepared(prepared, output, **run)
-    click.echo(_result(report, output, prepared.geobox.resolution()))
+    click.echo(describe_run(report, output, prepared.geobox.resolution()))
 
 
 @cli.command(epilog="Example: swathe plan scene.tif -m buildings --tile 512")
@@ -266,13 +259,17 @@ def export(store: str, output: str, layer: str, overwrite: bool) -> None:
     click.echo(f"wrote {write_cog(store, output, layer=layer, overwrite=overwrite)}")
 
 
+for verb in VERBS:
+    cli.add_command(verb)
+
+
 @cli.command(epilog="Example: swathe demo -o demo-output")
 @click.option("-o", "--output", default="demo-output", show_default=True, metavar="FOLDER", help="Where results go.")
 def demo(output: str) -> None:
     """Run the main job on a real scene that comes with Swathe, and make pictures of it. Takes seconds."""
     from .demo import run_demo
 
-    _note("swathe: segmenting buildings of Zanzibar in the scene that comes with Swathe", False)
+    note("swathe: segmenting buildings of Zanzibar in the scene that comes with Swathe", False)
     for line in run_demo(output):
         click.echo(line)
 
@@ -306,16 +303,6 @@ def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
     return scene[0] if len(scene) == 1 else list(scene)
 
 
-def _kind(output: str) -> str:
-    lower = output.rstrip("/").lower()
-    if lower.endswith(".zarr"):
-        return ".zarr"
-    if lower.endswith(TIFF):
-        return ".tif"
-    raise click.BadParameter(f"{output} must end in .zarr or .tif; the ending decides what is written",
-                             param_hint="--output")  # fmt: skip
-
-
 def _wishes(rest: dict[str, Any], *, keep: bool) -> dict[str, Any]:
     """Turn flags into the keywords of `Options`."""
     wishes = dict(rest)
@@ -327,17 +314,3 @@ def _wishes(rest: dict[str, Any], *, keep: bool) -> dict[str, Any]:
         )
     wishes["probability"] = None if asked == "none" or not keep else asked or "uint8"
     return wishes
-
-
-def _note(text: str, quiet: bool) -> None:
-    if not quiet:
-        print(text, file=sys.stderr, flush=True)
-
-
-def _result(report: Any, output: str, resolution: float | None) -> str:
-    from .about import class_table
-
-    rate = sum(report.pixels.values()) / max(report.seconds, 1e-6) / 1e6
-    resumed = f", {report.resumed} of them done before" if report.resumed else f", {rate:.2f} Mpx/s"
-    head = f"wrote {output} in {report.seconds:.1f} s: {report.blocks} blocks{resumed}"
-    return "\n".join([head, class_table(report.pixels, resolution)])

@@ -139,7 +139,7 @@ def run_once(client: Client, function: Callable[[Item], Result], item: Item) -> 
         As `rolling`.
     """
     result: Result
-    (result,) = rolling(client, _alone, function, [item], key=f"swathe-{uuid.uuid4().hex[:8]}")
+    (result,) = rolling(client, _alone, function, [item], key="swathe-once")
     return result
 
 
@@ -174,6 +174,7 @@ def rolling(
         Workers keep dying on a task, or none is left.
     """
     finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    once = uuid.uuid4().hex[:8]  # a cluster may still know tasks of a run that was interrupted
     waiting = iter(enumerate(items))
     active: set[Future] = set()
 
@@ -183,7 +184,7 @@ def rolling(
                 function,
                 shared,
                 item,
-                key=f"{key}-{number}",
+                key=f"{key}-{once}-{number}",
                 pure=False,
                 retries=RETRIES,
                 resources=resources,

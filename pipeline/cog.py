@@ -34,7 +34,8 @@ from .store import Store, open_store
 BLOCK = 512  # side of the file's own tiles, in pixels
 # one thread: with several, GDAL can lose the news that the disk is full
 WORK = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "zstd", "zstd_level": 1}
-COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL": "5", "NUM_THREADS": "1"}  # 6 takes twice as long for 4 % less
+# level 6 takes twice as long for 4 % less
+COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL": "5", "NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True)

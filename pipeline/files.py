@@ -6,11 +6,11 @@ Knows names and bytes, nothing of what they mean.
 import os
 import re
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 
@@ -43,6 +43,23 @@ class Files:
                 raise
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _write_local(path, content)
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[IO[bytes]]:
+        """Write a file of any size piece by piece: a reader sees all of it or nothing, and nothing if it fails."""
+        path = self._path(name)
+        if not self.local:
+            with _filesystem(self.root).open(path, "wb") as file:
+                yield file
+            return
+        part = f"{path}.{uuid.uuid4().hex}.partial"
+        try:
+            with open(part, "wb") as file:
+                yield file
+            os.replace(part, path)
+        finally:
+            with suppress(OSError):
+                os.remove(part)
 
     def read(self, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""

@@ -1,80 +1,27 @@
-"""The durable way: blocks over a Dask client into a store. Killed at any moment, the same call continues.
-
-One task is one block: read, predict, write whole shards, mark done. Nothing here knows how any of these is done.
-
-Two runs at the same time on one output: the second is refused, on a disk. In an object store nothing keeps runs apart;
-both write the same bytes, and one of them may end with an error when the other has finished first.
-"""
+"""Segmenting, the durable way: blocks of a scene through the network into a store. The filling is `filling`'s."""
 
 import os
-import time
-import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Unpack
+from typing import Any, Self, Unpack
 
-import numpy as np
 from distributed import Client
 
-from models.errors import StoreError, SwatheError
 from models.machine import usable_cpus
 
 from .arrays import ArraySource
-from .cluster import connected, gpu_resources, rolling, run_once, worker_nthreads
-from .files import Files
-from .fingerprint import Identity, differences
-from .geobox import Window
-from .layout import level_geobox
-from .lifecycle import check_whole, create_store, finish_store, resume_store, tidy
+from .cluster import run_once, worker_nthreads
+from .filling import Replacing, Report, Shower, fill
+from .fingerprint import Identity
+from .geobox import GeoBox
+from .lifecycle import create_store
 from .options import Wishes
 from .plans import Plan
-from .predict import NODATA, Recipe, predict, settle_engine
+from .predict import Answer, Recipe, predict, settle_engine
 from .prepare import BundleLike, Prepared, plan
-from .progress import Advance, progress, silent
-from .pyramid import halve
 from .scene import SceneLike
-from .source import Source
-from .store import Store, Summary, mark_name, read_own, reopen_store, sole_writer
-
-Replacing = Literal["nothing", "others", "all"]
-"""What a run may replace: nothing, stores of other runs, or also its own finished one."""
-Shower = Callable[[str, int, int], AbstractContextManager[Advance]]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a run has done.
-
-    Parameters
-    ----------
-    output
-        Path or URL of the store.
-    blocks, resumed
-        Blocks of the full resolution, and those of them that were there before.
-    pixels
-        Observed pixels per class, by name, and `nodata`.
-    seconds
-        Since the run began; not those of runs before.
-    """
-
-    output: str
-    blocks: int
-    resumed: int
-    pixels: dict[str, int]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What all tasks of a run share."""
-
-    source: Source
-    recipe: Recipe
-    store: Store
-
-
-Place = tuple[int, int, int]  # level, row, column
+from .source import RasterSource, Source
+from .store import Store
 
 
 def run(
@@ -140,85 +87,84 @@ def run_replacing(
     show: bool = True,
 ) -> Report:
     """As `run_prepared`, with a finer choice of what may be replaced."""
-    started, path = time.monotonic(), _absolute(os.fspath(output))
-    if client is None and (finished := _finished(prepared, path, replacing)):
-        return _report(*finished, len(finished[0].plan), started)  # no worker is needed to see that
-    with connected(client, threads=_tasks_at_a_time(prepared.recipe)) as connection, sole_writer(path):
-        prepared = prepared if client is None else _settled(prepared, connection)
-        if finished := _finished(prepared, path, replacing):
-            return _report(*finished, len(finished[0].plan), started)
-        store = _begun(prepared, path, replacing)
-        recipe = replace(prepared.recipe, plan=_merged(prepared.plan, store.plan))
-        summaries, resumed = _all_levels(connection, Task(prepared.source, recipe, store), _showing(show))
-        results = _totals(summaries, prepared)
-        finish_store(store, results)
-    return _report(store, results, resumed, started)
+    return fill(Segmentation(prepared), output, replacing, client=client, show=show)
 
 
-def _absolute(output: str) -> str:
-    """Give a local path in full: workers may run in other folders."""
-    if output.lower().rstrip("/").endswith((".tif", ".tiff")):
-        raise StoreError(f"{output}: a run fills a Zarr store; end its name in .zarr, and use `write_cog` on it after")
-    return os.path.abspath(output) if Files(output).local and "://" not in output else output
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A `Painter`: a block is what the network says of it."""
+
+    source: Source
+    recipe: Recipe
+
+    @property
+    def heavy(self) -> bool:
+        """See `Painter`: an array in memory is."""
+        return isinstance(self.source, ArraySource)
+
+    @property
+    def on_gpu(self) -> bool:
+        """See `Painter`."""
+        return self.recipe.spec.device == "cuda"
+
+    def answer(self, store: Store, row: int, column: int) -> Answer:
+        """See `Painter`."""
+        return predict(self.source, store.window(0, row, column), _with_threads(self.recipe))
 
 
-def _tasks_at_a_time(recipe: Recipe) -> int:
-    """Give two on a CPU: one runs the engine while the other reads or writes. A GPU must be fed by more."""
-    return 2 if recipe.spec.device == "cpu" else max(3, min(8, usable_cpus()))
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A `Work`: a run that was planned."""
 
+    prepared: Prepared
+    title = "segmenting"
 
-def _settled(prepared: Prepared, client: Client) -> Prepared:
-    """Let a worker say which engine serves best: this machine may have no GPU where the workers have."""
-    spec = run_once(client, settle_engine, prepared.options.spec())
-    return replace(prepared, recipe=replace(prepared.recipe, spec=spec))
+    @property
+    def geobox(self) -> GeoBox:
+        """See `Work`."""
+        return self.prepared.geobox
 
+    @property
+    def threads(self) -> int:
+        """See `Work`: two on a CPU, one runs the engine while the other reads or writes. A GPU must be fed by more."""
+        return 2 if self.prepared.recipe.spec.device == "cpu" else max(3, min(8, usable_cpus()))
 
-def _showing(show: bool) -> Shower:
-    return progress if show else lambda *_: nullcontext(silent)
+    def identity(self) -> Mapping[str, Any]:
+        """See `Work`."""
+        return run_identity(self.prepared)
+
+    def settled(self, client: Client) -> Self:
+        """Let a worker say which engine serves best: this machine may have no GPU where the workers have."""
+        spec = run_once(client, settle_engine, self.prepared.options.spec())
+        return replace(self, prepared=replace(self.prepared, recipe=replace(self.prepared.recipe, spec=spec)))
+
+    def create(self, path: str) -> Store:
+        """See `Work`."""
+        recipe, pyramid = self.prepared.recipe, self.prepared.options.pyramid
+        about = {
+            "identity": self.identity(),
+            "bundle": _bundle_facts(recipe),
+            "source": _source_facts(self.prepared.source),
+        }
+        classes = recipe.facts.classes
+        return create_store(path, recipe.plan, self.geobox, recipe.encoding, classes, about, pyramid=pyramid)
+
+    def before(self, client: Client, store: Store, show: Shower) -> None:
+        """See `Work`: nothing."""
+
+    def painter(self, store: Store) -> Network:
+        """See `Work`."""
+        recipe = replace(self.prepared.recipe, plan=_merged(self.prepared.plan, store.plan))
+        return Network(self.prepared.source, recipe)
+
+    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+        """See `Work`: nothing."""
+        return {}
 
 
 def _merged(mine: Plan, theirs: Plan) -> Plan:
     """Take blocks from the store that is continued; tiles do not change pixels and may differ."""
     return replace(theirs, tile=min(mine.tile, theirs.block), tall=mine.tall)
-
-
-def _finished(prepared: Prepared, path: str, replacing: Replacing) -> tuple[Store, dict[str, Any]] | None:
-    """Give this run's store and its facts if there is nothing left to do. Raises StoreError if it may not be begun."""
-    own = _own(prepared, path, replacing)
-    if own is None or own["state"] != "complete" or replacing == "all":
-        return None
-    if differences(run_identity(prepared), own["identity"]):
-        return None
-    store = reopen_store(path, own, prepared.geobox)
-    check_whole(store)
-    tidy(store)
-    return store, own
-
-
-def _own(prepared: Prepared, path: str, replacing: Replacing) -> dict[str, Any] | None:
-    """Give the facts of a store that is there; None if there is none, or one that was never ready."""
-    own = read_own(path)
-    if own is None or own["state"] == "creating":
-        return None
-    others = differences(run_identity(prepared), own["identity"])
-    if others and replacing == "nothing":
-        raise StoreError(
-            f"{path} belongs to another run ({'; '.join(others)}); "
-            "choose another output, or pass --overwrite to replace it"
-        )
-    return own
-
-
-def _begun(prepared: Prepared, path: str, replacing: Replacing) -> Store:
-    """Open the unfinished store of this very run, or make a new one. Only the one writer may."""
-    own = _own(prepared, path, replacing)
-    identity = run_identity(prepared)
-    same = own is not None and not differences(identity, own["identity"])
-    if own is not None and same and (own["state"] == "running" or replacing != "all"):
-        return resume_store(path, own, prepared.geobox)
-    about = {"identity": identity, "bundle": _bundle_facts(prepared.recipe), "source": _source_facts(prepared)}
-    recipe, pyramid = prepared.recipe, prepared.options.pyramid
-    return create_store(path, recipe.plan, prepared.geobox, recipe.encoding, recipe.facts, about, pyramid=pyramid)
 
 
 def run_identity(prepared: Prepared) -> dict[str, Any]:
@@ -243,73 +189,10 @@ def _bundle_facts(recipe: Recipe) -> dict[str, Any]:
     return {"name": recipe.facts.name, "digest": recipe.digest, "architecture": recipe.facts.architecture}
 
 
-def _source_facts(prepared: Prepared) -> dict[str, Any]:
-    return {"bands": list(prepared.source.bands), "dtype": str(prepared.source.dtype)}
-
-
-def _all_levels(client: Client, task: Task, show: Shower) -> tuple[list[Summary], int]:
-    """Run the full resolution, then each overview from the one below; give the summaries of the full resolution."""
-    light = not isinstance(task.source, ArraySource)
-    shared = task if light else client.scatter(task, broadcast=True)
-    found: list[Summary] = []
-    resumed = 0
-    for level in range(task.store.levels + 1):
-        done = task.store.done(level)
-        missing = [(level, *place) for place in task.store.places(level) if place not in done]
-        if level == 0:
-            resumed = len(done)
-            found = task.store.summaries([mark_name(0, *place) for place in sorted(done)])
-        if missing:
-            title = f"overview {level}" if level else "segmenting"
-            made = _level(client, shared, missing, show(title, len(missing) + len(done), len(done)), task)
-            found += [] if level else made
-    return found, resumed
-
-
-def _level(
-    client: Client, shared: Any, missing: list[Place], shown: AbstractContextManager[Advance], task: Task
-) -> list[Summary]:
-    resources = gpu_resources(client) if task.recipe.spec.device == "cuda" else None
-    key = f"swathe-{uuid.uuid4().hex[:8]}-{missing[0][0]}"
-    found = []
-    with shown as advance:
-        for summary in rolling(client, run_place, shared, missing, key=key, resources=resources):
-            found.append(summary)
-            advance(1, sum(summary.pixels))
-    return found
-
-
-def run_place(task: Task, place: Place) -> Summary:
-    """Do one block of one level, wherever a worker runs it. Doing it twice writes the same bytes.
-
-    Raises
-    ------
-    SwatheError
-        Of the kind that was met, with the block's place.
-    """
-    try:
-        return _run_place(task, *place)
-    except SwatheError as error:
-        level, row, column = place
-        window = task.store.window(*place)
-        name = f"block {row}, {column}" + (f" of overview {level}" if level else "")
-        where = f"rows {window.top} to {window.bottom}, columns {window.left} to {window.right}"
-        raise type(error)(f"{name} ({where}): {error}") from error
-
-
-def _run_place(task: Task, level: int, row: int, column: int) -> Summary:
-    started = time.perf_counter()
-    window = task.store.window(level, row, column)
-    if level == 0:
-        answer = predict(task.source, window, _with_threads(task.recipe))
-    else:
-        answer = halve(task.store.read(level - 1, _below(task.store, level, window)))
-    task.store.write(level, window, answer)
-    counts = np.bincount(answer.class_map.ravel(), minlength=NODATA + 1)
-    pixels = (*counts[: len(task.recipe.facts.classes)].tolist(), int(counts[NODATA]))
-    summary = Summary(level, row, column, pixels, round(time.perf_counter() - started, 3))
-    task.store.mark(summary)
-    return summary
+def _source_facts(source: Source) -> dict[str, Any]:
+    """Give what people want to know of the scene later; its files may have moved by then."""
+    paths = list(dict.fromkeys(layer.path for layer in source.layers)) if isinstance(source, RasterSource) else []
+    return {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
 
 
 def _with_threads(recipe: Recipe) -> Recipe:
@@ -318,22 +201,3 @@ def _with_threads(recipe: Recipe) -> Recipe:
     if threads is None or recipe.spec.threads is not None:
         return recipe
     return replace(recipe, spec=replace(recipe.spec, threads=threads))
-
-
-def _below(store: Store, level: int, window: Window) -> Window:
-    """Give the window of the finer level that an overview's window is made from."""
-    height, width = level_geobox(store.geobox, level - 1).shape
-    return Window(window.top * 2, min(window.bottom * 2, height), window.left * 2, min(window.right * 2, width))
-
-
-def _totals(summaries: list[Summary], prepared: Prepared) -> dict[str, Any]:
-    counts = np.array([summary.pixels for summary in summaries], dtype=np.int64).sum(axis=0).tolist()
-    names = [*prepared.recipe.facts.class_names, "nodata"]
-    blocks = sorted((s.row, s.column, s.seconds) for s in summaries)
-    return {
-        "results": {"pixels": dict(zip(names, counts, strict=True)), "block_seconds": [b[2] for b in blocks]},
-    }
-
-
-def _report(store: Store, own: dict[str, Any], resumed: int, started: float) -> Report:
-    return Report(store.path, len(store.plan), resumed, own["results"]["pixels"], time.monotonic() - started)

@@ -77,6 +77,11 @@ def class_map_attributes(classes: tuple[ClassInfo, ...]) -> JSON:
     }
 
 
+def objects_attributes() -> JSON:
+    """Describe the ids of objects."""
+    return {"long_name": "id of the object: 1 + row * width + column of its first pixel; 0 = none"} | _on_grid()
+
+
 def probability_attributes(encoding: Encoding) -> JSON:
     """Describe the probabilities: CF scale factor for uint8, nodata."""
     attributes: JSON = {"long_name": "probability", "units": "1", **_on_grid()}

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from models.errors import StoreError
-from models.facts import ClassInfo, Facts
+from models.facts import ClassInfo
 
 from .files import Files
 from .geobox import GeoBox
@@ -24,16 +25,18 @@ from .layout import (
     group_path,
     level_count,
     level_geobox,
+    objects_attributes,
     probability_attributes,
     spatial_ref_attributes,
 )
 from .plans import Plan
 from .predict import NODATA, Encoding
 from .scene import coordinates
-from .store import FORMAT, KEY, MARKS, ROOT, RUN, Store, forget, read_own, reopen_store, store_errors
+from .store import FORMAT, KEY, MARKS, ROOT, RUN, SECONDS, Store, forget, read_own, reopen_store, store_errors
 
 SMALLEST_LEVEL = 512
-OURS = {ROOT, MARKS, "class_map", "probability", "class", "spatial_ref", "x", "y", "overviews"}
+OURS = {ROOT, MARKS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews", "blocks"}
+TABLE = "table.parquet"  # of objects
 
 
 def create_store(
@@ -41,7 +44,7 @@ def create_store(
     plan: Plan,
     geobox: GeoBox,
     encoding: Encoding,
-    facts: Facts,
+    classes: tuple[ClassInfo, ...],
     about: Mapping[str, Any],
     *,
     pyramid: bool,
@@ -54,8 +57,8 @@ def create_store(
         Local path or URL; what was there is removed.
     plan, geobox, encoding
         How the scene is cut, where it lies, what is kept.
-    facts
-        Of the bundle: the classes.
+    classes
+        By value.
     about
         Our own facts: identity, settings, provenance. Kept under the attribute `swathe`.
     pyramid
@@ -65,10 +68,11 @@ def create_store(
     store = Store(path, plan, geobox, encoding, levels, uuid.uuid4().hex)
     with store_errors(path):
         _clear(store.files)
-        own = {"format": FORMAT, "state": "creating", **about, **_described(store, facts)}
+        own = {"format": FORMAT, "state": "creating", **about, **_described(store, classes)}
         root = zarr.create_group(path, attributes={KEY: own, **geozarr_attributes(geobox, store.levels)})
         for level in range(store.levels + 1):
-            _create_level(root, store, level, facts.classes)
+            _create_level(root, store, level, classes)
+        _create_seconds(root, plan)
         _consolidate(store.files)
         store.files.write(RUN, store.run.encode())
         _set_state(store.files, "running")
@@ -79,7 +83,7 @@ def _clear(files: Files) -> None:
     """Remove all that Swathe has written, the root's metadata last: a kill leaves what is still known as ours."""
     forget()
     if files.exists(ROOT):
-        foreign = sorted(set(files.names("")) - OURS)
+        foreign = sorted(set(files.names("")) - OURS - {TABLE})
         if foreign:
             raise StoreError(
                 f"{files.root} also holds {', '.join(foreign[:5])}, which Swathe did not write; move it away"
@@ -105,12 +109,12 @@ def remove_store(path: str) -> None:
         Files(path).remove_empty()
 
 
-def _described(store: Store, facts: Facts) -> dict[str, Any]:
+def _described(store: Store, classes: tuple[ClassInfo, ...]) -> dict[str, Any]:
     return {
         "plan": asdict(store.plan),
         "levels": store.levels,
         "encoding": asdict(store.encoding),
-        "classes": [asdict(info) for info in facts.classes],
+        "classes": [asdict(info) for info in classes],
     }
 
 
@@ -139,6 +143,8 @@ def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[C
     group = root.require_group(group_path(level)) if level else root
     _create_coordinates(group, geobox)
     _create_pixels(group, store.plan, "class_map", geobox.shape, "uint8", NODATA, class_map_attributes(classes))
+    if encoding.objects:
+        _create_pixels(group, store.plan, "objects", geobox.shape, "int64", 0, objects_attributes())
     if encoding.probability:
         fill = NODATA if encoding.probability == "uint8" else np.nan
         shape = (len(encoding.kept), *geobox.shape)
@@ -146,6 +152,14 @@ def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[C
         _create_pixels(group, store.plan, "probability", shape, encoding.probability, fill, attributes)
         names = np.array([classes[value].name for value in encoding.kept], dtype=object)
         group.create_array("class", shape=names.shape, dtype=str, dimension_names=("class",))[:] = names
+
+
+def _create_seconds(root: "zarr.Group", plan: Plan) -> None:
+    shape = plan.rows, plan.columns
+    group = root.require_group(SECONDS.rsplit("/", 1)[0])
+    attributes: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
+    group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=attributes,
+                       dimension_names=("row", "column"))  # fmt: skip
 
 
 def _create_coordinates(group: "zarr.Group", geobox: GeoBox) -> None:
@@ -189,8 +203,8 @@ def resume_store(path: str, own: Mapping[str, Any], geobox: GeoBox) -> Store:
         return replace(reopen_store(path, own, geobox), run=files.read(RUN).decode())
 
 
-def finish_store(store: Store, results: Mapping[str, Any]) -> None:
-    """Mark a store as complete, with the totals of the run; its marks are folded into it and removed.
+def finish_store(store: Store, results: Mapping[str, Any], seconds: NDArray[np.float32]) -> None:
+    """Mark a store as complete, with the totals of the run and the seconds of its blocks; its marks are removed.
 
     Raises
     ------
@@ -200,7 +214,8 @@ def finish_store(store: Store, results: Mapping[str, Any]) -> None:
     check_whole(store)
     with store_errors(store.path):
         store.files.remove_partial()
-        _set_state(store.files, "complete", **results)
+        zarr.open_group(store.path, mode="r+", use_consolidated=False)[SECONDS][:] = seconds  # type: ignore[index]
+        _set_state(store.files, "complete", results=dict(results))
     tidy(store)
 
 

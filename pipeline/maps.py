@@ -13,7 +13,7 @@ from models.errors import StoreError
 from .fingerprint import fingerprint
 from .geobox import Window
 from .layout import group_path
-from .predict import NODATA
+from .predict import NODATA, STEPS
 from .store import Store, open_store, store_errors
 
 
@@ -30,7 +30,8 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `class_map` uint8 (y, x), 255 = not observed; `probability`, if kept, float32 (class, y, x), NaN = not observed.
+        `class_map` uint8 (y, x), 255 = not observed; `probability`, if kept, float32 (class, y, x), NaN = not observed;
+        `objects`, in a store of objects, int64 (y, x), 0 = none.
         Backed by dask; CRS and transform as `.rio` reads them.
 
     Raises
@@ -62,7 +63,8 @@ class _Layer:
     def __init__(self, store: Store, name: str, level: int, shape: tuple[int, ...]) -> None:
         self.store, self.name, self.level, self.shape = store, name, level, shape
         self.ndim = len(shape)
-        self.dtype = np.dtype(store.encoding.probability if name == "probability" else np.uint8)
+        kinds = {"class_map": "uint8", "probability": store.encoding.probability, "objects": "int64"}
+        self.dtype = np.dtype(kinds[name])
 
 
 def _read(layer: _Layer, key: tuple[slice, ...]) -> NDArray[Any]:
@@ -75,9 +77,8 @@ def _read(layer: _Layer, key: tuple[slice, ...]) -> NDArray[Any]:
 
 def _decoded(kept: xr.DataArray) -> xr.DataArray:
     """Give probabilities as float32 with NaN for nodata, whatever they are kept as."""
-    scale = kept.attrs.get("scale_factor")
     values = kept.astype(np.float32)
-    if scale is not None:
-        values = values.where(kept != NODATA) * np.float32(scale)
+    if "scale_factor" in kept.attrs:  # divided, since that is rounded once: 175 is 0.7 then, and no more
+        values = values.where(kept != NODATA) / np.float32(STEPS)
     attributes = {k: v for k, v in kept.attrs.items() if k not in ("scale_factor", "add_offset", "_FillValue")}
     return values.assign_attrs(attributes)

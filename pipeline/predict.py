@@ -42,11 +42,14 @@ class Encoding:
         Type in which probabilities are kept; None: they are not.
     kept
         The classes, by value, whose probabilities are kept.
+    objects
+        Whether the ids of objects are kept, as `label_objects` gives them.
     """
 
     threshold: float | None = None
     probability: ProbabilityType | None = None
     kept: tuple[int, ...] = ()
+    objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,11 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is kept of a window: class map uint8 `(y, x)`, and probabilities `(class, y, x)` or None."""
+    """Of a window: class map uint8 `(y, x)`, probabilities `(class, y, x)`, ids of objects int64 `(y, x)`."""
 
     class_map: NDArray[np.uint8]
     probability: NDArray[Any] | None
+    objects: NDArray[np.int64] | None = None
 
 
 @dataclass
@@ -147,10 +151,10 @@ class TileRead:
 def _seen(source: Source, window: Window, recipe: Recipe) -> Iterator[TileRead]:
     """Read the tiles of a window that hold anything valid, halo aside."""
     plan = recipe.plan
-    source = Held.of(source, window, plan) if source.costly else source
+    held = Held.of(source, window, plan) if source.costly else source
     for tile in plan.tiles(window):
         cut = Window(tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right))
-        pixels, (height, width) = read_grown(source, plan, tile), cut.shape
+        pixels, (height, width) = read_grown(held, plan, tile), cut.shape
         if pixels.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width].any():
             yield TileRead(pixels, cut)
 

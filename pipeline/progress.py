@@ -95,14 +95,16 @@ def _lines(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[Adva
             return
         last = now
         left = (now - started) / max(1, finished - done) * (blocks - finished)
-        line = f"{label}: {finished} of {blocks} blocks, {_rate(pixels, started)}, {_time(left)} left"
+        rate = f"{_rate(pixels, started)}, " if pixels else ""
+        line = f"{label}: {finished} of {blocks} blocks, {rate}{_time(left)} left"
         print(line, file=stream, flush=True)
 
     yield advance
 
 
 def _rate(pixels: int, started: float) -> str:
-    return f"{pixels / max(1e-6, time.monotonic() - started) / 1e6:.2f} Mpx/s"
+    """Give pixels per second; nothing for work that counts blocks alone."""
+    return f"{pixels / max(1e-6, time.monotonic() - started) / 1e6:.2f} Mpx/s" if pixels else ""
 
 
 def _time(seconds: float) -> str:

@@ -32,6 +32,7 @@ KEY = "swathe"  # of our own facts among the root attributes
 ROOT = "zarr.json"
 MARKS = ".swathe"  # where the marks of a run lie, and the file that names the run
 RUN = f"{MARKS}/run"
+SECONDS = "blocks/seconds"  # the array of what each block took
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ class Store:
     @property
     def layers(self) -> list[str]:
         """The names of the arrays of pixels."""
-        return ["class_map", *(["probability"] if self.encoding.probability else [])]
+        kept = {"probability": bool(self.encoding.probability), "objects": self.encoding.objects}
+        return ["class_map", *(name for name, there in kept.items() if there)]
 
     def arrays(self, level: int, *, writing: bool = False) -> dict[str, "zarr.Array[Any]"]:
         """Open a level's arrays by name. A shard that is missing reads as an error, and when writing as nodata."""
@@ -90,15 +92,22 @@ class Store:
 
     def write(self, level: int, window: Window, answer: Answer) -> None:
         """Write whole shards of a level; only the task that owns the block may."""
-        self._check_run()
+        self.check_run()
         rows, columns = window.slices
         arrays = self.arrays(level, writing=True)
         with store_errors(self.path):
             if answer.probability is not None:
                 arrays["probability"][:, rows, columns] = answer.probability
+            if answer.objects is not None:
+                arrays["objects"][rows, columns] = answer.objects
             arrays["class_map"][rows, columns] = answer.class_map
 
-    def _check_run(self) -> None:
+    def owned_files(self) -> Files:
+        """Give the files for a task of this run to write to. Raises StoreError if the run has ended or was replaced."""
+        self.check_run()
+        return self.files
+
+    def check_run(self) -> None:
         """Stop tasks of a run that has ended or was replaced; a cluster may do them late, or twice."""
         with store_errors(self.path):
             try:
@@ -166,6 +175,11 @@ class Store:
             for level in range(self.levels + 1)
             for place in sorted(set(self.places(level)) - self.present(level))
         ]
+
+    def block_seconds(self) -> NDArray[np.float32]:
+        """Give the seconds that each block of the full resolution took, `(row, column)`."""
+        with store_errors(self.path):
+            return np.asarray(_strict_group(self.path)[SECONDS])
 
     def summaries(self, names: list[str]) -> list[Summary]:
         """Read marks by name."""
@@ -288,7 +302,8 @@ def open_store(path: str) -> tuple[Store, dict[str, Any]]:
     if own is None:
         raise StoreError(f"no such store: {path}")
     if own["state"] != "complete":
-        raise StoreError(f"{path} is not finished; run the same `swathe segment` command again to continue it")
+        command = own.get("command", "swathe segment")
+        raise StoreError(f"{path} is not finished; run the same `{command}` command again to continue it")
     return reopen_store(path, own, _geobox(path, own)), own
 
 

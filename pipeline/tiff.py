@@ -8,13 +8,13 @@ from dataclasses import replace
 from distributed import Client
 
 from .cog import check_target, write_cog, written_before
-from .job import Report, run_identity, run_replacing
+from .filling import Report, Work, fill
 from .lifecycle import remove_store
-from .prepare import Prepared
 
 
-def run_to_cog(
-    prepared: Prepared,
+def fill_to_cog(
+    work: Work,
+    blocks: int,
     output: str | os.PathLike[str],
     *,
     client: Client | str | None = None,
@@ -22,12 +22,14 @@ def run_to_cog(
     show: bool = True,
     note: Callable[[str], object] = lambda _: None,
 ) -> Report:
-    """Segment a scene into a COG of the class map. Run again after any interruption, it continues.
+    """Do a verb's work into a COG of the class map. Run again after any interruption, it continues.
 
     Parameters
     ----------
-    prepared
-        The run, as `plan` gives it; overviews and probabilities of the store would be made for nothing.
+    work
+        See `filling.Work`; overviews and probabilities of the store would be made for nothing.
+    blocks
+        How many it has.
     output
         Local path of the file; the store that is filled first lies beside it and is removed at the end.
     client, overwrite, show
@@ -38,16 +40,15 @@ def run_to_cog(
     Raises
     ------
     SwatheError
-        As `run` and `write_cog`.
+        As `fill` and `write_cog`.
     """
     started, store = time.monotonic(), f"{os.fspath(output)}.unfinished.zarr"
-    pixels = None if overwrite else written_before(output, run_identity(prepared))
+    pixels = None if overwrite else written_before(output, work.identity())
     if pixels is not None:
         remove_store(store)  # the run that wrote the file may have been killed just before
-        blocks = len(prepared.plan)
         return Report(os.fspath(output), blocks, blocks, pixels, time.monotonic() - started)
     target = check_target(output, overwrite=overwrite)
-    report = run_replacing(prepared, store, "others" if overwrite else "nothing", client=client, show=show)
+    report = fill(work, store, "others" if overwrite else "nothing", client=client, show=show)
     note("writing the GeoTIFF and reading it back")
     write_cog(store, target, overwrite=overwrite)
     remove_store(store)

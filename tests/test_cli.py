@@ -20,7 +20,20 @@ from helpers import facts, pixels, save, write_raster
 from pipeline import open_maps, progress
 
 SWATHE = Path(sys.executable).with_name("swathe")
-VERBS = ["segment", "plan", "info", "export", "demo", "bundles", "import-weights"]
+VERBS = [
+    "segment",
+    "plan",
+    "info",
+    "export",
+    "clean",
+    "objects",
+    "vectorise",
+    "stats",
+    "report",
+    "demo",
+    "bundles",
+    "import-weights",
+]
 CHEAP = ["--engine", "torch", "--threads", "1", "--block", "64", "--tile", "64"]
 
 

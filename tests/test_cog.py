@@ -96,7 +96,9 @@ def test_overviews_hold_the_most_frequent_class_without_nodata(tmp_path):
 def cog_done(store):
     from pipeline.lifecycle import finish_store
 
-    finish_store(store, {"results": {"pixels": {"a": 1, "b": 2, "nodata": 3}}})
+    finish_store(
+        store, {"pixels": {"a": 1, "b": 2, "nodata": 3}}, np.zeros((store.plan.rows, store.plan.columns), np.float32)
+    )
 
 
 @pytest.mark.skipif(not shutil.which("gdalinfo"), reason="gdalinfo is not installed")

@@ -1,6 +1,5 @@
 """Nothing lost: kills, full disks, damaged sources and rivals, and the same call again after each."""
 
-import json
 import os
 import random
 import shutil
@@ -20,10 +19,11 @@ from helpers import facts, pixels, save, write_raster
 from models.errors import SceneError, StoreError
 from pipeline import open_maps, plan, run
 from pipeline.cli import GRACE
-from pipeline.job import Task, run_place, run_prepared
+from pipeline.filling import Task, run_place
+from pipeline.job import Network, Segmentation, run_prepared
 from pipeline.lifecycle import remove_store
 from pipeline.store import open_store, read_own, sole_writer
-from pipeline.tiff import run_to_cog
+from pipeline.tiff import fill_to_cog
 
 SWATHE = Path(sys.executable).with_name("swathe")
 ENGINE = {"engine": "torch", "threads": 1}
@@ -37,7 +37,7 @@ def case(tmp_path_factory):
     write_raster(folder / "scene.tif", pixels((3, 700, 900)), nodata=0)
     save(folder / "bundle", facts("simple-unet"))
     run(folder / "scene.tif", folder / "bundle", folder / "whole.zarr", show=False, **CUT, **ENGINE)
-    run_to_cog(_plan(folder, pyramid=False, probability=None), folder / "whole.tif", show=False)
+    to_cog(_plan(folder, pyramid=False, probability=None), folder / "whole.tif", show=False)
     return folder
 
 
@@ -45,16 +45,18 @@ def _plan(case, **more):
     return plan(case / "scene.tif", case / "bundle", **{**CUT, **ENGINE, **more})
 
 
+def to_cog(prepared, output, **more):
+    return fill_to_cog(Segmentation(prepared), len(prepared.plan), output, **more)
+
+
 def _again(case, output, **more):
     return run(case / "scene.tif", case / "bundle", output, show=False, **{**CUT, **ENGINE, **more})
 
 
 def content(store: Path) -> dict:
-    """All files of a store; of the root's metadata, all but times."""
-    files = {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file()}
-    root = json.loads(files.pop("zarr.json"))
-    root["attributes"]["swathe"]["results"].pop("block_seconds")
-    return {**files, "zarr.json": root}
+    """All files of a store but the times of its blocks."""
+    paths = [path for path in store.rglob("*") if path.is_file() and "seconds" not in path.parts]
+    return {str(path.relative_to(store)): path.read_bytes() for path in paths}
 
 
 def stamps(store: Path) -> dict[Path, tuple[int, int]]:
@@ -86,9 +88,9 @@ def test_a_second_call_does_nothing(case, tmp_path):
 
 def stopped_after(monkeypatch, blocks: int):
     """Make `run` stop, as by Ctrl-C, after some blocks."""
-    from pipeline import job
+    from pipeline import filling
 
-    count, real = 0, job.rolling
+    count, real = 0, filling.rolling
 
     def rolling(*args, **kwargs):
         nonlocal count
@@ -98,7 +100,7 @@ def stopped_after(monkeypatch, blocks: int):
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(job, "rolling", rolling)
+    monkeypatch.setattr(filling, "rolling", rolling)
 
 
 @pytest.mark.parametrize("blocks", [0, 7, 48, 52])
@@ -159,7 +161,8 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
     from pipeline.lifecycle import resume_store
 
     own = read_own(str(tmp_path / "o.zarr"))
-    task = Task(prepared.source, prepared.recipe, resume_store(str(tmp_path / "o.zarr"), own, prepared.geobox))
+    store = resume_store(str(tmp_path / "o.zarr"), own, prepared.geobox)
+    task = Task(Network(prepared.source, prepared.recipe), store, 2)
     shard = tmp_path / "o.zarr/class_map/c/1/2"
     before = shard.read_bytes(), shard.stat().st_mtime_ns
     run_place(task, (0, 1, 2))
@@ -271,18 +274,18 @@ def damage(path: Path) -> None:
 
 def test_a_finished_file_is_left_as_it_is_and_leftovers_go(case, tmp_path):
     prepared = _plan(case, pyramid=False, probability=None)
-    report = run_to_cog(prepared, tmp_path / "o.tif", show=False)
+    report = to_cog(prepared, tmp_path / "o.tif", show=False)
     assert (report.output, report.resumed) == (str(tmp_path / "o.tif"), 0)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
     before = (tmp_path / "o.tif").stat().st_mtime_ns
     run_prepared(prepared, tmp_path / "o.tif.unfinished.zarr", show=False)  # as if killed before its removal
-    again = run_to_cog(prepared, tmp_path / "o.tif", show=False)
+    again = to_cog(prepared, tmp_path / "o.tif", show=False)
     assert (again.resumed, again.pixels) == (48, report.pixels)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
     assert (tmp_path / "o.tif").stat().st_mtime_ns == before
     with pytest.raises(StoreError, match=r"o\.tif exists"):
-        run_to_cog(_plan(case, pyramid=False, probability=None, threshold=0.7), tmp_path / "o.tif", show=False)
+        to_cog(_plan(case, pyramid=False, probability=None, threshold=0.7), tmp_path / "o.tif", show=False)
 
 
 def test_overwriting_a_file_replaces_an_unfinished_store_of_another_run(case, tmp_path, monkeypatch):
@@ -291,12 +294,12 @@ def test_overwriting_a_file_replaces_an_unfinished_store_of_another_run(case, tm
     with monkeypatch.context() as patch:
         stopped_after(patch, 20)
         with pytest.raises(KeyboardInterrupt):
-            run_to_cog(other, tmp_path / "o.tif", overwrite=True, show=False)
+            to_cog(other, tmp_path / "o.tif", overwrite=True, show=False)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.tiff.written_before", lambda *_: None)
         mine = _plan(case, pyramid=False, probability=None)
-        run_to_cog(mine, tmp_path / "o.tif", overwrite=True, show=False)
+        to_cog(mine, tmp_path / "o.tif", overwrite=True, show=False)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
 

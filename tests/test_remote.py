@@ -231,10 +231,10 @@ def test_a_run_into_s3_continues_there(
     wishes["bands"] = [1, 2, 3]
     run(tmp_path / "scene.tif", bundle, tmp_path / "local.zarr", **wishes)
 
-    from pipeline import job
+    from pipeline import filling
 
     done: list[Any] = []
-    real = job._run_place
+    real = filling._run_place
 
     def failing(*args: Any) -> Any:
         if len(done) >= 4:
@@ -242,10 +242,10 @@ def test_a_run_into_s3_continues_there(
         done.append(args)
         return real(*args)
 
-    monkeypatch.setattr(job, "_run_place", failing)
+    monkeypatch.setattr(filling, "_run_place", failing)
     with pytest.raises(SwatheError, match="power is cut"):
         run(scene, bundle, output, **wishes)
-    monkeypatch.setattr(job, "_run_place", real)
+    monkeypatch.setattr(filling, "_run_place", real)
     report = run(scene, bundle, output, **wishes)
     assert report.blocks == 9
     assert 1 <= report.resumed < 9

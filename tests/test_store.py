@@ -11,7 +11,7 @@ import rioxarray  # noqa: F401 -- registers `.rio`
 import xarray as xr
 import zarr
 from affine import Affine
-from helpers import GRID, UTM, facts
+from helpers import GRID, UTM
 from rasterio.crs import CRS
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -40,14 +40,8 @@ TWO = (ClassInfo("open ground", "102030"), ClassInfo("house, garden", "E4572E"))
 
 def begin(path, shape=(150, 210), encoding=UINT8, transform=GRID, crs=WKT, pyramid=False, classes=TWO, block=64):
     plan = make_plan(shape, Footprint(8, 8), tile=32, block=block)
-    described = facts(classes=len(classes)) if classes is not TWO else facts(classes=2)
-    described = described.__class__(**{**_fields(described), "classes": classes})
     geobox = GeoBox(*shape, transform, crs)
-    return create_store(str(path), plan, geobox, encoding, described, ABOUT, pyramid=pyramid)
-
-
-def _fields(described):
-    return {name: getattr(described, name) for name in described.__dataclass_fields__}
+    return create_store(str(path), plan, geobox, encoding, classes, ABOUT, pyramid=pyramid)
 
 
 def answer(shape, encoding, seed=0):
@@ -79,7 +73,8 @@ def fill(store: Store, whole: Answer) -> None:
 def finished(path, shape=(150, 210), encoding=UINT8, **more):
     store, whole = begin(path, shape, encoding, **more), answer(shape, encoding)
     fill(store, whole)
-    finish_store(store, {"results": {"pixels": {"a": 1, "b": 2, "nodata": 3}, "block_seconds": []}})
+    seconds = np.zeros((store.plan.rows, store.plan.columns), np.float32)
+    finish_store(store, {"pixels": {"a": 1, "b": 2, "nodata": 3}}, seconds)
     return store, whole
 
 
@@ -138,7 +133,8 @@ def test_zarr_alone_reads_it_and_its_classes(tmp_path):
     _, whole = finished(tmp_path / "s.zarr")
     group = zarr.open_group(tmp_path / "s.zarr", mode="r")
     listed = group.metadata.consolidated_metadata.flattened_metadata
-    assert {"class_map", "probability", "class", "spatial_ref", "x", "y"} == set(listed)
+    own = {"blocks", "blocks/seconds"}
+    assert {"class_map", "probability", "class", "spatial_ref", "x", "y"} == set(listed) - own
     array = group["class_map"]
     np.testing.assert_array_equal(array[:], whole.class_map)
     assert array.attrs["flag_values"] == [0, 1]
@@ -268,7 +264,7 @@ def test_finishing_needs_every_shard(tmp_path):
     shards(tmp_path / "s.zarr")[3].unlink()
     assert store.done(0) == set(store.places(0)) - {(0, 3)}
     with pytest.raises(StoreError, match="block 0, 3 is missing"):
-        finish_store(store, {})
+        finish_store(store, {}, np.zeros((3, 4), np.float32))
     assert read_own(store.path)["state"] == "running"
 
 
@@ -314,7 +310,7 @@ def test_creation_can_be_stopped_at_any_write(tmp_path, monkeypatch):
     assert read_own(str(path))["state"] == "running"
     whole = answer((60, 60), UINT8)
     fill(resume_store(str(path), read_own(str(path)), GeoBox(60, 60, GRID, WKT)), whole)
-    finish_store(reopened(path), {"results": {}})
+    finish_store(reopened(path), {}, np.zeros((1, 1), np.float32))
     assert not list(path.rglob("*.partial"))
     np.testing.assert_array_equal(open_maps(path).class_map.values, whole.class_map)
 
@@ -326,7 +322,7 @@ def reopened(path):
 def test_finishing_can_be_stopped_at_any_write(tmp_path, monkeypatch):
     path, after = tmp_path / "s.zarr", 0
     fill(begin(path, (60, 60), block=32), answer((60, 60), UINT8))
-    while interrupted(monkeypatch, after, lambda: finish_store(reopened(path), {"results": {}})):
+    while interrupted(monkeypatch, after, lambda: finish_store(reopened(path), {}, np.zeros((1, 1), np.float32))):
         assert read_own(str(path))["state"] in ("running", "complete")
         assert zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None
         after += 1

@@ -1,0 +1,215 @@
+"""Objects counted by group: how many, how large, how wide. Streams columns of the object table; never holds it whole.
+
+A *bin* is one class in one group, numbered group by group. Sizes are kept exactly, each different one once, until there
+are more than `MOST` of them; from then on to 12 binary digits, 0.02 %, which is what quantiles are then good to.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import StatisticsError
+
+from .sums import Floats
+
+COLUMNS = ("class_value", "num_pixels", "area_m2", "centroid-0", "centroid-1", "mean_width_m")
+BATCH = 1 << 18  # rows read at once
+MOST = 1 << 22  # sizes kept exactly: 100 MB
+DIGITS = 12  # binary digits of a size that are kept beyond that
+QUANTILES = (0.1, 0.5, 0.9)
+
+Ints = NDArray[np.int64]
+
+
+class Division(Protocol):
+    """What divides a scene into groups: `Cells`, `ZoneShapes`."""
+
+    def __len__(self) -> int: ...
+
+    def locate(self, rows: Floats, columns: Floats) -> tuple[Ints, Ints]:
+        """Give which points lie in which groups."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Some rows of the object table: class values, and float64 columns with NaN where nothing is known."""
+
+    value: Ints
+    pixels: Ints
+    area: Floats
+    row: Floats
+    column: Floats
+    width: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Figures of objects, float64 `(groups, classes - 1)`: from class 1 on, as the background has no objects.
+
+    Parameters
+    ----------
+    count
+        Objects whose centroid lies in the group.
+    mean, smallest, largest
+        Of their areas, m²; NaN where there is none, or no CRS.
+    quantiles
+        Of `QUANTILES`, `(3, groups, classes - 1)`; between two objects as numpy's default interpolates.
+    width
+        Their mean width in m, each counted by its area; those without a width are left out.
+    """
+
+    count: Floats
+    mean: Floats
+    smallest: Floats
+    largest: Floats
+    quantiles: Floats
+    width: Floats
+
+
+def read_objects(path: str) -> Iterator[Objects]:
+    """Stream an object table, by its path or URL, in its own order.
+
+    Raises
+    ------
+    StatisticsError
+        It cannot be read, or lacks a column.
+    """
+    import fsspec
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with fsspec.open(path, "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=list(COLUMNS)):
+                yield _objects(batch)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise StatisticsError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _objects(batch: Any) -> Objects:
+    def floats(name: str) -> Floats:
+        values: Floats = batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
+        return values
+
+    value, pixels = (batch.column(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in COLUMNS[:2])
+    return Objects(value, pixels, *(floats(name) for name in COLUMNS[2:]))
+
+
+class Tallies:
+    """Tallies of all groups of a division, which grow as objects come in."""
+
+    def __init__(self, division: Division, classes: int) -> None:
+        self.division, self.shape = division, (len(division), classes - 1)
+        bins = len(division) * (classes - 1)
+        self.count = np.zeros(bins, np.int64)
+        self.smallest, self.largest = np.full(bins, np.inf), np.full(bins, -np.inf)
+        self.area, self.wide, self.across = np.zeros(bins), np.zeros(bins), np.zeros(bins)
+        self.sizes = Sizes()
+
+    def add(self, objects: Objects) -> None:
+        """Count some objects. Which group an object belongs to is where its centroid lies."""
+        which, groups = self.division.locate(objects.row, objects.column)
+        value = objects.value[which]
+        known = (value >= 1) & (value <= self.shape[1])
+        which, bins = which[known], groups[known] * self.shape[1] + value[known] - 1
+        area, width = objects.area[which], objects.width[which]
+        self.count += np.bincount(bins, minlength=len(self.count))
+        self._add_sizes(bins[np.isfinite(area)], area[np.isfinite(area)])
+        measured = np.isfinite(area) & np.isfinite(width)
+        self.wide += np.bincount(bins[measured], area[measured], len(self.count))
+        self.across += np.bincount(bins[measured], (area * width)[measured], len(self.count))
+
+    def _add_sizes(self, bins: Ints, area: Floats) -> None:
+        self.area += np.bincount(bins, area, len(self.count))
+        np.minimum.at(self.smallest, bins, area)
+        np.maximum.at(self.largest, bins, area)
+        self.sizes.add(bins, area)
+
+    def tally(self) -> Tally:
+        """Give the figures."""
+        quantiles = self.sizes.quantiles(QUANTILES, len(self.count))
+        measured = np.isfinite(self.smallest)
+        return Tally(
+            count=self._shaped(self.count.astype(np.float64)),
+            mean=self._shaped(ratio(np.where(measured, self.area, np.nan), self.count)),
+            smallest=self._shaped(np.where(measured, self.smallest, np.nan)),
+            largest=self._shaped(np.where(measured, self.largest, np.nan)),
+            quantiles=quantiles.reshape(len(QUANTILES), *self.shape),
+            width=self._shaped(ratio(self.across, self.wide)),
+        )
+
+    def _shaped(self, values: Floats) -> Floats:
+        return values.reshape(self.shape)
+
+
+def ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
+    """Divide; NaN where there is nothing to divide by."""
+    made: Floats = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
+    np.divide(above, below, out=made, where=below > 0)
+    return made
+
+
+class Sizes:
+    """Different sizes with their counts, by bin: enough for any quantile, and smaller than all sizes."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self.most, self.coarse = most, False
+        self.bins, self.values = np.zeros(0, np.int64), np.zeros(0)
+        self.counts = np.zeros(0, np.int64)
+        self.waiting: list[tuple[Ints, Floats]] = []
+        self.rows = 0
+
+    def add(self, bins: Ints, values: Floats) -> None:
+        """Take sizes in; they are sorted in whenever as many wait as there are already."""
+        self.waiting.append((bins, _coarse(values) if self.coarse else values))
+        self.rows += len(bins)
+        if self.rows > max(BATCH, len(self.bins)):
+            self._merge()
+
+    def quantiles(self, wanted: tuple[float, ...], count: int) -> Floats:
+        """Give quantiles of each of `count` bins, float64 `(wanted, count)`; NaN for an empty one."""
+        self._merge()
+        upto = np.cumsum(self.counts)
+        sizes = np.bincount(self.bins, self.counts, count).astype(np.int64)
+        starts = np.cumsum(sizes) - sizes
+        found = np.full((len(wanted), count), np.nan)
+        full = np.flatnonzero(sizes)
+        for row, share in zip(found, wanted, strict=True):
+            place = share * (sizes[full] - 1)
+            below = np.floor(place).astype(np.int64)
+            above = np.minimum(below + 1, sizes[full] - 1)
+            low, high = (self.values[np.searchsorted(upto, starts[full] + rank, "right")] for rank in (below, above))
+            row[full] = low + (high - low) * (place - below)
+        return found
+
+    def _merge(self) -> None:
+        counts = [self.counts, *(np.ones(len(bins), np.int64) for bins, _ in self.waiting)]
+        bins = np.concatenate([self.bins, *(bins for bins, _ in self.waiting)])
+        values = np.concatenate([self.values, *(values for _, values in self.waiting)])
+        self.waiting, self.rows = [], 0
+        self._keep(bins, values, np.concatenate(counts))
+        if len(self.bins) > self.most and not self.coarse:
+            self.coarse = True
+            self._keep(self.bins, _coarse(self.values), self.counts)
+
+    def _keep(self, bins: Ints, values: Floats, counts: Ints) -> None:
+        """Sort, and keep each different size of a bin once."""
+        order = np.lexsort((values, bins))
+        bins, values, counts = bins[order], values[order], counts[order]
+        new = np.ones(len(bins), bool)
+        new[1:] = (bins[1:] != bins[:-1]) | (values[1:] != values[:-1])
+        first = np.flatnonzero(new)
+        self.bins, self.values = bins[first], values[first]
+        self.counts = np.add.reduceat(counts, first) if len(first) else counts
+
+
+def _coarse(values: Floats) -> Floats:
+    """Round to the middle of all numbers that share the first binary digits. Once or again, the answer is the same."""
+    rest = 52 - DIGITS
+    bits = values.view(np.int64)
+    made: Floats = (((bits >> rest) << rest) | (1 << (rest - 1))).view(np.float64)
+    return made

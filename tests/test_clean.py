@@ -1,0 +1,196 @@
+"""Cleaning and labelling stores and Datasets, by blocks, against skimage on the whole array."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from masks import class_maps, masks
+from skimage.filters import apply_hysteresis_threshold
+from skimage.measure import label, regionprops_table
+from skimage.morphology import remove_small_holes, remove_small_objects
+from stores import TOWN, write_store
+
+from models.errors import PlanError, StoreError
+from pipeline.cleaning import CleanSettings
+from pipeline.cleanup import write_clean
+from pipeline.decisions import decide, settle_hysteresis, strong
+from pipeline.lazy_clean import clean, label_objects
+from pipeline.maps import open_maps
+from pipeline.morphology import local, smooth
+from pipeline.objects import open_objects, write_objects
+from pipeline.removal import remove_by_halo
+
+NAMES = [info.name for info in TOWN]
+
+
+@pytest.fixture(scope="module")
+def client():
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as made:
+        yield made
+
+
+def whole(class_map, probability, **wishes):
+    """Clean all at once: what blocks must give."""
+    rules = CleanSettings(**wishes).rules(NAMES[:2], (1,), has_areas=True)
+    layers = None if probability is None else probability[None]
+    if rules.hysteresis:
+        start = decide(class_map, layers, rules)
+        made = smooth(settle_hysteresis(start, strong(class_map, layers, rules), rules), rules)
+    else:
+        made = local(class_map, layers, rules)
+    return remove_by_halo(made, rules)
+
+
+WISHES = st.fixed_dictionaries(
+    {"connectivity": st.sampled_from([4, 8])},
+    optional={
+        "threshold": st.sampled_from([0.5, 0.7]),
+        "opening": st.integers(1, 2),
+        "closing": st.integers(1, 3),
+        "majority": st.sampled_from([3, 5]),
+        "min_object": st.sampled_from([2, 9, 40, 400, 5000]),
+        "min_hole": st.sampled_from([2, 9, 40, 400, 5000]),
+        "removed": st.sampled_from(["background", "surrounding"]),
+    },
+)
+BLOCKS = st.sampled_from([8, 16, 32, 64, 512])
+
+
+@settings(max_examples=30)
+@given(data=st.data(), block=BLOCKS, wishes=WISHES, lower=st.booleans())
+def test_stores_and_datasets_are_cleaned_as_the_whole(tmp_path_factory, client, data, block, wishes, lower):
+    mask = data.draw(masks())
+    random = np.random.default_rng(data.draw(st.integers(0, 9)))
+    probability = np.where(mask, random.integers(120, 251, mask.shape), random.integers(0, 200, mask.shape))
+    class_map = np.where(random.random(mask.shape) < 0.02, 255, mask).astype(np.uint8)
+    probability = np.where(class_map == 255, 255, probability).astype(np.uint8)
+    if lower and "threshold" in wishes:
+        wishes = {**wishes, "hysteresis": 0.4}
+    folder = tmp_path_factory.mktemp("clean")
+    store = write_store(folder / "maps.zarr", class_map, probability=probability, block=block, classes=TOWN[:2],
+                        pyramid=False)  # fmt: skip
+    expected = whole(class_map, probability, **wishes)
+    write_clean(store, folder / "clean.zarr", client=client, show=False, **wishes)
+    made = open_maps(folder / "clean.zarr")
+    np.testing.assert_array_equal(made.class_map.values, expected)
+    np.testing.assert_array_equal(made.probability.values, open_maps(store).probability.values)
+    lazy = clean(open_maps(store), **wishes)
+    np.testing.assert_array_equal(lazy.class_map.values, expected)
+
+
+@settings(max_examples=30)
+@given(mask=masks(), block=BLOCKS, size=st.sampled_from([3, 30, 300, 3000]), connectivity=st.sampled_from([4, 8]))
+def test_two_classes_equal_skimage(tmp_path_factory, client, mask, block, size, connectivity):
+    if not mask.any():
+        return  # skimage would fill a scene without objects; see `remove_by_halo`
+    folder = tmp_path_factory.mktemp("clean")
+    store = write_store(folder / "maps.zarr", mask.astype(np.uint8), block=block, classes=TOWN[:2], pyramid=False)
+    neighbours = 1 if connectivity == 4 else 2
+    kept = remove_small_objects(mask, max_size=size - 1, connectivity=neighbours)
+    expected = remove_small_holes(kept, max_size=size // 2 - 1, connectivity=neighbours) if kept.any() else kept
+    wishes = {"min_object": size, "min_hole": size // 2, "connectivity": connectivity}
+    write_clean(store, folder / "clean.zarr", client=client, show=False, **wishes)
+    np.testing.assert_array_equal(open_maps(folder / "clean.zarr").class_map.values, expected.astype(np.uint8))
+
+
+def test_hysteresis_equals_skimage(tmp_path, client):
+    random = np.random.default_rng(1)
+    probability = random.integers(0, 251, (90, 130)).astype(np.uint8)
+    store = write_store(tmp_path / "m.zarr", np.zeros(probability.shape, np.uint8), probability=probability, block=32,
+                        classes=TOWN[:2])  # fmt: skip
+    write_clean(store, tmp_path / "c.zarr", client=client, show=False, threshold=0.9, hysteresis=0.5)
+    expected = apply_hysteresis_threshold(probability / np.float32(250), np.float32(0.5), np.float32(0.9))
+    np.testing.assert_array_equal(open_maps(tmp_path / "c.zarr").class_map.values, expected)
+
+
+@settings(max_examples=30)
+@given(class_map=class_maps(3), block=BLOCKS, connectivity=st.sampled_from([4, 8]))
+def test_objects_equal_skimage_for_any_block(tmp_path_factory, client, class_map, block, connectivity):
+    folder = tmp_path_factory.mktemp("objects")
+    store = write_store(folder / "maps.zarr", class_map, block=block, pyramid=False)
+    write_objects(store, folder / "o.zarr", connectivity=connectivity, client=client, show=False)
+    maps, table = open_objects(folder / "o.zarr")
+    numbers, count = label(np.where(class_map == 255, 0, class_map), background=0, return_num=True,
+                           connectivity=1 if connectivity == 4 else 2)  # fmt: skip
+    first = np.array([0, *(1 + np.flatnonzero(numbers == n)[0] for n in range(1, count + 1))])
+    np.testing.assert_array_equal(maps.objects.values, first[numbers])
+    lazy = label_objects(open_maps(store), connectivity=connectivity)
+    np.testing.assert_array_equal(lazy.values, first[numbers])
+    table = table.sort_values("id")
+    np.testing.assert_array_equal(table["id"], first[1:])
+    if not count:
+        return
+    names = ["num_pixels", "bbox", "centroid", "perimeter", "axis_major_length"]
+    for name, values in regionprops_table(numbers, properties=names).items():
+        np.testing.assert_allclose(table[name], values, rtol=1e-6, atol=1e-6)
+
+
+def test_several_classes_take_the_class_around_them(tmp_path, client):
+    class_map = np.ones((70, 70), np.uint8)
+    class_map[30:34, 30:34] = 2  # across four blocks
+    class_map[:, 60:] = 0
+    store = write_store(tmp_path / "m.zarr", class_map, block=32)
+    for removed, value in (("background", 0), ("surrounding", 1)):
+        output = tmp_path / f"{removed}.zarr"
+        write_clean(store, output, client=client, show=False, min_object="1700 m2", removed=removed)
+        assert open_maps(output).class_map.values[31, 31] == value
+
+
+def test_only_what_is_looked_at_is_computed():
+    maps, seen = _watched()
+    cleaned = clean(maps, threshold=0.5, min_object=20)
+    assert not seen
+    cleaned.class_map[:10, :10].compute(scheduler="synchronous")
+    assert 0 < len(set(seen)) <= 4
+    assert cleaned.class_map.rio.crs is None
+
+
+def _watched():
+    import dask.array as da
+
+    seen = []
+
+    def make(block_info=None):
+        place = block_info[None]["chunk-location"]
+        seen.append(place)
+        shape = block_info[None]["chunk-shape"]
+        return np.full(shape, 0.8, np.float32)
+
+    probability = da.map_blocks(make, chunks=((1,), (64,) * 5, (64,) * 5), dtype=np.float32, meta=np.empty((0, 0, 0)))
+    class_map = xr.DataArray(da.ones((320, 320), chunks=64, dtype=np.uint8), dims=("y", "x"))
+    class_map.attrs = {"flag_values": [0, 1], "flag_meanings": "background building"}
+    maps = xr.Dataset({"class_map": class_map, "probability": (("class", "y", "x"), probability)},
+                      coords={"class": ["building"]})  # fmt: skip
+    return maps, seen
+
+
+def test_a_scene_of_one_pixel(tmp_path, client):
+    store = write_store(tmp_path / "m.zarr", np.ones((1, 1), np.uint8), block=8)
+    write_clean(store, tmp_path / "c.zarr", client=client, show=False, min_object=2)
+    assert open_maps(tmp_path / "c.zarr").class_map.values.tolist() == [[0]]
+    write_objects(tmp_path / "c.zarr", tmp_path / "o.zarr", client=client, show=False)
+    maps, table = open_objects(tmp_path / "o.zarr")
+    assert len(table) == 0
+    assert maps.objects.values.tolist() == [[0]]
+
+
+def test_what_is_refused(tmp_path, client):
+    store = write_store(tmp_path / "m.zarr", np.ones((20, 20), np.uint8), block=8, crs=None)
+    for wishes, words in (
+        ({"threshold": 0.7}, "no probabilities"),
+        ({"min_object": "20 m2"}, "no CRS"),
+        ({"min_object": 5, "classes": ["river"]}, "no class 'river'"),
+    ):
+        with pytest.raises(PlanError, match=words):
+            write_clean(store, tmp_path / "c.zarr", client=client, show=False, **wishes)
+    assert not (tmp_path / "c.zarr").exists()
+    write_clean(store, tmp_path / "c.zarr", client=client, show=False, min_object=5)
+    with pytest.raises(StoreError, match="another run"):
+        write_clean(store, tmp_path / "c.zarr", client=client, show=False, min_object=6)
+    write_clean(store, tmp_path / "c.zarr", client=client, show=False, min_object=6, overwrite=True)
+    with pytest.raises(StoreError, match="holds no objects"):
+        open_objects(tmp_path / "c.zarr")
+    with pytest.raises(PlanError, match="connectivity is 4"):
+        write_objects(store, tmp_path / "o.zarr", connectivity=6)
