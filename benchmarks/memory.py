@@ -4,8 +4,8 @@
 
 For each size the scene is generated on disk by one process, and a fresh one segments it into a Zarr store with
 probabilities and overviews, and writes the COG. `run` and `cog` are that process's peak resident memory after
-each of the two, as the operating system counts it: interpreter, torch, OpenVINO and GDAL included, nothing
-subtracted. `times` is the peak against that of the size before.
+each of the two, as the operating system counts it: interpreter, engine and GDAL included, nothing subtracted. `times` is
+the peak against that of the size before.
 
 Promise: a scene nine times as large takes at most 1.15 times as much, and under 3 GB. The default needs 4 GB of
 disk and some minutes.
@@ -20,7 +20,6 @@ from typing import Any
 from models import load_bundle
 
 from .child import measure, peak_bytes, report, run_module, table, workplace
-from .networks import make_bundle
 
 
 def run_one(scene: Path, bundle: Path, engine: Any) -> None:
@@ -67,6 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
         scene, bundle = chosen.child
         run_one(scene, bundle, chosen.engine)
         return
+    from .networks import make_bundle  # not in a child: it brings torch, which a run with OpenVINO never imports
+
     with workplace(chosen.folder) as folder:
         make_bundle(folder)
         rows, before = [], None

@@ -194,7 +194,8 @@ def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool
     Areas are those on the ellipsoid. Figures of objects need what `swathe objects` has made.
     """
     note(f"swathe: adding up {store}", quiet)
-    from .statistics import compute_statistics, describe_statistics, write_statistics
+    from .figures import describe_statistics
+    from .statistics import compute_statistics, write_statistics
 
     running_on: dict[str, Any] = {"client": scheduler, "show": not quiet}
     if output is None:
