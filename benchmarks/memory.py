@@ -4,8 +4,8 @@
 
 For each size the scene is generated on disk by one process, and a fresh one segments it into a Zarr store with
 probabilities and overviews, and writes the COG. `run` and `cog` are that process's peak resident memory after
-each of the two, as the operating system counts it: interpreter, engine and GDAL included, nothing subtracted. `times` is
-the peak against that of the size before.
+each of the two, as the operating system counts it: interpreter, engine and GDAL included, nothing subtracted.
+`times` is the peak against that of the size before.
 
 Promise: a scene nine times as large takes at most 1.15 times as much, and under 3 GB. The default needs 4 GB of
 disk and some minutes.
