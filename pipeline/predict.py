@@ -17,6 +17,7 @@ from models.bundle import Bundle, load_bundle
 from models.engine import Engine, EngineSpec, make_engine, resolve
 from models.errors import BundleError
 from models.facts import Facts
+from models.machine import keep_freed_memory
 
 from .geobox import Window
 from .plans import Plan, reflected
@@ -100,6 +101,8 @@ def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
     """
     with _making:
         key = (digest, spec)
+        if not _engines:
+            keep_freed_memory()
         if key not in _engines:
             _engines[key] = SharedEngine(make_engine(_expected(path, digest), spec))
         return _engines[key]
