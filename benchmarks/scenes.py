@@ -70,8 +70,8 @@ def _windows(size: int) -> Iterator[Window]:
 def make_pixels(window: Window, size: int) -> NDArray[np.uint16]:
     """Make the pixels `(band, y, x)` uint16 of a window of the scene of that size."""
     cover = _cover(window)
-    light = 0.7 + 0.4 * _noise(window, 1024, 3) + 0.2 * _noise(window, 64, 4)
-    detail = 0.8 + 0.4 * _noise(window, 8, 5)
+    light = 0.7 + 0.4 * smooth_noise(window, 1024, 3) + 0.2 * smooth_noise(window, 64, 4)
+    detail = 0.8 + 0.4 * smooth_noise(window, 8, 5)
     detail = np.where(cover == 1, 0.6 + 0.8 * _cells(window, FIELD, 6), detail)
     detail = np.where(cover == 3, 0.4 + 1.2 * _cells(window, ROOF, 7), detail)
     values = np.moveaxis(COVERS[cover], -1, 0) * (light * detail) + _grain(window)
@@ -81,7 +81,7 @@ def make_pixels(window: Window, size: int) -> NDArray[np.uint16]:
 
 
 def _cover(window: Window) -> NDArray[np.intp]:
-    mixed = 0.6 * _noise(window, 256, 1) + 0.4 * _noise(window, 32, 2)
+    mixed = 0.6 * smooth_noise(window, 256, 1) + 0.4 * smooth_noise(window, 32, 2)
     return np.digitize(mixed, COVER_EDGES)
 
 
@@ -89,18 +89,18 @@ def _missing(window: Window, size: int) -> NDArray[np.bool_]:
     """Give what is nodata: the corner beside a swath, as in Landsat scenes, and some holes."""
     rows, columns = np.ogrid[slice(*_span(window, 0)), slice(*_span(window, 1))]
     corner = columns + 4 * rows < 0.3 * size
-    return np.asarray(corner | (_noise(window, 200, 8) > 0.97))
+    return np.asarray(corner | (smooth_noise(window, 200, 8) > 0.97))
 
 
 def _span(window: Window, axis: int) -> tuple[int, int]:
     return (window.top, window.bottom) if axis == 0 else (window.left, window.right)
 
 
-def _noise(window: Window, scale: int, seed: int) -> NDArray[np.float32]:
+def smooth_noise(window: Window, scale: int, seed: int) -> NDArray[np.float32]:
     """Give smooth noise from 0 to 1 `(y, x)` whose hills are `scale` pixels wide."""
     top, rows = _weights(*_span(window, 0), scale)
     left, columns = _weights(*_span(window, 1), scale)
-    lattice = _uniform(np.arange(top, top + rows.shape[1]), np.arange(left, left + columns.shape[1]), seed)
+    lattice = uniform(np.arange(top, top + rows.shape[1]), np.arange(left, left + columns.shape[1]), seed)
     return np.asarray(rows @ lattice @ columns.T, np.float32)
 
 
@@ -119,7 +119,7 @@ def _weights(start: int, stop: int, scale: int) -> tuple[int, NDArray[np.float32
 def _cells(window: Window, side: int, seed: int) -> NDArray[np.float32]:
     """Give squares of one value each, from 0 to 1 `(y, x)`."""
     rows, columns = (np.arange(*_span(window, axis)) // side for axis in (0, 1))
-    lattice = _uniform(np.arange(rows[0], rows[-1] + 1), np.arange(columns[0], columns[-1] + 1), seed)
+    lattice = uniform(np.arange(rows[0], rows[-1] + 1), np.arange(columns[0], columns[-1] + 1), seed)
     return lattice[rows - rows[0]][:, columns - columns[0]]
 
 
@@ -129,7 +129,8 @@ def _grain(window: Window) -> NDArray[np.float32]:
     return np.stack([(bits >> np.uint64(16 * n) & np.uint64(63)).astype(np.float32) - 32 for n in range(len(BANDS))])
 
 
-def _uniform(rows: NDArray[np.intp], columns: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
+def uniform(rows: NDArray[np.intp], columns: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
+    """Give a random number from 0 to 1 for each place `(y, x)`."""
     return np.asarray((_hash(rows, columns, seed) >> np.uint64(40)) / 2.0**24, np.float32)
 
 

@@ -16,8 +16,8 @@ def usable_cpus() -> int:
 def keep_freed_memory() -> None:
     """Let this process keep freed memory for the next array; only glibc's allocator can be told so.
 
-    By default each large array is given back to the kernel when it is freed, and the next one comes zeroed anew, page by
-    page, though blocks need the same sizes again and again. The peak stays as it is.
+    By default each large array is given back to the kernel when it is freed, and the next one comes zeroed anew, page
+    by page, though blocks need the same sizes again and again. The peak stays as it is.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

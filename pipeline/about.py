@@ -10,7 +10,7 @@ from .files import Files
 from .geobox import GeoBox
 from .scene import SceneLike, open_source
 from .source import RasterSource
-from .store import KEY, open_store, read_own
+from .store import KEY, Store, open_store, read_own
 
 
 def describe(scene: SceneLike) -> str:
@@ -53,21 +53,30 @@ def _where(geobox: GeoBox) -> str:
 def _describe_store(path: str) -> str:
     own = read_own(path)
     if own is None or own["state"] != "complete":
-        return f"store       {path}\nstate       not finished: the same `swathe segment` command continues it"
+        command = (own or {}).get("command", "swathe segment")
+        return f"store       {path}\nstate       not finished: the same `{command}` command continues it"
     store, own = open_store(path)
-    kept = store.encoding.probability
-    names = [own["classes"][value]["name"] for value in store.encoding.kept]
-    identity = own["identity"]
+    segmented = own.get("segmented", own["identity"])
     lines = [
         f"store       {path}, finished",
         _where(store.geobox),
-        "layers      class_map" + (f", probability ({kept}) of {', '.join(names)}" if kept else ""),
+        f"layers      {', '.join(_layers(store, own))}",
         f"overviews   {store.levels}",
         f"bundle      {own['bundle']['name']} {own['bundle']['digest'][:12]}",
-        f"engine      {identity['engine']}, {identity['precision']}, halo {identity['halo']}",
-        class_table(own["results"]["pixels"], store.geobox.resolution()),
+        f"engine      {segmented['engine']}, {segmented['precision']}, halo {segmented['halo']}",
     ]
-    return "\n".join(lines)
+    if "cleaned" in own:
+        wishes = ", ".join(f"{name} {value}" for name, value in own["cleaned"].items())
+        lines.append(f"cleaned     {wishes or 'nothing asked for'}")
+    counts = own["results"].get("objects", {})
+    lines += [f"objects     {count:,} of {name}" for name, count in counts.items()]
+    return "\n".join([*lines, class_table(own["results"]["pixels"], store.geobox.resolution())])
+
+
+def _layers(store: Store, own: dict[str, Any]) -> list[str]:
+    names = [own["classes"][value]["name"] for value in store.encoding.kept]
+    kept = f"probability ({store.encoding.probability}) of {', '.join(names)}"
+    return [kept if name == "probability" else name for name in store.layers]
 
 
 def class_table(pixels: dict[str, int], resolution: float | None) -> str:

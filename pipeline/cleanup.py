@@ -24,18 +24,29 @@ from .geobox import GeoBox, Window
 from .labels import Labels, label, region, total
 from .lifecycle import create_store
 from .morphology import local, local_halo, smooth
-from .objects import classes_of, provenance
+from .objects import classes_of, cut_as, provenance
 from .predict import NODATA, Answer
-from .removal import apply_removal, holes_input, needs_borders, objects_input, removal_halo, remove_by_halo, verdicts
+from .removal import (
+    apply_removal,
+    are_small,
+    holes_input,
+    needs_borders,
+    objects_input,
+    removal_halo,
+    remove_by_halo,
+    verdicts,
+)
 from .rules import Rules
-from .store import Store, open_store
+from .store import Store, open_store, store_errors
 from .trees import Settling, settle, settled_totals
+from .undecided import Undecided, leave_open, undecided_bytes, undecided_from
 
 if TYPE_CHECKING:
     from .areas import PixelAreas
 
 COMMAND = "swathe clean"
 THREADS = 2
+LEFT = "left"  # the kind of file that keeps a block between its leaf and what follows
 Stage = Literal["hysteresis", "objects", "holes"]
 ClassMap = NDArray[np.uint8]
 TITLES: dict[Stage, str] = {
@@ -139,13 +150,20 @@ class Block:
         return self.settled(store, stage, row, column)
 
     def settled(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
-        """Apply what the tree has found out to a block."""
-        class_map = self.before(store, stage, row, column)
-        labels, totals, _, which = self.found(class_map, stage, self.maps.window(0, row, column))
-        whole = settled_totals(self.settling(store, stage), row, column)
-        if whole is not None:
-            totals = totals.put(which, whole)
-        return apply_removal(class_map, labels, np.append(np.uint8(0), self._verdicts(stage, totals)))
+        """Apply what the tree has found out to what was left of a block."""
+        settling = self.settling(store, stage)
+        with store_errors(store.path):
+            left = undecided_from(store.files.read(settling.file(LEFT, (0, row, column))))
+        whole = settled_totals(settling, row, column)
+        return left.class_map if whole is None else left.decided(self._verdicts(stage, whole))
+
+    def left(
+        self, class_map: ClassMap, stage: Stage, found: tuple[Labels, Totals, Region, NDArray[np.int64]]
+    ) -> Undecided:
+        """Apply to a block what is known of it without others."""
+        labels, totals, told, which = found
+        made = apply_removal(class_map, labels, np.append(np.uint8(0), self._verdicts(stage, totals)))
+        return leave_open(made, labels, which, self._may_grow(stage, told.totals))
 
     def found(
         self, class_map: ClassMap, stage: Stage, window: Window
@@ -164,6 +182,12 @@ class Block:
         if stage == "hysteresis":
             return hysteresis_verdicts(totals.value, totals.strong)
         return verdicts(totals.value, totals.pixels, self.rules, stage, area_m2=totals.area, borders=totals.borders)
+
+    def _may_grow(self, stage: Stage, totals: Totals) -> NDArray[np.bool_]:
+        """Say which components may be kept for what they have in other blocks."""
+        if stage == "hysteresis":
+            return ~totals.strong
+        return are_small(totals.pixels, self.rules, stage, area_m2=totals.area)
 
     def _read(self, window: Window) -> tuple[ClassMap, NDArray[Any] | None]:
         kept = self.maps.read_layer("probability", window) if self.rules.kept else None
@@ -223,7 +247,10 @@ def _common(one: Window, other: Window) -> Window:
 
 @dataclass(frozen=True, slots=True)
 class StageLeaf:
-    """A `Leaf`: what a block tells of the components that a stage decides on."""
+    """A `Leaf`: what a block tells of the components that a stage decides on.
+
+    The block is left in a file as far as it is decided; the tree's own file comes after: where that is, both are.
+    """
 
     block: Block
     stage: Stage
@@ -231,32 +258,39 @@ class StageLeaf:
     def region(self, store: Store, row: int, column: int) -> Region:
         """See `Leaf`."""
         class_map = self.block.before(store, self.stage, row, column)
-        return self.block.found(class_map, self.stage, self.block.maps.window(0, row, column))[2]
+        found = self.block.found(class_map, self.stage, self.block.maps.window(0, row, column))
+        left = undecided_bytes(self.block.left(class_map, self.stage, found))
+        with store_errors(store.path):
+            store.owned_files().write(self.block.settling(store, self.stage).file(LEFT, (0, row, column)), left)
+        return found[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """A `Painter`: cleaned blocks, and their probabilities as they were."""
+    """A `Painter`: cleaned blocks, and their probabilities as they were, unless they are not `kept`."""
 
     block: Block
+    kept: bool = True
     heavy = False
     on_gpu = False
 
     def answer(self, store: Store, row: int, column: int) -> Answer:
         """See `Painter`."""
         maps = self.block.maps
-        kept = maps.read_layer("probability", maps.window(0, row, column)) if maps.encoding.probability else None
+        there = self.kept and maps.encoding.probability
+        kept = maps.read_layer("probability", maps.window(0, row, column)) if there else None
         return Answer(self.block.made(store, row, column), kept)
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """A `Work`: a store to be cleaned."""
+    """A `Work`: a store to be cleaned. `map_only`: without probabilities and overviews, for a GeoTIFF."""
 
     maps: Store
     own: Mapping[str, Any]
     settings: CleanSettings
     block: Block
+    map_only: bool = False
     title = "cleaning"
     threads = THREADS
 
@@ -264,6 +298,11 @@ class Cleaning:
     def geobox(self) -> GeoBox:
         """See `Work`."""
         return self.maps.geobox
+
+    @property
+    def made_from(self) -> str:
+        """See `Work`."""
+        return self.maps.path
 
     def identity(self) -> Mapping[str, Any]:
         """See `Work`."""
@@ -287,17 +326,23 @@ class Cleaning:
             "command": COMMAND,
         }
         encoding = replace(self.maps.encoding, objects=False)
-        classes, pyramid = classes_of(self.own), self.maps.levels > 0
+        if self.map_only:
+            encoding = replace(encoding, probability=None, kept=())
+        classes, pyramid = classes_of(self.own), self.maps.levels > 0 and not self.map_only
         return create_store(path, self.maps.plan, self.geobox, encoding, classes, about, pyramid=pyramid)
 
     def before(self, client: Client, store: Store, show: Shower) -> None:
         """Settle what reaches over blocks, stage after stage."""
-        for stage in self.block.stages:
-            settle(client, self.block.settling(store, stage), show, TITLES[stage])
+        block = self._block(store)
+        for stage in block.stages:
+            settle(client, block.settling(store, stage), show, TITLES[stage])
 
     def painter(self, store: Store) -> Cleaned:
         """See `Work`."""
-        return Cleaned(self.block)
+        return Cleaned(self._block(store), not self.map_only)
+
+    def _block(self, store: Store) -> Block:
+        return replace(self.block, maps=cut_as(store, self.maps))
 
     def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
         """See `Work`: nothing."""

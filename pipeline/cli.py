@@ -266,7 +266,7 @@ for verb in VERBS:
 @cli.command(epilog="Example: swathe demo -o demo-output")
 @click.option("-o", "--output", default="demo-output", show_default=True, metavar="FOLDER", help="Where results go.")
 def demo(output: str) -> None:
-    """Run the main job on a real scene that comes with Swathe, and make pictures of it. Takes seconds."""
+    """Segment a real scene that comes with Swathe, find its buildings, and make a report. Takes seconds."""
     from .demo import run_demo
 
     note("swathe: segmenting buildings of Zanzibar in the scene that comes with Swathe", False)

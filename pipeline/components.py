@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .geobox import Window
 
 NONE = -1  # no component
+LENGTH = 8  # bytes before what is packed, which tell how long it was
 Sides = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]  # top, bottom, left, right
 
 
@@ -176,13 +177,20 @@ def _totals(arrays: dict[str, NDArray[Any]]) -> Totals:
 
 
 def pack(arrays: dict[str, NDArray[Any]]) -> bytes:
-    """Put named arrays into bytes, compressed."""
+    """Put named arrays into bytes, compressed: their length, then zstd."""
+    import pyarrow as pa
+
     made = BytesIO()
-    np.savez_compressed(made, **arrays)  # type: ignore[arg-type]
-    return made.getvalue()
+    np.savez(made, **arrays)  # type: ignore[arg-type]
+    packed: bytes = pa.compress(made.getbuffer(), codec="zstd", asbytes=True)
+    return made.tell().to_bytes(LENGTH, "little") + packed
 
 
 def unpack(content: bytes) -> dict[str, NDArray[Any]]:
     """Give the named arrays of `pack`; no object is ever unpickled."""
-    with np.load(BytesIO(content), allow_pickle=False) as arrays:
+    import pyarrow as pa
+
+    length = int.from_bytes(content[:LENGTH], "little")
+    whole = pa.decompress(memoryview(content)[LENGTH:], length, codec="zstd")
+    with np.load(BytesIO(whole), allow_pickle=False) as arrays:
         return dict(arrays)

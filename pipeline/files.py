@@ -5,6 +5,7 @@ Knows names and bytes, nothing of what they mean.
 
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ import fsspec
 
 from models.errors import StoreError
 
+SCHEME = "file://"
 CUT_SHORT = re.compile(r"\.[0-9a-f]{32}\.partial$")  # how Zarr and `write` name a file that is not whole yet
 
 
@@ -28,7 +30,20 @@ class Files:
     @property
     def local(self) -> bool:
         """Whether it lies on a disk of this machine."""
-        return "://" not in self.root or self.root.startswith("file://")
+        return "://" not in self.root or self.root.startswith(SCHEME)
+
+    def holds(self, path: str) -> bool:
+        """Whether a path names this place or one in it, by whatever links both are named."""
+        other = Files(path)
+        if not (self.local and other.local):
+            return path.startswith(f"{self.root.rstrip('/')}/")
+        here, there = (os.path.realpath(it._path("")) for it in (self, other))
+        return there == here or there.startswith(f"{here}/")
+
+    def same_as(self, other: "Files") -> bool:
+        """Whether both are one place, by whatever links they are named."""
+        one, two = (os.path.realpath(it._path("")) if it.local else it.root.rstrip("/") for it in (self, other))
+        return self.local == other.local and one == two
 
     def write(self, name: str, content: bytes, *, make: bool = True) -> None:
         """Write a file whole: a reader sees all of it or nothing. `make`: its folder too, if there is none."""
@@ -48,9 +63,11 @@ class Files:
     def stream(self, name: str) -> Iterator[IO[bytes]]:
         """Write a file of any size piece by piece: a reader sees all of it or nothing, and nothing if it fails."""
         path = self._path(name)
-        if not self.local:
-            with _filesystem(self.root).open(path, "wb") as file:
+        if not self.local:  # by way of a local file: an upload that is broken off would count as whole
+            with tempfile.NamedTemporaryFile() as file:
                 yield file
+                file.flush()
+                _filesystem(self.root).put_file(file.name, path)
             return
         part = f"{path}.{uuid.uuid4().hex}.partial"
         try:
@@ -60,6 +77,11 @@ class Files:
         finally:
             with suppress(OSError):
                 os.remove(part)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file of any size to read it piece by piece. Raises FileNotFoundError."""
+        opened: IO[bytes] = _filesystem(self.root).open(self._path(name), "rb")
+        return opened
 
     def read(self, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
@@ -94,6 +116,14 @@ class Files:
         filesystem = _filesystem(self.root)
         filesystem.invalidate_cache()
         return bool(filesystem.exists(self._path(name)))
+
+    def stamp(self) -> str:
+        """Tell this very file from what may take its place later. Raises FileNotFoundError."""
+        filesystem, path = _filesystem(self.root), self._path("")
+        filesystem.invalidate_cache()
+        facts = filesystem.info(path)
+        known = [str(facts[key]) for key in ("size", "ino", "mtime", "ETag", "LastModified", "created") if key in facts]
+        return " ".join(known)
 
     def remove(self, name: str) -> None:
         """Remove a file or folder with all it holds, if it is there."""
@@ -149,6 +179,12 @@ class Files:
     def _path(self, name: str) -> str:
         base = _base(self.root)
         return f"{base.rstrip('/')}/{name}" if name else base
+
+
+def full_path(path: str | os.PathLike[str]) -> str:
+    """Give a local path in full, also of a `file://` URL: workers may run in other folders. Other URLs stay."""
+    text = os.fspath(path)
+    return os.path.abspath(_base(text) if text.startswith(SCHEME) else text) if Files(text).local else text
 
 
 def _write_local(path: str, content: bytes) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from models.errors import StoreError, SwatheError
 
 from .cluster import connected, gpu_resources, rolling
-from .files import Files
+from .files import Files, full_path
 from .fingerprint import differences
 from .geobox import GeoBox, Window
 from .layout import level_geobox
@@ -94,6 +94,11 @@ class Work(Protocol):
         ...
 
     @property
+    def made_from(self) -> str | None:
+        """Path of the store that is read, which must not be written over. None: it reads none."""
+        ...
+
+    @property
     def threads(self) -> int:
         """Tasks at a time in a worker of this process."""
         ...
@@ -158,9 +163,9 @@ def fill(
     Raises
     ------
     SwatheError
-        The output belongs to another run; or a block failed after retries. Finished blocks stay.
+        The output belongs to another run, or is what is read; or a block failed after retries. Finished blocks stay.
     """
-    started, path = time.monotonic(), _absolute(os.fspath(output))
+    started, path = time.monotonic(), _checked(work, os.fspath(output))
     if client is None and (finished := _finished(work, path, replacing)):
         return _report(*finished, len(finished[0].plan), started)  # no worker is needed to see that
     with connected(client, threads=work.threads) as connection, sole_writer(path):
@@ -178,11 +183,13 @@ def fill(
     return _report(store, {"results": results}, resumed, started)
 
 
-def _absolute(output: str) -> str:
-    """Give a local path in full: workers may run in other folders."""
+def _checked(work: Work, output: str) -> str:
+    """Give the output's path in full, if it can be one."""
     if output.lower().rstrip("/").endswith((".tif", ".tiff")):
         raise StoreError(f"{output}: a run fills a Zarr store; end its name in .zarr, and use `write_cog` on it after")
-    return os.path.abspath(output) if Files(output).local and "://" not in output else output
+    if work.made_from is not None and Files(output).same_as(Files(work.made_from)):
+        raise StoreError(f"{output} is the store that is read; choose another output")
+    return full_path(output)
 
 
 def shower(show: bool) -> Shower:
@@ -208,7 +215,10 @@ def _own(work: Work, path: str, replacing: Replacing) -> dict[str, Any] | None:
     own = read_own(path)
     if own is None or own["state"] == "creating":
         return None
-    others = differences(work.identity(), own["identity"])
+    mine, theirs = work.identity(), own["identity"]
+    others = differences(mine, theirs)
+    if set(mine) != set(theirs):  # of another verb, with which it has no settings in common
+        others = [f"of `{own.get('command', 'swathe segment')}`"]
     if others and replacing == "nothing":
         raise StoreError(
             f"{path} belongs to another run ({'; '.join(others)}); "

@@ -8,6 +8,12 @@ from typing import Any
 
 from .predict import Encoding
 
+SOURCES = {
+    "source": "another source, or one that has changed",
+    "cleaned from": "another store was cleaned, or it has changed",
+    "objects of": "objects of another store, or it has changed",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -37,12 +43,12 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Name the settings in which two identities differ, with both values."""
     found = []
-    for key in mine:
-        here, there = mine[key], theirs.get(key)
+    for key in {**mine, **theirs}:  # of some settings only what is not as by default is kept
+        here, there = mine.get(key), theirs.get(key)
         if here == there:
             continue
-        if key == "source":
-            found.append("another source, or one that has changed")
+        if key in SOURCES:
+            found.append(SOURCES[key])
         elif isinstance(here, dict) and isinstance(there, dict):
             found += differences(here, there)
         else:

@@ -118,6 +118,7 @@ class Segmentation:
 
     prepared: Prepared
     title = "segmenting"
+    made_from = None
 
     @property
     def geobox(self) -> GeoBox:

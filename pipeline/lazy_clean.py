@@ -61,7 +61,7 @@ def clean(maps: xr.Dataset, **wishes: Unpack[CleanWishes]) -> xr.Dataset:
     SwatheError
         The wishes make no sense or do not fit the maps.
     """
-    settings = CleanSettings(**wishes)
+    settings, maps = CleanSettings(**wishes), _checked(maps)
     names = class_names(maps)
     areas = pixel_areas(array_source(maps["class_map"]).geobox) if settings.needs_areas else None
     rules = settings.rules(names, _kept(maps, names), has_areas=areas is not None or not settings.needs_areas)
@@ -92,11 +92,12 @@ def label_objects(maps: xr.Dataset, *, connectivity: Literal[4, 8] = 4) -> xr.Da
 
     Raises
     ------
-    PlanError
-        Another connectivity.
+    SwatheError
+        Another connectivity; the maps hold no class map.
     """
     if connectivity not in (4, 8):
         raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
+    maps = _checked(maps)
     class_map = _cut(maps["class_map"].data)
 
     def found(block: ClassMap, window: Window, shape: tuple[int, int], _: Any) -> Found:
@@ -124,6 +125,15 @@ def class_names(maps: xr.Dataset) -> list[str]:
         raise StoreError(
             "these maps have no class_map with flag_meanings; give what segment or open_maps gives"
         ) from None
+
+
+def _checked(maps: xr.Dataset) -> xr.Dataset:
+    """Give maps with their rows first. Raises StoreError where they have no class map as it is kept."""
+    array = maps.get("class_map")
+    if array is None or set(array.dims) != {"y", "x"} or array.dtype != np.uint8:
+        received = "none" if array is None else f"{array.dtype} {array.dims}"
+        raise StoreError(f"maps hold a class_map uint8 (y, x), as segment and open_maps give it; received {received}")
+    return maps.transpose(..., "y", "x")
 
 
 def _kept(maps: xr.Dataset, names: list[str]) -> list[int] | None:
@@ -222,7 +232,7 @@ def settled_blocks(
     shape, windows = class_map.shape, _windows(class_map)
     blocks = class_map.to_delayed()
     others = None if beside is None else beside.to_delayed()
-    token = tokenize(class_map.name, dtype, connectivity, beside)
+    token = tokenize(class_map.name, ways, connectivity, beside)  # what is found may hang on more than the pixels
     found = [
         [
             dask.delayed(find, nout=4, pure=True)(

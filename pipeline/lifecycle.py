@@ -226,10 +226,13 @@ def tidy(store: Store) -> None:
 
 
 def check_whole(store: Store) -> None:
-    """Raise StoreError if any shard is missing."""
+    """Raise StoreError if any shard is missing, or the table of objects."""
     missing = store.missing()
     if missing:
         level, row, column = missing[0]
         where = f"block {row}, {column}" + (f" of overview {level}" if level else "")
         more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
         raise StoreError(f"{store.path} is damaged: {where}{more} missing; run it again with --overwrite")
+    with store_errors(store.path):
+        if store.encoding.objects and not store.files.exists(TABLE):
+            raise StoreError(f"{store.path} is damaged: {TABLE} is missing; run it again with --overwrite")

@@ -6,7 +6,7 @@ how components cross blocks is `trees`' to know, what is measured `measures`'.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -18,7 +18,6 @@ from models.errors import PlanError, StoreError
 from models.facts import ClassInfo
 
 from .components import Region, Totals
-from .files import Files
 from .filling import Report, Shower, fill
 from .fingerprint import fingerprint
 from .geobox import GeoBox, Window
@@ -80,7 +79,7 @@ def labelling(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, 
     """Check what `write_objects` is asked for, before anything is written."""
     if connectivity not in (4, 8):
         raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
-    maps, own = open_store(os.path.abspath(store) if Files(os.fspath(store)).local else os.fspath(store))
+    maps, own = open_store(os.fspath(store))
     return Labelling(maps, own, connectivity, widths)
 
 
@@ -110,14 +109,13 @@ def objects_count(store: str | os.PathLike[str]) -> dict[str, int]:
 
 def read_table(store: str) -> "pa.Table":
     """Read the table of a store of objects, all of it."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     opened, _ = open_store(store)
     if not opened.encoding.objects:
         raise StoreError(f"{store} holds no objects; `{COMMAND} {store} -o objects.zarr` finds them")
-    with store_errors(store):
-        return pq.read_table(pa.BufferReader(opened.files.read(TABLE)))
+    with store_errors(store), opened.files.open(TABLE) as file:
+        return pq.read_table(file, page_checksum_verification=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +133,11 @@ class Labelling:
     def geobox(self) -> GeoBox:
         """See `Work`."""
         return self.maps.geobox
+
+    @property
+    def made_from(self) -> str:
+        """See `Work`."""
+        return self.maps.path
 
     def identity(self) -> Mapping[str, Any]:
         """See `Work`."""
@@ -160,11 +163,11 @@ class Labelling:
         settle(client, self._settling(store), show, "finding objects")
 
     def _settling(self, store: Store) -> Settling:
-        return Settling(store, "labels", Finding(self.maps, self.connectivity), self.connectivity)
+        return Settling(store, "labels", Finding(cut_as(store, self.maps), self.connectivity), self.connectivity)
 
     def painter(self, store: Store) -> "Numbering":
         """See `Work`."""
-        return Numbering(self.maps, self._settling(store))
+        return Numbering(cut_as(store, self.maps), self._settling(store))
 
     def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
         """Measure, and write the table."""
@@ -175,6 +178,11 @@ class Labelling:
         folding = Folding(store, "measures", rows, store)
         fold(client, folding, show, "measuring objects")
         return {"objects": write_table(store, folding, names)}
+
+
+def cut_as(store: Store, maps: Store) -> Store:
+    """Give maps in the blocks of the store that is filled: made anew meanwhile, the same maps may have others."""
+    return replace(maps, plan=store.plan)
 
 
 def provenance(maps: Store, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,13 +205,19 @@ class Finding:
 
     def region(self, store: Store, row: int, column: int) -> Region:
         """See `Leaf`."""
-        return self.found(row, column)[2]
+        return self.found(self.class_map(row, column), row, column)[2]
 
-    def found(self, row: int, column: int) -> tuple[Labels, Totals, Region, NDArray[np.int64]]:
+    def class_map(self, row: int, column: int) -> NDArray[np.uint8]:
+        """Read a block."""
+        class_map: NDArray[np.uint8] = self.maps.read_layer("class_map", self.maps.window(0, row, column))[0]
+        return class_map
+
+    def found(
+        self, class_map: NDArray[np.uint8], row: int, column: int
+    ) -> tuple[Labels, Totals, Region, NDArray[np.int64]]:
         """Give labels, totals, the region, and which labels (from 0) are open."""
         window = self.maps.window(0, row, column)
-        class_map = self.maps.read_layer("class_map", window)[0]
-        labels, count = label(np.where(class_map == NODATA, 0, class_map).astype(np.uint8), self.connectivity)
+        labels, count = label(np.where(class_map == NODATA, np.uint8(0), class_map), self.connectivity)
         totals = total(labels, count, class_map, window, self.maps.geobox.width, classes=1, borders=False)
         return labels, totals, *region(labels, class_map, totals, window, self.maps.geobox.shape)
 
@@ -221,12 +235,13 @@ class Numbering:
         """See `Painter`."""
         leaf = self.settling.leaf
         assert isinstance(leaf, Finding)
-        labels, totals, _, which = leaf.found(row, column)
+        class_map = leaf.class_map(row, column)
+        labels, totals, _, which = leaf.found(class_map, row, column)
         whole = settled_totals(self.settling, row, column)
         if whole is not None:
             totals = totals.put(which, whole)
         ids = np.append(np.int64(0), totals.first + 1)
-        return Answer(self.maps.read_layer("class_map", self.maps.window(0, row, column))[0], None, ids[labels])
+        return Answer(class_map, None, ids[labels])
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +301,7 @@ def write_table(store: Store, folding: Folding, classes: tuple[str, ...]) -> dic
     with (
         store_errors(store.path),
         store.files.stream(TABLE) as file,
-        pq.ParquetWriter(file, columns_schema(), compression="zstd") as writer,
+        pq.ParquetWriter(file, columns_schema(), compression="zstd", write_page_checksum=True) as writer,
     ):
         for part in folded(folding):
             rows = finish(part, store.geobox, classes)

@@ -81,7 +81,9 @@ def size_of(rules: Rules, which: Which) -> Size | None:
 
 def objects_input(class_map: NDArray[np.uint8], rules: Rules) -> NDArray[np.uint8]:
     """Give what to label as objects: uint8 `(y, x)`, the value where it is one of the chosen classes, else 0."""
-    objects: NDArray[np.uint8] = np.where(np.isin(class_map, rules.classes), class_map, np.uint8(0))
+    objects = np.zeros(class_map.shape, np.uint8)
+    for value in rules.classes:
+        np.copyto(objects, value, where=class_map == value)
     return objects
 
 
@@ -135,12 +137,21 @@ def verdicts(
     NDArray
         uint8 `(n,)`.
     """
+    small = are_small(num_pixels, rules, which, area_m2=area_m2)
+    return np.where(small, _replacements(borders, rules, which), value).astype(np.uint8)
+
+
+def are_small(
+    num_pixels: NDArray[np.integer[Any]], rules: Rules, which: Which, *, area_m2: NDArray[np.float64] | None = None
+) -> NDArray[np.bool_]:
+    """Say which components are below the size: bool `(n,)`. A part may be where the whole is not, never otherwise."""
     size = size_of(rules, which)
     if size is None:
-        return value
+        return np.zeros(len(num_pixels), bool)
     extent = num_pixels if size.unit == "px" else area_m2
     assert extent is not None  # areas are known wherever `CleanSettings.rules` lets square metres pass
-    return np.where(extent < size.value, _replacements(borders, rules, which), value).astype(np.uint8)
+    small: NDArray[np.bool_] = extent < size.value
+    return small
 
 
 def _replacements(borders: NDArray[np.integer[Any]] | None, rules: Rules, which: Which) -> NDArray[np.uint8]:

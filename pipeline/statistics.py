@@ -94,8 +94,8 @@ class Question:
 
     @property
     def has_objects(self) -> bool:
-        """Whether the store has an object table."""
-        return Files(self.store.path).exists(TABLE)
+        """Whether the store has an object table; one of objects that has lost it is damaged, as reading will show."""
+        return self.store.encoding.objects or Files(self.store.path).exists(TABLE)
 
     def no_totals(self) -> Totals:
         """Give sums of nothing."""
@@ -190,11 +190,25 @@ def write_statistics(
     from .tables import check_target
 
     question, target = _asked(os.fspath(store), zones, cell, layer), os.fspath(output)
+    _check_output(question, zones, target)
     empty = _framed(question, question.no_totals(), question.no_tallies().tally() if question.has_objects else None)
     check_target(target, _table(empty, target).schema, overwrite=overwrite)
     frame = _answered(question, client, show)
     _write(frame, target, overwrite=overwrite)
     return frame
+
+
+def _check_output(question: Question, zones: Any, target: str) -> None:
+    """Refuse other formats, and to write over what is read: an object table, or zones, whose file may have more."""
+    from .layers import ending_of
+    from .tables import LAYERS
+
+    if ending_of(target) not in (".csv", *LAYERS):
+        raise StatisticsError(f"{target}: choose an ending that says what is written: .csv, {', '.join(LAYERS)}")
+    if question.store.files.holds(target):
+        raise StatisticsError(f"{target} would lie in the store that is read; choose another output")
+    if isinstance(zones, str | os.PathLike) and Files(os.fspath(zones)).same_as(Files(target)):
+        raise StatisticsError(f"{target} is the file of zones, which stays as it is; choose another output")
 
 
 def _asked(path: str, zones: Any, cell: str | float | None, layer: str | None) -> Question:

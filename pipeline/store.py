@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from models.errors import StoreError
 
-from .files import Files
+from .files import Files, full_path
 from .geobox import GeoBox, Window
 from .layout import group_path, level_geobox
 from .plans import Plan
@@ -32,6 +32,7 @@ KEY = "swathe"  # of our own facts among the root attributes
 ROOT = "zarr.json"
 MARKS = ".swathe"  # where the marks of a run lie, and the file that names the run
 RUN = f"{MARKS}/run"
+READABLE = "give one that `swathe segment`, `clean` or `objects` has written"
 SECONDS = "blocks/seconds"  # the array of what each block took
 
 
@@ -255,24 +256,24 @@ def forget() -> None:
     _strict_group.cache_clear()
 
 
-def read_own(path: str) -> dict[str, Any] | None:
-    """Give our own facts of a store, or None where there is nothing at all.
+def read_own(path: str, advice: str = "choose another output") -> dict[str, Any] | None:
+    """Give our own facts of a store, or None where there is nothing at all; `advice` is for what is not ours.
 
     Raises
     ------
     StoreError
         Something else lies there.
     """
-    attributes = _root_attributes(path)
+    attributes = _root_attributes(path, advice)
     if attributes is None:
         return None
     own = attributes.get(KEY)
     if not isinstance(own, dict) or own.get("format") != FORMAT:
-        raise StoreError(f"{path} is a Zarr store that Swathe did not write; choose another output")
+        raise StoreError(f"{path} is a Zarr store that Swathe did not write; {advice}")
     return own
 
 
-def _root_attributes(path: str) -> dict[str, Any] | None:
+def _root_attributes(path: str, advice: str = "") -> dict[str, Any] | None:
     files = Files(path)
     with store_errors(path):
         if not files.exists() or (files.local and os.path.isdir(path) and not files.names("")):
@@ -280,7 +281,7 @@ def _root_attributes(path: str) -> dict[str, Any] | None:
         try:
             attributes = json.loads(files.read(ROOT))["attributes"]
         except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError) as error:
-            raise StoreError(f"{path} exists and is not a Zarr store of Swathe's; choose another output") from error
+            raise StoreError(f"{path} exists and is not a Zarr store of Swathe's; {advice}") from error
     return attributes if isinstance(attributes, dict) else {}
 
 
@@ -298,13 +299,14 @@ def open_store(path: str) -> tuple[Store, dict[str, Any]]:
     StoreError
         It is missing, is not Swathe's, or its run is not finished.
     """
-    own = read_own(path)
+    full = full_path(path)
+    own = read_own(full, READABLE)
     if own is None:
         raise StoreError(f"no such store: {path}")
     if own["state"] != "complete":
         command = own.get("command", "swathe segment")
         raise StoreError(f"{path} is not finished; run the same `{command}` command again to continue it")
-    return reopen_store(path, own, _geobox(path, own)), own
+    return reopen_store(full, own, _geobox(full, own)), own
 
 
 def _geobox(path: str, own: Mapping[str, Any]) -> GeoBox:

@@ -152,7 +152,7 @@ def _check_place(path: str, overwrite: bool) -> None:
             raise SwatheError(f"{path} is a folder; choose another output")
         exists = os.path.lexists(path)
     if exists and not overwrite:
-        raise SwatheError(f"{path} exists already; allow it to be overwritten, or choose another output")
+        raise SwatheError(f"{path} exists already; choose another output, or pass --overwrite to replace it")
 
 
 class _Rows:

@@ -84,7 +84,8 @@ def read_objects(path: str) -> Iterator[Objects]:
 
     try:
         with fsspec.open(path, "rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=list(COLUMNS)):
+            table = pq.ParquetFile(file, page_checksum_verification=True)
+            for batch in table.iter_batches(BATCH, columns=list(COLUMNS)):
                 yield _objects(batch)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise StatisticsError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error

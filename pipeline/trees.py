@@ -30,7 +30,7 @@ from .components import (
 )
 from .joining import join
 from .progress import Advance
-from .store import MARKS, Store
+from .store import MARKS, Store, store_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,7 +115,7 @@ def settle(client: Client, what: Settling, show: Shower, title: str) -> None:
     """
     tree = tree_of(what.store)
     steps = [(up, level) for level in range(tree.top + 1)] + [(down, level) for level in range(tree.top, 0, -1)]
-    made = set(what.store.files.names(f"{MARKS}/{what.name}"))
+    made = _made(what)
     missing = [(step, [place for place in tree.places(level) if not _there(what, made, step, place)])
                for step, level in steps]  # fmt: skip
     count = sum(sum(1 for _ in tree.places(level)) for _, level in steps)
@@ -138,36 +138,55 @@ def _base(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
+def _made(what: "Settling | Folding") -> set[str]:
+    """Give the names of the files of all steps that are done."""
+    with store_errors(what.store.path):
+        return set(what.store.files.names(f"{MARKS}/{what.name}"))
+
+
+def keep(what: "Settling | Folding", kind: str, place: Place, content: bytes) -> None:
+    """Write a step's file. Raises StoreError, as where the disk is full."""
+    with store_errors(what.store.path):
+        what.store.files.write(what.file(kind, place), content)
+
+
+def kept(what: "Settling | Folding", kind: str, place: Place) -> bytes:
+    """Read a step's file. Raises StoreError where it is lost."""
+    with store_errors(what.store.path):
+        return what.store.files.read(what.file(kind, place))
+
+
 def up(what: Settling, place: Place) -> None:
     """Write what a block or node tells the node above it. The region comes last: with it, the step is done."""
     level, row, column = place
-    files = what.store.owned_files()
+    what.store.check_run()
     if level == 0:
-        files.write(what.file("up", place), region_bytes(what.leaf.region(what.store, row, column)))
+        keep(what, "up", place, region_bytes(what.leaf.region(what.store, row, column)))
         return
     below = tree_of(what.store).children(place)
-    parts = [[region_from(files.read(what.file("up", child))) for child in line] for line in below]
+    parts = [[region_from(kept(what, "up", child)) for child in line] for line in below]
     joint = join(parts, what.connectivity)
-    files.write(what.file("joint", place), joint_bytes(joint))
-    files.write(what.file("up", place), region_bytes(joint.region))
+    keep(what, "joint", place, joint_bytes(joint))
+    keep(what, "up", place, region_bytes(joint.region))
 
 
 def down(what: Settling, place: Place) -> None:
     """Write for each child of a node the totals of its open components, which are those of the whole scene."""
-    files, tree = what.store.owned_files(), tree_of(what.store)
-    told = region_from(files.read(what.file("up", place)))
-    joint = joint_from(files.read(what.file("joint", place)), told)
-    above = told.totals if place[0] == tree.top else totals_from(files.read(what.file("down", place)))
+    tree = tree_of(what.store)
+    what.store.check_run()
+    told = region_from(kept(what, "up", place))
+    joint = joint_from(kept(what, "joint", place), told)
+    above = told.totals if place[0] == tree.top else totals_from(kept(what, "down", place))
     below = [child for line in tree.children(place) for child in line]
     for child, totals in zip(below, joint.handed_down(above), strict=True):
-        files.write(what.file("down", child), totals_bytes(totals))
+        keep(what, "down", child, totals_bytes(totals))
 
 
 def settled_totals(what: Settling, row: int, column: int) -> Totals | None:
     """Give the totals of a block's open components, as `settle` has found them; None for the only block."""
     if tree_of(what.store).top == 0:
         return None
-    return totals_from(what.store.files.read(what.file("down", (0, row, column))))
+    return totals_from(kept(what, "down", (0, row, column)))
 
 
 def settle_at_once(regions: list[list[Region]], connectivity: int) -> list[list[Totals]]:
@@ -216,7 +235,7 @@ class Folding:
 def fold(client: Client, what: Folding, show: Shower, title: str) -> None:
     """Merge the rows of all blocks into one row per object; `folded` then gives them part by part."""
     tree = tree_of(what.objects)
-    made = set(what.store.files.names(f"{MARKS}/{what.name}"))
+    made = _made(what)
     missing = [
         [place for place in tree.places(level) if _base(what.file("open", place)) not in made]
         for level in range(tree.top + 1)
@@ -230,14 +249,14 @@ def fold(client: Client, what: Folding, show: Shower, title: str) -> None:
 
 def gather(what: Folding, place: Place) -> None:
     """Write the rows of objects that end in a block or node, and those of objects that may go on. The latter last."""
-    files = what.store.owned_files()
+    what.store.check_run()
     rows, sides = _leaf(what, place) if place[0] == 0 else _node(what, place)
     ids = rows["id"].to_numpy()
     open_ids = np.unique(np.concatenate(sides))
     goes_on = np.isin(ids, open_ids)
-    files.write(what.file("part", place), table_bytes(rows.filter(~goes_on)))
+    keep(what, "part", place, table_bytes(rows.filter(~goes_on)))
     named = dict(zip(("top", "bottom", "left", "right"), sides, strict=True))
-    files.write(what.file("open", place), table_bytes(rows.filter(goes_on), pack(named)))
+    keep(what, "open", place, table_bytes(rows.filter(goes_on), pack(named)))
 
 
 Ids = NDArray[np.int64]
@@ -261,7 +280,7 @@ def _node(what: Folding, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids,
     import pyarrow as pa
 
     below = tree_of(what.objects).children(place)
-    read = [[table_from(what.store.files.read(what.file("open", child))) for child in line] for line in below]
+    read = [[table_from(kept(what, "open", child)) for child in line] for line in below]
     sides = [[unpack(extra) for _, extra in line] for line in read]
     lines = (
         ("top", sides[0]),
@@ -279,7 +298,7 @@ def folded(what: Folding) -> Iterator["pa.Table"]:
     tree = tree_of(what.objects)
     for level in range(tree.top + 1):
         for place in tree.places(level):
-            yield table_from(what.store.files.read(what.file("part", place)))[0]
+            yield table_from(kept(what, "part", place))[0]
 
 
 def table_bytes(table: "pa.Table", extra: bytes = b"") -> bytes:

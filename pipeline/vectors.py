@@ -16,7 +16,7 @@ from models.errors import PlanError, StoreError, SwatheError
 
 from . import angles, polygons, tables
 from .cluster import connected
-from .files import Files
+from .files import Files, full_path
 from .filling import fill, shower
 from .fingerprint import fingerprint
 from .geobox import GeoBox
@@ -31,6 +31,7 @@ from .trees import Folding, fold, folded
 if TYPE_CHECKING:
     import pyarrow as pa
 
+OLD, NOTHING = f"{MARKS}/old", "nothing"  # what the output replaces
 OUTSIDE, UNKNOWN = -2, -1  # instead of ids: beyond the scene, and nodata
 
 
@@ -99,18 +100,18 @@ def write_vectors(
     SwatheError
         The store is missing or unfinished; the file exists or cannot be written; a wish makes no sense.
     """
-    started, path = time.monotonic(), os.fspath(output)
+    started, path = time.monotonic(), full_path(output)
     opened, own = open_store(os.fspath(store))
+    if opened.files.holds(path):
+        raise StoreError(f"{path} would lie in the store that is read; choose another output")
     _check(outlines, opened.geobox, [info["name"] for info in own["classes"]])
-    work = Work(
-        path, {"vectors of": fingerprint(own["identity"])[:16], "connectivity": connectivity, **asdict(outlines)}
-    )
+    work = Work(path, _settings(opened, own, connectivity, outlines))
     if work.is_written(overwrite=overwrite):
         work.remove()
         return Features(path, count_features(path), time.monotonic() - started, ())
     with sole_writer(work.folder):
         remove_partial(path)
-        objects = os.fspath(store)
+        objects = opened.path
         if not opened.encoding.objects:
             objects = f"{work.folder}/objects.zarr"
             fill(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
@@ -121,6 +122,12 @@ def write_vectors(
         written = write_features(batches, path, schema=_schema(), crs=opened.geobox.crs, overwrite=overwrite)
         work.remove()
     return Features(path, written.features, time.monotonic() - started, written.notes)
+
+
+def _settings(store: Store, own: Mapping[str, Any], connectivity: Connectivity, outlines: Outlines) -> dict[str, Any]:
+    """Give what decides the output; and the side of blocks, since what is half done is kept block by block."""
+    made_from = fingerprint(own["identity"])[:16]
+    return {"vectors of": made_from, "connectivity": connectivity, "block": store.plan.block, **asdict(outlines)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ class Work:
         try:
             check_target(self.output, _schema(), overwrite=overwrite)
         except SwatheError:
-            if not Files(self.output).exists() or self._begun() != self.run:
+            if self._begun() != self.run or self._replaces() in ("", self._there()):
                 raise
             return True
         return False
@@ -160,18 +167,32 @@ class Work:
         files = Files(self.folder)
         return files.read(RUN).decode() if files.exists(RUN) else None
 
+    def _replaces(self) -> str:
+        """Tell the file that was there when this run began, or was continued, from others."""
+        files = Files(self.folder)
+        return files.read(OLD).decode() if files.exists(OLD) else ""
+
+    def _there(self) -> str:
+        """Tell the file that is there now from others."""
+        files = Files(self.output)
+        return files.stamp() if files.exists() else NOTHING
+
     def begin(self) -> None:
         """Take the folder for this run; what another one has left there goes."""
+        files = Files(self.folder)
         if self._begun() != self.run:
-            Files(self.folder).remove(MARKS)
-            Files(self.folder).write(RUN, self.run.encode())
+            files.remove(MARKS)
+            files.write(RUN, self.run.encode())
+        files.write(OLD, self._there().encode())
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with all that is in it; what tells whose it is comes last, for a kill meanwhile."""
+        files = Files(self.folder)
         with store_errors(self.folder):
-            for name in ("objects.zarr", MARKS):
-                Files(self.folder).remove(name)
-            Files(self.folder).remove_empty()
+            steps = [f"{MARKS}/{name}" for name in files.names(MARKS)]
+            for name in ("objects.zarr", *(name for name in steps if name not in (RUN, OLD)), MARKS):
+                files.remove(name)
+            files.remove_empty()
 
 
 def _check(outlines: Outlines, geobox: GeoBox, names: list[str]) -> None:
@@ -230,8 +251,8 @@ def _features(folding: Folding, outlines: Outlines) -> Iterator["pa.Table"]:
 
     objects = folding.objects
     pixel = objects.geobox.affine.determinant
-    with store_errors(objects.path):
-        table = pq.ParquetFile(pa.BufferReader(objects.files.read(TABLE)))
+    with store_errors(objects.path), objects.files.open(TABLE) as file:
+        table = pq.ParquetFile(file, page_checksum_verification=True)
         take = _rows_of(table.iter_batches(), table.schema_arrow)
         for part in folded(folding):
             rows = take(part.num_rows)
@@ -251,8 +272,8 @@ def _rows_of(batches: Iterator["pa.RecordBatch"], schema: "pa.Schema") -> Callab
 
     def take(count: int) -> "pa.Table":
         nonlocal left
-        while left.num_rows < count:
-            left = pa.concat_tables([left, pa.Table.from_batches([next(batches)])])
+        while left.num_rows < count and (batch := next(batches, None)) is not None:
+            left = pa.concat_tables([left, pa.Table.from_batches([batch])])
         rows, left = left.slice(0, count), left.slice(count)
         return rows.combine_chunks()
 

@@ -5,6 +5,7 @@ Each is a few lines around one public function. Imports nothing heavy before a v
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
@@ -28,6 +29,11 @@ def output_kind(output: str) -> str:
         return ".tif"
     raise click.BadParameter(f"{output} must end in .zarr or .tif; the ending decides what is written",
                              param_hint="--output")  # fmt: skip
+
+
+def counted(count: int, noun: str) -> str:
+    """Give a number of things in words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -72,11 +78,12 @@ radius = click.IntRange(min=0)
 @click.option(
     "--majority", type=radius, metavar="N", help="Side of the square whose most frequent class a pixel takes."
 )
-@click.option("--erosion", type=radius, metavar="N", help="Radius in pixels, as of the three below.")
-@click.option("--dilation", type=radius, metavar="N")
-@click.option("--opening", type=radius, metavar="N")
-@click.option("--closing", type=radius, metavar="N")
-@click.option("--footprint", type=click.Choice(["disk", "square"]), default="disk", show_default=True)
+@click.option("--erosion", type=radius, metavar="N", help="Shrink classes by N pixels.")
+@click.option("--dilation", type=radius, metavar="N", help="Grow classes by N pixels into the background.")
+@click.option("--opening", type=radius, metavar="N", help="Remove what is thinner than 2 N + 1 pixels.")
+@click.option("--closing", type=radius, metavar="N", help="Fill gaps thinner than 2 N + 1 pixels.")
+@click.option("--footprint", type=click.Choice(["disk", "square"]), default="disk", show_default=True,
+              help="Shape of these four.")  # fmt: skip
 @click.option("--min-object", metavar="SIZE", help="Remove smaller objects; a bare number is pixels, or as '20 m2'.")
 @click.option("--min-hole", metavar="SIZE", help="Fill smaller holes.")
 @connected_by
@@ -102,6 +109,7 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     rest |= {"classes": rest["classes"] or None, "connectivity": int(rest["connectivity"])}
     work = cleaning(store, **rest)
     if kind == ".tif":
+        work = replace(work, map_only=True)
         report = fill_to_cog(work, len(work.maps.plan), output, client=scheduler, overwrite=overwrite, show=not quiet)
     else:
         report = fill(work, output, "all" if overwrite else "nothing", client=scheduler, show=not quiet)
@@ -114,7 +122,7 @@ def describe_run(report: Any, output: str, resolution: float | None) -> str:
 
     rate = sum(report.pixels.values()) / max(report.seconds, 1e-6) / 1e6
     resumed = f", {report.resumed} of them done before" if report.resumed else f", {rate:.2f} Mpx/s"
-    head = f"wrote {output} in {report.seconds:.1f} s: {report.blocks} blocks{resumed}"
+    head = f"wrote {output} in {report.seconds:.1f} s: {counted(report.blocks, 'block')}{resumed}"
     return "\n".join([head, class_table(report.pixels, resolution)])
 
 
@@ -132,7 +140,7 @@ def objects(
     OUT.zarr holds their ids as the layer `objects`, and OUT.zarr/table.parquet one row for each: class, area,
     perimeter, centroid, box, axes, probability, mean width. Interrupted, the same command continues.
     """
-    if output_kind(output) != ".zarr":
+    if not output.rstrip("/").lower().endswith(".zarr"):
         raise click.BadParameter(
             f"{output} must end in .zarr; for polygons see `swathe vectorise`", param_hint="--output"
         )
@@ -143,7 +151,7 @@ def objects(
                            client=scheduler, overwrite=overwrite, show=not quiet)  # fmt: skip
     click.echo(f"wrote {output} in {report.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet")
     for name, count in objects_count(output).items():
-        click.echo(f"  {name}: {count:,} objects")
+        click.echo(f"  {name}: {counted(count, 'object')}")
 
 
 @click.command(
@@ -172,7 +180,7 @@ def vectorise(
 
     made = write_vectors(store, output, connectivity=4 if connectivity == "4" else 8, outlines=Outlines(**rest),
                          client=scheduler, overwrite=overwrite, show=not quiet)  # fmt: skip
-    click.echo(f"wrote {output} in {made.seconds:.1f} s: {made.features:,} features")
+    click.echo(f"wrote {output} in {made.seconds:.1f} s: {counted(made.features, 'feature')}")
     for text in made.notes:
         click.echo(f"note: {text}")
 
@@ -186,7 +194,7 @@ def vectorise(
 @click.option("-o", "--output", metavar="OUT", help=".csv, .parquet, .gpkg, .fgb or .geojson.  [default: shown only]")
 @click.option("--zones", metavar="FILE", help="Polygons, in any vector format and CRS: figures for each.")
 @click.option("--layer", metavar="NAME", help="Which layer of the zones' file.")
-@click.option("--cell", metavar="SIZE", help="Figures for each square cell, as '500 m' or '256 px'.")
+@click.option("--cell", metavar="SIZE", help="Figures for each square cell: '500 m', or 256 for pixels.")
 @running
 def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any) -> None:
     """Show areas and shares by class of a finished STORE, and of objects counts, sizes and widths.
@@ -204,7 +212,7 @@ def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool
         frame = write_statistics(store, output, overwrite=overwrite, **rest, **running_on)
     click.echo(describe_statistics(frame))
     if output is not None:
-        click.echo(f"wrote {output}: {len(frame):,} rows")
+        click.echo(f"wrote {output}: {counted(len(frame), 'row')}")
 
 
 @click.command(epilog="Example: swathe report clean.zarr -o report.html --objects objects.zarr")
@@ -219,6 +227,8 @@ def report(store: str, output: str, **rest: Any) -> None:
 
     The page is one file; nothing is fetched when it is read.
     """
+    if not output.lower().endswith((".html", ".htm")):
+        raise click.BadParameter(f"{output} must end in .html: a report is a page", param_hint="--output")
     note(f"swathe: writing a report on {store}", False)
     from .report import write_report
 

@@ -27,6 +27,8 @@ def check_output(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
         raise StoreError(f"{target} exists; choose another output, or pass --overwrite to replace it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise StoreError(f"{target} cannot be written: {target.parent} is a file") from error
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror}") from error
     if not os.access(target.parent, os.W_OK):

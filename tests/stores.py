@@ -58,9 +58,9 @@ def write_store(
     names = [*(info.name for info in classes), "nodata"]
     counts = [int((class_map == value).sum()) for value in (*range(len(classes)), 255)]
     seconds = np.arange(1, plan.rows * plan.columns + 1, dtype=np.float32).reshape(plan.rows, plan.columns)
-    finish_store(store, {"pixels": dict(zip(names, counts, strict=True))}, seconds)
     if ids is not None:
         _write_table(path, class_map, ids, classes, geobox)
+    finish_store(store, {"pixels": dict(zip(names, counts, strict=True))}, seconds)
     return path
 
 

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from masks import comb, spiral
+from scipy import ndimage
 
 from benchmarks.child import table
 from benchmarks.gpu import main as gpu
+from benchmarks.masks import LINES, make_block
+from benchmarks.objects import main as objects
 from benchmarks.overhead import main as overhead
 from benchmarks.scenes import BANDS, make_pixels, write_scene
 from benchmarks.throughput import main as throughput
@@ -74,6 +78,34 @@ def test_overhead_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert "scheduling: 20 blocks" in said
     assert "writing: 10 blocks" in said
+
+
+@pytest.mark.parametrize(("kind", "whole"), [("spiral", spiral), ("comb", comb)])
+def test_lines_are_what_is_known_of_them(kind, whole) -> None:
+    for size in (4, 8, 64, 132):
+        mask = whole(size)
+        np.testing.assert_array_equal(make_block(kind, Window(0, size, 0, size), size), mask)
+        np.testing.assert_array_equal(make_block(kind, Window(1, 3, 2, 4), size), mask[1:3, 2:4])
+        labels, count = ndimage.label(mask)
+        holes, _ = ndimage.label(~mask)
+        assert (count, labels[0, 0]) == (1, 1)
+        assert (mask.sum(), set(np.bincount(holes.ravel())[1:])) == (LINES[kind](size).pixels, {LINES[kind](size).hole})
+
+
+def test_objects_refuse_sizes_that_make_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        objects(["--size", "30"])
+    assert "multiples of 4" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_objects_run_and_agree(folder: Path) -> None:
+    said = _said("objects", "--size", "64", "--peers", "128", "--repeats", "1", "--folder", str(folder / "objects"))
+    rows = [line.split() for line in said.splitlines() if line.count("GB") == 1]
+    assert {tuple(row[:2]) for row in rows} >= {("comb,", "vectors"), ("spiral,", "fill"), ("noise,", "label,")}
+    assert said.count("skimage agrees") == 4
+    assert "DOES NOT AGREE" not in said
+    assert "left out:" not in said.replace("dask_image is not installed and is left out:", "")
 
 
 @pytest.mark.usefixtures("threads")

@@ -1,18 +1,20 @@
 """Cleaning and labelling stores and Datasets, by blocks, against skimage on the whole array."""
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from masks import class_maps, masks
+from masks import blobs, class_maps, masks
 from skimage.filters import apply_hysteresis_threshold
 from skimage.measure import label, regionprops_table
 from skimage.morphology import remove_small_holes, remove_small_objects
 from stores import TOWN, write_store
 
 from models.errors import PlanError, StoreError
+from pipeline import filling
 from pipeline.cleaning import CleanSettings
 from pipeline.cleanup import write_clean
 from pipeline.decisions import decide, settle_hysteresis, strong
@@ -194,3 +196,106 @@ def test_what_is_refused(tmp_path, client):
         open_objects(tmp_path / "c.zarr")
     with pytest.raises(PlanError, match="connectivity is 4"):
         write_objects(store, tmp_path / "o.zarr", connectivity=6)
+
+
+def _killed(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("wishes", [None, {"opening": 1}, {"min_object": 400, "min_hole": 300}])
+def test_what_is_continued_keeps_its_blocks_when_the_maps_are_made_anew_with_others(
+    tmp_path, client, monkeypatch, wishes
+):
+    class_map = blobs((100, 110), 1, width=3).astype(np.uint8)
+    path, output, expected = (tmp_path / name for name in ("m.zarr", "made.zarr", "expected.zarr"))
+    layer = "objects" if wishes is None else "class_map"
+
+    def make(target):
+        made = write_objects if wishes is None else write_clean
+        made(path, target, client=client, show=False, **(wishes or {}))
+
+    write_store(path, class_map, block=16, pyramid=False)
+    make(expected)
+    with monkeypatch.context() as patched:
+        patched.setattr(filling, "_all_levels", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(output)
+    write_store(path, class_map, block=32, pyramid=False)
+    make(output)
+    np.testing.assert_array_equal(open_maps(output)[layer].values, open_maps(expected)[layer].values)
+
+
+def test_the_store_that_is_read_is_never_written_over(tmp_path, client, monkeypatch):
+    store = write_store(tmp_path / "m.zarr", np.eye(20, dtype=np.uint8), block=8)
+    (tmp_path / "link.zarr").symlink_to(store)
+    monkeypatch.chdir(tmp_path)
+    for name in (store, "m.zarr", f"file://{store}", "link.zarr", f"{store}/"):
+        with pytest.raises(StoreError, match="is the store that is read"):
+            write_clean(store, name, client=client, show=False, min_object=2, overwrite=True)
+        with pytest.raises(StoreError, match="is the store that is read"):
+            write_objects(name, store, client=client, show=False, overwrite=True)
+    assert open_maps(store).class_map.values.sum() == 20
+
+
+def test_paths_may_be_file_urls_or_relative_to_a_folder_that_workers_are_not_in(tmp_path, monkeypatch):
+    store = write_store(tmp_path / "m.zarr", np.eye(20, dtype=np.uint8), block=8)
+    with Client(n_workers=1, threads_per_worker=1, dashboard_address=None) as elsewhere:
+        monkeypatch.chdir(tmp_path)
+        write_clean("m.zarr", "c.zarr", client=elsewhere, show=False, dilation=1, min_object=500)
+        write_objects(f"file://{store}", f"file://{tmp_path}/o.zarr", client=elsewhere, show=False)
+        assert int(open_maps("o.zarr").objects.max().compute()) == 400
+    assert open_maps("c.zarr").class_map.values.sum() == 0
+    assert len(open_objects("o.zarr")[1]) == 20
+
+
+def test_a_store_of_objects_without_its_table_is_damaged(tmp_path, client):
+    store = write_store(tmp_path / "m.zarr", np.eye(20, dtype=np.uint8), block=8)
+    write_objects(store, tmp_path / "o.zarr", client=client, show=False)
+    table = tmp_path / "o.zarr" / "table.parquet"
+    whole = table.read_bytes()
+    place = whole.index(b"background") if b"background" in whole else 200
+    table.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(StoreError, match=r"o\.zarr"):
+        open_objects(tmp_path / "o.zarr")
+    table.unlink()
+    with pytest.raises(StoreError, match=r"table\.parquet is missing"):
+        write_objects(store, tmp_path / "o.zarr", client=client, show=False)
+    write_objects(store, tmp_path / "o.zarr", client=client, show=False, overwrite=True)
+    assert len(open_objects(tmp_path / "o.zarr")[1]) == 20
+
+
+def test_the_same_pixels_elsewhere_are_of_other_areas(tmp_path):
+    class_map = np.zeros((100, 100), np.uint8)
+    class_map[40:60, 40:60] = 1  # 400 pixels of 100 m2
+    maps = open_maps(write_store(tmp_path / "m.zarr", class_map, block=32))
+    finer = maps.assign_coords(x=500_000 + (maps.x - 500_000) / 10, y=9_000_000 + (maps.y - 9_000_000) / 10)
+    coarse, fine = (clean(one, min_object="1 ha").class_map for one in (maps, finer))
+    sums = [int(made.sum()) for made in dask.compute(coarse, fine)]
+    assert sums == [400, 0]
+
+
+@pytest.mark.parametrize("wrong", ["decoded", "turned", "row", "none"])
+def test_maps_that_are_none(tmp_path, wrong):
+    class_map = np.zeros((20, 30), np.uint8)
+    class_map[3:6, 4] = 1
+    maps = open_maps(write_store(tmp_path / "m.zarr", class_map, block=8))
+    if wrong == "turned":
+        turned = maps.transpose("x", "y")
+        assert clean(turned, min_object=2).class_map.dims == label_objects(turned).dims == ("y", "x")
+        return
+    changed = {"decoded": maps.astype(float), "row": maps.isel(y=0), "none": maps.drop_vars("class_map")}[wrong]
+    for verb in (clean, label_objects):
+        with pytest.raises(StoreError, match="class_map uint8"):
+            verb(changed)
+
+
+def test_info_describes_what_is_made_of_maps(tmp_path, client):
+    from pipeline.about import describe
+
+    store = write_store(tmp_path / "m.zarr", np.eye(20, dtype=np.uint8), block=8)
+    write_clean(store, tmp_path / "c.zarr", client=client, show=False, min_object=2, connectivity=8)
+    write_objects(tmp_path / "c.zarr", tmp_path / "o.zarr", connectivity=8, client=client, show=False)
+    assert "cleaned     min_object 2 px, connectivity 8" in describe(str(tmp_path / "c.zarr"))
+    shown = describe(str(tmp_path / "o.zarr"))
+    assert "objects     1 of building" in shown
+    assert "layers      class_map, objects" in shown

@@ -33,7 +33,9 @@ def settled(values, side, connectivity, strong):
             totals = total(labels, count, cut, window, values.shape[1], classes=CLASSES, areas=areas,
                            strong=strong[window.slices])  # fmt: skip
             told, which = region(labels, cut, totals, window, values.shape)
-            found[-1].append((labels, totals, region_from(region_bytes(told)), which))
+            if window.top == window.left:  # as files keep it; of all blocks, that would take most of the time
+                told = region_from(region_bytes(told))
+            found[-1].append((labels, totals, told, which))
     handed = settle_at_once([[block[2] for block in line] for line in found], connectivity)
     return [
         [(labels, totals.put(which, given)) for (labels, totals, _, which), given in zip(a, b, strict=True)]
@@ -54,8 +56,10 @@ def whole(values, connectivity, strong):
     labels, count = whole_label(kinds, background=0, connectivity=1 if connectivity == 4 else 2, return_num=True)
     pixels = np.bincount(labels.ravel(), minlength=count + 1)
     pixels[0] = 0
-    first = np.array([0, *(np.flatnonzero(labels.ravel() == n)[0] for n in range(1, count + 1))])
-    marked = np.array([False, *(bool(strong[labels == n].any()) for n in range(1, count + 1))])
+    first, marked = np.zeros(count + 1, int), np.zeros(count + 1, bool)
+    found, places = np.unique(labels, return_index=True)
+    first[found[found > 0]] = places[found > 0]
+    marked[np.setdiff1d(labels[strong], 0)] = True
     return pixels[labels], first[labels], marked[labels], labels, count
 
 

@@ -185,7 +185,7 @@ BAD = [
     ("o.gpkg", PLAIN, "tables are not written as '.gpkg'; choose one of .parquet, .csv"),
     ("none/o.gpkg", SCHEMA, "there is no folder .*none; make it first"),
     ("folder.gpkg", SCHEMA, "folder.gpkg is a folder"),
-    ("there.gpkg", SCHEMA, "exists already; allow it to be overwritten"),
+    ("there.gpkg", SCHEMA, "exists already; choose another output, or pass --overwrite"),
     ("o.gpkg", SCHEMA.append(pa.field("a", pa.list_(pa.int64()))), r"cannot hold the column a \(list"),
     ("o.fgb", SCHEMA.append(pa.field("big", pa.uint64())), "cannot hold the column big"),
     ("o.csv", PLAIN.append(pa.field("s", pa.struct([("x", pa.int8())]))), "cannot hold the column s"),

@@ -1,5 +1,7 @@
 """Stores into polygons: whole across blocks, back to the same pixels, with their measures, in every format."""
 
+import shutil
+
 import geopandas
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import rasterio.features
 from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from masks import class_maps
+from masks import blobs, class_maps
 from skimage.measure import label
 from stores import write_store
 
@@ -134,3 +136,26 @@ def test_killed_after_the_file_was_whole(tmp_path, client, monkeypatch):
 def _objects(store, folder, client):
     write_objects(store, folder / "o.zarr", client=client, show=False)
     return folder / "o.zarr"
+
+
+def test_what_is_half_done_is_not_continued_with_other_blocks(tmp_path, client, monkeypatch):
+    path, output = tmp_path / "m.zarr", tmp_path / "v.parquet"
+    class_map = blobs((60, 70), 1, width=3).astype(np.uint8)
+
+    def make(block):
+        write_store(path, class_map, block=block, pyramid=False)
+        write_objects(path, tmp_path / "o.zarr", client=client, show=False, overwrite=True)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    make(16)
+    with monkeypatch.context() as patched:
+        patched.setattr(vectors_file, "write_features", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_vectors(tmp_path / "o.zarr", output, client=client, show=False)
+    shutil.rmtree(tmp_path / "o.zarr")
+    make(32)
+    made = write_vectors(tmp_path / "o.zarr", output, client=client, show=False)
+    assert made.features == len(open_objects(tmp_path / "o.zarr")[1])
+    assert geopandas.read_parquet(output).area.sum() == class_map.sum() * 100
