@@ -94,8 +94,8 @@ class Work(Protocol):
         ...
 
     @property
-    def made_from(self) -> str | None:
-        """Path of the store that is read, which must not be written over. None: it reads none."""
+    def reads(self) -> tuple[str, ...]:
+        """Paths of what is read, which must not be written over."""
         ...
 
     @property
@@ -187,9 +187,14 @@ def _checked(work: Work, output: str) -> str:
     """Give the output's path in full, if it can be one."""
     if output.lower().rstrip("/").endswith((".tif", ".tiff")):
         raise StoreError(f"{output}: a run fills a Zarr store; end its name in .zarr, and use `write_cog` on it after")
-    if work.made_from is not None and Files(output).same_as(Files(work.made_from)):
-        raise StoreError(f"{output} is the store that is read; choose another output")
+    refuse_own(work, output)
     return full_path(output)
+
+
+def refuse_own(work: Work, output: str) -> None:
+    """Raise StoreError if the output is what is read."""
+    if any(Files(output).same_as(Files(path)) for path in work.reads):
+        raise StoreError(f"{output} is what is read; choose another output")
 
 
 def shower(show: bool) -> Shower:

@@ -118,12 +118,16 @@ class Segmentation:
 
     prepared: Prepared
     title = "segmenting"
-    made_from = None
 
     @property
     def geobox(self) -> GeoBox:
         """See `Work`."""
         return self.prepared.geobox
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `Work`."""
+        return tuple(_paths(self.prepared.source))
 
     @property
     def threads(self) -> int:
@@ -192,8 +196,14 @@ def _bundle_facts(recipe: Recipe) -> dict[str, Any]:
 
 def _source_facts(source: Source) -> dict[str, Any]:
     """Give what people want to know of the scene later; its files may have moved by then."""
-    paths = list(dict.fromkeys(layer.path for layer in source.layers)) if isinstance(source, RasterSource) else []
+    paths = _paths(source)
     return {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
+
+
+def _paths(source: Source) -> list[str]:
+    if isinstance(source, RasterSource):
+        return list(dict.fromkeys(layer.path for layer in source.layers))
+    return [source.path] if isinstance(source, ArraySource) and source.path else []
 
 
 def _with_threads(recipe: Recipe) -> Recipe:

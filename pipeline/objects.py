@@ -135,9 +135,9 @@ class Labelling:
         return self.maps.geobox
 
     @property
-    def made_from(self) -> str:
+    def reads(self) -> tuple[str, ...]:
         """See `Work`."""
-        return self.maps.path
+        return (self.maps.path,)
 
     def identity(self) -> Mapping[str, Any]:
         """See `Work`."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from distributed import Client
 
 from .cog import check_target, write_cog, written_before
-from .filling import Report, Work, fill
+from .filling import Report, Work, fill, refuse_own
 from .lifecycle import remove_store
 
 
@@ -42,6 +42,7 @@ def fill_to_cog(
     SwatheError
         As `fill` and `write_cog`.
     """
+    refuse_own(work, os.fspath(output))
     started, store = time.monotonic(), f"{os.fspath(output)}.unfinished.zarr"
     pixels = None if overwrite else written_before(output, work.identity())
     if pixels is not None:

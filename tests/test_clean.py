@@ -230,9 +230,9 @@ def test_the_store_that_is_read_is_never_written_over(tmp_path, client, monkeypa
     (tmp_path / "link.zarr").symlink_to(store)
     monkeypatch.chdir(tmp_path)
     for name in (store, "m.zarr", f"file://{store}", "link.zarr", f"{store}/"):
-        with pytest.raises(StoreError, match="is the store that is read"):
+        with pytest.raises(StoreError, match="is what is read"):
             write_clean(store, name, client=client, show=False, min_object=2, overwrite=True)
-        with pytest.raises(StoreError, match="is the store that is read"):
+        with pytest.raises(StoreError, match="is what is read"):
             write_objects(name, store, client=client, show=False, overwrite=True)
     assert open_maps(store).class_map.values.sum() == 20
 

@@ -28,6 +28,7 @@ from pipeline.removal import (
 )
 from pipeline.sizes import Size, parse_size
 
+NEIGHBOURS = {4: 1, 8: 2}  # as scikit-image counts connectivity
 NAMES = ("ground", "building", "road", "water")
 radii = st.integers(0, 6)
 small_sizes = st.integers(0, 7) | st.integers(0, 40)
@@ -257,7 +258,7 @@ def plainly_replaced(class_map, values, size, rules, becomes):
     """One component after the other, each pixel's four neighbours in turn."""
     result = class_map.copy()
     for value in values:
-        structure = ndimage.generate_binary_structure(2, rules.neighbours)
+        structure = ndimage.generate_binary_structure(2, NEIGHBOURS[rules.connectivity])
         labels, count = ndimage.label(class_map == value, structure)
         for number in range(1, count + 1):
             places = np.argwhere(labels == number)
@@ -542,7 +543,7 @@ def test_rules_are_settings_by_value():
     assert (rules.thresholds, rules.low) == ((0.0, 0.7, 0.6), (0.5, 0.5, 0.5))
     assert rules.operations == (("erosion", 1), ("opening", 2))
     assert (rules.classes, rules.min_object, rules.min_hole) == ((2,), Size(10000, "m2"), None)
-    assert (rules.neighbours, rules.surrounding, rules.hysteresis) == (2, True, True)
+    assert (rules.connectivity, rules.surrounding, rules.hysteresis) == (8, True, True)
     assert pickle.loads(pickle.dumps(rules)) == rules
     assert settings.needs_areas
     assert settings.needs_probability

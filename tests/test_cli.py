@@ -379,3 +379,13 @@ def test_a_long_call_into_another_library_is_not_waited_for(numbers, seconds):
         assert process.stderr.read() == "stopped\n"
         assert process.wait() == 128 + numbers[0]
         assert time.monotonic() - began < seconds
+
+
+def test_a_scene_is_never_written_over(tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", pixels((3, 64, 64)))
+    save(tmp_path / "bundle", facts())
+    before = scene.read_bytes()
+    done = swathe("segment", scene, "-m", tmp_path / "bundle", "-o", scene, "--overwrite", *CHEAP)
+    assert done.returncode == 1, done.stderr
+    assert "scene.tif is what is read; choose another output" in done.stderr
+    assert scene.read_bytes() == before
