@@ -30,6 +30,7 @@ from .fingerprint import fingerprint
 from .geobox import GeoBox, Window
 from .predict import NODATA, STEPS
 from .store import Store, open_store
+from .whole import check_output
 
 BLOCK = 512  # side of the file's own tiles, in pixels
 # one thread: with several, GDAL can lose the news that the disk is full
@@ -142,20 +143,7 @@ def check_target(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
     text = os.fspath(output)
     if "://" in text:
         raise StoreError(f"a GeoTIFF is written to a local path; received {text}. Write .zarr there, or copy the file")
-    target = Path(text)
-    if target.is_dir():
-        raise StoreError(f"{target} is a folder; give the name of a file")
-    if target.exists() and not overwrite:
-        raise StoreError(f"{target} exists; choose another output, or pass --overwrite to replace it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise StoreError(f"{target} cannot be written: {target.parent} is a file") from error
-    except OSError as error:
-        raise StoreError(f"{target} cannot be written: {error.strerror}") from error
-    if not os.access(target.parent, os.W_OK):
-        raise StoreError(f"{target} cannot be written: no permission in {target.parent}")
-    return target
+    return check_output(text, overwrite=overwrite)
 
 
 def _layer(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> Layer:

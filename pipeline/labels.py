@@ -163,17 +163,17 @@ def region(
     labels: Labels, class_map: NDArray[np.uint8], totals: Totals, window: Window, shape: tuple[int, int]
 ) -> tuple[Region, NDArray[np.int64]]:
     """Give what a block tells others, and which of its components (from 0) are open, by their number there."""
-    faces = [face.astype(np.int64) - 1 for face in _edges(labels, window, shape)]
+    faces = [face.astype(np.int64) - 1 for face in edges(labels, window, shape)]
     found = np.unique(np.concatenate(faces))
     which = found[found >= 0]
     numbers = np.full(len(totals) + 1, NONE, np.int32)  # the last for NONE
     numbers[which] = np.arange(which.size)
     top, bottom, left, right = (numbers[face] for face in faces)
-    values = _edges(class_map, window, shape)
+    values = edges(class_map, window, shape)
     return Region(window, (top, bottom, left, right), values, totals.take(which)), which
 
 
-def _edges(pixels: NDArray[Any], window: Window, shape: tuple[int, int]) -> Sides:
+def edges(pixels: NDArray[Any], window: Window, shape: tuple[int, int]) -> Sides:
     """Give the pixels along the open sides; nothing along those that are the scene's edge."""
     nothing = pixels[:0, 0]
     return (

@@ -29,6 +29,7 @@ from .components import (
     unpack,
 )
 from .joining import join
+from .labels import edges
 from .progress import Advance
 from .store import MARKS, Store, store_errors
 
@@ -264,14 +265,8 @@ Ids = NDArray[np.int64]
 
 def _leaf(what: Folding, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids, Ids]]:
     _, row, column = place
-    window, shape = what.objects.window(0, row, column), what.objects.geobox.shape
-    ids = what.objects.read_layer("objects", window)[0]
-    sides = (
-        ids[0] if window.top > 0 else ids[:0, 0],
-        ids[-1] if window.bottom < shape[0] else ids[:0, 0],
-        ids[:, 0] if window.left > 0 else ids[:0, 0],
-        ids[:, -1] if window.right < shape[1] else ids[:0, 0],
-    )
+    window = what.objects.window(0, row, column)
+    sides = edges(what.objects.read_layer("objects", window)[0], window, what.objects.geobox.shape)
     top, bottom, left, right = (np.unique(side[side > 0]) for side in sides)
     return what.rows.leaf(what.store, row, column), (top, bottom, left, right)
 
