@@ -18,9 +18,10 @@ import zarr
 from distributed import Client
 from numpy.typing import NDArray
 
-from pipeline.filling import Shower, fill
+from pipeline.filling import fill
 from pipeline.lifecycle import TABLE
 from pipeline.objects import Labelling, labelling
+from pipeline.progress import Shower
 from pipeline.store import Store
 
 if TYPE_CHECKING:

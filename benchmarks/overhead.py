@@ -22,12 +22,12 @@ import numpy as np
 
 from pipeline import plan
 from pipeline.cluster import connected, rolling
-from pipeline.filling import Place, Task
+from pipeline.filling import Task
 from pipeline.job import Network
 from pipeline.lifecycle import create_store
 from pipeline.plans import make_plan
 from pipeline.predict import NODATA, Answer
-from pipeline.store import Summary
+from pipeline.store import Place, Summary
 
 from .child import peak_bytes, table, workplace
 from .networks import make_bundle

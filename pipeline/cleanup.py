@@ -12,12 +12,13 @@ from distributed import Client
 
 from .areas import pixel_areas
 from .cleaning import CleanSettings, CleanWishes
-from .filling import Report, Shower, fill
+from .filling import Report, fill
 from .fingerprint import fingerprint
 from .geobox import GeoBox
 from .lifecycle import create_store
 from .objects import classes_of, cut_as, provenance
 from .predict import Answer
+from .progress import Shower
 from .stages import Block, Stage
 from .store import Store, open_store
 from .trees import settle

@@ -11,7 +11,7 @@ both write the same bytes, and one of them may end with an error when the other 
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
@@ -29,14 +29,12 @@ from .geobox import GeoBox, Window
 from .layout import level_geobox
 from .lifecycle import check_whole, finish_store, resume_store, tidy
 from .predict import NODATA, Answer
-from .progress import Advance, progress, silent
+from .progress import Advance, Shower, progress, silent
 from .pyramid import halve
-from .store import Store, Summary, mark_name, read_own, reopen_store, sole_writer
+from .store import Place, Store, Summary, mark_name, read_own, reopen_store, sole_writer
 
 Replacing = Literal["nothing", "others", "all"]
 """What a run may replace: nothing, stores of other runs, or also its own finished one."""
-Shower = Callable[[str, int, int], AbstractContextManager[Advance]]
-Place = tuple[int, int, int]  # level, row, column
 
 
 @dataclass(frozen=True, slots=True)

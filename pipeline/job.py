@@ -11,7 +11,7 @@ from models.machine import usable_cpus
 
 from .arrays import ArraySource
 from .cluster import run_once, worker_nthreads
-from .filling import Replacing, Report, Shower, fill
+from .filling import Replacing, Report, fill
 from .fingerprint import Identity
 from .geobox import GeoBox
 from .lifecycle import create_store
@@ -19,6 +19,7 @@ from .options import Wishes
 from .plans import Plan
 from .predict import Answer, Recipe, predict, settle_engine
 from .prepare import BundleLike, Prepared, plan
+from .progress import Shower
 from .scene import SceneLike
 from .source import RasterSource, Source
 from .store import Store

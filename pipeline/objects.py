@@ -18,13 +18,14 @@ from models.errors import PlanError, StoreError
 from models.facts import ClassInfo
 
 from .components import Region, Totals
-from .filling import Report, Shower, fill
+from .filling import Report, fill
 from .fingerprint import fingerprint
 from .geobox import GeoBox, Window
 from .labels import Labels, label, region, total
 from .lifecycle import TABLE, create_store
 from .maps import open_maps
 from .predict import NODATA, Answer, Encoding
+from .progress import Shower
 from .store import Store, open_store, store_errors
 from .trees import Folding, Settling, fold, folded, settle, settled_totals
 

@@ -3,11 +3,13 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
 
 Advance = Callable[[int, int], None]
 """Called after each block with the blocks and pixels it brings."""
+Shower = Callable[[str, int, int], AbstractContextManager[Advance]]
+"""Shows one stage: its title, all blocks, and those done before."""
 
 LINE_EVERY = 10.0  # seconds between lines in a log
 

@@ -33,6 +33,7 @@ ROOT = "zarr.json"
 MARKS = ".swathe"  # where the marks of a run lie, and the file that names the run
 RUN = f"{MARKS}/run"
 READABLE = "give one that `swathe segment`, `clean` or `objects` has written"
+Place = tuple[int, int, int]  # level, row, column
 SECONDS = "blocks/seconds"  # the array of what each block took
 
 

@@ -6,7 +6,6 @@ again: killed at any moment, the same call continues. Knows components and table
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,16 +29,14 @@ from .components import (
 )
 from .joining import join
 from .labels import edges
-from .progress import Advance
-from .store import MARKS, Store, store_errors
+from .progress import Shower
+from .store import MARKS, Place, Store, store_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FAN = 4
 SIDES = b"swathe:sides"  # among the metadata of a table's schema
-Shower = Callable[[str, int, int], AbstractContextManager[Advance]]
-Place = tuple[int, int, int]  # level, row, column
 
 
 @dataclass(frozen=True, slots=True)
