@@ -3,9 +3,11 @@
 Knows names and bytes, nothing of what they mean.
 """
 
+import errno
 import os
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -129,7 +131,13 @@ class Files:
         """Remove a file or folder with all it holds, if it is there."""
         filesystem = _filesystem(self.root)
         if self.exists(name):
-            filesystem.rm(self._path(name), recursive=True)
+            try:
+                filesystem.rm(self._path(name), recursive=True)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                    raise
+                time.sleep(0.1)  # a late task of a stopped run has just written there; the next one is refused
+                self.remove(name)
             filesystem.invalidate_cache()
 
     def remove_empty(self) -> None:

@@ -96,7 +96,7 @@ class Settling:
 
     def file(self, kind: str, place: Place) -> str:
         """Give the name of a step's file."""
-        return f"{MARKS}/{self.name}/{kind}.{'.'.join(map(str, place))}"
+        return f"{folder_of(self)}/{kind}.{'.'.join(map(str, place))}"
 
 
 def settle(client: Client, what: Settling, show: Shower, title: str) -> None:
@@ -139,7 +139,12 @@ def _base(path: str) -> str:
 def _made(what: "Settling | Folding") -> set[str]:
     """Give the names of the files of all steps that are done."""
     with store_errors(what.store.path):
-        return set(what.store.files.names(f"{MARKS}/{what.name}"))
+        return set(what.store.files.names(folder_of(what)))
+
+
+def folder_of(what: "Settling | Folding") -> str:
+    """Give the folder of the steps' files: the run's own, for a late task of a stopped one may still write to its."""
+    return f"{MARKS}/{what.name}.{what.store.run[:16]}"
 
 
 def keep(what: "Settling | Folding", kind: str, place: Place, content: bytes) -> None:
@@ -227,7 +232,7 @@ class Folding:
 
     def file(self, kind: str, place: Place) -> str:
         """Give the name of a step's file."""
-        return f"{MARKS}/{self.name}/{kind}.{'.'.join(map(str, place))}"
+        return f"{folder_of(self)}/{kind}.{'.'.join(map(str, place))}"
 
 
 def fold(client: Client, what: Folding, show: Shower, title: str) -> None:
