@@ -38,3 +38,7 @@ class ClusterError(SwatheError):
 
 class StatisticsError(SwatheError):
     """Cells, zones or an object table from which no figures can be made."""
+
+
+class TrainingError(SwatheError):
+    """Settings, labels or data from which nothing can be learnt or scored; or a training that went wrong."""

@@ -12,10 +12,10 @@ from .errors import BundleError, NetworkError
 from .facts import Activation, Band, ClassInfo, Facts
 from .footprint import measure_footprint
 from .scaling import Scaling, divide, min_max, z_score
-from .weights import compare, read_state_dict, rename
+from .weights import compare, read_state_dict, rename, swap_halves
 
 KEYS = ("name", "architecture", "options", "bands", "dtype", "scaling", "classes", "activation", "resolution", "patch",
-        "description", "provenance", "metrics", "rename")  # fmt: skip
+        "description", "provenance", "metrics", "rename", "swap")  # fmt: skip
 
 
 def import_bundle(
@@ -35,7 +35,9 @@ def import_bundle(
         TOML or JSON: `name`, `architecture`, `options`, `bands` (names), `dtype`, `scaling` (a table of `mean` and
         `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes` (tables of `name`
         and `color`), and, as needed, `activation`, `resolution`, `patch`, `means` in `scaling`, and `rename`: a table
-        of regular expressions for the beginnings of keys, and what takes their place.
+        of regular expressions for the beginnings of keys, and what takes their place. `swap`: regular expressions for
+        keys, as renamed, of convolutions whose two halves of inputs come in the other order, as in U-Nets that join
+        (upsampled, skipped) and not (skipped, upsampled).
     output
         Folder or `.zip`.
     overwrite
@@ -50,6 +52,7 @@ def import_bundle(
     """
     settings = _read_config(os.fspath(config))
     state = rename(read_state_dict(checkpoint), settings.get("rename", {}))
+    state = swap_halves(state, settings.get("swap", []))
     facts = _facts(settings)
     network = build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
     difference = compare(network, state)

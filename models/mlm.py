@@ -1,8 +1,10 @@
 """Facts to and from JSON: a STAC Item with the fields of the Machine Learning Model extension (MLM 1.5).
 
-Source: https://github.com/stac-extensions/mlm. What MLM has no field for goes under `swathe:`. No files here.
+Source: https://github.com/stac-extensions/mlm. What MLM has no field for goes under `swathe:`, and a name that the
+schemas do not allow beside the one that they do. No files here.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +15,8 @@ from .scaling import Scaling
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+MODEL_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]")  # that MLM takes
+CLASS_NAME = re.compile(r"[0-9A-Za-z_-]+")  # that the classification extension takes
 SCALING_FIELDS = {"z-score": ("mean", "stddev"), "min-max": ("minimum", "maximum"), "scale": (None, "value")}
 LARGEST_STRIDE, LARGEST_RADIUS = 1024, 65536  # pixels; no network has more, and a plan must not be made of nonsense
 
@@ -46,16 +50,18 @@ def to_item(facts: Facts, weights: str, parameters: int, created: str) -> JSON:
 
 
 def _properties(facts: Facts, parameters: int, created: str) -> JSON:
+    allowed = MODEL_NAME.fullmatch(facts.name)
     return {
-        "description": facts.description,
+        **({"description": facts.description} if facts.description else {}),  # STAC takes no empty one
         "datetime": created,
         "bands": [{"name": band.name, "statistics": {"mean": band.mean}} for band in facts.bands],
-        "mlm:name": facts.name,
+        "mlm:name": facts.name if allowed else f"model-{_plain(facts.name)}-0",
+        **({} if allowed else {"swathe:name": facts.name}),
         "mlm:architecture": facts.architecture,
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:framework": "PyTorch",
         "mlm:total_parameters": parameters,
-        "mlm:hyperparameters": dict(facts.options),
+        **({"mlm:hyperparameters": dict(facts.options)} if facts.options else {}),
         "mlm:input": [_input(facts)],
         "mlm:output": [_output(facts)],
         "swathe:activation": facts.activation,
@@ -66,13 +72,19 @@ def _properties(facts: Facts, parameters: int, created: str) -> JSON:
     }
 
 
+def _plain(name: str) -> str:
+    """Write a name with the characters that the schemas take."""
+    return re.sub(r"[^0-9A-Za-z-]+", "_", name)
+
+
 def _weights_asset(facts: Facts, weights: str) -> JSON:
     return {
         "href": weights,
         "title": f"Weights of {facts.name}",
         "type": "application/vnd.safetensors",
         "roles": ["mlm:model", "mlm:weights"],
-        "mlm:artifact_type": "safetensors",
+        "mlm:artifact_type": "safetensors.torch.save_file",
+        "bands": [{"name": name} for name in facts.band_names],  # STAC takes an item's bands only with an asset's
     }
 
 
@@ -105,10 +117,19 @@ def _output(facts: Facts) -> JSON:
             "dim_order": ["batch", "class", "height", "width"],
             "data_type": "float32",
         },
-        "classification:classes": [
-            {"value": value, "name": info.name, "color_hint": info.color.upper()}
-            for value, info in enumerate(facts.classes)
-        ],
+        "classification:classes": [_class(value, info) for value, info in enumerate(facts.classes)],
+    }
+
+
+def _class(value: int, info: ClassInfo) -> JSON:
+    """Describe a class for version 1.1 of the extension, which MLM cites, and for 2.0: they want different names."""
+    name = info.name if CLASS_NAME.fullmatch(info.name) else f"{_plain(info.name)}_{value}"
+    return {
+        "value": value,
+        "name": name,
+        "title": info.name,
+        "description": info.name,
+        "color_hint": info.color.upper(),
     }
 
 
@@ -135,7 +156,7 @@ def _facts(properties: Mapping[str, Any]) -> Facts:
     means = {band["name"]: float(band["statistics"]["mean"]) for band in properties["bands"]}
     resolution = properties.get("swathe:resolution")
     return Facts(
-        name=str(properties["mlm:name"]),
+        name=str(properties.get("swathe:name", properties["mlm:name"])),
         architecture=str(properties["mlm:architecture"]),
         options=dict(properties.get("mlm:hyperparameters") or {}),
         bands=tuple(Band(str(name), means[name]) for name in given["bands"]),
@@ -166,7 +187,7 @@ def _classes(entries: list[JSON]) -> tuple[ClassInfo, ...]:
     values = [entry["value"] for entry in entries]
     if values != list(range(len(entries))):
         raise BundleError(f"class values count up from 0; received {values[:8]}")
-    return tuple(ClassInfo(str(entry["name"]), str(entry["color_hint"])) for entry in entries)
+    return tuple(ClassInfo(str(entry.get("title", entry["name"])), str(entry["color_hint"])) for entry in entries)
 
 
 def _footprint(entry: Mapping[str, Any]) -> Footprint:

@@ -1,4 +1,4 @@
-"""Foreign weights: read a state dict without running any code from it, rename its keys, say what does not fit."""
+"""Foreign weights: read a state dict without running any code from it, make its keys ours, say what does not fit."""
 
 import os
 import re
@@ -15,6 +15,7 @@ PREFIXES = (
     "module.",
     "model.",
     "net.",
+    "network.",
     "_orig_mod.",
 )  # what DataParallel, Lightning and compile put before a key
 
@@ -92,6 +93,33 @@ def _rename_key(key: str, patterns: Mapping[str, str]) -> str:
         if count:
             return new
     return key
+
+
+def swap_halves(state: "Mapping[str, Tensor]", patterns: Sequence[str]) -> "dict[str, Tensor]":
+    """Exchange the two halves of the inputs of convolutions whose key a regular expression matches whole.
+
+    For U-Nets that join what comes up and what was skipped in the other order than ours: shapes fit all the same.
+
+    Raises
+    ------
+    NetworkError
+        A pattern is no regular expression or matches nothing, or a tensor's inputs are no two halves.
+    """
+    import torch
+
+    swapped = dict(state)
+    for pattern in patterns:
+        try:
+            keys = [key for key in state if re.fullmatch(pattern, key)]
+        except re.error as error:
+            raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
+        if not keys:
+            raise NetworkError(f"swap: no key matches {pattern!r}; give the keys as they are after renaming")
+        for key in keys:
+            if state[key].ndim != 4 or state[key].shape[1] % 2:
+                raise NetworkError(f"swap: {key} {tuple(state[key].shape)} is no convolution of two halves")
+            swapped[key] = torch.cat(state[key].chunk(2, dim=1)[::-1], dim=1)
+    return swapped
 
 
 def compare(network: "nn.Module", state: "Mapping[str, Tensor]") -> str:

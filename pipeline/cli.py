@@ -83,13 +83,13 @@ class Stopping:
         with self.lock:  # never released: the other thread waits for the end
             if sys.stderr.isatty():
                 sys.stderr.write("\x1b[?25h")  # the cursor, which a progress bar hides
-            again = "; finished blocks are kept, run the same command again to continue" if _resumes() else ""
+            again = "; what is finished is kept, run the same command again to continue" if _resumes() else ""
             _leave(_say(f"stopped{again}", 128 + self.number))
 
 
 def _resumes() -> bool:
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    return verb in ("segment", "clean", "objects", "vectorise")
+    return verb in ("segment", "clean", "objects", "vectorise", "train", "evaluate")
 
 
 def _say(text: str, code: int) -> int:

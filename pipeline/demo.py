@@ -19,6 +19,7 @@ from .scene import open_scene
 from .vectors import Outlines, write_vectors
 
 SCENE = Path(__file__).parent / "scenes" / "zanzibar_b.tif"
+FOOTPRINTS = SCENE.with_suffix(".geojson")  # its buildings as they were drawn; for training, not for the demo
 TITLE = "Buildings of Zanzibar, 15 cm. Image: OpenAerialMap contributors, CC-BY-4.0"
 # Opening takes away the walls of ruins, which are thinner than any roof; the smallest house here has 20 m².
 CLEANING: CleanWishes = {"opening": 4, "closing": 4, "min_object": "15 m2"}

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from models.bundle import Bundle, load_bundle
 from models.engine import resolve
+from models.errors import BundleError
 from models.reach import Footprint
 
 from .contract import check_fit, fit_bands
@@ -96,7 +97,30 @@ def plan(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> Prep
     """
     options = Options(**wishes)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    source = fit_bands(open_source(scene), loaded.facts, options.bands)
+    return _planned(fit_bands(open_source(scene), loaded.facts, options.bands), loaded, options)
+
+
+def plan_source(source: Source, bundle: BundleLike, **wishes: Unpack[Wishes]) -> Prepared:
+    """As `plan`, for a scene that is open already and whose bands are the network's, in its order.
+
+    Raises
+    ------
+    BundleError
+        The source has not as many bands as the network.
+    SwatheError
+        As `plan`.
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    options, wanted = Options(**wishes), loaded.facts.band_names
+    if len(source.bands) != len(wanted):
+        raise BundleError(
+            f"{loaded.facts.name} needs {len(wanted)} bands ({', '.join(wanted)}); the scene is read with "
+            f"{len(source.bands)}: {', '.join(source.bands[:12])}"
+        )
+    return _planned(source, loaded, options)
+
+
+def _planned(source: Source, loaded: Bundle, options: Options) -> Prepared:
     notes = check_fit(source, loaded.facts, allow_mismatch=options.allow_mismatch)
     encoding, spec = options.encoding(loaded.facts), resolve(options.spec())
 

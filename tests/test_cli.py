@@ -353,7 +353,7 @@ def test_ctrl_c_in_a_terminal(place, tmp_path):
     code, shown = in_terminal(words, place, rb"[1-9]\d*/841", signal.SIGINT)  # a bar does not show every number
     assert code == 130
     assert b"Traceback" not in shown
-    assert shown.rstrip().endswith(b"stopped; finished blocks are kept, run the same command again to continue")
+    assert shown.rstrip().endswith(b"stopped; what is finished is kept, run the same command again to continue")
     assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l")
 
 

@@ -628,7 +628,7 @@ def test_a_signal_stops_soon_and_says_how_to_go_on(case, tmp_path, numbers, code
     assert time.monotonic() - began < GRACE + 1.5
     assert process.returncode == code, err
     assert out == ""
-    assert err.splitlines()[-1] == "stopped; finished blocks are kept, run the same command again to continue"
+    assert err.splitlines()[-1] == "stopped; what is finished is kept, run the same command again to continue"
     assert "Traceback" not in err
     assert "distributed" not in err
     if moment == "blocks":

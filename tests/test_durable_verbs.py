@@ -363,7 +363,7 @@ def test_a_signal_stops_soon_and_says_how_to_go_on(case, tmp_path, verb):
     out, err = process.communicate(timeout=30)
     assert time.monotonic() - began < GRACE + 0.5
     assert (process.returncode, out) == (130, ""), err
-    assert err.splitlines()[-1] == "stopped; finished blocks are kept, run the same command again to continue"
+    assert err.splitlines()[-1] == "stopped; what is finished is kept, run the same command again to continue"
     assert "Traceback" not in err
     assert swathe(case, what, tmp_path).returncode == 0
     assert made(tmp_path / what.output) == made(case / what.output)

@@ -1,176 +1,190 @@
-"""The training loop: chips in, the weights that did best on the validation scenes out, as a bundle.
+"""A training from settings to a bundle: what Lightning is told, and how it goes on after an interruption.
 
-Everything random hangs on one seed. Knows no file but the bundle it writes.
+The folder `OUTPUT.training` beside the bundle keeps checkpoints, logs and the curve. Knows no pixels and no tensors.
 """
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import lightning.pytorch as pl
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from models.build import build
-from models.bundle import Bundle, save_bundle
-from models.facts import Band, Facts
+from models.bundle import Bundle
+from models.errors import TrainingError
 from models.footprint import measure_footprint
-from models.reach import Footprint
-from models.scaling import Scaling, z_score
+from models.machine import usable_cpus
 from models.segmenter import Segmenter
 
-from .datasets import ChipSampler, LabelledScene, Statistics, measure
-from .evaluate import best_threshold, foreground, score
-from .losses import dice_and_cross_entropy
-from .settings import Loop, Settings
-
-Report = Callable[[str], None]
+from .augment import make_augment
+from .bundling import scaling_of, write_best
+from .chips import EpochNumbers, GridChips, RandomChips, stack
+from .curves import write_curves
+from .datasets import Parts, gather, means_of
+from .learner import Learner, round_up
+from .losses import make_loss
+from .measuring import Measured, measure
+from .networks import check_chips, make_network
+from .runfolder import begin, best_checkpoint, file_errors, last_checkpoint, read, run_folder
+from .settings import Settings
+from .trainers import make_trainer, quiet_lightning
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A network that a training gave, and what was known and measured along the way."""
-
-    network: nn.Module
-    footprint: Footprint
-    statistics: Statistics
-    dtype: str
-    step: int
-    metrics: Mapping[str, Any]
-
-
-def fit(
-    settings: Settings,
-    scenes: Sequence[LabelledScene],
-    validation: Sequence[LabelledScene],
-    report: Report = print,
-) -> Iterator[Fitted]:
-    """Train a network from fresh weights, and give every one that does better than all before it: the last is the best.
+class Training:
+    """A training that has not begun: samples found, measured, and fit for each other.
 
     Parameters
     ----------
     settings
         See `Settings`.
-    scenes
-        What is learnt from.
-    validation
-        What the checkpoint and then the threshold are chosen on; nothing else is.
-    report
-        Receives one line at every look at the validation scenes.
+    parts
+        The samples.
+    measured
+        Of the training's samples.
+    chips, grid
+        What is learnt from, and validated on.
     """
-    torch.set_num_threads(settings.loop.threads)
-    torch.manual_seed(settings.seed)
-    statistics = measure(scenes)
-    network = build(settings.architecture, len(settings.bands), len(settings.classes), **settings.options)
-    footprint = measure_footprint(deepcopy(network), len(settings.bands))
-    learner = Segmenter(network, _scaling(statistics)).to(memory_format=torch.channels_last)
-    sampler = ChipSampler(scenes, statistics, settings.chips, settings.seed)
-    best, dtype = -1.0, str(scenes[0].pixels.dtype)
-    for step, loss, averaged in _learn(learner, sampler, settings.loop):
-        found = [foreground(averaged, scene, statistics.mean, footprint) for scene in validation]
-        scores = score(found, validation)  # at one half, where the class map is decided
-        report(f"step {step}: loss {loss:.3f}, validation {scores.rounded()}")
-        if scores.iou > best:
-            best = scores.iou
-            kept = deepcopy(averaged.network)
-            yield Fitted(kept, footprint, statistics, dtype, step, _metrics(found, validation))
+
+    settings: Settings
+    parts: Parts
+    measured: Measured
+    chips: RandomChips
+    grid: GridChips
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it has."""
+        return round_up(self.settings.loop.steps, self.settings.loop.check_every) // self.settings.loop.check_every
+
+    def describe(self, numbers: list[int]) -> str:
+        """Name chips with their files, for messages."""
+        places = [self.chips.place(number) for number in numbers[:8]]
+        texts = [f"{self.parts.train[p.sample].paths[0]} rows {p.window.top}-{p.window.bottom}, "
+                 f"columns {p.window.left}-{p.window.right}" for p in places]  # fmt: skip
+        return "; ".join(texts)
 
 
-def _scaling(statistics: Statistics) -> Scaling:
-    return z_score([round(v, 4) for v in statistics.mean.tolist()], [round(v, 4) for v in statistics.stddev.tolist()])
+def prepare(settings: Settings, *, show: bool = True) -> Training:
+    """Find and measure all that a training needs. What can be refused is refused here; nothing is written.
+
+    Raises
+    ------
+    SwatheError
+        Files, labels or settings that do not fit.
+    """
+    parts = gather(settings)
+    if not parts.train:
+        raise TrainingError("no sample to learn from; name some in data.train")
+    return training_of(settings, parts, measure(parts.train, len(settings.classes), show=show))
 
 
-def _learn(learner: Segmenter, sampler: ChipSampler, loop: Loop) -> Iterator[tuple[int, float, Segmenter]]:
-    """Take every step; give step, mean loss since the last look, and averaged weights whenever it is time to look."""
-    averaged = deepcopy(learner)
-    optimiser = torch.optim.AdamW(learner.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay)
-    progress = _progress(loop)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(progress(step)))
-    losses: list[float] = []
-    for step, (pixels, labels) in enumerate(sampler, start=1):
-        losses.append(_step(learner, optimiser, pixels, labels, loop.bf16))
-        schedule.step()
-        _follow(averaged, learner, min(loop.ema, step / (step + 10)))  # early weights are forgotten sooner
-        done = progress(step) >= 1
-        if step % loop.check_every == 0 or done:
-            yield step, sum(losses) / len(losses), averaged
-            losses.clear()
-        if done:
-            return
+def training_of(settings: Settings, parts: Parts, measured: Measured) -> Training:
+    """As `prepare`, for samples that are found and measured."""
+    _check_classes(measured, settings)
+    loop, chips = settings.loop, settings.chips
+    augment = make_augment(settings.augment, measured.statistics)
+    means = means_of(measured.statistics.mean.tolist())
+    count = round_up(loop.steps, loop.check_every) * loop.accumulate * chips.batch
+    drawn = RandomChips(parts.train, measured.cells, means, chips, augment, settings.seed, count)
+    return Training(settings, parts, measured, drawn, GridChips(parts.validate, means, chips.size))
 
 
-def _progress(loop: Loop) -> Callable[[int], float]:
-    """Give how far along a step is, from 0 to 1: by the count of steps, or by the clock where that says more."""
-    began, seconds = time.monotonic(), 60 * loop.minutes
-    return lambda step: max(step / loop.steps, (time.monotonic() - began) / seconds if seconds else 0.0)
+def _check_classes(measured: Measured, settings: Settings) -> None:
+    seen = [name for name, count in zip(settings.class_names, measured.class_pixels.tolist(), strict=True) if count]
+    if len(seen) < 2:
+        what = f"only the class {seen[0]!r}" if seen else "no labelled pixel"
+        raise TrainingError(f"the training images hold {what}; a network learns to tell two or more classes apart")
 
 
-def one_cycle(progress: float, rise: float = 0.1) -> float:
-    """Give the learning rate as a part of its peak: a line up for the first tenth, then a cosine down to zero."""
-    if progress < rise:
-        return 0.04 + 0.96 * progress / rise
-    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - rise) / (1 - rise)))
+def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool = False, overwrite: bool = False,
+          show: bool = True, command: str = "") -> Bundle:  # fmt: skip
+    """Train a network and write it as a bundle. Interrupted at any moment, the same call continues.
 
-
-def _step(learner: Segmenter, optimiser: torch.optim.Optimizer, pixels: Tensor, labels: Tensor, bf16: bool) -> float:
-    learner.train()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = learner.logits(pixels.contiguous(memory_format=torch.channels_last))
-    loss = dice_and_cross_entropy(logits, labels)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return loss.item()
-
-
-@torch.no_grad()
-def _follow(averaged: nn.Module, learner: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the learner's; the batch norms' running means are already smooth."""
-    for old, new in zip(averaged.parameters(), learner.parameters(), strict=True):
-        old.lerp_(new, 1 - decay)
-    for kept, latest in zip(averaged.buffers(), learner.buffers(), strict=True):
-        kept.copy_(latest)
-
-
-def _metrics(found: Sequence[NDArray[np.float32]], scenes: Sequence[LabelledScene]) -> dict[str, Any]:
-    """Score at one half and at the threshold that does best here."""
-    threshold = best_threshold(found, scenes)
-    return {
-        "threshold": threshold,
-        "validation": score(found, scenes, threshold).rounded(),
-        "validation at 0.5": score(found, scenes).rounded(),
-    }
-
-
-def save(path: Path, settings: Settings, fitted: Fitted, provenance: Mapping[str, Any]) -> Bundle:
-    """Write what was fitted as a bundle; one that lies there is replaced.
+    On a CPU a continued training ends with the very bits of an uninterrupted one.
 
     Parameters
     ----------
-    path
-        A folder, or a zip by its ending.
-    provenance
-        Joined to that of the settings.
+    settings
+        See `read_settings`.
+    output
+        The bundle: a folder, or one file by the ending `.zip`. Beside it lies `OUTPUT.training`: checkpoints, logs
+        (CSV, TensorBoard), the curve.
+    restart
+        Begin anew where a training was begun already.
+    overwrite
+        Replace a bundle that is there.
+    show
+        Show progress.
+    command
+        For the bundle's provenance.
+
+    Raises
+    ------
+    SwatheError
+        As `prepare`; the output exists; a training with other settings was begun there; the loss is not a number.
     """
-    means = fitted.statistics.mean.round(4).tolist()
-    facts = Facts(
-        name=settings.name,
-        architecture=settings.architecture,
-        options=dict(settings.options),
-        bands=tuple(Band(name, mean) for name, mean in zip(settings.bands, means, strict=True)),
-        dtype=fitted.dtype,
-        scaling=_scaling(fitted.statistics),
-        classes=settings.classes,
-        footprint=fitted.footprint,
-        resolution=settings.resolution,
-        patch=settings.chips.size,
-        description=settings.description,
-        provenance={**settings.provenance, "seed": settings.seed, "best step": fitted.step, **provenance},
-        metrics=fitted.metrics,
-    )
-    return save_bundle(path, fitted.network, facts, overwrite=True)
+    _check_output(Path(output), overwrite=overwrite)
+    training, run = prepare(settings, show=show), run_folder(output)
+    learner = make_learner(training)
+    with file_errors(run):
+        begin(run, settings, restart=restart)
+        fit(training, learner, run, show=show)
+        write_curves(run, settings.name)
+        return write_best(Path(output), training, learner, run, command=command, show=show)
+
+
+def fit(training: Training, learner: Learner, run: Path, *, show: bool = True) -> None:
+    """Run Lightning's loop, from the last checkpoint if there is one; the learner ends with the best weights."""
+    loop = training.settings.loop
+    torch.set_num_threads(loop.threads or usable_cpus())
+    with quiet_lightning():
+        trainer = make_trainer(loop, training.epochs, run, validated=len(training.grid) > 0, show=show)
+        try:
+            learn, validate = loaders(training, trainer)
+            trainer.fit(learner, learn, validate, ckpt_path=last_checkpoint(run), weights_only=True)
+        except SystemExit as end:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from end
+    learner.load_state_dict(read(best_checkpoint(run))["state_dict"])
+
+
+def make_learner(training: Training) -> Learner:
+    """Build the network with its first weights, which the seed decides."""
+    settings = training.settings
+    torch.manual_seed(settings.seed)
+    network = make_network(settings.network, len(settings.bands), len(settings.classes), folder=settings.folder)
+    footprint = measure_footprint(deepcopy(network), len(settings.bands))
+    check_chips(network, len(settings.bands), settings.chips.size, settings.chips.batch, footprint.stride)
+    segmenter = Segmenter(network, scaling_of(training.measured.statistics))
+    if settings.loop.channels_last:
+        segmenter = segmenter.to(memory_format=torch.channels_last)
+    loss = make_loss(settings.loss, len(settings.classes))
+    learner = Learner(settings, segmenter, footprint, loss, training.describe)
+    if settings.loop.compile:
+        learner.segmenter.network.compile()
+    return learner
+
+
+def loaders(training: Training, trainer: "pl.Trainer | None" = None) -> tuple[Any, Any]:
+    """Give the loaders of chips to learn from and to validate on; the latter None where there are none."""
+    chips, loop = training.settings.chips, training.settings.loop
+    rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    share: dict[str, Any] = {
+        "batch_size": max(1, chips.batch // world),
+        "collate_fn": stack,
+        "num_workers": chips.workers,
+        "persistent_workers": chips.workers > 0,
+    }
+    numbers = EpochNumbers(loop.check_every * loop.accumulate * chips.batch, rank, world)
+    learn = DataLoader(training.chips, sampler=numbers, **share)
+    return learn, DataLoader(training.grid, **share) if len(training.grid) else None
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise TrainingError(f"{output} exists; choose another name, or --overwrite to replace it")
+    if not (parent := output.absolute().parent).exists() and not os.access(parent.parent, os.W_OK):
+        raise TrainingError(f"{output} cannot be written: there is no folder {parent}")

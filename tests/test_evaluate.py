@@ -1,0 +1,321 @@
+"""Whole-scene scores: the same as plain torch over the whole scene, however blocks lie, and by others' formulas."""
+
+import json
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from helpers import SHARED, facts, pixels, save, write_raster
+from sklearn import metrics
+
+from models.bundle import load_bundle
+from models.errors import BundleError, StoreError, SwatheError, TrainingError
+from pipeline.geobox import Window
+from pipeline.predict import classify
+from pipeline.scene import open_source
+from train.evaluation import choose_threshold, evaluate
+from train.samples import IGNORE, Sample, whole
+
+HEIGHT, WIDTH = 150, 210
+SCENES = SHARED / "oam_buildings/scenes"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A `LabelSource` of labels at hand."""
+
+    values: np.ndarray
+
+    def read(self, window):
+        return self.values[window.slices].copy()
+
+
+def torch_whole(bundle, source) -> np.ndarray:
+    """Run the network of a bundle in plain torch over a whole scene, reflected at its edges."""
+    read, footprint = source.read(whole(source)), bundle.facts.footprint
+    means = np.array([round(band.mean) for band in bundle.facts.bands])
+    data = np.where(read.valid, read.data, means[:, None, None]).astype(np.float32)
+    halo, (height, width) = footprint.halo, read.valid.shape
+    ends = [halo + -size % footprint.stride for size in (height, width)]
+    padded = np.pad(data, ((0, 0), (halo, ends[0]), (halo, ends[1])), mode="reflect")
+    with torch.inference_mode():
+        answer = bundle.segmenter().eval()(torch.from_numpy(padded)[None]).numpy()[0]
+    return answer[:, halo : halo + height, halo : halo + width]
+
+
+def blobs(classes: int, seed: int = 0) -> np.ndarray:
+    """Labels in blobs, with ignored pixels."""
+    from scipy import ndimage
+
+    random = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(random.normal(size=(classes, HEIGHT, WIDTH)), (0, 7, 7))
+    labels = smooth.argmax(axis=0).astype(np.uint8)
+    labels[random.random(labels.shape) < 0.1] = IGNORE
+    return labels
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A scene with a corner that was not observed."""
+    values = pixels((3, HEIGHT, WIDTH)).clip(1)  # 0 in one band would be a missing sample
+    values[:, 100:, 150:] = 0
+    return write_raster(tmp_path_factory.mktemp("scene") / "s.tif", values, nodata=0)
+
+
+def sample_of(scene, labels, name="s") -> Sample:
+    source = open_source(scene)
+    return Sample(name, source, Given(labels), (whole(source),), (str(scene),))
+
+
+def run(bundle, samples, *args, **more):
+    return evaluate(bundle, samples, *args, show=False, engine="torch", threads=1, **more)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "classes", "block", "threshold"),
+    [("simple-unet", 2, 64, None), ("unet", 2, 96, 0.4), ("unet", 4, 64, None), ("simple-unet", 3, 512, 0.3)],
+)
+def test_scores_are_those_of_the_network_over_the_whole_scene(
+    bundle_of, scene, threads, architecture, classes, block, threshold
+):
+    torch.set_num_threads(1)
+    bundle, labels = bundle_of(architecture, classes=classes), blobs(classes)
+    probabilities = torch_whole(bundle, open_source(scene))
+    found = run(bundle, [sample_of(scene, labels)], threshold=threshold, block=block, tile=64, side=50)
+    counted = labels != IGNORE
+    counted[100:, 150:] = False
+    truth, mapped = labels[counted], classify(probabilities, threshold)[counted]
+    expected = metrics.confusion_matrix(truth, mapped, labels=range(classes))
+    assert (found.network.pooled.tally.confusion.counts == expected).all()
+    assert len(np.unique(mapped)) == classes  # or nothing would be tested
+    by_sklearn = metrics.jaccard_score(truth, mapped, labels=range(classes), average=None)
+    assert found.network.pooled.tally.confusion.iou == pytest.approx(by_sklearn)
+    if classes == 2:
+        sweep = found.network.pooled.tally.sweep
+        for at in (0.2, 0.5, 0.71):
+            positive = probabilities[1][counted] > np.float32(at)
+            assert sweep.at(at).iou == pytest.approx(metrics.jaccard_score(truth, positive), abs=1e-3)
+        brier = metrics.brier_score_loss(truth, np.clip(probabilities[1][counted], 0, 1))
+        assert found.network.pooled.tally.foreground.brier == pytest.approx(brier, abs=1e-6)
+
+
+def test_the_map_itself_is_the_same_on_every_pixel(bundle_of, scene, threads, monkeypatch):
+    from train import scorecard
+
+    torch.set_num_threads(1)
+    bundle, seen = bundle_of("unet", classes=3), {}
+
+    def look(_, kept, __):
+        (one,) = kept.values()
+        window = Window(0, HEIGHT, 0, WIDTH)
+        seen["map"] = one.decided.read_layer("class_map", window)[0]
+        seen["probability"] = one.maps.read_layer("probability", window)
+
+    monkeypatch.setattr(scorecard, "write_scorecard", look)
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    run(bundle, [sample_of(scene, labels)], scene.parent / "out", block=64, tile=32, objects=False)
+    expected = torch_whole(bundle, open_source(scene))
+    observed = np.ones(labels.shape, bool)
+    observed[100:, 150:] = False
+    assert (seen["map"][observed] == expected.argmax(axis=0)[observed]).all()
+    assert (seen["map"][~observed] == 255).all()
+    assert np.abs(seen["probability"] - expected)[:, observed].max() < 1e-5
+
+
+def test_blocks_change_no_score(bundle_of, scene, threads):
+    """Contours, objects, squares and intervals cross blocks."""
+    torch.set_num_threads(1)
+    bundle, sample = bundle_of("simple-unet"), sample_of(scene, blobs(2))
+    found = [run(bundle, [sample], block=block, tile=64, side=48, distance=3) for block in (96, 512)]
+    told = [one.network.pooled.as_dict() for one in found]
+    assert told[0] == told[1]
+    assert told[0]["classes"]["class_1"]["objects"]["truth"] > 3
+    assert found[0].areas == found[1].areas
+
+
+def test_objects_and_boundaries_by_scikit_image(bundle_of, scene, threads):
+    from scipy import ndimage
+    from skimage.measure import label
+
+    torch.set_num_threads(1)
+    bundle, labels = bundle_of("simple-unet"), blobs(2)
+    labels[torch_whole(bundle, open_source(scene))[1] > 0.7] = 1  # so that something matches
+    found = run(bundle, [sample_of(scene, labels)], block=64, distance=2)
+    judged = labels != IGNORE
+    judged[100:, 150:] = False
+    mapped = classify(torch_whole(bundle, open_source(scene)))
+    masks = [(part == 1) & judged for part in (mapped, labels)]
+    numbered = [label(mask, connectivity=1) for mask in masks]
+    pairs, counts = np.unique(np.stack([one[masks[0] & masks[1]] for one in numbered]), axis=1, return_counts=True)
+    sizes = [np.bincount(one.ravel()) for one in numbered]
+    ious = counts / (sizes[0][pairs[0]] + sizes[1][pairs[1]] - counts)
+    matched = int((ious > 0.5).sum())
+    expected = 2 * matched / (numbered[0].max() + numbered[1].max())
+    assert matched
+    assert found.network.pooled.objects.f1[1] == pytest.approx(expected)
+    assert 0 < float(found.network.pooled.tally.boundary.iou[1]) < 1
+    assert ndimage.label(masks[1])[1] == int(found.network.pooled.objects.truth[1])
+
+
+def test_only_areas_count_and_the_rest_is_not_even_computed(bundle_of, scene, threads, monkeypatch):
+    from pipeline import job
+
+    torch.set_num_threads(1)
+    bundle, labels, done = bundle_of("simple-unet"), blobs(2), []
+    predict = job.predict
+    monkeypatch.setattr(
+        job, "predict", lambda source, window, recipe: done.append(window) or predict(source, window, recipe)
+    )
+    areas = (Window(0, 40, 0, 30), Window(70, 90, 70, 100))
+    found = run(bundle, [replace(sample_of(scene, labels), areas=areas)], block=64)
+    inside = np.zeros(labels.shape, bool)
+    for area in areas:
+        inside[area.slices] = True
+    assert found.network.pooled.tally.confusion.pixels == (inside & (labels != IGNORE)).sum()
+    assert {(window.top, window.left) for window in done} == {(0, 0), (64, 64)}
+
+
+def test_samples_are_pooled_by_pixels_and_given_one_by_one(bundle_of, scene, threads, tmp_path):
+    torch.set_num_threads(1)
+    bundle = bundle_of("simple-unet")
+    small = write_raster(tmp_path / "small.tif", pixels((3, 70, 65), seed=3))
+    samples = [sample_of(scene, blobs(2)), sample_of(small, blobs(2, 1)[:70, :65], "small")]
+    both = run(bundle, samples, side=64)
+    alone = [run(bundle, [sample], side=64).network.pooled for sample in samples]
+    assert list(both.network.samples) == ["s", "small"]
+    assert (both.network.pooled.tally.confusion.counts == sum(one.tally.confusion.counts for one in alone)).all()
+    for one, scores in zip(alone, both.network.samples.values(), strict=True):
+        assert (one.tally.confusion.counts == scores.tally.confusion.counts).all()
+    assert both.network.pooled.intervals.blocks == sum(one.intervals.blocks for one in alone)
+
+
+def test_thresholds(bundle_of, scene, threads, tmp_path):
+    """Given, the bundle's own, chosen here; of more than two classes the likeliest."""
+    torch.set_num_threads(1)
+    bundle, labels = bundle_of("simple-unet"), blobs(2)
+    own = save(tmp_path / "own", replace(facts("simple-unet"), metrics={"threshold": 0.62}))
+    sample = sample_of(scene, labels)
+    assert run(bundle, [sample], objects=False).threshold is None
+    assert run(own, [sample], objects=False).threshold == 0.62
+    assert run(own, [sample], objects=False, threshold=0.3).threshold == 0.3
+    chosen = run(own, [sample], objects=False, choose=True).network
+    assert chosen.threshold_from == "chosen on these very samples"
+    judged = labels != IGNORE
+    judged[100:, 150:] = False
+    found, truth = torch_whole(own, open_source(scene))[1][judged], labels[judged] == 1
+    ious = {t / 100: metrics.jaccard_score(truth, found > np.float32(t / 100)) for t in range(5, 100, 5)}
+    assert float(chosen.pooled.tally.confusion.iou[1]) == pytest.approx(max(ious.values()))
+    assert ious[chosen.threshold] == max(ious.values())
+    three = sample_of(scene, blobs(3))
+    assert run(bundle_of("simple-unet", classes=3), [three], objects=False, choose=True).threshold is None
+
+
+def test_metrics_for_a_bundle(bundle_of, scene, tmp_path):
+    sample = sample_of(scene, blobs(2))
+    told = choose_threshold(bundle_of("simple-unet"), [sample], tmp_path / "v", show=False, engine="torch")
+    assert set(told["validation"]) == {"iou", "f1", "precision", "recall", "accuracy"}
+    assert 0 < told["threshold"] < 1
+    kept = json.loads((tmp_path / "v/scores.json").read_text())
+    assert kept["threshold"]["value"] == told["threshold"]
+    assert kept["scores"]["classes"]["class_1"]["iou"] == told["validation"]["iou"]
+
+
+def test_a_stopped_evaluation_continues(bundle_of, scene, threads, tmp_path, monkeypatch):
+    from pipeline import job
+
+    torch.set_num_threads(1)
+    bundle, sample, done = bundle_of("simple-unet"), sample_of(scene, blobs(2)), []
+    whole_run = run(bundle, [sample], block=96, objects=False)
+    predict = job.predict
+
+    def stops(source, window, recipe):
+        if len(done) == 3:
+            raise MemoryError
+        done.append(window)
+        return predict(source, window, recipe)
+
+    monkeypatch.setattr(job, "predict", stops)
+    with pytest.raises(SwatheError, match="memory"):
+        run(bundle, [sample], tmp_path / "out", block=96, objects=False)
+    assert (tmp_path / "out.unfinished").exists()
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(job, "predict", lambda *args: done.append(args[1]) or predict(*args))
+    found = run(bundle, [sample], tmp_path / "out", block=96, objects=False)
+    assert found.network.pooled.as_dict() == whole_run.network.pooled.as_dict()
+    assert len(done) < 3 + 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_other_labels_begin_anew(bundle_of, scene, tmp_path, monkeypatch):
+    """What is left of a run with other labels is not taken for these."""
+    from train import scorecard
+
+    bundle = bundle_of("simple-unet")
+
+    def fails(*_):
+        raise StoreError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scorecard, "write_scorecard", fails)
+        with pytest.raises(StoreError, match="no space"):
+            run(bundle, [sample_of(scene, blobs(2))], tmp_path / "out", objects=False)
+    other = blobs(2, 5)
+    found = run(bundle, [sample_of(scene, other)], tmp_path / "out", objects=False)
+    fresh = run(bundle, [sample_of(scene, other)], objects=False)
+    assert found.network.pooled.as_dict() == fresh.network.pooled.as_dict()
+
+
+@pytest.mark.parametrize("whom", list(product(("IGNORE", "nodata"), (1, 2))))
+def test_nothing_judged(bundle_of, scene, tmp_path, whom):
+    why, count = whom
+    labels = np.full((HEIGHT, WIDTH), IGNORE, np.uint8)
+    blank = write_raster(tmp_path / "blank.tif", np.zeros((3, HEIGHT, WIDTH), np.uint16), nodata=0)
+    sample = sample_of(scene, labels) if why == "IGNORE" else sample_of(blank, blobs(2))
+    if count == 2:
+        found = run(bundle_of("simple-unet"), [sample, sample_of(scene, blobs(2), "good")], tmp_path / "out")
+        assert "s is left out" in found.notes[0]
+        assert list(found.network.samples) == ["good"]
+        return
+    with pytest.raises(TrainingError, match="no judged pixel"):
+        run(bundle_of("simple-unet"), [sample], tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_refusals_come_before_any_writing(bundle_of, scene, tmp_path):
+    bundle, sample = bundle_of("simple-unet"), sample_of(scene, blobs(2))
+    with pytest.raises(BundleError, match="needs 6 bands"):
+        run(bundle_of("simple-unet", bands=6), [sample], tmp_path / "out")
+    with pytest.raises(BundleError, match="uint8"):
+        run(bundle_of("simple-unet", dtype="uint8"), [sample], tmp_path / "out")
+    with pytest.raises(TrainingError, match="no sample"):
+        run(bundle, [], tmp_path / "out")
+    with pytest.raises(TrainingError, match="hold 7"):
+        run(bundle, [sample_of(scene, np.full((HEIGHT, WIDTH), 7, np.uint8))], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("kept")
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match=r"mine\.txt"):
+            run(bundle, [sample], tmp_path / "out", overwrite=overwrite)
+    (tmp_path / "new.unfinished").mkdir()
+    (tmp_path / "new.unfinished/mine.txt").write_text("kept")
+    with pytest.raises(TrainingError, match="not ours"):
+        run(bundle, [sample], tmp_path / "new")
+    assert (tmp_path / "new.unfinished/mine.txt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SCENES.exists(), reason="../shared/data is not here")
+def test_the_shipped_bundle_on_its_test_scene():
+    """Kampala b; the bundle's own metrics say how well it did when it was made."""
+    bundle = load_bundle("buildings")
+    source = open_source(SCENES / "kampala_ug_b_z21_image.tif", [1, 2, 3])
+    import rasterio
+
+    with rasterio.open(SCENES / "kampala_ug_b_z21_label.tif") as file:
+        labels = file.read(1)
+    found = evaluate(bundle, [Sample("kampala b", source, Given(labels), (whole(source),))], show=False)
+    told = bundle.facts.metrics["test"]
+    assert float(found.network.pooled.tally.confusion.iou[1]) == pytest.approx(told["iou"], abs=2e-3)

@@ -1,0 +1,73 @@
+"""The search for a learning rate: a short training whose rate rises with every step. Knows Lightning's tuner only.
+
+Source of the method: L. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), arXiv:1506.01186.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch.tuner.tuning import Tuner
+
+from models.errors import TrainingError
+from models.machine import usable_cpus
+
+from .curves import write_rates
+from .fit import Training, loaders, make_learner
+from .trainers import make_trainer, quiet_lightning
+
+LOW, HIGH = 1e-6, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a search found.
+
+    Parameters
+    ----------
+    suggested
+        Where the loss falls fastest; None where it never falls.
+    tried, losses
+        Learning rates, and the smoothed loss at each.
+    """
+
+    suggested: float | None
+    tried: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+def find_rate(training: Training, *, steps: int = 100) -> Rates:
+    """Search for a learning rate; nothing is kept of what was learnt.
+
+    Parameters
+    ----------
+    training
+        As `prepare` gives it.
+    steps
+        How many rates are tried, from 1e-6 to 1 on a logarithmic scale; the search ends where the loss explodes.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not a number from the first steps on.
+    """
+    torch.set_num_threads(training.settings.loop.threads or usable_cpus())
+    learner = make_learner(training)
+    learn, _ = loaders(training)
+    with tempfile.TemporaryDirectory(prefix="swathe-rates-") as folder, quiet_lightning():
+        trainer = make_trainer(training.settings.loop, training.epochs, Path(folder), validated=False, show=False)
+        finder = Tuner(trainer).lr_find(
+            learner, learn, min_lr=LOW, max_lr=HIGH, num_training=steps, update_attr=False
+        )  # fmt: skip
+    if finder is None or not finder.results["loss"]:
+        raise TrainingError("no learning rate could be tried; look at the data with --check")
+    skip = min(10, len(finder.results["loss"]) // 4)
+    suggested = finder.suggestion(skip_begin=skip, skip_end=1)
+    return Rates(suggested, tuple(finder.results["lr"]), tuple(finder.results["loss"]))
+
+
+def draw_rates(rates: Rates, path: str | os.PathLike[str]) -> Path:
+    """Draw what a search found into a picture (`.png`)."""
+    return write_rates(rates.tried, rates.losses, rates.suggested, Path(path))
