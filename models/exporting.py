@@ -132,6 +132,8 @@ def _check_onnx(bundle: Bundle) -> None:
 def _writing(path: str | os.PathLike[str], ending: str, overwrite: bool) -> Iterator[Path]:
     """Give a temporary path in the folder of the right one, which it gets at the end."""
     target = Path(path)
+    if "://" in os.fspath(path):
+        raise BundleError(f"{os.fspath(path)} is not a local path; write to a local file, and copy that")
     if target.suffix.lower() != ending:
         raise BundleError(f"{target} must end in {ending}")
     if target.exists() and not overwrite:

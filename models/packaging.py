@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .bundle import WEIGHTS, Bundle, _read_item
+from .bundle import ITEM, WEIGHTS, Bundle, _read_item
 from .errors import BundleError
 from .mlm import to_item
 
@@ -51,10 +51,7 @@ def write_item(
         The path is taken, or an exported file is missing or of another bundle.
     """
     target = Path(path)
-    if target.suffix.lower() != ".json":
-        raise BundleError(f"{target} must end in .json")
-    if target.exists() and not overwrite:
-        raise BundleError(f"{target} exists; choose another name, or pass overwrite to replace it")
+    _check_target(bundle, target, overwrite=overwrite)
     item = _item(bundle, target.parent, [Path(name) for name in exported], href)
     text = json.dumps(item, indent=1, allow_nan=False) + "\n"
     try:
@@ -66,6 +63,15 @@ def write_item(
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
+
+
+def _check_target(bundle: Bundle, target: Path, *, overwrite: bool) -> None:
+    if target.suffix.lower() != ".json" or ":/" in str(target):
+        raise BundleError(f"{target} must end in .json and be a local path")
+    if target.exists() and target.samefile(bundle.path / ITEM if bundle.path.is_dir() else bundle.path):
+        raise BundleError(f"{target} is the bundle's own; choose another name")
+    if target.exists() and not overwrite:
+        raise BundleError(f"{target} exists; choose another name, or pass overwrite to replace it")
 
 
 def _item(bundle: Bundle, folder: Path, exported: Sequence[Path], href: str) -> JSON:

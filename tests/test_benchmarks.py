@@ -19,7 +19,10 @@ from benchmarks.objects import main as objects
 from benchmarks.overhead import main as overhead
 from benchmarks.scenes import BANDS, make_pixels, write_scene
 from benchmarks.throughput import main as throughput
+from benchmarks.training import PLAIN, STILL, VARIED, ZOOMED, open_sample, swathe_round, write_pair
+from benchmarks.training import main as training
 from pipeline.geobox import Window
+from train.measuring import measure
 
 ROOT = Path(__file__).parent.parent
 
@@ -121,6 +124,40 @@ def test_gpu_says_so_where_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpu([])
     assert capsys.readouterr().out == "no CUDA device is visible here: nothing is measured\n"
+
+
+def test_chips_of_the_training_benchmark_are_those_of_its_files(tmp_path: Path) -> None:
+    image, label = write_pair(tmp_path, 512)
+    sample, window = open_sample(image, label), Window(10, 266, 37, 293)
+    read = sample.read(window)
+    with rasterio.open(image) as file:
+        pixels = file.read()[:, 10:266, 37:293]
+    missing = (pixels == 0).all(axis=0)
+    np.testing.assert_array_equal(read.pixels, pixels)
+    np.testing.assert_array_equal(read.labels, np.where(missing, 255, pixels[2] > 1200))
+    assert missing.any()
+    assert {0, 1} < set(np.unique(read.labels))
+    measured = measure([sample], 2)
+    for chips, augment in ((PLAIN, STILL), (ZOOMED, VARIED)):
+        took = swathe_round(sample, measured, chips, augment, 9)()
+        assert took.chips == 9
+        assert took.wall > 0
+
+
+def test_training_refuses_a_scene_that_is_too_small(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        training(["--size", "300"])
+    assert "512 or more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_training_runs(folder: Path) -> None:
+    small = ["--size", "512", "--chips", "8", "--steps", "1", "--repeats", "1", "--folder", str(folder / "training")]
+    said = _said("training", *small)
+    rows = {line.split("  ")[0] for line in said.splitlines() if line.count(" to ") == 1}
+    assert {"plain", "varied", "learning clouds bf16", "learning simple-unet fp32"} <= rows
+    assert "against learning buildings bf16: plain " in said
+    assert ("torchgeo" in rows) != ("torchgeo is not installed" in said)
 
 
 def _said(name: str, *arguments: str) -> str:

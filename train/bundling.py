@@ -1,7 +1,8 @@
 """The best weights of a training into a bundle, with where they come from and how well they do. Knows no loop."""
 
+import json
 import os
-import sys
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from models.bundle import Bundle, load_bundle, save_bundle
+from models.bundle import ITEM, WEIGHTS, Bundle, load_bundle, save_bundle
+from models.errors import TrainingError
 from models.facts import Band, Facts
+from models.mlm import to_item
 from models.reach import Footprint
 from models.scaling import Scaling, z_score
 
@@ -29,6 +32,37 @@ def scaling_of(statistics: Statistics) -> Scaling:
     """Give the scaling that a network learns with, and a bundle keeps: by mean and standard deviation per band."""
     stddev = [max(value, 1e-4) for value in means_of(statistics.stddev.tolist())]
     return z_score(means_of(statistics.mean.tolist()), stddev)
+
+
+def check_kept(training: "Training", footprint: Footprint) -> None:
+    """Refuse what no bundle could hold, before it is learnt. Raises SwatheError."""
+    facts = facts_of(training, footprint, {})
+    try:
+        json.dumps(to_item(facts, WEIGHTS, 0, ""), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"provenance holds what a bundle cannot: {error}; give text or finite numbers") from error
+
+
+def check_replaced(output: Path) -> None:
+    """Refuse to replace what is no bundle. Raises TrainingError."""
+    held = _held(output)
+    if held is None:
+        raise TrainingError(f"{output} is a file, and no bundle; give the name of a folder, or one that ends in .zip")
+    foreign = sorted(set(held) - {ITEM, WEIGHTS})
+    if foreign:
+        raise TrainingError(
+            f"{output} also holds {', '.join(foreign[:5])}; only a bundle is replaced, so choose another name"
+        )
+
+
+def _held(output: Path) -> list[str] | None:
+    """Name what is in a folder or zip; None where it is another file."""
+    if output.is_dir():
+        return [path.name for path in output.iterdir()]
+    if output.suffix != ".zip" or not zipfile.is_zipfile(output):
+        return None
+    with zipfile.ZipFile(output) as archive:
+        return archive.namelist()
 
 
 def write_best(
@@ -53,10 +87,7 @@ def write_best(
     facts = facts_of(training, learner.footprint, {"best step": best_step(run), "command": command})
     bundle = save_bundle(run / "bundle", network, facts, overwrite=True)
     if training.parts.validate:
-        if show:
-            count = len(training.parts.validate)
-            print(f"training: scoring the best weights on {count} whole validation scenes", file=sys.stderr, flush=True)
-        metrics = choose_threshold(bundle, training.parts.validate, run / "validation", show=False)
+        metrics = choose_threshold(bundle, training.parts.validate, run / "validation", show=show)
         facts = replace(facts, metrics=metrics)
     return save_bundle(output, network, facts, overwrite=True)
 

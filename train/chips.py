@@ -113,6 +113,8 @@ class RandomChips(Dataset[Chip]):
         labels = self.samples[sample].labels.read(window)
         wanted = labels == value if self.chips.draw == "class" else labels != IGNORE
         rows, columns = np.nonzero(wanted)
+        if not len(rows):  # its pixels were counted
+            raise TrainingError(f"labels of {self.samples[sample].name} have changed since they were read; begin anew")
         some = int(random.integers(len(rows)))
         return window.top + int(rows[some]), window.left + int(columns[some])
 

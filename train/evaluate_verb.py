@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
 
+    from .evaluation import Evaluation
     from .references import Reference
     from .samples import Sample
 
@@ -43,6 +44,7 @@ PARTS = ("test", "validate", "train")
     "--distance", type=click.IntRange(min=1), default=2, show_default=True, help="Width of boundaries, pixels."
 )
 @click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True)
+@click.option("--record", is_flag=True, help="Write the scores into the bundle too, as those of its test.")
 @click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's.")
 @running
 def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | None, quiet: bool, **rest: Any) -> None:
@@ -71,8 +73,19 @@ def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | Non
                       show=not quiet, **how)  # fmt: skip
     except TrainingError as error:
         raise TrainingError(_by_flags(str(error)) if config is None else str(error)) from error
+    if rest["record"]:
+        _record(loaded, samples, found)
     click.echo(as_markdown(found))
     click.echo(f"wrote {Path(output) / 'index.html'}, scores.json and scores.md")
+
+
+def _record(bundle: "Bundle", samples: "Sequence[Sample]", found: "Evaluation") -> None:
+    """Write scores into the bundle that was scored."""
+    from .bundling import add_scores
+    from .evaluation import summary
+
+    news = {"test": summary(found.network.pooled), "tested on": [sample.name for sample in samples]}
+    add_scores(bundle.path, {**news, "test threshold": found.threshold})
 
 
 def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> None:
@@ -145,6 +158,9 @@ def _values(given: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(
                 f"{value + equals + name!r} is not VALUE=CLASS, as 255=cloud", param_hint="--values"
             )
+    twice = sorted({value for value, _, _ in pairs if [other for other, _, _ in pairs].count(value) > 1})
+    if twice:
+        raise click.BadParameter(f"{', '.join(twice)} is given twice; give each value once", param_hint="--values")
     return {value.strip(): name.strip() for value, _, name in pairs}
 
 

@@ -28,6 +28,7 @@ from .samples import Sample
 from .scores import Scores
 from .workplace import workplace
 
+FEW = 3  # samples of which every stage is shown
 DISTANCE, SIDE = 2, 256  # pixels: width of a boundary; side of the squares that are drawn anew, and shown
 
 
@@ -133,7 +134,8 @@ def evaluate(
     """
     from .scorecard import check_folder, write_scorecard
 
-    asked = Asked(distance, side, objects, show)
+    few = len(samples) <= FEW
+    asked = Asked(distance, side, objects, show and few, show and not few)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     network = Network(loaded, wishes)
     target = None if output is None else check_folder(output, overwrite=overwrite)

@@ -4,6 +4,7 @@ The folder `OUTPUT.training` beside the bundle keeps checkpoints, logs and the c
 """
 
 import os
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from models.machine import usable_cpus
 from models.segmenter import Segmenter
 
 from .augment import make_augment
-from .bundling import scaling_of, write_best
+from .bundling import check_kept, check_replaced, scaling_of, write_best
 from .chips import EpochNumbers, GridChips, RandomChips, stack
 from .curves import write_curves
 from .datasets import Parts, gather, means_of
@@ -28,9 +29,10 @@ from .learner import Learner, round_up
 from .losses import make_loss
 from .measuring import Measured, measure
 from .networks import check_chips, make_network
-from .runfolder import begin, best_checkpoint, file_errors, last_checkpoint, read, run_folder
+from .readers import begin_reader, reader_errors
+from .runfolder import begin, best_checkpoint, check_fits, file_errors, last_checkpoint, read, run_folder, taken
 from .settings import Settings
-from .trainers import make_trainer, quiet_lightning
+from .trainers import check_devices, make_trainer, quiet_lightning
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,16 @@ class Training:
         """How many epochs it has."""
         return round_up(self.settings.loop.steps, self.settings.loop.check_every) // self.settings.loop.check_every
 
+    @property
+    def images(self) -> dict[str, Any]:
+        """What was found in the images, as JSON values: others have other values, or other pixels of some class."""
+        statistics = self.measured.statistics
+        return {
+            "pixels": dict(zip(self.settings.class_names, self.measured.class_pixels.tolist(), strict=True)),
+            "mean": means_of(statistics.mean.tolist()),
+            "stddev": means_of(statistics.stddev.tolist()),
+        }
+
     def describe(self, numbers: list[int]) -> str:
         """Name chips with their files, for messages."""
         places = [self.chips.place(number) for number in numbers[:8]]
@@ -76,6 +88,7 @@ def prepare(settings: Settings, *, show: bool = True) -> Training:
     SwatheError
         Files, labels or settings that do not fit.
     """
+    check_devices(settings.loop)
     parts = gather(settings)
     if not parts.train:
         raise TrainingError("no sample to learn from; name some in data.train")
@@ -130,11 +143,20 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
     _check_output(Path(output), overwrite=overwrite)
     training, run = prepare(settings, show=show), run_folder(output)
     learner = make_learner(training)
-    with file_errors(run):
-        begin(run, settings, restart=restart)
-        fit(training, learner, run, show=show)
+    check_kept(training, learner.footprint)
+    with file_errors(run), taken(run) if is_first() else nullcontext():
+        if is_first():
+            begin(run, settings, restart=restart, images=training.images)
+        fit(training, learner, run, show=show and is_first())
+        if not is_first():
+            raise SystemExit(0)  # a further process of Lightning's, on another device: what follows is the first's
         write_curves(run, settings.name)
         return write_best(Path(output), training, learner, run, command=command, show=show)
+
+
+def is_first() -> bool:
+    """Whether this is the process that was started, and not one that Lightning started beside it for another device."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def fit(training: Training, learner: Learner, run: Path, *, show: bool = True) -> None:
@@ -143,9 +165,13 @@ def fit(training: Training, learner: Learner, run: Path, *, show: bool = True) -
     torch.set_num_threads(loop.threads or usable_cpus())
     with quiet_lightning():
         trainer = make_trainer(loop, training.epochs, run, validated=len(training.grid) > 0, show=show)
+        begun = last_checkpoint(run)
+        if begun:
+            check_fits(begun, read(begun), learner.state_dict())
         try:
             learn, validate = loaders(training, trainer)
-            trainer.fit(learner, learn, validate, ckpt_path=last_checkpoint(run), weights_only=True)
+            with reader_errors():
+                trainer.fit(learner, learn, validate, ckpt_path=begun, weights_only=True)
         except SystemExit as end:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from end
     learner.load_state_dict(read(best_checkpoint(run))["state_dict"])
@@ -177,6 +203,7 @@ def loaders(training: Training, trainer: "pl.Trainer | None" = None) -> tuple[An
         "collate_fn": stack,
         "num_workers": chips.workers,
         "persistent_workers": chips.workers > 0,
+        "worker_init_fn": begin_reader,
     }
     numbers = EpochNumbers(loop.check_every * loop.accumulate * chips.batch, rank, world)
     learn = DataLoader(training.chips, sampler=numbers, **share)
@@ -184,7 +211,12 @@ def loaders(training: Training, trainer: "pl.Trainer | None" = None) -> tuple[An
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.exists() and not overwrite:
-        raise TrainingError(f"{output} exists; choose another name, or --overwrite to replace it")
-    if not (parent := output.absolute().parent).exists() and not os.access(parent.parent, os.W_OK):
-        raise TrainingError(f"{output} cannot be written: there is no folder {parent}")
+    if "://" in os.fspath(output):
+        raise TrainingError(f"{output} is not a local path; train into a local one, and copy that")
+    if output.exists():
+        if not overwrite:
+            raise TrainingError(f"{output} exists; choose another name, or --overwrite to replace it")
+        check_replaced(output)
+    parent = next(path for path in output.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise TrainingError(f"{output} cannot be written: {parent} is no folder that you may write to")

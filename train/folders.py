@@ -207,7 +207,11 @@ def _blank(data: DataSet, dtype: "np.dtype[Any]", pair: Pair) -> float | None:
         if dtype.kind not in "iu":
             raise TrainingError(f"{pair.images[0]} is {dtype}, which has no white; give nodata as a number")
         return float(np.iinfo(dtype).max)
-    return 0.0 if wish == "zero" else None if wish is None else float(wish)
+    if wish is None or wish == "zero":
+        return None if wish is None else 0.0
+    if dtype.kind in "iu" and not (float(wish).is_integer() and np.iinfo(dtype).min <= wish <= np.iinfo(dtype).max):
+        raise TrainingError(f"nodata is {wish}, which no pixel of {pair.images[0]} can be: it is {dtype}")
+    return float(wish)
 
 
 def _sample(pair: Pair, source: Source, data: DataSet, table: ClassTable) -> Sample:

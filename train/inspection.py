@@ -44,7 +44,8 @@ def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: 
     SwatheError
         No samples can be found; or pictures cannot be written.
     """
-    check_output(picture, overwrite=overwrite)
+    for path in (picture, _beside(Path(picture))):
+        check_output(path, overwrite=overwrite)
     parts = gather(settings)
     measured = measure(parts.train, len(settings.classes), show=show, keep_going=True) if parts.train else None
     findings = check(parts.named(), settings, {"train": measured} if measured else None, show=show)
@@ -69,13 +70,17 @@ def _pictures(parts: Parts, measured: Measured, settings: Settings, path: Path, 
     return [f"wrote {drawn}, {_variations(training, path, overwrite=overwrite)}"]
 
 
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-augment.png")
+
+
 def _variations(training: Training, path: Path, *, overwrite: bool) -> Path:
     settings = training.settings
     return augmentation_sheet(
         *training.chips.plain(0),
         settings.augment,
         training.measured.statistics,
-        path.with_name(f"{path.stem}-augment.png"),
+        _beside(path),
         zoom=settings.chips.zoom,
         classes=settings.classes,
         overwrite=overwrite,

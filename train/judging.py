@@ -4,10 +4,12 @@ Drives `works` and `passes` through the stores of one evaluation; knows neither 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from dask.base import tokenize
@@ -29,6 +31,9 @@ from .samples import Sample
 from .scores import Scores
 from .works import Where, decided_work, truth_work
 
+Item = TypeVar("Item")
+TELL_EVERY = 5.0  # seconds between lines that count samples
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -37,7 +42,8 @@ class Asked:
     distance: int
     side: int
     objects: bool
-    show: bool
+    show: bool  # every stage of every sample
+    count: bool = False  # samples alone: of many small ones, stages would fill the screen
 
     def __post_init__(self) -> None:
         for name, value in (("distance", self.distance), ("side", self.side)):
@@ -85,7 +91,7 @@ def judge(
         None is left; or a label is of no class.
     """
     judged, notes = [], []
-    for sample, plan in zip(samples, plans, strict=True):
+    for sample, plan in counted(list(zip(samples, plans, strict=True)), "reading labels", show=asked.count):
         one = _truth(client, sample, plan, classes, folder, asked)
         if one is None:
             notes.append(f"{sample.name} is left out: none of its pixels are judged")
@@ -196,30 +202,42 @@ class Runner:
 
     def best_threshold(self, predictor: Predictor) -> float | None:
         """Give the threshold with the highest IoU over all samples; None where there is nothing to find."""
-        sweeps = [sweep_sample(self.client, self.maps(predictor, one), one.truth) for one in self.judged]
+        told = counted(self.judged, f"segmenting with {predictor.name}", show=self.asked.count)
+        sweeps = [sweep_sample(self.client, self.maps(predictor, one), one.truth) for one in told]
         best = add_up(sweeps).best()
         return None if best is None else best.threshold
 
     def score(self, predictor: Predictor, threshold: float | None, chosen: str) -> tuple[Scored, list[Counted]]:
         """Score a predictor on all samples."""
-        counted = [self._count(predictor, one, threshold) for one in self.judged]
+        told = counted(self.judged, f"scoring {predictor.name}", show=self.asked.count)
+        parts = [self._count(predictor, one, threshold) for one in told]
         names = tuple(info.name for info in self.classes)
-        tally, objects = counted[0].tally, counted[0].objects
-        for more in counted[1:]:
+        tally, objects = parts[0].tally, parts[0].objects
+        for more in parts[1:]:
             tally = tally + more.tally
             objects = None if objects is None or more.objects is None else objects + more.objects
-        cells = [counts for part in counted for counts in _in_order(part.cells)]
+        cells = [counts for part in parts for counts in _in_order(part.cells)]
         pooled = Scores(names, tally, objects, intervals(np.stack(cells)))
         each = {
             one.sample.name: Scores(names, part.tally, part.objects)
-            for one, part in zip(self.judged, counted, strict=True)
+            for one, part in zip(self.judged, parts, strict=True)
         }
-        return Scored(predictor.name, threshold, chosen, pooled, each, predictor.facts(), predictor.graded), counted
+        return Scored(predictor.name, threshold, chosen, pooled, each, predictor.facts(), predictor.graded), parts
 
     def _count(self, predictor: Predictor, one: Judged, threshold: float | None) -> Counted:
         kept = self.decided(predictor, one, self.maps(predictor, one), threshold)
         what = Pass(kept, len(self.classes), self.asked.distance, self.asked.side)
         return count_sample(self.client, what, shower(self.asked.show), f"scoring {predictor.name}")
+
+
+def counted(items: Sequence[Item], title: str, *, show: bool) -> Iterator[Item]:
+    """Give items one by one; tell every few seconds how many there were."""
+    told = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if show and (time.monotonic() - told > TELL_EVERY or number == len(items)):
+            told = time.monotonic()
+            print(f"{title}: {number} of {len(items)} samples", file=sys.stderr, flush=True)
 
 
 def _in_order(cells: Mapping[Cell, Counts]) -> list[Counts]:

@@ -7,7 +7,7 @@ was probably meant.
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from models.facts import ClassInfo
 from .typed import change, made
 
 Layout = Literal["scenes", "38-cloud", "massachusetts", "folders"]
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 NO_NAMES: tuple[str, ...] = ()
 
 
@@ -106,6 +107,7 @@ class DataSet:
 
     def __post_init__(self) -> None:
         _check(isfinite(self.gain) and self.gain != 0, "data.gain", self.gain, "a number other than 0")
+        _check(isfinite(self.offset), "data.offset", self.offset, "a number")
         if self.split and (self.validate or self.test):
             raise TrainingError("a set has validate or test names, and a split too: give one of them")
 
@@ -229,7 +231,8 @@ class Loss:
     def __post_init__(self) -> None:
         _check(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "from 0 to below 1")
         _check(0 <= self.gamma <= 10, "loss.gamma", self.gamma, "from 0 to 10")
-        _check(all(w > 0 for w in self.class_weights), "loss.class_weights", list(self.class_weights), "above 0")
+        weights = self.class_weights
+        _check(all(0 < weight < inf for weight in weights), "loss.class_weights", list(weights), "numbers above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +300,8 @@ class Loop:
         _check(self.clip >= 0, "loop.clip", self.clip, "0 or more")
         for name in ("accumulate", "keep", "devices"):
             _check(getattr(self, name) >= 1, f"loop.{name}", getattr(self, name), "at least 1")
-        for name in ("patience", "threads"):
-            _check(getattr(self, name) >= 0, f"loop.{name}", getattr(self, name), "0 or more")
+        _check(self.patience >= 0, "loop.patience", self.patience, "0 or more")
+        _check(0 <= self.threads <= 1024, "loop.threads", self.threads, "from 0 to 1024")
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +341,11 @@ class Settings:
     path: str = ""
 
     def __post_init__(self) -> None:
+        _check(_is_name(self.name), "name", repr(self.name), "letters, digits, '-', '_' and '.'")
+        _check(0 <= self.seed < 2**32, "seed", self.seed, f"from 0 to {2**32 - 1}")
+        _check(self.dtype in ("", *DTYPES), "dtype", repr(self.dtype), f"one of {', '.join(DTYPES)}")
+        low, high = self.resolution or (1.0, 1.0)
+        _check(0 < low <= high < inf, "resolution", [low, high], "two numbers of metres above 0, smaller first")
         names = [info.name for info in self.classes]
         _check(len(names) >= 2, "classes", names, "two or more, the background first")
         for what, given in (("bands", self.bands), ("classes", names)):
@@ -346,7 +354,7 @@ class Settings:
         colors = [info.color.upper() for info in self.classes]
         twice = sorted({color for color in colors if colors.count(color) > 1})
         _check(not twice, "classes", ", ".join(twice), "each colour once")
-        _check(bool(self.bands), "bands", list(self.bands), "one or more")
+        _check(bool(self.bands) and all(self.bands), "bands", list(self.bands), "one name or more")
         _check(bool(self.data), "data", "no set", "one [[data]] table or more")
         weights = self.loss.class_weights
         _check(len(weights) in (0, len(names)), "loss.class_weights", list(weights), f"one per class, {len(names)}")
@@ -360,6 +368,10 @@ class Settings:
     def folder(self) -> Path:
         """What relative paths are relative to."""
         return Path(self.path).parent if self.path else Path()
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and all(letter.isalnum() or letter in "-_." for letter in text)
 
 
 def _check(good: bool, name: str, received: object, wanted: str) -> None:

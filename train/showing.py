@@ -43,7 +43,7 @@ class EpochLines(Callback):
 
 def progress_callback(epochs: int) -> Callback:
     """Give what shows progress best here."""
-    return RichProgressBar() if sys.stderr.isatty() and sys.stdout.isatty() else EpochLines(epochs)
+    return RichProgressBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else EpochLines(epochs)
 
 
 def _time(seconds: float) -> str:

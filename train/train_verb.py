@@ -1,5 +1,6 @@
 """The verb `swathe train`: a few lines around `train.fit`. Imports nothing heavy before it runs."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,10 +44,12 @@ def train(config: str | None, output: str | None, check: bool, find_rate: bool, 
     note(
         f"swathe: {settings.name}: looking for {len(settings.data)} set{'s' * (len(settings.data) != 1)} of data", quiet
     )
+    if (check or find_rate) and output and not output.lower().endswith(".png"):
+        raise click.BadParameter(f"{output} must end in .png: a picture is what is written", param_hint="--output")
     if check:
         click.echo(_check(settings, output or f"{settings.name}-check.png", overwrite=overwrite, show=not quiet))
     elif find_rate:
-        click.echo(_find_rate(settings, output or f"{settings.name}-rates.png", show=not quiet))
+        click.echo(_find_rate(settings, output or f"{settings.name}-rates.png", overwrite=overwrite, show=not quiet))
     elif output is None:
         raise click.UsageError("give -o/--output, where the bundle goes")
     else:
@@ -56,13 +59,12 @@ def train(config: str | None, output: str | None, check: bool, find_rate: bool, 
 def _train(settings: "Settings", output: str, **how: bool) -> None:
     from .fit import train as fit
 
-    made = fit(settings, output, command=" ".join(["swathe", *sys.argv[1:]]), **how)
+    made = fit(settings, output, command=shlex.join(["swathe", *sys.argv[1:]]), **how)
     scores = made.facts.metrics.get("validation", {})
     told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
     click.echo(f"wrote {made.path}  {made.parameters:,} parameters" + (f"  validation: {told}" if told else ""))
-    click.echo(
-        f"swathe segment SCENE -m {output} -o map.tif   uses it; {output}.training has checkpoints, logs and curve"
-    )
+    use = f"swathe segment SCENE -m {shlex.quote(output)} -o map.tif"
+    click.echo(f"{use}   uses it; {output.rstrip('/')}.training has checkpoints, logs and curve")
 
 
 def _check(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:
@@ -71,10 +73,13 @@ def _check(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -
     return inspect(settings, picture, overwrite=overwrite, show=show)
 
 
-def _find_rate(settings: "Settings", picture: str, *, show: bool) -> str:
+def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:
+    from pipeline.whole import check_output
+
     from .fit import prepare
     from .rates import draw_rates, find_rate
 
+    check_output(picture, overwrite=overwrite)
     rates = find_rate(prepare(settings, show=show))
     drawn = draw_rates(rates, picture)
     if rates.suggested is None:

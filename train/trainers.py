@@ -1,6 +1,8 @@
 """What Lightning is told: precision, callbacks, loggers, and when to be silent. Knows settings, no pixels."""
 
+import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from models.errors import TrainingError
+from pipeline.files import Files
 
 from .learner import Averaging
 from .runfolder import CHECKPOINTS, LAST, LOGS
@@ -17,6 +23,35 @@ from .settings import Loop
 from .showing import progress_callback
 
 PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def check_devices(loop: Loop) -> None:
+    """Refuse devices that are not there. Raises TrainingError."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if loop.device == "cuda" and loop.devices > there:
+        raise TrainingError(
+            f"loop.devices is {loop.devices} on cuda, where torch finds {there}; set loop.device to auto or cpu, or "
+            "loop.devices to fewer"
+        )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside the one that it replaces, so that whoever is killed meanwhile keeps the old one.
+
+    Lightning's own (2.6) writes into the system's folder for temporary files and moves it from there (fsspec's
+    `LocalFileOpener.commit`); where that is another disk, the move is a copy, which a kill cuts short.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """See Lightning's `CheckpointIO`."""
+        import torch
+
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        folder, name = os.path.split(os.path.abspath(path))
+        Files(folder).write(name, content.getvalue())
 
 
 def make_trainer(loop: Loop, epochs: int, run: Path, *, validated: bool, show: bool) -> pl.Trainer:
@@ -46,13 +81,14 @@ def make_trainer(loop: Loop, epochs: int, run: Path, *, validated: bool, show: b
         gradient_clip_val=loop.clip or None,
         accumulate_grad_batches=loop.accumulate,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=_loggers(run),
         log_every_n_steps=min(50, loop.check_every),
         num_sanity_val_steps=0,
         limit_val_batches=None if validated else 0,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        enable_progress_bar=False,  # `showing` has its own
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=run,
     )
 

@@ -55,7 +55,7 @@ def made(kind: Any, raw: Any, where: str) -> Any:
         A key that is unknown or missing, or a value of another type.
     """
     if not isinstance(raw, Mapping):
-        raise TrainingError(f"{where} is {raw!r}; it must be a table")
+        raise TrainingError(f"{where.removesuffix('.')} is {raw!r}; it must be a table")
     hints, known = get_type_hints(kind), {item.name: item for item in fields(kind)}
     for key in raw:
         if key not in known:

@@ -1,0 +1,74 @@
+"""Trainings on real files of the articles' sets, a few steps each: read as published, learnt from, scored whole."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import SHARED
+
+from models import load_bundle
+from train import evaluate, settings_of, train
+from train.datasets import gather
+
+pytestmark = [
+    pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data"),
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning:rasterio"),
+]
+CLOUD = [{"name": "clear", "color": "000000"}, {"name": "cloud", "color": "FFFFFF"}]
+ROAD = [{"name": "other", "color": "000000"}, {"name": "road", "color": "FFFFFF"}]
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def quick(data, classes, bands, **loop):
+    return settings_of(
+        {
+            "name": "quick",
+            "bands": bands,
+            "classes": classes,
+            "data": [data],
+            "seed": 1,
+            "network": {"architecture": "unet", "options": {"widths": [12, 24, 32]}},
+            "chips": {"size": 96, "batch": 6},
+            "loop": {"steps": 120, "check_every": 40, "learning_rate": 5e-3, "ema": 0.9, "threads": 2, **loop},
+        }
+    )
+
+
+@pytest.mark.slow
+def test_38_cloud_is_learnt_and_scored_on_patches_of_other_scenes(tmp_path):
+    data = {"layout": "38-cloud", "root": str(SHARED / "cloud38/38-Cloud_training"), "train": ["*LC08_L1TP_06*"],
+            "validate": ["*LC08_L1TP_0[123]*"]}  # fmt: skip
+    settings = quick(data, CLOUD, ["red", "green", "blue", "nir"])
+    bundle = train(settings, tmp_path / "clouds", show=False)
+    assert bundle.facts.dtype == "uint16"
+    assert bundle.facts.band_names == ("red", "green", "blue", "nir")
+    found = evaluate(bundle, gather(settings).validate, show=False)
+    assert found.network.pooled.tally.confusion.accuracy > 0.6
+    assert load_bundle(tmp_path / "clouds").facts.metrics["validation"]["iou"] > 0.3
+
+
+@pytest.mark.slow
+def test_massachusetts_roads_are_learnt_without_their_white_no_data(tmp_path):
+    data = {
+        "layout": "massachusetts",
+        "root": str(SHARED / "mass_roads"),
+        "train": ["*17428735_15"],
+        "validate": ["*17428750_15"],
+    }
+    settings = quick(data, ROAD, ["red", "green", "blue"])
+    parts = gather(settings)
+    for sample in (*parts.train, *parts.validate):
+        from train.samples import IGNORE, whole
+
+        read = sample.read(whole(sample.source))
+        white = (read.pixels == 255).all(axis=0)
+        assert (read.labels[white] == IGNORE).all()
+        assert not read.valid[white].any()
+        assert np.isin(read.labels[~white], (0, 1)).all()
+    bundle = train(settings, tmp_path / "roads", show=False)
+    assert bundle.facts.metrics["validation"]["iou"] > 0.1

@@ -1,0 +1,236 @@
+"""What an enemy gives to a training: each is refused in one or two lines, and nothing that was there is lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from training_data import small_settings, write_scenes
+
+from models.bundle import load_bundle
+from models.errors import BundleError, SwatheError, TrainingError
+from models.exporting import export_onnx
+from models.packaging import write_item
+from pipeline.files import Files
+from train.cli import cli
+from train.fit import prepare, train
+from train.settings import Settings
+from train.trainers import WholeCheckpoints, make_trainer
+
+TINY = {"network": {"options": {"widths": [4, 8]}}, "loop": {"steps": 2, "check_every": 1, "ema": 0.0}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="module")
+def begun(scenes, tmp_path_factory) -> Path:
+    """A finished training; tests work on copies of its folder."""
+    output = tmp_path_factory.mktemp("begun") / "roofs"
+    train(tiny(scenes), output, show=False)
+    return output
+
+
+@pytest.fixture
+def again(begun, tmp_path) -> Path:
+    """The same training with its bundle still to be written."""
+    shutil.copytree(f"{begun}.training", tmp_path / "roofs.training")
+    return tmp_path / "roofs"
+
+
+def tiny(scenes: Path, **more) -> Settings:
+    data = [{"root": str(scenes), "train": ["a", "b"]}]
+    return small_settings(scenes, **{"data": data, **TINY, **more})
+
+
+def refused(settings: Settings, output: Path, **how: bool) -> str:
+    """Train, and give the message, which is short."""
+    with pytest.raises(TrainingError) as caught:
+        train(settings, output, show=False, **how)
+    text = str(caught.value)
+    assert len(text.splitlines()) <= 2
+    return text
+
+
+# what was there before
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_that_no_training_has_made_is_not_touched(scenes, tmp_path, restart):
+    (tmp_path / "o.training").mkdir()
+    (tmp_path / "o.training/precious").write_text("mine")
+    assert "no training's folder" in refused(tiny(scenes), tmp_path / "o", restart=restart)
+    assert (tmp_path / "o.training/precious").read_text() == "mine"
+    assert not (tmp_path / "o").exists()
+
+
+def test_only_a_bundle_is_overwritten(scenes, begun, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/precious").write_text("mine")
+    image = Path(shutil.copy(scenes / "a_image.tif", tmp_path))
+    before = image.read_bytes()
+    assert "also holds precious" in refused(tiny(scenes), tmp_path / "data", overwrite=True)
+    assert "no bundle" in refused(tiny(scenes), image, overwrite=True)
+    assert image.read_bytes() == before
+    assert "exists" in refused(tiny(scenes), begun)
+    shutil.copytree(begun, tmp_path / "bundle")
+    (tmp_path / "bundle/notes.txt").write_text("mine")
+    assert "also holds notes.txt" in refused(tiny(scenes), tmp_path / "bundle", overwrite=True)
+    (tmp_path / "bundle/notes.txt").unlink()
+    assert train(tiny(scenes), tmp_path / "bundle", overwrite=True, show=False).path == tmp_path / "bundle"
+
+
+def test_no_picture_takes_the_place_of_a_mask(scenes, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('name = "n"\nbands = ["a"]\nclasses = [{name="a", color="000000"}, {name="b", color="FF0000"}]\n'
+                      f"[[data]]\nroot = {json.dumps(str(scenes))}\n", encoding="utf-8")  # fmt: skip
+    mask = tmp_path / "mask.png"
+    mask.write_bytes(b"drawn by hand")
+    for flag in ("--find-rate", "--check"):
+        said = CliRunner().invoke(cli, ["train", str(config), flag, "-q", "-o", str(mask)])
+        assert isinstance(said.exception, SwatheError)
+        assert "exists" in str(said.exception)
+        said = CliRunner().invoke(cli, ["train", str(config), flag, "-o", str(scenes / "a_image.tif"), "--overwrite"])
+        assert said.exit_code == 2
+        assert "must end in .png" in said.output
+    assert mask.read_bytes() == b"drawn by hand"
+
+
+# going on
+
+
+def test_a_training_goes_on_with_the_images_that_it_began_with(scenes, again, tmp_path):
+    other = tmp_path / "scenes"
+    shutil.copytree(scenes, other)
+    settings = tiny(other)
+    train(settings, tmp_path / "o", show=False)
+    shutil.rmtree(tmp_path / "o")
+    shutil.copy(scenes / "v_image.tif", other / "a_image.tif")
+    said = refused(settings, tmp_path / "o")
+    assert "images.mean" in said
+    assert "--restart" in said
+    train(settings, tmp_path / "o", restart=True, show=False)
+
+
+def test_a_checkpoint_of_another_network(scenes, again, tmp_path):
+    wider = {**TINY, "network": {"options": {"widths": [4, 12]}}}
+    train(tiny(scenes, **wider), tmp_path / "other", show=False)
+    last = Path(f"{again}.training/checkpoints/last.ckpt")
+    shutil.copy(tmp_path / "other.training/checkpoints/last.ckpt", last)
+    said = refused(tiny(scenes), again)
+    assert "another network" in said
+    assert "12" in said
+    torch.save({"weights": torch.zeros(3)}, last)
+    assert "another network" in refused(tiny(scenes), again)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("settings.json", "{"), ("checkpoints/last.ckpt", "PK\3\4"), ("checkpoints/last.ckpt", "")]
+)
+def test_damaged_files_of_a_training(scenes, again, name, content):
+    Path(f"{again}.training/{name}").write_text(content)
+    said = refused(tiny(scenes), again)
+    assert "damaged" in said
+    assert "--restart" in said
+
+
+def test_two_trainings_into_one_output(scenes, again):
+    release = Files(f"{again}.training").lock()
+    try:
+        assert "another training" in refused(tiny(scenes), again)
+    finally:
+        release()
+    train(tiny(scenes), again, show=False)
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(scenes, again, monkeypatch):
+    """Also where the system's temporary files are on another disk, from which a move is a copy."""
+    last = Path(f"{again}.training/checkpoints/last.ckpt")
+    before = last.read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.move", killed)
+    monkeypatch.setattr("pipeline.files.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        WholeCheckpoints().save_checkpoint({"weights": torch.zeros(99)}, last)
+    assert last.read_bytes() == before
+    monkeypatch.undo()
+    junk = next(last.parent.glob("*.partial"))
+    train(tiny(scenes), again, show=False)
+    assert not junk.exists()
+    plugins = make_trainer(tiny(scenes).loop, 1, again.parent / "x", validated=False, show=False).strategy.checkpoint_io
+    assert isinstance(plugins, WholeCheckpoints)
+
+
+# bundles for others
+
+
+def test_an_item_or_a_graph_takes_no_input_s_place(begun, tmp_path):
+    bundle = load_bundle(shutil.copytree(begun, tmp_path / "bundle"))
+    with pytest.raises(BundleError, match="the bundle's own"):
+        write_item(bundle, tmp_path / "bundle/bundle.json", overwrite=True)
+    assert load_bundle(tmp_path / "bundle").digest == bundle.digest
+    for write in (write_item, export_onnx):
+        with pytest.raises(BundleError, match="local path"):
+            write(bundle, f"s3://x/y{'.json' if write is write_item else '.onnx'}")
+
+
+# settings that would fail at the very end
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"name": "two words"}, "name is 'two words'"),
+        ({"name": ""}, "name is ''"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 10**23}, "seed is"),
+        ({"dtype": "foo"}, "dtype is 'foo'"),
+        ({"resolution": [0.0, 0.0]}, "resolution is"),
+        ({"resolution": [30, 10]}, "resolution is"),
+        ({"bands": ["red", "green", ""]}, "bands is"),
+        ({"loss": {"class_weights": [float("inf"), 1]}}, "class_weights is"),
+        ({"loop": {"threads": 100_000}}, "threads is"),
+        ({"loop": {"learning_rate": float("nan")}}, "learning_rate is nan"),
+        ({"loop": {"learning_rate": 3.0}}, "learning_rate is 3.0"),
+    ],
+)
+def test_settings_out_of_range(scenes, more, said):
+    with pytest.raises(TrainingError) as caught:
+        tiny(scenes, **more)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_provenance_that_no_bundle_can_keep(scenes, tmp_path):
+    from datetime import date
+
+    for value in (date(2020, 2, 2), float("nan")):
+        assert "provenance" in refused(tiny(scenes, provenance={"when": value}), tmp_path / "o")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_that_is_not_there(scenes, tmp_path):
+    many = torch.cuda.device_count() + 1
+    said = refused(tiny(scenes, loop={**TINY["loop"], "device": "cuda", "devices": many}), tmp_path / "o")
+    assert "set loop.device to auto or cpu" in said
+
+
+@pytest.mark.parametrize("nodata", [float("nan"), 999, -1, 1.5])
+def test_nodata_that_no_pixel_can_be(scenes, nodata):
+    data = [{"root": str(scenes), "train": ["a", "b"], "nodata": nodata}]
+    with pytest.raises(TrainingError, match="which no pixel of"):
+        prepare(tiny(scenes, data=data), show=False)
