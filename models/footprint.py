@@ -46,7 +46,10 @@ def measure_footprint(network: nn.Module, bands: int) -> Footprint:
     while size <= max(LARGEST, 2 * period):
         axes = [_reaches(partial(_reach, network, bands, accepted, size, axis), size, period) for axis in (2, 3)]
         if all(axes):
-            return _footprint(period, *axes)
+            found = _footprint(period, *axes)
+            if found is None or _moves_with_size(network, bands, accepted, found):
+                break
+            return found
         size *= 2
     return Footprint(lcm(32, accepted), None)  # no reach to read the stride from: that of the usual encoders
 
@@ -75,15 +78,36 @@ def _zeros(network: nn.Module, bands: int, rows: int, columns: int) -> torch.Ten
 def _reach(network: nn.Module, bands: int, accepted: int, size: int, axis: int, row: int) -> Reach | None:
     """Give the first and last output row that input row `row` changes; None where an edge hides it."""
     across = lcm(32, accepted)
-    pixels = _zeros(network, bands, *((size, across) if axis == 2 else (across, size)))
-    pixels.select(axis, row).fill_(torch.nan)
-    changed = network(pixels).isnan().any(dim=1)[0].any(dim=3 - axis)  # (size,)
+    try:
+        changed = _changed(network, bands, size, across, axis, row)
+    except (RuntimeError, ValueError):  # pyramid pooling needs more than a strip
+        changed = _changed(network, bands, size, lcm(128, accepted), axis, row)
     if changed[0] or changed[-1]:
         return None
     rows = torch.nonzero(changed)
     if len(rows) == 0:
         raise NetworkError("a whole row of input changes no output: the network ignores part of its input")
     return int(rows[0]), int(rows[-1])
+
+
+def _moves_with_size(network: nn.Module, bands: int, accepted: int, found: Footprint) -> bool:
+    """Whether a longer input changes answers out of its reach, as where grids of positions stretch with it."""
+    step, radius, across = lcm(accepted, found.stride), found.radius or 0, lcm(64, accepted)
+    rows = step * -(-(radius + 2 * step) // step)
+    parameter = next(network.parameters(), None)
+    pixels = torch.randn((1, bands, rows + 4 * step, across), generator=torch.Generator().manual_seed(0))
+    pixels = pixels.to("cpu" if parameter is None else parameter.device)
+    short, long = network(pixels[:, :, :rows]), network(pixels)
+    kept = rows - radius
+    error = (short[:, :, :kept] - long[:, :, :kept]).abs().max()
+    return bool(error > 1e-3 * short.abs().max())
+
+
+def _changed(network: nn.Module, bands: int, size: int, across: int, axis: int, row: int) -> torch.Tensor:
+    """Give which output rows `(size,)` a row of NaN changes, in an input of `size` rows and `across` columns."""
+    pixels = _zeros(network, bands, *((size, across) if axis == 2 else (across, size)))
+    pixels.select(axis, row).fill_(torch.nan)
+    return network(pixels).isnan().any(dim=1)[0].any(dim=3 - axis)
 
 
 def _reaches(reach: Callable[[int], Reach | None], size: int, period: int) -> list[Reach]:
@@ -109,11 +133,17 @@ def _reaches(reach: Callable[[int], Reach | None], size: int, period: int) -> li
     return [(found[row][0] - row, found[row][1] - row) for row in range(top, top + period + 1)]
 
 
-def _footprint(period: int, *axes: list[Reach]) -> Footprint:
-    """Give the smallest stride with which all reaches repeat, and the furthest of them."""
-    stride = next(
+def _footprint(period: int, *axes: list[Reach]) -> Footprint | None:
+    """Give the smallest stride with which all reaches repeat, and the furthest of them.
+
+    None where they do not: resizing with aligned corners, as SegFormer's, moves with the size of the whole input.
+    """
+    repeats = (
         s
         for s in range(1, period + 1)
         if period % s == 0 and all(r[i] == r[i + s] for r in axes for i in range(period + 1 - s))
     )
+    stride = next(repeats, None)
+    if stride is None:
+        return None
     return Footprint(stride, max(max(-first, last) for reaches in axes for first, last in reaches))

@@ -1,21 +1,27 @@
 """What an enemy gives to a training: each is refused in one or two lines, and nothing that was there is lost."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 from click.testing import CliRunner
-from training_data import small_settings, write_scenes
+from training_data import small_settings, write_raster, write_scenes
 
 from models.bundle import load_bundle
-from models.errors import BundleError, SwatheError, TrainingError
+from models.errors import BundleError, SceneError, SwatheError, TrainingError
 from models.exporting import export_onnx
 from models.packaging import write_item
 from pipeline.files import Files
 from train.cli import cli
 from train.fit import prepare, train
+from train.rates import find_rate
+from train.readers import begin_reader, reader_errors
 from train.settings import Settings
 from train.trainers import WholeCheckpoints, make_trainer
 
@@ -110,13 +116,14 @@ def test_no_picture_takes_the_place_of_a_mask(scenes, tmp_path):
 # going on
 
 
-def test_a_training_goes_on_with_the_images_that_it_began_with(scenes, again, tmp_path):
+def test_a_training_goes_on_with_the_images_that_it_began_with(scenes, tmp_path):
     other = tmp_path / "scenes"
     shutil.copytree(scenes, other)
     settings = tiny(other)
     train(settings, tmp_path / "o", show=False)
     shutil.rmtree(tmp_path / "o")
-    shutil.copy(scenes / "v_image.tif", other / "a_image.tif")
+    with rasterio.open(other / "a_image.tif", "r+") as image:
+        image.write(np.maximum(image.read(), 9))
     said = refused(settings, tmp_path / "o")
     assert "images.mean" in said
     assert "--restart" in said
@@ -175,6 +182,33 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(scenes, agai
     assert isinstance(plugins, WholeCheckpoints)
 
 
+class Broken(torch.utils.data.Dataset[int]):
+    """Chips of which none can be read."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> int:
+        if number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise SceneError("a.tif cannot be read: it is cut short.\nCopy it again")
+
+
+@pytest.mark.parametrize(
+    ("first", "said"), [(0, "a.tif cannot be read: it is cut short.\nCopy it again"), (1, "has died")]
+)
+def test_errors_of_processes_that_read_chips_are_as_short_as_ours(first, said):
+    loader = torch.utils.data.DataLoader(
+        Broken(), sampler=range(first, 4), num_workers=1, worker_init_fn=begin_reader, multiprocessing_context="fork"
+    )
+    with pytest.raises(SwatheError) as caught, reader_errors():
+        list(loader)
+    text = str(caught.value)
+    assert said in text
+    assert len(text.splitlines()) <= 2
+    assert "Traceback" not in text
+
+
 # bundles for others
 
 
@@ -227,6 +261,27 @@ def test_a_gpu_that_is_not_there(scenes, tmp_path):
     many = torch.cuda.device_count() + 1
     said = refused(tiny(scenes, loop={**TINY["loop"], "device": "cuda", "devices": many}), tmp_path / "o")
     assert "set loop.device to auto or cpu" in said
+
+
+def test_a_search_for_a_rate_does_not_end_with_a_short_training(scenes, capsys):
+    rates = find_rate(prepare(tiny(scenes), show=False), steps=40, show=False)
+    assert len(rates.tried) > 20
+    assert capsys.readouterr().err == ""
+
+
+def test_devices_that_cannot_share_a_batch(scenes, tmp_path):
+    said = refused(tiny(scenes, loop={**TINY["loop"], "device": "cpu", "devices": 3}), tmp_path / "o")
+    assert "chips.batch is 4" in said
+
+
+def test_a_validation_without_the_class_still_gives_a_bundle(scenes, tmp_path):
+    """Its scores are no numbers, which a bundle cannot keep: what was learnt must not be lost for them."""
+    copied = Path(shutil.copytree(scenes, tmp_path / "scenes"))
+    write_raster(copied / "v_label.tif", np.zeros((1, 160, 160), np.uint8), 2)
+    data = [{"root": str(copied), "train": ["a", "b"], "validate": ["v"]}]
+    made = train(tiny(copied, data=data), tmp_path / "o", show=False)
+    assert set(made.facts.metrics["validation"]) <= {"iou", "f1", "precision", "recall", "accuracy"}
+    assert "accuracy" in made.facts.metrics["validation"]
 
 
 @pytest.mark.parametrize("nodata", [float("nan"), 999, -1, 1.5])

@@ -8,6 +8,7 @@ was stopped continues.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from distributed import Client
@@ -207,4 +208,6 @@ def summary(scores: Scores) -> dict[str, float]:
         told = {name: float(getattr(counts, name)[1]) for name in ("iou", "f1", "precision", "recall")}
     else:
         told = {"iou": counts.mean_iou, "f1": counts.mean_f1}
-    return {name: round(float(value), 4) for name, value in {**told, "accuracy": counts.accuracy}.items()}
+    told |= {"accuracy": counts.accuracy}
+    # a class that neither is there nor was found has no score, and a bundle keeps finite numbers alone
+    return {name: round(float(value), 4) for name, value in told.items() if isfinite(value)}

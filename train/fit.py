@@ -88,7 +88,7 @@ def prepare(settings: Settings, *, show: bool = True) -> Training:
     SwatheError
         Files, labels or settings that do not fit.
     """
-    check_devices(settings.loop)
+    check_devices(settings.loop, settings.chips.batch)
     parts = gather(settings)
     if not parts.train:
         raise TrainingError("no sample to learn from; name some in data.train")

@@ -59,12 +59,6 @@ class Learner(pl.LightningModule):
         return loss
 
     def _not_finite(self, loss: Tensor, batch: Batch) -> str:
-        odd = ~torch.isfinite(batch["pixels"]).flatten(1).all(dim=1)
-        if odd.any():
-            return (
-                f"pixels that are no finite numbers reached the network at step {self.global_step + 1}; name them as "
-                f"nodata, or mend the images: {self.describe(batch['numbers'][odd].tolist())}"
-            )
         chips = self.describe(batch["numbers"].tolist())
         return (
             f"the loss became {loss.item()} at step {self.global_step + 1}; make loop.learning_rate smaller, or set "

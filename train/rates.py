@@ -3,8 +3,11 @@
 Source of the method: L. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), arXiv:1506.01186.
 """
 
+import io
 import os
+import sys
 import tempfile
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from models.machine import usable_cpus
 
 from .curves import write_rates
 from .fit import Training, loaders, make_learner
+from .readers import reader_errors
 from .trainers import make_trainer, quiet_lightning
 
 LOW, HIGH = 1e-6, 1.0
@@ -38,7 +42,7 @@ class Rates:
     losses: tuple[float, ...]
 
 
-def find_rate(training: Training, *, steps: int = 100) -> Rates:
+def find_rate(training: Training, *, steps: int = 100, show: bool = True) -> Rates:
     """Search for a learning rate; nothing is kept of what was learnt.
 
     Parameters
@@ -47,6 +51,8 @@ def find_rate(training: Training, *, steps: int = 100) -> Rates:
         As `prepare` gives it.
     steps
         How many rates are tried, from 1e-6 to 1 on a logarithmic scale; the search ends where the loss explodes.
+    show
+        Show progress.
 
     Raises
     ------
@@ -56,11 +62,15 @@ def find_rate(training: Training, *, steps: int = 100) -> Rates:
     torch.set_num_threads(training.settings.loop.threads or usable_cpus())
     learner = make_learner(training)
     learn, _ = loaders(training)
-    with tempfile.TemporaryDirectory(prefix="swathe-rates-") as folder, quiet_lightning():
-        trainer = make_trainer(training.settings.loop, training.epochs, Path(folder), validated=False, show=False)
+    epochs = -(-steps // training.settings.loop.check_every) + 1  # a short training's own would end the search
+    silent = nullcontext() if show else redirect_stderr(io.StringIO())  # the tuner's bar cannot be turned off
+    with tempfile.TemporaryDirectory(prefix="swathe-rates-") as folder, quiet_lightning(), silent, reader_errors():
+        trainer = make_trainer(training.settings.loop, epochs, Path(folder), validated=False, show=False)
         finder = Tuner(trainer).lr_find(
             learner, learn, min_lr=LOW, max_lr=HIGH, num_training=steps, update_attr=False
         )  # fmt: skip
+    if show:
+        print(file=sys.stderr)  # the bar leaves its line open
     if finder is None or not finder.results["loss"]:
         raise TrainingError("no learning rate could be tried; look at the data with --check")
     skip = min(10, len(finder.results["loss"]) // 4)

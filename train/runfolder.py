@@ -148,7 +148,7 @@ def _check_same(run: Path, wanted: Mapping[str, Any]) -> None:
     different = differences(before, dict(wanted))
     if different:
         raise TrainingError(
-            f"{run} holds a training with other settings or images: {'; '.join(different[:3])}. "
+            f"{run} holds a training with other settings or images: {'; '.join(different[:5])}. "
             "Give another output, or --restart to begin anew"
         )
 

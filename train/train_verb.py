@@ -80,7 +80,7 @@ def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: boo
     from .rates import draw_rates, find_rate
 
     check_output(picture, overwrite=overwrite)
-    rates = find_rate(prepare(settings, show=show))
+    rates = find_rate(prepare(settings, show=show), show=show)
     drawn = draw_rates(rates, picture)
     if rates.suggested is None:
         return f"the loss fell at no learning rate that was tried; wrote {drawn}"

@@ -25,10 +25,12 @@ from .showing import progress_callback
 PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def check_devices(loop: Loop) -> None:
-    """Refuse devices that are not there. Raises TrainingError."""
+def check_devices(loop: Loop, batch: int) -> None:
+    """Refuse devices that are not there, or that cannot share a batch. Raises TrainingError."""
     import torch
 
+    if batch % loop.devices:
+        raise TrainingError(f"chips.batch is {batch}, which {loop.devices} devices cannot share; make it a multiple")
     there = torch.cuda.device_count()
     if loop.device == "cuda" and loop.devices > there:
         raise TrainingError(
