@@ -362,11 +362,13 @@ def test_every_architecture_of_smp(architecture, tmp_path):
     torch.manual_seed(0)
     made = make_network(Network(f"smp:{architecture}", options), 4, 3)
     found = measure_footprint(made, 4)
+    if architecture in ("dpt", "segformer"):  # what resizes grids with the whole input has no bound
+        assert found.radius is None
     check_chips(made.train(), 4, 128, 2, found.stride)
     made(torch.randn(2, 4, 128, 128)).mean().backward()
     described = facts(f"smp:{architecture}", name=architecture, bands=4, classes=3, options=options, footprint=found)
     bundle = save_bundle(tmp_path / "b", made, described)
-    pixels = torch.randn(1, 4, 4 * found.stride, 3 * found.stride)
+    pixels = torch.randn(1, 4, 8 * found.stride, 10 * found.stride)  # PAN pools what is left of it thrice
     with torch.no_grad():
         assert torch.equal(bundle.network()(pixels), made.eval()(pixels))
     parameter_groups(made, 0.1)

@@ -18,7 +18,8 @@ def test_stored_without_output(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # of the Jupyter client itself; the notebook runs in a process of its own
-def test_runs(path, tmp_path):
+def test_runs(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWATHE_STEPS", "40")  # of the training in 03
     notebook = nbformat.read(path, as_version=4)
     done = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
