@@ -3,6 +3,7 @@
 Each file is run after it is written and compared with the bundle; only one that agrees gets its name. Knows bundles.
 """
 
+import io
 import json
 import logging
 import os
@@ -96,7 +97,9 @@ def export_program(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: b
     import torch
 
     with _writing(path, ".pt2", overwrite) as part, _converting(bundle, "torch.export"):
-        torch.export.save(_program(bundle), part, extra_files={"swathe.json": json.dumps(describe(bundle))})
+        content = io.BytesIO()  # torch's own writer ends the process where a disk is full (2.15)
+        torch.export.save(_program(bundle), content, extra_files={"swathe.json": json.dumps(describe(bundle))})
+        part.write_bytes(content.getbuffer())
         difference = _difference(bundle, torch.export.load(part).module())
     return Exported(Path(path), difference)
 

@@ -178,6 +178,7 @@ class Files:
             raise
 
         def release() -> None:
+            _unlock(handle)
             os.close(handle)
             if made:
                 self.remove_empty()
@@ -216,6 +217,14 @@ def _lock(handle: int) -> None:
         raise
     except OSError:  # a network disk without locks
         return
+
+
+def _unlock(handle: int) -> None:
+    """End a lock at once: closing is not enough where a process that was just forked still has the handle too."""
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 @lru_cache(maxsize=64)

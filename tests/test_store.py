@@ -445,3 +445,19 @@ def test_a_store_in_an_object_store(tmp_path):
         open_maps(path).class_map.compute(scheduler="synchronous")
     remove_store(path)
     assert read_own(path) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12, which fears threads
+def test_a_lock_ends_though_a_forked_process_still_has_its_handle(tmp_path):
+    release = Files(str(tmp_path)).lock()
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # it does nothing but hold what it was born with
+        os.write(ready[1], b"1")
+        os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    release()
+    Files(str(tmp_path)).lock()()
+    os.write(go[1], b"1")
+    os.waitpid(child, 0)

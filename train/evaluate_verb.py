@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,8 @@ def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> No
         raise click.UsageError("--part is of a CONFIG; a scene with labels is one sample")
     if config and any(given[name] for name in ("bands", "values", "ignore", "attribute")):
         raise click.UsageError("--bands, --values, --ignore and --attribute are for SCENE LABELS; CONFIG says them")
+    if given["threshold"] is not None and isnan(given["threshold"]):
+        raise click.BadParameter("nan is not in the range 0<=x<=1", param_hint="--threshold")
     if "forest" in given["references"] and not (config or given["train"]):
         raise click.UsageError("a forest learns from labelled samples: give --train CONFIG.toml")
     if given["train"] and not given["references"]:

@@ -207,11 +207,12 @@ def _blank(data: DataSet, dtype: "np.dtype[Any]", pair: Pair) -> float | None:
         if dtype.kind not in "iu":
             raise TrainingError(f"{pair.images[0]} is {dtype}, which has no white; give nodata as a number")
         return float(np.iinfo(dtype).max)
-    if wish is None or wish == "zero":
-        return None if wish is None else 0.0
-    if dtype.kind in "iu" and not (float(wish).is_integer() and np.iinfo(dtype).min <= wish <= np.iinfo(dtype).max):
-        raise TrainingError(f"nodata is {wish}, which no pixel of {pair.images[0]} can be: it is {dtype}")
-    return float(wish)
+    if wish is None:
+        return None
+    blank = 0.0 if wish == "zero" else float(wish)
+    if dtype.kind in "iu" and not (blank.is_integer() and np.iinfo(dtype).min <= blank <= np.iinfo(dtype).max):
+        raise TrainingError(f"nodata is {blank:g}, which no pixel of {pair.images[0]} can be: it is {dtype}")
+    return blank
 
 
 def _sample(pair: Pair, source: Source, data: DataSet, table: ClassTable) -> Sample:

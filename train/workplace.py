@@ -21,8 +21,11 @@ def workplace(target: Path | None) -> Iterator[Path]:
     folder = target.with_name(f"{target.name}.unfinished")
     if folder.exists() and not (folder / OURS).exists():
         raise TrainingError(f"{folder} is not ours to work in; move it away, or choose another output")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / OURS).touch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / OURS).touch()
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
         yield folder
     except TrainingError:  # of the samples themselves: there is nothing to continue
