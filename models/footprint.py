@@ -107,7 +107,8 @@ def _changed(network: nn.Module, bands: int, size: int, across: int, axis: int, 
     """Give which output rows `(size,)` a row of NaN changes, in an input of `size` rows and `across` columns."""
     pixels = _zeros(network, bands, *((size, across) if axis == 2 else (across, size)))
     pixels.select(axis, row).fill_(torch.nan)
-    return network(pixels).isnan().any(dim=1)[0].any(dim=3 - axis)
+    changed: torch.Tensor = network(pixels).isnan().any(dim=1)[0].any(dim=3 - axis)
+    return changed
 
 
 def _reaches(reach: Callable[[int], Reach | None], size: int, period: int) -> list[Reach]:
