@@ -92,19 +92,53 @@ def save_bundle(path: str | os.PathLike[str], network: "nn.Module", facts: Facts
     Raises
     ------
     BundleError
-        The path exists, or facts and network do not agree.
+        The path exists, or what is to be replaced is no bundle; facts and network do not agree; it cannot be written.
     """
     target = Path(path)
     if target.exists() and not overwrite:
         raise BundleError(f"{target} exists; choose another name, or pass overwrite to replace it")
+    check_replaced(target)
     _check_buildable(network, facts)
+    try:
+        _write(target, network, facts)
+    except OSError as error:
+        raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{target} cannot hold these facts: {error}; give text or finite numbers") from error
+    return load_bundle(target)
+
+
+def _write(target: Path, network: "nn.Module", facts: Facts) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         written = Path(folder) / "bundle"
         _write_folder(written, network, facts)
         whole = _zipped(written) if target.suffix == ".zip" else written
         _replace(whole, target)
-    return load_bundle(target)
+
+
+def check_replaced(target: Path) -> None:
+    """Refuse to replace what is there and no bundle. Raises BundleError."""
+    if not target.exists():
+        return
+    held = _held(target)
+    if held is None:
+        raise BundleError(f"{target} is a file, and no bundle; give the name of a folder, or one that ends in .zip")
+    foreign = sorted(set(held) - {ITEM, WEIGHTS})
+    if foreign:
+        raise BundleError(
+            f"{target} also holds {', '.join(foreign[:5])}; only a bundle is replaced, so choose another name"
+        )
+
+
+def _held(target: Path) -> list[str] | None:
+    """Name what is in a folder or zip; None where it is another file."""
+    if target.is_dir():
+        return [path.name for path in target.iterdir()]
+    if target.suffix != ".zip" or not zipfile.is_zipfile(target):
+        return None
+    with zipfile.ZipFile(target) as archive:
+        return archive.namelist()
 
 
 def load_bundle(name: str | os.PathLike[str]) -> Bundle:

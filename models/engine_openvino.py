@@ -2,12 +2,16 @@
 
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# its converter would fork a process that reports to a server on the network; without it, a stub takes its place
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov
 from numpy.typing import NDArray
 

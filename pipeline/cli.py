@@ -25,6 +25,9 @@ GRACE = 1.5  # seconds to unwind after a signal
 
 def main() -> None:
     """Run the command; the process ends here."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller; the next file that is opened would be taken for it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     stopping = Stopping()
     try:
         code = cli.main(prog_name="swathe", standalone_mode=False)

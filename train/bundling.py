@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from models.bundle import ITEM, WEIGHTS, Bundle, load_bundle, save_bundle
+from models.bundle import WEIGHTS, Bundle, load_bundle, save_bundle
 from models.errors import TrainingError
 from models.facts import Band, Facts
 from models.mlm import to_item
@@ -41,28 +40,6 @@ def check_kept(training: "Training", footprint: Footprint) -> None:
         json.dumps(to_item(facts, WEIGHTS, 0, ""), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"provenance holds what a bundle cannot: {error}; give text or finite numbers") from error
-
-
-def check_replaced(output: Path) -> None:
-    """Refuse to replace what is no bundle. Raises TrainingError."""
-    held = _held(output)
-    if held is None:
-        raise TrainingError(f"{output} is a file, and no bundle; give the name of a folder, or one that ends in .zip")
-    foreign = sorted(set(held) - {ITEM, WEIGHTS})
-    if foreign:
-        raise TrainingError(
-            f"{output} also holds {', '.join(foreign[:5])}; only a bundle is replaced, so choose another name"
-        )
-
-
-def _held(output: Path) -> list[str] | None:
-    """Name what is in a folder or zip; None where it is another file."""
-    if output.is_dir():
-        return [path.name for path in output.iterdir()]
-    if output.suffix != ".zip" or not zipfile.is_zipfile(output):
-        return None
-    with zipfile.ZipFile(output) as archive:
-        return archive.namelist()
 
 
 def write_best(

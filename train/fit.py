@@ -14,14 +14,14 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from models.bundle import Bundle
+from models.bundle import Bundle, check_replaced
 from models.errors import TrainingError
 from models.footprint import measure_footprint
 from models.machine import usable_cpus
 from models.segmenter import Segmenter
 
 from .augment import make_augment
-from .bundling import check_kept, check_replaced, scaling_of, write_best
+from .bundling import check_kept, scaling_of, write_best
 from .chips import EpochNumbers, GridChips, RandomChips, stack
 from .curves import write_curves
 from .datasets import Parts, gather, means_of
