@@ -275,7 +275,7 @@ def test_saving_is_all_or_nothing(suffix, failing, tmp_path, monkeypatch):
 
     monkeypatch.setattr(failing, fail)
     for name in ("new", "old"):
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(BundleError, match="no space"):
             save_bundle(tmp_path / f"{name}-{suffix}", network("unet", 3, 2, seed=2), facts("unet"), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == [f"old-{suffix}"]
     assert load_bundle(tmp_path / f"old-{suffix}").digest == old.digest
