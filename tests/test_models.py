@@ -290,7 +290,7 @@ def test_replacing_that_fails_keeps_the_old(tmp_path, monkeypatch):
         move(source, target)
 
     monkeypatch.setattr(bundles.os, "replace", fail)
-    with pytest.raises(OSError, match="on fire"):
+    with pytest.raises(BundleError, match="on fire"):
         save_bundle(tmp_path / "b", network("unet", 3, 2, seed=2), facts("unet"), overwrite=True)
     assert load_bundle(tmp_path / "b").digest == old.digest
 
