@@ -4,6 +4,7 @@ The folder `OUTPUT.training` beside the bundle keeps checkpoints, logs and the c
 """
 
 import os
+import sys
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
     """
     _check_output(Path(output), overwrite=overwrite)
     training, run = prepare(settings, show=show), run_folder(output)
-    learner = make_learner(training)
+    learner = make_learner(training, show=show and is_first())
     check_kept(training, learner.footprint)
     with file_errors(run), taken(run) if is_first() else nullcontext():
         if is_first():
@@ -177,11 +178,12 @@ def fit(training: Training, learner: Learner, run: Path, *, show: bool = True) -
     learner.load_state_dict(read(best_checkpoint(run))["state_dict"])
 
 
-def make_learner(training: Training) -> Learner:
-    """Build the network with its first weights, which the seed decides."""
+def make_learner(training: Training, *, show: bool = False) -> Learner:
+    """Build the network with its first weights, which the seed decides. `show`: say which weights were taken."""
     settings = training.settings
     torch.manual_seed(settings.seed)
-    network = make_network(settings.network, len(settings.bands), len(settings.classes), folder=settings.folder)
+    sizes = len(settings.bands), len(settings.classes)
+    network = make_network(settings.network, *sizes, folder=settings.folder, note=_told if show else _untold)
     footprint = measure_footprint(deepcopy(network), len(settings.bands))
     check_chips(network, len(settings.bands), settings.chips.size, settings.chips.batch, footprint.stride)
     segmenter = Segmenter(network, scaling_of(training.measured.statistics))
@@ -192,6 +194,14 @@ def make_learner(training: Training) -> Learner:
     if settings.loop.compile:
         learner.segmenter.network.compile()
     return learner
+
+
+def _told(line: str) -> None:
+    print(f"training: {line}", file=sys.stderr, flush=True)
+
+
+def _untold(line: str) -> None:
+    pass
 
 
 def loaders(training: Training, trainer: "pl.Trainer | None" = None) -> tuple[Any, Any]:
