@@ -9,7 +9,12 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
 
-.PHONY: help env demo test test-all check format notebooks bench clean
+# In two processes: Lightning, ONNX and scikit-learn bring threads and OpenMPs of their own beside OpenVINO's and GDAL's,
+# and a process that held them all has been seen to crash.
+TRAINING := $(shell grep -lE "from train|import train|models.exporting" tests/test_*.py)
+OTHERS := $(filter-out $(TRAINING),$(wildcard tests/test_*.py))
+
+.PHONY: help env demo test test-slow test-all check format notebooks bench clean
 
 help:
 	@echo "make demo       run the main job on a real scene and look at the result"
@@ -34,10 +39,14 @@ demo: env
 	$(BIN)/swathe demo -o demo-output
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(OTHERS)
+	$(BIN)/python -m pytest $(TRAINING)
 
-test-all: env
-	$(BIN)/python -m pytest -m "not gpu"
+test-slow: env
+	$(BIN)/python -m pytest -m "slow and not gpu" $(OTHERS)
+	$(BIN)/python -m pytest -m "slow and not gpu" $(TRAINING)
+
+test-all: test test-slow
 
 check: env
 	$(BIN)/ruff check .

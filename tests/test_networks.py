@@ -185,8 +185,9 @@ def test_a_bundle_begins_the_next_training(tmp_path):
     network = settings_of("unet", "b.zip")
     made = make_network(network, 3, 2, folder=tmp_path / "settings").state_dict()
     assert all(torch.equal(tensor, made[key]) for key, tensor in bundle.network().state_dict().items())
-    shipped = make_network(Network("unet", {"widths": [16, 32, 64, 96, 128]}, weights="buildings"), 3, 2).state_dict()
-    assert torch.equal(shipped["final.weight"], load_bundle("buildings").network().state_dict()["final.weight"])
+    shipped = load_bundle("buildings")
+    taken = make_network(Network("unet", dict(shipped.facts.options), weights="buildings"), 3, 2).state_dict()
+    assert torch.equal(taken["final.weight"], shipped.network().state_dict()["final.weight"])
 
 
 def test_weights_that_do_not_fit(tmp_path):

@@ -61,7 +61,7 @@ def tiny(scenes: Path, **more) -> Settings:
 
 def refused(settings: Settings, output: Path, **how: bool) -> str:
     """Train, and give the message, which is short."""
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(SwatheError) as caught:
         train(settings, output, show=False, **how)
     text = str(caught.value)
     assert len(text.splitlines()) <= 2
