@@ -40,6 +40,7 @@ def scenes(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
