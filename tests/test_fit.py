@@ -418,13 +418,13 @@ def test_five_kills_at_random_steps_and_the_bits_are_the_same(scenes, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_a_full_disk_keeps_the_last_checkpoint(scenes, tmp_path):
     config, output = write_config(tmp_path, scenes, 100), tmp_path / "o"
-    process = subprocess.Popen([SWATHE, "train", config, "-o", output], stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    said = [line for line in iter(process.stderr.readline, "") if "epoch 2 of" in line][:1] or ["?"]
-    del said
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait() == 130
+    with subprocess.Popen([SWATHE, "train", config, "-o", output], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        while "epoch 2 of" not in (line := process.stderr.readline()):
+            assert line, "it ended before"
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait() == 130
     assert "run the same command again to continue" in rest
     assert "Traceback" not in rest
     last = tmp_path / "o.training/checkpoints/last.ckpt"
