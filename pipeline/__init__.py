@@ -3,8 +3,9 @@
 Files are named by nouns and functions by verbs, so that `pipeline.plan` is the function and nothing else.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from models.lazy import on_first_use
 
 if TYPE_CHECKING:
     from .cleanup import write_clean as write_clean
@@ -51,11 +52,4 @@ _HOMES = {
     "write_vectors": "vectors",
 }
 __all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = on_first_use(__name__, _HOMES, globals())

@@ -3,8 +3,9 @@
 Names are imported on first use, so that help and refusals never wait for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from models.lazy import on_first_use
 
 if TYPE_CHECKING:
     from .curves import read_logs as read_logs
@@ -27,11 +28,4 @@ _HOMES = {
     "train": "fit",
 }
 __all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = on_first_use(__name__, _HOMES, globals())

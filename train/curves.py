@@ -1,6 +1,6 @@
 """The course of a training as a picture, from the logs it wrote; and that of a search for a learning rate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,6 @@ def write_rates(rates: Sequence[float], losses: Sequence[float], chosen: float |
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
     axes.grid(alpha=0.3)
     return _written(figure, path)
-
-
-def describe_log(row: Mapping[str, float]) -> str:
-    """Give one epoch in words."""
-    return ", ".join(f"{name} {row[name]:.3f}" for name in NAMES if name in row)
 
 
 def _panels(title: str, count: int = 2) -> tuple[Any, Any]:
