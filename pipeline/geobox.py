@@ -26,6 +26,12 @@ class Window:
         """For indexing an array `(..., y, x)`."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
+    def overlap(self, other: "Window") -> "Window | None":
+        """Give the pixels that both share, None where there are none."""
+        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
+        left, right = max(self.left, other.left), min(self.right, other.right)
+        return Window(top, bottom, left, right) if top < bottom and left < right else None
+
     def within(self, other: "Window") -> "Window":
         """Give the same pixels counted from another window's first."""
         return Window(self.top - other.top, self.bottom - other.top, self.left - other.left, self.right - other.left)

@@ -10,7 +10,6 @@ from pipeline.geobox import Window
 from .confusion import iou
 from .passes import Cell, Counts, cell_window
 from .samples import Sample, whole
-from .works import overlap
 
 LEAST = 0.25  # of a square must be judged
 FOUND = 0.01  # of what is judged there must be of another class than the first, in truth or map
@@ -52,7 +51,7 @@ def rank_areas(counted: Sequence[tuple[Sample, Mapping[Cell, Counts]]], side: in
 def _area(sample: Sample, cell: Cell, counts: Counts, side: int) -> Area | None:
     judged = int(counts.sum())
     somewhere = judged - int(counts[0, 0])
-    window = overlap(cell_window(cell, side), whole(sample.source))
+    window = cell_window(cell, side).overlap(whole(sample.source))
     if window is None or judged < LEAST * window.shape[0] * window.shape[1] or somewhere < FOUND * judged:
         return None
     return Area(sample.name, window, float(np.nanmean(iou(counts)[1:])))

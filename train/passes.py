@@ -20,7 +20,7 @@ from .confusion import confusion
 from .matching import ObjectCounts, Overlaps, match, merged, overlaps
 from .scores import Tally, block_tally
 from .thresholds import Sweep, foreground_of, sweep
-from .works import all_classes, overlap
+from .works import all_classes
 
 TOGETHER = 64  # tables of overlapping objects that are merged at once
 
@@ -141,7 +141,7 @@ def _cells(class_map: NDArray[np.uint8], labels: NDArray[np.uint8], window: Wind
     found = {}
     for row in range(window.top // what.side, -(-window.bottom // what.side)):
         for column in range(window.left // what.side, -(-window.right // what.side)):
-            part = overlap(cell_window((row, column), what.side), window)
+            part = cell_window((row, column), what.side).overlap(window)
             assert part is not None  # rows and columns are those of the window
             inside = part.within(window).slices
             counts = confusion(class_map[inside], labels[inside], what.classes).counts

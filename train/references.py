@@ -23,7 +23,7 @@ from pipeline.source import Pixels, Source, missing_samples
 from pipeline.store import Store
 
 from .samples import IGNORE, Sample
-from .works import Derived, kept_classes, overlap
+from .works import Derived, kept_classes
 
 SIDE = 512  # of the windows that are read at once, in pixels
 EXACT = 1 << 20  # whole numbers up to this span have a bin each
@@ -87,7 +87,7 @@ class ReferencePainter:
         class_map = np.full(window.shape, NODATA, np.uint8)
         kept_maps = np.full((len(kept), *window.shape), np.nan, np.float32)
         for tile in self.plan.tiles(window):
-            cut = overlap(tile, window)
+            cut = tile.overlap(window)
             pixels = None if cut is None else read_grown(self.source, self.plan, cut)
             if cut is None or pixels is None or not pixels.valid.any():
                 continue

@@ -136,14 +136,8 @@ def _areas(sample: Sample, grid: Grid, parts: Mapping[tuple[int, int], str], gap
 
 
 def _clipped(areas: Iterable[Window], allowed: Sequence[Window]) -> tuple[Window, ...]:
-    found = []
-    for area in areas:
-        for inside in allowed:
-            top, left = max(area.top, inside.top), max(area.left, inside.left)
-            bottom, right = min(area.bottom, inside.bottom), min(area.right, inside.right)
-            if top < bottom and left < right:
-                found.append(Window(top, bottom, left, right))
-    return tuple(dict.fromkeys(found))
+    shared = (area.overlap(inside) for area in areas for inside in allowed)
+    return tuple(dict.fromkeys(window for window in shared if window))
 
 
 # by scenes

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.errors import TrainingError
 from models.facts import ClassInfo
 from pipeline.filling import Painter, Work
-from pipeline.geobox import GeoBox, Window
+from pipeline.geobox import GeoBox
 from pipeline.lifecycle import create_store
 from pipeline.plans import Plan
 from pipeline.predict import NODATA, Answer, Encoding, classify
@@ -107,7 +107,7 @@ class Labels:
         window = store.window(0, row, column)
         labels = np.full(window.shape, IGNORE, np.uint8)
         for area in self.sample.areas:
-            part = overlap(area, window)
+            part = area.overlap(window)
             if part is not None:
                 labels[part.within(window).slices] = self.sample.read(part).labels
         self._check(labels)
@@ -126,13 +126,6 @@ def truth_work(sample: Sample, plan: Plan, classes: tuple[ClassInfo, ...], facts
     """Give the work of keeping a sample's labels; `facts` tell them from others."""
     paints, encoding = Labels(sample, len(classes)), Encoding()
     return Derived("reading labels", sample.geobox, plan, classes, encoding, facts, paints, sample.paths)
-
-
-def overlap(one: Window, other: Window) -> Window | None:
-    """Give the pixels that two windows share, None where there are none."""
-    top, bottom = max(one.top, other.top), min(one.bottom, other.bottom)
-    left, right = max(one.left, other.left), min(one.right, other.right)
-    return Window(top, bottom, left, right) if top < bottom and left < right else None
 
 
 @dataclass(frozen=True, slots=True)
