@@ -18,11 +18,11 @@ import zarr
 from distributed import Client
 from numpy.typing import NDArray
 
-from pipeline.filling import fill
-from pipeline.lifecycle import TABLE
-from pipeline.objects import Labelling, labelling
-from pipeline.progress import Shower
-from pipeline.store import Store
+from pipeline.objects.objects import Labelling, labelling
+from pipeline.running.filling import fill
+from pipeline.running.progress import Shower
+from pipeline.storage.lifecycle import TABLE
+from pipeline.storage.store import Store
 
 if TYPE_CHECKING:
     import dask.array as da

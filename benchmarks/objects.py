@@ -74,7 +74,7 @@ def _check(verb: str, kind: str, size: int, folder: Path) -> None:
     if verb == "vectors":
         _check_polygon(kind, size, folder)
         return
-    from pipeline.store import open_store
+    from pipeline.storage.store import open_store
 
     store, _ = open_store(str(folder / f"{verb}.zarr"))
     for place in store.places(0):
@@ -86,7 +86,7 @@ def _check(verb: str, kind: str, size: int, folder: Path) -> None:
 
 
 def _check_table(kind: str, size: int, folder: Path) -> None:
-    from pipeline.objects import read_table
+    from pipeline.objects.objects import read_table
 
     (row,) = read_table(str(folder / "objects.zarr")).to_pylist()
     assert (row["id"], row["num_pixels"]) == (1, LINES[kind](size).pixels), row

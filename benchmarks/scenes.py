@@ -18,7 +18,7 @@ import rasterio
 import rasterio.windows
 from numpy.typing import NDArray
 
-from pipeline.geobox import Window
+from pipeline.grid.geobox import Window
 
 BANDS = ("blue", "green", "red", "nir")
 NODATA = 0

@@ -37,17 +37,17 @@ from models.machine import usable_cpus
 from models.reach import Footprint
 from models.scaling import z_score
 from models.segmenter import Segmenter
-from pipeline.scene import open_source
-from train.augment import make_augment
-from train.chips import RandomChips, stack
-from train.classes import value_table
-from train.datasets import means_of
-from train.labels import open_labels
-from train.learner import Learner
-from train.losses import make_loss
-from train.measuring import Measured, measure
-from train.networks import make_network
-from train.samples import Sample, whole
+from pipeline.reading.scene import open_source
+from train.chips.augment import make_augment
+from train.chips.chips import RandomChips, stack
+from train.data.classes import value_table
+from train.data.datasets import means_of
+from train.data.labels import open_labels
+from train.data.samples import Sample, whole
+from train.learning.learner import Learner
+from train.learning.losses import make_loss
+from train.learning.networks import make_network
+from train.measuring.measuring import Measured, measure
 from train.settings import Augment, Chips, Network, Settings, read_settings, settings_of
 
 from .child import cpu_seconds, table, workplace

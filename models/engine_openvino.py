@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .cache import cache_folder
-from .engine import EngineSpec
+from .engine_spec import EngineSpec
 from .errors import EngineError
 from .machine import usable_cpus
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .bundle import Bundle
-from .engine import EngineSpec
+from .engine_spec import EngineSpec
 from .errors import EngineError
 from .machine import usable_cpus
 from .steady import steady_convolutions, steady_upsampling

@@ -8,48 +8,48 @@ from typing import TYPE_CHECKING
 from models.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from .cleanup import write_clean as write_clean
-    from .cog import write_cog as write_cog
-    from .filling import Report as Report
-    from .job import run as run
-    from .lazy import segment as segment
-    from .lazy_clean import clean as clean
-    from .lazy_clean import label_objects as label_objects
-    from .maps import open_maps as open_maps
-    from .objects import open_objects as open_objects
-    from .objects import write_objects as write_objects
-    from .overlays import overlay as overlay
-    from .overlays import write_picture as write_picture
-    from .pictures import five_panels as five_panels
-    from .prepare import plan as plan
-    from .report import write_report as write_report
-    from .scene import open_scene as open_scene
-    from .statistics import compute_statistics as compute_statistics
-    from .statistics import write_statistics as write_statistics
-    from .vectors import Outlines as Outlines
-    from .vectors import write_vectors as write_vectors
+    from .blocks.prepare import plan as plan
+    from .cleaning.cleanup import write_clean as write_clean
+    from .cleaning.lazy import clean as clean
+    from .cleaning.lazy import label_objects as label_objects
+    from .figures.statistics import compute_statistics as compute_statistics
+    from .figures.statistics import write_statistics as write_statistics
+    from .objects.objects import open_objects as open_objects
+    from .objects.objects import write_objects as write_objects
+    from .outlines.vectors import Outlines as Outlines
+    from .outlines.vectors import write_vectors as write_vectors
+    from .pictures.overlays import overlay as overlay
+    from .pictures.overlays import write_picture as write_picture
+    from .pictures.pictures import five_panels as five_panels
+    from .reading.scene import open_scene as open_scene
+    from .report.report import write_report as write_report
+    from .running.filling import Report as Report
+    from .running.job import run as run
+    from .running.lazy import segment as segment
+    from .storage.cog import write_cog as write_cog
+    from .storage.maps import open_maps as open_maps
 
 _HOMES = {
-    "Outlines": "vectors",
-    "Report": "filling",
-    "clean": "lazy_clean",
-    "compute_statistics": "statistics",
-    "five_panels": "pictures",
-    "label_objects": "lazy_clean",
-    "open_maps": "maps",
-    "open_objects": "objects",
-    "open_scene": "scene",
-    "overlay": "overlays",
-    "plan": "prepare",
-    "run": "job",
-    "segment": "lazy",
-    "write_clean": "cleanup",
-    "write_cog": "cog",
-    "write_objects": "objects",
-    "write_picture": "overlays",
-    "write_report": "report",
-    "write_statistics": "statistics",
-    "write_vectors": "vectors",
+    "Outlines": "outlines.vectors",
+    "Report": "running.filling",
+    "clean": "cleaning.lazy",
+    "compute_statistics": "figures.statistics",
+    "five_panels": "pictures.pictures",
+    "label_objects": "cleaning.lazy",
+    "open_maps": "storage.maps",
+    "open_objects": "objects.objects",
+    "open_scene": "reading.scene",
+    "overlay": "pictures.overlays",
+    "plan": "blocks.prepare",
+    "run": "running.job",
+    "segment": "running.lazy",
+    "write_clean": "cleaning.cleanup",
+    "write_cog": "storage.cog",
+    "write_objects": "objects.objects",
+    "write_picture": "pictures.overlays",
+    "write_report": "report.report",
+    "write_statistics": "figures.statistics",
+    "write_vectors": "outlines.vectors",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = on_first_use(__name__, _HOMES, globals())

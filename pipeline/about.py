@@ -6,11 +6,11 @@ from typing import Any
 from models.bundle import load_bundle, shipped_bundles
 from models.facts import Facts
 
-from .files import Files
-from .geobox import GeoBox
-from .scene import SceneLike, open_source
-from .source import RasterSource
-from .store import KEY, Store, open_store, read_own
+from .grid.geobox import GeoBox
+from .reading.scene import SceneLike, open_source
+from .reading.source import RasterSource
+from .storage.files import Files
+from .storage.store import KEY, Store, open_store, read_own
 
 
 def describe(scene: SceneLike) -> str:

@@ -212,9 +212,9 @@ def segment(scene: tuple[str, ...], bundle: str, output: str, scheduler: str | N
     overwrite, quiet = rest.pop("overwrite"), rest.pop("quiet")
     wishes = _wishes(rest, keep=kind == ".zarr")
     note(f"swathe: opening {' '.join(scene)}", quiet)
-    from .job import Segmentation, run_prepared
-    from .prepare import plan
-    from .tiff import fill_to_cog
+    from .blocks.prepare import plan
+    from .running.job import Segmentation, run_prepared
+    from .running.tiff import fill_to_cog
 
     if kind == ".tif":
         wishes["pyramid"] = False  # the file makes its own
@@ -233,7 +233,7 @@ def segment(scene: tuple[str, ...], bundle: str, output: str, scheduler: str | N
 @planning
 def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
     """Show what a run would do and cost: blocks, memory, halo. Nothing is computed."""
-    from .prepare import plan as prepare
+    from .blocks.prepare import plan as prepare
 
     click.echo(str(prepare(_scene(scene), bundle, **_wishes(rest, keep=True))))
 
@@ -257,7 +257,7 @@ def export(store: str, output: str, layer: str, overwrite: bool) -> None:
     """Write a layer of a finished STORE as a Cloud-Optimized GeoTIFF with overviews, colours and class names."""
     if not output.lower().endswith(TIFF):
         raise click.BadParameter(f"{output} must end in .tif", param_hint="--output")
-    from .cog import write_cog
+    from .storage.cog import write_cog
 
     click.echo(f"wrote {write_cog(store, output, layer=layer, overwrite=overwrite)}")
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from models.bundle import load_bundle
 
 from .about import class_table
-from .cleaning import CleanWishes
-from .cleanup import write_clean
-from .cog import write_cog
-from .job import run
-from .maps import open_maps
-from .objects import write_objects
-from .pictures import panels
-from .report import write_report
-from .scene import open_scene
-from .vectors import Outlines, write_vectors
+from .cleaning.cleaning import CleanWishes
+from .cleaning.cleanup import write_clean
+from .objects.objects import write_objects
+from .outlines.vectors import Outlines, write_vectors
+from .pictures.pictures import panels
+from .reading.scene import open_scene
+from .report.report import write_report
+from .running.job import run
+from .storage.cog import write_cog
+from .storage.maps import open_maps
 
 SCENE = Path(__file__).parent / "scenes" / "zanzibar_b.tif"
 FOOTPRINTS = SCENE.with_suffix(".geojson")  # its buildings as they were drawn; for training, not for the demo

@@ -99,10 +99,10 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     """
     kind = output_kind(output)
     note(f"swathe: cleaning {store}", quiet)
-    from .cleaning import parse_thresholds
-    from .cleanup import cleaning
-    from .filling import fill
-    from .tiff import fill_to_cog
+    from .cleaning.cleaning import parse_thresholds
+    from .cleaning.cleanup import cleaning
+    from .running.filling import fill
+    from .running.tiff import fill_to_cog
 
     for name in ("threshold", "hysteresis"):
         rest[name] = parse_thresholds(rest[name]) if rest[name] else None
@@ -145,7 +145,7 @@ def objects(
             f"{output} must end in .zarr; for polygons see `swathe vectorise`", param_hint="--output"
         )
     note(f"swathe: finding the objects of {store}", quiet)
-    from .objects import objects_count, write_objects
+    from .objects.objects import objects_count, write_objects
 
     report = write_objects(store, output, connectivity=4 if connectivity == "4" else 8, widths=not no_widths,
                            client=scheduler, overwrite=overwrite, show=not quiet)  # fmt: skip
@@ -176,7 +176,7 @@ def vectorise(
     blocks come out whole, with their holes. Interrupted at any moment, the same command continues.
     """
     note(f"swathe: drawing the objects of {store}", quiet)
-    from .vectors import Outlines, write_vectors
+    from .outlines.vectors import Outlines, write_vectors
 
     made = write_vectors(store, output, connectivity=4 if connectivity == "4" else 8, outlines=Outlines(**rest),
                          client=scheduler, overwrite=overwrite, show=not quiet)  # fmt: skip
@@ -202,8 +202,8 @@ def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool
     Areas are those on the ellipsoid. Figures of objects need what `swathe objects` has made.
     """
     note(f"swathe: adding up {store}", quiet)
-    from .figures import describe_statistics
-    from .statistics import compute_statistics, write_statistics
+    from .figures.figures import describe_statistics
+    from .figures.statistics import compute_statistics, write_statistics
 
     running_on: dict[str, Any] = {"client": scheduler, "show": not quiet}
     if output is None:
@@ -230,7 +230,7 @@ def report(store: str, output: str, **rest: Any) -> None:
     if not output.lower().endswith((".html", ".htm")):
         raise click.BadParameter(f"{output} must end in .html: a report is a page", param_hint="--output")
     note(f"swathe: writing a report on {store}", False)
-    from .report import write_report
+    from .report.report import write_report
 
     click.echo(f"wrote {write_report(store, output, **rest)}")
 

@@ -1,5 +1,7 @@
 """Fixtures that many tests share. Functions that need no set-up are in `helpers`."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,16 @@ from helpers import facts, save
 from hypothesis import HealthCheck, settings
 
 from models import Bundle
-from pipeline.cluster import connected
+from pipeline.running.cluster import connected
 
 # machines differ in speed, and fixtures here are either read only or made to be used again
 unhurried = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile("swathe", deadline=None, print_blob=True, suppress_health_check=unhurried)
-settings.load_profile("swathe")
+# CI judges a change by the same examples each time; everybody else keeps looking for new ones
+settings.register_profile("ci", settings.get_profile("swathe"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "swathe")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,3 +61,42 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One headless Chromium for a file of tests."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page as some device would; at the end, nothing was asked of a network and nothing was complained of."""
+    complaints: list[str] = []
+    asked: list[str] = []
+    files: list[str] = []
+    contexts: list[Any] = []
+
+    def open_page(file: Path, width: int = 1100, height: int = 900, **more: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, **more)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        files.append(file.as_uri())
+        page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url for url in asked if not url.startswith("data:")} == set(files)

@@ -6,7 +6,11 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.predict import NODATA
+from pipeline.blocks.predict import NODATA
+from pipeline.cleaning.decisions import hysteresis_verdicts
+from pipeline.cleaning.removal import apply_removal, component_values
+from pipeline.cleaning.rules import Rules
+from pipeline.connected.labels import label
 
 Mask = NDArray[np.bool_]
 
@@ -119,3 +123,15 @@ def class_maps(
     if nodata and draw(st.booleans()):
         made[draw(masks(sides))] = NODATA
     return made
+
+
+def settle_hysteresis(candidates: NDArray[np.uint8], strong_ones: NDArray[np.bool_], rules: Rules) -> NDArray[np.uint8]:
+    """Give the map of `decide`'s candidates and `strong`'s pixels, of a whole scene at once.
+
+    As `skimage.filters.apply_hysteresis_threshold` of each class where it is the likeliest, but with the connectivity
+    of the rules.
+    """
+    labels, count = label(np.where(candidates == NODATA, 0, candidates).astype(np.uint8), rules.connectivity)
+    holds = np.zeros(count + 1, np.bool_)
+    holds[labels[strong_ones]] = True
+    return apply_removal(candidates, labels, hysteresis_verdicts(component_values(candidates, labels, count), holds))

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
-    "pipeline.cli", "pipeline.cleanup", "pipeline.tiff", "pipeline.vectors", "pipeline.statistics", "pipeline.report",
-    "pipeline.areas", "pipeline.measures", "geopandas", "pyarrow.parquet", "zarr.storage", "rasterio.features",
+    "pipeline.cli", "pipeline.cleaning.cleanup", "pipeline.running.tiff", "pipeline.outlines.vectors",
+    "pipeline.figures.statistics", "pipeline.report.report", "pipeline.grid.areas", "pipeline.objects.measures",
+    "geopandas", "pyarrow.parquet", "zarr.storage", "rasterio.features",
 )  # fmt: skip
 
 

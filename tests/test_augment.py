@@ -23,9 +23,9 @@ from torchvision import tv_tensors
 
 from models.errors import StoreError
 from models.facts import ClassInfo
-from train.augment import BandDrop, Noise, QuarterTurn, Radiometry, make_augment, resize_chip
-from train.augment_sheet import Variation, augmentation_sheet, variations
-from train.samples import IGNORE
+from train.checking.augment_sheet import Variation, augmentation_sheet, variations
+from train.chips.augment import BandDrop, Noise, QuarterTurn, Radiometry, make_augment, resize_chip
+from train.data.samples import IGNORE
 from train.settings import Augment
 
 STILL = Augment(flips=False, turns=False)
@@ -35,7 +35,7 @@ CLASSES = (ClassInfo("background", "000000"), ClassInfo("building", "FF0000"))
 
 @dataclass(frozen=True)
 class Known:
-    """As `train.measuring.Statistics`."""
+    """As `train.measuring.measuring.Statistics`."""
 
     mean: NDArray[np.float64]
     stddev: NDArray[np.float64]

@@ -21,8 +21,8 @@ from benchmarks.scenes import BANDS, make_pixels, write_scene
 from benchmarks.throughput import main as throughput
 from benchmarks.training import PLAIN, STILL, VARIED, ZOOMED, open_sample, swathe_round, write_pair
 from benchmarks.training import main as training
-from pipeline.geobox import Window
-from train.measuring import measure
+from pipeline.grid.geobox import Window
+from train.measuring.measuring import measure
 
 ROOT = Path(__file__).parent.parent
 

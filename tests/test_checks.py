@@ -11,18 +11,18 @@ from PIL import Image
 
 from models import ClassInfo
 from models.errors import SceneError, StoreError, TrainingError
-from pipeline.arrays import array_source
-from pipeline.geobox import Window
-from pipeline.scene import open_source, select
-from train.checks import check, describe
-from train.classes import value_table
-from train.findings import MOST_ALIKE, Finding
-from train.glances import glance_at
-from train.labels import open_labels
-from train.measuring import measure
-from train.samples import IGNORE, Adjusted, Sample, whole
+from pipeline.grid.geobox import Window
+from pipeline.reading.arrays import array_source
+from pipeline.reading.scene import open_source, select
+from train.checking.checks import check, describe
+from train.checking.findings import MOST_ALIKE, Finding
+from train.checking.glances import glance_at
+from train.checking.sheets import shown_places, write_sheet
+from train.data.classes import value_table
+from train.data.labels import open_labels
+from train.data.samples import IGNORE, Adjusted, Sample, whole
+from train.measuring.measuring import measure
 from train.settings import settings_of
-from train.sheets import shown_places, write_sheet
 
 CLASSES = (ClassInfo("ground", "000000"), ClassInfo("building", "E4572E"), ClassInfo("road", "17BEBB"))
 CONFIG = {
@@ -476,7 +476,7 @@ def test_many_classes_have_room_in_the_legend(tmp_path):
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning:rasterio")
 def test_real_tiles_have_nothing_wrong_but_an_unlabelled_one(client):
     """Landsat tiles of sea and of cloud: clouds are bright, and not taken for another radiometry."""
-    from train.datasets import gather
+    from train.data.datasets import gather
 
     tiles = {
         "root": str(SHARED / "landsat8_redcross/tiles/A"), "image": "{name}_image.png", "label": "{name}_label.png",

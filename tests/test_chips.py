@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from models.errors import TrainingError
-from pipeline.arrays import array_source
-from pipeline.geobox import Window
-from train.augment import make_augment
-from train.chips import EpochNumbers, GridChips, RandomChips, stack
-from train.measuring import measure
-from train.samples import IGNORE, Sample, whole
+from pipeline.grid.geobox import Window
+from pipeline.reading.arrays import array_source
+from train.chips.augment import make_augment
+from train.chips.chips import EpochNumbers, GridChips, RandomChips, stack
+from train.data.samples import IGNORE, Sample, whole
+from train.measuring.measuring import measure
 from train.settings import Augment, Chips
 
 MEANS = (40.0, 60.0)

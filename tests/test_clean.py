@@ -7,22 +7,22 @@ import xarray as xr
 from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from masks import blobs, class_maps, masks
+from masks import blobs, class_maps, masks, settle_hysteresis
 from skimage.filters import apply_hysteresis_threshold
 from skimage.measure import label, regionprops_table
 from skimage.morphology import remove_small_holes, remove_small_objects
 from stores import TOWN, write_store
 
 from models.errors import PlanError, StoreError
-from pipeline import filling
-from pipeline.cleaning import CleanSettings
-from pipeline.cleanup import write_clean
-from pipeline.decisions import decide, settle_hysteresis, strong
-from pipeline.lazy_clean import clean, label_objects
-from pipeline.maps import open_maps
-from pipeline.morphology import local, smooth
-from pipeline.objects import open_objects, write_objects
-from pipeline.removal import remove_by_halo
+from pipeline.cleaning.cleaning import CleanSettings
+from pipeline.cleaning.cleanup import write_clean
+from pipeline.cleaning.decisions import decide, strong
+from pipeline.cleaning.lazy import clean, label_objects
+from pipeline.cleaning.morphology import local, smooth
+from pipeline.cleaning.removal import remove_by_halo
+from pipeline.objects.objects import open_objects, write_objects
+from pipeline.running import filling
+from pipeline.storage.maps import open_maps
 
 NAMES = [info.name for info in TOWN]
 

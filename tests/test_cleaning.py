@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from masks import blobs, chessboard, class_maps, comb, masks, shapes, spiral
+from masks import blobs, chessboard, class_maps, comb, masks, settle_hysteresis, shapes, spiral
 from scipy import ndimage
 from skimage import filters, measure, morphology
 
 from models.errors import PlanError
-from pipeline.cleaning import CleanSettings, parse_thresholds
-from pipeline.decisions import decide, settle_hysteresis, strong
-from pipeline.morphology import local, local_halo, smooth
-from pipeline.predict import NODATA, classify
-from pipeline.removal import (
+from pipeline.blocks.predict import NODATA, classify
+from pipeline.cleaning.cleaning import CleanSettings, parse_thresholds
+from pipeline.cleaning.decisions import decide, strong
+from pipeline.cleaning.morphology import local, local_halo, smooth
+from pipeline.cleaning.removal import (
     WIDEST_HALO,
     apply_removal,
     removal_halo,
     remove_by_halo,
     verdicts,
 )
-from pipeline.sizes import Size, parse_size
+from pipeline.cleaning.sizes import Size, parse_size
 
 NEIGHBOURS = {4: 1, 8: 2}  # as scikit-image counts connectivity
 NAMES = ("ground", "building", "road", "water")

@@ -17,7 +17,8 @@ import pytest
 import rasterio
 from helpers import facts, pixels, save, write_raster
 
-from pipeline import open_maps, progress
+from pipeline import open_maps
+from pipeline.running import progress
 
 SWATHE = Path(sys.executable).with_name("swathe")
 VERBS = [

@@ -17,9 +17,10 @@ from distributed import LocalCluster
 from helpers import facts, pixels, save, write_raster
 
 from models.errors import BundleError, ClusterError, SceneError
-from pipeline import cluster, plan, run
-from pipeline.cluster import connected, gpu_resources, rolling, run_once, worker_threads
-from pipeline.job import run_prepared
+from pipeline import plan, run
+from pipeline.running import cluster
+from pipeline.running.cluster import connected, gpu_resources, rolling, run_once, worker_threads
+from pipeline.running.job import run_prepared
 
 BIN = Path(sys.executable).parent
 

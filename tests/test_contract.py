@@ -12,9 +12,9 @@ from helpers import facts, pixels, write_raster
 from models import Bundle, SwatheError
 from models.errors import BundleError
 from pipeline import plan
-from pipeline.contract import check_fit, fit_bands
-from pipeline.geobox import GeoBox
-from pipeline.scene import open_source
+from pipeline.blocks.contract import check_fit, fit_bands
+from pipeline.grid.geobox import GeoBox
+from pipeline.reading.scene import open_source
 
 RGB = ("red", "green", "blue")
 
@@ -56,7 +56,7 @@ def test_taken_bands_are_read_in_the_networks_order(tmp_path: Path) -> None:
     scene = source(tmp_path, 4, descriptions=("blue", "nir", "green", "red"))
     taken = fit_bands(scene, facts(), None)
     values = pixels((4, 20, 30))[[3, 2, 0]]
-    from pipeline.geobox import Window
+    from pipeline.grid.geobox import Window
 
     np.testing.assert_array_equal(taken.read(Window(0, 20, 0, 30)).data, values)
 

@@ -17,9 +17,11 @@ from stores import TOWN, write_store
 from test_durable import SWATHE, content, disk, re_one_line  # noqa: F401
 
 from models.errors import StoreError, SwatheError
-from pipeline import Outlines, filling, open_maps, trees, write_clean, write_objects, write_vectors
+from pipeline import Outlines, open_maps, write_clean, write_objects, write_vectors
 from pipeline.cli import GRACE
-from pipeline.store import open_store, read_own, sole_writer
+from pipeline.connected import trees
+from pipeline.running import filling
+from pipeline.storage.store import open_store, read_own, sole_writer
 
 CLEANING = {"threshold": 0.6, "hysteresis": 0.4, "closing": 2, "min_object": 300, "min_hole": "9 ha"}
 FLAGS = tuple(word for name, value in CLEANING.items() for word in (f"--{name.replace('_', '-')}", str(value)))

@@ -7,7 +7,8 @@ from helpers import SPREAD, facts, footprint, middle, network, pixels, save
 
 import models.engine as engines
 from models import z_score
-from models.engine import EngineSpec, make_engine, resolve
+from models.engine import make_engine, resolve
+from models.engine_spec import EngineSpec
 from models.engine_torch import TorchEngine, fold_batch_norm
 from models.errors import EngineError
 from models.steady import steady_convolutions, steady_upsampling

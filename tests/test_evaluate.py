@@ -12,11 +12,11 @@ from sklearn import metrics
 
 from models.bundle import load_bundle
 from models.errors import BundleError, StoreError, SwatheError, TrainingError
-from pipeline.geobox import Window
-from pipeline.predict import classify
-from pipeline.scene import open_source
-from train.evaluation import choose_threshold, evaluate
-from train.samples import IGNORE, Sample, whole
+from pipeline.blocks.predict import classify
+from pipeline.grid.geobox import Window
+from pipeline.reading.scene import open_source
+from train.data.samples import IGNORE, Sample, whole
+from train.evaluation.evaluation import choose_threshold, evaluate
 
 HEIGHT, WIDTH = 150, 210
 SCENES = SHARED / "oam_buildings/scenes"
@@ -102,7 +102,7 @@ def test_scores_are_those_of_the_network_over_the_whole_scene(
 
 
 def test_the_map_itself_is_the_same_on_every_pixel(bundle_of, scene, threads, monkeypatch):
-    from train import scorecard
+    from train.evaluation import evaluation
 
     torch.set_num_threads(1)
     bundle, seen = bundle_of("unet", classes=3), {}
@@ -113,7 +113,7 @@ def test_the_map_itself_is_the_same_on_every_pixel(bundle_of, scene, threads, mo
         seen["map"] = one.decided.read_layer("class_map", window)[0]
         seen["probability"] = one.maps.read_layer("probability", window)
 
-    monkeypatch.setattr(scorecard, "write_scorecard", look)
+    monkeypatch.setattr(evaluation, "write_scorecard", look)
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     run(bundle, [sample_of(scene, labels)], scene.parent / "out", block=64, tile=32, objects=False)
     expected = torch_whole(bundle, open_source(scene))
@@ -160,7 +160,7 @@ def test_objects_and_boundaries_by_scikit_image(bundle_of, scene, threads):
 
 
 def test_only_areas_count_and_the_rest_is_not_even_computed(bundle_of, scene, threads, monkeypatch):
-    from pipeline import job
+    from pipeline.running import job
 
     torch.set_num_threads(1)
     bundle, labels, done = bundle_of("simple-unet"), blobs(2), []
@@ -223,7 +223,7 @@ def test_metrics_for_a_bundle(bundle_of, scene, tmp_path):
 
 
 def test_a_stopped_evaluation_continues(bundle_of, scene, threads, tmp_path, monkeypatch):
-    from pipeline import job
+    from pipeline.running import job
 
     torch.set_num_threads(1)
     bundle, sample, done = bundle_of("simple-unet"), sample_of(scene, blobs(2)), []
@@ -250,7 +250,7 @@ def test_a_stopped_evaluation_continues(bundle_of, scene, threads, tmp_path, mon
 
 def test_other_labels_begin_anew(bundle_of, scene, tmp_path, monkeypatch):
     """What is left of a run with other labels is not taken for these."""
-    from train import scorecard
+    from train.evaluation import evaluation
 
     bundle = bundle_of("simple-unet")
 
@@ -258,7 +258,7 @@ def test_other_labels_begin_anew(bundle_of, scene, tmp_path, monkeypatch):
         raise StoreError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scorecard, "write_scorecard", fails)
+        patch.setattr(evaluation, "write_scorecard", fails)
         with pytest.raises(StoreError, match="no space"):
             run(bundle, [sample_of(scene, blobs(2))], tmp_path / "out", objects=False)
     other = blobs(2, 5)

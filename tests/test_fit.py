@@ -21,12 +21,13 @@ from training_data import small_settings, write_raster, write_scene, write_scene
 from models import load_bundle
 from models.errors import TrainingError
 from pipeline import run
-from train import learner as learners
-from train.curves import read_logs, write_curves
-from train.fit import fit, make_learner, prepare, train
-from train.learner import Learner, round_up, schedule_of, scores_of
-from train.rates import draw_rates, find_rate
-from train.runfolder import best_checkpoint
+from train.learning import learner as learners
+from train.learning.curves import read_logs, write_curves
+from train.learning.fit import fit, make_learner, train
+from train.learning.learner import Learner, round_up, schedule_of, scores_of
+from train.learning.rates import draw_rates, find_rate
+from train.learning.runfolder import best_checkpoint
+from train.learning.training import prepare
 from train.settings import Loop
 
 SWATHE = Path(sys.executable).with_name("swathe")
@@ -63,6 +64,16 @@ def same_bits(one: Path, other: Path) -> bool:
     pairs = [(a[key], b[key]) for a, b in zip(*states, strict=True) for key in a]
     pairs += [(value, weights(other)[key]) for key, value in weights(one).items()]
     return first["global_step"] == second["global_step"] and all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_balanced_weights_are_those_of_the_training_pixels(scenes):
+    told = {"name": "cross-entropy", "class_weights": "balanced"}
+    training = prepare(small_settings(scenes, loss=told), show=False)
+    pixels = training.measured.class_pixels
+    loss = make_learner(training).loss
+    assert isinstance(loss.weights, torch.Tensor)
+    assert loss.weights.tolist() == pytest.approx((pixels.sum() / 2 / pixels).tolist())
+    assert loss.weights[1] > 2 * loss.weights[0]  # roofs are rare there
 
 
 def test_a_training_gives_a_bundle_that_segments(trained, scenes, tmp_path):

@@ -18,9 +18,9 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from models.errors import SwatheError, TrainingError
 from models.facts import ClassInfo
-from train.folders import PARTS, Splits, find_samples, merge
-from train.layouts import find_pairs
-from train.samples import IGNORE, Adjusted, Sample, whole
+from train.data.folders import PARTS, Splits, find_samples, merge
+from train.data.layouts import find_pairs
+from train.data.samples import IGNORE, Adjusted, Sample, whole
 from train.settings import DataSet, Layout, Settings
 
 TWO = (ClassInfo("ground", "000000"), ClassInfo("roof", "FFFFFF"))

@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy, one_hot
 from torchvision.ops import sigmoid_focal_loss
 
 from models.build import build
-from train.losses import make_loss
-from train.samples import IGNORE
+from train.data.samples import IGNORE
+from train.learning.losses import make_loss
 from train.settings import Loss
 
 NAMES = ("dice", "cross-entropy", "dice+cross-entropy", "focal", "lovasz")

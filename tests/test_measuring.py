@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from models.errors import SceneError, TrainingError
-from pipeline.arrays import array_source
-from pipeline.geobox import GeoBox, Window
-from pipeline.scene import open_source
-from pipeline.source import Pixels
-from train.classes import value_table
-from train.histograms import DIGITS, Growing, count_values, merged
-from train.measuring import balanced_weights, measure
-from train.samples import IGNORE, Adjusted, Sample, whole
+from pipeline.grid.geobox import GeoBox, Window
+from pipeline.reading.arrays import array_source
+from pipeline.reading.scene import open_source
+from pipeline.reading.source import Pixels
+from train.data.classes import value_table
+from train.data.samples import IGNORE, Adjusted, Sample, whole
+from train.measuring.histograms import DIGITS, Growing, count_values, merged
+from train.measuring.measuring import balanced_weights, measure
 
 CLASSES = 3
 ERROR = 2.0 ** -(DIGITS + 1)
@@ -277,7 +277,7 @@ def test_going_on_notes_all_that_is_wrong(client):
 def test_codes_of_label_files_are_noted_too(tmp_path, client):
     """A label file says what it does not know; also where only a part of it counts."""
     from models import ClassInfo
-    from train.labels import open_labels
+    from train.data.labels import open_labels
 
     values = np.zeros((1, 60, 70), np.uint8)
     values[0, :10] = 200

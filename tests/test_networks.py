@@ -22,7 +22,7 @@ from models.errors import BundleError, NetworkError, SwatheError, TrainingError
 from models.importing import import_bundle
 from models.segmenter import Segmenter
 from models.weights import swap_halves
-from train.networks import (
+from train.learning.networks import (
     check_chips,
     encoder_of,
     frozen_at,
@@ -31,7 +31,7 @@ from train.networks import (
     parameter_groups,
     set_frozen,
 )
-from train.pretrained import adapt_bands
+from train.learning.pretrained import adapt_bands
 from train.settings import Network
 
 CHECKPOINT = SHARED / "checkpoints/tristangiando_simple_unet_v2/simple_unet_v2_subset100_epoch10.pth"

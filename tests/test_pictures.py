@@ -17,13 +17,13 @@ from stores import TOWN, label_ids, write_store
 
 from models.errors import SceneError, StoreError
 from pipeline import open_maps, open_scene
-from pipeline.geobox import GeoBox, Window
-from pipeline.overlays import overlay, write_picture
-from pipeline.painting import edge, object_index, object_palette, paint, paint_objects, stretch
-from pipeline.pictures import five_panels, panels
-from pipeline.previews import make_view, read_image
-from pipeline.scene import open_source
-from pipeline.small_maps import read_maps
+from pipeline.grid.geobox import GeoBox, Window
+from pipeline.pictures.overlays import overlay, write_picture
+from pipeline.pictures.painting import edge, object_index, object_palette, paint, paint_objects, stretch
+from pipeline.pictures.pictures import five_panels, panels
+from pipeline.pictures.previews import make_view, read_image
+from pipeline.pictures.small_maps import read_maps
+from pipeline.reading.scene import open_source
 
 ORANGE, TEAL = (0xE4, 0x57, 0x2E), (0x17, 0xBE, 0xBB)
 CLEAR = {"style": "mask", "opacity": 1.0}

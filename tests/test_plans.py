@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from models.errors import PlanError
 from models.reach import Footprint
-from pipeline.geobox import Window
-from pipeline.plans import Plan, make_plan, reflected
-from pipeline.predict import NODATA, Answer
-from pipeline.pyramid import halve, mean_of_four, mode_of_four
+from pipeline.blocks.predict import NODATA, Answer
+from pipeline.blocks.pyramid import halve, mean_of_four, mode_of_four
+from pipeline.grid.geobox import Window
+from pipeline.grid.plans import Plan, make_plan, reflected
 
 sides = st.integers(1, 3000)
 wishes = st.none() | st.integers(1, 2500)

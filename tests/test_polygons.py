@@ -13,8 +13,8 @@ from rasterio.features import rasterize, shapes
 from skimage.filters import gaussian
 from skimage.measure import label
 
-from pipeline.geobox import Window
-from pipeline.polygons import merge, merge_simplified, schema, trace, trace_simplified
+from pipeline.grid.geobox import Window
+from pipeline.outlines.polygons import merge, merge_simplified, schema, trace, trace_simplified
 
 KINDS = ("noise", "blobs", "chessboard", "spiral", "comb", "rings", "seams", "full", "empty", "diagonal")
 

@@ -7,7 +7,7 @@ from helpers import SHARED
 
 from models import load_bundle
 from train import evaluate, settings_of, train
-from train.datasets import gather
+from train.data.datasets import gather
 
 pytestmark = [
     pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data"),
@@ -64,7 +64,7 @@ def test_massachusetts_roads_are_learnt_without_their_white_no_data(tmp_path):
     settings = quick(data, ROAD, ["red", "green", "blue"])
     parts = gather(settings)
     for sample in (*parts.train, *parts.validate):
-        from train.samples import IGNORE, whole
+        from train.data.samples import IGNORE, whole
 
         read = sample.read(whole(sample.source))
         white = (read.pixels == 255).all(axis=0)

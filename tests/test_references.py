@@ -8,12 +8,12 @@ from helpers import pixels, write_raster
 from sklearn import metrics
 
 from models.errors import TrainingError
-from pipeline.geobox import Window
-from pipeline.scene import open_source
-from train.evaluation import evaluate
-from train.forest import HALO, features, fit_forest
-from train.references import SIDE, best_limit, brightness, fit_brightness, spots
-from train.samples import IGNORE, Sample, whole
+from pipeline.grid.geobox import Window
+from pipeline.reading.scene import open_source
+from train.data.samples import IGNORE, Sample, whole
+from train.evaluation.evaluation import evaluate
+from train.judging.forest import HALO, features, fit_forest
+from train.judging.references import SIDE, best_limit, brightness, fit_brightness, spots
 
 SHAPE = (90, 130)
 

@@ -20,8 +20,8 @@ from moto.server import ThreadedMotoServer
 
 from models import Bundle, SwatheError, load_bundle
 from pipeline import open_scene, plan, run
-from pipeline.identity import raster_identity
-from pipeline.scene import open_source
+from pipeline.reading.identity import raster_identity
+from pipeline.reading.scene import open_source
 
 LONGEST = 30  # seconds until a server that does not answer is given up
 
@@ -231,7 +231,7 @@ def test_a_run_into_s3_continues_there(
     wishes["bands"] = [1, 2, 3]
     run(tmp_path / "scene.tif", bundle, tmp_path / "local.zarr", **wishes)
 
-    from pipeline import filling
+    from pipeline.running import filling
 
     done: list[Any] = []
     real = filling._run_place

@@ -2,18 +2,18 @@
 
 import io
 import re
-import shutil
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from helpers import write_raster
+from pages import CONTRAST
 from PIL import Image
 from stores import town, town_image, write_store
 
-from pipeline.report import write_report
+from pipeline.report.report import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OUTLINED = """
 () => {
   const e = document.activeElement;
@@ -21,40 +21,6 @@ OUTLINED = """
   return e.id === "split" || outlined(e) || outlined(e.nextElementSibling) || outlined(e.closest(".frame"));
 }
 """
-CONTRAST = """
-() => {
-  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const ground = (element) => {
-    for (let e = element; e; e = e.parentElement) {
-      const c = parse(getComputedStyle(e).backgroundColor);
-      if (c.length === 3 || c[3] > 0.8) return c;
-    }
-    return [255, 255, 255];
-  };
-  const poor = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    const element = node.parentElement;
-    if (!node.textContent.trim() || !element.checkVisibility() || element.closest("script,style,title")) continue;
-    const [a, b] = [light(parse(getComputedStyle(element).color)), light(ground(element))].sort();
-    if ((b + 0.05) / (a + 0.05) < 4.5) poor.push([node.textContent.trim(), (b + 0.05) / (a + 0.05)]);
-  }
-  return poor;
-}
-"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -71,26 +37,9 @@ def page_file(tmp_path_factory):
 
 
 @pytest.fixture
-def visit(browser, page_file):
-    """Open the page as some device would; at the end, nothing was asked of a network and nothing was complained of."""
-    complaints, asked, contexts = [], [], []
-
-    def open_page(width=1100, height=900, **more):
-        context = browser.new_context(viewport={"width": width, "height": height}, **more)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(page_file.as_uri())
-        page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert {url for url in asked if not url.startswith("data:")} == {page_file.as_uri()}
+def visit(visit, page_file):
+    """Open this one page."""
+    return partial(visit, page_file)
 
 
 def shot(page) -> np.ndarray:

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import CLASSES, facts, pixels, save, write_raster
-from test_report_page import CHROMIUM, CONTRAST
+from pages import CONTRAST
 
 from models.errors import BundleError, StoreError, TrainingError
-from pipeline.scene import open_source
-from train import forest, scorecard
-from train.areas import Area, rank_areas
+from pipeline.reading.scene import open_source
+from train.data.samples import IGNORE, Sample, whole
 from train.evaluate_verb import evaluate as verb
-from train.evaluation import evaluate
-from train.references import Brightness
-from train.samples import IGNORE, Sample, whole
-from train.score_pictures import errors, shown_bands
-from train.score_table import markdown, tables
-from train.scorecard import best_and_worst, check_folder
+from train.evaluation import scorecard
+from train.evaluation.evaluation import evaluate
+from train.evaluation.pictures import errors, shown_bands
+from train.evaluation.scorecard import best_and_worst, check_folder
+from train.evaluation.table import markdown, tables
+from train.judging import forest
+from train.judging.areas import Area, rank_areas
+from train.judging.references import Brightness
 
 SHAPE = (260, 330)
 
@@ -158,41 +159,6 @@ def test_no_area_is_both_best_and_worst(count):
     assert len(best) + len(worst) == min(count, 8)
     assert [area.iou for area in worst] == sorted(area.iou for area in worst)
     assert not count or best[0] is areas[0]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a page as some device would; at the end, nothing was asked of a network and nothing was complained of."""
-    complaints, asked, contexts, files = [], [], [], []
-
-    def open_page(file, width=1100, height=900, **more):
-        context = browser.new_context(viewport={"width": width, "height": height}, **more)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(file.as_uri())
-        files.append(file.as_uri())
-        page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert {url for url in asked if not url.startswith("data:")} == set(files)
 
 
 def test_what_the_page_says(visit, found, many):

@@ -91,6 +91,7 @@ def test_every_table_is_read(tmp_path):
         (changed(bands=["red", "red"]), "bands is red; it must be each name once"),
         (changed(loss={"class_weights": [1.0]}), "one per class, 2"),
         (changed(loss={"class_weights": [1.0, 0.0]}), "above 0"),
+        (changed(loss={"class_weights": "balancd"}), "it must be a list, or one of 'balanced'"),
         (changed(loss={"name": "mse"}), "one of 'dice'"),
         (changed(data=[]), "one [[data]] table or more"),
         (changed(data={"root": "x"}), "it must be a list"),

@@ -14,13 +14,13 @@ from pyproj import CRS
 from scipy.ndimage import maximum_filter
 
 from models.errors import TrainingError
-from pipeline.arrays import ArraySource
-from pipeline.geobox import GeoBox, Window
-from train.ground import adjoining, overlapping
-from train.rectangles import Grid, disjoint, maximal
-from train.samples import Sample
+from pipeline.grid.geobox import GeoBox, Window
+from pipeline.reading.arrays import ArraySource
+from train.data.ground import adjoining, overlapping
+from train.data.rectangles import Grid, disjoint, maximal
+from train.data.samples import Sample
+from train.data.splits import group_of, split_samples
 from train.settings import Split
-from train.splits import group_of, split_samples
 
 PARTS = ("train", "validate", "test")
 

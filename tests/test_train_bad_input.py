@@ -15,14 +15,15 @@ from models.bundle import load_bundle
 from models.errors import BundleError, SceneError, SwatheError, TrainingError
 from models.exporting import export_onnx
 from models.packaging import write_item
-from pipeline.files import Files
+from pipeline.storage.files import Files
+from train.chips.readers import begin_reader, reader_errors
 from train.cli import cli
-from train.fit import prepare, train
-from train.rates import find_rate
-from train.readers import begin_reader, reader_errors
+from train.judging.workplace import workplace
+from train.learning.fit import train
+from train.learning.rates import find_rate
+from train.learning.trainers import WholeCheckpoints, make_trainer
+from train.learning.training import prepare
 from train.settings import Settings
-from train.trainers import WholeCheckpoints, make_trainer
-from train.workplace import workplace
 
 TINY = {"network": {"options": {"widths": [4, 8]}}, "loop": {"steps": 2, "check_every": 1, "ema": 0.0}}
 
@@ -169,7 +170,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(scenes, agai
         raise KeyboardInterrupt
 
     monkeypatch.setattr("shutil.move", killed)
-    monkeypatch.setattr("pipeline.files.os.replace", killed)
+    monkeypatch.setattr("pipeline.storage.files.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         WholeCheckpoints().save_checkpoint({"weights": torch.zeros(99)}, last)
     assert last.read_bytes() == before

@@ -1,5 +1,6 @@
 """The verb `swathe train`: a config or flags, a look at the data, a search for a rate, and what is refused."""
 
+import errno
 import json
 
 import numpy as np
@@ -8,11 +9,11 @@ from click.testing import CliRunner
 from training_data import small_settings, write_raster, write_scene, write_scenes
 
 from models import SwatheError, load_bundle
+from train.checking.inspection import inspect
 from train.cli import cli
-from train.datasets import gather
-from train.fit import prepare
-from train.inspection import inspect
-from train.samples import IGNORE, whole
+from train.data.datasets import gather
+from train.data.samples import IGNORE, whole
+from train.learning.training import prepare
 
 QUICK = ("--set", "network.options.widths=[6, 8]", "--set", "chips.size=32", "--set", "loop.steps=4", "--set",
          "loop.check_every=2", "--set", "loop.threads=1")  # fmt: skip
@@ -92,6 +93,33 @@ def test_a_look_at_what_is_wrong(scenes, tmp_path):
     assert "error" in told
     assert "9" in told
     assert "384" in told  # how many pixels have the unknown value
+
+
+def test_a_check_tells_of_every_pair_that_does_not_fit(tmp_path):
+    scenes = write_scenes(tmp_path / "scenes")
+    write_raster(scenes / "a_label.tif", np.zeros((1, 30, 30), np.uint8), crs=None)
+    write_raster(scenes / "c_image.tif", np.zeros((1, 90, 90), np.uint8))
+    write_raster(scenes / "c_label.tif", np.zeros((1, 90, 90), np.uint8))
+    write_raster(scenes / "d_image.tif", np.zeros((3, 90, 90), np.uint8))
+    names = {"root": str(scenes), "train": ["a", "b", "c", "d"], "validate": ["v"]}
+    told = inspect(small_settings(scenes, data=[names]), str(tmp_path / "sheet.png"), show=False)
+    wrong = [line for line in told.splitlines() if line.startswith("error")]
+    assert [any(name in line for line in wrong) for name in ("a_label.tif", "c_image.tif", "d has no label")] == [
+        True
+    ] * 3
+    assert "samples: 1 to train, 1 to validate, 0 to test" in told
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_what_a_check_found_is_told_though_no_picture_can_be_written(scenes, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    told = inspect(small_settings(scenes), str(tmp_path / "sheet.png"), show=False)
+    assert "samples: 2 to train" in told
+    assert "No space left on device" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_config_with_changes_and_a_rate(scenes, tmp_path):

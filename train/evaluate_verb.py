@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
 
-    from .evaluation import Evaluation
-    from .references import Reference
-    from .samples import Sample
+    from .data.samples import Sample
+    from .evaluation.result import Evaluation
+    from .judging.references import Reference
 
 TOML = ".toml"
 PARTS = ("test", "validate", "train")
@@ -59,9 +59,9 @@ def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | Non
     note(f"swathe: scoring {bundle} on {' '.join(data)}", quiet)
     from models.bundle import load_bundle
 
-    from .evaluation import evaluate as score
-    from .score_table import as_markdown
-    from .scorecard import check_folder
+    from .evaluation.evaluation import evaluate as score
+    from .evaluation.scorecard import check_folder
+    from .evaluation.table import as_markdown
 
     loaded = load_bundle(bundle)
     overwrite, learnt = rest.pop("overwrite"), rest.pop("train") or config
@@ -82,8 +82,8 @@ def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | Non
 
 def _record(bundle: "Bundle", samples: "Sequence[Sample]", found: "Evaluation") -> None:
     """Write scores into the bundle that was scored."""
-    from .bundling import add_scores
-    from .evaluation import summary
+    from .evaluation.result import summary
+    from .learning.bundling import add_scores
 
     news = {"test": summary(found.network.pooled), "tested on": [sample.name for sample in samples]}
     add_scores(bundle.path, {**news, "test threshold": found.threshold})
@@ -112,7 +112,7 @@ def _by_flags(message: str) -> str:
 
 def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
     """Give the samples of one part of a config, whose classes are the bundle's."""
-    from .datasets import gather
+    from .data.datasets import gather
     from .settings import read_settings
 
     settings = read_settings(path)
@@ -129,12 +129,12 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
 
 def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sample":
     """Open a scene with its labels."""
-    from pipeline.contract import fit_bands
-    from pipeline.scene import open_source
+    from pipeline.blocks.contract import fit_bands
+    from pipeline.reading.scene import open_source
 
-    from .classes import value_table
-    from .labels import open_labels
-    from .samples import Sample, whole
+    from .data.classes import value_table
+    from .data.labels import open_labels
+    from .data.samples import Sample, whole
 
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
@@ -148,7 +148,7 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
 
 
 def _vector(path: str) -> bool:
-    from .shapes import is_vector
+    from .data.shapes import is_vector
 
     return is_vector(path)
 
@@ -178,9 +178,9 @@ def _references(
     """Fit what the bundle must beat."""
     if not names:
         return []
-    from pipeline.cluster import connected
+    from pipeline.running.cluster import connected
 
-    from .references import fit_brightness
+    from .judging.references import fit_brightness
 
     classes, made = len(bundle.facts.classes), list["Reference"]()
     if "brightness" in names and classes != 2:
@@ -192,7 +192,7 @@ def _references(
             made += [fit_brightness(learn, client, "chosen on the training samples")] if learn else []
             made += [fit_brightness(samples, client, "the best for these very samples")]
         if "forest" in names:
-            from .forest import fit_forest
+            from .judging.forest import fit_forest
 
             note("swathe: fitting a random forest", quiet)
             made += [fit_forest(learn, client, classes)]

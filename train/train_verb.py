@@ -1,4 +1,4 @@
-"""The verb `swathe train`: a few lines around `train.fit`. Imports nothing heavy before it runs."""
+"""The verb `swathe train`: a few lines around `train.learning.fit`. Imports nothing heavy before it runs."""
 
 import shlex
 import sys
@@ -57,7 +57,7 @@ def train(config: str | None, output: str | None, check: bool, find_rate: bool, 
 
 
 def _train(settings: "Settings", output: str, **how: bool) -> None:
-    from .fit import train as fit
+    from .learning.fit import train as fit
 
     made = fit(settings, output, command=shlex.join(["swathe", *sys.argv[1:]]), **how)
     scores = made.facts.metrics.get("validation", {})
@@ -68,16 +68,16 @@ def _train(settings: "Settings", output: str, **how: bool) -> None:
 
 
 def _check(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:
-    from .inspection import inspect
+    from .checking.inspection import inspect
 
     return inspect(settings, picture, overwrite=overwrite, show=show)
 
 
 def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:
-    from pipeline.whole import check_output
+    from pipeline.storage.whole import check_output
 
-    from .fit import prepare
-    from .rates import draw_rates, find_rate
+    from .learning.rates import draw_rates, find_rate
+    from .learning.training import prepare
 
     check_output(picture, overwrite=overwrite)
     rates = find_rate(prepare(settings, show=show), show=show)
@@ -106,7 +106,7 @@ def _listed(text: str) -> list[str]:
 
 def _raw(learn: Sequence[Pair], choose: Sequence[Pair], classes: list[str], bands: list[str]) -> dict[str, Any]:
     """Make what a config would hold; without --choose, a fifth of the images' blocks is kept for validation."""
-    from pipeline.scene import open_source
+    from pipeline.reading.scene import open_source
 
     sets = [_set(pair, "train", bands) for pair in learn] + [_set(pair, "validate", bands) for pair in choose]
     if not choose:
@@ -122,6 +122,5 @@ def _raw(learn: Sequence[Pair], choose: Sequence[Pair], classes: list[str], band
 def _set(pair: Pair, part: str, bands: list[str]) -> dict[str, Any]:
     image = Path(pair[0])
     chosen = {"bands": [int(band) if band.isdecimal() else band for band in bands]} if bands else {}
-    burnt = {} if Path(pair[1]).suffix.lower() in (".tif", ".tiff", ".png", ".vrt", ".jp2", ".img") else {"burn": ""}
     return {"root": str(image.parent), "image": f"{{name}}{image.suffix}", "label": str(Path(pair[1]).absolute()),
-            part: [image.stem], **chosen, **{k: v for k, v in burnt.items() if v}}  # fmt: skip
+            part: [image.stem], **chosen}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Areas, counts and sizes by scene, by cell or by zone."""

@@ -1,0 +1,1 @@
+"""Where pixels lie: grids, windows, blocks and tiles, and the area of a pixel. Opens nothing."""

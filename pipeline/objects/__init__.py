@@ -1,0 +1,1 @@
+"""Objects numbered over a whole mosaic, and measured."""

@@ -1,0 +1,297 @@
+"""Objects: connected regions of one class, numbered over the whole mosaic and measured, into a store of their own.
+
+From a finished store to another one with the layers `class_map` and `objects`, and a table in it. Work for `filling`;
+how components cross blocks is `trees`' to know, what is measured `measures`'.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import xarray as xr
+from distributed import Client
+from numpy.typing import NDArray
+
+from models.errors import PlanError, StoreError
+
+from ..blocks.predict import NODATA, Answer, Encoding
+from ..connected.components import Region, Totals
+from ..connected.labels import Labels, label, region, total
+from ..connected.trees import Folding, Settling, fold, folded, settle, settled_totals
+from ..grid.geobox import GeoBox, Window
+from ..running.filling import Report, fill
+from ..running.progress import Shower
+from ..storage.derived import classes_of, cut_as, provenance
+from ..storage.fingerprint import fingerprint
+from ..storage.lifecycle import TABLE, create_store
+from ..storage.maps import open_maps
+from ..storage.store import Store, open_store, store_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from ..grid.areas import PixelAreas
+
+Connectivity = Literal[4, 8]
+COMMAND = "swathe objects"
+THREADS = 2  # labelling and measuring hold memory for a block each, and little of either can run beside itself
+
+
+def write_objects(
+    store: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    connectivity: Connectivity = 4,
+    widths: bool = True,
+    client: Client | str | None = None,
+    overwrite: bool = False,
+    show: bool = True,
+) -> Report:
+    """Find, number and measure the objects of a finished store. Run again after any interruption, it continues.
+
+    Parameters
+    ----------
+    store
+        Path or URL of a finished store, cleaned or not. Objects are connected regions of any class but the first.
+    output
+        Path or URL of the store to write. Its layer `objects` is int64 (y, x): 1 + row * width + column of the object's
+        first pixel, the same however the scene is cut; 0 where there is none. Its table is `table.parquet`, with the
+        columns of `pipeline.objects.records`.
+    connectivity
+        4: pixels touch at sides; 8: at corners too.
+    widths
+        Measure the mean width of objects too, which takes about as long as all else.
+    client, overwrite, show
+        See `run`.
+
+    Raises
+    ------
+    SwatheError
+        The store is missing, unfinished or not Swathe's; the output belongs to another run.
+    """
+    work = labelling(store, connectivity=connectivity, widths=widths)
+    return fill(work, output, "all" if overwrite else "nothing", client=client, show=show)
+
+
+def labelling(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, widths: bool = True) -> "Labelling":
+    """Check what `write_objects` is asked for, before anything is written."""
+    if connectivity not in (4, 8):
+        raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
+    maps, own = open_store(os.fspath(store))
+    return Labelling(maps, own, connectivity, widths)
+
+
+def open_objects(store: str | os.PathLike[str]) -> "tuple[xr.Dataset, pd.DataFrame]":
+    """Open what `write_objects` has written.
+
+    Returns
+    -------
+    xarray.Dataset, pandas.DataFrame
+        See `open_maps`; and the table, one row per object, with the columns of `pipeline.objects.records`.
+
+    Raises
+    ------
+    StoreError
+        It is missing or not finished, or holds no objects.
+    """
+    maps = open_maps(store)
+    return maps, read_table(os.fspath(store)).to_pandas()
+
+
+def objects_count(store: str | os.PathLike[str]) -> dict[str, int]:
+    """Give how many objects of each class a finished store of objects has, by name."""
+    _, own = open_store(os.fspath(store))
+    counts: dict[str, int] = own["results"]["objects"]
+    return counts
+
+
+def read_table(store: str) -> "pa.Table":
+    """Read the table of a store of objects, all of it."""
+    import pyarrow.parquet as pq
+
+    opened, _ = open_store(store)
+    if not opened.encoding.objects:
+        raise StoreError(f"{store} holds no objects; `{COMMAND} {store} -o objects.zarr` finds them")
+    with store_errors(store), opened.files.open(TABLE) as file:
+        return pq.read_table(file, page_checksum_verification=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """A `Work`: the objects of a store."""
+
+    maps: Store
+    own: Mapping[str, Any]
+    connectivity: Connectivity
+    widths: bool
+    title = "numbering objects"
+    threads = THREADS
+
+    @property
+    def geobox(self) -> GeoBox:
+        """See `Work`."""
+        return self.maps.geobox
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `Work`."""
+        return (self.maps.path,)
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Work`."""
+        return {
+            "objects of": fingerprint(self.own["identity"])[:16],
+            "connectivity": self.connectivity,
+            "widths": self.widths,
+            "shape": list(self.geobox.shape),
+        }
+
+    def settled(self, client: Client) -> Self:
+        """See `Work`: a cluster does it no other way."""
+        return self
+
+    def create(self, path: str) -> Store:
+        """See `Work`."""
+        about = {**provenance(self.maps, self.own), "identity": self.identity(), "command": COMMAND}
+        encoding = Encoding(objects=True)
+        return create_store(path, self.maps.plan, self.geobox, encoding, classes_of(self.own), about, pyramid=False)
+
+    def before(self, client: Client, store: Store, show: Shower) -> None:
+        """Find out which objects cross blocks."""
+        settle(client, self._settling(store), show, "finding objects")
+
+    def _settling(self, store: Store) -> Settling:
+        return Settling(store, "labels", Finding(cut_as(store, self.maps), self.connectivity), self.connectivity)
+
+    def painter(self, store: Store) -> "Numbering":
+        """See `Work`."""
+        return Numbering(cut_as(store, self.maps), self._settling(store))
+
+    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+        """Measure, and write the table."""
+        from ..grid.areas import pixel_areas
+
+        names = tuple(info.name for info in classes_of(self.own))
+        rows = Measuring(self.maps, names, self.widths, pixel_areas(self.geobox))
+        folding = Folding(store, "measures", rows, store)
+        fold(client, folding, show, "measuring objects")
+        return {"objects": write_table(store, folding, names)}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A `Leaf`: the objects of a block."""
+
+    maps: Store
+    connectivity: Connectivity
+
+    def region(self, store: Store, row: int, column: int) -> Region:
+        """See `Leaf`."""
+        return self.found(self.class_map(row, column), row, column)[2]
+
+    def class_map(self, row: int, column: int) -> NDArray[np.uint8]:
+        """Read a block."""
+        class_map: NDArray[np.uint8] = self.maps.read_layer("class_map", self.maps.window(0, row, column))[0]
+        return class_map
+
+    def found(
+        self, class_map: NDArray[np.uint8], row: int, column: int
+    ) -> tuple[Labels, Totals, Region, NDArray[np.int64]]:
+        """Give labels, totals, the region, and which labels (from 0) are open."""
+        window = self.maps.window(0, row, column)
+        labels, count = label(np.where(class_map == NODATA, np.uint8(0), class_map), self.connectivity)
+        totals = total(labels, count, class_map, window, self.maps.geobox.width, classes=1, borders=False)
+        return labels, totals, *region(labels, class_map, totals, window, self.maps.geobox.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbering:
+    """A `Painter`: the ids of a block."""
+
+    maps: Store
+    settling: Settling
+    heavy = False
+    on_gpu = False
+
+    def answer(self, store: Store, row: int, column: int) -> Answer:
+        """See `Painter`."""
+        leaf = self.settling.leaf
+        assert isinstance(leaf, Finding)
+        class_map = leaf.class_map(row, column)
+        labels, totals, _, which = leaf.found(class_map, row, column)
+        whole = settled_totals(self.settling, row, column)
+        if whole is not None:
+            totals = totals.put(which, whole)
+        ids = np.append(np.int64(0), totals.first + 1)
+        return Answer(class_map, None, ids[labels])
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """`Rows`: what a block measures of its objects."""
+
+    maps: Store
+    classes: tuple[str, ...]
+    widths: bool
+    areas: "PixelAreas | None"
+
+    def leaf(self, store: Store, row: int, column: int) -> "pa.Table":
+        """See `Rows`."""
+        from .borders import EDGE
+        from .measures import DEPTH, Patch, measure, own_probability
+
+        window = store.window(0, row, column)
+        class_map = grown(store, "class_map", window, DEPTH if self.widths else 0, NODATA)
+        encoding, core = self.maps.encoding, store.read_layer("class_map", window)[0]
+        kept = self.maps.read_layer("probability", window) if encoding.probability else None
+        patch = Patch(
+            core=window,
+            width=store.geobox.width,
+            objects=grown(store, "objects", window, EDGE, 0),
+            class_map=class_map,
+            probability=own_probability(core, kept, encoding.kept),
+            areas=None if self.areas is None else np.broadcast_to(self.areas.of(window), window.shape),
+        )
+        return measure(patch, widths=self.widths)
+
+    def merge(self, rows: "pa.Table") -> "pa.Table":
+        """See `Rows`."""
+        from .records import merge
+
+        return merge(rows)
+
+
+def grown(store: Store, name: str, window: Window, halo: int, beyond: int) -> NDArray[Any]:
+    """Read a layer's window with context on every side; beyond the scene stands a value."""
+    height, width = store.geobox.shape
+    wide = Window(window.top - halo, window.bottom + halo, window.left - halo, window.right + halo)
+    inside = Window(max(wide.top, 0), min(wide.bottom, height), max(wide.left, 0), min(wide.right, width))
+    pixels = store.read_layer(name, inside)[0]
+    rows = inside.top - wide.top, wide.bottom - inside.bottom
+    columns = inside.left - wide.left, wide.right - inside.right
+    return np.pad(pixels, (rows, columns), constant_values=beyond) if any((*rows, *columns)) else pixels
+
+
+def write_table(store: Store, folding: Folding, classes: tuple[str, ...]) -> dict[str, int]:
+    """Write the table part by part; give how many objects each class has."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from .records import columns_schema, finish
+
+    counts = dict.fromkeys(classes[1:], 0)
+    with (
+        store_errors(store.path),
+        store.files.stream(TABLE) as file,
+        pq.ParquetWriter(file, columns_schema(), compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for part in folded(folding):
+            rows = finish(part, store.geobox, classes)
+            for found in pc.value_counts(rows["class"]).to_pylist():
+                counts[found["values"]] += found["counts"]
+            if rows.num_rows:
+                writer.write_table(rows)
+    return counts

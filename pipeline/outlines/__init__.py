@@ -1,0 +1,1 @@
+"""Objects as polygons: outlines traced by block, joined, simplified, squared, written."""

@@ -1,0 +1,1 @@
+"""Scenes and maps small, coloured, laid over each other."""

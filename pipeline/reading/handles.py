@@ -1,0 +1,188 @@
+"""GDAL's open files: which formats are let in, with which settings, one handle per thread; its errors into ours.
+
+The only file that opens rasters for reading. Knows paths and pixels of windows, nothing of what bands mean.
+"""
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # GDAL's own errors, some of which rasterio lets through
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader  # `rasterio.open` takes one driver's name only
+
+from models.errors import SceneError
+
+from ..grid.geobox import Window
+
+# Formats of pixels. Those that run queries, fetch from services or compute are left out: a file must not name its host.
+DRIVERS = [
+    "GTiff", "VRT", "GTI", "JP2OpenJPEG", "JP2ECW", "JP2KAK", "JP2MrSID", "PNG", "JPEG", "WEBP", "BMP", "GIF", "PNM",
+    "netCDF", "HDF5", "HDF5Image", "BAG", "HDF4", "HDF4Image", "GRIB", "SENTINEL2", "SAFE", "DIMAP", "TIL", "RS2",
+    "TSX", "COSAR", "HFA", "ENVI", "EHdr", "ERS", "NITF", "PCIDSK", "MRF", "AAIGrid", "AIG", "ILWIS", "PCRaster",
+    "RMF", "SAGA", "RST", "DTED", "SRTMHGT", "USGSDEM", "ECW", "MrSID", "KEA", "GPKG", "MBTiles", "FITS", "ISIS3",
+    "PDS4",
+]  # fmt: skip
+SETTINGS = {
+    "GDAL_CACHEMAX": 2**28,  # bytes of decoded blocks per process; GDAL's own default grows with the machine
+    "GDAL_HTTP_CONNECTTIMEOUT": "8",  # seconds; a server that is not there is asked twice
+    "GDAL_HTTP_LOW_SPEED_TIME": "10",  # a server that sends nothing for so long is given up
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "3",  # of answers as 429 and 503
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
+REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}  # no search for sidecars
+ALWAYS = {"GDAL_NUM_THREADS": "1"}  # errors of GDAL's own threads get lost, and zeros are read
+OPEN_FILES = 48  # handles kept per thread
+_OURS = re.compile(re.escape(__name__) + r"\Z")
+
+Answer = TypeVar("Answer")
+_local = threading.local()
+
+
+def open_raster(path: str, *, anew: bool = False) -> DatasetReader:
+    """Open a raster for this thread, or give the handle that the thread already has: GDAL handles are not shared.
+
+    A file that has changed meanwhile is opened anew, or any if `anew`: what a virtual raster draws on may have changed.
+    Call it within `ask_gdal`.
+    """
+    handles: dict[tuple[int, str], tuple[Any, DatasetReader]] = _local.__dict__.setdefault("handles", {})
+    key, stamp = (os.getpid(), path), file_stamp(path)  # a forked process shares its parent's file positions
+    kept = handles.pop(key, None)
+    if kept is None or kept[0] != stamp or anew:
+        while len(handles) >= OPEN_FILES:
+            handles.pop(next(iter(handles)))
+        kept = stamp, _open(path)
+    handles[key] = kept  # last, as the most recently used
+    return kept[1]
+
+
+def _open(path: str) -> DatasetReader:
+    _ignore_warnings()
+    return DatasetReader(path, driver=DRIVERS)
+
+
+def _ignore_warnings() -> None:
+    """Silence what rasterio warns of in this file's own calls: where there is something to say, `notes` say it.
+
+    A lasting filter for this module alone, since `warnings.catch_warnings` in one thread undoes that of another.
+    """
+    if not any(entry[3] == _OURS for entry in warnings.filters):
+        warnings.filterwarnings("ignore", module=_OURS.pattern)
+
+
+def file_stamp(path: str) -> list[tuple[int, int] | None]:
+    """Give what changes when a local file, or its mask or metadata beside it, is written: sizes and times."""
+    return [_size_and_time(path + ending) for ending in ("", ".msk", ".aux.xml")]
+
+
+def _size_and_time(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def ask_gdal(path: str, action: Callable[[], Answer]) -> Answer:
+    """Do something with a raster: with the settings that GDAL needs, in this thread, and its errors turned into ours.
+
+    Workers do not inherit a `rasterio.Env`. An error is raised apart from its cause, since GDAL's cannot be pickled and
+    so would not come back from a worker.
+    """
+    try:
+        with rasterio.Env(**_settings(path)):
+            return action()
+    except (RasterioError, CPLE_BaseError, ValueError, OSError, MemoryError, LookupError, TypeError) as error:
+        reason = _reason(error)
+    raise SceneError(f"{path} cannot be read: {reason}")
+
+
+def _settings(path: str) -> dict[str, Any]:
+    wanted = SETTINGS | (REMOTE | _s3_server() if is_remote(path) else {})
+    return {key: value for key, value in wanted.items() if key not in os.environ} | ALWAYS
+
+
+def _s3_server() -> dict[str, Any]:
+    """Give GDAL the S3 server that `AWS_ENDPOINT_URL` names, which is how everything else on this way is told of it."""
+    url = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
+    if not url.netloc:
+        return {}
+    return {
+        "AWS_S3_ENDPOINT": url.netloc,
+        "AWS_HTTPS": "YES" if url.scheme == "https" else "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+    }
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names something on a network."""
+    return ("://" in path and not path.startswith(("file://", "vrt://", "zip://", "tar://"))) or path.startswith(
+        ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")
+    )
+
+
+def fsspec_options(url: str) -> dict[str, Any]:
+    """Give fsspec's options for a URL, so that it too gives up a server that does not answer; it waits for minutes."""
+    if url.startswith("http"):
+        from aiohttp import ClientTimeout
+
+        return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=8, sock_read=10)}}
+    if url.startswith("s3://"):
+        return {"config_kwargs": {"connect_timeout": 8, "read_timeout": 10, "retries": {"max_attempts": 2}}}
+    return {}
+
+
+def _reason(error: BaseException) -> str:
+    """Give GDAL's own words, which rasterio keeps in the cause of its error; a file may have put anything into them."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    text = printable(str(error))[:200] or type(error).__name__
+    return f"{text} Download the file and give that" if "Range downloading" in text else text
+
+
+def printable(text: str) -> str:
+    """Give a text from a file in one line, without the control characters that would reach a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def read_pixels(path: str, indexes: Sequence[int], window: Window, dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    """Read a window of bands, by their numbers from 1, as `(band, y, x)`."""
+
+    def read() -> NDArray[Any]:
+        return open_raster(path).read(list(indexes), window=_inner(window), out_dtype=dtype)  # type: ignore[no-any-return]
+
+    return ask_gdal(f"{path}{_where(window)}", read)
+
+
+def read_mask(path: str, indexes: Sequence[int], window: Window) -> NDArray[np.bool_]:
+    """Read the masks of bands in a window, bool `(y, x)`: True where that of any band is set."""
+
+    def read() -> NDArray[np.bool_]:
+        return any_band(open_raster(path).read_masks(list(indexes), window=_inner(window)))
+
+    return ask_gdal(f"{path}{_where(window)}", read)
+
+
+def any_band(samples: NDArray[Any]) -> NDArray[np.bool_]:
+    """Give where a sample `(band, y, x)` of any band is not 0, bool `(y, x)`."""
+    return (samples != 0).any(axis=0)  # type: ignore[no-any-return]
+
+
+def _where(window: Window) -> str:
+    return f" (rows {window.top} to {window.bottom}, columns {window.left} to {window.right})"
+
+
+def _inner(window: Window) -> "rasterio.windows.Window":
+    height, width = window.shape
+    return rasterio.windows.Window(window.left, window.top, width, height)

@@ -1,0 +1,1 @@
+"""Results on disk: a store's shards, marks and metadata, its states, and the COG made of it. No network."""

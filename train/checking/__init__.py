@@ -1,0 +1,1 @@
+"""What `swathe train --check` tells of the data of a training."""

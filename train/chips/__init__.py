@@ -1,0 +1,1 @@
+"""Chips out of samples, varied, read ahead."""

@@ -1,0 +1,273 @@
+"""From a set's folder to samples: which files, in which part, opened and checked against each other. No chips.
+
+Each image is opened for its facts only; labels are read when windows are. Splits by blocks are cut later, by `splits`.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import SceneError, SwatheError, TrainingError
+from pipeline.blocks.contract import UNNAMED
+from pipeline.reading.scene import open_source, select
+from pipeline.reading.source import Source
+
+from ..settings import DataSet, Settings
+from .classes import ClassTable, color_table, value_table
+from .colors import read_colors
+from .labels import open_labels
+from .layouts import LISTED, Pair, find_pairs
+from .samples import Adjusted, Sample, whole
+
+Splits = dict[str, list[Sample]]
+PARTS = ("train", "validate", "test")
+TABLE = "label_class_dict.csv"
+WHITE, RED = "FFFFFF", "FF0000"
+BLANK = {"38-cloud": "zero", "massachusetts": "white"}  # what published sets have where nothing was observed
+
+
+def find_samples(
+    data: DataSet, settings: Settings, dtype: str = "", *, faults: list[SwatheError] | None = None
+) -> Splits:
+    """Find the samples of a set, in their parts.
+
+    Parameters
+    ----------
+    data
+        The set. Where it names no samples, all are for training, or as the set is published.
+    settings
+        Of the training: bands, classes, and the folder that paths are relative to.
+    dtype
+        Of the raw values wanted; empty: the settings', or that of the set's first image.
+    faults
+        Where to put what is wrong with one image or its label, which is then left out. None: it is raised.
+
+    Returns
+    -------
+    dict
+        `train`, `validate` and `test`: samples in the order of their names, each with the whole scene as its area.
+
+    Raises
+    ------
+    TrainingError
+        Names that match nothing or are in two parts; an image without label or a label without image; bands, types or
+        sizes that differ; what `open_labels` refuses.
+    SceneError
+        An image that cannot be read.
+    """
+    root = settings.folder / Path(data.root).expanduser()
+    parts = share(data, find_pairs(data, root), root)
+    if faults is None:
+        _refuse_halves([pair for part in PARTS for pair in parts[part]])
+    opener = _Opener(data, settings, table_of(data, settings, root), dtype or settings.dtype)
+    splits: Splits = {part: [] for part in PARTS}
+    for part in PARTS:
+        for pair in parts[part]:
+            try:
+                splits[part].append(opener.open(pair))
+            except SwatheError as error:
+                if faults is None:
+                    raise
+                faults.append(error)
+    return splits
+
+
+@dataclass
+class _Opener:
+    """Opens pairs of one set; the first image says what the others must be like."""
+
+    data: DataSet
+    settings: Settings
+    table: ClassTable
+    kind: str
+    first: tuple[Pair, Source] | None = None
+
+    def open(self, pair: Pair) -> Sample:
+        _refuse_halves([pair])
+        source = open_source(list(pair.images))
+        self.first = self.first or (pair, source)
+        _refuse_unlike(self.data, pair, source, *self.first)
+        self.kind = self.kind or source.dtype.name
+        selected = _selected(pair, source, self.data, self.settings)
+        return _sample(pair, _adjusted(pair, selected, self.data, self.settings, self.kind), self.data, self.table)
+
+
+def share(data: DataSet, pairs: Sequence[Pair], root: Path) -> dict[str, list[Pair]]:
+    """Share out pairs by the names that a set gives. Raises TrainingError where one matches nothing or two."""
+    named = {"train": data.train, "validate": data.validate, "test": data.test}
+    if not any(named.values()):
+        return {part: [pair for pair in pairs if (pair.part or "train") == part] for part in PARTS}
+    parts = {part: _matching(patterns, pairs, root, part) for part, patterns in named.items()}
+    for one, other in (("train", "validate"), ("train", "test"), ("validate", "test")):
+        both = sorted({pair.name for pair in parts[one]} & {pair.name for pair in parts[other]})
+        if both:
+            raise TrainingError(f"{_some(both)} in both {one} and {other}; give each sample once")
+    return parts
+
+
+def _matching(patterns: Iterable[str], pairs: Sequence[Pair], root: Path, part: str) -> list[Pair]:
+    found: dict[str, Pair] = {}
+    for pattern in patterns:
+        matched = [pair for pair in pairs if _matches(pattern, pair)]
+        if not matched:
+            raise TrainingError(_nothing(pattern, [pair.name for pair in pairs], root, part))
+        found |= {pair.name: pair for pair in matched}
+    return [found[name] for name in sorted(found)]
+
+
+def _matches(pattern: str, pair: Pair) -> bool:
+    """Whether a pattern names a sample, or a sample with its published part before it, as `train/*`."""
+    names = (pair.name, f"{pair.part}/{pair.name}") if pair.part else (pair.name,)
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names)
+
+
+def _nothing(pattern: str, names: list[str], root: Path, part: str) -> str:
+    near = difflib.get_close_matches(pattern, names, 3, 0.5)
+    hint = f"near: {', '.join(near)}" if near else f"there are {_some(names)}"
+    return f"{part} names {pattern!r}, which no sample in {root} matches; {hint}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f", ... ({len(names)} in all)" if len(names) > LISTED else "")
+
+
+def _refuse_halves(pairs: Sequence[Pair]) -> None:
+    halves = [pair for pair in pairs if pair.lacks]
+    if halves:
+        more = f"; so it is with {len(halves) - 1} more" if len(halves) > 1 else ""
+        raise TrainingError(f"{halves[0].name} has {halves[0].lacks}{more}. Add the files, or name the samples to take")
+
+
+def table_of(data: DataSet, settings: Settings, root: Path) -> ClassTable:
+    """Make the table of what a set's labels mean; for published sets, as they are published where nothing is said."""
+    classes = settings.classes
+    if isinstance(data.colors, str):
+        places = [folder / data.colors for folder in (root, settings.folder)]
+        path = next((place for place in places if place.is_file()), places[0])
+        return color_table(classes, read_colors(path), data.values, data.ignore)
+    if data.colors:
+        return color_table(classes, None, data.values, data.ignore)
+    if data.layout == "massachusetts" and not data.values:
+        return _massachusetts_table(data, settings, root)
+    if data.layout == "38-cloud" and not data.values and len(classes) == 2:
+        return value_table(classes, {"0": classes[0].name, "255": classes[1].name}, data.ignore)
+    return value_table(classes, data.values, data.ignore)
+
+
+def _massachusetts_table(data: DataSet, settings: Settings, root: Path) -> ClassTable:
+    """Make the table of Massachusetts, by its csv if there is one: objects are white, or red as in Mnih's own."""
+    if (root / TABLE).is_file():
+        colors = read_colors(root / TABLE)
+    elif len(settings.classes) == 2:
+        colors = dict(zip(("000000", WHITE), settings.class_names, strict=True))
+    else:
+        raise TrainingError(f"{root} has no {TABLE}, and there are {len(settings.classes)} classes: give values")
+    if WHITE in colors:
+        colors = {RED: colors[WHITE], **colors}
+    return color_table(settings.classes, colors, None, data.ignore)
+
+
+def _refuse_unlike(data: DataSet, pair: Pair, source: Source, first: Pair, other: Source) -> None:
+    """Refuse images whose bands are not those of the first; where bands are named, they are taken by their names."""
+    if source.bands == other.bands or (data.bands and all(isinstance(band, str) for band in data.bands)):
+        return
+    unnamed = any(all(UNNAMED.fullmatch(band) for band in bands) for bands in (source.bands, other.bands))
+    if unnamed and len(source.bands) == len(other.bands):
+        return
+    raise TrainingError(
+        f"{pair.images[0]} has the bands {', '.join(source.bands)};\n{first.images[0]} has {', '.join(other.bands)}. "
+        "Give bands by names that all have, or two sets"
+    )
+
+
+def _selected(pair: Pair, source: Source, data: DataSet, settings: Settings) -> Source:
+    """Take the bands that the network is to have: those that are named, else by the network's names, else the first."""
+    wanted, count = settings.bands, len(settings.bands)
+    shown = f"{pair.images[0]} has {len(source.bands)} bands, {', '.join(source.bands[:12])}"
+    if data.bands and len(data.bands) != count:
+        raise TrainingError(
+            f"bands of a [[data]] set name {len(data.bands)}, but the network has {count}: {', '.join(wanted)}"
+        )
+    if not data.bands and len(source.bands) < count:
+        raise TrainingError(f"{shown}; the network has {count}: {', '.join(wanted)}")
+    there = [band.lower() for band in source.bands]
+    by_name = all(there.count(band.lower()) == 1 for band in wanted)
+    try:
+        return select(source, data.bands or (wanted if by_name else range(1, count + 1)))
+    except SceneError as error:
+        reason = str(error)
+    raise TrainingError(f"{pair.images[0]}: {reason}")
+
+
+def _adjusted(pair: Pair, source: Source, data: DataSet, settings: Settings, kind: str) -> Source:
+    """Bring a source to the radiometry wanted, and leave out its blank pixels."""
+    blank = _blank(data, source.dtype, pair)
+    same = (data.gain, data.offset) == (1.0, 0.0)
+    if not same and not settings.dtype:
+        raise TrainingError("gain and offset change the values' range; say their type then, as dtype = 'uint16'")
+    if same and source.dtype != np.dtype(kind) and not (settings.dtype and np.can_cast(source.dtype, kind)):
+        raise TrainingError(
+            f"{pair.images[0]} is {source.dtype}, but this training is for {kind}; give gain and offset that bring its "
+            "values to those of the others"
+        )
+    if same and source.dtype == np.dtype(kind) and blank is None:
+        return source
+    return Adjusted(source, data.gain, data.offset, blank, kind)
+
+
+def _blank(data: DataSet, dtype: "np.dtype[Any]", pair: Pair) -> float | None:
+    wish = BLANK.get(data.layout) if data.nodata is None else data.nodata
+    if wish == "white":
+        if dtype.kind not in "iu":
+            raise TrainingError(f"{pair.images[0]} is {dtype}, which has no white; give nodata as a number")
+        return float(np.iinfo(dtype).max)
+    if wish is None:
+        return None
+    blank = 0.0 if wish == "zero" else float(wish)
+    if dtype.kind in "iu" and not (blank.is_integer() and np.iinfo(dtype).min <= blank <= np.iinfo(dtype).max):
+        raise TrainingError(f"nodata is {blank:g}, which no pixel of {pair.images[0]} can be: it is {dtype}")
+    return blank
+
+
+def _sample(pair: Pair, source: Source, data: DataSet, table: ClassTable) -> Sample:
+    labels = open_labels(
+        pair.label, source.geobox, table, unlabelled=data.unlabelled, attribute=data.attribute, burn=data.burn
+    )
+    return Sample(pair.name, source, labels, (whole(source),), (*pair.images, pair.label))
+
+
+def merge(sets: Sequence[Splits]) -> Splits:
+    """Put several sets' samples together; names that two sets have are numbered by their set.
+
+    Raises
+    ------
+    TrainingError
+        Two sets of different types, both files named.
+    """
+    # a split puts the same sample into several parts of one set
+    taken = Counter(name for splits in sets for name in {sample.name for part in PARTS for sample in splits[part]})
+    twice = {name for name, count in taken.items() if count > 1}
+    merged: Splits = {part: [] for part in PARTS}
+    for number, splits in enumerate(sets, 1):
+        for part in PARTS:
+            for sample in splits[part]:
+                name = f"{sample.name} ({number})" if sample.name in twice else sample.name
+                merged[part].append(replace(sample, name=name))
+    everything = [sample for part in PARTS for sample in merged[part]]
+    for sample in everything[1:]:
+        _refuse_types(everything[0], sample)
+    return merged
+
+
+def _refuse_types(one: Sample, other: Sample) -> None:
+    if one.source.dtype != other.source.dtype:
+        raise TrainingError(
+            f"{one.paths[0]} gives {one.source.dtype} values, {other.paths[0]} {other.source.dtype}; set dtype, and "
+            "gain and offset of the set that differs"
+        )

@@ -1,0 +1,238 @@
+"""Labels on a scene's grid, by window, from rasters: values or colours, on the scene's grid or warped onto it.
+
+Nothing is held open and nothing is read before it is asked for, so that scenes may be of any size. What codes mean is
+the class table's to say; vectors are the business of `shapes`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import TrainingError
+from pipeline.grid.geobox import GeoBox, Window
+from pipeline.reading.handles import ask_gdal, open_raster
+from pipeline.reading.rasters import open_rasters
+from pipeline.reading.source import Pixels, RasterSource
+
+from .classes import GREY, ClassTable, Decoded, pack, total
+from .samples import IGNORE, LabelSource
+from .shapes import is_vector, open_shapes
+from .warps import overlaps, read_warped
+
+if TYPE_CHECKING:
+    from rasterio import DatasetReader
+
+SIDE = 2048  # of the windows in which a whole label raster is counted
+Unlabelled = Literal["background", "ignore"]
+
+
+def open_labels(
+    path: str,
+    geobox: GeoBox,
+    table: ClassTable,
+    *,
+    unlabelled: Unlabelled | None = None,
+    attribute: str = "",
+    burn: str = "",
+) -> LabelSource:
+    """Open labels of a scene. Pixels are read, and polygons placed, only when windows are.
+
+    Parameters
+    ----------
+    path
+        A raster of any grid and CRS that GDAL reads, warped nearest onto the scene's; one without CRS must have the
+        scene's shape. Or a vector file: GeoJSON, GeoPackage, shapefile, FlatGeobuf, (Geo)Parquet.
+    geobox
+        The scene's.
+    table
+        What codes mean.
+    unlabelled
+        What pixels are outside the labels' coverage, that is under a raster's nodata or mask, beyond its edge, or under
+        no polygon. None: `ignore` for rasters, `background` for vectors.
+    attribute, burn
+        Of vectors: the column that names classes, or the class of all; see `shapes.open_shapes`.
+
+    Raises
+    ------
+    TrainingError
+        They are not aligned with the scene or lie elsewhere; they are JPEG; they have bands, colours, columns or
+        attributes that the table does not know.
+    SceneError
+        A raster that cannot be read.
+    """
+    if is_vector(path):
+        outside = IGNORE if unlabelled == "ignore" else 0
+        return open_shapes(path, geobox, table, outside=outside, attribute=attribute, burn=burn)
+    if attribute or burn:
+        raise TrainingError(f"{path} is a raster; attribute and burn are for vector labels")
+    return _open_raster_labels(path, geobox, table, 0 if unlabelled == "background" else IGNORE)
+
+
+@dataclass(frozen=True, slots=True)
+class RasterLabels:
+    """Labels from a raster; a `LabelSource`.
+
+    Parameters
+    ----------
+    path
+        As the user gave it.
+    source
+        The raster, on its own grid.
+    geobox
+        The scene's.
+    table
+        What codes mean.
+    outside
+        Label of pixels that the raster does not cover.
+    palette
+        Colour code of each index, where the raster is coded by a palette. Else empty.
+    warped
+        Whether the raster lies on another grid.
+    """
+
+    path: str
+    source: RasterSource
+    geobox: GeoBox
+    table: ClassTable
+    outside: int
+    palette: tuple[int, ...] = ()
+    warped: bool = False
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Read class values `(y, x)` of a window.
+
+        Raises
+        ------
+        TrainingError
+            It holds codes that mean nothing; those of the whole raster are listed, with counts.
+        SceneError
+            It cannot be read.
+        """
+        decoded = self.decode(window)
+        if decoded.unknown:
+            raise self.table.refusal(self.path, self.unknown())
+        return decoded.labels
+
+    def unknown(self) -> dict[str, int]:
+        """Count the codes of the whole scene that mean nothing, as text; reads it in windows, all of it."""
+        return total(self.decode(window).unknown for window in _windows(self.geobox))
+
+    def decode(self, window: Window) -> Decoded:
+        """Read a window as `read` does, and give what is unknown in it rather than raise."""
+        pixels = self._pixels(window)
+        decoded = self.table.decode(self._codes(pixels.data), pixels.valid)
+        decoded.labels[~pixels.valid] = self.outside
+        return decoded
+
+    def _pixels(self, window: Window) -> Pixels:
+        if not self.warped:
+            return self.source.read(window)
+        indexes = [layer.index for layer in self.source.layers]
+        return read_warped(self.source.layers[0].path, indexes, self.geobox, window)
+
+    def _codes(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Give codes `(y, x)` of raw values `(band, y, x)`."""
+        if self.palette:
+            colours: NDArray[np.uint32] = np.array(self.palette, np.uint32)[data[0]]
+            return colours
+        if self.table.coded:
+            grey: NDArray[Any] = data[0] * np.uint32(GREY)
+            return pack(data) if len(data) >= 3 else grey
+        if (data[1:] != data[:1]).any():
+            raise TrainingError(
+                f"{self.path} has {len(data)} bands that differ: so they are colours. Say colors = true if they are "
+                "the classes' own, or colors = a table of name,r,g,b"
+            )
+        return data[0]  # type: ignore[no-any-return]
+
+
+def _windows(geobox: GeoBox) -> Iterator[Window]:
+    for top in range(0, geobox.height, SIDE):
+        for left in range(0, geobox.width, SIDE):
+            yield Window(top, min(top + SIDE, geobox.height), left, min(left + SIDE, geobox.width))
+
+
+def _open_raster_labels(path: str, geobox: GeoBox, table: ClassTable, outside: int) -> RasterLabels:
+    source = open_rasters([path])
+    _refuse_lossy(path)
+    palette = _palette(path) if table.coded and len(source.layers) == 1 else ()
+    _refuse_bands(path, source, table)
+    warped = _is_warped(path, source.geobox, geobox)
+    if _means_class(source, table, palette):
+        source = open_rasters([f"vrt://{path}?a_nodata=none"])
+    return RasterLabels(path, source, geobox, table, outside, palette, warped)
+
+
+def _refuse_lossy(path: str) -> None:
+    """Refuse formats that smear colours and values: no two of a JPEG's pixels need be what was drawn."""
+
+    def facts(dataset: "DatasetReader") -> tuple[str, str]:
+        tags = dataset.tags(ns="IMAGE_STRUCTURE")
+        return f"{dataset.driver} {tags.get('COMPRESSION', '')}".upper(), tags.get("COMPRESSION_REVERSIBILITY", "")
+
+    kind, reversible = ask_gdal(path, lambda: facts(open_raster(path)))
+    if "JPEG" in kind.replace("JP2OPENJPEG", "").replace("JPEG2000", "") or reversible.upper().startswith("LOSSY"):
+        raise TrainingError(
+            f"{path} is compressed with loss, which smears labels into values that nobody drew; give labels as PNG or "
+            "TIFF, made from the originals rather than from this file"
+        )
+
+
+def _palette(path: str) -> tuple[int, ...]:
+    """Give the colour code of each index of a palette, or of each grey of few bits; nothing where there is neither."""
+
+    def colors(dataset: "DatasetReader") -> dict[int, tuple[int, ...]]:
+        try:
+            return dict(dataset.colormap(1))
+        except ValueError:  # it has none
+            bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+            return {} if bits >= 8 else {grey: (255 * grey // (2**bits - 1),) * 3 for grey in range(2**bits)}
+
+    found = ask_gdal(path, lambda: colors(open_raster(path)))
+    if not found:
+        return ()
+    rgb = np.zeros((3, max(256, *found)), np.uint8)
+    for index, color in found.items():
+        rgb[:, index] = color[:3]
+    return tuple(int(code) for code in pack(rgb))
+
+
+def _refuse_bands(path: str, source: RasterSource, table: ClassTable) -> None:
+    count = len(source.layers)
+    if count not in (1, 3):
+        raise TrainingError(f"{path} has {count} bands; labels have one, or three for colours")
+    if table.coded and source.dtype != np.uint8:
+        raise TrainingError(
+            f"{path} holds {source.dtype} values; masks that are coded with colours are uint8. Leave out colors, and "
+            "name the values in values"
+        )
+
+
+def _is_warped(path: str, here: GeoBox, scene: GeoBox) -> bool:
+    """Say whether labels must be warped onto the scene's grid; refuse them where nobody can know how."""
+    if here.same_grid(scene):
+        return False
+    if here.crs is not None and scene.crs is not None and here.transform is not None and scene.transform is not None:
+        if not overlaps(scene, here):
+            raise TrainingError(f"{path} lies elsewhere than its image: {here.describe()};\nimage: {scene.describe()}")
+        return True
+    if here.shape != scene.shape:
+        raise TrainingError(
+            f"{path} is not aligned with its image: labels {here.height} x {here.width} pixels, image {scene.height} x "
+            f"{scene.width}, and not both have a CRS by which to warp them; give labels of the image's size"
+        )
+    return False
+
+
+def _means_class(source: RasterSource, table: ClassTable, palette: tuple[int, ...]) -> bool:
+    """Whether what the file calls nodata has been named as a class, as where masks call 0 nodata."""
+    nodata = source.nodata[0]
+    if nodata is None or not float(nodata).is_integer():
+        return False
+    code = int(nodata)
+    if table.coded:
+        code = palette[code] if 0 <= code < len(palette) else code * GREY
+    return code in table.explicit

@@ -1,0 +1,1 @@
+"""A training: network, losses, the loop, its folder, the bundle that comes out."""

@@ -1,0 +1,1 @@
+"""One streamed pass over samples: statistics of bands, counts of classes, where they lie."""

@@ -1,0 +1,1 @@
+"""Counts and scores. Numbers only: no files, no networks, no dask."""
