@@ -30,6 +30,7 @@ def describe(scene: SceneLike) -> str:
         scaled = [b for b in source.layers if (b.scale, b.offset) != (1.0, 0.0)]
         if scaled:
             lines.append(f"scale       {scaled[0].scale:g}, offset {scaled[0].offset:g} (kept, not applied)")
+    lines += [f"note        {note}" for note in source.notes]
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Scenes, stores and bundles over the network, against real servers on this machine: HTTP with ranges, and S3."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -150,6 +151,25 @@ def test_files_of_one_band_each_over_http_with_signed_urls(tmp_path: Path, web: 
     scene = open_scene([f"{web.url}/x_B{number}.tif?token=abc*[1]" for number in (2, 3)])
     assert scene.band.values.tolist() == ["B2", "B3"]
     assert scene.values[:, 0, 0].tolist() == [2, 3]
+
+
+def test_stac_items_over_http_and_s3_with_files_beside_them(tmp_path: Path, web: Web, s3: Any) -> None:
+    values = pixels((2, 20, 30))
+    for name, band in zip(("B03", "B04"), values, strict=True):
+        write_raster(tmp_path / f"{name}.tif", band[None])
+        put(s3, tmp_path / f"{name}.tif", f"item/{name}.tif")
+    bands = {"B03": "green", "B04": "red"}
+    assets = {key: {"href": f"./{key}.tif", "roles": ["data"], "bands": [{"eo:common_name": name}]}
+              for key, name in bands.items()}  # fmt: skip
+    item = {"type": "Feature", "stac_version": "1.1.0", "id": "x", "geometry": None, "links": [], "assets": assets,
+            "properties": {"datetime": "2026-01-01T00:00:00Z"}}  # fmt: skip
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    for place in (f"{web.url}/item.json?token=abc", put(s3, tmp_path / "item.json", "item/item.json")):
+        scene = open_scene(place, bands=["red", "green"])
+        assert scene.band.values.tolist() == ["red", "green"]
+        np.testing.assert_array_equal(scene.values, values[::-1])
+    with pytest.raises(SwatheError, match=r"none\.json"):
+        open_scene(f"{web.url}/none.json")
 
 
 def test_a_vrt_of_remote_files(tmp_path: Path, web: Web) -> None:

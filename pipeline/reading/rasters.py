@@ -50,6 +50,11 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
 def _refuse_misfit(path: str, source: RasterSource, first_path: str, first: RasterSource) -> None:
     if len(source.layers) != 1:
         raise SceneError(f"{path} holds {len(source.layers)} bands; several files must hold one band each")
+    check_same_grid(path, source, first_path, first)
+
+
+def check_same_grid(path: str, source: RasterSource, first_path: str, first: RasterSource) -> None:
+    """Refuse a file whose pixels are not those of another. Raises SceneError."""
     if not source.geobox.same_grid(first.geobox):
         raise SceneError(
             f"{path} lies on another grid than {first_path}: {source.geobox.describe()};\n"

@@ -1,4 +1,4 @@
-"""Open a scene: any raster, files of one band each, Zarr, or an array that is there already. Nothing is read yet.
+"""Open a scene: any raster, files of one band each, a STAC Item, Zarr, or an array. Nothing is read yet.
 
 `open_scene` gives the lazy DataArray that notebooks use; `open_source` the same scene as what workers read from. Knows
 no networks.
@@ -24,6 +24,7 @@ from .arrays import NODATA_OF_BANDS, ArraySource, array_source, is_zarr, zarr_so
 from .names import expand
 from .rasters import open_rasters
 from .source import RasterSource, Source, observed
+from .stac import is_item, open_item
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray
 BandNames = Sequence[str | int]
@@ -38,8 +39,8 @@ def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int |
     ----------
     scene
         Path or URL (`https://`, `s3://`) of a GeoTIFF, COG, VRT, GTI, JP2, PNG, JPEG or another raster that GDAL reads;
-        a list or pattern of files with one band each; a Zarr group (`.zarr`) with one array of dims (band, y, x); or a
-        DataArray of those dims.
+        a list or pattern of files with one band each; a STAC Item (`.json`), see `stac`; a Zarr group (`.zarr`) with
+        one array of dims (band, y, x); or a DataArray of those dims.
     bands
         Names or numbers (from 1) of the bands to take, in this order. Default: all but alpha.
     chunk
@@ -76,7 +77,12 @@ def _chunk(source: Source) -> int:
 
 def open_source(scene: SceneLike, bands: BandNames | None = None) -> Source:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
-    source = array_source(scene) if isinstance(scene, xr.DataArray) else _open_paths(_paths(scene))
+    if isinstance(scene, xr.DataArray):
+        source: Source = array_source(scene)
+    elif len(paths := _paths(scene)) == 1 and is_item(paths[0]):
+        return open_item(paths[0], bands)
+    else:
+        source = _open_paths(paths)
     return source if bands is None else select(source, bands)
 
 
@@ -106,11 +112,13 @@ def select(source: Source, bands: BandNames) -> Source:
         No such band; the message lists those there are.
     """
     wanted = [bands] if isinstance(bands, str | int) else bands
-    places = [_place(source.bands, band) for band in wanted]
+    places = [_place(source, band) for band in wanted]
     if not places:
         raise SceneError("no bands asked for")
     if isinstance(source, RasterSource):
-        return replace(source, layers=tuple(source.layers[place] for place in places))
+        layers = tuple(source.layers[place] for place in places)
+        paths = {layer.path for layer in layers}  # a mask beside a band that is not taken says nothing of the others
+        return replace(source, layers=layers, masks=tuple(mask for mask in source.masks if mask.path in paths))
     if isinstance(source, ArraySource):
         return replace(
             source,
@@ -121,10 +129,13 @@ def select(source: Source, bands: BandNames) -> Source:
     raise TypeError(f"bands of a {type(source).__name__} cannot be selected")
 
 
-def _place(names: Sequence[str], band: str | int) -> int:
+def _place(source: Source, band: str | int) -> int:
+    names = source.bands
+    also = [layer.also for layer in source.layers] if isinstance(source, RasterSource) else [()] * len(names)
     if isinstance(band, str):
         for fold in (str, str.lower):  # exact first: B8a and B8A may be two bands
-            found = [place for place, name in enumerate(names) if fold(name) == fold(band)]
+            answers = ({fold(name) for name in (own, *others)} for own, others in zip(names, also, strict=True))
+            found = [place for place, answered in enumerate(answers) if fold(band) in answered]
             if len(found) == 1:
                 return found[0]
     if str(band).isdecimal() and 1 <= int(band) <= len(names):

@@ -67,7 +67,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RasterBand:
-    """One band of one file."""
+    """One band of one file; `also` are further names that it answers to."""
 
     path: str
     index: int
@@ -76,6 +76,7 @@ class RasterBand:
     nodata: float | None = None
     scale: float = 1.0
     offset: float = 0.0
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
