@@ -1,5 +1,6 @@
 """Folders of images with labels: each layout's files are found, shared out, and checked against each other."""
 
+import json
 import shutil
 import warnings
 from dataclasses import replace
@@ -551,3 +552,21 @@ def test_real_bands_in_files_and_polygons_in_another_crs():
     metres = 111_320.0**2 * np.cos(np.deg2rad(34.65)) * 8.984632940281312e-05 * 7.391322126306281e-05
     assert (labels != IGNORE).sum() * metres == pytest.approx(area, rel=0.05)
     assert set(np.unique(labels)) == {0, 1, 2, 3, 4, IGNORE}
+
+
+def test_stac_items_as_images_with_bands_off_their_finest_grid(tmp_path):
+    folder = tmp_path
+    for name, size in (("B04", (TALL, WIDE)), ("B03", (TALL, WIDE)), ("PAN", (2 * TALL, 2 * WIDE))):
+        finer = rasterio.Affine(10 if size[0] == TALL else 5, 0, 5e5, 0, -10 if size[0] == TALL else -5, 9e6)
+        image(folder / f"{name}.tif", bands=1, size=size, transform=finer)
+    assets = {n: {"href": f"{n}.tif", "roles": ["data"], "bands": [{"name": n}]} for n in ("PAN", "B04", "B03")}
+    (folder / "s.json").write_text(json.dumps(
+        {"type": "Feature", "stac_version": "1.1.0", "id": "s", "geometry": None, "links": [], "assets": assets,
+         "properties": {"datetime": "2026-01-01T00:00:00Z"}}))  # fmt: skip
+    label(folder / "s_label.tif", transform=rasterio.Affine(10, 0, 5e5, 0, -10, 9e6))
+    data = DataSet(str(folder), image="{name}.json", label="{name}_label.tif", train=("s",), bands=("B03", "B04"))
+    (sample,) = found(data, bands=("green", "red"))["train"]
+    assert sample.geobox.shape == (TALL, WIDE)
+    assert [Path(layer.path).stem for layer in sample.source.layers] == ["B03", "B04"]
+    with pytest.raises(TrainingError, match="name 2, but the network has 3"):
+        found(data)

@@ -170,6 +170,14 @@ def test_stac_items_over_http_and_s3_with_files_beside_them(tmp_path: Path, web:
         np.testing.assert_array_equal(scene.values, values[::-1])
     with pytest.raises(SwatheError, match=r"none\.json"):
         open_scene(f"{web.url}/none.json")
+    (tmp_path / "items").mkdir()
+    for asset in assets.values():
+        asset["href"] = f"{web.url}/{asset['href'][2:]}?sig=secret"
+    (tmp_path / "items/x").write_text(json.dumps(item))  # as STAC APIs have them, with signed addresses
+    report = run(f"{web.url}/items/x", save(tmp_path / "two", facts(bands=2, dtype="uint16")), tmp_path / "o.zarr",
+                 bands=["red", "green"], show=False, engine="torch")  # fmt: skip
+    assert report.blocks == 1
+    assert not any(b"secret" in path.read_bytes() for path in (tmp_path / "o.zarr").rglob("*") if path.is_file())
 
 
 def test_a_vrt_of_remote_files(tmp_path: Path, web: Web) -> None:

@@ -72,9 +72,12 @@ def test_a_look_at_the_data(scenes, tmp_path):
     settings = small_settings(
         scenes, data=[{"root": str(scenes), "train": ["a", "b"], "validate": ["v"], "test": ["b"]}]
     )
-    with pytest.raises(SwatheError):  # one sample in two parts
-        inspect(settings, str(tmp_path / "x.png"), show=False)
-    told = inspect(small_settings(scenes), str(tmp_path / "sheet.png"), show=False)
+    twice = inspect(settings, str(tmp_path / "x.png"), show=False)
+    assert "b in both train and test" in twice.text
+    assert twice.errors
+    sound = inspect(small_settings(scenes), str(tmp_path / "sheet.png"), show=False)
+    told = str(sound)
+    assert sound.errors == 0
     assert "samples: 2 to train, 1 to validate, 0 to test" in told
     assert (tmp_path / "sheet.png").stat().st_size > 20_000
     assert (tmp_path / "sheet-augment.png").stat().st_size > 20_000
@@ -89,7 +92,7 @@ def test_a_look_at_what_is_wrong(scenes, tmp_path):
     labels[0, :4] = 9
     write_raster(tmp_path / "odd_label.tif", labels, 7)
     settings = small_settings(tmp_path, data=[{"root": str(tmp_path), "train": ["good", "odd"]}])
-    told = inspect(settings, str(tmp_path / "sheet.png"), show=False)
+    told = inspect(settings, str(tmp_path / "sheet.png"), show=False).text
     assert "error" in told
     assert "9" in told
     assert "384" in told  # how many pixels have the unknown value
@@ -102,7 +105,7 @@ def test_a_check_tells_of_every_pair_that_does_not_fit(tmp_path):
     write_raster(scenes / "c_label.tif", np.zeros((1, 90, 90), np.uint8))
     write_raster(scenes / "d_image.tif", np.zeros((3, 90, 90), np.uint8))
     names = {"root": str(scenes), "train": ["a", "b", "c", "d"], "validate": ["v"]}
-    told = inspect(small_settings(scenes, data=[names]), str(tmp_path / "sheet.png"), show=False)
+    told = inspect(small_settings(scenes, data=[names]), str(tmp_path / "sheet.png"), show=False).text
     wrong = [line for line in told.splitlines() if line.startswith("error")]
     assert [any(name in line for line in wrong) for name in ("a_label.tif", "c_image.tif", "d has no label")] == [
         True
@@ -111,12 +114,39 @@ def test_a_check_tells_of_every_pair_that_does_not_fit(tmp_path):
     assert (tmp_path / "sheet.png").is_file()
 
 
+def test_a_check_goes_on_past_a_bad_first_image_a_bad_set_and_a_split_of_nothing(tmp_path):
+    scenes = write_scenes(tmp_path / "scenes")
+    write_raster(scenes / "0_image.tif", np.zeros((1, 90, 90), np.uint16))
+    write_raster(scenes / "0_label.tif", np.zeros((1, 90, 90), np.uint8))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/x_image.tif").write_bytes(b"no raster")
+    write_raster(tmp_path / "bad/x_label.tif", np.zeros((1, 90, 90), np.uint8))
+    sets = [
+        {"root": str(tmp_path / "bad"), "split": {"side": 64}},
+        {"root": str(tmp_path / "nowhere")},
+        {"root": str(scenes), "train": ["0", "a", "b"], "validate": ["v"]},
+    ]
+    found = inspect(small_settings(scenes, data=sets), str(tmp_path / "sheet.png"), show=False)
+    wrong = [line for line in found.text.splitlines() if line.startswith("error")]
+    for name in ("x_image.tif", "nowhere", "0_image.tif"):
+        assert any(name in line for line in wrong)
+    assert found.errors == len(wrong) == 3
+    assert "samples: 2 to train, 1 to validate, 0 to test" in found.text
+
+
+def test_a_check_that_finds_errors_says_so_to_scripts(scenes, tmp_path):
+    flags = ("--learn", scenes / "none.tif", scenes / "a_label.tif", "--classes", "a,b", "--bands", "1,2,3")
+    words = [str(word) for word in ("train", *flags, "--check", "-o", tmp_path / "s.png")]
+    result = CliRunner().invoke(cli, words)
+    assert (result.exit_code, "none" in result.output) == (1, True)
+
+
 def test_what_a_check_found_is_told_though_no_picture_can_be_written(scenes, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    told = inspect(small_settings(scenes), str(tmp_path / "sheet.png"), show=False)
+    told = inspect(small_settings(scenes), str(tmp_path / "sheet.png"), show=False).text
     assert "samples: 2 to train" in told
     assert "No space left on device" in told
     assert list(tmp_path.iterdir()) == []

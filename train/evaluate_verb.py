@@ -129,8 +129,7 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
 
 def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sample":
     """Open a scene with its labels."""
-    from pipeline.blocks.contract import fit_bands
-    from pipeline.reading.scene import open_source
+    from pipeline.blocks.contract import open_fitting
 
     from .data.classes import value_table
     from .data.labels import open_labels
@@ -138,7 +137,7 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
 
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
-    source = fit_bands(open_source(scene), bundle.facts, bands)
+    source = open_fitting(scene, bundle.facts, bands)
     table = value_table(bundle.facts.classes, _values(given["values"]), given["ignore"])
     two = bundle.facts.class_names[1] if len(bundle.facts.classes) == 2 and not given["attribute"] else ""
     opened = open_labels(

@@ -32,7 +32,11 @@ COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", 
 @click.option("--classes", metavar="LIST", help="Instead of CONFIG: names of the classes, the background first.")
 @click.option("--bands", metavar="LIST", help="Instead of CONFIG: the images' bands, as 4,3,2 or red,green,blue.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting, as loop.steps=500.")
-@click.option("--check", is_flag=True, help="Train nothing: say what is wrong with the data, and draw some chips.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Train nothing: draw some chips, say what is wrong with the data; exits with 1 on errors.",
+)
 @click.option("--find-rate", is_flag=True, help="Train nothing: search for a learning rate, and draw the losses.")
 @click.option("--restart", is_flag=True, help="Begin anew what was begun before.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
@@ -47,7 +51,7 @@ def train(config: str | None, output: str | None, check: bool, find_rate: bool, 
     if (check or find_rate) and output and not output.lower().endswith(".png"):
         raise click.BadParameter(f"{output} must end in .png: a picture is what is written", param_hint="--output")
     if check:
-        click.echo(_check(settings, output or f"{settings.name}-check.png", overwrite=overwrite, show=not quiet))
+        _check(settings, output or f"{settings.name}-check.png", overwrite=overwrite, show=not quiet)
     elif find_rate:
         click.echo(_find_rate(settings, output or f"{settings.name}-rates.png", overwrite=overwrite, show=not quiet))
     elif output is None:
@@ -67,10 +71,13 @@ def _train(settings: "Settings", output: str, **how: bool) -> None:
     click.echo(f"{use}   uses it; {output.rstrip('/')}.training has checkpoints, logs and curve")
 
 
-def _check(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:
+def _check(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> None:
     from .checking.inspection import inspect
 
-    return inspect(settings, picture, overwrite=overwrite, show=show)
+    found = inspect(settings, picture, overwrite=overwrite, show=show)
+    click.echo(found.text)
+    if found.errors:
+        raise SystemExit(1)  # for scripts: a training on these data fails, or learns what is wrong
 
 
 def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from models.errors import BundleError
+from models.errors import BundleError, SceneError
 from models.facts import Facts
 
-from ..reading.scene import select
+from ..reading.scene import SceneLike, names_its_bands, open_source, select
 from ..reading.source import Source
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
@@ -48,6 +48,32 @@ def fit_bands(source: Source, facts: Facts, bands: Sequence[str | int] | None) -
         f"{facts.name} needs the bands {', '.join(wanted)}; the scene has {len(source.bands)}: {shown}. "
         f"Name them in that order, as --bands {','.join(str(n + 1) for n in range(len(wanted)))}"
     )
+
+
+def open_fitting(scene: SceneLike, facts: Facts, bands: Sequence[str | int] | None) -> Source:
+    """Open a scene with the bands that the network needs, in its order; see `fit_bands`.
+
+    Raises
+    ------
+    SceneError, BundleError
+        It cannot be opened, or its bands do not fit.
+    """
+    if not names_its_bands(scene) or (bands is not None and len(bands) != len(facts.band_names)):
+        return fit_bands(open_source(scene), facts, bands)
+    if bands is not None:
+        return open_source(scene, bands)
+    try:
+        return open_source(scene, facts.band_names)
+    except SceneError as error:
+        return _without_names(scene, facts, error)
+
+
+def _without_names(scene: SceneLike, facts: Facts, why: SceneError) -> Source:
+    """Take a scene's bands where they cannot be had by the network's names; where that fails too, say both."""
+    try:
+        return fit_bands(open_source(scene), facts, None)
+    except BundleError as error:
+        raise BundleError(f"{error}\n({why})") from error
 
 
 def check_fit(source: Source, facts: Facts, *, allow_mismatch: bool = False) -> list[str]:

@@ -12,9 +12,9 @@ from models.reach import Footprint
 
 from ..grid.geobox import GeoBox
 from ..grid.plans import Plan, make_plan
-from ..reading.scene import SceneLike, open_source
+from ..reading.scene import SceneLike
 from ..reading.source import Source
-from .contract import check_fit, fit_bands
+from .contract import check_fit, open_fitting
 from .options import Options, Wishes
 from .predict import Recipe
 
@@ -97,7 +97,7 @@ def plan(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> Prep
     """
     options = Options(**wishes)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    return _planned(fit_bands(open_source(scene), loaded.facts, options.bands), loaded, options)
+    return _planned(open_fitting(scene, loaded.facts, options.bands), loaded, options)
 
 
 def plan_source(source: Source, bundle: BundleLike, **wishes: Unpack[Wishes]) -> Prepared:

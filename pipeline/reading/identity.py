@@ -85,6 +85,11 @@ def _url(path: str) -> str | None:
     return path if "://" in path and not path.startswith(("file:", "vrt:", "zip", "tar", "/vsi")) else None
 
 
+def keepable(path: str) -> str:
+    """Give a path as it may be written down: of a URL, no user, password or query."""
+    return _without_secrets(url) if (url := _url(path)) else path
+
+
 def _without_secrets(url: str) -> str:
     """Leave out user, password and query: a signed URL must not end up in a store, and is another one each day."""
     parts = urlsplit(url)

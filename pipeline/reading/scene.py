@@ -77,13 +77,18 @@ def _chunk(source: Source) -> int:
 
 def open_source(scene: SceneLike, bands: BandNames | None = None) -> Source:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
-    if isinstance(scene, xr.DataArray):
-        source: Source = array_source(scene)
-    elif len(paths := _paths(scene)) == 1 and is_item(paths[0]):
-        return open_item(paths[0], bands)
-    else:
-        source = _open_paths(paths)
+    if bands is not None and names_its_bands(scene):
+        wanted = [bands] if isinstance(bands, str | int) else bands
+        names = [str(band) for band in wanted]
+        if not any(name.isdecimal() for name in names):  # numbers are those of what is shown without any
+            return open_item(_paths(scene)[0], names)
+    source = array_source(scene) if isinstance(scene, xr.DataArray) else _open_paths(_paths(scene))
     return source if bands is None else select(source, bands)
+
+
+def names_its_bands(scene: SceneLike) -> bool:
+    """Whether a scene is a STAC Item, of which bands are best opened by name: not all need lie on one grid."""
+    return not isinstance(scene, xr.DataArray) and len(paths := _paths(scene)) == 1 and is_item(paths[0])
 
 
 def _paths(scene: Any) -> list[str]:
@@ -100,6 +105,10 @@ def _paths(scene: Any) -> list[str]:
 def _open_paths(paths: list[str]) -> Source:
     if len(paths) == 1 and is_zarr(paths[0]):
         return zarr_source(paths[0])
+    if any(is_item(path) for path in paths):
+        if len(paths) > 1:
+            raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
+        return open_item(paths[0])
     return open_rasters([path for pattern in paths for path in expand(pattern)])
 
 

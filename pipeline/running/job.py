@@ -15,6 +15,7 @@ from ..blocks.prepare import BundleLike, Prepared, plan
 from ..grid.geobox import GeoBox
 from ..grid.plans import Plan
 from ..reading.arrays import ArraySource
+from ..reading.identity import keepable
 from ..reading.scene import SceneLike
 from ..reading.source import RasterSource, Source
 from ..storage.fingerprint import Identity
@@ -197,7 +198,7 @@ def _bundle_facts(recipe: Recipe) -> dict[str, Any]:
 
 def _source_facts(source: Source) -> dict[str, Any]:
     """Give what people want to know of the scene later; its files may have moved by then."""
-    paths = _paths(source)
+    paths = [keepable(path) for path in _paths(source)]
     return {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
 
 

@@ -3,6 +3,7 @@
 Nothing is learnt. Knows which file does what; finds nothing itself.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import SwatheError
@@ -20,7 +21,18 @@ from .sheets import write_sheet
 SHOWN = 16  # chips on a sheet
 
 
-def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: bool = True) -> str:
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a look at the data has found, in words for people; and how many errors are among it."""
+
+    text: str
+    errors: int
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: bool = True) -> Inspection:
     """Look at the data of a training, and draw some of it.
 
     Parameters
@@ -36,13 +48,13 @@ def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: 
 
     Returns
     -------
-    str
+    Inspection
         Findings, errors first; then which pictures were written, or why not.
 
     Raises
     ------
     SwatheError
-        No samples can be found.
+        A picture is there already, or its place cannot be written to.
     """
     for path in (picture, _beside(Path(picture))):
         check_output(path, overwrite=overwrite)
@@ -54,7 +66,7 @@ def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: 
     lines = [describe(findings), _counted(parts)]
     if measured:
         lines += _pictures(parts, measured, settings, Path(picture), overwrite=overwrite)
-    return "\n".join(lines)
+    return Inspection("\n".join(lines), sum(finding.level == "error" for finding in findings))
 
 
 def _counted(parts: Parts) -> str:

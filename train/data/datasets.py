@@ -14,7 +14,7 @@ from models.errors import SwatheError
 from pipeline.grid.geobox import Window
 
 from ..settings import DataSet, Settings
-from .folders import find_samples, merge
+from .folders import find_samples, merge, put_down
 from .samples import IGNORE, LabelSource, Sample, whole
 from .splits import split_samples
 
@@ -62,14 +62,19 @@ def gather(settings: Settings, *, only: str = "", faults: list[SwatheError] | No
     only
         `test`, to look for that part alone. A split decides all parts, and finds them all.
     faults
-        Where to put what is wrong with single images or labels, which are then left out. None: it is raised.
+        Where to put what is wrong with images, labels or whole sets, which are then left out. None: it is raised.
 
     Raises
     ------
     SwatheError
         Files that are missing, or that do not fit together.
     """
-    merged = merge([_parts(data, settings, only, faults) for data in settings.data])
+    sets, merged = [], {name: list[Sample]() for name in PARTS}
+    for data in settings.data:
+        with put_down(faults):
+            sets.append(_parts(data, settings, only, faults))
+    with put_down(faults):
+        merged = merge(sets)
     return Parts(*(tuple(merged[name]) for name in PARTS))
 
 
@@ -80,7 +85,7 @@ def _parts(data: DataSet, settings: Settings, only: str, faults: list[SwatheErro
         others: dict[str, Any] = {name: () for name in PARTS if name != only}
         data = replace(data, **others)
     found = find_samples(data, settings, faults=faults)
-    if data.split:
+    if data.split and (found["train"] or not faults):
         chip = round(settings.chips.size * settings.chips.zoom[0])
         shared = split_samples(found["train"], data.split, chip, settings.seed)
         found |= {name: [_restricted(sample) for sample in samples] for name, samples in shared.items()}

@@ -5,7 +5,8 @@ Each image is opened for its facts only; labels are read when windows are. Split
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from models.errors import SceneError, SwatheError, TrainingError
 from pipeline.blocks.contract import UNNAMED
-from pipeline.reading.scene import open_source, select
+from pipeline.reading.scene import names_its_bands, open_source, select
 from pipeline.reading.source import Source
 
 from ..settings import DataSet, Settings
@@ -69,13 +70,20 @@ def find_samples(
     splits: Splits = {part: [] for part in PARTS}
     for part in PARTS:
         for pair in parts[part]:
-            try:
+            with put_down(faults):
                 splits[part].append(opener.open(pair))
-            except SwatheError as error:
-                if faults is None:
-                    raise
-                faults.append(error)
     return splits
+
+
+@contextmanager
+def put_down(faults: list[SwatheError] | None) -> Iterator[None]:
+    """Put what goes wrong into a list, and go on; without a list it is raised."""
+    try:
+        yield
+    except SwatheError as error:
+        if faults is None:
+            raise
+        faults.append(error)
 
 
 @dataclass
@@ -90,12 +98,15 @@ class _Opener:
 
     def open(self, pair: Pair) -> Sample:
         _refuse_halves([pair])
-        source = open_source(list(pair.images))
-        self.first = self.first or (pair, source)
-        _refuse_unlike(self.data, pair, source, *self.first)
-        self.kind = self.kind or source.dtype.name
+        bands = self.data.bands
+        named = bands and names_its_bands(list(pair.images)) and not any(str(band).isdecimal() for band in bands)
+        source = open_source(list(pair.images), bands if named else None)
+        first, kind = self.first or (pair, source), self.kind or source.dtype.name
+        _refuse_unlike(self.data, pair, source, *first)
         selected = _selected(pair, source, self.data, self.settings)
-        return _sample(pair, _adjusted(pair, selected, self.data, self.settings, self.kind), self.data, self.table)
+        sample = _sample(pair, _adjusted(pair, selected, self.data, self.settings, kind), self.data, self.table)
+        self.first, self.kind = first, kind  # not before it is known to be sound
+        return sample
 
 
 def share(data: DataSet, pairs: Sequence[Pair], root: Path) -> dict[str, list[Pair]]:
