@@ -232,6 +232,23 @@ def test_a_map_of_an_item_is_that_of_its_files(sentinel, bundle_of, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("path", "may_be"),
+    [
+        ("a/item.json", True),
+        ("https://h/x.GEOJSON?sig=1", True),
+        ("https://h/collections/c/items/S2A_1.0?sig=a/b", True),
+        ("https://h/items/scene.tif", False),
+        ("https://h/collections/c/items/id/B04.tif", False),
+        ("https://h/items/x.zarr", False),
+        ("data/items/scene", False),
+        ("item.json.tif", False),
+    ],
+)
+def test_which_paths_may_be_items(path, may_be):
+    assert stac.is_item(path) is may_be
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"{", "is not JSON"),

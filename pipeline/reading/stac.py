@@ -65,8 +65,10 @@ class Asset:
 
 def is_item(path: str) -> bool:
     """Whether a path or URL may be a STAC Item's: by its ending, or as STAC APIs address Items."""
-    place = path.partition("?")[0]
-    return place.lower().endswith(ENDINGS) or (place.startswith("http") and "/items/" in place)
+    place = path.partition("?")[0].lower()
+    _, items, name = place.rpartition("/items/")
+    by_api = bool(items) and place.startswith("http") and "/" not in name and not name.endswith((*RASTERS, ".zarr"))
+    return place.endswith(ENDINGS) or by_api
 
 
 def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
@@ -172,9 +174,10 @@ def _without_copies(assets: Sequence[Asset]) -> list[Asset]:
 
 def _is_copy(asset: Asset, other: Asset) -> bool:
     one, two = (PurePosixPath(each.href.partition("?")[0]) for each in (asset, other))
-    if asset.told and asset.told == other.told:
-        return one.suffix.lower() != two.suffix.lower() or one.stem == two.stem
-    return one.stem == two.stem and one.suffix.lower() != two.suffix.lower()
+    other_format = one.suffix.lower() != two.suffix.lower()
+    if asset.told or other.told:
+        return asset.told == other.told and (other_format or one.stem == two.stem)
+    return other_format and one.stem == two.stem
 
 
 def _layers(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
