@@ -1,5 +1,6 @@
 """What many tests share: small bundles with random weights, and small rasters."""
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -115,4 +116,13 @@ def write_raster(path: Path, values: np.ndarray, **profile: Any) -> Path:
         target.write(values)
         if described:
             target.descriptions = described
+    return path
+
+
+def write_item(path: Path, assets: dict[str, Any], version: str = "1.0.0") -> Path:
+    """Write a STAC Item with these assets."""
+    content = {"type": "Feature", "stac_version": version, "id": "scene", "geometry": None, "links": [],
+               "properties": {"datetime": "2026-11-21T00:00:00Z"}, "assets": assets}  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
     return path

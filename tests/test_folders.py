@@ -1,6 +1,5 @@
 """Folders of images with labels: each layout's files are found, shared out, and checked against each other."""
 
-import json
 import shutil
 import warnings
 from dataclasses import replace
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from helpers import GRID, SHARED, UTM, write_raster
+from helpers import GRID, SHARED, UTM, write_item, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -560,9 +559,7 @@ def test_stac_items_as_images_with_bands_off_their_finest_grid(tmp_path):
         finer = rasterio.Affine(10 if size[0] == TALL else 5, 0, 5e5, 0, -10 if size[0] == TALL else -5, 9e6)
         image(folder / f"{name}.tif", bands=1, size=size, transform=finer)
     assets = {n: {"href": f"{n}.tif", "roles": ["data"], "bands": [{"name": n}]} for n in ("PAN", "B04", "B03")}
-    (folder / "s.json").write_text(json.dumps(
-        {"type": "Feature", "stac_version": "1.1.0", "id": "s", "geometry": None, "links": [], "assets": assets,
-         "properties": {"datetime": "2026-01-01T00:00:00Z"}}))  # fmt: skip
+    write_item(folder / "s.json", assets, "1.1.0")
     label(folder / "s_label.tif", transform=rasterio.Affine(10, 0, 5e5, 0, -10, 9e6))
     data = DataSet(str(folder), image="{name}.json", label="{name}_label.tif", train=("s",), bands=("B03", "B04"))
     (sample,) = found(data, bands=("green", "red"))["train"]

@@ -1,7 +1,6 @@
 """Scenes, stores and bundles over the network, against real servers on this machine: HTTP with ranges, and S3."""
 
 import contextlib
-import json
 import socket
 import threading
 import time
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client
-from helpers import facts, pixels, save, write_raster
+from helpers import facts, pixels, save, write_item, write_raster
 from moto.server import ThreadedMotoServer
 
 from models import Bundle, SwatheError, load_bundle
@@ -161,19 +160,16 @@ def test_stac_items_over_http_and_s3_with_files_beside_them(tmp_path: Path, web:
     bands = {"B03": "green", "B04": "red"}
     assets = {key: {"href": f"./{key}.tif", "roles": ["data"], "bands": [{"eo:common_name": name}]}
               for key, name in bands.items()}  # fmt: skip
-    item = {"type": "Feature", "stac_version": "1.1.0", "id": "x", "geometry": None, "links": [], "assets": assets,
-            "properties": {"datetime": "2026-01-01T00:00:00Z"}}  # fmt: skip
-    (tmp_path / "item.json").write_text(json.dumps(item))
+    write_item(tmp_path / "item.json", assets, "1.1.0")
     for place in (f"{web.url}/item.json?token=abc", put(s3, tmp_path / "item.json", "item/item.json")):
         scene = open_scene(place, bands=["red", "green"])
         assert scene.band.values.tolist() == ["red", "green"]
         np.testing.assert_array_equal(scene.values, values[::-1])
     with pytest.raises(SwatheError, match=r"none\.json"):
         open_scene(f"{web.url}/none.json")
-    (tmp_path / "items").mkdir()
     for asset in assets.values():
         asset["href"] = f"{web.url}/{asset['href'][2:]}?sig=secret"
-    (tmp_path / "items/x").write_text(json.dumps(item))  # as STAC APIs have them, with signed addresses
+    write_item(tmp_path / "items/x", assets, "1.1.0")  # as STAC APIs have them, with signed addresses
     report = run(f"{web.url}/items/x", save(tmp_path / "two", facts(bands=2, dtype="uint16")), tmp_path / "o.zarr",
                  bands=["red", "green"], show=False, engine="torch")  # fmt: skip
     assert report.blocks == 1

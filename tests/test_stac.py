@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
-from helpers import pixels, write_raster
+from helpers import pixels, write_item, write_raster
 
 from models import SwatheError
 from pipeline import open_maps, open_scene, plan, run
@@ -24,14 +24,6 @@ SHAPE = (70, 90)
 def asset(href: str, *bands: dict[str, str], key: str = "eo:bands", **more: Any) -> dict[str, Any]:
     told = {key: list(bands)} if bands else {}
     return {"href": href, "type": TIFF, "roles": ["data"], **told, **more}
-
-
-def write_item(path: Path, assets: dict[str, Any], version: str = "1.0.0") -> Path:
-    content = {"type": "Feature", "stac_version": version, "id": "scene", "geometry": None, "links": [],
-               "properties": {"datetime": "2026-11-21T00:00:00Z"}, "assets": assets}  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-    return path
 
 
 def write_bands(folder: Path, *names: str, shape: tuple[int, int] = SHAPE, resolution: float = 10.0) -> None:

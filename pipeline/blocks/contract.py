@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from models.errors import BundleError, SceneError
 from models.facts import Facts
 
-from ..reading.scene import SceneLike, names_its_bands, open_source, select
+from ..reading.scene import SceneLike, open_source, opens_by_name, select
 from ..reading.source import Source
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
@@ -58,12 +58,13 @@ def open_fitting(scene: SceneLike, facts: Facts, bands: Sequence[str | int] | No
     SceneError, BundleError
         It cannot be opened, or its bands do not fit.
     """
-    if not names_its_bands(scene) or (bands is not None and len(bands) != len(facts.band_names)):
+    wanted = facts.band_names if bands is None else bands
+    if len(wanted) != len(facts.band_names) or not opens_by_name(scene, wanted):
         return fit_bands(open_source(scene), facts, bands)
     if bands is not None:
         return open_source(scene, bands)
     try:
-        return open_source(scene, facts.band_names)
+        return open_source(scene, wanted)
     except SceneError as error:
         return _without_names(scene, facts, error)
 

@@ -41,20 +41,24 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
     if len(sources) == 1:
         return sources[0]
     for path, source in zip(paths, sources, strict=True):
-        _refuse_misfit(path, source, paths[0], sources[0])
+        if len(source.layers) != 1:
+            raise SceneError(f"{path} holds {len(source.layers)} bands; several files must hold one band each")
     layers = [replace(s.layers[0], name=name) for s, name in zip(sources, names_from_files(paths), strict=True)]
+    return join([replace(source, layers=(layer,)) for source, layer in zip(sources, layers, strict=True)])
+
+
+def join(sources: Sequence[RasterSource]) -> RasterSource:
+    """Put the bands of sources into one, in their order. Raises SceneError where they lie on different grids."""
+    first = sources[0]
+    for source in sources:
+        _refuse_other_grid(source.layers[0].path, source, first.layers[0].path, first)
+    layers = [layer for source in sources for layer in source.layers]
+    masks = dict.fromkeys(mask for source in sources for mask in source.masks)
     notes = dict.fromkeys(note for source in sources for note in source.notes)
-    return RasterSource(sources[0].geobox, tuple(layers), tuple(m for s in sources for m in s.masks), tuple(notes))
+    return RasterSource(first.geobox, tuple(layers), tuple(masks), tuple(notes))
 
 
-def _refuse_misfit(path: str, source: RasterSource, first_path: str, first: RasterSource) -> None:
-    if len(source.layers) != 1:
-        raise SceneError(f"{path} holds {len(source.layers)} bands; several files must hold one band each")
-    check_same_grid(path, source, first_path, first)
-
-
-def check_same_grid(path: str, source: RasterSource, first_path: str, first: RasterSource) -> None:
-    """Refuse a file whose pixels are not those of another. Raises SceneError."""
+def _refuse_other_grid(path: str, source: RasterSource, first_path: str, first: RasterSource) -> None:
     if not source.geobox.same_grid(first.geobox):
         raise SceneError(
             f"{path} lies on another grid than {first_path}: {source.geobox.describe()};\n"

@@ -77,18 +77,24 @@ def _chunk(source: Source) -> int:
 
 def open_source(scene: SceneLike, bands: BandNames | None = None) -> Source:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
-    if bands is not None and names_its_bands(scene):
-        wanted = [bands] if isinstance(bands, str | int) else bands
-        names = [str(band) for band in wanted]
-        if not any(name.isdecimal() for name in names):  # numbers are those of what is shown without any
-            return open_item(_paths(scene)[0], names)
+    if bands is not None and opens_by_name(scene, bands):
+        return open_item(_paths(scene)[0], _names(bands))
     source = array_source(scene) if isinstance(scene, xr.DataArray) else _open_paths(_paths(scene))
     return source if bands is None else select(source, bands)
 
 
-def names_its_bands(scene: SceneLike) -> bool:
-    """Whether a scene is a STAC Item, of which bands are best opened by name: not all need lie on one grid."""
-    return not isinstance(scene, xr.DataArray) and len(paths := _paths(scene)) == 1 and is_item(paths[0])
+def opens_by_name(scene: SceneLike, bands: BandNames) -> bool:
+    """Whether a scene is a STAC Item, whose bands need not lie on one grid, and bands are named and not numbered.
+
+    Numbers are those of what is shown where no bands are asked for.
+    """
+    if isinstance(scene, xr.DataArray) or any(name.isdecimal() for name in _names(bands)):
+        return False
+    return len(paths := _paths(scene)) == 1 and is_item(paths[0])
+
+
+def _names(bands: BandNames) -> list[str]:
+    return [str(band) for band in ([bands] if isinstance(bands, str | int) else bands)]
 
 
 def _paths(scene: Any) -> list[str]:

@@ -18,7 +18,7 @@ from models.errors import SceneError
 
 from .handles import fsspec_options, is_remote, printable
 from .names import LONGEST_NAME
-from .rasters import check_same_grid, open_rasters
+from .rasters import join, open_rasters
 from .source import RasterBand, RasterSource
 
 if TYPE_CHECKING:
@@ -59,8 +59,11 @@ class Asset:
     def names(self) -> list[tuple[str, ...]]:
         """Give the names that each band answers to, the best first, as far as the Item tells."""
         told = self.told or ((),)
-        own = [self.key] if len(told) == 1 else [f"{self.key}_{number}" for number in range(1, len(told) + 1)]
-        return [tuple(dict.fromkeys((*names, key))) for names, key in zip(told, own, strict=True)]
+        return [tuple(dict.fromkeys((*names, self.own(n, len(told))))) for n, names in enumerate(told, 1)]
+
+    def own(self, number: int, count: int) -> str:
+        """Name one of so many bands by the asset's key."""
+        return self.key if count == 1 else f"{self.key}_{number}"
 
 
 def is_item(path: str) -> bool:
@@ -89,7 +92,7 @@ def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
     """
     assets = _assets(_item(path), path)
     if bands is not None:
-        return _joined(_chosen(assets, bands, path))
+        return join(_chosen(assets, bands, path))
     measured = [asset for asset in assets if asset.measured]
     return _on_finest_grid(_without_copies(measured or assets))
 
@@ -189,14 +192,15 @@ def _layers(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
     for number, layer in enumerate(source.layers, 1):
         told = asset.told[number - 1] if number <= len(asset.told) else ()
         file = () if told or len(source.layers) == 1 else (layer.name,)
-        key = asset.key if len(source.layers) == 1 else f"{asset.key}_{number}"
-        best, *others = dict.fromkeys((*told, *file, key))
+        best, *others = dict.fromkeys((*told, *file, asset.own(number, len(source.layers))))
         layers.append(replace(layer, name=best, also=tuple(others)))
     return replace(source, layers=tuple(layers))
 
 
 def _chosen(assets: Sequence[Asset], bands: Sequence[str], path: str) -> list[RasterSource]:
     """Open the bands that are named, under these names."""
+    if not bands:
+        raise SceneError("no bands asked for")
     opened: dict[str, RasterSource] = {}
     return [_named(assets, band, opened, path) for band in bands]
 
@@ -213,7 +217,8 @@ def _named(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], 
             for layer in source.layers
             if (rank := _rank(band, asset, layer)) is not None
         ]
-        best = [found for found in ranked if found[0] == min(rank for rank, _, _ in ranked)]
+        least = min((rank for rank, _, _ in ranked), default=None)
+        best = [found for found in ranked if found[0] == least]
         if len(best) == 1:
             _, layer, source = best[0]
             others = tuple(name for name in (layer.name, *layer.also) if name != band)
@@ -251,7 +256,7 @@ def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
         raise closed[0][1]
     finest = max(sources, key=lambda source: source.geobox.height * source.geobox.width).geobox
     left = [name for source in sources if not source.geobox.same_grid(finest) for name in source.bands]
-    joined = _with_single_names(_joined([source for source in sources if source.geobox.same_grid(finest)]))
+    joined = _with_single_names(join([source for source in sources if source.geobox.same_grid(finest)]))
     notes = [f"left out, for they lie on other grids: {_listed(left)}; name bands to have them"] if left else []
     notes += [f"left out, for they cannot be read: {_listed([key for key, _ in closed])}"] if closed else []
     return replace(joined, notes=(*joined.notes, *notes))
@@ -266,15 +271,3 @@ def _with_single_names(source: RasterSource) -> RasterSource:
         best = next((name for name in names if uses[name.lower()] == 1), f"band_{number}")
         layers.append(replace(layer, name=best, also=tuple(name for name in names if name != best)))
     return replace(source, layers=tuple(layers))
-
-
-def _joined(sources: Sequence[RasterSource]) -> RasterSource:
-    """Put bands of one grid into one source."""
-    if not sources:
-        raise SceneError("no bands asked for")
-    for source in sources:
-        check_same_grid(source.layers[0].path, source, sources[0].layers[0].path, sources[0])
-    layers = [layer for source in sources for layer in source.layers]
-    masks = dict.fromkeys(mask for source in sources for mask in source.masks)
-    notes = dict.fromkeys(note for source in sources for note in source.notes)
-    return RasterSource(sources[0].geobox, tuple(layers), tuple(masks), tuple(notes))

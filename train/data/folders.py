@@ -16,7 +16,7 @@ import numpy as np
 
 from models.errors import SceneError, SwatheError, TrainingError
 from pipeline.blocks.contract import UNNAMED
-from pipeline.reading.scene import names_its_bands, open_source, select
+from pipeline.reading.scene import open_source, opens_by_name, select
 from pipeline.reading.source import Source
 
 from ..settings import DataSet, Settings
@@ -98,9 +98,8 @@ class _Opener:
 
     def open(self, pair: Pair) -> Sample:
         _refuse_halves([pair])
-        bands = self.data.bands
-        named = bands and names_its_bands(list(pair.images)) and not any(str(band).isdecimal() for band in bands)
-        source = open_source(list(pair.images), bands if named else None)
+        images, bands = list(pair.images), self.data.bands
+        source = open_source(images, bands if bands and opens_by_name(images, bands) else None)
         first, kind = self.first or (pair, source), self.kind or source.dtype.name
         _refuse_unlike(self.data, pair, source, *first)
         selected = _selected(pair, source, self.data, self.settings)
