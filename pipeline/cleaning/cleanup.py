@@ -16,10 +16,10 @@ from ..grid.areas import pixel_areas
 from ..grid.geobox import GeoBox
 from ..running.filling import Report, fill
 from ..running.progress import Shower
-from ..storage.derived import classes_of, cut_as, provenance
+from ..storage.derived import cut_as, provenance
 from ..storage.fingerprint import fingerprint
 from ..storage.lifecycle import create_store
-from ..storage.store import Store, open_store
+from ..storage.store import Store, classes_of, open_store
 from .cleaning import CleanSettings, CleanWishes
 from .stages import Block, Stage
 

@@ -25,7 +25,7 @@ from ..running.cluster import connected, rolling
 from ..running.progress import progress, silent
 from ..storage.files import Files
 from ..storage.lifecycle import TABLE
-from ..storage.store import Store, open_store
+from ..storage.store import Store, classes_of, open_store
 from .cells import make_cells, whole_scene
 from .coverage import ZoneShapes
 from .figures import area_columns, cells_frame, class_columns, joined, object_columns, with_bounds
@@ -218,7 +218,7 @@ def _asked(path: str, zones: Any, cell: str | float | None, layer: str | None) -
     if layer is not None and zones is None:
         raise StatisticsError(f"layer {layer!r} is of a file of zones, and no zones are given")
     store, own = open_store(path)
-    classes = tuple(ClassInfo(**info) for info in own["classes"])
+    classes = classes_of(own)
     geobox = store.geobox
     areas = pixel_areas(geobox)
     if zones is not None:

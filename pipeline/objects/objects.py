@@ -23,11 +23,11 @@ from ..connected.trees import Folding, Settling, fold, folded, settle, settled_t
 from ..grid.geobox import GeoBox, Window
 from ..running.filling import Report, fill
 from ..running.progress import Shower
-from ..storage.derived import classes_of, cut_as, provenance
+from ..storage.derived import cut_as, provenance
 from ..storage.fingerprint import fingerprint
 from ..storage.lifecycle import TABLE, create_store
 from ..storage.maps import open_maps
-from ..storage.store import Store, open_store, store_errors
+from ..storage.store import Store, classes_of, open_store, store_errors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from models.facts import ClassInfo
 from ..grid.geobox import GeoBox, Window
 from ..reading.arrays import array_source
 from ..storage.maps import open_maps
-from ..storage.store import open_store
+from ..storage.store import classes_of, open_store
 from .previews import View, pick
 
 MapsLike = str | os.PathLike[str] | xr.Dataset
@@ -53,7 +53,7 @@ def maps_classes(maps: MapsLike) -> tuple[ClassInfo, ...]:
         The Dataset has no flags: it did not come from Swathe, or lost them on the way.
     """
     if not isinstance(maps, xr.Dataset):
-        return tuple(ClassInfo(**info) for info in open_store(os.fspath(maps))[1]["classes"])
+        return classes_of(open_store(os.fspath(maps))[1])
     flags = maps["class_map"].attrs
     if "flag_meanings" not in flags or "flag_colors" not in flags:
         raise StoreError(

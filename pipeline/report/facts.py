@@ -21,7 +21,7 @@ from ..pictures.small_maps import SmallMaps, read_maps
 from ..reading.scene import SceneLike, open_source
 from ..reading.source import Pixels
 from ..storage.fingerprint import fingerprint
-from ..storage.store import Store, open_store
+from ..storage.store import Store, classes_of, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def gather(path: str, scene: SceneLike | None, objects: str | None) -> Gathered:
     store, own = open_store(path)
     objects = objects or (path if store.encoding.objects else None)
     _check_objects(objects, store.geobox)
-    classes, view = tuple(ClassInfo(**info) for info in own["classes"]), make_view(store.geobox)
+    classes, view = classes_of(own), make_view(store.geobox)
     image, missing = _image(store.geobox, own, view, scene)
     maps = read_maps(_richest(path, own), view)
     pixel, areas = _areas(store.geobox, own["results"]["pixels"], classes, view, maps)

@@ -29,7 +29,7 @@ from ..blocks.predict import NODATA, STEPS
 from ..grid.geobox import GeoBox, Window
 from .files import Files
 from .fingerprint import fingerprint
-from .store import Store, open_store
+from .store import Store, classes_of, open_store
 from .whole import check_output
 
 BLOCK = 512  # side of the file's own tiles, in pixels
@@ -83,7 +83,7 @@ def write_cog(
         written whole.
     """
     opened, own = open_store(os.fspath(store))
-    classes = tuple(ClassInfo(**info) for info in own["classes"])
+    classes = classes_of(own)
     what = _layer(opened, layer, classes)
     target = check_target(output, overwrite=overwrite)
     with _workshop(target) as folder:

@@ -1,10 +1,8 @@
-"""What a store takes over from the one that it is made of: its blocks, where its pixels come from, its classes."""
+"""What a store takes over from the one that it is made of: its blocks, and where its pixels come from."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-
-from models.facts import ClassInfo
 
 from .store import Store
 
@@ -18,8 +16,3 @@ def provenance(maps: Store, own: Mapping[str, Any]) -> dict[str, Any]:
     """Give what a store that is made from another one says of where it comes from."""
     kept = {key: own[key] for key in ("bundle", "source", "segmented", "cleaned", "cleaned_from") if key in own}
     return {"segmented": own["identity"], **kept, "made_from": maps.path}
-
-
-def classes_of(own: Mapping[str, Any]) -> tuple[ClassInfo, ...]:
-    """Give a store's classes by value."""
-    return tuple(ClassInfo(**info) for info in own["classes"])

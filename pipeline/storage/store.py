@@ -19,6 +19,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from models.errors import StoreError
+from models.facts import ClassInfo
 
 from ..blocks.predict import Answer, Encoding
 from ..grid.geobox import GeoBox, Window
@@ -272,6 +273,11 @@ def read_own(path: str, advice: str = "choose another output") -> dict[str, Any]
     if not isinstance(own, dict) or own.get("format") != FORMAT:
         raise StoreError(f"{path} is a Zarr store that Swathe did not write; {advice}")
     return own
+
+
+def classes_of(own: Mapping[str, Any]) -> tuple[ClassInfo, ...]:
+    """Give the classes of a store, by value, from its own facts."""
+    return tuple(ClassInfo(**info) for info in own["classes"])
 
 
 def _root_attributes(path: str, advice: str = "") -> dict[str, Any] | None:
