@@ -550,6 +550,30 @@ def test_sources_and_scenes_go_to_other_processes(tmp_path: Path, kind: str) -> 
     assert done.stderr == b""
 
 
+MRF = """<MRF_META><CachedSource><Source>{folder}/source.tif</Source></CachedSource><Raster><Size x="64" y="64" c="1"/>
+<PageSize x="64" y="64" c="1"/><Compression>NONE</Compression><DataFile>{folder}/mine.sh</DataFile>
+<IndexFile>{folder}/index</IndexFile></Raster></MRF_META>"""
+VRT = """<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename>{folder}/scene.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"""
+
+
+@pytest.mark.parametrize("name", ["scene.tif", "scene.vrt"])
+def test_an_mrf_under_another_name_writes_nothing(tmp_path: Path, name: str) -> None:
+    """In a process of its own: which formats GDAL has at all is settled when it opens its first file."""
+    write_raster(tmp_path / "source.tif", np.full((1, 64, 64), 65, np.uint8))
+    (tmp_path / "scene.tif").write_text(MRF.format(folder=tmp_path))
+    (tmp_path / "scene.vrt").write_text(VRT.format(folder=tmp_path))
+    (tmp_path / "mine.sh").write_text("echo mine\n")
+    code = (
+        "from models import SwatheError\nfrom pipeline import open_scene\n"
+        f"try:\n    open_scene({str(tmp_path / name)!r}).load()\nexcept SwatheError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cannot be read" in done.stdout
+    assert (tmp_path / "mine.sh").read_text() == "echo mine\n"
+    assert not (tmp_path / "index").exists()
+
+
 def test_many_files_in_few_handles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.reading.handles.OPEN_FILES", 3)
     paths = [write_raster(tmp_path / f"B{n}.tif", np.full((1, 5, 6), n, np.uint8)) for n in range(8)]

@@ -182,6 +182,17 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(scenes, agai
     assert isinstance(plugins, WholeCheckpoints)
 
 
+def test_slurm_on_the_path_changes_nothing(scenes, tmp_path, monkeypatch):
+    """Lightning warns where it finds `srun`, and inside of a job would wait for the other tasks of it."""
+    (tmp_path / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = make_trainer(tiny(scenes).loop, 1, tmp_path / "run", validated=False, show=False)
+    assert (trainer.world_size, trainer.global_rank) == (1, 0)
+
+
 class Broken(torch.utils.data.Dataset[int]):
     """Chips of which none can be read."""
 

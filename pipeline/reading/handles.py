@@ -24,10 +24,11 @@ from models.errors import SceneError
 from ..grid.geobox import Window
 
 # Formats of pixels. Those that run queries, fetch from services or compute are left out: a file must not name its host.
+# MRF is left out too: a small text, under any ending, makes GDAL write bytes of its choice to a file of its choice.
 DRIVERS = [
     "GTiff", "VRT", "GTI", "JP2OpenJPEG", "JP2ECW", "JP2KAK", "JP2MrSID", "PNG", "JPEG", "WEBP", "BMP", "GIF", "PNM",
     "netCDF", "HDF5", "HDF5Image", "BAG", "HDF4", "HDF4Image", "GRIB", "SENTINEL2", "SAFE", "DIMAP", "TIL", "RS2",
-    "TSX", "COSAR", "HFA", "ENVI", "EHdr", "ERS", "NITF", "PCIDSK", "MRF", "AAIGrid", "AIG", "ILWIS", "PCRaster",
+    "TSX", "COSAR", "HFA", "ENVI", "EHdr", "ERS", "NITF", "PCIDSK", "AAIGrid", "AIG", "ILWIS", "PCRaster",
     "RMF", "SAGA", "RST", "DTED", "SRTMHGT", "USGSDEM", "ECW", "MrSID", "KEA", "GPKG", "MBTiles", "FITS", "ISIS3",
     "PDS4",
 ]  # fmt: skip
@@ -43,6 +44,10 @@ REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}  # n
 ALWAYS = {"GDAL_NUM_THREADS": "1"}  # errors of GDAL's own threads get lost, and zeros are read
 OPEN_FILES = 48  # handles kept per thread
 _OURS = re.compile(re.escape(__name__) + r"\Z")
+
+# A VRT opens its parts with every driver that GDAL has registered, so the driver must not be there at all. GDAL reads
+# this once, when the first dataset of the process is opened.
+os.environ["GDAL_SKIP"] = ",".join(filter(None, [os.environ.get("GDAL_SKIP"), "MRF"]))
 
 Answer = TypeVar("Answer")
 _local = threading.local()

@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from models.errors import TrainingError
@@ -83,7 +84,8 @@ def make_trainer(loop: Loop, epochs: int, run: Path, *, validated: bool, show: b
         gradient_clip_val=loop.clip or None,
         accumulate_grad_batches=loop.accumulate,
         callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
+        # named, since Lightning looks for Slurm by itself and warns or waits for other nodes where it finds `srun`
+        plugins=[WholeCheckpoints(), LightningEnvironment()],
         logger=_loggers(run),
         log_every_n_steps=min(50, loop.check_every),
         num_sanity_val_steps=0,
