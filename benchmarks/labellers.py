@@ -18,11 +18,11 @@ import zarr
 from distributed import Client
 from numpy.typing import NDArray
 
+from pipeline.jobs.job import fill
+from pipeline.jobs.progress import Shower
 from pipeline.objects.objects import Labelling, labelling
-from pipeline.running.filling import fill
-from pipeline.running.progress import Shower
-from pipeline.storage.lifecycle import TABLE
-from pipeline.storage.store import Store
+from pipeline.store.lifecycle import TABLE
+from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     import dask.array as da

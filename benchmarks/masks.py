@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from models import ClassInfo
-from pipeline.blocks.predict import Answer, Encoding
+from pipeline.grid.encoding import Answer, Encoding
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.grid.plans import Plan
-from pipeline.storage.lifecycle import create_store, finish_store
+from pipeline.grid.tiling import Plan
+from pipeline.store.lifecycle import create_store, finish_store
 
 from .scenes import smooth_noise, uniform
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models import Band, Bundle, ClassInfo, Facts, load_bundle, measure_footprint, save_bundle, z_score
 from models.build import build
-from models.reach import Footprint
+from models.metadata import Footprint
 from pipeline.grid.geobox import Window
 
 from .scenes import BANDS, make_pixels

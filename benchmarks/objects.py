@@ -74,7 +74,7 @@ def _check(verb: str, kind: str, size: int, folder: Path) -> None:
     if verb == "vectors":
         _check_polygon(kind, size, folder)
         return
-    from pipeline.storage.store import open_store
+    from pipeline.store.store import open_store
 
     store, _ = open_store(str(folder / f"{verb}.zarr"))
     for place in store.places(0):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead
 
-`scheduling`: `pipeline.running.cluster.rolling` on the in-process cluster that `run` uses by default, with a real run's
+`scheduling`: `pipeline.jobs.dask.rolling` on the in-process cluster that `run` uses by default, with a real run's
 task to send and a block function that returns at once. `writing`: the same, and each block writes an all-nodata
 class map and probability into its shards of a real store and its mark beside it. Milliseconds per block, and the
 process's peak memory after it.
@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from pipeline import plan
-from pipeline.blocks.predict import NODATA, Answer
-from pipeline.grid.plans import make_plan
-from pipeline.running.cluster import connected, rolling
-from pipeline.running.filling import Task
-from pipeline.running.job import Network
-from pipeline.storage.lifecycle import create_store
-from pipeline.storage.store import Place, Summary
+from pipeline.grid.encoding import NODATA, Answer
+from pipeline.grid.tiling import make_plan
+from pipeline.inference.run import Network
+from pipeline.jobs.dask import connected, rolling
+from pipeline.jobs.job import Task
+from pipeline.store.lifecycle import create_store
+from pipeline.store.store import Place, Summary
 
 from .child import peak_bytes, table, workplace
 from .networks import make_bundle

@@ -33,7 +33,7 @@ import rasterio
 
 from models.bundle import Bundle, load_bundle
 from models.engine_spec import EngineName
-from pipeline.blocks.options import Wishes
+from pipeline.inference.options import Wishes
 
 from .child import Failed, cpu_seconds, measure, peak_bytes, report, table, workplace
 from .networks import OPTIONS, make_bundle
@@ -83,7 +83,7 @@ def _timed_engine(bundle: Bundle, wishes: Wishes) -> Callable[[Path, Path], tupl
     """Make the engine once; time nothing but its answers."""
     from models.engine import make_engine
     from pipeline import plan
-    from pipeline.blocks.predict import fill_missing, read_grown
+    from pipeline.inference.predict import fill_missing, read_grown
 
     engines: list[Any] = []
 

@@ -33,22 +33,22 @@ import rasterio
 import torch
 from torch.utils.data import DataLoader
 
-from models.machine import usable_cpus
-from models.reach import Footprint
+from models.cpu import usable_cpus
+from models.metadata import Footprint
 from models.scaling import z_score
 from models.segmenter import Segmenter
-from pipeline.reading.scene import open_source
-from train.chips.augment import make_augment
-from train.chips.chips import RandomChips, stack
+from pipeline.io.scene import open_source
+from train.config import Augment, Chips, Network, Settings, read_settings, settings_of
+from train.data.augment import make_augment
+from train.data.chips import RandomChips, stack
 from train.data.classes import value_table
 from train.data.datasets import means_of
 from train.data.labels import open_labels
 from train.data.samples import Sample, whole
-from train.learning.learner import Learner
-from train.learning.losses import make_loss
-from train.learning.networks import make_network
-from train.measuring.measuring import Measured, measure
-from train.settings import Augment, Chips, Network, Settings, read_settings, settings_of
+from train.data.statistics import Measured, measure
+from train.fitting.losses import make_loss
+from train.fitting.module import Learner
+from train.fitting.networks import make_network
 
 from .child import cpu_seconds, table, workplace
 from .scenes import BANDS, write_scene

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError
-from .facts import Facts
+from .metadata import Facts
 from .mlm import from_item, to_item
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .cache import cache_folder
+from .cpu import usable_cpus
 from .engine_spec import EngineSpec
 from .errors import EngineError
-from .machine import usable_cpus
 
 logger = logging.getLogger("swathe")
 

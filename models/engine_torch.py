@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .bundle import Bundle
+from .cpu import usable_cpus
+from .deterministic import steady_convolutions, steady_upsampling
 from .engine_spec import EngineSpec
 from .errors import EngineError
-from .machine import usable_cpus
-from .steady import steady_convolutions, steady_upsampling
 
 logger = logging.getLogger("swathe")
 

@@ -9,8 +9,8 @@ from typing import Any
 from .build import build
 from .bundle import Bundle, save_bundle
 from .errors import BundleError, NetworkError
-from .facts import Activation, Band, ClassInfo, Facts
-from .footprint import measure_footprint
+from .metadata import Activation, Band, ClassInfo, Facts
+from .receptive_field import measure_footprint
 from .scaling import Scaling, divide, min_max, z_score
 from .weights import compare, read_state_dict, rename, swap_halves
 
@@ -78,7 +78,7 @@ def _read_config(path: str) -> dict[str, Any]:
 
 
 def _facts(settings: Mapping[str, Any]) -> Facts:
-    from .reach import Footprint
+    from .metadata import Footprint
 
     try:
         names = [str(name) for name in settings["bands"]]

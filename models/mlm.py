@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import BundleError
-from .facts import Band, ClassInfo, Facts
-from .reach import Footprint
+from .metadata import Band, ClassInfo, Facts, Footprint
 from .scaling import Scaling
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"

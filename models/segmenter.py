@@ -6,9 +6,9 @@ Training and inference both run this module, so that scaling cannot drift betwee
 import torch
 from torch import Tensor, nn
 
-from .facts import Activation
+from .deterministic import sigmoid, softmax
+from .metadata import Activation
 from .scaling import Scaling
-from .steady import sigmoid, softmax
 
 
 class Segmenter(nn.Module):

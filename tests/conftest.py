@@ -13,7 +13,7 @@ from helpers import facts, save
 from hypothesis import HealthCheck, settings
 
 from models import Bundle
-from pipeline.running.cluster import connected
+from pipeline.jobs.dask import connected
 
 # machines differ in speed, and fixtures here are either read only or made to be used again
 unhurried = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

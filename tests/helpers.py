@@ -13,7 +13,7 @@ from torch import nn
 
 from models import Band, Bundle, ClassInfo, Facts, measure_footprint, save_bundle, z_score
 from models.build import build
-from models.reach import Footprint
+from models.metadata import Footprint
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 BANDS = ("red", "green", "blue", "nir", "swir1", "swir2")

@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.blocks.predict import NODATA
-from pipeline.cleaning.decisions import hysteresis_verdicts
-from pipeline.cleaning.removal import apply_removal, component_values
-from pipeline.cleaning.rules import Rules
-from pipeline.connected.labels import label
+from pipeline.grid.encoding import NODATA
+from pipeline.objects.label import label
+from pipeline.postprocess.rules import Rules
+from pipeline.postprocess.sieve import apply_removal, component_values
+from pipeline.postprocess.threshold import hysteresis_verdicts
 
 Mask = NDArray[np.bool_]
 

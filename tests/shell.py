@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
-    "pipeline.cli", "pipeline.cleaning.cleanup", "pipeline.running.tiff", "pipeline.outlines.vectors",
-    "pipeline.figures.statistics", "pipeline.report.report", "pipeline.grid.areas", "pipeline.objects.measures",
+    "pipeline.cli.app", "pipeline.postprocess.clean", "pipeline.jobs.cog", "pipeline.vector.vectorise",
+    "pipeline.stats.stats", "pipeline.viz.report", "pipeline.grid.pixel_area", "pipeline.objects.regionprops",
     "geopandas", "pyarrow.parquet", "zarr.storage", "rasterio.features",
 )  # fmt: skip
 
@@ -75,7 +75,7 @@ def run(folder: str, words: list[str]) -> dict[str, Any]:
         for number, stream in zip((1, 2), streams, strict=True):
             os.dup2(stream, number)
         sys.argv = ["swathe", *words]
-        sys.modules["pipeline.cli"].main()
+        sys.modules["pipeline.cli.app"].main()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     said = []
     for stream in streams:

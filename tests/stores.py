@@ -13,11 +13,11 @@ from rasterio.crs import CRS
 from skimage.measure import label, regionprops_table
 
 from models import ClassInfo
-from pipeline.blocks.predict import Answer, Encoding
-from pipeline.blocks.pyramid import halve
+from pipeline.grid.encoding import Answer, Encoding
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.grid.plans import Plan
-from pipeline.storage.lifecycle import create_store, finish_store
+from pipeline.grid.tiling import Plan
+from pipeline.store.lifecycle import create_store, finish_store
+from pipeline.store.overviews import halve
 
 TOWN = (ClassInfo("background", "000000"), ClassInfo("building", "E4572E"), ClassInfo("road", "17BEBB"))
 

@@ -12,7 +12,7 @@ from rasterio.features import rasterize
 from shapely import affinity
 from test_polygons import geometries, label_whole, objects_of, whole
 
-from pipeline.outlines.angles import regularise, square
+from pipeline.vector.regularize import regularise, square
 
 BUILDINGS = {
     "box": shapely.box(-20, -12, 20, 12),

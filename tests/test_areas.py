@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
 
-from pipeline.grid.areas import MOST_NODES, GridAreas, RowAreas, pixel_areas
 from pipeline.grid.geobox import GeoBox, Window
+from pipeline.grid.pixel_area import MOST_NODES, GridAreas, RowAreas, pixel_areas
 
 TURNED = Affine.rotation(33) * Affine.scale(10, -12)
 SCENES = {

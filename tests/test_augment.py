@@ -22,11 +22,11 @@ from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 
 from models.errors import StoreError
-from models.facts import ClassInfo
-from train.checking.augment_sheet import Variation, augmentation_sheet, variations
-from train.chips.augment import BandDrop, Noise, QuarterTurn, Radiometry, make_augment, resize_chip
+from models.metadata import ClassInfo
+from train.config import Augment
+from train.data.augment import BandDrop, Noise, QuarterTurn, Radiometry, make_augment, resize_chip
 from train.data.samples import IGNORE
-from train.settings import Augment
+from train.data_qa.augment_sheet import Variation, augmentation_sheet, variations
 
 STILL = Augment(flips=False, turns=False)
 FULL = Augment(gain=0.3, bias=0.3, gamma=0.3, noise=0.2, drop_band=0.2)
@@ -35,7 +35,7 @@ CLASSES = (ClassInfo("background", "000000"), ClassInfo("building", "FF0000"))
 
 @dataclass(frozen=True)
 class Known:
-    """As `train.measuring.measuring.Statistics`."""
+    """As `train.data.statistics.Statistics`."""
 
     mean: NDArray[np.float64]
     stddev: NDArray[np.float64]

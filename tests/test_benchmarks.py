@@ -22,7 +22,7 @@ from benchmarks.throughput import main as throughput
 from benchmarks.training import PLAIN, STILL, VARIED, ZOOMED, open_sample, swathe_round, write_pair
 from benchmarks.training import main as training
 from pipeline.grid.geobox import Window
-from train.measuring.measuring import measure
+from train.data.statistics import measure
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.scores.boundaries import Boundary, boundary_tally
+from train.metrics.boundaries import Boundary, boundary_tally
 
 WHOLE = np.s_[:, :]
 

@@ -12,17 +12,17 @@ from PIL import Image
 from models import ClassInfo
 from models.errors import SceneError, StoreError, TrainingError
 from pipeline.grid.geobox import Window
-from pipeline.reading.arrays import array_source
-from pipeline.reading.scene import open_source, select
-from train.checking.checks import check, describe
-from train.checking.findings import MOST_ALIKE, Finding
-from train.checking.glances import glance_at
-from train.checking.sheets import shown_places, write_sheet
+from pipeline.io.array import array_source
+from pipeline.io.scene import open_source, select
+from train.config import settings_of
 from train.data.classes import value_table
 from train.data.labels import open_labels
 from train.data.samples import IGNORE, Adjusted, Sample, whole
-from train.measuring.measuring import measure
-from train.settings import settings_of
+from train.data.statistics import measure
+from train.data_qa.checks import check, describe
+from train.data_qa.contact_sheet import shown_places, write_sheet
+from train.data_qa.findings import MOST_ALIKE, Finding
+from train.data_qa.thumbnails import glance_at
 
 CLASSES = (ClassInfo("ground", "000000"), ClassInfo("building", "E4572E"), ClassInfo("road", "17BEBB"))
 CONFIG = {

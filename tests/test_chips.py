@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import Window
-from pipeline.reading.arrays import array_source
-from train.chips.augment import make_augment
-from train.chips.chips import EpochNumbers, GridChips, RandomChips, stack
+from pipeline.io.array import array_source
+from train.config import Augment, Chips
+from train.data.augment import make_augment
+from train.data.chips import EpochNumbers, GridChips, RandomChips, stack
 from train.data.samples import IGNORE, Sample, whole
-from train.measuring.measuring import measure
-from train.settings import Augment, Chips
+from train.data.statistics import measure
 
 MEANS = (40.0, 60.0)
 

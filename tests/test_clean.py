@@ -14,15 +14,15 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 from stores import TOWN, write_store
 
 from models.errors import PlanError, StoreError
-from pipeline.cleaning.cleaning import CleanSettings
-from pipeline.cleaning.cleanup import write_clean
-from pipeline.cleaning.decisions import decide, strong
-from pipeline.cleaning.lazy import clean, label_objects
-from pipeline.cleaning.morphology import local, smooth
-from pipeline.cleaning.removal import remove_by_halo
+from pipeline.jobs import job as filling
 from pipeline.objects.objects import open_objects, write_objects
-from pipeline.running import filling
-from pipeline.storage.maps import open_maps
+from pipeline.postprocess.clean import write_clean
+from pipeline.postprocess.lazy import clean, label_objects
+from pipeline.postprocess.morphology import local, smooth
+from pipeline.postprocess.options import CleanSettings
+from pipeline.postprocess.sieve import remove_by_halo
+from pipeline.postprocess.threshold import decide, strong
+from pipeline.store.dataset import open_maps
 
 NAMES = [info.name for info in TOWN]
 
@@ -290,7 +290,7 @@ def test_maps_that_are_none(tmp_path, wrong):
 
 
 def test_info_describes_what_is_made_of_maps(tmp_path, client):
-    from pipeline.about import describe
+    from pipeline.cli.describe import describe
 
     store = write_store(tmp_path / "m.zarr", np.eye(20, dtype=np.uint8), block=8)
     write_clean(store, tmp_path / "c.zarr", client=client, show=False, min_object=2, connectivity=8)

@@ -15,18 +15,18 @@ from scipy import ndimage
 from skimage import filters, measure, morphology
 
 from models.errors import PlanError
-from pipeline.blocks.predict import NODATA, classify
-from pipeline.cleaning.cleaning import CleanSettings, parse_thresholds
-from pipeline.cleaning.decisions import decide, strong
-from pipeline.cleaning.morphology import local, local_halo, smooth
-from pipeline.cleaning.removal import (
+from pipeline.grid.encoding import NODATA, classify
+from pipeline.postprocess.morphology import local, local_halo, smooth
+from pipeline.postprocess.options import CleanSettings, parse_thresholds
+from pipeline.postprocess.sieve import (
     WIDEST_HALO,
     apply_removal,
     removal_halo,
     remove_by_halo,
     verdicts,
 )
-from pipeline.cleaning.sizes import Size, parse_size
+from pipeline.postprocess.sizes import Size, parse_size
+from pipeline.postprocess.threshold import decide, strong
 
 NEIGHBOURS = {4: 1, 8: 2}  # as scikit-image counts connectivity
 NAMES = ("ground", "building", "road", "water")

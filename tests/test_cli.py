@@ -18,7 +18,7 @@ import rasterio
 from helpers import facts, pixels, save, write_raster
 
 from pipeline import open_maps
-from pipeline.running import progress
+from pipeline.jobs import progress
 
 SWATHE = Path(sys.executable).with_name("swathe")
 VERBS = [

@@ -18,9 +18,9 @@ from helpers import facts, pixels, save, write_raster
 
 from models.errors import BundleError, ClusterError, SceneError
 from pipeline import plan, run
-from pipeline.running import cluster
-from pipeline.running.cluster import connected, gpu_resources, rolling, run_once, worker_threads
-from pipeline.running.job import run_prepared
+from pipeline.inference.run import run_prepared
+from pipeline.jobs import dask as cluster
+from pipeline.jobs.dask import connected, gpu_resources, rolling, run_once, worker_threads
 
 BIN = Path(sys.executable).parent
 

@@ -17,10 +17,10 @@ from test_store import UINT8, WKT, answer, begin, fill, finished, shards
 
 from models.errors import StoreError
 from pipeline import write_cog
-from pipeline.blocks.predict import NODATA, Encoding
+from pipeline.grid.encoding import NODATA, Encoding
 from pipeline.grid.geobox import GeoBox
-from pipeline.storage import cog
-from pipeline.storage.cog import check_target, written_before
+from pipeline.store import cog
+from pipeline.store.cog import check_target, written_before
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_overviews_hold_the_most_frequent_class_without_nodata(tmp_path):
 
 
 def cog_done(store):
-    from pipeline.storage.lifecycle import finish_store
+    from pipeline.store.lifecycle import finish_store
 
     finish_store(
         store, {"pixels": {"a": 1, "b": 2, "nodata": 3}}, np.zeros((store.plan.rows, store.plan.columns), np.float32)

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label as whole_label
 
-from pipeline.connected.components import Totals, region_bytes, region_from
-from pipeline.connected.joining import join
-from pipeline.connected.labels import label, region, total
-from pipeline.connected.trees import Tree, settle_at_once
 from pipeline.grid.geobox import Window
+from pipeline.objects.components import Totals, region_bytes, region_from
+from pipeline.objects.label import label, region, total
+from pipeline.objects.merge_labels import join
+from pipeline.objects.tree import Tree, settle_at_once
 
 CLASSES = 3
 

@@ -12,9 +12,9 @@ from helpers import facts, pixels, write_raster
 from models import Bundle, SwatheError
 from models.errors import BundleError
 from pipeline import plan
-from pipeline.blocks.contract import check_fit, fit_bands
 from pipeline.grid.geobox import GeoBox
-from pipeline.reading.scene import open_source
+from pipeline.inference.compatibility import check_fit, fit_bands
+from pipeline.io.scene import open_source
 
 RGB = ("red", "green", "blue")
 

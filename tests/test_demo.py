@@ -3,7 +3,7 @@
 import geopandas
 
 from pipeline import open_objects
-from pipeline.demo import run_demo
+from pipeline.cli.demo import run_demo
 
 
 def test_demo(tmp_path):

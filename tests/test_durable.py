@@ -18,12 +18,12 @@ from helpers import facts, pixels, save, write_raster
 
 from models.errors import SceneError, StoreError
 from pipeline import open_maps, plan, run
-from pipeline.cli import GRACE
-from pipeline.running.filling import Task, run_place
-from pipeline.running.job import Network, Segmentation, run_prepared
-from pipeline.running.tiff import fill_to_cog
-from pipeline.storage.lifecycle import remove_store
-from pipeline.storage.store import open_store, read_own, sole_writer
+from pipeline.cli.app import GRACE
+from pipeline.inference.run import Network, Segmentation, run_prepared
+from pipeline.jobs.cog import fill_to_cog
+from pipeline.jobs.job import Task, run_place
+from pipeline.store.lifecycle import remove_store
+from pipeline.store.store import open_store, read_own, sole_writer
 
 SWATHE = Path(sys.executable).with_name("swathe")
 ENGINE = {"engine": "torch", "threads": 1}
@@ -88,7 +88,7 @@ def test_a_second_call_does_nothing(case, tmp_path):
 
 def stopped_after(monkeypatch, blocks: int):
     """Make `run` stop, as by Ctrl-C, after some blocks."""
-    from pipeline.running import filling
+    from pipeline.jobs import job as filling
 
     count, real = 0, filling.rolling
 
@@ -158,7 +158,7 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
         with pytest.raises(KeyboardInterrupt):
             run_prepared(prepared, tmp_path / "o.zarr", client=client, show=False)
     time.sleep(0.5)
-    from pipeline.storage.lifecycle import resume_store
+    from pipeline.store.lifecycle import resume_store
 
     own = read_own(str(tmp_path / "o.zarr"))
     store = resume_store(str(tmp_path / "o.zarr"), own, prepared.geobox)
@@ -297,7 +297,7 @@ def test_overwriting_a_file_replaces_an_unfinished_store_of_another_run(case, tm
             to_cog(other, tmp_path / "o.tif", overwrite=True, show=False)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.running.tiff.written_before", lambda *_: None)
+        patch.setattr("pipeline.jobs.cog.written_before", lambda *_: None)
         mine = _plan(case, pyramid=False, probability=None)
         to_cog(mine, tmp_path / "o.tif", overwrite=True, show=False)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()

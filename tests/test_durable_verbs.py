@@ -18,10 +18,10 @@ from test_durable import SWATHE, content, disk, re_one_line  # noqa: F401
 
 from models.errors import StoreError, SwatheError
 from pipeline import Outlines, open_maps, write_clean, write_objects, write_vectors
-from pipeline.cli import GRACE
-from pipeline.connected import trees
-from pipeline.running import filling
-from pipeline.storage.store import open_store, read_own, sole_writer
+from pipeline.cli.app import GRACE
+from pipeline.jobs import job as filling
+from pipeline.objects import tree as trees
+from pipeline.store.store import open_store, read_own, sole_writer
 
 CLEANING = {"threshold": 0.6, "hysteresis": 0.4, "closing": 2, "min_object": 300, "min_hole": "9 ha"}
 FLAGS = tuple(word for name, value in CLEANING.items() for word in (f"--{name.replace('_', '-')}", str(value)))

@@ -7,11 +7,11 @@ from helpers import SPREAD, facts, footprint, middle, network, pixels, save
 
 import models.engine as engines
 from models import z_score
+from models.deterministic import steady_convolutions, steady_upsampling
 from models.engine import make_engine, resolve
 from models.engine_spec import EngineSpec
 from models.engine_torch import TorchEngine, fold_batch_norm
 from models.errors import EngineError
-from models.steady import steady_convolutions, steady_upsampling
 
 CPU = {name: EngineSpec(name=name, device="cpu", threads=1) for name in ("torch", "openvino")}
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")

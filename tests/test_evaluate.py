@@ -12,9 +12,9 @@ from sklearn import metrics
 
 from models.bundle import load_bundle
 from models.errors import BundleError, StoreError, SwatheError, TrainingError
-from pipeline.blocks.predict import classify
+from pipeline.grid.encoding import classify
 from pipeline.grid.geobox import Window
-from pipeline.reading.scene import open_source
+from pipeline.io.scene import open_source
 from train.data.samples import IGNORE, Sample, whole
 from train.evaluation.evaluation import choose_threshold, evaluate
 
@@ -160,7 +160,7 @@ def test_objects_and_boundaries_by_scikit_image(bundle_of, scene, threads):
 
 
 def test_only_areas_count_and_the_rest_is_not_even_computed(bundle_of, scene, threads, monkeypatch):
-    from pipeline.running import job
+    from pipeline.inference import run as job
 
     torch.set_num_threads(1)
     bundle, labels, done = bundle_of("simple-unet"), blobs(2), []
@@ -223,7 +223,7 @@ def test_metrics_for_a_bundle(bundle_of, scene, tmp_path):
 
 
 def test_a_stopped_evaluation_continues(bundle_of, scene, threads, tmp_path, monkeypatch):
-    from pipeline.running import job
+    from pipeline.inference import run as job
 
     torch.set_num_threads(1)
     bundle, sample, done = bundle_of("simple-unet"), sample_of(scene, blobs(2)), []

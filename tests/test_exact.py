@@ -14,13 +14,13 @@ from helpers import BANDS, middle, pixels, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pipeline.blocks.predict as prediction
+import pipeline.inference.predict as prediction
 from models import Bundle
 from models.engine import make_engine
 from models.engine_spec import EngineSpec
 from pipeline import run, segment
-from pipeline.blocks.predict import NODATA, classify, encode
-from pipeline.reading.source import RasterSource
+from pipeline.grid.encoding import NODATA, classify, encode
+from pipeline.io.source import RasterSource
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64")
 

@@ -23,10 +23,10 @@ from models import Band, Bundle, ClassInfo, divide, load_bundle, min_max, shippe
 from models.bundle import ITEM, WEIGHTS
 from models.errors import BundleError, NetworkError, SwatheError
 from models.exporting import describe, export_onnx, export_program
+from models.metadata import Footprint
 from models.mlm import from_item, to_item
 from models.packaging import write_item
-from models.reach import Footprint
-from pipeline.model_verbs import MODEL_VERBS
+from pipeline.cli.models import MODEL_VERBS
 
 SCHEMAS = Path(__file__).parent / "mlm_schema"
 STAC = "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"

@@ -21,14 +21,14 @@ from training_data import small_settings, write_raster, write_scene, write_scene
 from models import load_bundle
 from models.errors import TrainingError
 from pipeline import run
-from train.learning import learner as learners
-from train.learning.curves import read_logs, write_curves
-from train.learning.fit import fit, make_learner, train
-from train.learning.learner import Learner, round_up, schedule_of, scores_of
-from train.learning.rates import draw_rates, find_rate
-from train.learning.runfolder import best_checkpoint
-from train.learning.training import prepare
-from train.settings import Loop
+from train.config import Loop
+from train.fitting import module as learners
+from train.fitting.curves import read_logs, write_curves
+from train.fitting.fit import fit, make_learner, train
+from train.fitting.learning_rate import draw_rates, find_rate
+from train.fitting.module import Learner, round_up, schedule_of, scores_of
+from train.fitting.run_folder import best_checkpoint
+from train.fitting.training import prepare
 
 SWATHE = Path(sys.executable).with_name("swathe")
 

@@ -17,11 +17,11 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 from models.errors import SwatheError, TrainingError
-from models.facts import ClassInfo
+from models.metadata import ClassInfo
+from train.config import DataSet, Layout, Settings
 from train.data.folders import PARTS, Splits, find_samples, merge
 from train.data.layouts import find_pairs
 from train.data.samples import IGNORE, Adjusted, Sample, whole
-from train.settings import DataSet, Layout, Settings
 
 TWO = (ClassInfo("ground", "000000"), ClassInfo("roof", "FFFFFF"))
 RGB = ("red", "green", "blue")

@@ -25,11 +25,11 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 from rasterio.warp import reproject
 
-import train.data.shapes
+import train.data.vector_labels
 from models.errors import SwatheError, TrainingError
-from models.facts import ClassInfo
+from models.metadata import ClassInfo
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.reading.scene import open_source
+from pipeline.io.scene import open_source
 from train.data.classes import OTHERS, ClassTable, color_table, pack, total, value_table
 from train.data.colors import read_colors
 from train.data.labels import RasterLabels, open_labels
@@ -520,7 +520,7 @@ polygons = st.lists(
 @settings(max_examples=10)
 @given(shapes=polygons, data=st.data(), tall=st.integers(7, 40), wide=st.integers(7, 50))
 def test_drawn_windows_are_cuts_of_the_whole_drawn(tmp_path, monkeypatch, few, shapes, data, tall, wide):
-    monkeypatch.setattr(train.data.shapes, "FEW", few)
+    monkeypatch.setattr(train.data.vector_labels, "FEW", few)
     kinds = data.draw(st.lists(st.sampled_from(["roof", "water", "?"]), min_size=len(shapes), max_size=len(shapes)))
     outside = data.draw(st.sampled_from(["background", "ignore", None]))
     made_of = frame(shapes, kind=kinds)

@@ -14,7 +14,7 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 from stores import TOWN, write_store
 
 from pipeline import open_maps, open_objects, write_clean, write_objects, write_vectors
-from pipeline.storage.store import open_store
+from pipeline.store.store import open_store
 
 pytestmark = pytest.mark.slow
 LARGE = 600

@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy, one_hot
 from torchvision.ops import sigmoid_focal_loss
 
 from models.build import build
+from train.config import Loss
 from train.data.samples import IGNORE
-from train.learning.losses import make_loss
-from train.settings import Loss
+from train.fitting.losses import make_loss
 
 NAMES = ("dice", "cross-entropy", "dice+cross-entropy", "focal", "lovasz")
 Numbers = NDArray[np.float64]

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import label, regionprops_table
 
-from pipeline.blocks.predict import NODATA, STEPS
+from pipeline.grid.encoding import NODATA, STEPS
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.objects.measures import DEPTH, EDGE, Patch, measure, own_probability
-from pipeline.objects.records import COLUMNS, PARTIAL, columns_schema, finish, merge, partial_schema
+from pipeline.objects.regionprops import DEPTH, EDGE, Patch, measure, own_probability
+from pipeline.objects.table import COLUMNS, PARTIAL, columns_schema, finish, merge, partial_schema
 
 CLASSES = ("none", "house", "street", "water")
 EXACT = ("num_pixels", "bbox-0", "bbox-1", "bbox-2", "bbox-3")

@@ -13,13 +13,13 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from models.errors import SceneError, TrainingError
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.reading.arrays import array_source
-from pipeline.reading.scene import open_source
-from pipeline.reading.source import Pixels
+from pipeline.io.array import array_source
+from pipeline.io.scene import open_source
+from pipeline.io.source import Pixels
 from train.data.classes import value_table
+from train.data.histograms import DIGITS, Growing, count_values, merged
 from train.data.samples import IGNORE, Adjusted, Sample, whole
-from train.measuring.histograms import DIGITS, Growing, count_values, merged
-from train.measuring.measuring import balanced_weights, measure
+from train.data.statistics import balanced_weights, measure
 
 CLASSES = 3
 ERROR = 2.0 ** -(DIGITS + 1)

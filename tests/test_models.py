@@ -23,12 +23,12 @@ import models.bundle as bundles
 from models import Band, Bundle, ClassInfo, divide, load_bundle, measure_footprint, min_max, save_bundle, z_score
 from models.build import NETWORKS, build
 from models.bundle import ITEM, WEIGHTS
+from models.deterministic import sigmoid, softmax, steady_upsampling
 from models.errors import BundleError, NetworkError
+from models.metadata import Footprint
 from models.mlm import from_item, to_item
-from models.reach import Footprint
 from models.scaling import Scaling
 from models.segmenter import Segmenter
-from models.steady import sigmoid, softmax, steady_upsampling
 from models.weights import compare, read_state_dict, rename
 
 CHECKPOINT = SHARED / "checkpoints/tristangiando_simple_unet_v2/simple_unet_v2_subset100_epoch10.pth"

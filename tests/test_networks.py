@@ -22,7 +22,8 @@ from models.errors import BundleError, NetworkError, SwatheError, TrainingError
 from models.importing import import_bundle
 from models.segmenter import Segmenter
 from models.weights import swap_halves
-from train.learning.networks import (
+from train.config import Network
+from train.fitting.networks import (
     check_chips,
     encoder_of,
     frozen_at,
@@ -31,8 +32,7 @@ from train.learning.networks import (
     parameter_groups,
     set_frozen,
 )
-from train.learning.pretrained import adapt_bands
-from train.settings import Network
+from train.fitting.pretrained import adapt_bands
 
 CHECKPOINT = SHARED / "checkpoints/tristangiando_simple_unet_v2/simple_unet_v2_subset100_epoch10.pth"
 CLOUDS = SHARED / "cloud38/38-Cloud_training"

@@ -159,7 +159,7 @@ def serve(folder: Path) -> None:
     import os
     import tempfile
 
-    from pipeline.running.cluster import connected
+    from pipeline.jobs.dask import connected
 
     answers = os.fdopen(os.dup(1), "w")
     with tempfile.TemporaryFile() as printed, connected(None, 2) as client:
@@ -184,7 +184,7 @@ def attempt(path: Path, folder: Path, client: Any) -> dict[str, Any]:
     store, tif = folder / "out.zarr", folder / "out.tif"
     try:
         from pipeline import run, write_cog
-        from pipeline.reading.scene import open_source
+        from pipeline.io.scene import open_source
 
         folder.mkdir(parents=True)
         source = open_source(path)

@@ -18,12 +18,12 @@ from stores import TOWN, label_ids, write_store
 from models.errors import SceneError, StoreError
 from pipeline import open_maps, open_scene
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.pictures.overlays import overlay, write_picture
-from pipeline.pictures.painting import edge, object_index, object_palette, paint, paint_objects, stretch
-from pipeline.pictures.pictures import five_panels, panels
-from pipeline.pictures.previews import make_view, read_image
-from pipeline.pictures.small_maps import read_maps
-from pipeline.reading.scene import open_source
+from pipeline.io.scene import open_source
+from pipeline.viz.colors import edge, object_index, object_palette, paint, paint_objects, stretch
+from pipeline.viz.map_preview import read_maps
+from pipeline.viz.overlay import overlay, write_picture
+from pipeline.viz.panels import five_panels, panels
+from pipeline.viz.preview import make_view, read_image
 
 ORANGE, TEAL = (0xE4, 0x57, 0x2E), (0x17, 0xBE, 0xBB)
 CLEAR = {"style": "mask", "opacity": 1.0}

@@ -9,11 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from models.errors import PlanError
-from models.reach import Footprint
-from pipeline.blocks.predict import NODATA, Answer
-from pipeline.blocks.pyramid import halve, mean_of_four, mode_of_four
+from models.metadata import Footprint
+from pipeline.grid.encoding import NODATA, Answer
 from pipeline.grid.geobox import Window
-from pipeline.grid.plans import Plan, make_plan, reflected
+from pipeline.grid.tiling import Plan, make_plan, reflected
+from pipeline.store.overviews import halve, mean_of_four, mode_of_four
 
 sides = st.integers(1, 3000)
 wishes = st.none() | st.integers(1, 2500)

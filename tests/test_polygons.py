@@ -14,7 +14,7 @@ from skimage.filters import gaussian
 from skimage.measure import label
 
 from pipeline.grid.geobox import Window
-from pipeline.outlines.polygons import merge, merge_simplified, schema, trace, trace_simplified
+from pipeline.vector.polygons import merge, merge_simplified, schema, trace, trace_simplified
 
 KINDS = ("noise", "blobs", "chessboard", "spiral", "comb", "rings", "seams", "full", "empty", "diagonal")
 

@@ -20,7 +20,7 @@ from test_scene import write_index
 from models import Bundle, SwatheError
 from pipeline import open_scene, run, write_cog
 from pipeline.grid.geobox import Window
-from pipeline.reading.scene import open_source
+from pipeline.io.scene import open_source
 
 pytestmark = [
     pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data"),

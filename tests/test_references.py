@@ -9,11 +9,11 @@ from sklearn import metrics
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import Window
-from pipeline.reading.scene import open_source
+from pipeline.io.scene import open_source
 from train.data.samples import IGNORE, Sample, whole
+from train.evaluation.baselines import SIDE, best_limit, brightness, fit_brightness, spots
 from train.evaluation.evaluation import evaluate
-from train.judging.forest import HALO, features, fit_forest
-from train.judging.references import SIDE, best_limit, brightness, fit_brightness, spots
+from train.evaluation.random_forest import HALO, features, fit_forest
 
 SHAPE = (90, 130)
 

@@ -20,8 +20,8 @@ from moto.server import ThreadedMotoServer
 
 from models import Bundle, SwatheError, load_bundle
 from pipeline import open_scene, plan, run
-from pipeline.reading.identity import raster_identity
-from pipeline.reading.scene import open_source
+from pipeline.io.content_id import raster_identity
+from pipeline.io.scene import open_source
 
 LONGEST = 30  # seconds until a server that does not answer is given up
 
@@ -255,7 +255,7 @@ def test_a_run_into_s3_continues_there(
     wishes["bands"] = [1, 2, 3]
     run(tmp_path / "scene.tif", bundle, tmp_path / "local.zarr", **wishes)
 
-    from pipeline.running import filling
+    from pipeline.jobs import job as filling
 
     done: list[Any] = []
     real = filling._run_place

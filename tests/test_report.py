@@ -17,11 +17,11 @@ from stores import TOWN, label_ids, town, town_image, write_store
 
 from models import ClassInfo
 from models.errors import SceneError, StoreError
-from pipeline.report.object_figures import Sizes, read_figures
-from pipeline.report.parts import block_part
-from pipeline.report.report import write_report
-from pipeline.report.wording import say_area, say_number, say_seconds, say_share
-from pipeline.storage.fingerprint import fingerprint
+from pipeline.store.run_id import fingerprint
+from pipeline.viz.format import say_area, say_number, say_seconds, say_share
+from pipeline.viz.report import write_report
+from pipeline.viz.report_objects import Sizes, read_figures
+from pipeline.viz.report_sections import block_part
 
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 

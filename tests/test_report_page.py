@@ -12,7 +12,7 @@ from pages import CONTRAST
 from PIL import Image
 from stores import town, town_image, write_store
 
-from pipeline.report.report import write_report
+from pipeline.viz.report import write_report
 
 OUTLINED = """
 () => {

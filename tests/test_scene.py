@@ -26,10 +26,10 @@ from rasterio.shutil import copy as copy_raster
 from models import SwatheError
 from pipeline import open_scene
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.reading.arrays import ArraySource
-from pipeline.reading.handles import read_pixels
-from pipeline.reading.scene import array_source, open_source
-from pipeline.reading.source import RasterSource, observed
+from pipeline.io.array import ArraySource
+from pipeline.io.gdal import read_pixels
+from pipeline.io.scene import array_source, open_source
+from pipeline.io.source import RasterSource, observed
 
 ROTATED = Affine(8, 3, 500_000, 3, -8, 9_000_000)
 SOUTH_UP = Affine(10, 0, 500_000, 0, 10, 8_000_000)
@@ -468,7 +468,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
         seen.append(window)
         return read_pixels(path, indexes, window, dtype)
 
-    monkeypatch.setattr("pipeline.reading.source.read_pixels", counted)
+    monkeypatch.setattr("pipeline.io.source.read_pixels", counted)
     return seen
 
 
@@ -513,7 +513,7 @@ def test_reading_from_many_threads(tmp_path: Path) -> None:
 
 
 def test_each_thread_has_its_own_handle(tmp_path: Path) -> None:
-    from pipeline.reading.handles import ask_gdal, open_raster
+    from pipeline.io.gdal import ask_gdal, open_raster
 
     path = str(write_raster(tmp_path / "scene.tif", pixels((1, 8, 8))))
     found = {}
@@ -575,7 +575,7 @@ def test_an_mrf_under_another_name_writes_nothing(tmp_path: Path, name: str) -> 
 
 
 def test_many_files_in_few_handles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.reading.handles.OPEN_FILES", 3)
+    monkeypatch.setattr("pipeline.io.gdal.OPEN_FILES", 3)
     paths = [write_raster(tmp_path / f"B{n}.tif", np.full((1, 5, 6), n, np.uint8)) for n in range(8)]
     source = open_source(paths)
     for _ in range(2):

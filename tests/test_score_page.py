@@ -14,17 +14,17 @@ from helpers import CLASSES, facts, pixels, save, write_raster
 from pages import CONTRAST
 
 from models.errors import BundleError, StoreError, TrainingError
-from pipeline.reading.scene import open_source
+from pipeline.io.scene import open_source
+from train.cli.evaluate import evaluate as verb
 from train.data.samples import IGNORE, Sample, whole
-from train.evaluate_verb import evaluate as verb
+from train.evaluation import random_forest as forest
 from train.evaluation import scorecard
+from train.evaluation.baselines import Brightness
 from train.evaluation.evaluation import evaluate
 from train.evaluation.pictures import errors, shown_bands
 from train.evaluation.scorecard import best_and_worst, check_folder
 from train.evaluation.table import markdown, tables
-from train.judging import forest
-from train.judging.areas import Area, rank_areas
-from train.judging.references import Brightness
+from train.evaluation.worst_areas import Area, rank_areas
 
 SHAPE = (260, 330)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from models.errors import TrainingError
-from train.settings import read_settings, settings_of
+from train.config import read_settings, settings_of
 
 GOOD = {
     "name": "clouds",

@@ -6,10 +6,10 @@ import pytest
 from helpers import SHARED
 
 from models import load_bundle
-from pipeline.running.cluster import connected
+from pipeline.jobs.dask import connected
 from train import evaluate, read_settings
 from train.data.datasets import gather
-from train.judging.references import fit_brightness
+from train.evaluation.baselines import fit_brightness
 
 CONFIGS = Path(__file__).parents[1] / "train/configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.toml"))

@@ -15,12 +15,12 @@ from scipy.ndimage import maximum_filter
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.reading.arrays import ArraySource
-from train.data.ground import adjoining, overlapping
+from pipeline.io.array import ArraySource
+from train.config import Split
+from train.data.overlap import adjoining, overlapping
 from train.data.rectangles import Grid, disjoint, maximal
 from train.data.samples import Sample
 from train.data.splits import group_of, split_samples
-from train.settings import Split
 
 PARTS = ("train", "validate", "test")
 

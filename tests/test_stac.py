@@ -12,10 +12,10 @@ from helpers import pixels, write_item, write_raster
 
 from models import SwatheError
 from pipeline import open_maps, open_scene, plan, run
-from pipeline.cli import cli
+from pipeline.cli.app import cli
 from pipeline.grid.geobox import Window
-from pipeline.reading import stac
-from pipeline.reading.scene import open_source, select
+from pipeline.io import stac
+from pipeline.io.scene import open_source, select
 
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 SHAPE = (70, 90)

@@ -20,19 +20,20 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box
 
 from models import ClassInfo
 from models.errors import StatisticsError, StoreError, SwatheError
-from models.reach import Footprint
-from pipeline.blocks.predict import NODATA, Answer, Encoding
-from pipeline.figures import coverage, sums, tallies
-from pipeline.figures.cells import make_cells, pixel_sides
-from pipeline.figures.coverage import ZoneShapes
-from pipeline.figures.figures import describe_statistics
-from pipeline.figures.statistics import compute_statistics, write_statistics
-from pipeline.figures.tallies import Sizes
-from pipeline.figures.zones import place_zones
+from models.metadata import Footprint
+from pipeline.grid.encoding import NODATA, Answer, Encoding
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.grid.plans import make_plan
-from pipeline.storage.lifecycle import create_store, finish_store
-from pipeline.storage.store import Summary
+from pipeline.grid.tiling import make_plan
+from pipeline.stats import coverage, sums
+from pipeline.stats import object_stats as tallies
+from pipeline.stats.cells import make_cells, pixel_sides
+from pipeline.stats.coverage import ZoneShapes
+from pipeline.stats.object_stats import Sizes
+from pipeline.stats.stats import compute_statistics, write_statistics
+from pipeline.stats.table import describe_statistics
+from pipeline.stats.zones import place_zones
+from pipeline.store.lifecycle import create_store, finish_store
+from pipeline.store.store import Summary
 
 CLASSES = (ClassInfo("background", "102030"), ClassInfo("building", "E4572E"), ClassInfo("main road", "FFCC00"))
 SHAPE = (90, 130)
@@ -341,7 +342,7 @@ def test_zones_count_the_exact_part_of_each_pixel(tmp_path_factory, client, kind
         patch.setattr(coverage, "SIMPLE", 20)
         frame = compute_statistics(path, zones=zones, client=client, show=False)
     weights = [parts_of_pixels(SHAPE, shape) for shape in shapes]
-    from pipeline.grid.areas import pixel_areas
+    from pipeline.grid.pixel_area import pixel_areas
 
     areas = np.broadcast_to(pixel_areas(store.geobox).of(Window(0, SHAPE[0], 0, SHAPE[1])), SHAPE)
     assert_figures(frame, class_map, weights, areas, rtol=2e-6, atol=2e-5)
@@ -694,7 +695,7 @@ def test_beyond_the_memory_for_sizes_quantiles_stay_close():
 @pytest.mark.parametrize("name", ["o.csv", "o.parquet", "o.gpkg", "o.fgb", "o.geojson"])
 @pytest.mark.parametrize("by", ["scene", "cell", "zones"])
 def test_files_of_figures(tmp_path, client, name, by):
-    pytest.importorskip("pipeline.formats.tables")
+    pytest.importorskip("pipeline.vector.write")
     class_map = random_map()
     make_store(tmp_path / "s.zarr", class_map)
     write_table(tmp_path / "s.zarr", class_map, areas=True)
@@ -719,7 +720,7 @@ def test_files_of_figures(tmp_path, client, name, by):
 
 
 def test_files_that_cannot_be_written_are_refused_before_any_block_is_read(tmp_path):
-    pytest.importorskip("pipeline.formats.tables")
+    pytest.importorskip("pipeline.vector.write")
     make_store(tmp_path / "s.zarr", random_map())
     next(p for p in (tmp_path / "s.zarr/class_map/c").rglob("*") if p.is_file()).write_bytes(b"damaged")
     for name in ("o.xlsx", "o", "none/../o.doc"):

@@ -17,16 +17,16 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from models import ClassInfo
 from models.errors import StoreError
-from models.reach import Footprint
+from models.metadata import Footprint
 from pipeline import open_maps
-from pipeline.blocks.predict import NODATA, Answer, Encoding
-from pipeline.blocks.pyramid import halve
+from pipeline.grid.encoding import NODATA, Answer, Encoding
 from pipeline.grid.geobox import GeoBox
-from pipeline.grid.plans import make_plan
-from pipeline.storage.files import Files
-from pipeline.storage.fingerprint import differences, fingerprint
-from pipeline.storage.lifecycle import check_whole, create_store, finish_store, remove_store, resume_store
-from pipeline.storage.store import Store, Summary, open_store, read_own, sole_writer
+from pipeline.grid.tiling import make_plan
+from pipeline.store.files import Files
+from pipeline.store.lifecycle import check_whole, create_store, finish_store, remove_store, resume_store
+from pipeline.store.overviews import halve
+from pipeline.store.run_id import differences, fingerprint
+from pipeline.store.store import Store, Summary, open_store, read_own, sole_writer
 
 WKT = CRS.from_string(UTM).to_wkt()
 UINT8 = Encoding(None, "uint8", (1,))

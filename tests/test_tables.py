@@ -19,7 +19,7 @@ from affine import Affine
 from helpers import GRID, UTM
 
 from models.errors import SwatheError
-from pipeline.formats.tables import check_target, count_features, finish, remove_partial, write_features
+from pipeline.vector.write import check_target, count_features, finish, remove_partial, write_features
 
 LAYERS = ("parquet", "gpkg", "fgb", "geojson")
 SCHEMA = pa.schema(

@@ -15,15 +15,15 @@ from models.bundle import load_bundle
 from models.errors import BundleError, SceneError, SwatheError, TrainingError
 from models.exporting import export_onnx
 from models.packaging import write_item
-from pipeline.storage.files import Files
-from train.chips.readers import begin_reader, reader_errors
-from train.cli import cli
-from train.judging.workplace import workplace
-from train.learning.fit import train
-from train.learning.rates import find_rate
-from train.learning.trainers import WholeCheckpoints, make_trainer
-from train.learning.training import prepare
-from train.settings import Settings
+from pipeline.store.files import Files
+from train.cli.app import cli
+from train.config import Settings
+from train.data.readers import begin_reader, reader_errors
+from train.evaluation.work_folder import workplace
+from train.fitting.fit import train
+from train.fitting.learning_rate import find_rate
+from train.fitting.trainer import WholeCheckpoints, make_trainer
+from train.fitting.training import prepare
 
 TINY = {"network": {"options": {"widths": [4, 8]}}, "loop": {"steps": 2, "check_every": 1, "ema": 0.0}}
 
@@ -170,7 +170,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(scenes, agai
         raise KeyboardInterrupt
 
     monkeypatch.setattr("shutil.move", killed)
-    monkeypatch.setattr("pipeline.storage.files.os.replace", killed)
+    monkeypatch.setattr("pipeline.store.files.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         WholeCheckpoints().save_checkpoint({"weights": torch.zeros(99)}, last)
     assert last.read_bytes() == before
@@ -187,7 +187,12 @@ def test_slurm_on_the_path_changes_nothing(scenes, tmp_path, monkeypatch):
     (tmp_path / "srun").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1"}.items():
+    for name, value in {
+        "SLURM_NTASKS": "2",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_JOB_ID": "7",
+        "SLURM_PROCID": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     trainer = make_trainer(tiny(scenes).loop, 1, tmp_path / "run", validated=False, show=False)
     assert (trainer.world_size, trainer.global_rank) == (1, 0)

@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from training_data import small_settings, write_raster, write_scene, write_scenes
 
 from models import SwatheError, load_bundle
-from train.checking.inspection import inspect
-from train.cli import cli
+from train.cli.app import cli
 from train.data.datasets import gather
 from train.data.samples import IGNORE, whole
-from train.learning.training import prepare
+from train.data_qa.inspection import inspect
+from train.fitting.training import prepare
 
 QUICK = ("--set", "network.options.widths=[6, 8]", "--set", "chips.size=32", "--set", "loop.steps=4", "--set",
          "loop.check_every=2", "--set", "loop.threads=1")  # fmt: skip

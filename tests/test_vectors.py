@@ -15,8 +15,8 @@ from stores import write_store
 
 from models.errors import PlanError, SwatheError
 from pipeline import Outlines, open_objects, write_objects, write_vectors
-from pipeline.outlines import vectors as vectors_file
-from pipeline.storage.store import open_store
+from pipeline.store.store import open_store
+from pipeline.vector import vectorise as vectors_file
 
 
 @pytest.fixture(scope="module")

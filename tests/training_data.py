@@ -7,7 +7,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from train.settings import Settings, settings_of
+from train.config import Settings, settings_of
 
 CLASSES = [{"name": "ground", "color": "000000"}, {"name": "roof", "color": "FF0000"}]
 

@@ -1,1 +1,1 @@
-"""Where pixels lie: grids, windows, blocks and tiles, and the area of a pixel. Opens nothing."""
+"""Pixel grids: CRS and transform, windows, tiling, pixel areas, encodings of class maps."""

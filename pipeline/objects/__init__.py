@@ -1,1 +1,1 @@
-"""Objects numbered over a whole mosaic, and measured."""
+"""Connected components across blocks: labels, ids, region properties, the object table."""

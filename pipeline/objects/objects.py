@@ -16,24 +16,24 @@ from numpy.typing import NDArray
 
 from models.errors import PlanError, StoreError
 
-from ..blocks.predict import NODATA, Answer, Encoding
-from ..connected.components import Region, Totals
-from ..connected.labels import Labels, label, region, total
-from ..connected.trees import Folding, Settling, fold, folded, settle, settled_totals
+from ..grid.encoding import NODATA, Answer, Encoding
 from ..grid.geobox import GeoBox, Window
-from ..running.filling import Report, fill
-from ..running.progress import Shower
-from ..storage.derived import cut_as, provenance
-from ..storage.fingerprint import fingerprint
-from ..storage.lifecycle import TABLE, create_store
-from ..storage.maps import open_maps
-from ..storage.store import Store, classes_of, open_store, store_errors
+from ..jobs.job import Report, fill
+from ..jobs.progress import Shower
+from ..store.dataset import open_maps
+from ..store.derived import cut_as, provenance
+from ..store.lifecycle import TABLE, create_store
+from ..store.run_id import fingerprint
+from ..store.store import Store, classes_of, open_store, store_errors
+from .components import Region, Totals
+from .label import Labels, label, region, total
+from .tree import Folding, Settling, fold, folded, settle, settled_totals
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from ..grid.areas import PixelAreas
+    from ..grid.pixel_area import PixelAreas
 
 Connectivity = Literal[4, 8]
 COMMAND = "swathe objects"
@@ -59,7 +59,7 @@ def write_objects(
     output
         Path or URL of the store to write. Its layer `objects` is int64 (y, x): 1 + row * width + column of the object's
         first pixel, the same however the scene is cut; 0 where there is none. Its table is `table.parquet`, with the
-        columns of `pipeline.objects.records`.
+        columns of `pipeline.objects.table`.
     connectivity
         4: pixels touch at sides; 8: at corners too.
     widths
@@ -90,7 +90,7 @@ def open_objects(store: str | os.PathLike[str]) -> "tuple[xr.Dataset, pd.DataFra
     Returns
     -------
     xarray.Dataset, pandas.DataFrame
-        See `open_maps`; and the table, one row per object, with the columns of `pipeline.objects.records`.
+        See `open_maps`; and the table, one row per object, with the columns of `pipeline.objects.table`.
 
     Raises
     ------
@@ -172,7 +172,7 @@ class Labelling:
 
     def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
         """Measure, and write the table."""
-        from ..grid.areas import pixel_areas
+        from ..grid.pixel_area import pixel_areas
 
         names = tuple(info.name for info in classes_of(self.own))
         rows = Measuring(self.maps, names, self.widths, pixel_areas(self.geobox))
@@ -241,7 +241,7 @@ class Measuring:
     def leaf(self, store: Store, row: int, column: int) -> "pa.Table":
         """See `Rows`."""
         from .borders import EDGE
-        from .measures import DEPTH, Patch, measure, own_probability
+        from .regionprops import DEPTH, Patch, measure, own_probability
 
         window = store.window(0, row, column)
         class_map = grown(store, "class_map", window, DEPTH if self.widths else 0, NODATA)
@@ -259,7 +259,7 @@ class Measuring:
 
     def merge(self, rows: "pa.Table") -> "pa.Table":
         """See `Rows`."""
-        from .records import merge
+        from .table import merge
 
         return merge(rows)
 
@@ -280,7 +280,7 @@ def write_table(store: Store, folding: Folding, classes: tuple[str, ...]) -> dic
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from .records import columns_schema, finish
+    from .table import columns_schema, finish
 
     counts = dict.fromkeys(classes[1:], 0)
     with (

@@ -1,1 +1,1 @@
-"""Images with their labels: files found, opened, brought onto one grid, shared out among the parts of a training."""
+"""Training data: samples, labels, splits, chips, augmentation, dataset statistics."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import TrainingError
-from models.facts import ClassInfo
+from models.metadata import ClassInfo
 
 from .colors import code_of
 from .samples import IGNORE

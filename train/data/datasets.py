@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.errors import SwatheError
 from pipeline.grid.geobox import Window
 
-from ..settings import DataSet, Settings
+from ..config import DataSet, Settings
 from .folders import find_samples, merge, put_down
 from .samples import IGNORE, LabelSource, Sample, whole
 from .splits import split_samples

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from models.errors import SceneError, SwatheError, TrainingError
-from pipeline.blocks.contract import UNNAMED
-from pipeline.reading.scene import open_source, opens_by_name, select
-from pipeline.reading.source import Source
+from pipeline.inference.compatibility import UNNAMED
+from pipeline.io.scene import open_source, opens_by_name, select
+from pipeline.io.source import Source
 
-from ..settings import DataSet, Settings
+from ..config import DataSet, Settings
 from .classes import ClassTable, color_table, value_table
 from .colors import read_colors
 from .labels import open_labels

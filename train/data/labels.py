@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.reading.handles import ask_gdal, open_raster
-from pipeline.reading.rasters import open_rasters
-from pipeline.reading.source import Pixels, RasterSource
+from pipeline.io.gdal import ask_gdal, open_raster
+from pipeline.io.raster import open_rasters
+from pipeline.io.source import Pixels, RasterSource
 
 from .classes import GREY, ClassTable, Decoded, pack, total
 from .samples import IGNORE, LabelSource
-from .shapes import is_vector, open_shapes
+from .vector_labels import is_vector, open_shapes
 from .warps import overlaps, read_warped
 
 if TYPE_CHECKING:

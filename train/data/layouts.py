@@ -14,8 +14,8 @@ from pathlib import Path
 
 from models.errors import TrainingError
 
-from ..settings import DataSet
-from .shapes import ENDINGS
+from ..config import DataSet
+from .vector_labels import ENDINGS
 
 IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
 IMAGE_FOLDERS, LABEL_FOLDERS = ("images", "image", "img"), ("masks", "labels", "mask", "label", "gt")

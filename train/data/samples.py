@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.reading.source import Pixels, Source
+from pipeline.io.source import Pixels, Source
 
 IGNORE = 255  # the label of a pixel that nobody judged, or that the scene did not observe
 

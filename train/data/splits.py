@@ -15,8 +15,8 @@ from typing import TypeVar
 from models.errors import TrainingError
 from pipeline.grid.geobox import Window
 
-from ..settings import Split
-from .ground import adjoining
+from ..config import Split
+from .overlap import adjoining
 from .rectangles import Grid, disjoint, maximal
 from .samples import Sample, within
 

@@ -16,8 +16,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.reading.handles import ask_gdal, file_stamp, open_raster
-from pipeline.reading.source import Pixels
+from pipeline.io.gdal import ask_gdal, file_stamp, open_raster
+from pipeline.io.source import Pixels
 
 TOLERANCE = 1e-6  # pixels; rasterio's own 0.125 moves borders, and of 0 it makes no warped raster (1.4.4)
 OPEN_WARPS = 16  # kept per thread

@@ -1,1 +1,1 @@
-"""Whole-scene scores of a bundle, and how they are told: JSON, Markdown, one HTML page."""
+"""Whole-scene evaluation, baselines, and the page of scores."""

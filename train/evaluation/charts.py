@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from pipeline.report.wording import say_share
+from pipeline.viz.format import say_share
 
-from ..scores.calibration import Reliability
-from ..scores.confusion import Confusion
-from ..scores.thresholds import Found, Sweep
+from ..metrics.calibration import Reliability
+from ..metrics.confusion import Confusion
+from ..metrics.thresholds import Found, Sweep
 from .table import NONE, say
 
 FINE = tuple(step / 100 for step in range(101))  # thresholds of the lines

@@ -1,6 +1,6 @@
 """How well a bundle does on whole labelled scenes of any size, beside what it must beat.
 
-Scenes go through the very function of blocks that segments them (`pipeline.blocks.predict`), so that the scores are
+Scenes go through the very function of blocks that segments them (`pipeline.inference.predict`), so that the scores are
 those of the network run over each scene at once. What is worked out is kept in a folder until the scores are whole: a
 run that was stopped continues.
 """
@@ -13,19 +13,19 @@ from distributed import Client
 
 from models.bundle import Bundle, load_bundle
 from models.errors import TrainingError
-from pipeline.blocks.prepare import BundleLike, Prepared
-from pipeline.running.cluster import connected
-from pipeline.running.job import Segmentation
+from pipeline.inference.plan import BundleLike, Prepared
+from pipeline.inference.run import Segmentation
+from pipeline.jobs.dask import connected
 
 from ..data.samples import Sample
-from ..judging.areas import rank_areas
-from ..judging.judging import Asked, Runner, Scored, judge
-from ..judging.passes import Counted
-from ..judging.predictors import Network, Rival
-from ..judging.references import Reference
-from ..judging.workplace import workplace
+from .baselines import Reference
+from .counts import Counted
+from .predictors import Network, Rival
 from .result import Evaluation, summary
+from .runner import Asked, Runner, Scored, judge
 from .scorecard import check_folder, write_scorecard
+from .work_folder import workplace
+from .worst_areas import rank_areas
 
 FEW = 3  # samples of which every stage is shown
 DISTANCE, SIDE = 2, 256  # pixels: width of a boundary; side of the squares that are drawn anew, and shown
@@ -59,7 +59,7 @@ def evaluate(
         Folder for `scores.json`, `scores.md` and `index.html`. What is worked out lies in `OUTPUT.unfinished`
         meanwhile. None: nothing is written.
     threshold
-        See `pipeline.blocks.predict.Encoding`. None: the bundle's own, by its metrics; else the likeliest class.
+        See `pipeline.grid.encoding.Encoding`. None: the bundle's own, by its metrics; else the likeliest class.
     choose
         Take the threshold with the highest IoU on these very samples: for validation, never for a test. With more
         than two classes it stays the likeliest class.
@@ -74,7 +74,7 @@ def evaluate(
     client, overwrite, show
         See `pipeline.run`.
     **wishes
-        See `pipeline.blocks.options.Options`, but for what is kept.
+        See `pipeline.inference.options.Options`, but for what is kept.
 
     Returns
     -------

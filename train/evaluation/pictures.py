@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.facts import ClassInfo
-from pipeline.blocks.predict import NODATA
-from pipeline.pictures.painting import stretch
-from pipeline.pictures.previews import RGB_NAMES
-from pipeline.reading.source import missing_samples
+from models.metadata import ClassInfo
+from pipeline.grid.encoding import NODATA
+from pipeline.io.source import missing_samples
+from pipeline.viz.colors import stretch
+from pipeline.viz.preview import RGB_NAMES
 
 from ..data.samples import Sample
-from ..judging.areas import Area
-from ..judging.passes import Kept
+from .counts import Kept
+from .worst_areas import Area
 
 GROUND = (222, 217, 206)  # the first class, which has no colour of its own on a map
 UNKNOWN = (255, 255, 255)

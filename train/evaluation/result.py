@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from math import isfinite
 
 from models.bundle import Bundle
-from models.facts import ClassInfo
+from models.metadata import ClassInfo
 
 from ..data.samples import Sample
-from ..judging.areas import Area
-from ..judging.judging import Scored
-from ..scores.scores import Scores
+from ..metrics.metrics import Scores
+from .runner import Scored
+from .worst_areas import Area
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import StoreError
-from pipeline.report.report import PAGE as REPORT
+from pipeline.viz.report import PAGE as REPORT
 
-from ..judging.areas import Area
-from ..judging.passes import Kept
 from .charts import confusion_rows, reliability_chart, sweep_chart
+from .counts import Kept
 from .pictures import ALARM, CONFUSED, MISSED, QUIET, RIGHT, Strip, draw
 from .table import as_markdown, interval, label, notes, say, tables
+from .worst_areas import Area
 
 if TYPE_CHECKING:
-    from ..judging.judging import Scored
     from .result import Evaluation
+    from .runner import Scored
 
 PAGE = Path(__file__).parent / "score_page"
 JSON, MARKDOWN, HTML = "scores.json", "scores.md", "index.html"
@@ -227,7 +227,7 @@ def _facts(found: "Evaluation") -> list[tuple[str, str]]:
 
 
 def _render(context: Mapping[str, Any]) -> str:
-    """Fill the template, in the style of `pipeline.report.report`'s; what comes from data is escaped."""
+    """Fill the template, in the style of `pipeline.viz.report`'s; what comes from data is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

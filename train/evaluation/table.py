@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from ..scores.scores import Scores
+from ..metrics.metrics import Scores
 
 if TYPE_CHECKING:
-    from ..judging.judging import Scored
     from .result import Evaluation
+    from .runner import Scored
 
 NONE = "–"  # a share of nothing
 

@@ -1,0 +1,27 @@
+from .bundle import Bundle as Bundle
+from .bundle import load_bundle as load_bundle
+from .bundle import save_bundle as save_bundle
+from .bundle import shipped_bundles as shipped_bundles
+from .errors import SwatheError as SwatheError
+from .metadata import Band as Band
+from .metadata import ClassInfo as ClassInfo
+from .metadata import Facts as Facts
+from .receptive_field import measure_footprint as measure_footprint
+from .scaling import divide as divide
+from .scaling import min_max as min_max
+from .scaling import z_score as z_score
+
+__all__ = [
+    "Band",
+    "Bundle",
+    "ClassInfo",
+    "Facts",
+    "SwatheError",
+    "divide",
+    "load_bundle",
+    "measure_footprint",
+    "min_max",
+    "save_bundle",
+    "shipped_bundles",
+    "z_score",
+]

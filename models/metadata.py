@@ -1,0 +1,143 @@
+"""What a bundle knows beside its weights, as frozen facts. No files, no torch.
+
+The contract between training and inference: which bands in which units, at which resolution, into which classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, Literal
+
+from .errors import BundleError
+from .scaling import Scaling
+
+Activation = Literal["softmax", "sigmoid"]
+LONGEST_OPTIONS = 2000  # characters; a list of a million widths must not be built
+MOST_CLASSES = 255  # a class map is uint8, and 255 is nodata
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a network's outputs depend on.
+
+    Parameters
+    ----------
+    stride
+        The answer moves with the input only in steps of `stride` pixels; input sizes are multiples of it.
+    radius
+        An output pixel depends on no input pixel further away than this, in rows or columns. None: there is no bound
+        (instance norm, squeeze-and-excitation, global pooling: every output sees the whole input).
+    """
+
+    stride: int
+    radius: int | None
+
+    @property
+    def halo(self) -> int | None:
+        """The exact halo: the radius rounded up to the stride, in pixels per side. None where there is none."""
+        return None if self.radius is None else -(-self.radius // self.stride) * self.stride
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One input band: its name, and the mean raw value that stands in for missing pixels."""
+
+    name: str
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """One class: its name and colour `RRGGBB`. Its value in the class map is its place in the list."""
+
+    name: str
+    color: str
+
+    def __post_init__(self) -> None:
+        if len(self.color) != 6 or any(c not in "0123456789abcdefABCDEF" for c in self.color):
+            raise BundleError(f"class {self.name!r} has the colour {self.color!r}; give six hex digits, as FF8800")
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """The colour as three numbers from 0 to 255."""
+        red, green, blue = bytes.fromhex(self.color)
+        return red, green, blue
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that inference must know of a trained network.
+
+    Parameters
+    ----------
+    name
+        What the user calls it: lower case, no spaces.
+    architecture, options
+        For `models.build.build`.
+    bands
+        The bands in the network's order.
+    dtype
+        Numeric type of the raw pixels that the scaling is for, as in `uint8`.
+    scaling
+        Raw value to network input, per band.
+    classes
+        In order of their values; the first is the background.
+    activation
+        `softmax` or `sigmoid`.
+    footprint
+        Stride and receptive radius, as measured.
+    resolution
+        Metres per pixel that it was trained on, finest and coarsest. None: unknown.
+    patch
+        Side of the training chips, in pixels.
+    description, provenance, metrics
+        For people: what it is, from which data and under which licence, how well it does and where.
+    """
+
+    name: str
+    architecture: str
+    options: Mapping[str, Any]
+    bands: tuple[Band, ...]
+    dtype: str
+    scaling: Scaling
+    classes: tuple[ClassInfo, ...]
+    footprint: Footprint
+    activation: Activation = "softmax"
+    resolution: tuple[float, float] | None = None
+    patch: int = 512
+    description: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        bands, classes = len(self.bands), len(self.classes)
+        if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
+            raise BundleError(f"a bundle's name is letters, digits, '-', '_' and '.'; received {self.name!r}")
+        if not bands or len({b.name for b in self.bands}) != bands:
+            raise BundleError(f"a bundle needs bands of different names; received {[b.name for b in self.bands]}")
+        if len(self.scaling.first) != bands:
+            raise BundleError(f"{bands} bands, but scaling for {len(self.scaling.first)}: give one per band")
+        if not 2 <= classes <= MOST_CLASSES or len({c.name for c in self.classes}) != classes:
+            raise BundleError(f"a bundle needs 2 to {MOST_CLASSES} classes of different names; received {classes}")
+        reserved = {"architecture", "bands", "classes"} & set(self.options)
+        if reserved or len(str(self.options)) > LONGEST_OPTIONS:
+            raise BundleError("the network's options are too long, or name what is not an option")
+        if self.activation not in ("softmax", "sigmoid"):
+            raise BundleError(f"unknown activation {self.activation!r}; known: softmax, sigmoid")
+        if not all(isfinite(b.mean) for b in self.bands):
+            raise BundleError("a band's mean is not a finite number")
+
+    @property
+    def channels(self) -> int:
+        """Channels that the network itself gives: one for a two-class sigmoid, else one per class."""
+        return 1 if self.activation == "sigmoid" and len(self.classes) == 2 else len(self.classes)
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands, in the network's order."""
+        return tuple(band.name for band in self.bands)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their values."""
+        return tuple(info.name for info in self.classes)

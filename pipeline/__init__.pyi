@@ -1,0 +1,43 @@
+from .inference.lazy import segment as segment
+from .inference.plan import plan as plan
+from .inference.run import run as run
+from .io.scene import open_scene as open_scene
+from .jobs.job import Report as Report
+from .objects.objects import open_objects as open_objects
+from .objects.objects import write_objects as write_objects
+from .postprocess.clean import write_clean as write_clean
+from .postprocess.lazy import clean as clean
+from .postprocess.lazy import label_objects as label_objects
+from .stats.stats import compute_statistics as compute_statistics
+from .stats.stats import write_statistics as write_statistics
+from .store.cog import write_cog as write_cog
+from .store.dataset import open_maps as open_maps
+from .vector.vectorise import Outlines as Outlines
+from .vector.vectorise import write_vectors as write_vectors
+from .viz.overlay import overlay as overlay
+from .viz.overlay import write_picture as write_picture
+from .viz.panels import five_panels as five_panels
+from .viz.report import write_report as write_report
+
+__all__ = [
+    "Outlines",
+    "Report",
+    "clean",
+    "compute_statistics",
+    "five_panels",
+    "label_objects",
+    "open_maps",
+    "open_objects",
+    "open_scene",
+    "overlay",
+    "plan",
+    "run",
+    "segment",
+    "write_clean",
+    "write_cog",
+    "write_objects",
+    "write_picture",
+    "write_report",
+    "write_statistics",
+    "write_vectors",
+]

@@ -1,1 +1,0 @@
-"""Areas, counts and sizes by scene, by cell or by zone."""

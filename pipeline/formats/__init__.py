@@ -1,1 +1,0 @@
-"""Tables and polygons in files that others read: GeoParquet, GeoPackage, FlatGeobuf, GeoJSON, CSV."""

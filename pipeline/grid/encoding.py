@@ -1,0 +1,63 @@
+"""How class maps and probabilities are encoded: nodata, steps of 1/250, classes by threshold. Arrays only."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+NODATA = 255  # in class maps, and in probabilities kept as uint8
+STEPS = 250  # a uint8 probability counts 1/250, so that 0.5, 0.7 and every multiple of 0.004 are exact
+ProbabilityType = Literal["uint8", "float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What is kept of the network's answer.
+
+    Parameters
+    ----------
+    threshold
+        The class map takes the likeliest class but the first, where its probability is above this; else the first
+        class. None: the likeliest class.
+    probability
+        Type in which probabilities are kept; None: they are not.
+    kept
+        The classes, by value, whose probabilities are kept.
+    objects
+        Whether the ids of objects are kept, as `label_objects` gives them.
+    """
+
+    threshold: float | None = None
+    probability: ProbabilityType | None = None
+    kept: tuple[int, ...] = ()
+    objects: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of a window: class map uint8 `(y, x)`, probabilities `(class, y, x)`, ids of objects int64 `(y, x)`."""
+
+    class_map: NDArray[np.uint8]
+    probability: NDArray[Any] | None
+    objects: NDArray[np.int64] | None = None
+
+
+def classify(probabilities: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
+    """Give the class map uint8 `(y, x)` of probabilities `(class, y, x)`; see `Encoding.threshold`. Ties: the lower."""
+    first = 0 if threshold is None else 1
+    best = probabilities[first]
+    classes = np.full(best.shape, first, np.uint8)
+    for value in range(first + 1, len(probabilities)):
+        np.putmask(classes, probabilities[value] > best, value)
+        best = np.maximum(best, probabilities[value])
+    if threshold is not None:
+        np.putmask(classes, ~(best > threshold), 0)
+    return classes
+
+
+def encode(probability: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Give a probability as it is kept: in steps of 1/250 for uint8, rounded half up; else as a shorter float."""
+    if dtype == np.uint8:
+        return (probability * np.float32(STEPS) + np.float32(0.5)).astype(np.uint8)
+    return probability.astype(dtype, copy=False)

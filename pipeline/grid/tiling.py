@@ -1,0 +1,218 @@
+"""Blocks and tiles: integer geometry only. A plan is a value that can be printed, and refused, before anything runs.
+
+Knows no files, no network and no dask: only a scene's shape, a footprint and the user's wishes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import PlanError
+from models.metadata import Footprint
+
+from .geobox import Window
+
+TILE, BLOCK, CHUNK = 1024, 2048, 512
+LARGEST_INPUT = 2048  # width of a tile with both halos; larger ones need gigabytes in most networks
+TALLEST_INPUT = 2304  # height of one that is twice as tall as wide
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one task does: its place in the grid of blocks, and the pixels it writes."""
+
+    row: int
+    column: int
+    window: Window
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a scene is cut.
+
+    Parameters
+    ----------
+    height, width
+        The scene, in pixels.
+    stride
+        The network's; tiles, blocks and halo are multiples of it, counted from the scene's origin.
+    halo
+        Context pixels per side, read and thrown away.
+    tile
+        Largest width of what the network answers at once, without halo.
+    block
+        Side of what one task writes: one shard of the store.
+    chunk
+        Side of what the store compresses at once.
+    exact
+        Whether the halo covers the receptive radius, so that tiled equals whole.
+    tall
+        How many times taller than wide a tile may be.
+    """
+
+    height: int
+    width: int
+    stride: int
+    halo: int
+    tile: int
+    block: int
+    chunk: int
+    exact: bool
+    tall: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of blocks."""
+        return -(-self.height // self.block)
+
+    @property
+    def columns(self) -> int:
+        """Columns of blocks."""
+        return -(-self.width // self.block)
+
+    def __len__(self) -> int:
+        return self.rows * self.columns
+
+    def block_at(self, row: int, column: int) -> Block:
+        """Give one block by its place; those at the right and bottom edge are cut to the scene."""
+        top, left = row * self.block, column * self.block
+        bottom, right = min(top + self.block, self.height), min(left + self.block, self.width)
+        return Block(row, column, Window(top, bottom, left, right))
+
+    def blocks(self) -> Iterator[Block]:
+        """Give all blocks, row by row."""
+        for row in range(self.rows):
+            for column in range(self.columns):
+                yield self.block_at(row, column)
+
+    def grown(self, window: Window) -> Window:
+        """Give what must be read for a window: rounded up to the stride, and the halo around it.
+
+        It may reach outside the scene; `reflected` says which pixels stand there.
+        """
+        bottom = window.top + _up(window.bottom - window.top, self.stride)
+        right = window.left + _up(window.right - window.left, self.stride)
+        return Window(window.top - self.halo, bottom + self.halo, window.left - self.halo, right + self.halo)
+
+    def tiles(self, window: Window) -> Iterator[Window]:
+        """Cut a block's window, rounded up to the stride, into tiles of nearly equal size, row by row.
+
+        Coordinates are the scene's. The last tiles may reach outside the window.
+        """
+        rows = _cuts(window.top, window.bottom, self.tile * self.tall, self.stride)
+        columns = _cuts(window.left, window.right, self.tile, self.stride)
+        for top, bottom in rows:
+            for left, right in columns:
+                yield Window(top, bottom, left, right)
+
+    @cached_property
+    def extra(self) -> float:
+        """Pixels that the network sees for each pixel of the scene: 1 would be no halo at all."""
+        rows = sum(b - t + 2 * self.halo for row in range(self.rows) for t, b in self._row_cuts(row, 0))
+        columns = sum(b - t + 2 * self.halo for column in range(self.columns) for t, b in self._row_cuts(column, 1))
+        return rows * columns / (self.height * self.width)
+
+    def _row_cuts(self, place: int, axis: int) -> list[tuple[int, int]]:
+        start, size = place * self.block, (self.height, self.width)[axis]
+        side = self.tile * self.tall if axis == 0 else self.tile
+        return _cuts(start, min(start + self.block, size), side, self.stride)
+
+    def bytes_per_block(self, bands: int, itemsize: int, classes: int) -> int:
+        """Estimate what one task holds: raw pixels with halo and mask, and its outputs. Without the network's own."""
+        side = self.block + 2 * self.halo
+        tile = (self.tile * self.tall + 2 * self.halo) * (self.tile + 2 * self.halo)
+        pixels = side * side * (bands * itemsize + 1)
+        answers = tile * classes * 4 * 2 + self.block * self.block * (classes + 1)
+        return pixels + answers
+
+
+def make_plan(
+    shape: tuple[int, int],
+    footprint: Footprint,
+    *,
+    halo: int | None = None,
+    tile: int | None = None,
+    block: int | None = None,
+) -> Plan:
+    """Cut a scene.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the scene.
+    footprint
+        Of the network.
+    halo
+        Pixels per side, rounded up to the stride. None: the exact halo.
+    tile, block
+        Sides in pixels, rounded up to the stride and to the chunk. None: 1024 (less for a wide halo; twice as tall for
+        a narrow one) and 2048, or what the scene has.
+
+    Raises
+    ------
+    PlanError
+        A setting is not positive, or the network has no exact halo and none is given.
+    """
+    stride = footprint.stride
+    for name, value in (("tile", tile), ("block", block)):
+        if value is not None and value < 1:
+            raise PlanError(f"{name} must be at least 1 pixel; received {value}")
+    halo = _halo(footprint, halo)
+    fitting = max(256, LARGEST_INPUT - 2 * halo)
+    tall = 2 if tile is None and 2 * TILE + 2 * halo <= TALLEST_INPUT else 1  # less halo for each pixel
+    tile = _up(min(TILE, fitting) if tile is None else tile, stride)
+    side, chunk = _block(shape, stride, block, tile)
+    exact = footprint.halo is not None and halo >= footprint.halo
+    return Plan(*shape, stride, halo, min(tile, side), side, chunk, exact, tall)
+
+
+def _halo(footprint: Footprint, halo: int | None) -> int:
+    if halo is not None:
+        if halo < 0:
+            raise PlanError(f"halo must not be negative; received {halo}")
+        return _up(halo, footprint.stride)
+    if footprint.halo is None:
+        raise PlanError(
+            "this network has no exact halo: each output sees the whole input. Give --halo N, as 128: "
+            "the answer then depends a little on how the scene is cut"
+        )
+    return footprint.halo
+
+
+def _block(shape: tuple[int, int], stride: int, block: int | None, tile: int) -> tuple[int, int]:
+    """Give block and chunk: the chunk a multiple of the stride, the block one or more whole chunks."""
+    chunk = _up(CHUNK, stride)
+    if block is None:
+        block = min(max(BLOCK, tile), _up(max(shape), chunk))
+    if block < chunk:
+        side = _up(block, stride)
+        return side, side
+    return _up(block, chunk), chunk
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _cuts(start: int, stop: int, tile: int, stride: int) -> list[tuple[int, int]]:
+    """Cut `start..stop` into the fewest parts of at most `tile`, of nearly equal size, all multiples of the stride."""
+    steps = -(-(stop - start) // stride)
+    parts = -(-steps // max(1, tile // stride))
+    edges = [start + stride * (steps * n // parts) for n in range(parts + 1)]
+    return list(pairwise(edges))
+
+
+def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Give the pixels that stand at `start..stop` of an axis padded by reflection without its edge repeated.
+
+    As `numpy.pad(mode="reflect")`, of any width: reflections are reflected again, and a single pixel is repeated.
+    """
+    if size == 1:
+        return np.zeros(stop - start, np.intp)
+    period = 2 * (size - 1)
+    places = np.arange(start, stop) % period
+    return np.where(places < size, places, period - places)

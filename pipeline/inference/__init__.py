@@ -1,0 +1,1 @@
+"""A scene through a network: options, compatibility, plan, halo, prediction of one block; durable or lazy."""

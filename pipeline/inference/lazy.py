@@ -1,0 +1,103 @@
+"""The lazy way: a scene in, a dask-backed Dataset out that computes only what is looked at.
+
+The same block function as durable runs, so the same answers. For notebooks and for scenes that fit a session.
+"""
+
+from typing import Any, Unpack
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from ..grid.encoding import NODATA, Encoding
+from ..grid.geobox import Window
+from ..grid.xr import coordinates, with_georeference
+from ..io.scene import SceneLike
+from ..io.source import Source
+from ..store.metadata import class_map_attributes
+from .options import Options, Wishes
+from .plan import BundleLike, Prepared, plan
+from .predict import Recipe, predict
+
+
+def segment(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> xr.Dataset:
+    """Segment a scene lazily.
+
+    Parameters
+    ----------
+    scene
+        See `open_scene`; a DataArray, also a part of one, is taken as a scene of its own.
+    bundle
+        A bundle, or the name or path of one.
+    **wishes
+        See `pipeline.inference.options.Options`. `probability` and `pyramid` do not count: probabilities are
+        float32 here.
+
+    Returns
+    -------
+    xarray.Dataset
+        `class_map` uint8 (y, x), 255 = not observed; `probability` float32 (class, y, x), NaN = not observed. Both are
+        backed by dask and nothing is computed; CRS and transform are the scene's.
+
+    Raises
+    ------
+    SwatheError
+        As `plan`; what cannot be read is found when it is computed.
+    """
+    options = Options(**wishes)
+    prepared = plan(scene, bundle, **{**wishes, "block": options.block or 1024})  # type: ignore[arg-type]
+    classes = tuple(range(len(prepared.recipe.facts.classes)))
+    kept = options.encoding(prepared.recipe.facts).kept if options.probability_of else classes
+    recipe = _with_encoding(prepared.recipe, Encoding(options.threshold, "float32", kept))
+    class_map, probability = _arrays(prepared.source, recipe)
+    return _dataset(class_map, probability, prepared, kept)
+
+
+def _with_encoding(recipe: Recipe, encoding: Encoding) -> Recipe:
+    return Recipe(recipe.bundle, recipe.digest, recipe.facts, recipe.spec, recipe.plan, encoding)
+
+
+def _arrays(source: Source, recipe: Recipe) -> tuple[da.Array, da.Array]:
+    cut, layers = recipe.plan, len(recipe.encoding.kept)
+    # one node that all tasks share holds source and recipe, so that the graph grows by a few bytes a block
+    shared = dask.delayed(
+        (source, recipe), name=f"swathe-recipe-{tokenize(source.identity(), repr(recipe))}", traverse=False
+    )
+    maps, probabilities = [], []
+    for row in range(cut.rows):
+        answers = [_delayed(shared, cut.block_at(row, column).window) for column in range(cut.columns)]
+        maps.append([da.from_delayed(a[0], w.shape, np.uint8) for a, w in answers])
+        probabilities.append([da.from_delayed(a[1], (layers, *w.shape), np.float32) for a, w in answers])
+    return da.block(maps), da.block(probabilities)
+
+
+def _delayed(shared: Any, window: Window) -> tuple[Any, Window]:
+    token = f"{shared.key}-{window.top}-{window.left}"
+    answer = dask.delayed(_predict, nout=2, pure=True)(shared, window, dask_key_name=f"predict-{token}")
+    return answer, window
+
+
+def _predict(shared: tuple[Source, Recipe], window: Window) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    source, recipe = shared
+    answer = predict(source, window, recipe)
+    assert answer.probability is not None  # `segment` asks for it
+    return answer.class_map, answer.probability
+
+
+def _dataset(class_map: da.Array, probability: da.Array, prepared: Prepared, kept: tuple[int, ...]) -> xr.Dataset:
+    facts, geobox = prepared.recipe.facts, prepared.geobox
+    names = [facts.class_names[value] for value in kept]
+    dataset = xr.Dataset(
+        {"class_map": (("y", "x"), class_map), "probability": (("class", "y", "x"), probability)},
+        coords={"class": names, **coordinates(geobox)},
+        attrs={"bundle": facts.name, "digest": prepared.recipe.digest},
+    )
+    attributes = class_map_attributes(facts.classes)
+    dataset.class_map.attrs.update({k: v for k, v in attributes.items() if k not in ("coordinates", "grid_mapping")})
+    dataset.class_map.attrs["_FillValue"] = NODATA
+    dataset.probability.attrs.update(long_name="probability", units="1")
+    georeferenced: xr.Dataset = with_georeference(dataset, geobox)
+    return georeferenced

@@ -1,0 +1,107 @@
+"""What a user may wish of a run, in one place, for the shell, for notebooks and for jobs. Facts only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from models.engine_spec import Device, EngineName, EngineSpec, Precision
+from models.errors import PlanError
+from models.metadata import Facts
+
+from ..grid.encoding import Encoding, ProbabilityType
+
+Halo = Literal["exact", "auto"] | int
+
+
+class Wishes(TypedDict, total=False):
+    """The keywords of `plan`, `segment` and `run`; see `Options`."""
+
+    bands: Sequence[str | int] | None
+    tile: int | None
+    block: int | None
+    halo: Halo
+    tolerance: float
+    engine: EngineName
+    device: Device
+    precision: Precision
+    threads: int | None
+    compile: bool
+    threshold: float | None
+    probability: ProbabilityType | None
+    probability_of: str | None
+    pyramid: bool
+    allow_mismatch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Wishes, checked.
+
+    Parameters
+    ----------
+    bands
+        Names or numbers of the scene's bands that go into the network's, in its order. None: by the bundle's names.
+    tile, block
+        Sides in pixels: what the network answers at once, and what one task does. None: a good choice.
+    halo
+        `exact`: tiled equals whole. `auto`: the smallest whose measured error is within `tolerance`. Or pixels.
+    tolerance
+        Largest change of a probability that `auto` accepts.
+    engine, device, precision, threads, compile
+        See `models.engine.EngineSpec`.
+    threshold
+        See `pipeline.grid.encoding.Encoding`.
+    probability
+        Type in which probabilities are kept; None: they are not.
+    probability_of
+        `all` classes, or one by name. None: all, but of two classes only the second, since the first is what remains.
+    pyramid
+        Whether the store gets overviews.
+    allow_mismatch
+        Run although the scene's dtype or resolution is not what the bundle was trained on.
+    """
+
+    bands: Sequence[str | int] | None = None
+    tile: int | None = None
+    block: int | None = None
+    halo: Halo = "exact"
+    tolerance: float = 0.004
+    engine: EngineName = "auto"
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    threads: int | None = None
+    compile: bool = False
+    threshold: float | None = None
+    probability: ProbabilityType | None = "uint8"
+    probability_of: str | None = None
+    pyramid: bool = True
+    allow_mismatch: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise PlanError(f"a threshold is a probability from 0 to 1; received {self.threshold}")
+        if isinstance(self.halo, str) and self.halo not in ("exact", "auto"):
+            raise PlanError(f"halo is 'exact', 'auto' or a number of pixels; received {self.halo!r}")
+        if self.tolerance <= 0:
+            raise PlanError(f"tolerance must be above 0; received {self.tolerance}")
+        if self.probability not in (None, "uint8", "float16", "float32"):
+            raise PlanError(f"probabilities are kept as uint8, float16, float32 or not; received {self.probability!r}")
+
+    def spec(self) -> EngineSpec:
+        """Give the engine that is wished for."""
+        return EngineSpec(self.engine, self.device, self.precision, self.threads, self.compile)
+
+    def encoding(self, facts: Facts) -> Encoding:
+        """Give what is kept of the network's answer for the classes of a bundle."""
+        kept = self._kept(facts) if self.probability else ()
+        return Encoding(self.threshold, self.probability, kept)
+
+    def _kept(self, facts: Facts) -> tuple[int, ...]:
+        names = facts.class_names
+        if self.probability_of is None:
+            return (1,) if len(names) == 2 else tuple(range(len(names)))
+        if self.probability_of == "all":
+            return tuple(range(len(names)))
+        if self.probability_of not in names:
+            raise PlanError(f"the bundle has no class {self.probability_of!r}; it has: {', '.join(names)}")
+        return (names.index(self.probability_of),)

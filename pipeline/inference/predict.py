@@ -1,0 +1,256 @@
+"""One block of a scene into what is kept of the network's answer. Numbers only: no dask, no store.
+
+The only file of `pipeline` that touches an engine. A process makes each engine once and shares it between its threads.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle, load_bundle
+from models.cpu import keep_freed_memory
+from models.engine import Engine, make_engine, resolve
+from models.engine_spec import EngineSpec
+from models.errors import BundleError
+from models.metadata import Facts
+
+from ..grid.encoding import NODATA, Answer, Encoding, classify, encode
+from ..grid.geobox import Window
+from ..grid.tiling import Plan, reflected
+from ..io.source import Pixels, Source, missing_samples
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What every block of a run shares; small enough to send with each task. The network itself is never sent."""
+
+    bundle: str
+    digest: str
+    facts: Facts
+    spec: EngineSpec
+    plan: Plan
+    encoding: Encoding
+
+
+@dataclass
+class SharedEngine:
+    """An engine and the lock that its users hold while it runs."""
+
+    engine: Engine
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_engines: dict[tuple[str, EngineSpec], SharedEngine] = {}
+_making = threading.Lock()
+
+
+def settle_engine(spec: EngineSpec) -> EngineSpec:
+    """Say which engine serves best in this process; see `models.engine.resolve`."""
+    return resolve(spec)
+
+
+def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
+    """Give this process's engine for a bundle, made at the first call.
+
+    Raises
+    ------
+    BundleError
+        The bundle at `path` has another digest: it was replaced, or this machine holds another one there.
+    """
+    with _making:
+        key = (digest, spec)
+        if not _engines:
+            keep_freed_memory()
+        if key not in _engines:
+            _engines[key] = SharedEngine(make_engine(_expected(path, digest), spec))
+        return _engines[key]
+
+
+def _expected(path: str, digest: str) -> Bundle:
+    bundle = load_bundle(Path(path))
+    if bundle.digest != digest:
+        raise BundleError(f"the bundle at {path} is another one here: digest {bundle.digest[:12]}, not {digest[:12]}")
+    return bundle
+
+
+def predict(source: Source, window: Window, recipe: Recipe) -> Answer:
+    """Read a window with its halo, run the network over its tiles, and keep what is asked for.
+
+    Tiles are read one by one, so that the engine need not wait for the whole window, nor memory hold it. A tile with
+    nothing valid runs nothing.
+
+    Parameters
+    ----------
+    source
+        Raw pixels.
+    window
+        Inside the scene; its origin is a multiple of the stride.
+    recipe
+        See `Recipe`.
+
+    Returns
+    -------
+    Answer
+        Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
+    """
+    answer = _empty(window.shape, recipe.encoding)
+    for read, probabilities in _answers(_seen(source, window, recipe), source.nodata, recipe):
+        halo, (height, width) = recipe.plan.halo, read.cut.shape
+        core = np.s_[..., halo : halo + height, halo : halo + width]
+        _keep(answer, probabilities[core], read.pixels.valid[core], read.cut.within(window), recipe.encoding)
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class TileRead:
+    """A tile as it was read: its pixels with their halo, and what of it lies in the window that is asked for."""
+
+    pixels: Pixels
+    cut: Window
+
+
+def _seen(source: Source, window: Window, recipe: Recipe) -> Iterator[TileRead]:
+    """Read the tiles of a window that hold anything valid, halo aside."""
+    plan = recipe.plan
+    held = Held.of(source, window, plan) if source.costly else source
+    for tile in plan.tiles(window):
+        cut = Window(tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right))
+        pixels, (height, width) = read_grown(held, plan, tile), cut.shape
+        if pixels.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width].any():
+            yield TileRead(pixels, cut)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a source gave for a window: tiles whose halos overlap must not compute a scene of dask's twice."""
+
+    window: Window
+    pixels: Pixels
+
+    @classmethod
+    def of(cls, source: Source, window: Window, plan: Plan) -> "Held":
+        """Read all that the tiles of a window will ask for."""
+        inside = _inside(plan.grown(window), plan)
+        return cls(inside, source.read(inside))
+
+    def read(self, window: Window) -> Pixels:
+        """See `Source`."""
+        rows, columns = window.within(self.window).slices
+        return Pixels(self.pixels.data[:, rows, columns], self.pixels.valid[rows, columns])
+
+
+def read_grown(source: Source | Held, plan: Plan, window: Window) -> Pixels:
+    """Read a window with its halo; beyond the scene's edges stand its reflections.
+
+    Returns
+    -------
+    Pixels
+        Of the shape of `plan.grown(window)`. Missing samples are still as the file has them.
+    """
+    grown = plan.grown(window)
+    rows = reflected(grown.top, grown.bottom, plan.height)
+    columns = reflected(grown.left, grown.right, plan.width)
+    inside = _inside(grown, plan)
+    read = source.read(inside)
+    if inside == grown:
+        return read
+    rows, columns = rows - inside.top, columns - inside.left
+    return Pixels(_taken(read.data, rows, columns), _taken(read.valid, rows, columns))
+
+
+def _inside(grown: Window, plan: Plan) -> Window:
+    """Give the part of the scene that a grown window, reflections too, is made of."""
+    rows, columns = (
+        reflected(grown.top, grown.bottom, plan.height),
+        reflected(grown.left, grown.right, plan.width),
+    )
+    return Window(int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1)
+
+
+def _taken(values: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
+    """Take rows and columns, laid out row by row: indexing twice gives a layout that is slow to go on with."""
+    return np.take(np.take(values, rows, axis=-2), columns, axis=-1)
+
+
+def fill_missing(pixels: Pixels, nodata: tuple[float | None, ...], means: tuple[float, ...]) -> NDArray[Any]:
+    """Put each band's mean where its sample is missing or the pixel invalid, so that no NaN enters the network.
+
+    The mean is rounded in integer bands. The pixels themselves are not changed; without missing samples they are given
+    back as they are.
+    """
+    data, invalid = pixels.data, ~pixels.valid
+    any_invalid = bool(invalid.any())
+    copied = False
+    for place, (sentinel, mean) in enumerate(zip(nodata, means, strict=True)):
+        missing = missing_samples(data[place], sentinel)
+        missing = invalid if missing is None else missing | invalid
+        if (missing is invalid and not any_invalid) or not missing.any():
+            continue
+        if not copied:
+            data, copied = data.copy(), True
+        np.copyto(data[place], _as_type(mean, data.dtype), where=missing)
+    return data
+
+
+def _as_type(value: float, dtype: np.dtype[Any]) -> Any:
+    if np.issubdtype(dtype, np.floating):
+        return dtype.type(value)
+    info = np.iinfo(dtype)
+    return dtype.type(int(min(max(round(value), info.min), info.max)))
+
+
+def _answers(
+    reads: Iterator[TileRead], nodata: tuple[float | None, ...], recipe: Recipe
+) -> Iterator[tuple[TileRead, NDArray[np.float32]]]:
+    """Give each tile with the probabilities `(class, y, x)` of all its pixels; equal tiles go in batches."""
+    means = tuple(band.mean for band in recipe.facts.bands)
+    for _, equal in groupby(reads, key=lambda read: read.pixels.valid.shape):
+        shared = shared_engine(recipe.bundle, recipe.digest, recipe.spec)
+        for some in batched(equal, shared.engine.batch):
+            inputs = [fill_missing(read.pixels, nodata, means) for read in some]
+            with shared.lock:
+                answers = shared.engine.predict(np.stack(inputs) if len(inputs) > 1 else inputs[0][None])
+            yield from zip(some, answers, strict=True)
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """Give items in tuples of at most `size` (itertools has this from Python 3.12 on)."""
+    rest = iter(items)
+    while some := tuple(islice(rest, size)):
+        yield some
+
+
+def _empty(shape: tuple[int, int], encoding: Encoding) -> Answer:
+    probability = None
+    if encoding.probability:
+        fill = NODATA if encoding.probability == "uint8" else np.nan
+        probability = np.full((len(encoding.kept), *shape), fill, encoding.probability)
+    return Answer(np.full(shape, NODATA, np.uint8), probability)
+
+
+def _keep(
+    answer: Answer,
+    probabilities: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    place: Window,
+    encoding: Encoding,
+) -> None:
+    rows, columns = place.slices
+    missing = None if valid.all() else ~valid
+    kept = [(answer.class_map, classify(probabilities, encoding.threshold))]
+    if answer.probability is not None:
+        dtype = answer.probability.dtype
+        kept += [(layer, encode(probabilities[value], dtype))
+                 for layer, value in zip(answer.probability, encoding.kept, strict=True)]  # fmt: skip
+    for layer, values in kept:
+        layer[rows, columns] = values
+        if missing is not None:
+            layer[rows, columns][missing] = np.nan if values.dtype.kind == "f" else NODATA

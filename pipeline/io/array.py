@@ -1,0 +1,235 @@
+"""A source over an xarray DataArray: in memory, dask-backed, or lazily read from Zarr. Its grid, names and nodata."""
+
+import os
+import warnings
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import rioxarray  # noqa: F401 -- registers `.rio`
+import xarray as xr
+from affine import Affine
+from dask.base import is_dask_collection, tokenize
+from numpy.typing import NDArray
+
+from models.errors import SceneError
+
+from ..grid.geobox import GeoBox, Window, is_position
+from .content_id import folder_identity, pixels_seen
+from .gdal import fsspec_options, printable
+from .source import Pixels, observed
+
+DIMS = ("band", "y", "x")
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+NODATA_OF_BANDS = "nodata_of_bands"  # attribute, where bands differ; rioxarray reads `_FillValue`, the same for all
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """See `Source`. The array has the dims `(band, y, x)`; a coordinate `valid` (y, x) may narrow what is observed.
+
+    `path` is that of the Zarr group that the array is read from, if it is.
+    """
+
+    array: xr.DataArray
+    geobox: GeoBox
+    bands: tuple[str, ...]
+    nodata: tuple[float | None, ...]
+    path: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """See `Source`."""
+        return self.array.dtype.newbyteorder("=")
+
+    @property
+    def costly(self) -> bool:
+        """See `Source`."""
+        return not self.array.variable._in_memory
+
+    def read(self, window: Window) -> Pixels:
+        """See `Source`. Dask-backed arrays are computed in this thread."""
+        rows, columns = window.slices
+        part = self.array.variable.isel(y=rows, x=columns)
+        data = _computed(part).astype(self.dtype, copy=False)
+        valid = observed(data, self.nodata)
+        if "valid" in self.array.coords:
+            valid = valid & _computed(self.array.coords["valid"].variable.isel(y=rows, x=columns)).astype(bool)
+        return Pixels(data, valid)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Source`: for arrays in memory and dask's a token, of content or of how it is made; else some pixels."""
+        parts = [_token(self.array.variable)]
+        if "valid" in self.array.coords:
+            parts.append(_token(self.array.coords["valid"].variable))
+        return {
+            "array": parts,
+            "bands": list(self.bands),
+            "nodata": [repr(v) for v in self.nodata],
+            "grid": self.geobox.describe(),
+            **(folder_identity(self.path) if self.path else {}),
+        }
+
+
+def _computed(part: xr.Variable) -> NDArray[Any]:
+    try:
+        return np.asarray(part.compute(scheduler="synchronous").data)
+    except SceneError:
+        raise
+    except Exception as error:  # whatever the array is made by
+        raise SceneError(f"the scene's pixels could not be computed: {printable(str(error))[:200]}") from error
+
+
+def _token(variable: xr.Variable) -> str:
+    """Give dask's token, but read only some pixels of what lies in a file: a token would load all of it."""
+    if is_dask_collection(variable) or variable._in_memory:
+        return str(tokenize(variable.data))
+    shape = variable.sizes["y"], variable.sizes["x"]
+    return pixels_seen(lambda w: _computed(variable.isel(y=w.slices[0], x=w.slices[1])), shape)
+
+
+def array_source(array: xr.DataArray) -> ArraySource:
+    """Take a DataArray of dims (band, y, x) or (y, x) as a source; its own CRS, transform, nodata and `valid` count.
+
+    Raises
+    ------
+    SceneError
+        It has other dims, no pixels, complex numbers, or pixels that are not evenly spaced.
+    """
+    if set(array.dims) == {"y", "x"}:
+        array = array.expand_dims("band")
+    if set(array.dims) != set(DIMS):
+        raise SceneError(f"a scene has the dims (band, y, x); received {array.dims}: use .rename() or .isel()")
+    array = array.transpose(*DIMS)
+    if array.dtype.kind not in "uif":
+        raise SceneError(f"a scene holds real numbers; received {array.dtype}")
+    if 0 in array.shape:
+        raise SceneError(f"the scene is empty: {dict(zip(array.dims, array.shape, strict=True))}")
+    return ArraySource(array, _geobox(array), _names(array), _nodata(array))
+
+
+def _names(array: xr.DataArray) -> tuple[str, ...]:
+    """Name bands by their coordinate, else by `long_name` as rioxarray gives it, else by number."""
+    names = [printable(str(v)) for v in array.coords["band"].values] if "band" in array.coords else []
+    if not names or all(name.isdecimal() for name in names):
+        told = array.attrs.get("long_name")
+        names = [str(name) for name in told] if isinstance(told, list | tuple) else []
+    if len(names) != array.sizes["band"] or len(set(names)) != len(names) or not all(names):
+        names = [f"band_{n + 1}" for n in range(array.sizes["band"])]
+    return tuple(names)
+
+
+def _geobox(array: xr.DataArray) -> GeoBox:
+    crs = array.rio.crs
+    return GeoBox(array.sizes["y"], array.sizes["x"], _transform(array), crs.to_wkt() if crs else None)
+
+
+def _transform(array: xr.DataArray) -> Affine | None:
+    """Give the transform of the array's file, moved to the part of the scene that it is; else that of x and y."""
+    whole = _kept_transform(array)
+    if whole is not None and (whole.b or whole.d):
+        names, one = ("column", "row"), Affine.identity()
+    else:
+        names, one = ("x", "y"), whole or Affine.identity()
+    axes = [_axis(array, name, dim) for name, dim in zip(names, ("x", "y"), strict=True)]
+    if axes[0] is None or axes[1] is None:
+        return whole
+    (left, across), (top, down) = axes[0], axes[1]
+    if whole is None:
+        if across is None or down is None:
+            return None  # a single row or column says not how wide it is
+        return Affine(across, 0, left - across / 2, 0, down, top - down / 2)
+    return whole * _moved(one, left, across, top, down)
+
+
+def _kept_transform(array: xr.DataArray) -> Affine | None:
+    """Give the transform that rioxarray keeps beside the CRS, if it says anything."""
+    text = (
+        array.coords[array.rio.grid_mapping].attrs.get("GeoTransform") if array.rio.grid_mapping in array.coords else ""
+    )
+    try:
+        whole = Affine.from_gdal(*map(float, str(text or "").split()))
+    except (TypeError, ValueError):
+        return None
+    return whole if is_position(whole) else None
+
+
+def _moved(whole: Affine, left: float, across: float | None, top: float, down: float | None) -> Affine:
+    """Give the part's place in pixels of the whole: whole pixels, since a part is cut out by slices."""
+    step_x = 1.0 if across is None else across / whole.a
+    step_y = 1.0 if down is None else down / whole.e
+    column = (left - whole.c) / whole.a - step_x / 2
+    row = (top - whole.f) / whole.e - step_y / 2
+    near = [round(v * 2) / 2 if abs(v * 2 - round(v * 2)) < 1e-3 else v for v in (column, row)]
+    steps = [round(v) if abs(v - round(v)) < 1e-6 else v for v in (step_x, step_y)]
+    return Affine.translation(*near) * Affine.scale(*steps)
+
+
+def _axis(array: xr.DataArray, name: Hashable, dim: str) -> tuple[float, float | None] | None:
+    """Give the first centre and the step of evenly spaced coordinates; no step of a single one; None without any."""
+    if name not in array.coords or array.coords[name].dims != (dim,):
+        return None
+    values: NDArray[np.float64] = np.asarray(array.coords[name].values, dtype=np.float64)
+    if values.size == 1:
+        return float(values[0]), None
+    step = (values[-1] - values[0]) / (values.size - 1)
+    if not step or not np.allclose(np.diff(values), step, rtol=0, atol=abs(step) * 0.02):
+        raise SceneError(f"the coordinate {name} is not evenly spaced: a scene lies on a regular grid")
+    return float(values[0]), float(step)
+
+
+def _nodata(array: xr.DataArray) -> tuple[float | None, ...]:
+    bands = array.sizes["band"]
+    listed = array.attrs.get(NODATA_OF_BANDS)
+    if isinstance(listed, list | tuple) and len(listed) == bands:
+        return tuple(None if v is None else float(v) for v in listed)
+    value = array.rio.nodata
+    return (None if value is None else float(value),) * bands
+
+
+def is_zarr(path: str) -> bool:
+    """Whether a path or URL is a Zarr group's, by its ending or by what lies in the folder."""
+    return path.rstrip("/").endswith(".zarr") or any(os.path.isfile(os.path.join(path, name)) for name in ZARR_FILES)
+
+
+def zarr_source(path: str) -> ArraySource:
+    """Open a Zarr group that holds one array of dims (band, y, x) or (y, x).
+
+    Raises
+    ------
+    SceneError
+        There is none, or it holds no such array or several.
+    """
+    dataset = _open_zarr(path)
+    dataset = dataset.set_coords(
+        [name for name, array in dataset.data_vars.items() if not array.ndim]
+    )  # as spatial_ref
+    found = [array for array in dataset.data_vars.values() if {"y", "x"} <= set(array.dims) and array.ndim in (2, 3)]
+    if len(found) != 1:
+        held = ", ".join(sorted(str(array.name) for array in found)) or "none"
+        raise SceneError(f"{path} must hold one array with the dims (band, y, x) or (y, x); it has {held}")
+    array = found[0]
+    array = array.rename({dim: "band" for dim in array.dims if dim not in ("y", "x", "band")})
+    return replace(array_source(array), path=path)
+
+
+def _open_zarr(path: str) -> xr.Dataset:
+    """Open it by its consolidated metadata, which web servers need, else without."""
+    for consolidated in (True, False):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of types of names that Zarr has not agreed on
+                dataset: xr.Dataset = xr.open_zarr(
+                    path,
+                    chunks=None,
+                    mask_and_scale=False,
+                    decode_coords="all",
+                    consolidated=consolidated,
+                    storage_options=fsspec_options(path) or None,
+                )
+            return dataset
+        except Exception as error:  # of zarr, fsspec and each kind of server
+            reason = printable(str(error))[:200] or type(error).__name__
+    raise SceneError(f"{path} cannot be opened as Zarr: {reason}")

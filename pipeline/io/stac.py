@@ -1,0 +1,273 @@
+"""A STAC Item as a scene: the bands that its assets hold, by name. Opens files for their facts, reads no pixels.
+
+Items of STAC 1.0 and 1.1 (stacspec.org), with their `bands`, or the `eo:bands` of the extension for electro-optical
+imagery. What an Item says may be anything: what makes no sense is passed over, and the files have the last word.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+
+from models.errors import SceneError
+
+from .gdal import fsspec_options, is_remote, printable
+from .naming import LONGEST_NAME
+from .raster import join, open_rasters
+from .source import RasterBand, RasterSource
+
+if TYPE_CHECKING:
+    import pystac
+
+ENDINGS = (".json", ".geojson")
+RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
+MEDIA = ("image/tiff", "image/jp2", "image/png", "image/jpeg", "image/vnd.stac.geotiff")
+MEASURED = {"data", "reflectance"}
+PICTURES = {"visual"}  # taken where nothing is measured
+NEVER = {"thumbnail", "overview", "metadata"}
+OTHER = {"cloud", "cloud-shadow", "snow-ice", "water-mask", "saturation", "data-mask"}
+LONGEST_HREF = 4096
+MOST_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A raster that an Item names.
+
+    Parameters
+    ----------
+    key
+        Its name in the Item.
+    href
+        Where it lies, in full.
+    told
+        What the Item calls each of its bands: common name, then own name. Empty: nothing.
+    measured
+        Whether it holds measured values, and not a picture of them.
+    """
+
+    key: str
+    href: str
+    told: tuple[tuple[str, ...], ...]
+    measured: bool
+
+    def names(self) -> list[tuple[str, ...]]:
+        """Give the names that each band answers to, the best first, as far as the Item tells."""
+        told = self.told or ((),)
+        return [tuple(dict.fromkeys((*names, self.own(n, len(told))))) for n, names in enumerate(told, 1)]
+
+    def own(self, number: int, count: int) -> str:
+        """Name one of so many bands by the asset's key."""
+        return self.key if count == 1 else f"{self.key}_{number}"
+
+
+def is_item(path: str) -> bool:
+    """Whether a path or URL may be a STAC Item's: by its ending, or as STAC APIs address Items."""
+    place = path.partition("?")[0].lower()
+    _, items, name = place.rpartition("/items/")
+    by_api = bool(items) and place.startswith("http") and "/" not in name and not name.endswith((*RASTERS, ".zarr"))
+    return place.endswith(ENDINGS) or by_api
+
+
+def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
+    """Open a STAC Item.
+
+    Parameters
+    ----------
+    path
+        Of its JSON, or its URL. Relative addresses in it are relative to it.
+    bands
+        Names of bands, whose files alone are opened then: a common name, a band's own name, or an asset's key. None:
+        all that lie on the finest grid; a note names the others. Copies of an asset in another format are left out.
+
+    Raises
+    ------
+    SceneError
+        No STAC Item; no such bands; files that cannot be opened, or lie on different grids.
+    """
+    assets = _assets(_item(path), path)
+    if bands is not None:
+        return join(_chosen(assets, bands, path))
+    measured = [asset for asset in assets if asset.measured]
+    return _on_finest_grid(_without_copies(measured or assets))
+
+
+def _item(path: str) -> "pystac.Item":
+    import pystac  # here, for the tenth of a second that it takes
+
+    place = path if is_remote(path) else os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
+    content = _json(place, path)
+    try:
+        return pystac.Item.from_dict(content, href=place)
+    except Exception as error:  # of the wrong kind, or wrong anywhere inside
+        raise SceneError(
+            f"{printable(path)} is JSON, but no STAC Item ({printable(str(error))[:100]}); give an Item, or files"
+        ) from error
+
+
+def _json(place: str, path: str) -> Any:
+    try:
+        with fsspec.open(place, "rb", **fsspec_options(place)) as file:
+            return json.load(file)
+    except FileNotFoundError as error:
+        raise SceneError(f"no such file: {printable(path)}") from error
+    except (ValueError, RecursionError) as error:
+        raise SceneError(f"{printable(path)} is not JSON: {printable(str(error))[:100]}") from error
+    except Exception as error:  # each kind of server has its own errors
+        raise SceneError(f"{printable(path)} cannot be read: {printable(str(error))[:200]}") from error
+
+
+def _assets(item: "pystac.Item", path: str) -> list[Asset]:
+    """Give the rasters of an Item, measured values first."""
+    found = []
+    for key, asset in item.assets.items():
+        roles = _roles(asset.roles)
+        if _is_raster(asset) and not roles & NEVER:
+            href = _href(asset, key)
+            measured = bool(roles & MEASURED) or not roles & (PICTURES | OTHER)
+            found.append(Asset(printable(str(key)), href, _told(asset.extra_fields), measured))
+    if not found:
+        keys = ", ".join(printable(str(key))[:LONGEST_NAME] for key in list(item.assets)[:MOST_SHOWN])
+        raise SceneError(f"{printable(path)} has no asset that is a raster; it has: {keys or 'none'}")
+    return sorted(found, key=lambda asset: not asset.measured)
+
+
+def _roles(given: Any) -> set[str]:
+    listed = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    return {role for role in listed if isinstance(role, str)}
+
+
+def _is_raster(asset: "pystac.Asset") -> bool:
+    if isinstance(asset.media_type, str) and asset.media_type:
+        return asset.media_type.partition(";")[0].strip().lower() in MEDIA
+    return isinstance(asset.href, str) and asset.href.partition("?")[0].lower().endswith(RASTERS)
+
+
+def _href(asset: "pystac.Asset", key: str) -> str:
+    href = asset.get_absolute_href() or asset.href
+    if not isinstance(href, str) or not href.isprintable() or len(href) > LONGEST_HREF:
+        raise SceneError(f"the asset {printable(str(key))[:LONGEST_NAME]} of the Item has no address that can be used")
+    return href
+
+
+def _told(fields: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """Give what an Item calls an asset's bands, by either of its two lists or both."""
+    lists = [value if isinstance(value, list) else [] for value in (fields.get("bands"), fields.get("eo:bands"))]
+    told = []
+    for number in range(max(map(len, lists))):
+        entries = [one[number] for one in lists if number < len(one) and isinstance(one[number], dict)]
+        names = [entry.get(key) for key in ("eo:common_name", "common_name", "name") for entry in entries]
+        told.append(tuple(dict.fromkeys(printable(name) for name in names if isinstance(name, str) and name)))
+    return tuple(told) if any(told) else ()
+
+
+def _without_copies(assets: Sequence[Asset]) -> list[Asset]:
+    """Leave out what an asset before holds in another format: the same bands by name, or files of the same name."""
+    kept: list[Asset] = []
+    for asset in assets:
+        if not any(_is_copy(asset, other) for other in kept):
+            kept.append(asset)
+    return kept
+
+
+def _is_copy(asset: Asset, other: Asset) -> bool:
+    one, two = (PurePosixPath(each.href.partition("?")[0]) for each in (asset, other))
+    other_format = one.suffix.lower() != two.suffix.lower()
+    if asset.told or other.told:
+        return asset.told == other.told and (other_format or one.stem == two.stem)
+    return other_format and one.stem == two.stem
+
+
+def _layers(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
+    """Open an asset's file, once, and give its bands all their names; where the Item tells none, the file's own."""
+    if asset.href not in opened:
+        opened[asset.href] = open_rasters([asset.href])
+    source = opened[asset.href]
+    layers = []
+    for number, layer in enumerate(source.layers, 1):
+        told = asset.told[number - 1] if number <= len(asset.told) else ()
+        file = () if told or len(source.layers) == 1 else (layer.name,)
+        best, *others = dict.fromkeys((*told, *file, asset.own(number, len(source.layers))))
+        layers.append(replace(layer, name=best, also=tuple(others)))
+    return replace(source, layers=tuple(layers))
+
+
+def _chosen(assets: Sequence[Asset], bands: Sequence[str], path: str) -> list[RasterSource]:
+    """Open the bands that are named, under these names."""
+    if not bands:
+        raise SceneError("no bands asked for")
+    opened: dict[str, RasterSource] = {}
+    return [_named(assets, band, opened, path) for band in bands]
+
+
+def _named(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], path: str) -> RasterSource:
+    """Find one band, alone and under the name that was asked for; a picture's only where no measured one has it."""
+    answering = [asset for asset in assets if any(band.lower() in map(str.lower, names) for names in asset.names())]
+    untold = [asset for asset in assets if not asset.told]  # only the files know what these hold
+    for among in (answering, untold):
+        ranked = [
+            (rank, layer, source)
+            for asset in _without_copies(among)
+            for source in [_layers(asset, opened)]
+            for layer in source.layers
+            if (rank := _rank(band, asset, layer)) is not None
+        ]
+        least = min((rank for rank, _, _ in ranked), default=None)
+        best = [found for found in ranked if found[0] == least]
+        if len(best) == 1:
+            _, layer, source = best[0]
+            others = tuple(name for name in (layer.name, *layer.also) if name != band)
+            return replace(source, layers=(replace(layer, name=band, also=others),))
+        if best:
+            which = _listed([layer.also[0] if layer.also else layer.name for _, layer, _ in best])
+            raise SceneError(f"{printable(path)} has several bands {band!r}; name one of {which}")
+    shown = [names[0] for asset in _without_copies(assets) for names in asset.names()]
+    raise SceneError(f"{printable(path)} has no band {band!r}; it has: {_listed(shown)}")
+
+
+def _rank(band: str, asset: Asset, layer: RasterBand) -> tuple[bool, bool, int] | None:
+    """Say how well a band answers to a name, less is better: measured, in the same case, by a better name."""
+    for folded, fold in ((False, str), (True, str.lower)):  # B8a and B8A may be two bands
+        names = [fold(name) for name in (layer.name, *layer.also)]
+        if fold(band) in names:
+            return not asset.measured, folded, names.index(fold(band))
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+    return ", ".join(name[:LONGEST_NAME] for name in names[:MOST_SHOWN]) + more
+
+
+def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
+    opened: dict[str, RasterSource] = {}
+    sources, closed = list[RasterSource](), list[tuple[str, SceneError]]()
+    for asset in assets:
+        try:
+            sources.append(_layers(asset, opened))
+        except SceneError as error:
+            closed.append((asset.key, error))
+    if not sources:
+        raise closed[0][1]
+    finest = max(sources, key=lambda source: source.geobox.height * source.geobox.width).geobox
+    left = [name for source in sources if not source.geobox.same_grid(finest) for name in source.bands]
+    joined = _with_single_names(join([source for source in sources if source.geobox.same_grid(finest)]))
+    notes = [f"left out, for they lie on other grids: {_listed(left)}; name bands to have them"] if left else []
+    notes += [f"left out, for they cannot be read: {_listed([key for key, _ in closed])}"] if closed else []
+    return replace(joined, notes=(*joined.notes, *notes))
+
+
+def _with_single_names(source: RasterSource) -> RasterSource:
+    """Call each band by the best of its names that no other band has; by its number, where it has none."""
+    uses = Counter(name.lower() for layer in source.layers for name in dict.fromkeys((layer.name, *layer.also)))
+    layers = []
+    for number, layer in enumerate(source.layers, 1):
+        names = (layer.name, *layer.also)
+        best = next((name for name in names if uses[name.lower()] == 1), f"band_{number}")
+        layers.append(replace(layer, name=best, also=tuple(name for name in names if name != best)))
+    return replace(source, layers=tuple(layers))

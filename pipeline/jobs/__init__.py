@@ -1,0 +1,1 @@
+"""Block jobs: a rolling window of Dask tasks, into a store, resumably, with progress."""

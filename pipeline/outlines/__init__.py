@@ -1,1 +1,0 @@
-"""Objects as polygons: outlines traced by block, joined, simplified, squared, written."""

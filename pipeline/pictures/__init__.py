@@ -1,1 +1,0 @@
-"""Scenes and maps small, coloured, laid over each other."""

@@ -1,0 +1,158 @@
+"""Cleaning, the durable way: the blocks of a finished store through `cleaning`'s operations into another store.
+
+Work for `filling`; how a block is made is `stages`' to know.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self, Unpack
+
+from distributed import Client
+
+from ..grid.encoding import Answer
+from ..grid.geobox import GeoBox
+from ..grid.pixel_area import pixel_areas
+from ..jobs.job import Report, fill
+from ..jobs.progress import Shower
+from ..objects.tree import settle
+from ..store.derived import cut_as, provenance
+from ..store.lifecycle import create_store
+from ..store.run_id import fingerprint
+from ..store.store import Store, classes_of, open_store
+from .block import Block, Stage
+from .options import CleanSettings, CleanWishes
+
+COMMAND = "swathe clean"
+THREADS = 2
+TITLES: dict[Stage, str] = {
+    "hysteresis": "joining what is above the lower threshold",
+    "objects": "joining objects",
+    "holes": "joining holes",
+}
+
+
+def write_clean(
+    store: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    client: Client | str | None = None,
+    overwrite: bool = False,
+    show: bool = True,
+    **wishes: Unpack[CleanWishes],
+) -> Report:
+    """Clean the map of a finished store into another store. Run again after any interruption, it continues.
+
+    Parameters
+    ----------
+    store
+        Path or URL of a finished store. It is only read.
+    output
+        Path or URL of the store to write: the cleaned class map, the probabilities as they were, overviews.
+    client, overwrite, show
+        See `run`.
+    **wishes
+        See `pipeline.postprocess.options.CleanSettings`.
+
+    Raises
+    ------
+    SwatheError
+        The wishes make no sense or do not fit the store; the store is missing or unfinished; the output belongs to
+        another run.
+    """
+    return fill(cleaning(store, **wishes), output, "all" if overwrite else "nothing", client=client, show=show)
+
+
+def cleaning(store: str | os.PathLike[str], **wishes: Unpack[CleanWishes]) -> "Cleaning":
+    """Check what `write_clean` is asked for, before anything is written."""
+    settings = CleanSettings(**wishes)
+    maps, own = open_store(os.fspath(store))
+    areas = pixel_areas(maps.geobox) if settings.needs_areas else None
+    names = [info.name for info in classes_of(own)]
+    kept = maps.encoding.kept if maps.encoding.probability else None
+    rules = settings.rules(names, kept, has_areas=areas is not None or not settings.needs_areas)
+    return Cleaning(maps, own, settings, Block(maps, rules, areas))
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """A `Painter`: cleaned blocks, and their probabilities as they were, unless they are not `kept`."""
+
+    block: Block
+    kept: bool = True
+    heavy = False
+    on_gpu = False
+
+    def answer(self, store: Store, row: int, column: int) -> Answer:
+        """See `Painter`."""
+        maps = self.block.maps
+        there = self.kept and maps.encoding.probability
+        kept = maps.read_layer("probability", maps.window(0, row, column)) if there else None
+        return Answer(self.block.made(store, row, column), kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """A `Work`: a store to be cleaned. `map_only`: without probabilities and overviews, for a GeoTIFF."""
+
+    maps: Store
+    own: Mapping[str, Any]
+    settings: CleanSettings
+    block: Block
+    map_only: bool = False
+    title = "cleaning"
+    threads = THREADS
+
+    @property
+    def geobox(self) -> GeoBox:
+        """See `Work`."""
+        return self.maps.geobox
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `Work`."""
+        return (self.maps.path,)
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Work`."""
+        return {
+            "cleaned from": fingerprint(self.own["identity"])[:16],
+            "cleaning": self.settings.as_facts(),
+            "shape": list(self.geobox.shape),
+        }
+
+    def settled(self, client: Client) -> Self:
+        """See `Work`: a cluster does it no other way."""
+        return self
+
+    def create(self, path: str) -> Store:
+        """See `Work`."""
+        about = {
+            **provenance(self.maps, self.own),
+            "identity": self.identity(),
+            "cleaned": self.settings.as_facts(),
+            "cleaned_from": self.maps.path,
+            "command": COMMAND,
+        }
+        encoding = replace(self.maps.encoding, objects=False)
+        if self.map_only:
+            encoding = replace(encoding, probability=None, kept=())
+        classes, pyramid = classes_of(self.own), self.maps.levels > 0 and not self.map_only
+        return create_store(path, self.maps.plan, self.geobox, encoding, classes, about, pyramid=pyramid)
+
+    def before(self, client: Client, store: Store, show: Shower) -> None:
+        """Settle what reaches over blocks, stage after stage."""
+        block = self._block(store)
+        for stage in block.stages:
+            settle(client, block.settling(store, stage), show, TITLES[stage])
+
+    def painter(self, store: Store) -> Cleaned:
+        """See `Work`."""
+        return Cleaned(self._block(store), not self.map_only)
+
+    def _block(self, store: Store) -> Block:
+        return replace(self.block, maps=cut_as(store, self.maps))
+
+    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+        """See `Work`: nothing."""
+        return {}

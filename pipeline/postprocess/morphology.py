@@ -1,0 +1,147 @@
+"""What smooths a class map and needs only its surroundings: majority, erosion, dilation, opening, closing.
+
+Numbers only: no dask, no store. Nodata and what lies outside the scene count for nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..grid.encoding import NODATA
+from .rules import Operation, Rules, Shape
+from .threshold import decide
+
+Mask = NDArray[np.bool_]
+
+SMALL_DISK = 4  # up to this radius going through the footprint is faster than a distance transform
+
+
+def local_halo(rules: Rules) -> int:
+    """Give the pixels around a window that `smooth` needs: each operation's own, added up. `decide` needs none."""
+    passes = {"erosion": 1, "dilation": 1, "opening": 2, "closing": 2}
+    return (rules.majority or 0) // 2 + sum(passes[name] * radius for name, radius in rules.operations)
+
+
+def local(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules) -> NDArray[np.uint8]:
+    """Decide and smooth a window; all that comes before removal. Not for hysteresis, which is not local.
+
+    Parameters
+    ----------
+    class_map, probability
+        See `decisions.decide`; with `local_halo` pixels around what is wanted, cut at the scene's edges.
+    rules
+        See `Rules`.
+
+    Returns
+    -------
+    NDArray
+        uint8 of the same shape. Its halo is not right and must be thrown away.
+    """
+    assert not rules.hysteresis
+    return smooth(decide(class_map, probability, rules), rules)
+
+
+def smooth(class_map: NDArray[np.uint8], rules: Rules) -> NDArray[np.uint8]:
+    """Do the majority filter and the morphological operations of the rules, in their order.
+
+    Parameters
+    ----------
+    class_map
+        uint8 `(y, x)`, 255 = nodata, which stays. As for `local`.
+    rules
+        See `Rules`.
+
+    Returns
+    -------
+    NDArray
+        uint8 of the same shape. Per class as `skimage.morphology.erosion` and so on with `mode="ignore"` (in binary
+        maps, `binary_erosion`), and `skimage.filters.rank.majority` with a mask.
+    """
+    if rules.majority:
+        class_map = majority(class_map, rules.majority)
+    for operation, radius in rules.operations:
+        class_map = _transform(class_map, operation, radius, rules)
+    return class_map
+
+
+def majority(class_map: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Give each pixel the most frequent class of the square around it; of equals, the lowest. Nodata has no vote.
+
+    As `skimage.filters.rank.majority` with a mask, which takes many times as long: it is made for 256 grey values.
+    """
+    winner, most = np.zeros(class_map.shape, np.uint8), np.zeros(class_map.shape, np.int32)
+    for value in np.flatnonzero(np.bincount(class_map.ravel(), minlength=NODATA)[:NODATA]):  # those that are there
+        votes = _sums(_sums(class_map == value, side // 2, 0), side // 2, 1)
+        np.copyto(winner, np.uint8(value), where=votes > most)
+        np.maximum(most, votes, out=most)
+    np.copyto(winner, np.uint8(NODATA), where=class_map == NODATA)
+    return winner
+
+
+def _sums(values: NDArray[Any], reach: int, axis: int) -> NDArray[np.int32]:
+    """Add up the values within a reach along an axis, in the time of one pass for any reach."""
+    size = values.shape[axis]
+    padding = [(1, 0) if place == axis else (0, 0) for place in range(values.ndim)]
+    before = np.pad(np.cumsum(values, axis=axis, dtype=np.int32), padding)  # the sum of all that comes before
+    places = np.arange(size)
+    ends, starts = np.minimum(places + reach + 1, size), np.maximum(places - reach, 0)
+    sums: NDArray[np.int32] = np.take(before, ends, axis) - np.take(before, starts, axis)
+    return sums
+
+
+def _transform(class_map: NDArray[np.uint8], operation: Operation, radius: int, rules: Rules) -> NDArray[np.uint8]:
+    """Do one operation for one class after the other: a class that is done first gains first."""
+    nodata = class_map == NODATA
+    changed = class_map.copy()
+    for value in rules.classes:
+        before = changed == value
+        if before.any():
+            after = _morphed(before, nodata, operation, radius, rules.footprint)
+            changed[before & ~after] = 0
+            changed[after & (changed == 0)] = value
+    return changed
+
+
+def _morphed(mask: Mask, nodata: Mask, operation: Operation, radius: int, shape: Shape) -> Mask:
+    match operation:
+        case "erosion":
+            return _eroded(mask, nodata, radius, shape)
+        case "dilation":
+            return _dilated(mask, nodata, radius, shape)
+        case "opening":
+            return _dilated(_eroded(mask, nodata, radius, shape), nodata, radius, shape)
+        case "closing":
+            return _eroded(_dilated(mask, nodata, radius, shape), nodata, radius, shape)
+
+
+def _dilated(mask: Mask, nodata: Mask, radius: int, shape: Shape) -> Mask:
+    """Grow a mask, which holds no nodata, into what is not nodata."""
+    return ~_shrunk(~mask, radius, shape) & ~nodata
+
+
+def _eroded(mask: Mask, nodata: Mask, radius: int, shape: Shape) -> Mask:
+    """Shrink a mask from everything that is neither in it nor nodata."""
+    return _shrunk(mask | nodata, radius, shape) & ~nodata
+
+
+def _shrunk(mask: Mask, radius: int, shape: Shape) -> Mask:
+    """Erode a mask, with nothing outside its edges; three ways with the same result, each where it is fastest.
+
+    A disk of radius r is all pixels at a distance of at most r, so a distance transform gives the same exactly: squares
+    of distances are whole numbers.
+    """
+    from scipy import ndimage
+    from skimage.morphology import disk, erosion, isotropic_erosion
+
+    shrunk: Mask
+    if mask.all():  # a distance to nothing is not defined
+        return mask
+    if shape == "square":
+        side = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+        shrunk = erosion(mask, side, mode="ignore")
+    elif radius <= SMALL_DISK:
+        shrunk = ndimage.binary_erosion(mask, disk(radius), border_value=1)
+    else:
+        shrunk = isotropic_erosion(mask, radius)
+    return shrunk

@@ -1,0 +1,235 @@
+"""A scene cut into square cells of whole pixels, counted from its origin; the whole scene is one cell. No files."""
+
+import re
+from dataclasses import dataclass
+from math import hypot, isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import StatisticsError
+
+from ..grid.geobox import GeoBox, Window
+from ..grid.pixel_area import PixelAreas
+from .sums import Floats, Piece, Sums, add_up, pieces
+
+MOST_FIGURES = 3 << 20  # cells times kinds of pixels: some thirty numbers per row come of each, 1 GB in all
+TRUE_ENOUGH = 0.01  # where a map's own metres differ less from those on the ground, cells follow the map's
+NUDGE = 5e-7  # pixels down and right: what lies on a border belongs to what is below and to the right of it
+METRES = {"m": 1.0, "km": 1000.0}
+ALLOWED = "pixels as 256 or '256 px', or a length on the ground as '500 m' or '1 km'"
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A grid of cells over a scene, numbered row by row; the last ones are cut to the scene.
+
+    Parameters
+    ----------
+    height, width
+        Of the scene, in pixels.
+    down, across
+        Rows and columns of pixels in a cell.
+    """
+
+    height: int
+    width: int
+    down: int
+    across: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of cells."""
+        return -(-self.height // self.down)
+
+    @property
+    def columns(self) -> int:
+        """Columns of cells."""
+        return -(-self.width // self.across)
+
+    def __len__(self) -> int:
+        return self.rows * self.columns
+
+    def part(self, window: Window) -> "CellPart":
+        """Give what a block must know of the cells."""
+        return CellPart(self, window)
+
+    def locate(self, rows: Floats, columns: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give which points lie in which cell; each lies in exactly one.
+
+        Parameters
+        ----------
+        rows, columns
+            Float64 `(n,)`, as skimage counts them: the centre of the first pixel is 0, 0.
+
+        Returns
+        -------
+        tuple
+            Places among the points, and numbers of the cells, both int64 `(n,)`.
+        """
+        down = _place(rows, self.down, self.rows)
+        across = _place(columns, self.across, self.columns)
+        return np.arange(len(rows)), down * self.columns + across
+
+    def edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give the rows and the columns of pixels at which cells begin, and where the last one ends."""
+        rows = np.minimum(np.arange(self.rows + 1) * self.down, self.height)
+        columns = np.minimum(np.arange(self.columns + 1) * self.across, self.width)
+        return rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class CellPart:
+    """The cells that a window lies in."""
+
+    cells: Cells
+    window: Window
+
+    def sums(self, kinds: NDArray[np.uint8], areas: PixelAreas | None, count: int) -> Sums:
+        """Add the window's pixels up by cell.
+
+        Parameters
+        ----------
+        kinds
+            Uint8 `(y, x)`; see `kinds_of`.
+        areas
+            Of the scene's pixels; None: not known.
+        count
+            How many kinds there are.
+        """
+        rows, columns = self._span(self.window)
+        numbers = np.arange(rows.start, rows.stop)[:, None] * self.cells.columns + np.arange(
+            columns.start, columns.stop
+        )
+        pixels, squares = np.zeros((*numbers.shape, count)), np.zeros((*numbers.shape, count))
+        for piece in pieces(self.window, kinds, areas, count):
+            here = self._span(piece.window)
+            place = tuple(
+                slice(a.start - b.start, a.stop - b.start) for a, b in zip(here, (rows, columns), strict=True)
+            )
+            some, some_squares = self._piece(piece, *here)
+            pixels[place] += some
+            squares[place] += some_squares
+        return Sums(numbers.ravel(), pixels.reshape(-1, count), squares.reshape(-1, count))
+
+    def _span(self, window: Window) -> tuple[range, range]:
+        """Give the rows and columns of the cells that a window lies in."""
+        rows = range(window.top // self.cells.down, (window.bottom - 1) // self.cells.down + 1)
+        return rows, range(window.left // self.cells.across, (window.right - 1) // self.cells.across + 1)
+
+    def _piece(self, piece: Piece, rows: range, columns: range) -> tuple[Floats, Floats]:
+        """Give pixels and areas `(row, column, kind)` of the cells that a piece lies in."""
+        down = np.arange(piece.window.top, piece.window.bottom) // self.cells.down - rows.start
+        across = np.arange(piece.window.left, piece.window.right) // self.cells.across - columns.start
+        places = down[:, None] * len(columns) + across
+        areas = None if piece.areas is None else piece.areas.ravel()
+        found = add_up(places.ravel(), piece.kinds.ravel(), (len(rows) * len(columns), piece.count), None, areas)
+        pixels, squares = (sums.reshape(len(rows), len(columns), piece.count) for sums in found)
+        return pixels, squares
+
+
+def _place(centres: Floats, side: int, count: int) -> NDArray[np.int64]:
+    places = np.floor((centres + 0.5 + NUDGE) / side).astype(np.int64)
+    return np.clip(places, 0, count - 1)
+
+
+def whole_scene(geobox: GeoBox) -> Cells:
+    """Give the scene as one cell."""
+    return Cells(geobox.height, geobox.width, geobox.height, geobox.width)
+
+
+def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:
+    """Cut a scene into cells.
+
+    Parameters
+    ----------
+    geobox
+        Of the scene.
+    cell
+        Side of a cell: a number of pixels, or a text as `256 px`, `500 m`, `1 km`. Metres are metres on the ground at
+        the scene's centre, and become the nearest whole number of pixels, at least 1, for rows and columns apart. In
+        maps that are true to a hundredth there, as UTM, the map's own metres count, so that neighbouring scenes get
+        cells of one size.
+    kinds
+        How many figures there are per cell, to refuse what memory cannot hold.
+
+    Raises
+    ------
+    StatisticsError
+        It cannot be read, is not positive, is in metres where the scene has no CRS, or gives too many cells.
+    """
+    value, unit = _parsed(cell)
+    sides = (value, value) if unit == "px" else _in_pixels(geobox, value, cell)
+    if unit == "px" and (value < 1 or value != int(value)):
+        raise StatisticsError(f"a cell has a whole number of pixels, at least 1; received {cell!r}")
+    down, across = (max(1, round(min(side, longest))) for side, longest in zip(sides, geobox.shape, strict=True))
+    cells = Cells(*geobox.shape, down, across)
+    if len(cells) * kinds > MOST_FIGURES:
+        raise StatisticsError(
+            f"cells of {cell} would make {len(cells):,} rows; {MOST_FIGURES // kinds:,} are allowed. Give larger cells"
+        )
+    return cells
+
+
+def _parsed(cell: str | float) -> tuple[float, str]:
+    """Give the number and `px`, or the number in metres and `m`."""
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(\w*)", str(cell).strip())
+    unit = found[2].lower() if found else ""
+    if found is None or isinstance(cell, bool) or unit not in ("", "px", *METRES):
+        raise StatisticsError(f"a cell has a side with a unit; received {cell!r}. Give {ALLOWED}")
+    value = float(found[1]) * METRES.get(unit, 1.0)
+    if value <= 0:
+        raise StatisticsError(f"a cell is larger than nothing; received {cell!r}. Give {ALLOWED}")
+    return value, "m" if unit in METRES else "px"
+
+
+def _in_pixels(geobox: GeoBox, metres: float, cell: str | float) -> tuple[float, float]:
+    sides = pixel_sides(geobox)
+    if sides is None:
+        raise StatisticsError(
+            f"cells of {cell} need a scene with a CRS on the Earth; give cells in pixels, as '256 px'"
+        )
+    return metres / sides[0], metres / sides[1]
+
+
+def pixel_sides(geobox: GeoBox) -> tuple[float, float] | None:
+    """Give how far a row and a column reach, in metres, at the scene's centre; see `make_cells`.
+
+    Distances are those of the geodesic on the CRS's ellipsoid (pyproj.Geod). None: they cannot be known.
+    """
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import CRSError, ProjError
+
+    if geobox.crs is None or geobox.transform is None:
+        return None
+    try:
+        crs = CRS.from_wkt(geobox.crs)
+        geod, geographic = crs.get_geod(), crs.geodetic_crs
+        if geod is None or geographic is None:
+            return None
+        there = Transformer.from_crs(crs, geographic, always_xy=True)
+        row, column = geobox.height / 2, geobox.width / 2
+        x, y = np.transpose([geobox.transform * point for point in _cross(row, column)])
+        degrees = np.degrees(geographic.axis_info[0].unit_conversion_factor)  # some count in grads
+        longitudes, latitudes = degrees * np.array(there.transform(x, y))
+    except (CRSError, ProjError):
+        return None
+    sides = geod.inv(longitudes[::2], latitudes[::2], longitudes[1::2], latitudes[1::2])[2]
+    if not all(isfinite(side) and side > 0 for side in sides):
+        return None
+    return _snapped(geobox, crs, float(sides[0]), float(sides[1]))
+
+
+def _cross(row: float, column: float) -> list[tuple[float, float]]:
+    """Give the ends of a pixel's height and of its width, as `(column, row)`."""
+    return [(column, row - 0.5), (column, row + 0.5), (column - 0.5, row), (column + 0.5, row)]
+
+
+def _snapped(geobox: GeoBox, crs: Any, down: float, across: float) -> tuple[float, float]:
+    if not crs.is_projected or not crs.axis_info:
+        return down, across
+    unit, transform = float(crs.axis_info[0].unit_conversion_factor), geobox.affine
+    drawn = hypot(transform.b, transform.e) * unit, hypot(transform.a, transform.d) * unit
+    true = abs(drawn[0] / down - 1) < TRUE_ENOUGH and abs(drawn[1] / across - 1) < TRUE_ENOUGH
+    return drawn if true else (down, across)

@@ -1,0 +1,193 @@
+"""How much of each pixel lies in each zone, by exactextract, and the sums that follow. No files, no dask.
+
+A block is looked at in pieces: most of those lie wholly in a zone or wholly outside, and only at borders are fractions
+of pixels asked for. Zones are in pixels, with x the column and y minus the row; see `zones`.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..grid.geobox import Window
+from ..grid.pixel_area import PixelAreas
+from .cells import NUDGE
+from .sums import Floats, Piece, Sums, add_up, pieces
+
+SIMPLE = 256  # vertices; zones with more are cut to a block before they are sent there
+
+Shapes = NDArray[np.object_]
+
+
+class ZoneShapes:
+    """Zones in a scene's pixels, by number; they may overlap, and each counts on its own."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        import shapely
+
+        self.shapes = shapes
+        self.vertices = shapely.get_num_coordinates(shapes)
+        self.tree = shapely.STRtree(shapes)  # of bounding boxes; empty zones are in none
+        shapely.prepare(shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def part(self, window: Window) -> "ZonePart":
+        """Give what a block must know of the zones: those that cover all of it, and the shapes of those at its side."""
+        import shapely
+
+        box = box_of(window)
+        near = np.sort(self.tree.query(box))
+        covers = shapely.covers(self.shapes[near], box)
+        whole, others = near[covers], near[~covers]
+        others = others[shapely.intersects(self.shapes[others], box)]
+        return ZonePart(window, whole, others, shapely.to_wkb(self._cut(others, window)))
+
+    def _cut(self, numbers: NDArray[np.int64], window: Window) -> Shapes:
+        """Cut zones of many vertices to the block and a pixel around it, so that the cuts lie outside of it."""
+        import shapely
+
+        shapes = self.shapes[numbers]
+        long = self.vertices[numbers] > SIMPLE
+        shapes[long] = shapely.intersection(shapes[long], box_of(window, 1))
+        return shapes
+
+    def locate(self, rows: Floats, columns: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give which points lie in which zones, as `Cells.locate`; one in no zone is left out, one in two is twice."""
+        import shapely
+
+        x, y = columns + 0.5 + NUDGE, -(rows + 0.5 + NUDGE)
+        points, zones = self.tree.query(shapely.points(x, y))
+        inside = shapely.contains_xy(self.shapes[zones], x[points], y[points])
+        return points[inside], zones[inside]
+
+
+@dataclass(frozen=True, slots=True)
+class ZonePart:
+    """The zones that a window lies in.
+
+    Parameters
+    ----------
+    window
+        In the scene.
+    whole
+        Numbers of the zones that cover all of it.
+    numbers, shapes
+        Numbers of those that cover some of it, and their polygons as WKB.
+    """
+
+    window: Window
+    whole: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    shapes: NDArray[np.object_]
+
+    def sums(self, kinds: NDArray[np.uint8], areas: PixelAreas | None, count: int) -> Sums:
+        """Add the window's pixels up by zone; see `CellPart.sums`."""
+        import shapely
+
+        size = len(self.whole) + len(self.numbers)
+        pixels, squares = np.zeros((size, count)), np.zeros((size, count))
+        shapes = shapely.from_wkb(self.shapes)
+        shapely.prepare(shapes)
+        for piece in pieces(self.window, kinds, areas, count) if size else ():
+            self._add(piece, shapes, pixels, squares)
+        return Sums(np.concatenate([self.whole, self.numbers]), pixels, squares)
+
+    def _add(self, piece: Piece, shapes: Shapes, pixels: Floats, squares: Floats) -> None:
+        """Add what a piece has to the sums of all zones."""
+        import shapely
+
+        box, first = box_of(piece.window), len(self.whole)
+        covers = shapely.covers(shapes, box)
+        partly = np.flatnonzero(~covers & shapely.intersects(shapes, box))
+        full = np.concatenate([np.arange(first), first + np.flatnonzero(covers)])
+        if full.size:
+            every, all_squares = _of_piece(piece, np.arange(piece.kinds.size), None)
+            pixels[full] += every
+            squares[full] += all_squares
+        for place, found in zip(partly, coverage(piece.window, shapes[partly]), strict=True):
+            some, some_squares = _of_piece(piece, *found)
+            pixels[first + place] += some
+            squares[first + place] += some_squares
+
+
+def _of_piece(piece: Piece, cells: NDArray[np.int64], parts: Floats | None) -> tuple[Floats, Floats]:
+    """Give pixels and areas of each kind of some pixels, by their place in the flat piece; the given parts count."""
+    areas = None if piece.areas is None else piece.areas.ravel()[cells]
+    places = np.zeros(len(cells), np.int64)
+    pixels, squares = add_up(places, piece.kinds.ravel()[cells], (1, piece.count), parts, areas)
+    return pixels[0], squares[0]
+
+
+def box_of(window: Window, margin: int = 0) -> Any:
+    """Give a window as a polygon in the zones' coordinates."""
+    import shapely
+
+    left, right, top, bottom = window.left, window.right, window.top, window.bottom
+    return shapely.box(left - margin, -bottom - margin, right + margin, -top + margin)
+
+
+def coverage(window: Window, shapes: Shapes) -> list[tuple[NDArray[np.int64], Floats]]:
+    """Give the pixels of a window that lie in each polygon, and which part of them does.
+
+    By exactextract (Baston 2018), whose operations `cell_id` and `coverage` these are; parts are good to 1e-7.
+
+    Parameters
+    ----------
+    window
+        Of the scene.
+    shapes
+        Polygons and multipolygons in pixels, `(n,)`.
+
+    Returns
+    -------
+    list
+        Of each polygon: int64 places in the flat window, and float64 parts above 0 and up to 1.
+    """
+    import shapely
+    from exactextract import exact_extract
+    from exactextract.raster import NumPyRasterSource
+
+    if not len(shapes):
+        return []
+    height, width = window.shape
+    values = np.broadcast_to(np.uint8(0), (height, width))
+    grid = NumPyRasterSource(values, window.left, -window.bottom, window.right, -window.top)
+    found = exact_extract(grid, _sources()(shapely.to_wkb(shapes)), ["cell_id", "coverage"])
+    return [(one["properties"]["cell_id"], one["properties"]["coverage"]) for one in found]
+
+
+@cache
+def _sources() -> Any:
+    """Give a source of features that hands WKB to exactextract; its own take GeoJSON, five times slower."""
+    from exactextract.feature import Feature, FeatureSource
+
+    class Shape(Feature):  # type: ignore[misc]
+        def __init__(self, wkb: bytes) -> None:
+            super().__init__()
+            self.wkb = wkb
+
+        def geometry(self) -> bytes:
+            return self.wkb
+
+        def fields(self) -> list[str]:
+            return []
+
+    class ShapeSource(FeatureSource):  # type: ignore[misc]
+        def __init__(self, shapes: NDArray[np.object_]) -> None:
+            super().__init__()
+            self.shapes = shapes
+
+        def count(self) -> int:
+            return len(self.shapes)
+
+        def __iter__(self) -> Any:
+            return map(Shape, self.shapes)
+
+        def srs_wkt(self) -> None:
+            return None
+
+    return ShapeSource

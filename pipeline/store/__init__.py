@@ -1,0 +1,1 @@
+"""The Zarr store of a result: arrays, done markers, metadata, overviews, COG export."""

@@ -1,0 +1,280 @@
+"""From a finished store to a Cloud-Optimized GeoTIFF: overviews, colours, class names; flat memory.
+
+The file appears under its name only when it is whole and was read back. Knows the store's layers, nothing of networks.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import rasterio.windows
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from models.errors import StoreError
+from models.metadata import ClassInfo
+
+from ..grid.encoding import NODATA, STEPS
+from ..grid.geobox import GeoBox, Window
+from .files import Files
+from .local_files import check_output
+from .run_id import fingerprint
+from .store import Store, classes_of, open_store
+
+BLOCK = 512  # side of the file's own tiles, in pixels
+# one thread: with several, GDAL can lose the news that the disk is full
+WORK = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "zstd", "zstd_level": 1}
+# level 6 takes twice as long for 4 % less
+COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL": "5", "NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What goes into the file: one array of a store, and how its overviews are made."""
+
+    name: str
+    dtype: str
+    bands: tuple[str, ...]
+    nodata: float
+    resampling: str
+
+
+def write_cog(
+    store: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    layer: str = "class_map",
+    overwrite: bool = False,
+) -> Path:
+    """Write one layer of a finished store as a COG.
+
+    Parameters
+    ----------
+    store
+        Path or URL of a store that `run` has finished.
+    output
+        Local path of the file. Class maps get their colour table; their class names go into its tags, and, where GDAL
+        and QGIS look for category names, into a file beside it that ends in `.aux.xml`.
+    layer
+        `class_map` (uint8, nodata 255), or `probability` (as kept: one band per class).
+    overwrite
+        Replace an existing file.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    StoreError
+        The store is not finished or has no such layer; the file exists, is being written by another run, or cannot be
+        written whole.
+    """
+    opened, own = open_store(os.fspath(store))
+    classes = classes_of(own)
+    what = _layer(opened, layer, classes)
+    target = check_target(output, overwrite=overwrite)
+    with _workshop(target) as folder:
+        try:
+            work, whole = folder / "work.tif", folder / "whole.tif"
+            _write_work(work, opened, what, classes, own)
+            _copy(work, whole, what)
+            work.unlink()
+            _read_back(whole, opened, what)
+        except (OSError, RasterioError, CPLE_BaseError, ValueError) as error:
+            raise StoreError(f"{target} could not be written: {' '.join(str(error).split())[:200]}") from error
+        _put_in_place(whole, target, what, classes)
+    return target
+
+
+@contextmanager
+def _workshop(target: Path) -> Iterator[Path]:
+    """Give a hidden folder beside the file to work in. What a killed run left there is removed, at the next run."""
+    folder = target.with_name(f".{target.name}.partial")
+    try:
+        release = Files(str(folder)).lock()
+    except BlockingIOError as error:
+        raise StoreError(f"{target} is being written by another run; wait for it, or end it") from error
+    except OSError as error:
+        raise StoreError(f"{target} cannot be written: {error.strerror}") from error
+    try:
+        _sweep(folder)
+        yield folder
+    finally:
+        _sweep(folder)
+        Files(str(folder)).remove_empty()
+        release()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove our own files, and those that GDAL makes beside them."""
+    for path in folder.iterdir():
+        if path.name.startswith(("work.", "whole.")):
+            path.unlink(missing_ok=True)
+
+
+def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str, int] | None:
+    """Give the pixels per class of a COG if it is the class map of a run of this identity, written whole; else None."""
+    try:
+        with _quiet(), rasterio.open(output) as file:
+            tags = file.tags()
+    except (OSError, RasterioError, CPLE_BaseError, ValueError):
+        return None
+    if tags.get("SWATHE_FINGERPRINT") != fingerprint(identity) or tags.get("SWATHE_LAYER") != "class_map":
+        return None
+    pixels: dict[str, int] = json.loads(tags["SWATHE_PIXELS"])
+    return pixels
+
+
+def check_target(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Refuse a file that exists, or a place where none can be, before any work is done for it."""
+    text = os.fspath(output)
+    if "://" in text:
+        raise StoreError(f"a GeoTIFF is written to a local path; received {text}. Write .zarr there, or copy the file")
+    return check_output(text, overwrite=overwrite)
+
+
+def _layer(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> Layer:
+    if name == "class_map":
+        return Layer(name, "uint8", ("class",), NODATA, "MODE")
+    kept = store.encoding
+    if name != "probability" or not kept.probability:
+        there = "class_map" + (
+            ", probability" if kept.probability else "; `swathe segment` keeps probabilities in .zarr"
+        )
+        raise StoreError(f"{store.path} has no layer {name!r}; it has: {there}")
+    bands = tuple(classes[value].name for value in kept.kept)
+    dtype = "float32" if kept.probability == "float16" else kept.probability  # GeoTIFF readers lack float16
+    return Layer(name, dtype, bands, NODATA if dtype == "uint8" else float("nan"), "AVERAGE")
+
+
+def _blocks(store: Store, layer: Layer) -> Iterator[tuple[Window, NDArray[Any]]]:
+    """Give the layer's pixels `(band, y, x)` block by block."""
+    for block in store.plan.blocks():
+        yield block.window, store.read_layer(layer.name, block.window).astype(layer.dtype, copy=False)
+
+
+def _write_work(path: Path, store: Store, layer: Layer, classes: tuple[ClassInfo, ...], own: dict[str, Any]) -> None:
+    """Write a plain tiled GeoTIFF, from which GDAL makes the COG: that driver must read its source twice."""
+    with _quiet(), rasterio.open(path, "w", **_profile(store.geobox, layer)) as file:
+        file.update_tags(**_tags(own, layer, classes))
+        _describe(file, layer, classes)
+        for window, pixels in _blocks(store, layer):
+            file.write(pixels, window=_rasterio_window(window))
+
+
+def _profile(geobox: GeoBox, layer: Layer) -> dict[str, Any]:
+    return {
+        **WORK,
+        "height": geobox.height,
+        "width": geobox.width,
+        "count": len(layer.bands),
+        "dtype": layer.dtype,
+        "nodata": layer.nodata,
+        "bigtiff": "if_safer",
+        "crs": CRS.from_wkt(geobox.crs) if geobox.crs else None,
+        **({"transform": geobox.transform} if geobox.transform is not None else {}),
+    }
+
+
+def _describe(file: Any, layer: Layer, classes: tuple[ClassInfo, ...]) -> None:
+    for index, name in enumerate(layer.bands, start=1):
+        file.set_band_description(index, name)
+    if layer.name == "class_map":
+        colours = {value: (*info.rgb, 255) for value, info in enumerate(classes)}
+        file.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
+    elif layer.dtype == "uint8":
+        file.scales = (1 / STEPS,) * len(layer.bands)
+
+
+def _tags(own: dict[str, Any], layer: Layer, classes: tuple[ClassInfo, ...]) -> dict[str, str]:
+    bundle = own["bundle"]
+    return {
+        "TIFFTAG_SOFTWARE": "Swathe",
+        "SWATHE_BUNDLE": f"{bundle['name']} {bundle['digest']}",
+        "SWATHE_FINGERPRINT": fingerprint(own["identity"]),
+        "SWATHE_LAYER": layer.name,
+        "SWATHE_PIXELS": json.dumps(own["results"]["pixels"]),
+        **{f"CLASS_{value}": info.name for value, info in enumerate(classes)},
+    }
+
+
+def _copy(work: Path, whole: Path, layer: Layer) -> None:
+    with _quiet():
+        rasterio.shutil.copy(work, whole, OVERVIEW_RESAMPLING=layer.resampling, BIGTIFF="IF_SAFER", **COG)
+
+
+def _read_back(path: Path, store: Store, layer: Layer) -> None:
+    """Read every pixel of the new file: a full disk or a lost block must not pass for whole."""
+    with _quiet(), rasterio.open(path) as file:
+        for window, pixels in _blocks(store, layer):
+            there = file.read(window=_rasterio_window(window))
+            if not np.array_equal(there, pixels, equal_nan=layer.dtype != "uint8"):
+                raise StoreError(f"{path.name} does not read back as it was written at row {window.top}")
+
+
+def _put_in_place(whole: Path, target: Path, layer: Layer, classes: tuple[ClassInfo, ...]) -> None:
+    """Move the file and the one beside it; the file last, since it is what is looked for."""
+    beside = target.with_name(f"{target.name}.aux.xml")
+    try:
+        if layer.name == "class_map":
+            part = whole.with_name("whole.aux.xml")
+            part.write_bytes(_category_names(classes))
+            os.replace(part, beside)
+        else:
+            beside.unlink(missing_ok=True)
+        with open(whole, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(whole, target)
+    except OSError as error:
+        raise StoreError(f"{target} could not be written: {error.strerror or error}") from error
+
+
+def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
+    """Give GDAL's auxiliary metadata (PAM): category names, and the attribute table that QGIS and ArcGIS show."""
+    root = ET.Element("PAMDataset")
+    band = ET.SubElement(root, "PAMRasterBand", band="1")
+    names = ET.SubElement(band, "CategoryNames")
+    for info in classes:
+        ET.SubElement(names, "Category").text = info.name
+    table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
+    # usage as GDALRATFieldUsage: 5 value (minimum and maximum), 2 name, 6 to 8 red, green, blue; type 0 int, 2 text
+    for index, (title, kind, usage) in enumerate(
+        [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
+    ):
+        field = ET.SubElement(table, "FieldDefn", index=str(index))
+        for tag, text in (("Name", title), ("Type", str(kind)), ("Usage", str(usage))):
+            ET.SubElement(field, tag).text = text
+    for value, info in enumerate(classes):
+        row = ET.SubElement(table, "Row", index=str(value))
+        for cell in (value, info.name, *info.rgb):
+            ET.SubElement(row, "F").text = str(cell)
+    ET.indent(root)
+    # no XML declaration: GDAL 3.6 overlooks all that follows one
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=False)
+    return content
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Set GDAL up: a bounded cache, no files beside the temporary ones; a map without a position is not news here."""
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_PAM_ENABLED="NO"):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+def _rasterio_window(window: Window) -> Any:
+    height, width = window.shape
+    return rasterio.windows.Window(window.left, window.top, width, height)

@@ -1,0 +1,238 @@
+"""A store's life: created, resumed, finished, removed. Each of these still works after a kill between any two writes.
+
+Knows metadata and files; pixels are `store`'s.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from models.errors import StoreError
+from models.metadata import ClassInfo
+
+from ..grid.encoding import NODATA, Encoding
+from ..grid.geobox import GeoBox
+from ..grid.tiling import Plan
+from ..grid.xr import coordinates
+from .files import Files
+from .metadata import (
+    class_map_attributes,
+    geozarr_attributes,
+    group_path,
+    level_count,
+    level_geobox,
+    objects_attributes,
+    probability_attributes,
+    spatial_ref_attributes,
+)
+from .store import FORMAT, KEY, MARKS, ROOT, RUN, SECONDS, Store, forget, read_own, reopen_store, store_errors
+
+SMALLEST_LEVEL = 512
+OURS = {ROOT, MARKS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews", "blocks"}
+TABLE = "table.parquet"  # of objects
+
+
+def create_store(
+    path: str,
+    plan: Plan,
+    geobox: GeoBox,
+    encoding: Encoding,
+    classes: tuple[ClassInfo, ...],
+    about: Mapping[str, Any],
+    *,
+    pyramid: bool,
+) -> Store:
+    """Make an empty store: metadata and coordinates only.
+
+    Parameters
+    ----------
+    path
+        Local path or URL; what was there is removed.
+    plan, geobox, encoding
+        How the scene is cut, where it lies, what is kept.
+    classes
+        By value.
+    about
+        Our own facts: identity, settings, provenance. Kept under the attribute `swathe`.
+    pyramid
+        Whether the store has overviews.
+    """
+    levels = level_count(geobox, SMALLEST_LEVEL) if pyramid else 0
+    store = Store(path, plan, geobox, encoding, levels, uuid.uuid4().hex)
+    with store_errors(path):
+        _clear(store.files)
+        own = {"format": FORMAT, "state": "creating", **about, **_described(store, classes)}
+        root = zarr.create_group(path, attributes={KEY: own, **geozarr_attributes(geobox, store.levels)})
+        for level in range(store.levels + 1):
+            _create_level(root, store, level, classes)
+        _create_seconds(root, plan)
+        _consolidate(store.files)
+        store.files.write(RUN, store.run.encode())
+        _set_state(store.files, "running")
+    return store
+
+
+def _clear(files: Files) -> None:
+    """Remove all that Swathe has written, the root's metadata last: a kill leaves what is still known as ours."""
+    forget()
+    if files.exists(ROOT):
+        foreign = sorted(set(files.names("")) - OURS - {TABLE})
+        if foreign:
+            raise StoreError(
+                f"{files.root} also holds {', '.join(foreign[:5])}, which Swathe did not write; move it away"
+            )
+        _set_state(files, "creating")
+        for name in set(files.names("")) - {ROOT}:
+            files.remove(name)
+        files.remove(ROOT)
+    files.remove_partial()
+
+
+def remove_store(path: str) -> None:
+    """Remove a store of ours, if there is one; killed meanwhile, it can be called again.
+
+    Raises
+    ------
+    StoreError
+        What lies there is not Swathe's.
+    """
+    read_own(path)
+    with store_errors(path):
+        _clear(Files(path))
+        Files(path).remove_empty()
+
+
+def _described(store: Store, classes: tuple[ClassInfo, ...]) -> dict[str, Any]:
+    return {
+        "plan": asdict(store.plan),
+        "levels": store.levels,
+        "encoding": asdict(store.encoding),
+        "classes": [asdict(info) for info in classes],
+    }
+
+
+def _set_state(files: Files, state: str, **more: Any) -> None:
+    """Change our own facts, and them alone, in one write; consolidated metadata stay."""
+    content = json.loads(files.read(ROOT))
+    content["attributes"][KEY] |= {"state": state, **more}
+    files.write(ROOT, json.dumps(content, indent=2).encode())
+
+
+def _consolidate(files: Files) -> None:
+    """Put all members' metadata into the root. Zarr can, but warns, and a thread cannot suppress that for itself."""
+    members = sorted((path for path in files.sizes("") if path.endswith(f"/{ROOT}")), key=lambda p: (p.count("/"), p))
+    texts = files.read_all(members)
+    metadata = {path.removesuffix(f"/{ROOT}"): json.loads(text) for path, text in zip(members, texts, strict=True)}
+    for member in metadata.values():
+        if member["node_type"] == "group":
+            member["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": {}}
+    content = json.loads(files.read(ROOT))
+    content["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
+    files.write(ROOT, json.dumps(content, indent=2).encode())
+
+
+def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[ClassInfo, ...]) -> None:
+    geobox, encoding = level_geobox(store.geobox, level), store.encoding
+    group = root.require_group(group_path(level)) if level else root
+    _create_coordinates(group, geobox)
+    _create_pixels(group, store.plan, "class_map", geobox.shape, "uint8", NODATA, class_map_attributes(classes))
+    if encoding.objects:
+        _create_pixels(group, store.plan, "objects", geobox.shape, "int64", 0, objects_attributes())
+    if encoding.probability:
+        fill = NODATA if encoding.probability == "uint8" else np.nan
+        shape = (len(encoding.kept), *geobox.shape)
+        attributes = probability_attributes(encoding)
+        _create_pixels(group, store.plan, "probability", shape, encoding.probability, fill, attributes)
+        names = np.array([classes[value].name for value in encoding.kept], dtype=object)
+        group.create_array("class", shape=names.shape, dtype=str, dimension_names=("class",))[:] = names
+
+
+def _create_seconds(root: "zarr.Group", plan: Plan) -> None:
+    shape = plan.rows, plan.columns
+    group = root.require_group(SECONDS.rsplit("/", 1)[0])
+    attributes: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
+    group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=attributes,
+                       dimension_names=("row", "column"))  # fmt: skip
+
+
+def _create_coordinates(group: "zarr.Group", geobox: GeoBox) -> None:
+    for name, (dimension, values) in coordinates(geobox).items():
+        array = group.create_array(name, shape=values.shape, dtype="float64", dimension_names=(dimension,))
+        array[:] = values
+    attributes = spatial_ref_attributes(geobox)
+    group.create_array("spatial_ref", shape=(), dtype="int64", attributes=attributes, dimension_names=())[()] = 0
+
+
+def _create_pixels(
+    group: "zarr.Group",
+    plan: Plan,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    fill: float,
+    attributes: dict[str, Any],
+) -> None:
+    layers = shape[:-2]
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=(*(1 for _ in layers), plan.chunk, plan.chunk),
+        shards=(*layers, plan.block, plan.block),
+        dtype=dtype,
+        fill_value=fill,
+        compressors=ZstdCodec(level=1, checksum=True),  # the checksum catches flipped bits; default settings miss them
+        attributes=attributes,
+        dimension_names=("class", "y", "x")[-len(shape) :],
+        config={"write_empty_chunks": True},  # so that a shard that is missing is a loss, never an empty place
+    )
+
+
+def resume_store(path: str, own: Mapping[str, Any], geobox: GeoBox) -> Store:
+    """Open a store to fill it further, under the name of the run that began it."""
+    files = Files(path)
+    with store_errors(path):
+        if not files.exists(RUN):
+            files.write(RUN, uuid.uuid4().hex.encode())
+        return replace(reopen_store(path, own, geobox), run=files.read(RUN).decode())
+
+
+def finish_store(store: Store, results: Mapping[str, Any], seconds: NDArray[np.float32]) -> None:
+    """Mark a store as complete, with the totals of the run and the seconds of its blocks; its marks are removed.
+
+    Raises
+    ------
+    StoreError
+        A shard is missing.
+    """
+    check_whole(store)
+    with store_errors(store.path):
+        store.files.remove_partial()
+        zarr.open_group(store.path, mode="r+", use_consolidated=False)[SECONDS][:] = seconds  # type: ignore[index]
+        _set_state(store.files, "complete", results=dict(results))
+    tidy(store)
+
+
+def tidy(store: Store) -> None:
+    """Remove the marks of a complete store; the run that completed it may have been killed just before."""
+    with store_errors(store.path):
+        store.files.remove(MARKS)
+
+
+def check_whole(store: Store) -> None:
+    """Raise StoreError if any shard is missing, or the table of objects."""
+    missing = store.missing()
+    if missing:
+        level, row, column = missing[0]
+        where = f"block {row}, {column}" + (f" of overview {level}" if level else "")
+        more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
+        raise StoreError(f"{store.path} is damaged: {where}{more} missing; run it again with --overwrite")
+    with store_errors(store.path):
+        if store.encoding.objects and not store.files.exists(TABLE):
+            raise StoreError(f"{store.path} is damaged: {TABLE} is missing; run it again with --overwrite")

@@ -1,0 +1,137 @@
+"""The metadata of a store: what its groups and arrays say of themselves. Dictionaries only, nothing is written here.
+
+CF flags for classes, CF scale and fill for probabilities, CF grid mapping as rioxarray reads it, and the GeoZarr
+conventions `multiscales`, `spatial:` and `proj:` (https://github.com/zarr-conventions).
+"""
+
+from typing import Any
+
+import xarray as xr
+from affine import Affine
+
+from models.metadata import ClassInfo
+
+from ..grid.encoding import NODATA, STEPS, Encoding
+from ..grid.geobox import GeoBox
+from ..grid.xr import with_georeference
+
+JSON = dict[str, Any]
+GITHUB = "https://github.com/zarr-conventions"
+RAW = "https://raw.githubusercontent.com/zarr-conventions"
+CONVENTIONS: list[JSON] = [
+    {
+        "uuid": "d35379db-88df-4056-af3a-620245f8e347",
+        "schema_url": f"{RAW}/multiscales/refs/tags/v1/schema.json",
+        "spec_url": f"{GITHUB}/multiscales/blob/v1/README.md",
+        "name": "multiscales",
+        "description": "Multiscale layout of zarr datasets",
+    },
+    {
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "schema_url": f"{RAW}/geo-proj/refs/tags/v1/schema.json",
+        "spec_url": f"{GITHUB}/geo-proj/blob/v1/README.md",
+        "name": "proj:",
+        "description": "Coordinate reference system information for geospatial data",
+    },
+    {
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "schema_url": f"{RAW}/spatial/refs/tags/v1/schema.json",
+        "spec_url": f"{GITHUB}/spatial/blob/v1/README.md",
+        "name": "spatial:",
+        "description": "Spatial coordinate information",
+    },
+]
+
+
+def level_geobox(geobox: GeoBox, level: int) -> GeoBox:
+    """Give the geobox of a pyramid level: each level halves the one before, rounding up."""
+    if level == 0:
+        return geobox
+    factor = 2**level
+    transform = None if geobox.transform is None else geobox.transform * Affine.scale(factor)
+    return GeoBox(-(-geobox.height // factor), -(-geobox.width // factor), transform, geobox.crs)
+
+
+def level_count(geobox: GeoBox, smallest: int) -> int:
+    """Give how many pyramid levels lie above the full resolution: until both sides are at most `smallest`."""
+    levels = 0
+    while max(level_geobox(geobox, levels).shape) > smallest:
+        levels += 1
+    return levels
+
+
+def group_path(level: int) -> str:
+    """Give the path of a level's group within the store; the full resolution is the root."""
+    return f"overviews/{level}" if level else ""
+
+
+def class_map_attributes(classes: tuple[ClassInfo, ...]) -> JSON:
+    """Describe the class map: CF flags, colours, nodata."""
+    return {
+        "long_name": "class",
+        "flag_values": list(range(len(classes))),
+        "flag_meanings": " ".join(info.name.replace(" ", "_") for info in classes),
+        "flag_colors": " ".join(f"#{info.color.upper()}" for info in classes),
+        "_FillValue": NODATA,
+        **_on_grid(),
+    }
+
+
+def objects_attributes() -> JSON:
+    """Describe the ids of objects."""
+    return {"long_name": "id of the object: 1 + row * width + column of its first pixel; 0 = none"} | _on_grid()
+
+
+def probability_attributes(encoding: Encoding) -> JSON:
+    """Describe the probabilities: CF scale factor for uint8, nodata."""
+    attributes: JSON = {"long_name": "probability", "units": "1", **_on_grid()}
+    if encoding.probability == "uint8":
+        attributes |= {"scale_factor": 1 / STEPS, "add_offset": 0.0, "_FillValue": NODATA}
+    return attributes
+
+
+def _on_grid() -> JSON:
+    return {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
+
+
+def spatial_ref_attributes(geobox: GeoBox) -> JSON:
+    """Describe CRS and transform as a CF grid mapping, with the GeoTransform that GDAL and rioxarray read."""
+    dressed = with_georeference(xr.Dataset(coords={"spatial_ref": 0}), geobox)
+    return dict(dressed.coords["spatial_ref"].attrs)
+
+
+def geozarr_attributes(geobox: GeoBox, levels: int) -> JSON:
+    """Describe the whole pyramid by the GeoZarr conventions."""
+    attributes: JSON = {
+        "zarr_conventions": CONVENTIONS,
+        "multiscales": {"layout": [_level(geobox, level) for level in range(levels + 1)]},
+        "spatial:dimensions": ["y", "x"],
+        "spatial:shape": list(geobox.shape),
+    }
+    if geobox.transform is not None:
+        attributes["spatial:transform"] = list(geobox.transform)[:6]
+    if geobox.crs is not None:
+        attributes |= _crs(geobox.crs)
+    return attributes
+
+
+def _crs(wkt: str) -> JSON:
+    from pyproj import CRS
+
+    crs = CRS.from_wkt(wkt)
+    authority = crs.to_authority()
+    return {"proj:code": ":".join(authority)} if authority else {"proj:wkt2": crs.to_wkt()}
+
+
+def _level(geobox: GeoBox, level: int) -> JSON:
+    here = level_geobox(geobox, level)
+    entry: JSON = {
+        "asset": group_path(level) or ".",
+        "transform": {"scale": [2.0 if level else 1.0] * 2, "translation": [0.0, 0.0]},
+        "spatial:shape": list(here.shape),
+    }
+    if level:
+        entry |= {"derived_from": group_path(level - 1) or ".", "resampling_method": "mode"}
+    if here.transform is not None:
+        entry["spatial:transform"] = list(here.transform)[:6]
+    return entry

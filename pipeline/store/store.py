@@ -1,0 +1,325 @@
+"""The Zarr store that a run fills: opened, written by blocks, marked, read. No network, no dask.
+
+A store is in one of three states, kept in its root attributes: `creating`, `running`, `complete`. While it is running,
+a block counts as done when its mark is there, and its shards too; marks are written after the shards, each of which
+appears whole. Once it is complete, every shard must be there: one that is missing is an error, never nodata.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+
+from models.errors import StoreError
+from models.metadata import ClassInfo
+
+from ..grid.encoding import Answer, Encoding
+from ..grid.geobox import GeoBox, Window
+from ..grid.tiling import Plan
+from .files import Files, full_path
+from .metadata import group_path, level_geobox
+from .shards import strict
+
+FORMAT = 1
+KEY = "swathe"  # of our own facts among the root attributes
+ROOT = "zarr.json"
+MARKS = ".swathe"  # where the marks of a run lie, and the file that names the run
+RUN = f"{MARKS}/run"
+READABLE = "give one that `swathe segment`, `clean` or `objects` has written"
+Place = tuple[int, int, int]  # level, row, column
+SECONDS = "blocks/seconds"  # the array of what each block took
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a finished block says of itself: its place, its pixels per class (nodata last), and how long it took."""
+
+    level: int
+    row: int
+    column: int
+    pixels: tuple[int, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The name of the block's mark."""
+        return mark_name(self.level, self.row, self.column)
+
+
+def mark_name(level: int, row: int, column: int) -> str:
+    """Give the name of a block's mark."""
+    return f"{level}.{row}.{column}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store's place, and how it is cut. Small enough to send to every worker.
+
+    `run` is the name of the run that fills it, which only that run's tasks may do; empty in a finished store.
+    """
+
+    path: str
+    plan: Plan
+    geobox: GeoBox
+    encoding: Encoding
+    levels: int
+    run: str = ""
+
+    @property
+    def files(self) -> Files:
+        """The files that lie beside the arrays."""
+        return Files(self.path)
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the arrays of pixels."""
+        kept = {"probability": bool(self.encoding.probability), "objects": self.encoding.objects}
+        return ["class_map", *(name for name, there in kept.items() if there)]
+
+    def arrays(self, level: int, *, writing: bool = False) -> dict[str, "zarr.Array[Any]"]:
+        """Open a level's arrays by name. A shard that is missing reads as an error, and when writing as nodata."""
+        with store_errors(self.path):
+            group = _group(self.path) if writing else _strict_group(self.path)
+            found = {name: group[_array_path(level, name)] for name in self.layers}
+            if writing:  # Zarr does not keep this setting with the array
+                found = {name: array.with_config({"write_empty_chunks": True}) for name, array in found.items()}  # type: ignore[union-attr]
+            return found  # type: ignore[return-value]
+
+    def write(self, level: int, window: Window, answer: Answer) -> None:
+        """Write whole shards of a level; only the task that owns the block may."""
+        self.check_run()
+        rows, columns = window.slices
+        arrays = self.arrays(level, writing=True)
+        with store_errors(self.path):
+            if answer.probability is not None:
+                arrays["probability"][:, rows, columns] = answer.probability
+            if answer.objects is not None:
+                arrays["objects"][rows, columns] = answer.objects
+            arrays["class_map"][rows, columns] = answer.class_map
+
+    def owned_files(self) -> Files:
+        """Give the files for a task of this run to write to. Raises StoreError if the run has ended or was replaced."""
+        self.check_run()
+        return self.files
+
+    def check_run(self) -> None:
+        """Stop tasks of a run that has ended or was replaced; a cluster may do them late, or twice."""
+        with store_errors(self.path):
+            try:
+                current = self.files.read(RUN).decode()
+            except FileNotFoundError:
+                current = None
+        if current != self.run:
+            raise StoreError(f"{self.path} is no longer this run's: it was finished or replaced meanwhile")
+
+    def read(self, level: int, window: Window) -> Answer:
+        """Read a window of a level as it is kept."""
+        rows, columns = window.slices
+        arrays = self.arrays(level)
+        with store_errors(self.path):
+            class_map: NDArray[np.uint8] = np.asarray(arrays["class_map"][rows, columns])
+            if "probability" not in arrays:
+                return Answer(class_map, None)
+            return Answer(class_map, np.asarray(arrays["probability"][:, rows, columns]))
+
+    def read_layer(self, name: str, window: Window, level: int = 0) -> NDArray[Any]:
+        """Read a window of one array, always as `(band, y, x)`."""
+        rows, columns = window.slices
+        array = self.arrays(level)[name]
+        with store_errors(self.path):
+            pixels = np.asarray(array[..., rows, columns])
+        return pixels if pixels.ndim == 3 else pixels[None]
+
+    def mark(self, summary: Summary) -> None:
+        """Mark a block as done. Its shards must be written."""
+        with store_errors(self.path):
+            self.files.write(f"{MARKS}/{summary.name}", json.dumps(asdict(summary)).encode(), make=False)
+
+    def places(self, level: int) -> Iterator[tuple[int, int]]:
+        """Give the rows and columns of a level's blocks."""
+        height, width = level_geobox(self.geobox, level).shape
+        for row in range(-(-height // self.plan.block)):
+            for column in range(-(-width // self.plan.block)):
+                yield row, column
+
+    def window(self, level: int, row: int, column: int) -> Window:
+        """Give the pixels of a block, cut to the level."""
+        height, width = level_geobox(self.geobox, level).shape
+        top, left, side = row * self.plan.block, column * self.plan.block, self.plan.block
+        return Window(top, min(top + side, height), left, min(left + side, width))
+
+    def present(self, level: int) -> set[tuple[int, int]]:
+        """Give the blocks whose shards are there, in every array, and are not empty."""
+        found = []
+        with store_errors(self.path):
+            for name in self.layers:
+                sizes = self.files.sizes(f"{_array_path(level, name)}/c")
+                found.append({_place(path) for path, size in sizes.items() if size and path[-1].isdecimal()})
+        return set.intersection(*found)
+
+    def done(self, level: int) -> set[tuple[int, int]]:
+        """Give the blocks that are done: marked, and their shards still there."""
+        with store_errors(self.path):
+            marks = set(self.files.names(MARKS))
+        return {place for place in self.present(level) if mark_name(level, *place) in marks}
+
+    def missing(self) -> list[tuple[int, int, int]]:
+        """Give level, row and column of every block that lacks a shard."""
+        return [
+            (level, *place)
+            for level in range(self.levels + 1)
+            for place in sorted(set(self.places(level)) - self.present(level))
+        ]
+
+    def block_seconds(self) -> NDArray[np.float32]:
+        """Give the seconds that each block of the full resolution took, `(row, column)`."""
+        with store_errors(self.path):
+            return np.asarray(_strict_group(self.path)[SECONDS])
+
+    def summaries(self, names: list[str]) -> list[Summary]:
+        """Read marks by name."""
+        with store_errors(self.path):
+            found = [json.loads(text) for text in self.files.read_all([f"{MARKS}/{name}" for name in names])]
+        return [Summary(**{**values, "pixels": tuple(values["pixels"])}) for values in found]
+
+
+def _array_path(level: int, name: str) -> str:
+    return f"{group_path(level)}/{name}" if level else name
+
+
+def _place(path: str) -> tuple[int, int]:
+    """Give row and column of a shard by its path, which ends in both."""
+    row, column = path.split("/")[-2:]
+    return int(row), int(column)
+
+
+@contextmanager
+def store_errors(path: str) -> Iterator[None]:
+    """Turn what disks, object stores and Zarr raise into one line that names the store."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, zarr.errors.BaseZarrError) as error:
+        raise StoreError(f"{path}: {_reason(error)}") from error
+    except Exception as error:
+        if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
+            raise StoreError(f"{path}: {' '.join(str(error).split())[:200]}") from error
+        raise
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def sole_writer(path: str) -> Iterator[None]:
+    """Let no other run write to a store meanwhile, where the disk knows locks; object stores do not.
+
+    Raises
+    ------
+    StoreError
+        Another run is writing to it.
+    """
+    with store_errors(path):
+        try:
+            release = Files(path).lock()
+        except BlockingIOError as error:
+            raise StoreError(f"{path}: another run is writing to it now; wait for it, or end it") from error
+    try:
+        yield
+    finally:
+        release()
+
+
+@lru_cache(maxsize=16)
+def _group(path: str) -> "zarr.Group":
+    return zarr.open_group(path, mode="r+", use_consolidated=False)
+
+
+@lru_cache(maxsize=16)
+def _strict_group(path: str) -> "zarr.Group":
+    return zarr.open_group(strict(_group(path).store), mode="r", use_consolidated=False)
+
+
+def forget() -> None:
+    """Drop what this process has kept open of stores; for when one is made anew."""
+    _group.cache_clear()
+    _strict_group.cache_clear()
+
+
+def read_own(path: str, advice: str = "choose another output") -> dict[str, Any] | None:
+    """Give our own facts of a store, or None where there is nothing at all; `advice` is for what is not ours.
+
+    Raises
+    ------
+    StoreError
+        Something else lies there.
+    """
+    attributes = _root_attributes(path, advice)
+    if attributes is None:
+        return None
+    own = attributes.get(KEY)
+    if not isinstance(own, dict) or own.get("format") != FORMAT:
+        raise StoreError(f"{path} is a Zarr store that Swathe did not write; {advice}")
+    return own
+
+
+def classes_of(own: Mapping[str, Any]) -> tuple[ClassInfo, ...]:
+    """Give the classes of a store, by value, from its own facts."""
+    return tuple(ClassInfo(**info) for info in own["classes"])
+
+
+def _root_attributes(path: str, advice: str = "") -> dict[str, Any] | None:
+    files = Files(path)
+    with store_errors(path):
+        if not files.exists() or (files.local and os.path.isdir(path) and not files.names("")):
+            return None
+        try:
+            attributes = json.loads(files.read(ROOT))["attributes"]
+        except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError) as error:
+            raise StoreError(f"{path} exists and is not a Zarr store of Swathe's; {advice}") from error
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def reopen_store(path: str, own: Mapping[str, Any], geobox: GeoBox) -> Store:
+    """Open a store that a run has made, by its own facts."""
+    encoding = Encoding(**{**own["encoding"], "kept": tuple(own["encoding"]["kept"])})
+    return Store(path, Plan(**own["plan"]), geobox, encoding, own["levels"])
+
+
+def open_store(path: str) -> tuple[Store, dict[str, Any]]:
+    """Open a finished store for reading, with our own facts of it.
+
+    Raises
+    ------
+    StoreError
+        It is missing, is not Swathe's, or its run is not finished.
+    """
+    full = full_path(path)
+    own = read_own(full, READABLE)
+    if own is None:
+        raise StoreError(f"no such store: {path}")
+    if own["state"] != "complete":
+        command = own.get("command", "swathe segment")
+        raise StoreError(f"{path} is not finished; run the same `{command}` command again to continue it")
+    return reopen_store(full, own, _geobox(full, own)), own
+
+
+def _geobox(path: str, own: Mapping[str, Any]) -> GeoBox:
+    attributes = _root_attributes(path) or {}
+    with store_errors(path):
+        reference = json.loads(Files(path).read(f"spatial_ref/{ROOT}"))
+    wkt, transform = reference["attributes"].get("crs_wkt"), attributes.get("spatial:transform")
+    where = Affine(*transform) if transform else None
+    return GeoBox(own["plan"]["height"], own["plan"]["width"], where, str(wkt) if wkt else None)

@@ -1,0 +1,282 @@
+"""Objects as polygons with their measures, into a file of features. Killed at any moment, the same call continues.
+
+Outlines are traced block by block and joined on the tree of blocks, as the table of measures was: both come out part by
+part in one order, and are put together row by row. How outlines and files are made, others know.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from distributed import Client
+
+from models.errors import PlanError, StoreError, SwatheError
+
+from ..grid.encoding import NODATA
+from ..grid.geobox import GeoBox
+from ..jobs.dask import connected
+from ..jobs.job import fill, shower
+from ..objects.objects import THREADS, Connectivity, grown, labelling
+from ..objects.table import columns_schema
+from ..objects.tree import Folding, fold, folded
+from ..store.files import Files, full_path
+from ..store.lifecycle import TABLE
+from ..store.run_id import fingerprint
+from ..store.store import MARKS, RUN, Store, open_store, sole_writer, store_errors
+from . import polygons
+from . import regularize as angles
+from . import write as tables
+from .write import check_target, count_features, remove_partial, write_features
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OLD, NOTHING = f"{MARKS}/old", "nothing"  # what the output replaces
+OUTSIDE, UNKNOWN = -2, -1  # instead of ids: beyond the scene, and nodata
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """How polygons are drawn.
+
+    Parameters
+    ----------
+    simplify
+        Pixels that an outline may change by: the square root of the area of a corner that may go. Borders that objects
+        share stay shared, and points where an outline crosses from block to block stay. None: every corner of every
+        pixel.
+    right_angles
+        Give outlines right angles only, as buildings have; where that would change one too much, it stays as traced.
+    classes
+        Names of the classes to write. Empty: all.
+    """
+
+    simplify: float | None = None
+    right_angles: bool = False
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What was written: the path, how many features, seconds, and what a reader of the file should know."""
+
+    output: str
+    features: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def write_vectors(
+    store: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    connectivity: Connectivity = 4,
+    outlines: Outlines = Outlines(),
+    client: Client | str | None = None,
+    overwrite: bool = False,
+    show: bool = True,
+) -> Features:
+    """Write the objects of a finished store as polygons.
+
+    Parameters
+    ----------
+    store
+        Path or URL: what `write_objects` has made; or any other finished store, whose objects are found first.
+    output
+        Path or URL that ends in `.parquet` (GeoParquet), `.gpkg`, `.fgb` or `.geojson`. Each feature is one whole
+        object with its holes and the columns of `objects.records`, in the CRS of the store (GeoJSON: longitude and
+        latitude). What is half done lies beside it, in `OUTPUT.unfinished`, and is removed at the end.
+    connectivity
+        Of objects that are still to be found. With 8, objects may be of several polygons that touch at corners.
+    outlines
+        How they are drawn.
+    client, show
+        See `run`.
+    overwrite
+        Replace a file that is there.
+
+    Raises
+    ------
+    SwatheError
+        The store is missing or unfinished; the file exists or cannot be written; a wish makes no sense.
+    """
+    started, path = time.monotonic(), full_path(output)
+    opened, own = open_store(os.fspath(store))
+    if opened.files.holds(path):
+        raise StoreError(f"{path} would lie in the store that is read; choose another output")
+    _check(outlines, opened.geobox, [info["name"] for info in own["classes"]])
+    work = Work(path, _settings(opened, own, connectivity, outlines))
+    if work.is_written(overwrite=overwrite):
+        work.remove()
+        return Features(path, count_features(path), time.monotonic() - started, ())
+    with sole_writer(work.folder):
+        remove_partial(path)
+        objects = opened.path
+        if not opened.encoding.objects:
+            objects = f"{work.folder}/objects.zarr"
+            fill(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
+        with connected(client, threads=THREADS) as connection:
+            folding = _folding(open_store(objects)[0], work, outlines)
+            fold(connection, folding, shower(show), "drawing outlines")
+        batches = _features(folding, outlines)
+        written = write_features(batches, path, schema=_schema(), crs=opened.geobox.crs, overwrite=overwrite)
+        work.remove()
+    return Features(path, written.features, time.monotonic() - started, written.notes)
+
+
+def _settings(store: Store, own: Mapping[str, Any], connectivity: Connectivity, outlines: Outlines) -> dict[str, Any]:
+    """Give what decides the output; and the side of blocks, since what is half done is kept block by block."""
+    made_from = fingerprint(own["identity"])[:16]
+    return {"vectors of": made_from, "connectivity": connectivity, "block": store.plan.block, **asdict(outlines)}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The folder beside an output in which a run keeps what is half done, and what decides the output."""
+
+    output: str
+    settings: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Where it lies."""
+        return f"{self.output}.unfinished"
+
+    @property
+    def run(self) -> str:
+        """What tells this run from others."""
+        return fingerprint(self.settings)
+
+    def is_written(self, *, overwrite: bool) -> bool:
+        """Whether this very run has written the file and was killed before it could clean up.
+
+        Raises
+        ------
+        SwatheError
+            Something else is there, or nothing can be.
+        """
+        try:
+            check_target(self.output, _schema(), overwrite=overwrite)
+        except SwatheError:
+            if self._begun() != self.run or self._replaces() in ("", self._there()):
+                raise
+            return True
+        return False
+
+    def _begun(self) -> str | None:
+        files = Files(self.folder)
+        return files.read(RUN).decode() if files.exists(RUN) else None
+
+    def _replaces(self) -> str:
+        """Tell the file that was there when this run began, or was continued, from others."""
+        files = Files(self.folder)
+        return files.read(OLD).decode() if files.exists(OLD) else ""
+
+    def _there(self) -> str:
+        """Tell the file that is there now from others."""
+        files = Files(self.output)
+        return files.stamp() if files.exists() else NOTHING
+
+    def begin(self) -> None:
+        """Take the folder for this run; what another one has left there goes."""
+        files = Files(self.folder)
+        if self._begun() != self.run:
+            files.remove(MARKS)
+            files.write(RUN, self.run.encode())
+        files.write(OLD, self._there().encode())
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it; what tells whose it is comes last, for a kill meanwhile."""
+        files = Files(self.folder)
+        with store_errors(self.folder):
+            steps = [f"{MARKS}/{name}" for name in files.names(MARKS)]
+            for name in ("objects.zarr", *(name for name in steps if name not in (RUN, OLD)), MARKS):
+                files.remove(name)
+            files.remove_empty()
+
+
+def _check(outlines: Outlines, geobox: GeoBox, names: list[str]) -> None:
+    from pyproj import CRS
+
+    if outlines.simplify is not None and not 0 < outlines.simplify <= 1000:
+        raise PlanError(f"simplify is a number of pixels above 0, at most 1000; received {outlines.simplify:g}")
+    for name in outlines.classes:
+        if name not in names[1:]:
+            raise PlanError(f"no objects are of class {name!r}; the store has: {', '.join(names[1:])}")
+    if outlines.right_angles and (geobox.crs is None or CRS.from_user_input(geobox.crs).is_geographic):
+        raise PlanError("right angles need a CRS in metres or feet: degrees are not square on the ground")
+
+
+def _schema() -> "pa.Schema":
+    """Give the columns of the file: the measures, and the outline."""
+    import pyarrow as pa
+
+    return columns_schema().append(pa.field("geometry", pa.binary()))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """`Rows`: the outlines of a block's objects, in pixels of the scene."""
+
+    objects: Store
+    simplify: float | None
+
+    def leaf(self, store: Store, row: int, column: int) -> "pa.Table":
+        """See `Rows`."""
+        window = self.objects.window(0, row, column)
+        if self.simplify is None:
+            return polygons.trace(self.objects.read_layer("objects", window)[0], window)
+        ids = grown(self.objects, "objects", window, 1, OUTSIDE)
+        ids[(ids == 0) & (grown(self.objects, "class_map", window, 1, 0) == NODATA)] = UNKNOWN
+        return polygons.trace_simplified(ids, window, self.simplify)
+
+    def merge(self, rows: "pa.Table") -> "pa.Table":
+        """See `Rows`."""
+        return polygons.merge(rows) if self.simplify is None else polygons.merge_simplified(rows)
+
+
+def _folding(objects: Store, work: Work, outlines: Outlines) -> Folding:
+    """Give what is folded; its files lie in the folder beside the output."""
+    with store_errors(work.folder):
+        work.begin()
+    half_done = replace(objects, path=work.folder, run=work.run)
+    return Folding(half_done, "polygons", Drawing(objects, outlines.simplify), objects)
+
+
+def _features(folding: Folding, outlines: Outlines) -> Iterator["pa.Table"]:
+    """Put outlines and measures together, part by part: both are in the order of the tree."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    objects = folding.objects
+    pixel = objects.geobox.affine.determinant
+    with store_errors(objects.path), objects.files.open(TABLE) as file:
+        table = pq.ParquetFile(file, page_checksum_verification=True)
+        take = _rows_of(table.iter_batches(), table.schema_arrow)
+        for part in folded(folding):
+            rows = take(part.num_rows)
+            if not rows["id"].equals(part["id"]):
+                raise StoreError(f"{objects.path} is damaged: its table and its layer do not fit; make it anew")
+            made = tables.finish(rows.append_column("geometry", part["geometry"]), objects.geobox.affine)
+            if outlines.classes:
+                made = made.filter(pc.is_in(made["class"], pa.array(outlines.classes)))
+            yield angles.regularise(made, abs(pixel) ** 0.5) if outlines.right_angles else made
+
+
+def _rows_of(batches: Iterator["pa.RecordBatch"], schema: "pa.Schema") -> Callable[[int], "pa.Table"]:
+    """Give a function that takes the next rows of a stream."""
+    import pyarrow as pa
+
+    left = schema.empty_table()
+
+    def take(count: int) -> "pa.Table":
+        nonlocal left
+        while left.num_rows < count and (batch := next(batches, None)) is not None:
+            left = pa.concat_tables([left, pa.Table.from_batches([batch])])
+        rows, left = left.slice(0, count), left.slice(count)
+        return rows.combine_chunks()
+
+    return take

@@ -1,0 +1,301 @@
+"""Tables of rows, with polygons or without, into files that people open: written whole or not at all.
+
+Pixels become map coordinates here, and the ending of the name chooses the format. Knows Arrow tables and paths; nothing
+of objects, blocks or stores. `geoparquet` writes Parquet, `layers` what GDAL knows.
+"""
+
+import glob
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from affine import Affine
+
+from models.errors import SwatheError
+
+from .gdal_formats import DRIVERS, check_columns, ending_of, replace_geometry, write_layer
+from .geoparquet import BOX, GEOMETRY, write_parquet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LAYERS = (".parquet", *DRIVERS)  # endings that hold polygons
+PLAIN = (".parquet", ".csv")  # endings that hold tables without
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a file holds now, and what its reader should know."""
+
+    features: int
+    notes: tuple[str, ...] = ()
+
+
+def finish(table: "pa.Table", transform: Affine) -> "pa.Table":
+    """Give geometries in map coordinates.
+
+    Parameters
+    ----------
+    table
+        With a column `geometry`: WKB in pixels, x = column and y = row, whole numbers at corners of pixels.
+    transform
+        Pixel corner to map coordinates; rotated too.
+
+    Returns
+    -------
+    pyarrow.Table
+        The same rows and columns. Exterior rings run counterclockwise on the map, holes clockwise, as OGC and
+        RFC 7946 have it.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import shapely
+
+    def place(points: Any) -> Any:
+        x, y = points.T
+        return np.column_stack(
+            [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f]
+        )
+
+    shapes = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    moved = shapely.orient_polygons(shapely.transform(shapes, place))
+    return replace_geometry(table, pa.array(shapely.to_wkb(moved), pa.binary()))
+
+
+def write_features(
+    batches: Iterable["pa.Table"], path: str, *, schema: "pa.Schema", crs: str | None = None, overwrite: bool = False
+) -> Written:
+    """Write a stream of tables as one file.
+
+    Parameters
+    ----------
+    batches
+        Tables with the columns of `schema`; one is in memory at a time (with Parquet as many as fill a row group).
+    path
+        A path, or a URL, to which the finished file is copied. Its ending chooses the format: `.parquet` (GeoParquet
+        1.1 if there is geometry), `.gpkg`, `.fgb` and `.geojson` (need geometry), `.csv` (holds none).
+    schema
+        Columns; a binary column `geometry` holds WKB in map coordinates.
+    crs
+        Of the geometry, as anything that pyproj reads; None: unknown.
+    overwrite
+        Whether a file that is there may be replaced. It is, at once, when the new one is whole.
+
+    Returns
+    -------
+    Written
+        Rows written. Notes say what the format has changed: GeoJSON is in longitude and latitude; FlatGeobuf has rows
+        in the order of its spatial index; both it and GeoPackage have a MultiPolygon where there was a Polygon.
+
+    Raises
+    ------
+    SwatheError
+        As `check_target`, or the file cannot be written. Nothing is left behind then, and an older file is as it was.
+    """
+    check_target(path, schema, overwrite=overwrite)
+    rows = _Rows(batches, schema)
+    ending = ending_of(path)
+    with _whole(path) as part:
+        try:
+            with _errors(path):
+                _writer(ending)(rows, part, schema, crs)
+                _check(part, rows.count)
+        except BaseException as error:
+            if rows.failure is not None and rows.failure is not error:
+                raise rows.failure from None  # GDAL tells only that its source failed, not why
+            raise
+    return Written(rows.count, _notes(ending, crs))
+
+
+def check_target(path: str, schema: "pa.Schema", *, overwrite: bool = False) -> None:
+    """Refuse what `write_features` cannot do, before any work is done.
+
+    Raises
+    ------
+    SwatheError
+        The ending is unknown or does not fit, the format cannot hold a column, there is no such folder, the path is a
+        folder, or a file is there already and may not be replaced.
+    """
+    ending, layer = ending_of(path), GEOMETRY in schema.names
+    if ending not in (LAYERS if layer else PLAIN):
+        kind, choices = ("polygons", LAYERS) if layer else ("tables", PLAIN)
+        raise SwatheError(f"{path}: {kind} are not written as '{ending}'; choose one of {', '.join(choices)}")
+    if layer and BOX in schema.names and ending == ".parquet":
+        raise SwatheError(f"{path}: a column may not be called {BOX}, which GeoParquet's boxes take; rename it")
+    if ending != ".parquet":
+        check_columns(path, schema, ending)
+    _check_place(path, overwrite)
+
+
+def remove_partial(path: str) -> None:
+    """Remove what killed writers of this file have left beside it. Nobody may be writing it now."""
+    if "://" not in path:
+        folder, name = os.path.split(os.path.abspath(path))
+        for left in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.*.partial*")):
+            with suppress(OSError):
+                os.remove(left)
+
+
+def _check_place(path: str, overwrite: bool) -> None:
+    if "://" in path:
+        with _errors(path):
+            exists = _remote(path)[0].exists(_remote(path)[1])
+    else:
+        folder = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            raise SwatheError(f"there is no folder {folder}; make it first, or choose another output than {path}")
+        if os.path.isdir(path):
+            raise SwatheError(f"{path} is a folder; choose another output")
+        exists = os.path.lexists(path)
+    if exists and not overwrite:
+        raise SwatheError(f"{path} exists already; choose another output, or pass --overwrite to replace it")
+
+
+class _Rows:
+    """Tables in the schema's columns, counted; keeps what their source raises, which GDAL's stream does not pass on."""
+
+    def __init__(self, batches: Iterable["pa.Table"], schema: "pa.Schema") -> None:
+        self.source, self.schema = iter(batches), schema
+        self.count, self.failure = 0, None  # type: int, BaseException | None
+
+    def __iter__(self) -> Iterator["pa.Table"]:
+        while (table := self._next()) is not None:
+            self.count += len(table)
+            yield table
+
+    def _next(self) -> "pa.Table | None":
+        try:
+            table = next(self.source, None)
+            return None if table is None else table.select(self.schema.names).cast(self.schema)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[str]:
+    """Give a name to write to, which becomes the file when all went well; else nothing is left."""
+    if "://" in path:
+        with tempfile.TemporaryDirectory() as folder:
+            part = os.path.join(folder, os.path.basename(path))
+            yield part
+            with _errors(path):
+                filesystem, inside = _remote(path)
+                filesystem.put_file(part, inside)
+        return
+    folder, name = os.path.split(os.path.abspath(path))
+    part = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.partial{ending_of(path)}")
+    try:
+        yield part
+        with _errors(path):
+            os.replace(part, path)
+    finally:
+        for left in glob.glob(f"{glob.escape(part)}*"):  # SQLite has files beside the file
+            with suppress(OSError):
+                os.remove(left)
+
+
+def _remote(path: str) -> tuple[Any, str]:
+    import fsspec
+
+    from ..io.gdal import fsspec_options
+
+    return fsspec.core.url_to_fs(path, **fsspec_options(path))  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _errors(path: str, action: str = "written") -> Iterator[None]:
+    """Turn what disks, Arrow and GDAL raise into one line that names the file."""
+    import pyarrow as pa
+    from pyproj.exceptions import CRSError
+
+    try:
+        yield
+    except SwatheError:
+        raise
+    except (OSError, pa.ArrowException, CRSError, ValueError, ImportError) as error:
+        raise SwatheError(f"{path} cannot be {action}: {_reason(error)}") from error
+    except Exception as error:
+        if type(error).__module__.startswith(("pyogrio", "botocore", "aiobotocore", "aiohttp")):
+            raise SwatheError(f"{path} cannot be {action}: {_reason(error)}") from error
+        raise
+
+
+def _reason(error: Exception) -> str:
+    strerror = getattr(error, "strerror", None)
+    return str(strerror or " ".join(str(error).split())[:200] or type(error).__name__)
+
+
+def _writer(ending: str) -> Callable[["_Rows", str, "pa.Schema", str | None], None]:
+    return {".parquet": write_parquet, ".csv": _write_csv}.get(ending, write_layer)
+
+
+def _write_csv(rows: _Rows, part: str, schema: "pa.Schema", _: str | None) -> None:
+    """Write figures as text; what is not a number is left empty, as what is unknown."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    with csv.CSVWriter(part, schema) as writer:
+        for table in rows:
+            columns = [
+                pc.if_else(pc.is_nan(column), None, column) if pa.types.is_floating(column.type) else column
+                for column in table.columns
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _check(part: str, count: int) -> None:
+    """Count the rows that can be read back."""
+    found = _count(part)
+    if found != count:
+        raise OSError(f"{found} of {count} rows can be read back; is the disk full?")
+
+
+def count_features(path: str) -> int:
+    """Count the rows of a file that `write_features` has made.
+
+    Raises
+    ------
+    SwatheError
+        It is missing, damaged or cannot be read.
+    """
+    with _errors(path, "read"):
+        if "://" not in path:
+            return _count(path)
+        with tempfile.TemporaryDirectory() as folder:
+            filesystem, inside = _remote(path)
+            copy = os.path.join(folder, os.path.basename(path))
+            filesystem.get_file(inside, copy)
+            return _count(copy)
+
+
+def _count(part: str) -> int:
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    ending = ending_of(part)
+    if ending == ".parquet":
+        return int(pq.read_metadata(part).num_rows)
+    if ending == ".csv":
+        options = csv.ParseOptions(newlines_in_values=True)
+        with csv.open_csv(part, parse_options=options) as reader:
+            return sum(len(batch) for batch in reader)
+    import pyogrio
+
+    return int(pyogrio.read_info(part, force_feature_count=True)["features"])
+
+
+def _notes(ending: str, crs: str | None) -> tuple[str, ...]:
+    notes = []
+    if crs is None and ending in LAYERS[1:]:
+        notes.append("the scene's CRS is unknown: coordinates are written as they are")
+    if ending == ".geojson" and crs is not None:
+        notes.append("GeoJSON is in longitude and latitude (WGS 84), as RFC 7946 has it")
+    if ending == ".fgb":
+        notes.append("FlatGeobuf has its rows in the order of its spatial index")
+    return tuple(notes)

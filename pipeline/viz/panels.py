@@ -1,0 +1,232 @@
+"""Figures of a result, for people: image, probability, map and objects side by side. PNG files."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from models.errors import StoreError
+from models.metadata import ClassInfo
+
+from ..grid.encoding import NODATA
+from ..grid.geobox import GeoBox, Window
+from ..io.scene import BandNames, SceneLike
+from ..store.local_files import check_output, whole_file
+from .colors import paint, paint_objects, stretch
+from .map_preview import MapsLike, SmallMaps, maps_classes, maps_geobox, read_maps
+from .overlay import class_colours, on_one_grid, refuse_other_grid
+from .preview import View, make_view, read_image
+
+INK, PAPER = "#1c2733", "#ffffff"
+
+
+def panels(scene: xr.DataArray, maps: xr.Dataset, classes: Sequence[ClassInfo], path: Path, title: str) -> Path:
+    """Write one picture of three panels: image, probability of the last class kept, map over the image.
+
+    Parameters
+    ----------
+    scene
+        As `open_scene` gives it.
+    maps
+        As `open_maps` gives it, on the same grid.
+    classes
+        Names and colours.
+    path, title
+        The PNG to write, and what stands over it.
+    """
+    shown, small = _seen(scene, maps, make_view(maps_geobox(maps)))
+    figure, (left, middle, right) = _figure(shown.shape[0] / shown.shape[1])
+    left.imshow(shown)
+    drawn = middle.imshow(small.probability, vmin=0, vmax=1, cmap="magma")
+    right.imshow(paint(shown, small.class_map, class_colours(classes, None, None)))
+    for axes, text in ((left, "image"), (middle, f"probability of {small.probability_of}"), (right, "map")):
+        _label(axes, text)
+    bar = figure.colorbar(drawn, ax=[left, middle, right], orientation="horizontal", fraction=0.04, aspect=60, pad=0.02)
+    bar.set_label(f"probability of {small.probability_of}", color=INK)
+    right.legend(handles=_legend(small.class_map, classes), loc="lower left", framealpha=0.9, fontsize=10)
+    figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=14)
+    figure.savefig(path, dpi=110, metadata={"Software": "Swathe"})
+    return path
+
+
+def five_panels(
+    scene: SceneLike,
+    maps: MapsLike,
+    output: str | os.PathLike[str],
+    *,
+    objects: MapsLike | None = None,
+    window: Window | None = None,
+    longest: int = 1200,
+    bands: BandNames | None = None,
+    probability_of: str | None = None,
+    title: str = "",
+    overwrite: bool = False,
+) -> Path:
+    """Write the five stages in one PNG: image, probability, cleaned mask, mask over the image, objects.
+
+    The order is that of deepsense.ai's article on semantic segmentation of satellite images.
+
+    Parameters
+    ----------
+    scene, maps, window, longest, bands
+        See `overlay`. `maps` is the cleaned store where there is one.
+    output
+        The PNG to write.
+    objects
+        A store with the layer `objects`, or such a Dataset. None: that of `maps`, if it has one; else regions of one
+        class are told apart as this picture shows them.
+    probability_of
+        The class whose probability is shown; None: the last that is kept. Without any, that panel says so.
+    title
+        What stands over it.
+    overwrite
+        Replace an existing file.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    SceneError, StoreError
+        As `overlay`; or the file exists or cannot be written.
+    """
+    target = check_output(output, overwrite=overwrite)
+    if target.suffix.lower() != ".png":
+        raise StoreError(f"five panels are written as .png; received {target.name}")
+    source, geobox = on_one_grid(scene, maps)
+    view = make_view(geobox, window, longest)
+    classes = maps_classes(maps)
+    shown, small = _seen(source, maps, view, bands, probability_of)
+    ids, told = _object_ids(small, objects, geobox, view)
+    figure = _five(_Stages(shown, small, ids, told, classes))
+    figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=15)
+    with whole_file(target) as part:
+        figure.savefig(part, dpi=110, metadata={"Software": "Swathe"})
+    return target
+
+
+def _seen(
+    scene: Any, maps: MapsLike, view: View, bands: BandNames | None = None, probability_of: str | None = None
+) -> tuple[NDArray[np.float32], SmallMaps]:
+    pixels = read_image(scene, view, bands)
+    return stretch(pixels.data, pixels.valid), read_maps(maps, view, probability_of)
+
+
+def _object_ids(
+    small: SmallMaps, objects: MapsLike | None, geobox: GeoBox, view: View
+) -> tuple[NDArray[np.int64], str]:
+    """Give ids as they are kept, or those of regions in this picture, and what to call them."""
+    if objects is not None:
+        refuse_other_grid(maps_geobox(objects), geobox)
+        small = read_maps(objects, view)
+        if small.objects is None:
+            raise StoreError("these maps have no layer `objects`; `swathe objects` makes it")
+    if small.objects is not None:
+        return small.objects, "objects"
+    from skimage.measure import label
+
+    classes = np.where(small.class_map == NODATA, 0, small.class_map)
+    return label(classes, connectivity=1).astype(np.int64), "objects, as this picture shows them"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    shown: NDArray[np.float32]
+    small: SmallMaps
+    ids: NDArray[np.int64]
+    told: str
+    classes: tuple[ClassInfo, ...]
+
+
+def _five(stages: _Stages) -> Any:
+    """Draw the five panels, and what the colours mean in the place of a sixth."""
+    height, width = stages.shown.shape[:2]
+    rows, columns = (3, 2) if height / width < 0.6 else (2, 3)
+    across = 16 if height / width < 1.6 else 11
+    figure = _blank(across, min(34.0, rows * (across / columns * height / width + 0.45) + 0.6))
+    axes = list(figure.subplots(rows, columns).ravel())
+    colours = class_colours(stages.classes, None, None)
+    flat = np.ones_like(stages.shown)
+    flat[stages.small.class_map == 0] = 0.93
+    pictures = [
+        ("image", stages.shown),
+        (f"probability of {stages.small.probability_of}", stages.small.probability),
+        ("map", paint(flat, stages.small.class_map, colours, "mask", 1.0)),
+        ("map over the image", paint(stages.shown, stages.small.class_map, colours)),
+        (stages.told, _objects_over(stages)),
+    ]
+    for place, (text, picture) in zip(axes, pictures, strict=False):
+        _panel(place, text, picture)
+    _key(axes[5], stages)
+    return figure
+
+
+def _panel(axes: Any, text: str, picture: NDArray[np.float32] | None) -> None:
+    if picture is None:
+        axes.text(0.5, 0.5, "no probability was kept", ha="center", va="center", color=INK, transform=axes.transAxes)
+        _label(axes, "probability")
+        return
+    axes.imshow(picture, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+    _label(axes, text)
+
+
+def _objects_over(stages: _Stages) -> NDArray[np.float32]:
+    """Draw objects over the image in grey and pale, so that their colours count."""
+    grey = stages.shown.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    ground: NDArray[np.float32] = 0.45 * grey + 0.55
+    drawn = paint_objects(stages.ids)
+    inside = stages.ids > 0
+    ground[inside] = 0.15 * ground[inside] + 0.85 * drawn[inside]
+    return ground
+
+
+def _key(axes: Any, stages: _Stages) -> None:
+    """Say what the colours mean: classes with their shares, and the scale of the probability."""
+    axes.set_axis_off()
+    axes.legend(handles=_legend(stages.small.class_map, stages.classes), loc="upper left", frameon=False, fontsize=13)
+    if stages.small.probability is None:
+        return
+    scale = axes.inset_axes((0.03, 0.18, 0.7, 0.07))
+    scale.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap="magma", extent=(0, 1, 0, 1))
+    scale.set(yticks=[], xticks=[0, 0.5, 1])
+    scale.set_title(f"probability of {stages.small.probability_of}", loc="left", color=INK, fontsize=12)
+
+
+def _label(axes: Any, text: str) -> None:
+    axes.set_title(text, loc="left", color=INK, fontsize=12)
+    axes.set_axis_off()
+
+
+def _blank(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(aspect: float) -> tuple[Any, Any]:
+    """Give a figure and three panels: side by side, or one above the other where scenes are wide."""
+    wide = aspect < 0.5
+    size = (12, min(30, 3 * (12 * aspect + 0.4) + 1.3)) if wide else (16, min(20, 5.2 * aspect + 1.6))
+    figure = _blank(*size)
+    return figure, figure.subplots(3, 1) if wide else figure.subplots(1, 3)
+
+
+def _legend(class_map: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[Any]:
+    from matplotlib.patches import Patch
+
+    observed = max(1, int((class_map != NODATA).sum()))
+    return [
+        Patch(color=f"#{info.color}", label=f"{info.name}  {100 * int((class_map == value).sum()) / observed:.1f} %")
+        for value, info in enumerate(classes)
+        if value
+    ]

@@ -1,0 +1,202 @@
+"""A scene, small: what a picture of any size needs and no more. Memory does not grow with the scene.
+
+Rasters are read through GDAL's overviews; all else tile by tile, of which single pixels are kept. Knows nothing of
+colours.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import StoreError
+
+from ..grid.geobox import GeoBox, Window
+from ..io.gdal import any_band, ask_gdal, open_raster
+from ..io.scene import BandNames, SceneLike, open_source, select
+from ..io.source import Pixels, RasterBand, RasterMask, RasterSource, Source, missing_samples, observed
+
+LONGEST = 2048  # side of a preview, in pixels
+TILE = 2048  # side of what is read at once where there are no overviews
+RGB_NAMES = (("red", "green", "blue"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))  # the second: Sentinel-2
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a picture shows: a window of the scene, and the rows and columns that it is drawn with."""
+
+    window: Window
+    shape: tuple[int, int]
+
+    @property
+    def factor(self) -> float:
+        """Scene pixels per pixel of the picture, along its longer side."""
+        return max(self.window.shape) / max(self.shape)
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """The scene's row at the middle of each row of the picture."""
+        return _middles(self.window.top, self.window.bottom, self.shape[0])
+
+    @property
+    def columns(self) -> NDArray[np.intp]:
+        """The scene's column at the middle of each column of the picture."""
+        return _middles(self.window.left, self.window.right, self.shape[1])
+
+
+def _middles(start: int, stop: int, count: int) -> NDArray[np.intp]:
+    return start + ((np.arange(count) + 0.5) * (stop - start) / count).astype(np.intp)
+
+
+def make_view(geobox: GeoBox, window: Window | None = None, longest: int = LONGEST) -> View:
+    """Give the view of a window whose longer side is at most `longest`; pixel for pixel where it is that small.
+
+    Raises
+    ------
+    StoreError
+        The window is empty or reaches out of the scene.
+    """
+    window = window or Window(0, geobox.height, 0, geobox.width)
+    inside = 0 <= window.top < window.bottom <= geobox.height and 0 <= window.left < window.right <= geobox.width
+    if not inside or longest < 1:
+        raise StoreError(
+            f"{window} of a scene of {geobox.height} x {geobox.width} pixels, {longest} long: not a picture"
+        )
+    scale = min(1.0, longest / max(window.shape))
+    height, width = (max(1, round(side * scale)) for side in window.shape)
+    return View(window, (height, width))
+
+
+def pick(read: Callable[[Window], NDArray[Any]], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
+    """Take rows and columns, in rising order, of what `read` gives `(..., y, x)`, a tile at a time."""
+    strips = []
+    for down in _runs(rows):
+        parts = []
+        for across in _runs(columns):
+            window = Window(int(down[0]), int(down[-1]) + 1, int(across[0]), int(across[-1]) + 1)
+            parts.append(np.take(np.take(read(window), down - down[0], -2), across - across[0], -1))
+        strips.append(np.concatenate(parts, axis=-1))
+    return np.concatenate(strips, axis=-2)
+
+
+def _runs(places: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Cut places along one axis where they pass from one tile into the next."""
+    yield from np.split(places, np.flatnonzero(np.diff(places // TILE)) + 1)
+
+
+def shown_bands(source: Source, bands: BandNames | None = None) -> Source:
+    """Take the bands that are shown: those asked for (three, or one for grey), else red, green, blue by name or place.
+
+    Raises
+    ------
+    SceneError
+        No such band.
+    StoreError
+        Neither one nor three are asked for.
+    """
+    if bands is not None:
+        bands = [bands] if isinstance(bands, str | int) else list(bands)
+        if len(bands) not in (1, 3):
+            raise StoreError(
+                f"a picture shows three bands, or one; received {len(bands)}: {', '.join(map(str, bands))}"
+            )
+        return select(source, bands)
+    names = [name.lower() for name in source.bands]
+    for wanted in RGB_NAMES:
+        if set(wanted) <= set(names) and all(names.count(name) == 1 for name in wanted):
+            return select(source, [names.index(name) + 1 for name in wanted])
+    return select(source, [1, 2, 3] if len(names) > 2 else [1])
+
+
+def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = None) -> Pixels:
+    """Read what a view shows of a scene.
+
+    Parameters
+    ----------
+    scene
+        See `open_scene`; or a source that is open.
+    view
+        Rasters are averaged over each pixel of the picture, from the overview that fits; other scenes are sampled.
+    bands
+        See `shown_bands`.
+
+    Returns
+    -------
+    Pixels
+        float32 `(band, y, x)`, 1 or 3 bands, NaN where a sample is missing; and the valid mask.
+    """
+    source = shown_bands(_as_source(scene), bands)
+    if isinstance(source, RasterSource) and view.factor > 1:
+        raw = _read_rasters(source, view)
+    else:
+        raw = _read_tiles(source, view)
+    data = raw.data.astype(np.float32)
+    for place, sentinel in enumerate(source.nodata):
+        missing = missing_samples(raw.data[place], sentinel)
+        if missing is not None:
+            data[place][missing] = np.nan
+    return Pixels(data, raw.valid)
+
+
+def _as_source(scene: Any) -> Source:
+    return scene if hasattr(scene, "geobox") else open_source(scene)
+
+
+def _read_tiles(source: Source, view: View) -> Pixels:
+    """Read a source tile by tile, and keep the pixels that are wanted; the last band is the valid mask."""
+
+    def read(window: Window) -> NDArray[Any]:
+        pixels = source.read(window)
+        return np.concatenate([pixels.data.astype(np.float64), pixels.valid[None]])
+
+    both = pick(read, view.rows, view.columns)
+    return Pixels(both[:-1].astype(source.dtype), both[-1] > 0)
+
+
+def _read_rasters(source: RasterSource, view: View) -> Pixels:
+    """Read each file once: bands of one file often lie pixel by pixel."""
+    data = np.empty((len(source.layers), *view.shape), source.dtype)
+    together: dict[tuple[str, bool], list[int]] = {}
+    for place, layer in enumerate(source.layers):
+        together.setdefault((layer.path, _hides_nan(layer)), []).append(place)
+    for (path, hides_nan), places in together.items():
+        data[places] = _decimated(path, [source.layers[place].index for place in places], view, hides_nan)
+    valid = observed(data, source.nodata)
+    for mask in source.masks:
+        valid &= _read_mask(mask, view)
+    return Pixels(data, valid)
+
+
+def _hides_nan(layer: RasterBand) -> bool:
+    """Whether there may be NaN that GDAL does not know for nodata, and so would spread over neighbours."""
+    return layer.nodata is None and np.issubdtype(np.dtype(layer.dtype), np.floating)
+
+
+def _decimated(path: str, indexes: list[int], view: View, hides_nan: bool) -> NDArray[Any]:
+    from rasterio.enums import Resampling
+
+    shape, resampling = (len(indexes), *view.shape), Resampling.nearest if hides_nan else Resampling.average
+
+    def read() -> NDArray[Any]:
+        dataset = open_raster(path)
+        return dataset.read(indexes, window=_inner(view.window), out_shape=shape, resampling=resampling)  # type: ignore[no-any-return]
+
+    return ask_gdal(path, read)
+
+
+def _read_mask(mask: RasterMask, view: View) -> NDArray[np.bool_]:
+    def read() -> NDArray[Any]:
+        dataset, indexes = open_raster(mask.path), list(mask.indexes)
+        reader = dataset.read if mask.alpha else dataset.read_masks
+        return reader(indexes, window=_inner(view.window), out_shape=(len(indexes), *view.shape))  # type: ignore[no-any-return]
+
+    return any_band(ask_gdal(mask.path, read))
+
+
+def _inner(window: Window) -> Any:
+    from rasterio.windows import Window as Inner
+
+    height, width = window.shape
+    return Inner(window.left, window.top, width, height)

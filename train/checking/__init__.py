@@ -1,1 +1,0 @@
-"""What `swathe train --check` tells of the data of a training."""

@@ -1,1 +1,0 @@
-"""Chips out of samples, varied, read ahead."""

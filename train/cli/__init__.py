@@ -1,0 +1,1 @@
+"""The verbs that train and score, and the whole command `swathe`."""

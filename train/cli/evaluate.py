@@ -1,0 +1,198 @@
+"""The verb `swathe evaluate`: a few lines around `train.evaluation`. Imports nothing heavy before it runs."""
+
+import re
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.errors import TrainingError
+from pipeline.cli.commands import note, running
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from models.bundle import Bundle
+
+    from ..data.samples import Sample
+    from ..evaluation.baselines import Reference
+    from ..evaluation.result import Evaluation
+
+TOML = ".toml"
+PARTS = ("test", "validate", "train")
+
+
+@click.command(
+    epilog="Example: swathe evaluate buildings scene.tif labels.geojson -o scores\n\n"
+    "Example: swathe evaluate clouds scene.tif labels.tif --values 255=cloud --ignore 128 -o scores\n\n"
+    "Example: swathe evaluate mine.zip settings.toml --part test --reference forest -o scores"
+)
+@click.argument("bundle")
+@click.argument("data", nargs=-1, required=True, metavar="SCENE LABELS | CONFIG.toml")
+@click.option("-o", "--output", required=True, metavar="FOLDER", help="For scores.json, scores.md and index.html.")
+@click.option("--part", type=click.Choice(PARTS), help="Which samples of CONFIG.  [default: test]")
+@click.option("--bands", metavar="LIST", help="The scene's bands in the network's order, as 4,3,2.")
+@click.option("--values", multiple=True, metavar="VALUE=CLASS", help="What label values mean.  [default: by number]")
+@click.option("--ignore", multiple=True, metavar="VALUE", help="Label values that do not count.")
+@click.option("--attribute", default="", metavar="COLUMN", help="Column of vector labels that names the class.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability.  [default: the bundle's own]")
+@click.option("--reference", "references", multiple=True, type=click.Choice(["brightness", "forest"]),
+              help="Score this beside it; may be repeated.")  # fmt: skip
+@click.option("--train", metavar="CONFIG.toml", help="What references learn from.  [default: CONFIG's train samples]")
+@click.option(
+    "--distance", type=click.IntRange(min=1), default=2, show_default=True, help="Width of boundaries, pixels."
+)
+@click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True)
+@click.option("--record", is_flag=True, help="Write the scores into the bundle too, as those of its test.")
+@click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's.")
+@running
+def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | None, quiet: bool, **rest: Any) -> None:
+    """Score BUNDLE on labelled scenes, whole, and print the scores.
+
+    Labels are a raster, on the scene's grid or another, or vectors. Pixels that are not judged, or not observed, do not
+    count. Interrupted at any moment, the same command continues.
+    """
+    config = data[0] if len(data) == 1 and data[0].lower().endswith(TOML) else None
+    _check(config, data, rest)
+    note(f"swathe: scoring {bundle} on {' '.join(data)}", quiet)
+    from models.bundle import load_bundle
+
+    from ..evaluation.evaluation import evaluate as score
+    from ..evaluation.scorecard import check_folder
+    from ..evaluation.table import as_markdown
+
+    loaded = load_bundle(bundle)
+    overwrite, learnt = rest.pop("overwrite"), rest.pop("train") or config
+    check_folder(output, overwrite=overwrite)  # before references are fitted, which takes minutes
+    samples = _of_config(config, rest["part"] or "test", loaded) if config else [_sample(data, loaded, rest)]
+    how: dict[str, Any] = {name: rest[name] for name in ("threshold", "distance", "engine", "allow_mismatch")}
+    references = _references(rest["references"], loaded, samples, learnt, scheduler, quiet)
+    try:
+        found = score(loaded, samples, output, references=references, client=scheduler, overwrite=overwrite,
+                      show=not quiet, **how)  # fmt: skip
+    except TrainingError as error:
+        raise TrainingError(_by_flags(str(error)) if config is None else str(error)) from error
+    if rest["record"]:
+        _record(loaded, samples, found)
+    click.echo(as_markdown(found))
+    click.echo(f"wrote {Path(output) / 'index.html'}, scores.json and scores.md")
+
+
+def _record(bundle: "Bundle", samples: "Sequence[Sample]", found: "Evaluation") -> None:
+    """Write scores into the bundle that was scored."""
+    from ..evaluation.result import summary
+    from ..fitting.bundling import add_scores
+
+    news = {"test": summary(found.network.pooled), "tested on": [sample.name for sample in samples]}
+    add_scores(bundle.path, {**news, "test threshold": found.threshold})
+
+
+def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> None:
+    """Refuse flags that do not go together."""
+    if config is None and len(data) < 2:
+        raise click.UsageError("give SCENE and LABELS, or a CONFIG that ends in .toml")
+    if config is None and given["part"]:
+        raise click.UsageError("--part is of a CONFIG; a scene with labels is one sample")
+    if config and any(given[name] for name in ("bands", "values", "ignore", "attribute")):
+        raise click.UsageError("--bands, --values, --ignore and --attribute are for SCENE LABELS; CONFIG says them")
+    if given["threshold"] is not None and isnan(given["threshold"]):
+        raise click.BadParameter("nan is not in the range 0<=x<=1", param_hint="--threshold")
+    if "forest" in given["references"] and not (config or given["train"]):
+        raise click.UsageError("a forest learns from labelled samples: give --train CONFIG.toml")
+    if given["train"] and not given["references"]:
+        raise click.UsageError("--train is what references learn from: give --reference too")
+
+
+def _by_flags(message: str) -> str:
+    """Say of label values what to do here, rather than in a config."""
+    return re.sub(r"Say in \[\[data\]\] .*", "Say what they are with --values VALUE=CLASS, or --ignore VALUE", message)
+
+
+def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
+    """Give the samples of one part of a config, whose classes are the bundle's."""
+    from ..config import read_settings
+    from ..data.datasets import gather
+
+    settings = read_settings(path)
+    wanted, there = list(bundle.facts.class_names), list(settings.class_names)
+    if wanted != there:
+        raise TrainingError(
+            f"{path} has the classes {', '.join(there)}, the bundle {', '.join(wanted)}: give the config of its kind"
+        )
+    samples = list(getattr(gather(settings, only=part), part))
+    if not samples:
+        raise TrainingError(f"{path} has no samples to {part}: name some in [[data]], or choose another --part")
+    return samples
+
+
+def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sample":
+    """Open a scene with its labels."""
+    from pipeline.inference.compatibility import open_fitting
+
+    from ..data.classes import value_table
+    from ..data.labels import open_labels
+    from ..data.samples import Sample, whole
+
+    *scene, labels = data
+    bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
+    source = open_fitting(scene, bundle.facts, bands)
+    table = value_table(bundle.facts.classes, _values(given["values"]), given["ignore"])
+    two = bundle.facts.class_names[1] if len(bundle.facts.classes) == 2 and not given["attribute"] else ""
+    opened = open_labels(
+        labels, source.geobox, table, attribute=given["attribute"], burn=two if _vector(labels) else ""
+    )
+    return Sample(Path(scene[0]).stem, source, opened, (whole(source),), tuple(data))
+
+
+def _vector(path: str) -> bool:
+    from ..data.vector_labels import is_vector
+
+    return is_vector(path)
+
+
+def _values(given: Sequence[str]) -> dict[str, str]:
+    """Read VALUE=CLASS, once for each value."""
+    pairs = [text.partition("=") for text in given]
+    for value, equals, name in pairs:
+        if not (value.strip() and equals and name.strip()):
+            raise click.BadParameter(
+                f"{value + equals + name!r} is not VALUE=CLASS, as 255=cloud", param_hint="--values"
+            )
+    twice = sorted({value for value, _, _ in pairs if [other for other, _, _ in pairs].count(value) > 1})
+    if twice:
+        raise click.BadParameter(f"{', '.join(twice)} is given twice; give each value once", param_hint="--values")
+    return {value.strip(): name.strip() for value, _, name in pairs}
+
+
+def _references(
+    names: Sequence[str],
+    bundle: "Bundle",
+    samples: "Sequence[Sample]",
+    learnt: str | None,
+    scheduler: "Client | str | None",
+    quiet: bool,
+) -> "list[Reference]":
+    """Fit what the bundle must beat."""
+    if not names:
+        return []
+    from pipeline.jobs.dask import connected
+
+    from ..evaluation.baselines import fit_brightness
+
+    classes, made = len(bundle.facts.classes), list["Reference"]()
+    if "brightness" in names and classes != 2:
+        raise TrainingError(f"a brightness threshold tells two classes apart; the bundle has {classes}")
+    learn = _of_config(learnt, "train", bundle) if learnt else []
+    with connected(scheduler, 2) as client:
+        if "brightness" in names:
+            note("swathe: looking for the best brightness thresholds", quiet)
+            made += [fit_brightness(learn, client, "chosen on the training samples")] if learn else []
+            made += [fit_brightness(samples, client, "the best for these very samples")]
+        if "forest" in names:
+            from ..evaluation.random_forest import fit_forest
+
+            note("swathe: fitting a random forest", quiet)
+            made += [fit_forest(learn, client, classes)]
+    return made

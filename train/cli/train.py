@@ -1,0 +1,133 @@
+"""The verb `swathe train`: a few lines around `train.fitting.fit`. Imports nothing heavy before it runs."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.commands import note
+
+if TYPE_CHECKING:
+    from ..config import Settings
+
+Pair = tuple[str, str]
+COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", "F18F01")
+
+
+@click.command(
+    epilog="Example: swathe train train/configs/buildings.toml -o buildings\n\n"
+    "Example: swathe train --learn a.tif a.geojson --choose b.tif b.geojson --classes ground,building -o mine"
+)
+@click.argument("config", required=False)
+@click.option(
+    "-o", "--output", metavar="OUT", help="The bundle: a folder, or .zip. With --check or --find-rate: a .png."
+)
+@click.option("--learn", nargs=2, multiple=True, metavar="IMAGE LABELS", help="Instead of CONFIG: what to learn from.")
+@click.option(
+    "--choose", nargs=2, multiple=True, metavar="IMAGE LABELS", help="Instead of CONFIG: what to validate on."
+)
+@click.option("--classes", metavar="LIST", help="Instead of CONFIG: names of the classes, the background first.")
+@click.option("--bands", metavar="LIST", help="Instead of CONFIG: the images' bands, as 4,3,2 or red,green,blue.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting, as loop.steps=500.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Train nothing: draw some chips, say what is wrong with the data; exits with 1 on errors.",
+)
+@click.option("--find-rate", is_flag=True, help="Train nothing: search for a learning rate, and draw the losses.")
+@click.option("--restart", is_flag=True, help="Begin anew what was begun before.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def train(config: str | None, output: str | None, check: bool, find_rate: bool, quiet: bool, **rest: Any) -> None:
+    """Train a network from CONFIG (TOML) into a bundle. Interrupted at any moment, the same command continues."""
+    changes, restart, overwrite = (rest.pop(name) for name in ("changes", "restart", "overwrite"))
+    settings = _settings(config, changes, **rest)
+    note(
+        f"swathe: {settings.name}: looking for {len(settings.data)} set{'s' * (len(settings.data) != 1)} of data", quiet
+    )
+    if (check or find_rate) and output and not output.lower().endswith(".png"):
+        raise click.BadParameter(f"{output} must end in .png: a picture is what is written", param_hint="--output")
+    if check:
+        _check(settings, output or f"{settings.name}-check.png", overwrite=overwrite, show=not quiet)
+    elif find_rate:
+        click.echo(_find_rate(settings, output or f"{settings.name}-rates.png", overwrite=overwrite, show=not quiet))
+    elif output is None:
+        raise click.UsageError("give -o/--output, where the bundle goes")
+    else:
+        _train(settings, output, restart=restart, overwrite=overwrite, show=not quiet)
+
+
+def _train(settings: "Settings", output: str, **how: bool) -> None:
+    from ..fitting.fit import train as fit
+
+    made = fit(settings, output, command=shlex.join(["swathe", *sys.argv[1:]]), **how)
+    scores = made.facts.metrics.get("validation", {})
+    told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+    click.echo(f"wrote {made.path}  {made.parameters:,} parameters" + (f"  validation: {told}" if told else ""))
+    use = f"swathe segment SCENE -m {shlex.quote(output)} -o map.tif"
+    click.echo(f"{use}   uses it; {output.rstrip('/')}.training has checkpoints, logs and curve")
+
+
+def _check(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> None:
+    from ..data_qa.inspection import inspect
+
+    found = inspect(settings, picture, overwrite=overwrite, show=show)
+    click.echo(found.text)
+    if found.errors:
+        raise SystemExit(1)  # for scripts: a training on these data fails, or learns what is wrong
+
+
+def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:
+    from pipeline.store.local_files import check_output
+
+    from ..fitting.learning_rate import draw_rates, find_rate
+    from ..fitting.training import prepare
+
+    check_output(picture, overwrite=overwrite)
+    rates = find_rate(prepare(settings, show=show), show=show)
+    drawn = draw_rates(rates, picture)
+    if rates.suggested is None:
+        return f"the loss fell at no learning rate that was tried; wrote {drawn}"
+    return f"suggested: --set loop.learning_rate={rates.suggested:.2g}  (where the loss falls fastest); wrote {drawn}"
+
+
+def _settings(config: str | None, changes: Sequence[str], learn: Sequence[Pair], choose: Sequence[Pair],
+              classes: str | None, bands: str | None) -> "Settings":  # fmt: skip
+    from ..config import read_settings, settings_of
+
+    if config and (learn or choose or classes or bands):
+        raise click.UsageError("give CONFIG, or --learn, --choose, --classes and --bands; not both")
+    if config:
+        return read_settings(config, changes)
+    if not learn or not classes:
+        raise click.UsageError("give CONFIG, or at least --learn IMAGE LABELS and --classes LIST")
+    return settings_of(_raw(learn, choose, _listed(classes), _listed(bands or "")), changes=changes)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _raw(learn: Sequence[Pair], choose: Sequence[Pair], classes: list[str], bands: list[str]) -> dict[str, Any]:
+    """Make what a config would hold; without --choose, a fifth of the images' blocks is kept for validation."""
+    from pipeline.io.scene import open_source
+
+    sets = [_set(pair, "train", bands) for pair in learn] + [_set(pair, "validate", bands) for pair in choose]
+    if not choose:
+        for one in sets:
+            one["split"] = {"by": "blocks", "validate": 0.2}
+    names = bands or list(open_source(learn[0][0]).bands)
+    colors = [COLORS[n] if n < len(COLORS) else f"{n * 2654435761 % 2**24:06X}" for n in range(len(classes))]
+    described = [{"name": name, "color": color} for name, color in zip(classes, colors, strict=True)]
+    return {"name": "trained", "bands": [f"band{n}" if n.isdecimal() else n for n in names], "classes": described,
+            "data": sets, "network": {"architecture": "unet", "options": {"widths": [16, 32, 64, 128]}}}  # fmt: skip
+
+
+def _set(pair: Pair, part: str, bands: list[str]) -> dict[str, Any]:
+    image = Path(pair[0])
+    chosen = {"bands": [int(band) if band.isdecimal() else band for band in bands]} if bands else {}
+    return {"root": str(image.parent), "image": f"{{name}}{image.suffix}", "label": str(Path(pair[1]).absolute()),
+            part: [image.stem], **chosen}  # fmt: skip

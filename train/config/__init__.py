@@ -1,0 +1,20 @@
+"""What one training is told: `settings` reads a TOML file, whose tables are the classes of `sets` and `learning`."""
+
+from .data import DataSet, Layout, Split
+from .fitting import Augment, Chips, Loop, Loss, Network
+from .settings import DTYPES, Settings, read_settings, settings_of
+
+__all__ = [
+    "DTYPES",
+    "Augment",
+    "Chips",
+    "DataSet",
+    "Layout",
+    "Loop",
+    "Loss",
+    "Network",
+    "Settings",
+    "Split",
+    "read_settings",
+    "settings_of",
+]

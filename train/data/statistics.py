@@ -1,0 +1,266 @@
+"""One streamed pass over samples: statistics of bands, counts of classes, and where in a scene each class lies.
+
+One task is a block of a large sample, or several small samples; all that is added up are whole numbers, so that the
+answer depends neither on blocks nor on workers. Memory is bounded by a block on each worker. Knows no chips.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from numpy.typing import NDArray
+
+from models.cpu import usable_cpus
+from models.errors import TrainingError
+from pipeline.grid.geobox import Window
+from pipeline.jobs.dask import connected, rolling
+from pipeline.jobs.progress import progress, silent
+
+from .histograms import TAILS, Growing
+from .samples import Sample
+from .window_counts import CELL, Fault, Found, Ints, Task, measure_work, works_of
+
+BLOCK = 1024  # side of what is read at once, in pixels; a multiple of a cell's
+MOST_TASKS = 4  # at a time in this process
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of the raw values of each band, float64 `(band,)`; NaN where nothing was observed.
+
+    Parameters
+    ----------
+    mean, stddev
+        Of values clipped to `low` and `high`, so that single bright or dark pixels do not decide them.
+    low, high
+        Quantiles 0.001 and 0.999, which are values that occur.
+    """
+
+    mean: Floats
+    stddev: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Where in a scene its labelled pixels are.
+
+    Parameters
+    ----------
+    shape
+        Of the scene.
+    counts
+        Int64 `(rows, columns, classes)`: labelled and observed pixels of each class inside the sample's areas.
+    side
+        Of a cell, in pixels; those at the lower and right end are smaller.
+    """
+
+    shape: tuple[int, int]
+    counts: Ints
+    side: int = CELL
+
+    def window(self, row: int, column: int) -> Window:
+        """Give the pixels of a cell."""
+        top, left = row * self.side, column * self.side
+        return Window(top, min(top + self.side, self.shape[0]), left, min(left + self.side, self.shape[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one sample has inside its areas, each pixel once.
+
+    Parameters
+    ----------
+    name
+        The sample's.
+    class_pixels
+        Int64 `(class,)`, of labelled and observed pixels.
+    ignored, invalid
+        Pixels that were observed but not judged; pixels that were not observed.
+    unknown
+        Codes of its labels that mean nothing, and how many pixels have them; among those ignored. Counted in all
+        windows that were read, also outside the areas. Empty unless `measure` was asked to go on.
+    """
+
+    name: str
+    class_pixels: Ints
+    ignored: int
+    invalid: int
+    unknown: dict[str, int]
+
+    @property
+    def pixels(self) -> int:
+        """All of them."""
+        return int(self.class_pixels.sum()) + self.ignored + self.invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What samples hold inside their areas.
+
+    Parameters
+    ----------
+    statistics
+        Of all observed pixels, labelled or not.
+    samples
+        Counts of each sample, in their order.
+    cells
+        Of each sample, in their order.
+    faults
+        What could not be read and is not counted, where `measure` was asked to go on.
+    """
+
+    statistics: Statistics
+    samples: tuple[Count, ...]
+    cells: tuple[Cells, ...]
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def class_pixels(self) -> Ints:
+        """Labelled and observed pixels of each class, int64 `(class,)`."""
+        total: Ints = np.sum([count.class_pixels for count in self.samples], axis=0, dtype=np.int64)
+        return total
+
+    @property
+    def ignored(self) -> int:
+        """Pixels that were observed but not judged."""
+        return sum(count.ignored for count in self.samples)
+
+    @property
+    def invalid(self) -> int:
+        """Pixels that were not observed."""
+        return sum(count.invalid for count in self.samples)
+
+
+def measure(
+    samples: Sequence[Sample],
+    classes: int,
+    client: Client | str | None = None,
+    *,
+    show: bool = False,
+    keep_going: bool = False,
+    block: int = BLOCK,
+) -> Measured:
+    """Measure samples, each pixel inside a sample's areas once, in one pass.
+
+    Parameters
+    ----------
+    samples
+        One or more, of the same number of bands.
+    classes
+        How many there are; label values from this on are unknown, but for `IGNORE`.
+    client
+        A Dask client or a scheduler's address; None: a worker in this process.
+    show
+        Show progress.
+    keep_going
+        Note what cannot be read, and label values that are unknown, instead of stopping at the first.
+    block
+        Side in pixels of what is read at once; a multiple of 128. It does not change the answer.
+
+    Returns
+    -------
+    Measured
+        Integers of 8 and 16 bits are counted exactly; for the error of other types see `histograms`. In all bands a
+        sample counts unless its pixel is invalid, or it is itself NaN or its band's nodata.
+
+    Raises
+    ------
+    TrainingError
+        No samples; their numbers of bands differ; a label value is no class.
+    SceneError, ClusterError
+        Pixels cannot be read; workers are lost.
+    """
+    _check(samples, block)
+    gathered = _Gathered(samples, classes)
+    works = list(works_of(samples, block))
+    shown = progress("measuring", len(works)) if show else nullcontext(silent)
+    task = Task(classes, keep_going)
+    with connected(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
+        for found in rolling(connection, measure_work, task, works, key="swathe-measure"):
+            gathered.add(found)
+            advance(1, found.pixels)
+    return gathered.measured()
+
+
+def _check(samples: Sequence[Sample], block: int) -> None:
+    if not samples:
+        raise TrainingError("there are no samples to measure; look at data.root and the names in data.train")
+    if block < CELL or block % CELL:
+        raise ValueError(f"a block's side is a multiple of {CELL}; received {block}")
+    bands = len(samples[0].source.bands)
+    for sample in samples:
+        if len(sample.source.bands) != bands:
+            raise TrainingError(
+                f"{sample.name} has {len(sample.source.bands)} bands and {samples[0].name} {bands}; "
+                "choose the same ones by data.bands"
+            )
+
+
+def balanced_weights(class_pixels: Ints) -> tuple[float, ...]:
+    """Weigh classes so that each counts alike: pixels / (classes that occur * pixels of the class).
+
+    As scikit-learn's `class_weight="balanced"`; King and Zeng (2001), "Logistic regression in rare events data". A
+    class that does not occur weighs 1.
+
+    Raises
+    ------
+    TrainingError
+        No class occurs.
+    """
+    total, seen = int(class_pixels.sum()), int((class_pixels > 0).sum())
+    if not total:
+        raise TrainingError("no pixel is labelled, so classes have no weights; look at the labels with --check")
+    return tuple(total / (seen * int(pixels)) if pixels else 1.0 for pixels in class_pixels)
+
+
+class _Gathered:
+    """All that came back, added up in whatever order it came."""
+
+    def __init__(self, samples: Sequence[Sample], classes: int) -> None:
+        self.samples, self.classes = samples, classes
+        self.bands = [Growing() for _ in samples[0].source.bands]
+        shapes = [tuple(-(-size // CELL) for size in sample.geobox.shape) for sample in samples]
+        self.cells = [np.zeros((*shape, classes), np.int64) for shape in shapes]
+        self.others = np.zeros((len(samples), 2), np.int64)  # ignored, invalid
+        self.unknown: list[dict[str, int]] = [{} for _ in samples]
+        self.faults: list[Fault] = []
+
+    def add(self, found: Found) -> None:
+        for band, histogram in zip(self.bands, found.bands, strict=False):  # none, where nothing could be read
+            band.add(histogram)
+        self.faults += found.faults
+        for one in found.counted:
+            row, column = one.window.top // CELL, one.window.left // CELL
+            rows, columns = one.cells.shape[:2]
+            self.cells[one.number][row : row + rows, column : column + columns] += one.cells
+            self.others[one.number] += (one.ignored, one.invalid)
+            for value, pixels in one.unknown.items():
+                self.unknown[one.number][value] = self.unknown[one.number].get(value, 0) + pixels
+
+    def measured(self) -> Measured:
+        counts = [
+            Count(sample.name, cells.sum(axis=(0, 1)), int(ignored), int(invalid), dict(sorted(unknown.items())))
+            for sample, cells, (ignored, invalid), unknown in zip(
+                self.samples, self.cells, self.others, self.unknown, strict=True
+            )
+        ]
+        cells = tuple(Cells(s.geobox.shape, c) for s, c in zip(self.samples, self.cells, strict=True))
+        faults = sorted(self.faults, key=lambda f: (f.sample, f.window.top, f.window.left))
+        return Measured(_statistics(self.bands), tuple(counts), cells, tuple(faults))
+
+
+def _statistics(bands: Sequence[Growing]) -> Statistics:
+    rows = []
+    for band in bands:
+        histogram = band.histogram()
+        low, high = (histogram.quantile(share) for share in TAILS)
+        rows.append((*histogram.clipped(low, high), low, high))
+    made: Any = np.array(rows, np.float64).T
+    return Statistics(*made)

@@ -1,0 +1,287 @@
+"""Labels from vectors: polygons brought into a scene's pixels, and drawn window by window.
+
+A pixel belongs to the polygon in which its centre lies; where polygons overlap, to the later row. How polygons are
+read, mended and placed is `pipeline.stats.zones`'s business.
+"""
+
+import re
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from models.errors import StatisticsError, TrainingError
+from pipeline.grid.geobox import GeoBox, Window
+from pipeline.io.gdal import file_stamp
+from pipeline.stats.zones import place_zones, read_zones
+
+from .classes import SHOWN, ClassTable
+from .warps import bounds
+
+ENDINGS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".geoparquet", ".pq", ".fgb")
+FEW = 200  # vertices of a polygon that is drawn as it is
+FILES, SCENES = 2, 4096  # kept in memory: frames of vector files, and polygons of scenes
+_DRAWING = re.compile(r"rasterio\.features\Z")
+MARGIN = 0.1  # of the scene's size, around it, in which polygons are placed
+
+
+def is_vector(path: str) -> bool:
+    """Whether a path names a vector file, by its ending."""
+    return path.lower().endswith(ENDINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorLabels:
+    """Labels from polygons; a `LabelSource`. Each process that reads it reads the file once.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stamp
+        What tells the file from one that was changed since.
+    geobox
+        The scene's.
+    attribute
+        The column that names classes.
+    burn
+        Or the class value of all polygons.
+    table
+        What attributes mean.
+    outside
+        Label of pixels under no polygon.
+    """
+
+    path: str
+    stamp: str
+    geobox: GeoBox
+    table: ClassTable
+    attribute: str
+    burn: int | None
+    outside: int
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Read class values `(y, x)` of a window. Raises TrainingError if the file has gone or was changed."""
+        from rasterio.features import rasterize
+
+        _ignore_warnings()
+        placed = _placed(self)
+        labels = np.full(window.shape, self.outside, np.uint8)
+        found = placed.near(window)
+        if found.size:
+            pixels = Affine(1, 0, window.left, 0, -1, -window.top)  # y is minus the row
+            pairs = [(_near_part(placed.shapes[place], window), int(placed.values[place])) for place in found]
+            drawn = [(part, value) for part, value in pairs if part is not None]
+            if drawn:
+                rasterize(drawn, out=labels, transform=pixels, all_touched=False)
+        return labels
+
+
+def _ignore_warnings() -> None:
+    """Silence what rasterio says of the raster that it draws in: it does so itself, but not with several threads."""
+    if not any(entry[3] == _DRAWING for entry in warnings.filters):
+        warnings.filterwarnings("ignore", module=_DRAWING.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Polygons in a scene's pixels, x the column and y minus the row, and their class values uint8."""
+
+    shapes: NDArray[np.object_]
+    values: NDArray[np.uint8]
+    tree: Any
+
+    def near(self, window: Window) -> NDArray[np.intp]:
+        """Give the polygons whose bounds meet a window, in the order of their rows."""
+        import shapely
+
+        found = self.tree.query(shapely.box(window.left, -window.bottom, window.right, -window.top))
+        return np.sort(found)
+
+
+def _near_part(shape: Any, window: Window) -> Any:
+    """Give a polygon without the vertices that a window does not need, as GeoJSON; None if it needs none.
+
+    What lies beyond one side of the window is drawn nowhere in it, and only its ends matter to what is inside or
+    outside: the same pixels are drawn, and a polygon of a million vertices costs no more than one of a few.
+    """
+    import shapely
+
+    if shapely.get_num_coordinates(shape) <= FEW:
+        return shape
+    rings = [
+        _thinned(shapely.get_coordinates(ring)[:-1], window) for ring in shapely.get_rings(shapely.get_parts(shape))
+    ]
+    near = [[*ring.tolist(), ring[0].tolist()] for ring in rings if len(ring) >= 3]
+    return {"type": "Polygon", "coordinates": near} if near else None
+
+
+def _thinned(ring: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
+    """Drop of a ring's vertices `(n, 2)`, side by side, those that lie beyond it together with both neighbours."""
+    sides = ((0, -1, 1 - window.left), (0, 1, window.right + 1), (1, 1, 1 - window.top), (1, -1, window.bottom + 1))
+    for axis, sign, limit in sides:  # one side after the other: a line from beyond one to beyond the next may cross
+        beyond = sign * ring[:, axis] > limit
+        ring = ring[~(beyond & np.roll(beyond, 1) & np.roll(beyond, -1))]
+    return ring
+
+
+def open_shapes(
+    path: str, geobox: GeoBox, table: ClassTable, *, outside: int = 0, attribute: str = "", burn: str = ""
+) -> VectorLabels:
+    """Open a vector file as labels of a scene.
+
+    Parameters
+    ----------
+    path
+        Polygons with a CRS: GeoJSON, GeoPackage of one layer, shapefile, FlatGeobuf or (Geo)Parquet. It may have none:
+        then nothing is labelled.
+    geobox
+        The scene's; it needs a CRS.
+    table
+        What the attribute's values mean: names of classes, or what `values` makes of them.
+    outside
+        Label of pixels under no polygon.
+    attribute, burn
+        The column that names classes, or the class of all polygons. Neither: with two classes the second.
+
+    Raises
+    ------
+    TrainingError
+        No CRS, no such column, values of it that mean no class (listed with counts), not polygons, polygons that lie
+        elsewhere, a file that cannot be read.
+    """
+    if geobox.crs is None or geobox.transform is None:
+        raise TrainingError(f"the image has no CRS, so the polygons of {path} cannot be placed on it")
+    if attribute and burn:
+        raise TrainingError(f"{path}: attribute names a column, burn one class for all polygons; give one of them")
+    stamp = repr(file_stamp(path))
+    frame = _frame(path, stamp)
+    value = None if attribute else _burnt(path, frame, table, burn)
+    labels = VectorLabels(path, stamp, geobox, table, attribute, value, outside)
+    if len(frame):
+        _class_values(labels, frame)
+        _near_scene(labels, frame)
+    return labels
+
+
+@lru_cache(maxsize=FILES)
+def _frame(path: str, stamp: str) -> Any:
+    """Read a vector file; `stamp` tells its versions apart."""
+    try:
+        return read_zones(path)
+    except StatisticsError as error:
+        reworded = _reworded(path, error)
+    raise reworded
+
+
+@lru_cache(maxsize=SCENES)
+def _placed(labels: VectorLabels) -> _Placed:
+    import shapely
+
+    if repr(file_stamp(labels.path)) != labels.stamp:
+        raise TrainingError(f"{labels.path} has changed or gone since it was opened; begin anew")
+    frame = _frame(labels.path, labels.stamp)
+    rows = _near_scene(labels, frame) if len(frame) else np.arange(0)
+    values = _class_values(labels, frame)[rows] if rows.size else np.empty(0, np.uint8)
+    shapes = _shapes(labels, frame.iloc[rows]) if rows.size else np.empty(0, object)
+    kept = ~shapely.is_empty(shapes)
+    return _Placed(shapes[kept], values[kept], shapely.STRtree(shapes[kept]))
+
+
+def _shapes(labels: VectorLabels, frame: Any) -> NDArray[np.object_]:
+    try:
+        return place_zones(frame, labels.geobox).shapes
+    except StatisticsError as error:
+        reworded = _reworded(labels.path, error)
+    raise reworded
+
+
+def _reworded(path: str, error: StatisticsError) -> TrainingError:
+    """Give what `zones` says in the words of this file."""
+    text = str(error).replace("choose one with --layer", "give a file of one layer")
+    text = text.replace("zones", "labels").replace("zone", "label")
+    return TrainingError(text if path in text else f"{path}: {text}")
+
+
+def _near_scene(labels: VectorLabels, frame: Any) -> NDArray[np.intp]:
+    """Give the rows around the scene: a file may hold a whole country's. Refuse a file that lies elsewhere."""
+    import shapely
+
+    around = None if frame.crs is None else _around(labels.geobox, frame.crs)
+    if around is None:
+        return np.arange(len(frame))
+    reach = frame.total_bounds
+    if np.isfinite(reach).all() and not shapely.box(*reach).intersects(shapely.box(*around)):
+        shown = ", ".join(f"{value:.6g}" for value in reach)
+        raise TrainingError(
+            f"{labels.path} lies elsewhere than its image: polygons from {shown} (west, south, east, north); image: "
+            f"{labels.geobox.describe()}"
+        )
+    return np.sort(frame.sindex.query(shapely.box(*around)))
+
+
+def _around(geobox: GeoBox, crs: Any) -> tuple[float, float, float, float] | None:
+    """Give a box around a scene in another CRS; None where none is known, as across the antimeridian."""
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        there = Transformer.from_crs(CRS.from_wkt(str(geobox.crs)), crs, always_xy=True)
+        west, south, east, north = there.transform_bounds(*bounds(geobox), densify_pts=21)
+    except ProjError:
+        return None
+    if not np.isfinite([west, south, east, north]).all() or west > east:
+        return None
+    wide, tall = MARGIN * (east - west), MARGIN * (north - south)
+    return west - wide, south - tall, east + wide, north + tall
+
+
+def _burnt(path: str, frame: Any, table: ClassTable, burn: str) -> int:
+    if burn:
+        value = table.class_of(burn)
+        if value is None:
+            raise TrainingError(f"burn is {burn!r}, which is no class; the classes are {', '.join(table.names)}")
+        return value
+    if len(table.names) == 2:
+        return 1
+    columns = ", ".join(str(name) for name in frame.columns if name != "geometry")
+    raise TrainingError(f"{path} has polygons of which class? Give attribute (one of: {columns}), or burn")
+
+
+def _class_values(labels: VectorLabels, frame: Any) -> NDArray[np.uint8]:
+    """Give the class value of each row."""
+    if labels.burn is not None:
+        return np.full(len(frame), labels.burn, np.uint8)
+    if labels.attribute not in frame.columns:
+        columns = ", ".join(str(name) for name in frame.columns if name != "geometry")
+        raise TrainingError(f"{labels.path} has no column {labels.attribute!r}; it has: {columns}")
+    texts = [_text(value) for value in frame[labels.attribute]]
+    meant = {text: labels.table.class_of(text) for text in set(texts)}
+    unknown = Counter(text for text in texts if meant[text] is None)
+    if unknown:
+        raise _refusal(labels, unknown)
+    return np.array([meant[text] for text in texts], np.uint8)
+
+
+def _text(value: Any) -> str:
+    """Give an attribute as text: 6201.0, which stands for 6201 where rows are missing, as 6201; missing as nothing."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _refusal(labels: VectorLabels, unknown: Counter[str]) -> TrainingError:
+    common = unknown.most_common()
+    shown = ", ".join(f"{text!r} ({count} polygon{'s' if count > 1 else ''})" for text, count in common[:SHOWN])
+    more = f" and {len(common) - SHOWN} more" if len(common) > SHOWN else ""
+    return TrainingError(
+        f"{labels.path}: column {labels.attribute!r} holds what means no class: {shown}{more}.\nSay in [[data]] what "
+        f'they are, as values = {{ "{common[0][0]}" = "{labels.table.names[-1]}" }}, or ignore = ["{common[0][0]}"]'
+    )

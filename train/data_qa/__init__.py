@@ -1,0 +1,1 @@
+"""Data checks before training: findings, leaks between splits, contact sheets."""

@@ -1,0 +1,231 @@
+"""A sheet of training chips as one picture: each beside itself with its labels on it. For eyes, before a training.
+
+Chips come as arrays, as they were drawn and varied: how that is done is not this file's business.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import StoreError, TrainingError
+from models.metadata import ClassInfo
+from pipeline.store.local_files import check_output, whole_file
+from pipeline.viz.colors import paint
+from pipeline.viz.overlay import class_colours
+from pipeline.viz.preview import RGB_NAMES
+
+from ..data.samples import IGNORE
+
+SIDE = 256  # pixels of a chip in the picture, at most
+DPI = 100
+INK, PAPER = "#1c2733", "#ffffff"
+GAP, APART = 4, 16  # pixels between a chip and its labels, and between pairs
+GREY, STRIPE = (0.62, 0.38), 8  # of what is ignored; pixels from one stripe to the next
+FRAME = 0.8  # its grey: a chip may be as white as paper
+MARGIN, TITLE, KEY = 16, 34, 30  # pixels around all, of the title, and of a row of the legend
+ENTRY = 12  # pixels that a letter of the legend takes, at most
+
+Chip = tuple[Any, Any]
+"""Raw pixels `(band, y, x)` and labels `(y, x)`, as arrays or as tensors on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A chip as it is drawn: one or three bands `(band, y, x)`, and labels `(y, x)`, both `SIDE` pixels or less."""
+
+    pixels: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+
+def write_sheet(
+    chips: Iterable[Chip],
+    classes: Sequence[ClassInfo],
+    path: str | os.PathLike[str],
+    *,
+    bands: Sequence[str] = (),
+    title: str = "",
+    count: int = 16,
+    columns: int = 4,
+    overwrite: bool = False,
+) -> Path:
+    """Write a sheet of chips: each as an image, and beside it with its classes over it.
+
+    Parameters
+    ----------
+    chips
+        Pixels `(band, y, x)` of raw values, and labels `(y, x)` with `IGNORE`; the first `count` of them are drawn.
+    classes
+        Names and colours. The first is the background, and stays clear.
+    path
+        The PNG to write.
+    bands
+        Names, to find red, green and blue by; else the first three bands are shown, or the first one in grey.
+    title
+        What stands over it.
+    count, columns
+        How many chips, and how many beside each other.
+    overwrite
+        Replace an existing file.
+
+    Returns
+    -------
+    pathlib.Path
+        The file. Values are stretched alike in all chips, between percentiles 2 and 98 of what is not ignored, so that
+        what augmentation does to brightness shows. What is ignored has grey stripes.
+
+    Raises
+    ------
+    TrainingError
+        There are no chips.
+    StoreError
+        The file exists, is no PNG, or cannot be written.
+    """
+    target = check_output(path, overwrite=overwrite)
+    if target.suffix.lower() != ".png":
+        raise StoreError(f"a sheet of chips is written as .png; received {target.name}")
+    pairs = [_small(chip, shown_places(bands)) for chip in islice(chips, count)]
+    if not pairs:
+        raise TrainingError("there are no chips to show")
+    figure = _figure(_mosaic(pairs, classes, columns), _legend(pairs, classes), title)
+    with whole_file(target) as part:
+        figure.savefig(part, dpi=DPI, metadata={"Software": "Swathe"})
+    return target
+
+
+def shown_places(bands: Sequence[str]) -> list[int]:
+    """Give the places of red, green and blue by their names, else of the first three bands, or of the first alone."""
+    low = [band.lower() for band in bands]
+    for wanted in RGB_NAMES:
+        if set(wanted) <= set(low):
+            return [low.index(name) for name in wanted]
+    return [0] if len(low) in (1, 2) else [0, 1, 2]
+
+
+def _small(chip: Chip, places: list[int]) -> _Pair:
+    """Take the bands that are shown, and every n-th pixel of large chips; repeat those of small ones."""
+    pixels, labels = np.asarray(chip[0]), np.asarray(chip[1]).astype(np.uint8)
+    shown = pixels[places if len(pixels) > max(places) else [0]]
+    step, times = -(-max(labels.shape) // SIDE), max(1, SIDE // max(labels.shape))
+    return _Pair(_scaled(shown, step, times).astype(np.float32), _scaled(labels, step, times))
+
+
+def _scaled(array: NDArray[Any], step: int, times: int) -> NDArray[Any]:
+    return array[..., ::step, ::step].repeat(times, axis=-2).repeat(times, axis=-1)
+
+
+def _mosaic(pairs: Sequence[_Pair], classes: Sequence[ClassInfo], columns: int) -> NDArray[np.float32]:
+    """Lay pairs out in rows, on paper, float32 `(y, x, 3)` of 0 to 1."""
+    height, width = (max(pair.labels.shape[axis] for pair in pairs) for axis in (0, 1))
+    across = min(columns, len(pairs))
+    down = -(-len(pairs) // across)
+    high, wide = height + APART, 2 * width + GAP + APART
+    page = np.ones((down * high - APART + 2, across * wide - APART + 2, 3), np.float32)
+    for number, both in enumerate(_drawn(pairs, classes)):
+        top, left = number // across * high + 1, number % across * wide + 1
+        for image, start in zip(both, (left, left + width + GAP), strict=True):
+            _lay(page, image, top, start)
+    return page
+
+
+def _lay(page: NDArray[np.float32], image: NDArray[np.float32], top: int, left: int) -> None:
+    """Lay an image onto a page, in a frame of a pixel."""
+    bottom, right = top + image.shape[0], left + image.shape[1]
+    page[top - 1 : bottom + 1, left - 1 : right + 1] = FRAME
+    page[top:bottom, left:right] = image
+
+
+def _drawn(
+    pairs: Sequence[_Pair], classes: Sequence[ClassInfo]
+) -> Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Give each chip as an image, and with its labels over it."""
+    colours = class_colours(classes, None, None)
+    limits = _limits(pairs)
+    for pair in pairs:
+        shown = _stretched(pair.pixels, limits)
+        yield shown, _hatched(paint(shown, pair.labels, colours), pair.labels == IGNORE)
+
+
+def _limits(pairs: Sequence[_Pair]) -> NDArray[np.float64]:
+    """Give what is drawn black and what is drawn full in all chips, `(2, band, 1, 1)`: what is ignored has no say."""
+    bands = []
+    for band in range(len(pairs[0].pixels)):
+        judged = np.concatenate([pair.pixels[band][pair.labels != IGNORE] for pair in pairs])
+        values = judged if judged.size else np.concatenate([pair.pixels[band].ravel() for pair in pairs])
+        values = values[np.isfinite(values)]
+        bands.append(np.percentile(values, (2, 98)) if values.size else np.array([0.0, 1.0]))
+    return np.array(bands).T[..., None, None]
+
+
+def _stretched(pixels: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.float32]:
+    low, high = limits
+    scaled = (np.nan_to_num(pixels, nan=0.0) - low) / np.maximum(high - low, 1e-6)
+    shown = np.clip(scaled, 0, 1).astype(np.float32).transpose(1, 2, 0)
+    image: NDArray[np.float32] = shown if shown.shape[2] == 3 else shown[..., :1].repeat(3, axis=2)
+    return image
+
+
+def _hatched(image: NDArray[np.float32], ignored: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Draw grey stripes where a pixel is ignored."""
+    rows, columns = np.indices(ignored.shape)
+    light = (rows + columns) % STRIPE < STRIPE // 2
+    stripes = np.where(light, *GREY).astype(np.float32)[..., None]
+    drawn: NDArray[np.float32] = np.where(ignored[..., None], stripes, image)
+    return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A row of the legend. `face` None: a striped patch."""
+
+    text: str
+    face: str | None
+
+
+def _legend(pairs: Sequence[_Pair], classes: Sequence[ClassInfo]) -> list[_Entry]:
+    """Say what colours mean, with the classes' shares of what is judged here."""
+    counts = np.sum([np.bincount(pair.labels.ravel(), minlength=256) for pair in pairs], axis=0)
+    judged, total = max(1, int(counts.sum() - counts[IGNORE])), int(counts.sum())
+    shares = [f"{info.name}  {100 * counts[value] / judged:.1f} %" for value, info in enumerate(classes)]
+    made = [_Entry(f"{shares[0]}, not painted", PAPER)]
+    made += [_Entry(text, f"#{info.color}") for text, info in zip(shares[1:], classes[1:], strict=True)]
+    return [*made, _Entry(f"ignored  {100 * counts[IGNORE] / total:.1f} % of all", None)] if counts[IGNORE] else made
+
+
+def _figure(page: NDArray[np.float32], legend: Sequence[_Entry], title: str) -> Any:
+    """Set a page pixel for pixel into a figure, with a title above and the legend below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, width = page.shape[:2]
+    wide = max(width, 520) + 2 * MARGIN
+    columns = max(1, (wide - 2 * MARGIN) // (ENTRY * max(len(entry.text) for entry in legend) + 40))
+    above, below = (TITLE if title else 0) + MARGIN, -(-len(legend) // columns) * KEY + 2 * MARGIN
+    high = height + above + below
+    figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI, facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((MARGIN / wide, below / high, width / wide, height / high))
+    axes.imshow(page, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    if title:
+        figure.text(MARGIN / wide, 1 - MARGIN / high, title, color=INK, fontsize=14, ha="left", va="top")
+    _key(figure, legend, columns, (MARGIN / wide, (below - MARGIN) / high))
+    return figure
+
+
+def _key(figure: Any, legend: Sequence[_Entry], columns: int, corner: tuple[float, float]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [
+        Patch(facecolor=entry.face, edgecolor=INK, linewidth=0.8, label=entry.text)
+        if entry.face
+        else Patch(facecolor="#9e9e9e", edgecolor="#616161", hatch="////", linewidth=0, label=entry.text)
+        for entry in legend
+    ]
+    figure.legend(handles=patches, loc="upper left", bbox_to_anchor=corner, ncols=columns, frameon=False,
+                  fontsize=12, borderaxespad=0, labelcolor=INK)  # fmt: skip

@@ -1,0 +1,176 @@
+"""A reference: a random forest that judges each pixel by its bands and the texture around it.
+
+Breiman (2001), "Random Forests"; the features are those of `skimage.feature.multiscale_basic_features`: the bands
+smoothed at several scales, their gradients, and the eigenvalues of their Hessian matrices.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from numpy.typing import NDArray
+
+from models.cpu import usable_cpus
+from models.errors import TrainingError
+from models.metadata import Footprint
+from pipeline.grid.tiling import make_plan
+from pipeline.inference.predict import fill_missing, read_grown
+from pipeline.jobs.dask import rolling
+
+from ..data.samples import IGNORE, Sample
+from .baselines import Spot, complete, spots
+
+FINEST, COARSEST = 1.0, 8.0  # scales of texture: the sigmas of Gaussians, in pixels, each twice the one before
+HALO = 36  # skimage cuts a Gaussian at 4 sigma; three differences of neighbours follow at most
+PIXELS = 200_000
+MOST_WINDOWS = 96  # from which it learns: more make it later, hardly better
+TREES, LEAF = 60, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """See `references.Reference`.
+
+    Parameters
+    ----------
+    name
+        For reports.
+    model
+        A fitted `sklearn.ensemble.RandomForestClassifier`.
+    classes
+        How many there are; those that it has not seen have the probability 0.
+    means
+        See `Reference`.
+    learnt_from
+        Digest of what it was fitted to.
+    """
+
+    name: str
+    model: Any
+    classes: int
+    means: tuple[float, ...]
+    learnt_from: str
+    halo = HALO
+    heavy = True
+    graded = True
+
+    def facts(self) -> dict[str, Any]:
+        """See `Reference`."""
+        return {"forest": TREES, "leaf": LEAF, "learnt from": self.learnt_from}
+
+    def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """See `Reference`."""
+        found = features(pixels)
+        flat = np.ascontiguousarray(found.reshape(-1, found.shape[-1]))
+        told = np.zeros((len(flat), len(self.model.classes_)))
+        for tree in self.model.estimators_:  # scikit-learn's own loop changes the warning filters of all threads
+            told += tree.predict_proba(flat, check_input=False)
+        answer = np.zeros((self.classes, *found.shape[:2]), np.float32)
+        answer[self.model.classes_] = (told / len(self.model.estimators_)).T.reshape(-1, *found.shape[:2])
+        return answer
+
+
+def features(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Describe each pixel but those of the halo.
+
+    Parameters
+    ----------
+    pixels
+        `(band, y, x)`, with `HALO` pixels more on every side than are described.
+
+    Returns
+    -------
+    numpy.ndarray
+        `(y, x, feature)`: the bands, and 4 features of each band at each of 4 scales.
+    """
+    from skimage.feature import multiscale_basic_features
+
+    values = np.ascontiguousarray(np.moveaxis(pixels.astype(np.float32), 0, -1))
+    texture = multiscale_basic_features(values, channel_axis=-1, sigma_min=FINEST, sigma_max=COARSEST)
+    core = np.s_[HALO : values.shape[0] - HALO, HALO : values.shape[1] - HALO]
+    return np.concatenate([values[core], texture[core]], axis=-1)
+
+
+def fit_forest(
+    samples: Sequence[Sample], client: Client, classes: int, *, pixels: int | None = None, seed: int = 0
+) -> Forest:
+    """Fit a forest to labelled pixels drawn at random.
+
+    Parameters
+    ----------
+    samples
+        Their labelled pixels count, inside their areas.
+    client
+        Where windows are read.
+    classes
+        How many there are.
+    pixels
+        How many are drawn, from at most `MOST_WINDOWS` windows of the samples. None: 200,000.
+    seed
+        Decides windows, pixels and trees.
+
+    Raises
+    ------
+    TrainingError
+        Fewer than two classes are labelled there.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+
+    drawn = _draw(samples, client, pixels or PIXELS, seed)
+    values, labels = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    if len(np.unique(labels)) < 2:
+        raise TrainingError(f"{samples[0].name}: a forest needs labelled pixels of two classes or more to learn from")
+    model = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed, n_jobs=usable_cpus())
+    with warnings.catch_warnings():  # its threads change the filters of all, and may not put them back
+        model.fit(values, labels)
+    digest = sha256(values.tobytes() + labels.tobytes() + bytes([seed % 256])).hexdigest()[:16]
+    means = tuple(values[:, : len(samples[0].source.bands)].mean(axis=0, dtype=np.float64).tolist())
+    return Forest("random forest", model, classes, means, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What the tasks that draw pixels share: the samples, and how many pixels of each window are drawn."""
+
+    samples: tuple[Sample, ...]
+    wanted: tuple[int, ...]
+    seed: int
+
+
+def _draw(
+    samples: Sequence[Sample], client: Client, pixels: int, seed: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+    """Draw pixels `(n, feature)` with their labels `(n,)`, window by window."""
+    random, where = np.random.default_rng(seed), spots(samples)
+    chosen = [where[place] for place in sorted(random.permutation(len(where))[:MOST_WINDOWS])]
+    counted = rolling(client, _count, samples, list(enumerate(chosen)), key="swathe-forest-count")
+    counts = np.array([count for _, count in sorted(counted)])
+    if not counts.sum():
+        raise TrainingError(f"{samples[0].name}: no labelled pixel to learn from")
+    wanted = np.minimum(random.multinomial(pixels, counts / counts.sum()), counts)
+    drawing = Drawing(tuple(samples), tuple(wanted.tolist()), seed)
+    todo = [(number, spot) for number, spot in enumerate(chosen) if wanted[number]]
+    drawn = {found[0]: found for found in rolling(client, _look, drawing, todo, key="swathe-forest")}
+    return [drawn[number][1:] for number in sorted(drawn)]
+
+
+def _count(samples: Sequence[Sample], item: tuple[int, Spot]) -> tuple[int, int]:
+    number, (place, window) = item
+    return number, int((samples[place].read(window).labels != IGNORE).sum())
+
+
+def _look(what: Drawing, item: tuple[int, Spot]) -> tuple[int, NDArray[np.float32], NDArray[np.uint8]]:
+    """Draw the pixels of one window."""
+    number, (place, window) = item
+    source, labels = what.samples[place].source, what.samples[place].read(window).labels.ravel()
+    read = read_grown(source, make_plan(source.geobox.shape, Footprint(1, HALO)), window)
+    whole = complete(read.data, source.nodata) & read.valid
+    means = tuple(float(band[whole].mean(dtype=np.float64)) if whole.any() else 0.0 for band in read.data)
+    random = np.random.default_rng((what.seed, number))
+    chosen = np.sort(random.choice(np.flatnonzero(labels != IGNORE), what.wanted[number], replace=False))
+    described = features(fill_missing(read, source.nodata, means))
+    return number, described.reshape(len(labels), -1)[chosen], labels[chosen]

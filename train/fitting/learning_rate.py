@@ -1,0 +1,84 @@
+"""The search for a learning rate: a short training whose rate rises with every step. Knows Lightning's tuner only.
+
+Source of the method: L. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), arXiv:1506.01186.
+"""
+
+import io
+import os
+import sys
+import tempfile
+from contextlib import nullcontext, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch.tuner.tuning import Tuner
+
+from models.cpu import usable_cpus
+from models.errors import TrainingError
+
+from ..data.readers import reader_errors
+from .curves import write_rates
+from .fit import loaders, make_learner
+from .trainer import make_trainer, quiet_lightning
+from .training import Training
+
+LOW, HIGH = 1e-6, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a search found.
+
+    Parameters
+    ----------
+    suggested
+        Where the loss falls fastest; None where it never falls.
+    tried, losses
+        Learning rates, and the smoothed loss at each.
+    """
+
+    suggested: float | None
+    tried: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+def find_rate(training: Training, *, steps: int = 100, show: bool = True) -> Rates:
+    """Search for a learning rate; nothing is kept of what was learnt.
+
+    Parameters
+    ----------
+    training
+        As `prepare` gives it.
+    steps
+        How many rates are tried, from 1e-6 to 1 on a logarithmic scale; the search ends where the loss explodes.
+    show
+        Show progress.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not a number from the first steps on.
+    """
+    torch.set_num_threads(training.settings.loop.threads or usable_cpus())
+    learner = make_learner(training)
+    learn, _ = loaders(training)
+    epochs = -(-steps // training.settings.loop.check_every) + 1  # a short training's own would end the search
+    silent = nullcontext() if show else redirect_stderr(io.StringIO())  # the tuner's bar cannot be turned off
+    with tempfile.TemporaryDirectory(prefix="swathe-rates-") as folder, quiet_lightning(), silent, reader_errors():
+        trainer = make_trainer(training.settings.loop, epochs, Path(folder), validated=False, show=False)
+        finder = Tuner(trainer).lr_find(
+            learner, learn, min_lr=LOW, max_lr=HIGH, num_training=steps, update_attr=False
+        )  # fmt: skip
+    if show:
+        print(file=sys.stderr)  # the bar leaves its line open
+    if finder is None or not finder.results["loss"]:
+        raise TrainingError("no learning rate could be tried; look at the data with --check")
+    skip = min(10, len(finder.results["loss"]) // 4)
+    suggested = finder.suggestion(skip_begin=skip, skip_end=1)
+    return Rates(suggested, tuple(finder.results["lr"]), tuple(finder.results["loss"]))
+
+
+def draw_rates(rates: Rates, path: str | os.PathLike[str]) -> Path:
+    """Draw what a search found into a picture (`.png`)."""
+    return write_rates(rates.tried, rates.losses, rates.suggested, Path(path))

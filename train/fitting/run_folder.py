@@ -1,0 +1,188 @@
+"""The folder beside a bundle in which a training keeps its settings, checkpoints and logs. Knows names and bytes.
+
+A folder belongs to one training, at one time to one process: another's settings, images or networks are refused, with
+what differs. A folder that no training has made is never touched.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from models.errors import TrainingError
+from pipeline.store.files import Files
+
+from ..config import Settings
+
+SETTINGS, CHECKPOINTS, LAST, LOGS = "settings.json", "checkpoints", "last.ckpt", "logs"
+PART = "settings.partial"
+FREE = ("path", "provenance", "description")  # what a continued training may have changed
+FREE_LOOP = ("device", "devices", "keep")
+
+
+def run_folder(output: str | os.PathLike[str]) -> Path:
+    """Give the folder that belongs to a bundle."""
+    return Path(f"{os.fspath(output).rstrip('/')}.training")
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """Give the checkpoint to go on from, if there is one. Raises TrainingError if it is damaged."""
+    path = run / CHECKPOINTS / LAST
+    if not path.exists():
+        return None
+    read(path)
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, without running any code that is in it. Raises TrainingError if it is damaged."""
+    import torch
+
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is cut short makes of torch, zipfile and pickle
+        raise TrainingError(f"{path} is damaged and cannot be continued; begin anew with --restart") from error
+    return content
+
+
+def check_fits(path: Path, content: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another network. Raises TrainingError.
+
+    Parameters
+    ----------
+    path, content
+        The checkpoint, as `read` gives it.
+    state
+        State dict of the learner that is to go on.
+    """
+    theirs = content.get("state_dict", {}) if isinstance(content, dict) else {}
+    shapes, wanted = ({key: tuple(t.shape) for key, t in s.items() if hasattr(t, "shape")} for s in (theirs, state))
+    if shapes == wanted and {"callbacks", "global_step"} <= content.keys():
+        return
+    odd = sorted(key for key in shapes.keys() | wanted.keys() if shapes.get(key) != wanted.get(key))
+    first = f": {odd[0]} is {shapes.get(odd[0], 'not there')}, here {wanted.get(odd[0], 'not there')}" if odd else ""
+    raise TrainingError(
+        f"{path} is a checkpoint of another network{first}. Put back the training's own, or begin anew with --restart"
+    )
+
+
+def best_checkpoint(run: Path) -> Path:
+    """Give the checkpoint that did best, or the last where nothing was validated."""
+    last = run / CHECKPOINTS / LAST
+    states = read(last)["callbacks"]
+    best = [s["best_model_path"] for name, s in states.items() if "'monitor': 'iou'" in name and "best_model_path" in s]
+    path = last.with_name(Path(best[0]).name) if best and best[0] else last
+    # on a GPU an epoch that is done again after a kill may not be the best again, whose file made way for it
+    return path if path.exists() else last
+
+
+def best_step(run: Path) -> int:
+    """Give the step at which the best checkpoint was written."""
+    return int(read(best_checkpoint(run))["global_step"])
+
+
+@contextmanager
+def taken(run: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder. Raises TrainingError if one has it."""
+    try:
+        release = Files(os.path.abspath(run)).lock()
+    except BlockingIOError as error:
+        raise TrainingError(f"another training is writing to {run}; wait for it, or give another output") from error
+    try:
+        yield
+    finally:
+        release()
+
+
+def begin(run: Path, settings: Settings, *, restart: bool, images: Mapping[str, Any] | None = None) -> None:
+    """Take the folder for these settings.
+
+    Parameters
+    ----------
+    run
+        The folder, there or not.
+    settings
+        Of the training.
+    restart
+        Remove what was begun there.
+    images
+        What was measured of them, as JSON values, so that a training does not go on with others.
+
+    Raises
+    ------
+    TrainingError
+        A training with other settings or images was begun there; or the folder is not a training's.
+    """
+    held = {path.name for path in run.iterdir()} if run.exists() else set()
+    if held - {PART} and SETTINGS not in held:
+        raise TrainingError(
+            f"{run} is no training's folder: it holds {', '.join(sorted(held)[:3])}. Move it away, or give another "
+            "output"
+        )
+    decided = deciding(settings)
+    wanted = decided | ({"images": json.loads(json.dumps(images))} if images else {})
+    if SETTINGS in held and not restart:
+        _check_same(run, wanted)
+        Files(os.path.abspath(run)).remove_partial()  # what a kill has left
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    for path in sorted(run.iterdir()):
+        if path.name != SETTINGS:  # which marks the folder as ours
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    part = run / PART
+    part.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+    part.replace(run / SETTINGS)
+
+
+def _check_same(run: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuse to go on with a training whose settings or images were others."""
+    try:
+        before = dict(json.loads((run / SETTINGS).read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise TrainingError(f"{run / SETTINGS} is damaged; begin anew with --restart") from error
+    before.setdefault("images", wanted.get("images"))  # not known of a training that an older version began
+    different = differences(before, dict(wanted))
+    if different:
+        raise TrainingError(
+            f"{run} holds a training with other settings or images: {'; '.join(different[:5])}. "
+            "Give another output, or --restart to begin anew"
+        )
+
+
+def deciding(settings: Settings) -> dict[str, Any]:
+    """Give what decides the weights that come out, as JSON values."""
+    values = {key: value for key, value in asdict(settings).items() if key not in FREE}
+    values["loop"] = {key: value for key, value in values["loop"].items() if key not in FREE_LOOP}
+    values["data"] = [{**data, "root": os.path.abspath(settings.folder / data["root"])} for data in values["data"]]
+    decided: dict[str, Any] = json.loads(json.dumps(values))
+    return decided
+
+
+def differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """List where two settings differ, by key."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [text for key in keys
+                for text in differences(before.get(key), now.get(key), f"{where}.{key}" if where else key)]  # fmt: skip
+    return [] if before == now else [f"{where} {_short(before)}, now {_short(now)}"]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:120]}..."
+
+
+@contextmanager
+def file_errors(run: Path) -> Iterator[None]:
+    """Turn what disks raise into one line; what was written before stays."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TrainingError(
+            f"{run} cannot be written: {reason}; the last whole checkpoint stays, mend it and run the same again"
+        ) from error

@@ -1,1 +1,0 @@
-"""Samples, and what is to be scored on them, into counts; block by block through the pipeline."""

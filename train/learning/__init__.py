@@ -1,1 +1,0 @@
-"""A training: network, losses, the loop, its folder, the bundle that comes out."""

@@ -1,1 +1,0 @@
-"""One streamed pass over samples: statistics of bands, counts of classes, where they lie."""

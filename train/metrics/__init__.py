@@ -1,0 +1,1 @@
+"""Metrics from counts: confusion matrix, thresholds, boundaries, objects, calibration. Numbers only."""

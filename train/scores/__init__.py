@@ -1,1 +1,0 @@
-"""Counts and scores. Numbers only: no files, no networks, no dask."""
