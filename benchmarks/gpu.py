@@ -153,8 +153,8 @@ def _scene_rate(bundle: Bundle, spec: EngineSpec, setting: Setting) -> float:
 def _describe(device: str) -> str:
     if device != "cuda":
         return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    facts = torch.cuda.get_device_properties(0)
-    return f"{facts.name}, {facts.total_memory / 1e9:.0f} GB, torch {torch.__version__}"
+    metadata = torch.cuda.get_device_properties(0)
+    return f"{metadata.name}, {metadata.total_memory / 1e9:.0f} GB, torch {torch.__version__}"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from pipeline.jobs.job import fill
-from pipeline.jobs.progress import Shower
+from pipeline.jobs.progress import ProgressFactory
 from pipeline.objects.objects import Labelling, labelling
 from pipeline.store.lifecycle import TABLE
 from pipeline.store.store import Store
@@ -44,7 +44,7 @@ def _swathe_clean(source: Path, output: Path, small: int) -> str:
 class OnlyLabels(Labelling):
     """`write_objects` with an empty table: what is numbered is not measured."""
 
-    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """See `Work`: an empty file where the table belongs."""
         store.files.write(TABLE, b"")
         return {"objects": {}}

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from models import ClassInfo
-from pipeline.grid.encoding import Answer, Encoding
+from pipeline.grid.encoding import BlockResult, Encoding
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.grid.tiling import Plan
+from pipeline.grid.tiling import TilingPlan
 from pipeline.store.lifecycle import create_store, finish_store
 
 from .scenes import smooth_noise, uniform
@@ -78,7 +78,7 @@ def make_block(kind: str, window: Window, size: int) -> NDArray[np.uint8]:
 def write_mask(path: str, kind: str, size: int) -> None:
     """Write a mask as a finished store, as `segment` leaves one behind: no probability, no overviews."""
     block = min(BLOCK, size)
-    plan = Plan(size, size, stride=4, halo=0, tile=block, block=block, chunk=min(CHUNK, block), exact=True)
+    plan = TilingPlan(size, size, stride=4, halo=0, tile=block, block=block, chunk=min(CHUNK, block), exact=True)
     geobox = GeoBox(size, size, Affine(PIXEL, 0, 500_000, 0, -PIXEL, 9_300_000), CRS.from_epsg(32737).to_wkt())
     about = {"identity": {"mask": kind, "size": size}, "bundle": {"name": kind}, "source": {"bands": []}}
     store = create_store(path, plan, geobox, Encoding(), CLASSES, about, pyramid=False)
@@ -87,6 +87,6 @@ def write_mask(path: str, kind: str, size: int) -> None:
         window = store.window(0, *place)
         pixels = make_block(kind, window, size)
         found += int(pixels.sum())
-        store.write(0, window, Answer(pixels, None))
+        store.write(0, window, BlockResult(pixels, None))
     seconds = np.ones((plan.rows, plan.columns), np.float32)
     finish_store(store, {"pixels": {"background": size * size - found, "thing": found, "nodata": 0}}, seconds)

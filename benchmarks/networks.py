@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models import Band, Bundle, ClassInfo, Facts, load_bundle, measure_footprint, save_bundle, z_score
+from models import Band, Bundle, BundleMetadata, ClassInfo, load_bundle, measure_receptive_field, save_bundle, z_score
 from models.build import build
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 from pipeline.grid.geobox import Window
 
 from .scenes import BANDS, make_pixels
@@ -41,7 +41,7 @@ def _make(path: Path, architecture: str, device: str) -> Bundle:
     mean, spread = sample.mean(dim=(1, 2)), sample.std(dim=(1, 2))
     scaled = (sample - mean[:, None, None]) / spread[:, None, None]
     _settle(network.to(device), scaled[None].to(device))
-    facts = Facts(
+    metadata = BundleMetadata(
         name=f"random-{architecture}",
         architecture=architecture,
         options=options,
@@ -49,16 +49,16 @@ def _make(path: Path, architecture: str, device: str) -> Bundle:
         dtype="uint16",
         scaling=z_score(mean.tolist(), spread.tolist()),
         classes=(ClassInfo("background", "000000"), ClassInfo("object", "FFAA00")),
-        footprint=_footprint(network, architecture),
+        receptive_field=_footprint(network, architecture),
         resolution=(10.0, 10.0),
     )
-    return save_bundle(path, network, facts)
+    return save_bundle(path, network, metadata)
 
 
-def _footprint(network: nn.Module, architecture: str) -> Footprint:
+def _footprint(network: nn.Module, architecture: str) -> ReceptiveField:
     if architecture in THIN:
-        return measure_footprint(build(architecture, 1, 2, **THIN[architecture]), 1)
-    return measure_footprint(network, len(BANDS))
+        return measure_receptive_field(build(architecture, 1, 2, **THIN[architecture]), 1)
+    return measure_receptive_field(network, len(BANDS))
 
 
 @torch.no_grad()

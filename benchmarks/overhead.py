@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead
 
-`scheduling`: `pipeline.jobs.dask.rolling` on the in-process cluster that `run` uses by default, with a real run's
+`scheduling`: `pipeline.jobs.dask.map_bounded` on the in-process cluster that `run` uses by default, with a real run's
 task to send and a block function that returns at once. `writing`: the same, and each block writes an all-nodata
 class map and probability into its shards of a real store and its mark beside it. Milliseconds per block, and the
 process's peak memory after it.
@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from pipeline import plan
-from pipeline.grid.encoding import NODATA, Answer
+from pipeline.grid.encoding import NODATA, BlockResult
 from pipeline.grid.tiling import make_plan
 from pipeline.inference.run import Network
-from pipeline.jobs.dask import connected, rolling
+from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.job import Task
 from pipeline.store.lifecycle import create_store
 from pipeline.store.store import Place, Summary
@@ -47,7 +47,7 @@ def write_nothing(task: Task, place: Place) -> Summary:
     """Write nodata and the mark, as a block without observed pixels does."""
     window = task.store.window(*place)
     empty = np.full(window.shape, NODATA, np.uint8)
-    task.store.write(place[0], window, Answer(empty, empty[None]))
+    task.store.write(place[0], window, BlockResult(empty, empty[None]))
     summary = Summary(*place, (0, 0, empty.size), 0.0)
     task.store.mark(summary)
     return summary
@@ -58,19 +58,19 @@ def make_task(folder: Path, blocks: int) -> Task:
     write_scene(folder / "scene.tif", 256)
     prepared = plan(folder / "scene.tif", make_bundle(folder))
     shape = (-(-blocks // ACROSS) * BLOCK, ACROSS * BLOCK)
-    cut = make_plan(shape, prepared.recipe.facts.footprint, tile=BLOCK, block=BLOCK)
+    cut = make_plan(shape, prepared.inference.metadata.receptive_field, tile=BLOCK, block=BLOCK)
     geobox = replace(prepared.geobox, height=shape[0], width=shape[1])
-    recipe = replace(prepared.recipe, plan=cut)
-    classes, path = recipe.facts.classes, str(folder / f"{blocks}.zarr")
-    store = create_store(path, cut, geobox, recipe.encoding, classes, {}, pyramid=False)
-    return Task(Network(prepared.source, recipe), store, len(classes))
+    inference = replace(prepared.inference, plan=cut)
+    classes, path = inference.metadata.classes, str(folder / f"{blocks}.zarr")
+    store = create_store(path, cut, geobox, inference.encoding, classes, {}, pyramid=False)
+    return Task(Network(prepared.source, inference), store, len(classes))
 
 
 def seconds_for(function: Callable[[Any, Place], Summary], task: Task, blocks: int) -> float:
     """Run that many blocks through the cluster; starting and closing it does not count."""
-    with connected(None, THREADS) as client:
+    with dask_client(None, THREADS) as client:
         started = time.perf_counter()
-        done = sum(1 for _ in rolling(client, function, task, _places(blocks), key=f"overhead-{blocks}"))
+        done = sum(1 for _ in map_bounded(client, function, task, _places(blocks), key=f"overhead-{blocks}"))
         seconds = time.perf_counter() - started
     if done != blocks:
         raise RuntimeError(f"{blocks} blocks went in, {done} came out")

@@ -33,7 +33,7 @@ import rasterio
 
 from models.bundle import Bundle, load_bundle
 from models.engine_spec import EngineName
-from pipeline.inference.options import Wishes
+from pipeline.inference.options import SegmentKeywords
 
 from .child import Failed, cpu_seconds, measure, peak_bytes, report, table, workplace
 from .networks import OPTIONS, make_bundle
@@ -48,14 +48,14 @@ Job = Callable[[Path, Path], int]
 """Scene and folder in, pixels done; what it leaves as `NAME.tif` in the folder is compared."""
 
 
-def _swathe(bundle: Bundle, wishes: Wishes, name: str, scene: Path, folder: Path) -> int:
+def _swathe(bundle: Bundle, keywords: SegmentKeywords, name: str, scene: Path, folder: Path) -> int:
     from pipeline import run, write_cog
 
     store = folder / f"{name}.zarr"
     if name == "zarr":
-        return sum(run(scene, bundle, store, show=False, **wishes).pixels.values())
-    wishes = {**wishes, "probability": None, "pyramid": False}
-    done = run(scene, bundle, store, show=False, **wishes)
+        return sum(run(scene, bundle, store, show=False, **keywords).pixels.values())
+    keywords = {**keywords, "probability": None, "pyramid": False}
+    done = run(scene, bundle, store, show=False, **keywords)
     write_cog(store, folder / f"{name}.tif", overwrite=True)
     return sum(done.pixels.values())
 
@@ -79,22 +79,22 @@ def _timed(job: Job, scene: Path, folder: Path) -> tuple[float, int]:
     return time.perf_counter() - started, pixels
 
 
-def _timed_engine(bundle: Bundle, wishes: Wishes) -> Callable[[Path, Path], tuple[float, int]]:
+def _timed_engine(bundle: Bundle, keywords: SegmentKeywords) -> Callable[[Path, Path], tuple[float, int]]:
     """Make the engine once; time nothing but its answers."""
     from models.engine import make_engine
     from pipeline import plan
-    from pipeline.inference.predict import fill_missing, read_grown
+    from pipeline.inference.predict import fill_missing, read_buffered
 
     engines: list[Any] = []
 
     def timed(scene: Path, folder: Path) -> tuple[float, int]:
-        prepared = plan(scene, bundle, **wishes)
+        prepared = plan(scene, bundle, **keywords)
         source, cut = prepared.source, prepared.plan
         if not engines:
-            engines.append(make_engine(bundle, prepared.recipe.spec))
+            engines.append(make_engine(bundle, prepared.inference.spec))
         windows = [tile for block in cut.blocks() for tile in cut.tiles(block.window)][:MOST_TILES]
-        means = tuple(band.mean for band in bundle.facts.bands)
-        inputs = [fill_missing(read_grown(source, cut, tile), source.nodata, means)[None] for tile in windows]
+        means = tuple(band.mean for band in bundle.metadata.bands)
+        inputs = [fill_missing(read_buffered(source, cut, tile), source.nodata, means)[None] for tile in windows]
         engines[0].predict(inputs[0])  # engines prepare for each new shape
         started = time.perf_counter()
         for pixels in inputs:
@@ -107,11 +107,11 @@ def _timed_engine(bundle: Bundle, wishes: Wishes) -> Callable[[Path, Path], tupl
 def run_one(name: str, folder: Path, engine: EngineName, network: str) -> None:
     """Measure one contender in this process and report it."""
     bundle = load_bundle(folder / network)
-    wishes: Wishes = {"engine": engine}
+    keywords: SegmentKeywords = {"engine": engine}
     if name == "engine":
-        timed = _timed_engine(bundle, wishes)
+        timed = _timed_engine(bundle, keywords)
     else:
-        job = partial(_swathe, bundle, wishes, name) if name in OURS else _peer(bundle, name)
+        job = partial(_swathe, bundle, keywords, name) if name in OURS else _peer(bundle, name)
         timed = partial(_timed, job)
     for scene in ("warm.tif", "scene.tif"):
         shutil.rmtree(folder / f"{name}.zarr", ignore_errors=True)  # of the round before

@@ -34,7 +34,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from models.cpu import usable_cpus
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 from models.scaling import z_score
 from models.segmenter import Segmenter
 from pipeline.io.scene import open_source
@@ -47,7 +47,7 @@ from train.data.labels import open_labels
 from train.data.samples import Sample, whole
 from train.data.statistics import Measured, measure
 from train.fitting.losses import make_loss
-from train.fitting.module import Learner
+from train.fitting.module import SegmentationModule
 from train.fitting.networks import make_network
 
 from .child import cpu_seconds, table, workplace
@@ -156,7 +156,7 @@ def learning_round(settings: Settings, bf16: bool, steps: int) -> Round:
     bands, classes = len(settings.bands), len(settings.classes)
     network = make_network(settings.network, bands, classes)
     segmenter = Segmenter(network, z_score([0.5] * bands, [0.3] * bands)).to(memory_format=torch.channels_last)
-    learner = Learner(settings, segmenter, Footprint(1, None), make_loss(settings.loss, classes), str)
+    learner = SegmentationModule(settings, segmenter, ReceptiveField(1, None), make_loss(settings.loss, classes), str)
     optimizer = learner.configure_optimizers()["optimizer"]
     pixels = torch.rand(BATCH, bands, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, classes, (BATCH, SIZE, SIZE))

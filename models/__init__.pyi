@@ -4,9 +4,9 @@ from .bundle import save_bundle as save_bundle
 from .bundle import shipped_bundles as shipped_bundles
 from .errors import SwatheError as SwatheError
 from .metadata import Band as Band
+from .metadata import BundleMetadata as BundleMetadata
 from .metadata import ClassInfo as ClassInfo
-from .metadata import Facts as Facts
-from .receptive_field import measure_footprint as measure_footprint
+from .receptive_field import measure_receptive_field as measure_receptive_field
 from .scaling import divide as divide
 from .scaling import min_max as min_max
 from .scaling import z_score as z_score
@@ -14,12 +14,12 @@ from .scaling import z_score as z_score
 __all__ = [
     "Band",
     "Bundle",
+    "BundleMetadata",
     "ClassInfo",
-    "Facts",
     "SwatheError",
     "divide",
     "load_bundle",
-    "measure_footprint",
+    "measure_receptive_field",
     "min_max",
     "save_bundle",
     "shipped_bundles",

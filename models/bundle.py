@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError
-from .metadata import Facts
+from .metadata import BundleMetadata
 from .mlm import from_item, to_item
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Bundle:
     Weights are read only by `segmenter`; a bundle can be planned with, listed and sent by path without torch.
     """
 
-    facts: Facts
+    metadata: BundleMetadata
     path: Path
     digest: str
 
@@ -60,22 +60,24 @@ class Bundle:
         from .segmenter import Segmenter
 
         network = self.network()
-        return Segmenter(network, self.facts.scaling, self.facts.activation).eval()
+        return Segmenter(network, self.metadata.scaling, self.metadata.activation).eval()
 
     def network(self) -> "nn.Module":
         """Build the network alone, with its weights: scaled pixels in, logits out."""
         try:
-            sketch = _sketch(self.facts)
+            sketch = _sketch(self.metadata)
             state = _read_weights(self.path, expected=sum(t.nbytes for t in sketch.state_dict().values()))
             _check_weights(sketch, state, self.path)
-            network = _build(self.facts)
+            network = _build(self.metadata)
         except NetworkError as error:
             raise BundleError(f"{self.path}: {error}") from error
         network.load_state_dict(state)
         return network.eval()
 
 
-def save_bundle(path: str | os.PathLike[str], network: "nn.Module", facts: Facts, *, overwrite: bool = False) -> Bundle:
+def save_bundle(
+    path: str | os.PathLike[str], network: "nn.Module", metadata: BundleMetadata, *, overwrite: bool = False
+) -> Bundle:
     """Write a bundle; the folder or zip appears only when it is whole.
 
     Parameters
@@ -83,9 +85,9 @@ def save_bundle(path: str | os.PathLike[str], network: "nn.Module", facts: Facts
     path
         Ends in `.zip` for one file, else a folder.
     network
-        The network that `facts` describes: scaled pixels in, logits out.
+        The network that `metadata` describes: scaled pixels in, logits out.
     facts
-        See `Facts`.
+        See `BundleMetadata`.
     overwrite
         Replace what is there. Otherwise an existing path is refused.
 
@@ -98,9 +100,9 @@ def save_bundle(path: str | os.PathLike[str], network: "nn.Module", facts: Facts
     if target.exists() and not overwrite:
         raise BundleError(f"{target} exists; choose another name, or pass overwrite to replace it")
     check_replaced(target)
-    _check_buildable(network, facts)
+    _check_buildable(network, metadata)
     try:
-        _write(target, network, facts)
+        _write(target, network, metadata)
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:
@@ -108,11 +110,11 @@ def save_bundle(path: str | os.PathLike[str], network: "nn.Module", facts: Facts
     return load_bundle(target)
 
 
-def _write(target: Path, network: "nn.Module", facts: Facts) -> None:
+def _write(target: Path, network: "nn.Module", metadata: BundleMetadata) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         written = Path(folder) / "bundle"
-        _write_folder(written, network, facts)
+        _write_folder(written, network, metadata)
         whole = _zipped(written) if target.suffix == ".zip" else written
         _replace(whole, target)
 
@@ -156,10 +158,10 @@ def load_bundle(name: str | os.PathLike[str]) -> Bundle:
     """
     path = _find(os.fspath(name))
     try:
-        facts = from_item(_read_item(path))
+        metadata = from_item(_read_item(path))
     except BundleError as error:
         raise BundleError(f"{path} is not a usable bundle: {error}") from error
-    return Bundle(facts, path, _digest(path))
+    return Bundle(metadata, path, _digest(path))
 
 
 def shipped_bundles() -> list[Bundle]:
@@ -237,23 +239,23 @@ def _digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def _build(facts: Facts) -> "nn.Module":
+def _build(metadata: BundleMetadata) -> "nn.Module":
     from .build import build
 
-    return build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
+    return build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
 
 
-def _sketch(facts: Facts) -> "nn.Module":
+def _sketch(metadata: BundleMetadata) -> "nn.Module":
     """Build the network without its numbers, so that absurd options take no memory."""
     import torch
 
     try:
         with torch.device("meta"):
-            return _build(facts)
+            return _build(metadata)
     except NetworkError as error:
         if "meta tensors" not in str(error):
             raise
-        return _build(facts)  # a few encoders of segmentation-models-pytorch compute while they are built
+        return _build(metadata)  # a few encoders of segmentation-models-pytorch compute while they are built
 
 
 def _check_weights(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
@@ -277,15 +279,15 @@ def _read_weights(path: Path, expected: int) -> "Mapping[str, Tensor]":
         raise BundleError(f"{path}: {WEIGHTS} is damaged: {error}") from error
 
 
-def _check_buildable(network: "nn.Module", facts: Facts) -> None:
+def _check_buildable(network: "nn.Module", metadata: BundleMetadata) -> None:
     from .weights import compare
 
-    difference = compare(_sketch(facts), network.state_dict())
+    difference = compare(_sketch(metadata), network.state_dict())
     if difference:
-        raise BundleError(f"the network is not the {facts.architecture} that the facts describe: {difference}")
+        raise BundleError(f"the network is not the {metadata.architecture} that the facts describe: {difference}")
 
 
-def _write_folder(folder: Path, network: "nn.Module", facts: Facts) -> None:
+def _write_folder(folder: Path, network: "nn.Module", metadata: BundleMetadata) -> None:
     import safetensors.torch
 
     folder.mkdir()
@@ -294,7 +296,7 @@ def _write_folder(folder: Path, network: "nn.Module", facts: Facts) -> None:
     (folder / WEIGHTS).chmod(0o644)  # the library makes it private; workers of other users must read it
     parameters = sum(parameter.numel() for parameter in network.parameters())
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    item = to_item(facts, WEIGHTS, parameters, created)
+    item = to_item(metadata, WEIGHTS, parameters, created)
     (folder / ITEM).write_text(json.dumps(item, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

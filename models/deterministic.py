@@ -29,7 +29,7 @@ def softmax(logits: Tensor) -> Tensor:
     return powers / reduce(torch.add, powers.unbind(1)).unsqueeze(1)
 
 
-def steady_upsampling(network: nn.Module) -> nn.Module:
+def deterministic_upsampling(network: nn.Module) -> nn.Module:
     """Replace, in place, overlapping transposed convolutions of stride two by convolutions that do the same."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
@@ -38,7 +38,7 @@ def steady_upsampling(network: nn.Module) -> nn.Module:
     return network
 
 
-def steady_convolutions(network: nn.Module) -> nn.Module:
+def deterministic_convolutions(network: nn.Module) -> nn.Module:
     """Make convolutions always run in oneDNN, in place, for float32 on a CPU: `nn.Conv2d` chooses by size."""
     if not torch.backends.mkldnn.is_available():
         return network
@@ -50,7 +50,7 @@ def steady_convolutions(network: nn.Module) -> nn.Module:
 
 class _Convolution(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        assert not isinstance(self.padding, str)  # `steady_convolutions` leaves those alone
+        assert not isinstance(self.padding, str)  # `deterministic_convolutions` leaves those alone
         return torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)
 
 

@@ -88,16 +88,18 @@ def _read(core: "ov.Core", path: Path) -> "ov.Model | None":
 def _convert(bundle: Bundle) -> "ov.Model":
     import torch  # only here: a network from the cache must not wait for torch
 
-    facts = bundle.facts
-    side = 2 * max(64, facts.footprint.stride)
-    shape = ov.PartialShape([-1, len(facts.bands), -1, -1])
+    metadata = bundle.metadata
+    side = 2 * max(64, metadata.receptive_field.stride)
+    shape = ov.PartialShape([-1, len(metadata.bands), -1, -1])
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of tracing
-            example = torch.zeros(1, len(facts.bands), side, side)
+            example = torch.zeros(1, len(metadata.bands), side, side)
             return ov.convert_model(bundle.segmenter(), example_input=example, input=[(shape, ov.Type.f32)])
     except Exception as error:
-        raise EngineError(f"OpenVINO cannot take {facts.architecture}; use --engine torch ({_first(error)})") from error
+        raise EngineError(
+            f"OpenVINO cannot take {metadata.architecture}; use --engine torch ({_first(error)})"
+        ) from error
 
 
 def _keep(model: "ov.Model", path: Path) -> None:

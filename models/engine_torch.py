@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .bundle import Bundle
 from .cpu import usable_cpus
-from .deterministic import steady_convolutions, steady_upsampling
+from .deterministic import deterministic_convolutions, deterministic_upsampling
 from .engine_spec import EngineSpec
 from .errors import EngineError
 
@@ -32,14 +32,14 @@ class TorchEngine:
         self.device = torch.device(spec.device)
         self.precision = spec.precision
         self.batch = CUDA_BATCH if spec.device == "cuda" else 1
-        self.name = bundle.facts.name
+        self.name = bundle.metadata.name
         if spec.device == "cpu":
             torch.set_num_threads(spec.threads or usable_cpus())
         segmenter = bundle.segmenter()
         if spec.fold:
             segmenter.network = fold_batch_norm(segmenter.network)
         if spec.device == "cpu" and spec.precision == "fp32" and not spec.compile:
-            segmenter.network = steady_convolutions(steady_upsampling(segmenter.network))
+            segmenter.network = deterministic_convolutions(deterministic_upsampling(segmenter.network))
         segmenter = segmenter.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._run: Callable[[Tensor], Tensor] = torch.compile(segmenter) if spec.compile else segmenter
 

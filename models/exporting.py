@@ -106,20 +106,24 @@ def export_program(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: b
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """Give what an exported file says of its bundle: bands, classes, scaling (which it does itself), sizes, digest."""
-    facts = bundle.facts
+    metadata = bundle.metadata
     return {
-        "name": facts.name,
-        "description": facts.description,
+        "name": metadata.name,
+        "description": metadata.description,
         "digest": bundle.digest,
-        "architecture": facts.architecture,
-        "bands": [{"name": band.name, "fill": band.mean} for band in facts.bands],
-        "classes": [{"name": info.name, "color": info.color.upper()} for info in facts.classes],
-        "dtype": facts.dtype,
-        "scaling": {"kind": facts.scaling.kind, "offset": facts.scaling.offset, "divisor": facts.scaling.divisor},
-        "activation": facts.activation,
-        "stride": facts.footprint.stride,
-        "radius": facts.footprint.radius,
-        "resolution": facts.resolution,
+        "architecture": metadata.architecture,
+        "bands": [{"name": band.name, "fill": band.mean} for band in metadata.bands],
+        "classes": [{"name": info.name, "color": info.color.upper()} for info in metadata.classes],
+        "dtype": metadata.dtype,
+        "scaling": {
+            "kind": metadata.scaling.kind,
+            "offset": metadata.scaling.offset,
+            "divisor": metadata.scaling.divisor,
+        },
+        "activation": metadata.activation,
+        "stride": metadata.receptive_field.stride,
+        "radius": metadata.receptive_field.radius,
+        "resolution": metadata.resolution,
     }
 
 
@@ -128,7 +132,9 @@ def _check_onnx(bundle: Bundle) -> None:
     if missing:
         raise NetworkError(f"ONNX needs {', '.join(missing)}: pip install 'swathe[export]'")
     if 4 * bundle.parameters > LARGEST_ONNX:
-        raise NetworkError(f"{bundle.facts.name} has {bundle.parameters:,} parameters, too many for ONNX: write a .pt2")
+        raise NetworkError(
+            f"{bundle.metadata.name} has {bundle.parameters:,} parameters, too many for ONNX: write a .pt2"
+        )
 
 
 @contextmanager
@@ -166,7 +172,7 @@ def _converting(bundle: Bundle, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # of tracing, of operators that are missing, of constraints that do not hold
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise NetworkError(f"{bundle.facts.architecture} cannot be exported by {what}: {reason}") from error
+        raise NetworkError(f"{bundle.metadata.architecture} cannot be exported by {what}: {reason}") from error
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
@@ -175,9 +181,9 @@ def _converting(bundle: Bundle, what: str) -> Iterator[None]:
 def _program(bundle: Bundle) -> "torch.export.ExportedProgram":
     import torch
 
-    stride = bundle.facts.footprint.stride
+    stride = bundle.metadata.receptive_field.stride
     # two of each, since one of anything would be taken for a constant
-    example = torch.zeros(2, len(bundle.facts.bands), 2 * _tile(bundle), 2 * _tile(bundle))
+    example = torch.zeros(2, len(bundle.metadata.bands), 2 * _tile(bundle), 2 * _tile(bundle))
     # a side of one stride is one pixel in the depth of the network, which would be a case of its own
     rows, columns = (torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     sizes = {0: torch.export.Dim("batch", min=1), 2: stride * rows, 3: stride * columns}
@@ -187,7 +193,7 @@ def _program(bundle: Bundle) -> "torch.export.ExportedProgram":
 
 def _tile(bundle: Bundle) -> int:
     """Give a small side that a network can take: pyramid pooling and the like need more than their stride."""
-    stride = bundle.facts.footprint.stride
+    stride = bundle.metadata.receptive_field.stride
     return stride * max(2, -(-64 // stride))
 
 
@@ -229,12 +235,12 @@ def _difference(bundle: Bundle, answer: Answer) -> float:
     random = torch.Generator().manual_seed(0)
     largest = allowed = 0.0
     for batch, rows, columns in SIDES:
-        shape = (batch, len(bundle.facts.bands), rows * _tile(bundle), columns * _tile(bundle))
+        shape = (batch, len(bundle.metadata.bands), rows * _tile(bundle), columns * _tile(bundle))
         pixels = (torch.randn(shape, generator=random) + 0.5) * segmenter.divisor + segmenter.offset
         with torch.inference_mode():
             right = segmenter(pixels)
             allowed = max(CLOSE, allowed, NOISE * float((right - exact(pixels)).abs().max()))
             largest = max(largest, float((answer(pixels) - right).abs().nan_to_num(torch.inf).max()))
     if largest > allowed:
-        raise NetworkError(f"the exported {bundle.facts.name} differs from the bundle by {largest:.2g}: not written")
+        raise NetworkError(f"the exported {bundle.metadata.name} differs from the bundle by {largest:.2g}: not written")
     return largest

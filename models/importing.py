@@ -9,8 +9,8 @@ from typing import Any
 from .build import build
 from .bundle import Bundle, save_bundle
 from .errors import BundleError, NetworkError
-from .metadata import Activation, Band, ClassInfo, Facts
-from .receptive_field import measure_footprint
+from .metadata import Activation, Band, BundleMetadata, ClassInfo
+from .receptive_field import measure_receptive_field
 from .scaling import Scaling, divide, min_max, z_score
 from .weights import compare, read_state_dict, rename, swap_halves
 
@@ -53,14 +53,14 @@ def import_bundle(
     settings = _read_config(os.fspath(config))
     state = rename(read_state_dict(checkpoint), settings.get("rename", {}))
     state = swap_halves(state, settings.get("swap", []))
-    facts = _facts(settings)
-    network = build(facts.architecture, len(facts.bands), facts.channels, **facts.options)
+    metadata = _facts(settings)
+    network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
     difference = compare(network, state)
     if difference:
-        raise NetworkError(f"{os.fspath(checkpoint)} does not fit {facts.architecture}: {difference}")
+        raise NetworkError(f"{os.fspath(checkpoint)} does not fit {metadata.architecture}: {difference}")
     network.load_state_dict(state)
-    measured = measure_footprint(network, len(facts.bands))
-    return save_bundle(output, network, _with_footprint(facts, measured), overwrite=overwrite)
+    measured = measure_receptive_field(network, len(metadata.bands))
+    return save_bundle(output, network, _with_footprint(metadata, measured), overwrite=overwrite)
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -77,14 +77,14 @@ def _read_config(path: str) -> dict[str, Any]:
     return dict(content)
 
 
-def _facts(settings: Mapping[str, Any]) -> Facts:
-    from .metadata import Footprint
+def _facts(settings: Mapping[str, Any]) -> BundleMetadata:
+    from .metadata import ReceptiveField
 
     try:
         names = [str(name) for name in settings["bands"]]
         scaling, means = _scaling(settings["scaling"], len(names))
         resolution = settings.get("resolution")
-        return Facts(
+        return BundleMetadata(
             name=settings["name"],
             architecture=settings["architecture"],
             options=dict(settings.get("options", {})),
@@ -92,7 +92,7 @@ def _facts(settings: Mapping[str, Any]) -> Facts:
             dtype=str(settings["dtype"]),
             scaling=scaling,
             classes=tuple(ClassInfo(str(c["name"]), str(c["color"])) for c in settings["classes"]),
-            footprint=Footprint(1, None),  # measured once the weights are in
+            receptive_field=ReceptiveField(1, None),  # measured once the weights are in
             activation=_activation(settings.get("activation", "softmax")),
             resolution=None if resolution is None else _pair(resolution),
             patch=int(settings.get("patch", 512)),
@@ -141,7 +141,7 @@ def _scaling(table: Mapping[str, Any], bands: int) -> tuple[Scaling, tuple[float
     return scaling, per_band("means") if "means" in table else middle
 
 
-def _with_footprint(facts: Facts, footprint: Any) -> Facts:
+def _with_footprint(metadata: BundleMetadata, receptive_field: Any) -> BundleMetadata:
     from dataclasses import replace
 
-    return replace(facts, footprint=footprint)
+    return replace(metadata, receptive_field=receptive_field)

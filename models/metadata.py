@@ -17,7 +17,7 @@ MOST_CLASSES = 255  # a class map is uint8, and 255 is nodata
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
+class ReceptiveField:
     """What a network's outputs depend on.
 
     Parameters
@@ -65,7 +65,7 @@ class ClassInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class BundleMetadata:
     """All that inference must know of a trained network.
 
     Parameters
@@ -101,7 +101,7 @@ class Facts:
     dtype: str
     scaling: Scaling
     classes: tuple[ClassInfo, ...]
-    footprint: Footprint
+    receptive_field: ReceptiveField
     activation: Activation = "softmax"
     resolution: tuple[float, float] | None = None
     patch: int = 512

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import BundleError
-from .metadata import Band, ClassInfo, Facts, Footprint
+from .metadata import Band, BundleMetadata, ClassInfo, ReceptiveField
 from .scaling import Scaling
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
@@ -22,7 +22,7 @@ LARGEST_STRIDE, LARGEST_RADIUS = 1024, 65536  # pixels; no network has more, and
 JSON = dict[str, Any]
 
 
-def to_item(facts: Facts, weights: str, parameters: int, created: str) -> JSON:
+def to_item(metadata: BundleMetadata, weights: str, parameters: int, created: str) -> JSON:
     """Describe a bundle as a STAC Item.
 
     Parameters
@@ -40,34 +40,34 @@ def to_item(facts: Facts, weights: str, parameters: int, created: str) -> JSON:
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [MLM_SCHEMA, CLASSIFICATION_SCHEMA],
-        "id": facts.name,
+        "id": metadata.name,
         "geometry": None,
-        "properties": _properties(facts, parameters, created),
+        "properties": _properties(metadata, parameters, created),
         "links": [],
-        "assets": {"weights": _weights_asset(facts, weights)},
+        "assets": {"weights": _weights_asset(metadata, weights)},
     }
 
 
-def _properties(facts: Facts, parameters: int, created: str) -> JSON:
-    allowed = MODEL_NAME.fullmatch(facts.name)
+def _properties(metadata: BundleMetadata, parameters: int, created: str) -> JSON:
+    allowed = MODEL_NAME.fullmatch(metadata.name)
     return {
-        **({"description": facts.description} if facts.description else {}),  # STAC takes no empty one
+        **({"description": metadata.description} if metadata.description else {}),  # STAC takes no empty one
         "datetime": created,
-        "bands": [{"name": band.name, "statistics": {"mean": band.mean}} for band in facts.bands],
-        "mlm:name": facts.name if allowed else f"model-{_plain(facts.name)}-0",
-        **({} if allowed else {"swathe:name": facts.name}),
-        "mlm:architecture": facts.architecture,
+        "bands": [{"name": band.name, "statistics": {"mean": band.mean}} for band in metadata.bands],
+        "mlm:name": metadata.name if allowed else f"model-{_plain(metadata.name)}-0",
+        **({} if allowed else {"swathe:name": metadata.name}),
+        "mlm:architecture": metadata.architecture,
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:framework": "PyTorch",
         "mlm:total_parameters": parameters,
-        **({"mlm:hyperparameters": dict(facts.options)} if facts.options else {}),
-        "mlm:input": [_input(facts)],
-        "mlm:output": [_output(facts)],
-        "swathe:activation": facts.activation,
-        "swathe:footprint": {"stride": facts.footprint.stride, "radius": facts.footprint.radius},
-        "swathe:resolution": list(facts.resolution) if facts.resolution else None,
-        "swathe:provenance": dict(facts.provenance),
-        "swathe:metrics": dict(facts.metrics),
+        **({"mlm:hyperparameters": dict(metadata.options)} if metadata.options else {}),
+        "mlm:input": [_input(metadata)],
+        "mlm:output": [_output(metadata)],
+        "swathe:activation": metadata.activation,
+        "swathe:footprint": {"stride": metadata.receptive_field.stride, "radius": metadata.receptive_field.radius},
+        "swathe:resolution": list(metadata.resolution) if metadata.resolution else None,
+        "swathe:provenance": dict(metadata.provenance),
+        "swathe:metrics": dict(metadata.metrics),
     }
 
 
@@ -76,27 +76,27 @@ def _plain(name: str) -> str:
     return re.sub(r"[^0-9A-Za-z-]+", "_", name)
 
 
-def _weights_asset(facts: Facts, weights: str) -> JSON:
+def _weights_asset(metadata: BundleMetadata, weights: str) -> JSON:
     return {
         "href": weights,
-        "title": f"Weights of {facts.name}",
+        "title": f"Weights of {metadata.name}",
         "type": "application/vnd.safetensors",
         "roles": ["mlm:model", "mlm:weights"],
         "mlm:artifact_type": "safetensors.torch.save_file",
-        "bands": [{"name": name} for name in facts.band_names],  # STAC takes an item's bands only with an asset's
+        "bands": [{"name": name} for name in metadata.band_names],  # STAC takes an item's bands only with an asset's
     }
 
 
-def _input(facts: Facts) -> JSON:
+def _input(metadata: BundleMetadata) -> JSON:
     return {
         "name": "pixels",
-        "bands": list(facts.band_names),
+        "bands": list(metadata.band_names),
         "input": {
-            "shape": [-1, len(facts.bands), facts.patch, facts.patch],
+            "shape": [-1, len(metadata.bands), metadata.patch, metadata.patch],
             "dim_order": ["batch", "bands", "height", "width"],
-            "data_type": facts.dtype,
+            "data_type": metadata.dtype,
         },
-        "value_scaling": _value_scaling(facts.scaling),
+        "value_scaling": _value_scaling(metadata.scaling),
         "resize_type": None,
     }
 
@@ -107,16 +107,16 @@ def _value_scaling(scaling: Scaling) -> list[JSON]:
     return [{"type": scaling.kind, **({first: a} if first else {}), str(second): b} for a, b in pairs]
 
 
-def _output(facts: Facts) -> JSON:
+def _output(metadata: BundleMetadata) -> JSON:
     return {
         "name": "probabilities",
         "tasks": ["semantic-segmentation"],
         "result": {
-            "shape": [-1, len(facts.classes), facts.patch, facts.patch],
+            "shape": [-1, len(metadata.classes), metadata.patch, metadata.patch],
             "dim_order": ["batch", "class", "height", "width"],
             "data_type": "float32",
         },
-        "classification:classes": [_class(value, info) for value, info in enumerate(facts.classes)],
+        "classification:classes": [_class(value, info) for value, info in enumerate(metadata.classes)],
     }
 
 
@@ -132,7 +132,7 @@ def _class(value: int, info: ClassInfo) -> JSON:
     }
 
 
-def from_item(item: object) -> Facts:
+def from_item(item: object) -> BundleMetadata:
     """Read facts from a STAC Item that `to_item` could have made.
 
     Raises
@@ -150,11 +150,11 @@ def from_item(item: object) -> Facts:
         raise BundleError(f"a field has a value that cannot be used: {error}") from error
 
 
-def _facts(properties: Mapping[str, Any]) -> Facts:
+def _facts(properties: Mapping[str, Any]) -> BundleMetadata:
     given, result = properties["mlm:input"][0], properties["mlm:output"][0]
     means = {band["name"]: float(band["statistics"]["mean"]) for band in properties["bands"]}
     resolution = properties.get("swathe:resolution")
-    return Facts(
+    return BundleMetadata(
         name=str(properties.get("swathe:name", properties["mlm:name"])),
         architecture=str(properties["mlm:architecture"]),
         options=dict(properties.get("mlm:hyperparameters") or {}),
@@ -162,7 +162,7 @@ def _facts(properties: Mapping[str, Any]) -> Facts:
         dtype=str(given["input"]["data_type"]),
         scaling=_scaling(given["value_scaling"]),
         classes=_classes(result["classification:classes"]),
-        footprint=_footprint(properties["swathe:footprint"]),
+        receptive_field=_footprint(properties["swathe:footprint"]),
         activation=properties["swathe:activation"],
         resolution=(float(resolution[0]), float(resolution[1])) if resolution else None,
         patch=int(given["input"]["shape"][2]),
@@ -189,9 +189,9 @@ def _classes(entries: list[JSON]) -> tuple[ClassInfo, ...]:
     return tuple(ClassInfo(str(entry.get("title", entry["name"])), str(entry["color_hint"])) for entry in entries)
 
 
-def _footprint(entry: Mapping[str, Any]) -> Footprint:
+def _footprint(entry: Mapping[str, Any]) -> ReceptiveField:
     radius = entry["radius"]
-    footprint = Footprint(int(entry["stride"]), None if radius is None else int(radius))
-    if not 1 <= footprint.stride <= LARGEST_STRIDE or not 0 <= (footprint.radius or 0) <= LARGEST_RADIUS:
-        raise BundleError(f"stride {footprint.stride} and radius {footprint.radius} make no footprint")
-    return footprint
+    receptive_field = ReceptiveField(int(entry["stride"]), None if radius is None else int(radius))
+    if not 1 <= receptive_field.stride <= LARGEST_STRIDE or not 0 <= (receptive_field.radius or 0) <= LARGEST_RADIUS:
+        raise BundleError(f"stride {receptive_field.stride} and radius {receptive_field.radius} make no footprint")
+    return receptive_field

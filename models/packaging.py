@@ -78,7 +78,7 @@ def _item(bundle: Bundle, folder: Path, exported: Sequence[Path], href: str) -> 
     zipped = bundle.path.is_file()
     weights = bundle.path if zipped else bundle.path / WEIGHTS
     created = str(_read_item(bundle.path)["properties"]["datetime"])
-    item = to_item(bundle.facts, href or _relative(weights, folder), bundle.parameters, created)
+    item = to_item(bundle.metadata, href or _relative(weights, folder), bundle.parameters, created)
     item["stac_extensions"].append(FILE_SCHEMA)
     asset = item["assets"]["weights"]
     asset |= _file(weights)
@@ -86,7 +86,7 @@ def _item(bundle: Bundle, folder: Path, exported: Sequence[Path], href: str) -> 
         asset |= {
             "type": "application/zip",
             "mlm:artifact_type": "swathe bundle",
-            "title": f"{bundle.facts.name}, zipped",
+            "title": f"{bundle.metadata.name}, zipped",
         }
     for path in exported:
         kind = path.suffix.lower().removeprefix(".")
@@ -105,16 +105,16 @@ def _exported_asset(bundle: Bundle, path: Path, folder: Path) -> JSON:
         raise BundleError(f"{path} is neither .onnx nor .pt2; make one by `swathe export-model`")
     digest = _digest_in(path)
     if digest != bundle.digest:
-        raise BundleError(f"{path} was not made of this bundle, {bundle.facts.name} {bundle.digest[:12]}")
+        raise BundleError(f"{path} was not made of this bundle, {bundle.metadata.name} {bundle.digest[:12]}")
     framework, artifact, media = known[path.suffix.lower()]
     return {
         "href": _relative(path, folder),
-        "title": f"{bundle.facts.name} as {framework} graph: raw pixels in, probabilities out",
+        "title": f"{bundle.metadata.name} as {framework} graph: raw pixels in, probabilities out",
         "type": media,
         "roles": ["mlm:model", "mlm:compiled"],
         "mlm:artifact_type": artifact,
         "mlm:framework": framework,
-        "bands": [{"name": name} for name in bundle.facts.band_names],
+        "bands": [{"name": name} for name in bundle.metadata.band_names],
         **_file(path),
     }
 

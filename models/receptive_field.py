@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .errors import NetworkError
-from .metadata import Footprint
+from .metadata import ReceptiveField
 
 SMALLEST, LARGEST = (
     512,
@@ -24,7 +24,7 @@ Reach = tuple[int, int]  # first and last output row that one input row changes
 
 
 @torch.inference_mode()
-def measure_footprint(network: nn.Module, bands: int) -> Footprint:
+def measure_receptive_field(network: nn.Module, bands: int) -> ReceptiveField:
     """Measure a network's stride and receptive radius. It is put in evaluation mode.
 
     Parameters
@@ -51,7 +51,7 @@ def measure_footprint(network: nn.Module, bands: int) -> Footprint:
                 break
             return found
         size *= 2
-    return Footprint(lcm(32, accepted), None)  # no reach to read the stride from: that of the usual encoders
+    return ReceptiveField(lcm(32, accepted), None)  # no reach to read the stride from: that of the usual encoders
 
 
 def _accepted_stride(network: nn.Module, bands: int) -> int:
@@ -90,7 +90,7 @@ def _reach(network: nn.Module, bands: int, accepted: int, size: int, axis: int, 
     return int(rows[0]), int(rows[-1])
 
 
-def _moves_with_size(network: nn.Module, bands: int, accepted: int, found: Footprint) -> bool:
+def _moves_with_size(network: nn.Module, bands: int, accepted: int, found: ReceptiveField) -> bool:
     """Whether a longer input changes answers out of its reach, as where grids of positions stretch with it."""
     step, radius, across = lcm(accepted, found.stride), found.radius or 0, lcm(64, accepted)
     rows = step * -(-(radius + 2 * step) // step)
@@ -134,7 +134,7 @@ def _reaches(reach: Callable[[int], Reach | None], size: int, period: int) -> li
     return [(found[row][0] - row, found[row][1] - row) for row in range(top, top + period + 1)]
 
 
-def _footprint(period: int, *axes: list[Reach]) -> Footprint | None:
+def _footprint(period: int, *axes: list[Reach]) -> ReceptiveField | None:
     """Give the smallest stride with which all reaches repeat, and the furthest of them.
 
     None where they do not: resizing with aligned corners, as SegFormer's, moves with the size of the whole input.
@@ -147,4 +147,4 @@ def _footprint(period: int, *axes: list[Reach]) -> Footprint | None:
     stride = next(repeats, None)
     if stride is None:
         return None
-    return Footprint(stride, max(max(-first, last) for reaches in axes for first, last in reaches))
+    return ReceptiveField(stride, max(max(-first, last) for reaches in axes for first, last in reaches))

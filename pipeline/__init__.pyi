@@ -2,7 +2,7 @@ from .inference.lazy import segment as segment
 from .inference.plan import plan as plan
 from .inference.run import run as run
 from .io.scene import open_scene as open_scene
-from .jobs.job import Report as Report
+from .jobs.job import RunResult as RunResult
 from .objects.objects import open_objects as open_objects
 from .objects.objects import write_objects as write_objects
 from .postprocess.clean import write_clean as write_clean
@@ -21,7 +21,7 @@ from .viz.report import write_report as write_report
 
 __all__ = [
     "Outlines",
-    "Report",
+    "RunResult",
     "clean",
     "compute_statistics",
     "five_panels",

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from distributed import Client
-from helpers import facts, save
+from helpers import metadata, save
 from hypothesis import HealthCheck, settings
 
 from models import Bundle
-from pipeline.jobs.dask import connected
+from pipeline.jobs.dask import dask_client
 
 # machines differ in speed, and fixtures here are either read only or made to be used again
 unhurried = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
@@ -36,13 +36,13 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
-    """Give a small bundle by `helpers.facts`'s arguments; equal arguments give the same one all session long."""
+    """Give a small bundle by `helpers.metadata`'s arguments; equal arguments give the same one all session long."""
     made: dict[str, Bundle] = {}
 
     def give(architecture: str = "simple-unet", *, seed: int = 0, **changes: Any) -> Bundle:
         key = repr((architecture, seed, sorted(changes.items())))
         if key not in made:
-            made[key] = save(tmp_path_factory.mktemp("bundle") / "b", facts(architecture, **changes), seed)
+            made[key] = save(tmp_path_factory.mktemp("bundle") / "b", metadata(architecture, **changes), seed)
         return made[key]
 
     return give
@@ -51,7 +51,7 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]
 @pytest.fixture(scope="session")
 def client() -> Iterator[Client]:
     """One Dask worker in this process for all tests, as `run` makes for itself."""
-    with connected(None, 3) as made:
+    with dask_client(None, 3) as made:
         yield made
 
 

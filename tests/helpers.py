@@ -11,9 +11,9 @@ import torch
 from affine import Affine
 from torch import nn
 
-from models import Band, Bundle, ClassInfo, Facts, measure_footprint, save_bundle, z_score
+from models import Band, Bundle, BundleMetadata, ClassInfo, measure_receptive_field, save_bundle, z_score
 from models.build import build
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 BANDS = ("red", "green", "blue", "nir", "swir1", "swir2")
@@ -24,9 +24,9 @@ TINY: dict[str, dict[str, Any]] = {
     "unet-resnet": {"depth": 18},
 }
 FOOTPRINTS = {  # measuring takes seconds; test_models does it
-    "simple-unet": Footprint(8, 58),
-    "unet": Footprint(4, 23),
-    "unet-resnet": Footprint(64, 468),
+    "simple-unet": ReceptiveField(8, 58),
+    "unet": ReceptiveField(4, 23),
+    "unet-resnet": ReceptiveField(64, 468),
 }
 SPREAD = {"uint8": 80.0, "int8": 40.0, "float32": 0.3, "float64": 0.3}  # of the pixels that `pixels` makes
 UTM = "EPSG:32736"
@@ -64,11 +64,11 @@ def _balance(made: nn.Module, bands: int) -> None:
 
 
 @cache
-def footprint(architecture: str) -> Footprint:
-    return FOOTPRINTS.get(architecture) or measure_footprint(network(architecture, 1, 1), 1)
+def receptive_field(architecture: str) -> ReceptiveField:
+    return FOOTPRINTS.get(architecture) or measure_receptive_field(network(architecture, 1, 1), 1)
 
 
-def facts(architecture: str = "simple-unet", **changes: Any) -> Facts:
+def metadata(architecture: str = "simple-unet", **changes: Any) -> BundleMetadata:
     """Facts of a small bundle; `bands` and `classes` may be given as counts."""
     bands, classes = changes.pop("bands", 3), changes.pop("classes", 2)
     dtype = changes.get("dtype", "uint16")
@@ -81,13 +81,13 @@ def facts(architecture: str = "simple-unet", **changes: Any) -> Facts:
         "dtype": "uint16",
         "scaling": z_score([centre] * bands, [spread] * bands),
         "classes": CLASSES[:classes],
-        "footprint": changes.get("footprint") or footprint(architecture),
+        "receptive_field": changes.get("receptive_field") or receptive_field(architecture),
         "patch": 64,
     }
-    return Facts(**{**defaults, **changes})
+    return BundleMetadata(**{**defaults, **changes})
 
 
-def save(path: Path, described: Facts, seed: int = 0) -> Bundle:
+def save(path: Path, described: BundleMetadata, seed: int = 0) -> Bundle:
     """Save a bundle of random weights for some facts."""
     options = dict(described.options)
     made = network(described.architecture, len(described.bands), described.channels, seed, **options)
@@ -100,7 +100,7 @@ def middle(dtype: str) -> float:
 
 
 def pixels(shape: tuple[int, ...], dtype: str = "uint16", seed: int = 0) -> np.ndarray:
-    """Random pixels of any numeric dtype, spread as `facts` scale them."""
+    """Random pixels of any numeric dtype, spread as `metadata` scale them."""
     values = np.random.default_rng(seed).normal(middle(dtype), SPREAD.get(dtype, 800.0), shape)
     if np.issubdtype(dtype, np.integer):
         values = values.round().clip(np.iinfo(dtype).min, np.iinfo(dtype).max)

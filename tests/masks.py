@@ -10,7 +10,7 @@ from pipeline.grid.encoding import NODATA
 from pipeline.objects.label import label
 from pipeline.postprocess.rules import Rules
 from pipeline.postprocess.sieve import apply_removal, component_values
-from pipeline.postprocess.threshold import hysteresis_verdicts
+from pipeline.postprocess.threshold import hysteresis_replacement
 
 Mask = NDArray[np.bool_]
 
@@ -126,7 +126,7 @@ def class_maps(
 
 
 def settle_hysteresis(candidates: NDArray[np.uint8], strong_ones: NDArray[np.bool_], rules: Rules) -> NDArray[np.uint8]:
-    """Give the map of `decide`'s candidates and `strong`'s pixels, of a whole scene at once.
+    """Give the map of `apply_threshold`'s candidates and `above_high`'s pixels, of a whole scene at once.
 
     As `skimage.filters.apply_hysteresis_threshold` of each class where it is the likeliest, but with the connectivity
     of the rules.
@@ -134,4 +134,4 @@ def settle_hysteresis(candidates: NDArray[np.uint8], strong_ones: NDArray[np.boo
     labels, count = label(np.where(candidates == NODATA, 0, candidates).astype(np.uint8), rules.connectivity)
     holds = np.zeros(count + 1, np.bool_)
     holds[labels[strong_ones]] = True
-    return apply_removal(candidates, labels, hysteresis_verdicts(component_values(candidates, labels, count), holds))
+    return apply_removal(candidates, labels, hysteresis_replacement(component_values(candidates, labels, count), holds))

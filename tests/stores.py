@@ -13,9 +13,9 @@ from rasterio.crs import CRS
 from skimage.measure import label, regionprops_table
 
 from models import ClassInfo
-from pipeline.grid.encoding import Answer, Encoding
+from pipeline.grid.encoding import BlockResult, Encoding
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.grid.tiling import Plan
+from pipeline.grid.tiling import TilingPlan
 from pipeline.store.lifecycle import create_store, finish_store
 from pipeline.store.overviews import halve
 
@@ -33,7 +33,7 @@ def write_store(
     crs: str | None = UTM,
     transform: Affine | None = GRID,
     pyramid: bool = True,
-    **facts: Any,
+    **metadata: Any,
 ) -> Path:
     """Write a finished store of a class map uint8 `(y, x)`; `probability` uint8 `(y, x)` is that of class 1."""
     height, width = class_map.shape
@@ -44,10 +44,10 @@ def write_store(
         "bundle": {"name": "town", "digest": "0123456789abcdef" * 4, "architecture": "unet"},
         "source": {"bands": ["red", "green", "blue"], "dtype": "uint8"},
     }
-    plan = Plan(height, width, stride=8, halo=32, tile=block, block=block, chunk=block, exact=True)
+    plan = TilingPlan(height, width, stride=8, halo=32, tile=block, block=block, chunk=block, exact=True)
     geobox = GeoBox(height, width, transform, None if crs is None else CRS.from_user_input(crs).to_wkt())
-    store = create_store(str(path), plan, geobox, encoding, classes, {**about, **facts}, pyramid=pyramid)
-    level = Answer(class_map, None if probability is None else probability[None], ids)
+    store = create_store(str(path), plan, geobox, encoding, classes, {**about, **metadata}, pyramid=pyramid)
+    level = BlockResult(class_map, None if probability is None else probability[None], ids)
     for number in range(store.levels + 1):
         level = (
             replace(halve(level), objects=None if ids is None else ids[:: 2**number, :: 2**number]) if number else level
@@ -64,9 +64,9 @@ def write_store(
     return path
 
 
-def _cut(answer: Answer, window: Window) -> Answer:
+def _cut(answer: BlockResult, window: Window) -> BlockResult:
     parts = (answer.class_map, answer.probability, answer.objects)
-    return Answer(*(None if part is None else part[(..., *window.slices)] for part in parts))
+    return BlockResult(*(None if part is None else part[(..., *window.slices)] for part in parts))
 
 
 def label_ids(class_map: np.ndarray) -> np.ndarray:

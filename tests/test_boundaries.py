@@ -72,9 +72,9 @@ def test_blocks_add_up_to_the_whole(
         for left in range(0, width, columns):
             bottom, right = min(top + rows, height), min(left + columns, width)
             first, start = max(0, top - halo), max(0, left - halo)
-            grown = np.s_[first : bottom + halo, start : right + halo]
+            buffered = np.s_[first : bottom + halo, start : right + halo]
             core = np.s_[top - first : bottom - first, left - start : right - start]
-            parts.append(boundary_tally(class_map[grown], labels[grown], core, distance, classes))
+            parts.append(boundary_tally(class_map[buffered], labels[buffered], core, distance, classes))
     order.shuffle(parts)
     found, whole = reduce(add, parts), boundary_tally(class_map, labels, WHOLE, distance, classes)
     for name in ("both", "truth", "predicted"):

@@ -19,9 +19,9 @@ from pipeline.objects.objects import open_objects, write_objects
 from pipeline.postprocess.clean import write_clean
 from pipeline.postprocess.lazy import clean, label_objects
 from pipeline.postprocess.morphology import local, smooth
-from pipeline.postprocess.options import CleanSettings
+from pipeline.postprocess.options import CleanOptions
 from pipeline.postprocess.sieve import remove_by_halo
-from pipeline.postprocess.threshold import decide, strong
+from pipeline.postprocess.threshold import above_high, apply_threshold
 from pipeline.store.dataset import open_maps
 
 NAMES = [info.name for info in TOWN]
@@ -33,13 +33,13 @@ def client():
         yield made
 
 
-def whole(class_map, probability, **wishes):
+def whole(class_map, probability, **keywords):
     """Clean all at once: what blocks must give."""
-    rules = CleanSettings(**wishes).rules(NAMES[:2], (1,), has_areas=True)
+    rules = CleanOptions(**keywords).rules(NAMES[:2], (1,), has_areas=True)
     layers = None if probability is None else probability[None]
     if rules.hysteresis:
-        start = decide(class_map, layers, rules)
-        made = smooth(settle_hysteresis(start, strong(class_map, layers, rules), rules), rules)
+        start = apply_threshold(class_map, layers, rules)
+        made = smooth(settle_hysteresis(start, above_high(class_map, layers, rules), rules), rules)
     else:
         made = local(class_map, layers, rules)
     return remove_by_halo(made, rules)
@@ -61,24 +61,24 @@ BLOCKS = st.sampled_from([8, 16, 32, 64, 512])
 
 
 @settings(max_examples=30)
-@given(data=st.data(), block=BLOCKS, wishes=WISHES, lower=st.booleans())
-def test_stores_and_datasets_are_cleaned_as_the_whole(tmp_path_factory, client, data, block, wishes, lower):
+@given(data=st.data(), block=BLOCKS, keywords=WISHES, lower=st.booleans())
+def test_stores_and_datasets_are_cleaned_as_the_whole(tmp_path_factory, client, data, block, keywords, lower):
     mask = data.draw(masks())
     random = np.random.default_rng(data.draw(st.integers(0, 9)))
     probability = np.where(mask, random.integers(120, 251, mask.shape), random.integers(0, 200, mask.shape))
     class_map = np.where(random.random(mask.shape) < 0.02, 255, mask).astype(np.uint8)
     probability = np.where(class_map == 255, 255, probability).astype(np.uint8)
-    if lower and "threshold" in wishes:
-        wishes = {**wishes, "hysteresis": 0.4}
+    if lower and "threshold" in keywords:
+        keywords = {**keywords, "hysteresis": 0.4}
     folder = tmp_path_factory.mktemp("clean")
     store = write_store(folder / "maps.zarr", class_map, probability=probability, block=block, classes=TOWN[:2],
                         pyramid=False)  # fmt: skip
-    expected = whole(class_map, probability, **wishes)
-    write_clean(store, folder / "clean.zarr", client=client, show=False, **wishes)
+    expected = whole(class_map, probability, **keywords)
+    write_clean(store, folder / "clean.zarr", client=client, show=False, **keywords)
     made = open_maps(folder / "clean.zarr")
     np.testing.assert_array_equal(made.class_map.values, expected)
     np.testing.assert_array_equal(made.probability.values, open_maps(store).probability.values)
-    lazy = clean(open_maps(store), **wishes)
+    lazy = clean(open_maps(store), **keywords)
     np.testing.assert_array_equal(lazy.class_map.values, expected)
 
 
@@ -92,8 +92,8 @@ def test_two_classes_equal_skimage(tmp_path_factory, client, mask, block, size, 
     neighbours = 1 if connectivity == 4 else 2
     kept = remove_small_objects(mask, max_size=size - 1, connectivity=neighbours)
     expected = remove_small_holes(kept, max_size=size // 2 - 1, connectivity=neighbours) if kept.any() else kept
-    wishes = {"min_object": size, "min_hole": size // 2, "connectivity": connectivity}
-    write_clean(store, folder / "clean.zarr", client=client, show=False, **wishes)
+    keywords = {"min_object": size, "min_hole": size // 2, "connectivity": connectivity}
+    write_clean(store, folder / "clean.zarr", client=client, show=False, **keywords)
     np.testing.assert_array_equal(open_maps(folder / "clean.zarr").class_map.values, expected.astype(np.uint8))
 
 
@@ -180,13 +180,13 @@ def test_a_scene_of_one_pixel(tmp_path, client):
 
 def test_what_is_refused(tmp_path, client):
     store = write_store(tmp_path / "m.zarr", np.ones((20, 20), np.uint8), block=8, crs=None)
-    for wishes, words in (
+    for keywords, words in (
         ({"threshold": 0.7}, "no probabilities"),
         ({"min_object": "20 m2"}, "no CRS"),
         ({"min_object": 5, "classes": ["river"]}, "no class 'river'"),
     ):
         with pytest.raises(PlanError, match=words):
-            write_clean(store, tmp_path / "c.zarr", client=client, show=False, **wishes)
+            write_clean(store, tmp_path / "c.zarr", client=client, show=False, **keywords)
     assert not (tmp_path / "c.zarr").exists()
     write_clean(store, tmp_path / "c.zarr", client=client, show=False, min_object=5)
     with pytest.raises(StoreError, match="another run"):
@@ -202,17 +202,17 @@ def _killed(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("wishes", [None, {"opening": 1}, {"min_object": 400, "min_hole": 300}])
+@pytest.mark.parametrize("keywords", [None, {"opening": 1}, {"min_object": 400, "min_hole": 300}])
 def test_what_is_continued_keeps_its_blocks_when_the_maps_are_made_anew_with_others(
-    tmp_path, client, monkeypatch, wishes
+    tmp_path, client, monkeypatch, keywords
 ):
     class_map = blobs((100, 110), 1, width=3).astype(np.uint8)
     path, output, expected = (tmp_path / name for name in ("m.zarr", "made.zarr", "expected.zarr"))
-    layer = "objects" if wishes is None else "class_map"
+    layer = "objects" if keywords is None else "class_map"
 
     def make(target):
-        made = write_objects if wishes is None else write_clean
-        made(path, target, client=client, show=False, **(wishes or {}))
+        made = write_objects if keywords is None else write_clean
+        made(path, target, client=client, show=False, **(keywords or {}))
 
     write_store(path, class_map, block=16, pyramid=False)
     make(expected)

@@ -17,16 +17,16 @@ from skimage import filters, measure, morphology
 from models.errors import PlanError
 from pipeline.grid.encoding import NODATA, classify
 from pipeline.postprocess.morphology import local, local_halo, smooth
-from pipeline.postprocess.options import CleanSettings, parse_thresholds
+from pipeline.postprocess.options import CleanOptions, parse_thresholds
 from pipeline.postprocess.sieve import (
     WIDEST_HALO,
     apply_removal,
     removal_halo,
     remove_by_halo,
-    verdicts,
+    replacement_class,
 )
 from pipeline.postprocess.sizes import Size, parse_size
-from pipeline.postprocess.threshold import decide, strong
+from pipeline.postprocess.threshold import above_high, apply_threshold
 
 NEIGHBOURS = {4: 1, 8: 2}  # as scikit-image counts connectivity
 NAMES = ("ground", "building", "road", "water")
@@ -36,9 +36,9 @@ connectivities = st.sampled_from([4, 8])
 footprints = st.sampled_from(["disk", "square"])
 
 
-def rules_of(number=2, /, kept=None, **wishes):
+def rules_of(number=2, /, kept=None, **keywords):
     kept = tuple(range(number)) if kept is None else kept
-    return CleanSettings(**wishes).rules(NAMES[:number], kept, has_areas=True)
+    return CleanOptions(**keywords).rules(NAMES[:number], kept, has_areas=True)
 
 
 def by_windows(data, function, halo, *arrays):
@@ -79,7 +79,7 @@ def test_a_threshold_decides_as_a_run_does(classes, shape, seed, data):
     probability = random.dirichlet(np.ones(classes), shape).transpose(2, 0, 1).astype(np.float32)
     seen = np.where(random.random(shape) < 0.1, NODATA, 0).astype(np.uint8)
     threshold = data.draw(st.integers(0, 100)) / 100
-    found = decide(seen, probability, rules_of(classes, threshold=threshold))
+    found = apply_threshold(seen, probability, rules_of(classes, threshold=threshold))
     assert (found == np.where(seen == NODATA, NODATA, classify(probability, threshold))).all()
 
 
@@ -91,11 +91,11 @@ def test_kept_and_decoded_probabilities_decide_alike(classes, shape, seed, step,
     seen = np.zeros(shape, np.uint8)
     wish = data.draw(st.sampled_from(["threshold", "minimum"]))
     rules = rules_of(classes, **{wish: step / 250})
-    assert (decide(seen, probability, rules) == decide(seen, decoded, rules)).all()
+    assert (apply_threshold(seen, probability, rules) == apply_threshold(seen, decoded, rules)).all()
     if classes == 2:  # the second says all
         probability[0] = 250 - probability[1]
         alone = rules_of(2, kept=(1,), **{wish: step / 250})
-        assert (decide(seen, probability[1:], alone) == decide(seen, probability, rules)).all()
+        assert (apply_threshold(seen, probability[1:], alone) == apply_threshold(seen, probability, rules)).all()
 
 
 @given(st.integers(2, 4), shapes(20), st.integers(0, 999), st.integers(0, 100))
@@ -103,33 +103,33 @@ def test_a_minimum_leaves_the_unlikely_to_the_background(classes, shape, seed, p
     probability = np.random.default_rng(seed).dirichlet(np.ones(classes), shape).transpose(2, 0, 1).astype(np.float32)
     likeliest = probability.argmax(axis=0)
     expected = np.where(probability.max(axis=0) < np.float32(percent / 100), 0, likeliest)
-    found = decide(np.zeros(shape, np.uint8), probability, rules_of(classes, minimum=percent / 100))
+    found = apply_threshold(np.zeros(shape, np.uint8), probability, rules_of(classes, minimum=percent / 100))
     assert (found == expected).all()
 
 
 def test_each_class_may_have_its_threshold():
     probability = np.array([[[0.2, 0.2, 0.1]], [[0.5, 0.3, 0.3]], [[0.3, 0.5, 0.6]]], np.float32)
     rules = rules_of(3, threshold={"building": 0.4, "road": 0.5})
-    assert decide(np.zeros((1, 3), np.uint8), probability, rules).tolist() == [[1, 0, 2]]
+    assert apply_threshold(np.zeros((1, 3), np.uint8), probability, rules).tolist() == [[1, 0, 2]]
 
 
 def test_the_layers_may_be_in_any_order_and_of_any_type():
     probability = np.random.default_rng(0).dirichlet(np.ones(3), (9, 9)).transpose(2, 0, 1).astype(np.float16)
     seen = np.zeros((9, 9), np.uint8)
-    one = decide(seen, probability, rules_of(3, threshold=0.4))
-    assert (decide(seen, probability[[2, 0, 1]], rules_of(3, kept=(2, 0, 1), threshold=0.4)) == one).all()
-    assert (decide(seen, probability.astype(np.float64), rules_of(3, threshold=0.4)) == one).all()
+    one = apply_threshold(seen, probability, rules_of(3, threshold=0.4))
+    assert (apply_threshold(seen, probability[[2, 0, 1]], rules_of(3, kept=(2, 0, 1), threshold=0.4)) == one).all()
+    assert (apply_threshold(seen, probability.astype(np.float64), rules_of(3, threshold=0.4)) == one).all()
 
 
 def test_a_probability_that_is_missing_is_background():
     nothing = np.full((2, 1, 1), np.nan, np.float32)
-    for wishes in ({"threshold": 0.0}, {"minimum": 0.0}):
-        assert decide(np.zeros((1, 1), np.uint8), nothing, rules_of(2, **wishes)) == 0
+    for keywords in ({"threshold": 0.0}, {"minimum": 0.0}):
+        assert apply_threshold(np.zeros((1, 1), np.uint8), nothing, rules_of(2, **keywords)) == 0
 
 
 def test_without_a_decision_the_map_stays_as_it_is():
     class_map = np.array([[0, 1, NODATA]], np.uint8)
-    assert decide(class_map, None, rules_of(2, kept=())) is class_map
+    assert apply_threshold(class_map, None, rules_of(2, kept=())) is class_map
 
 
 @given(masks(most=40), st.integers(0, 999), connectivities, st.tuples(st.integers(0, 250), st.integers(0, 250)))
@@ -139,8 +139,8 @@ def test_hysteresis_is_scikit_images(mask, seed, connectivity, steps):
     image = np.round(250 * np.where(mask, smooth_noise, smooth_noise**3)).astype(np.uint8)
     rules = rules_of(2, kept=(1,), threshold=high, hysteresis=low, connectivity=connectivity)
     seen = np.zeros(mask.shape, np.uint8)
-    candidates = decide(seen, image[None], rules)
-    found = settle_hysteresis(candidates, strong(seen, image[None], rules), rules)
+    candidates = apply_threshold(seen, image[None], rules)
+    found = settle_hysteresis(candidates, above_high(seen, image[None], rules), rules)
     value = image / np.float32(250)
     if connectivity == 4:  # the only one that it has
         expected = filters.apply_hysteresis_threshold(value, np.float32(low), np.float32(high))
@@ -157,7 +157,7 @@ def test_hysteresis_of_many_classes_is_that_of_each_where_it_is_the_likeliest(sh
     probability = (np.exp(raw) / np.exp(raw).sum(axis=0)).astype(np.float32)
     rules = rules_of(4, threshold=high, hysteresis=low)
     seen = np.zeros(shape, np.uint8)
-    found = settle_hysteresis(decide(seen, probability, rules), strong(seen, probability, rules), rules)
+    found = settle_hysteresis(apply_threshold(seen, probability, rules), above_high(seen, probability, rules), rules)
     likeliest = classify(probability, 0.0)
     for value in (1, 2, 3):
         alone = np.where(likeliest == value, probability[value], np.float32(-1))
@@ -333,18 +333,18 @@ def test_a_hole_is_filled_only_by_a_chosen_class():
 
 def test_without_neighbours_objects_vanish_and_holes_stay():
     island = np.full((3, 3), NODATA, np.uint8)
-    for value, wishes in ((0, {"min_hole": 5}), (1, {"min_object": 5, "removed": "surrounding"})):
+    for value, keywords in ((0, {"min_hole": 5}), (1, {"min_object": 5, "removed": "surrounding"})):
         island[1, 1] = value
-        assert (remove_by_halo(island, rules_of(**wishes)) == np.where(island == NODATA, NODATA, 0)).all()
+        assert (remove_by_halo(island, rules_of(**keywords)) == np.where(island == NODATA, NODATA, 0)).all()
 
 
 def test_square_metres_ask_for_areas():
     rules = rules_of(min_object="10 m2", min_hole="10 m2")
     value, pixels, area = np.array([1, 1], np.uint8), np.array([500, 5]), np.array([9.9, 10.0])
-    assert verdicts(value, pixels, rules, "objects", area_m2=area).tolist() == [0, 1]
+    assert replacement_class(value, pixels, rules, "objects", area_m2=area).tolist() == [0, 1]
     borders = np.array([[0, 3], [0, 3]])
-    assert verdicts(0 * value, pixels, rules, "holes", area_m2=area, borders=borders).tolist() == [1, 0]
-    assert (verdicts(value, pixels, rules_of(), "objects") == value).all()
+    assert replacement_class(0 * value, pixels, rules, "holes", area_m2=area, borders=borders).tolist() == [1, 0]
+    assert (replacement_class(value, pixels, rules_of(), "objects") == value).all()
 
 
 def test_a_verdict_changes_only_its_component():
@@ -354,10 +354,12 @@ def test_a_verdict_changes_only_its_component():
 
 @given(class_maps(3, most=40), st.data())
 def test_all_together_by_windows_is_the_whole(class_map, data):
-    wishes = {name: data.draw(st.none() | st.integers(0, 3)) for name in ("erosion", "dilation", "opening", "closing")}
+    keywords = {
+        name: data.draw(st.none() | st.integers(0, 3)) for name in ("erosion", "dilation", "opening", "closing")
+    }
     sizes = {name: data.draw(st.none() | st.integers(0, 6)) for name in ("min_object", "min_hole")}
     rules = rules_of(
-        3, **wishes, **sizes, majority=data.draw(st.sampled_from([None, 3, 5])), footprint=data.draw(footprints),
+        3, **keywords, **sizes, majority=data.draw(st.sampled_from([None, 3, 5])), footprint=data.draw(footprints),
         connectivity=data.draw(connectivities), removed=data.draw(st.sampled_from(["background", "surrounding"])),
     )  # fmt: skip
 
@@ -400,7 +402,7 @@ def test_nothing_is_changed_in_place():
 
 
 @pytest.mark.parametrize(
-    ("wishes", "halo"),
+    ("keywords", "halo"),
     [
         ({}, 0),
         ({"majority": 1}, 0),
@@ -409,12 +411,12 @@ def test_nothing_is_changed_in_place():
         ({"opening": 2, "closing": 3, "majority": 5}, 12),
     ],
 )
-def test_the_halo_of_smoothing_adds_up(wishes, halo):
-    assert local_halo(rules_of(**wishes)) == halo
+def test_the_halo_of_smoothing_adds_up(keywords, halo):
+    assert local_halo(rules_of(**keywords)) == halo
 
 
 @pytest.mark.parametrize(
-    ("wishes", "halo"),
+    ("keywords", "halo"),
     [
         ({}, 0),
         ({"min_object": 1}, 0),
@@ -427,8 +429,8 @@ def test_the_halo_of_smoothing_adds_up(wishes, halo):
         ({"min_hole": 3, "threshold": 0.7, "hysteresis": 0.5}, None),
     ],
 )
-def test_the_halo_of_removal(wishes, halo):
-    assert removal_halo(rules_of(**wishes)) == halo
+def test_the_halo_of_removal(keywords, halo):
+    assert removal_halo(rules_of(**keywords)) == halo
 
 
 # sizes
@@ -483,7 +485,7 @@ def test_wrong_sizes_are_refused(wish, reason):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "reason"),
+    ("keywords", "reason"),
     [
         ({"threshold": 1.01}, "threshold is a probability from 0 to 1; received 1.01"),
         ({"threshold": {"road": -0.1}}, "threshold is a probability from 0 to 1; received -0.1"),
@@ -508,13 +510,13 @@ def test_wrong_sizes_are_refused(wish, reason):
         ({"min_hole": ""}, "min_hole: a size is a number"),
     ],
 )
-def test_wrong_wishes_are_refused(wishes, reason):
+def test_wrong_wishes_are_refused(keywords, reason):
     with pytest.raises(PlanError, match=reason):
-        CleanSettings(**wishes)
+        CleanOptions(**keywords)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "kept", "reason"),
+    ("keywords", "kept", "reason"),
     [
         ({"classes": ["roof"]}, None, "the store has no class 'roof'; it has: ground, building, road"),
         ({"classes": ["ground"]}, None, "'ground' is the background"),
@@ -529,13 +531,13 @@ def test_wrong_wishes_are_refused(wishes, reason):
         ({"min_object": "3 m2"}, None, "no CRS, so sizes in m² are unknown; give min_object and min_hole in pixels"),
     ],
 )
-def test_wishes_that_do_not_fit_a_store_are_refused(wishes, kept, reason):
+def test_wishes_that_do_not_fit_a_store_are_refused(keywords, kept, reason):
     with pytest.raises(PlanError, match=reason):
-        CleanSettings(**wishes).rules(NAMES[:3], kept, has_areas=False)
+        CleanOptions(**keywords).rules(NAMES[:3], kept, has_areas=False)
 
 
 def test_rules_are_settings_by_value():
-    settings = CleanSettings(
+    settings = CleanOptions(
         threshold={"road": 0.6, "building": 0.7}, hysteresis=0.5, opening=2, erosion=1, closing=0, classes="road",
         min_object="1 ha", min_hole=0, connectivity=8, removed="surrounding",
     )  # fmt: skip
@@ -550,14 +552,14 @@ def test_rules_are_settings_by_value():
 
 
 def test_facts_leave_out_what_is_as_by_default():
-    assert CleanSettings().as_facts() == {}
-    assert not CleanSettings(min_object=5).needs_areas
-    assert not CleanSettings(min_object=5).needs_probability
-    for settings in (CleanSettings(min_object="5 px", classes=("road",)), CleanSettings(min_object=5, classes="road")):
+    assert CleanOptions().as_facts() == {}
+    assert not CleanOptions(min_object=5).needs_areas
+    assert not CleanOptions(min_object=5).needs_probability
+    for settings in (CleanOptions(min_object="5 px", classes=("road",)), CleanOptions(min_object=5, classes="road")):
         assert settings.as_facts() == {"min_object": "5 px", "classes": ["road"]}
-    wishes = {"threshold": {"road": 0.6}, "hysteresis": 0.5, "majority": 3, "min_hole": "20 m²", "connectivity": 8}
-    assert CleanSettings(**wishes).as_facts() == wishes
-    odd = CleanSettings(threshold=np.float32(0.5), erosion=np.int64(2), opening=0, majority=0, min_hole=np.float64(3))
+    keywords = {"threshold": {"road": 0.6}, "hysteresis": 0.5, "majority": 3, "min_hole": "20 m²", "connectivity": 8}
+    assert CleanOptions(**keywords).as_facts() == keywords
+    odd = CleanOptions(threshold=np.float32(0.5), erosion=np.int64(2), opening=0, majority=0, min_hole=np.float64(3))
     assert json.dumps(odd.as_facts()) == '{"threshold": 0.5, "erosion": 2, "min_hole": "3 px"}'
 
 

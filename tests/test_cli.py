@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from helpers import facts, pixels, save, write_raster
+from helpers import metadata, pixels, save, write_raster
 
 from pipeline import open_maps
 from pipeline.jobs import progress
@@ -50,7 +50,7 @@ def place(tmp_path_factory):
     write_raster(folder / "die scène.tif", pixels((3, 150, 200)), nodata=0)
     for band in (1, 2, 3):
         write_raster(folder / f"single_B{band}.tif", pixels((1, 150, 200), seed=band))
-    save(folder / "mein bundle", facts())
+    save(folder / "mein bundle", metadata())
     done = swathe("segment", "die scène.tif", "-m", "mein bundle", "-o", "fertig é.zarr", *CHEAP, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -360,10 +360,10 @@ def test_ctrl_c_in_a_terminal(place, tmp_path):
 
 STUCK = """
 import hashlib, sys
-from pipeline import cli
-cli.cli.command("stuck")(lambda: print("begun", flush=True) or hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9))
+from pipeline.cli import app
+app.cli.command("stuck")(lambda: print("begun", flush=True) or hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9))
 sys.argv = ["swathe", "stuck"]
-cli.main()
+app.main()
 """
 
 
@@ -384,7 +384,7 @@ def test_a_long_call_into_another_library_is_not_waited_for(numbers, seconds):
 
 def test_a_scene_is_never_written_over(tmp_path):
     scene = write_raster(tmp_path / "scene.tif", pixels((3, 64, 64)))
-    save(tmp_path / "bundle", facts())
+    save(tmp_path / "bundle", metadata())
     before = scene.read_bytes()
     done = swathe("segment", scene, "-m", tmp_path / "bundle", "-o", scene, "--overwrite", *CHEAP)
     assert done.returncode == 1, done.stderr

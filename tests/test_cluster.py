@@ -14,13 +14,13 @@ import dask
 import psutil
 import pytest
 from distributed import LocalCluster
-from helpers import facts, pixels, save, write_raster
+from helpers import metadata, pixels, save, write_raster
 
 from models.errors import BundleError, ClusterError, SceneError
 from pipeline import plan, run
 from pipeline.inference.run import run_prepared
 from pipeline.jobs import dask as cluster
-from pipeline.jobs.dask import connected, gpu_resources, rolling, run_once, worker_threads
+from pipeline.jobs.dask import dask_client, gpu_resources, map_bounded, run_once, worker_threads
 
 BIN = Path(sys.executable).parent
 
@@ -54,14 +54,14 @@ def hog(*_):
 def test_what_is_no_address_is_refused_at_once(address):
     began = time.monotonic()
     with pytest.raises(ClusterError, match="is not a scheduler's address; give one as tcp://host:8786"):
-        connected(address, 1).__enter__()
+        dask_client(address, 1).__enter__()
     assert time.monotonic() - began < 2
 
 
 def test_nobody_there(monkeypatch, capfd):
     monkeypatch.setattr(cluster, "TIMEOUT", 1)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 1 s"):
-        connected("tcp://127.0.0.1:9", 1).__enter__()
+        dask_client("tcp://127.0.0.1:9", 1).__enter__()
     assert capfd.readouterr().err == ""
 
 
@@ -69,7 +69,7 @@ def test_nobody_there(monkeypatch, capfd):
 def test_nobody_there_takes_no_longer_than_said():
     began = time.monotonic()
     with pytest.raises(ClusterError, match="within 10 s"):
-        connected("tcp://127.0.0.1:9", 1).__enter__()
+        dask_client("tcp://127.0.0.1:9", 1).__enter__()
     assert time.monotonic() - began < 12
 
 
@@ -83,7 +83,7 @@ def test_another_program_at_the_address(monkeypatch, says, said):
         answers.start()
         began = time.monotonic()
         with pytest.raises(ClusterError, match=said):
-            connected(f"tcp://127.0.0.1:{server.getsockname()[1]}", 1).__enter__()
+            dask_client(f"tcp://127.0.0.1:{server.getsockname()[1]}", 1).__enter__()
         assert time.monotonic() - began < 6
     answers.join()
 
@@ -107,7 +107,7 @@ def _answer(server: socket.socket, says: bytes) -> None:
 def test_no_port_is_open_to_others_and_all_ends_quietly(capfd):
     levels = [handler.level for handler in logging.getLogger("distributed").handlers]
     before = {c.laddr for c in psutil.Process().net_connections("inet")}
-    with connected(None, 2) as client:
+    with dask_client(None, 2) as client:
         there = [c for c in psutil.Process().net_connections("inet") if c.laddr not in before]
         assert {c.laddr.ip for c in there} <= {"127.0.0.1", "::1"}
         assert not [c for c in there if c.raddr and c.raddr.ip not in ("127.0.0.1", "::1")]
@@ -121,7 +121,7 @@ def test_no_port_is_open_to_others_and_all_ends_quietly(capfd):
 
 
 def test_a_client_that_is_given_stays_open(client):
-    with connected(client, 1) as same:
+    with dask_client(client, 1) as same:
         assert same is client
     assert client.status == "running"
 
@@ -137,14 +137,14 @@ def test_every_item_once_and_few_at_a_time(client):
             taken.append(item)
             yield item
 
-    results = rolling(client, double, 2, items(), key="double")
+    results = map_bounded(client, double, 2, items(), key="double")
     first = next(results)
     assert len(taken) < 60  # nine wait at the workers, and as many again for each result that has come meanwhile
     assert sorted([first, *results]) == [2 * item for item in range(200)]
 
 
 def test_nothing_to_do_is_no_result(client):
-    assert list(rolling(client, double, 2, [], key="none")) == []
+    assert list(map_bounded(client, double, 2, [], key="none")) == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_nothing_to_do_is_no_result(client):
 )
 def test_what_a_task_raises_arrives_and_the_rest_is_dropped(client, capfd, function, kind, said):
     with pytest.raises(kind, match=said):
-        list(rolling(client, function, 2, [0] * 50, key=f"raise-{function.__name__}"))
+        list(map_bounded(client, function, 2, [0] * 50, key=f"raise-{function.__name__}"))
     began = time.monotonic()
     while _waiting(client) and time.monotonic() - began < 10:
         time.sleep(0.05)
@@ -176,7 +176,7 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(monkeypatch):
         empty.get_client() as client,
         pytest.raises(ClusterError, match="no worker for 1 s; start workers and run the same command again"),
     ):
-        list(rolling(client, double, 2, [1], key="nobody"))
+        list(map_bounded(client, double, 2, [1], key="nobody"))
 
 
 # what workers lack
@@ -188,7 +188,7 @@ def scene(tmp_path):
 
 
 def test_a_bundle_that_a_worker_does_not_have(scene, tmp_path, client):
-    save(tmp_path / "bundle", facts(), seed=41)
+    save(tmp_path / "bundle", metadata(), seed=41)
     prepared = plan(scene, tmp_path / "bundle", engine="torch", threads=1)
     shutil.rmtree(tmp_path / "bundle")
     with pytest.raises(BundleError, match=r"block 0, 0 \(rows 0 to 100, columns 0 to 100\): no bundle") as caught:
@@ -197,10 +197,10 @@ def test_a_bundle_that_a_worker_does_not_have(scene, tmp_path, client):
 
 
 def test_a_bundle_that_is_another_one_there(scene, tmp_path, client):
-    save(tmp_path / "bundle", facts(), seed=42)
+    save(tmp_path / "bundle", metadata(), seed=42)
     prepared = plan(scene, tmp_path / "bundle", engine="torch", threads=1)
     shutil.rmtree(tmp_path / "bundle")
-    save(tmp_path / "bundle", facts(), seed=43)
+    save(tmp_path / "bundle", metadata(), seed=43)
     with pytest.raises(BundleError, match="is another one here: digest"):
         run_prepared(prepared, tmp_path / "o.zarr", client=client, show=False)
 
@@ -224,7 +224,7 @@ def test_workers_out_of_memory():
         small.get_client() as client,
         pytest.raises(ClusterError, match=r"workers died again and again .*smaller --tile and --block"),
     ):
-        list(rolling(client, hog, None, [0], key="hog"))
+        list(map_bounded(client, hog, None, [0], key="hog"))
 
 
 @pytest.mark.slow
@@ -232,14 +232,14 @@ def test_the_address_of_a_worker_is_not_the_schedulers():
     with processes(1) as some, some.get_client() as client:
         (address,) = client.scheduler_info()["workers"]
         with pytest.raises(ClusterError, match="is a Dask worker; give the scheduler's address"):
-            connected(address, 1).__enter__()
+            dask_client(address, 1).__enter__()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["scheduler", "worker"])
 def test_a_lost_cluster_ends_the_command_and_the_next_one_goes_on(tmp_path, lost):
     scene = write_raster(tmp_path / "scene.tif", pixels((3, 700, 900)))
-    save(tmp_path / "bundle", facts())
+    save(tmp_path / "bundle", metadata())
     address = f"tcp://127.0.0.1:{_free_port()}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path.parent}
     port = address.rsplit(":", 1)[1]
@@ -297,7 +297,7 @@ def _free_port() -> int:
 
 
 def test_three_runs_at_a_time_do_not_disturb_each_other(scene, tmp_path, client):
-    save(tmp_path / "bundle", facts())
+    save(tmp_path / "bundle", metadata())
     failures = []
 
     def one(number: int) -> None:

@@ -9,7 +9,7 @@ from pipeline.grid.geobox import Window
 from pipeline.objects.components import Totals, region_bytes, region_from
 from pipeline.objects.label import label, region, total
 from pipeline.objects.merge_labels import join
-from pipeline.objects.tree import Tree, settle_at_once
+from pipeline.objects.tree import Tree, merge_labels_in_memory
 
 CLASSES = 3
 
@@ -21,7 +21,7 @@ def blocks_of(shape, side):
     ]
 
 
-def settled(values, side, connectivity, strong):
+def settled(values, side, connectivity, above_high):
     """Give every pixel the totals of its component: an id, pixels, and so on."""
     found = []
     for line in blocks_of(values.shape, side):
@@ -31,12 +31,12 @@ def settled(values, side, connectivity, strong):
             labels, count = label(np.where(cut < CLASSES, cut, 0).astype(np.uint8), connectivity)
             areas = np.full((1, 1), 2.0)
             totals = total(labels, count, cut, window, values.shape[1], classes=CLASSES, areas=areas,
-                           strong=strong[window.slices])  # fmt: skip
+                           above_high=above_high[window.slices])  # fmt: skip
             told, which = region(labels, cut, totals, window, values.shape)
             if window.top == window.left:  # as files keep it; of all blocks, that would take most of the time
                 told = region_from(region_bytes(told))
             found[-1].append((labels, totals, told, which))
-    handed = settle_at_once([[block[2] for block in line] for line in found], connectivity)
+    handed = merge_labels_in_memory([[block[2] for block in line] for line in found], connectivity)
     return [
         [(labels, totals.put(which, given)) for (labels, totals, _, which), given in zip(a, b, strict=True)]
         for a, b in zip(found, handed, strict=True)
@@ -51,7 +51,7 @@ def painted(settled_blocks, name):
     return np.block([[paint(*block) for block in line] for line in settled_blocks])
 
 
-def whole(values, connectivity, strong):
+def whole(values, connectivity, above_high):
     kinds = np.where(values < CLASSES, values, 0)
     labels, count = whole_label(kinds, background=0, connectivity=1 if connectivity == 4 else 2, return_num=True)
     pixels = np.bincount(labels.ravel(), minlength=count + 1)
@@ -59,7 +59,7 @@ def whole(values, connectivity, strong):
     first, marked = np.zeros(count + 1, int), np.zeros(count + 1, bool)
     found, places = np.unique(labels, return_index=True)
     first[found[found > 0]] = places[found > 0]
-    marked[np.setdiff1d(labels[strong], 0)] = True
+    marked[np.setdiff1d(labels[above_high], 0)] = True
     return pixels[labels], first[labels], marked[labels], labels, count
 
 
@@ -70,13 +70,13 @@ def test_totals_are_those_of_whole_components(data):
     random = np.random.default_rng(seed)
     kinds = data.draw(st.sampled_from([(1,), (1, 2), (1, 2, 255)]))
     values = np.where(random.random(shape) < share, random.choice(kinds, shape), 0).astype(np.uint8)
-    strong = random.random(shape) < 0.05
+    above_high = random.random(shape) < 0.05
     side, connectivity = data.draw(st.integers(1, 17)), data.draw(st.sampled_from([4, 8]))
-    blocks = settled(values, side, connectivity, strong)
-    pixels, first, marked, labels, count = whole(values, connectivity, strong)
+    blocks = settled(values, side, connectivity, above_high)
+    pixels, first, marked, labels, count = whole(values, connectivity, above_high)
     np.testing.assert_array_equal(painted(blocks, "pixels"), pixels)
     np.testing.assert_array_equal(painted(blocks, "first"), first)
-    np.testing.assert_array_equal(painted(blocks, "strong"), marked)
+    np.testing.assert_array_equal(painted(blocks, "above_high"), marked)
     np.testing.assert_array_equal(painted(blocks, "area"), pixels * 2.0)
     borders = np.stack([_border(blocks, n) for n in range(CLASSES)])
     np.testing.assert_array_equal(borders, _whole_borders(values, labels, count))

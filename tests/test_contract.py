@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from affine import Affine
-from helpers import facts, pixels, write_raster
+from helpers import metadata, pixels, write_raster
 
 from models import Bundle, SwatheError
 from models.errors import BundleError
@@ -45,16 +45,16 @@ def test_bands(tmp_path: Path, names: Any, wished: Any, expected: Any) -> None:
     named = names if names and all(names) else None
     scene = source(tmp_path, len(names or RGB), descriptions=named, photometric="minisblack")
     if isinstance(expected, tuple):
-        assert fit_bands(scene, facts(), wished).bands == expected
+        assert fit_bands(scene, metadata(), wished).bands == expected
         return
     with pytest.raises(SwatheError, match=expected) as error:
-        fit_bands(scene, facts(), wished)
+        fit_bands(scene, metadata(), wished)
     assert len(str(error.value).splitlines()) <= 2
 
 
 def test_taken_bands_are_read_in_the_networks_order(tmp_path: Path) -> None:
     scene = source(tmp_path, 4, descriptions=("blue", "nir", "green", "red"))
-    taken = fit_bands(scene, facts(), None)
+    taken = fit_bands(scene, metadata(), None)
     values = pixels((4, 20, 30))[[3, 2, 0]]
     from pipeline.grid.geobox import Window
 
@@ -64,7 +64,7 @@ def test_taken_bands_are_read_in_the_networks_order(tmp_path: Path) -> None:
 def test_an_absurd_number_of_bands_makes_no_absurd_message(tmp_path: Path) -> None:
     scene = open_source(write_raster(tmp_path / "m.tif", np.zeros((3000, 2, 2), np.uint16), photometric="minisblack"))
     with pytest.raises(BundleError, match="the scene has 3000") as error:
-        fit_bands(scene, facts(), None)
+        fit_bands(scene, metadata(), None)
     assert len(str(error.value)) < 600
 
 
@@ -72,8 +72,8 @@ def test_an_absurd_number_of_bands_makes_no_absurd_message(tmp_path: Path) -> No
 def test_another_dtype_is_refused_unless_allowed(tmp_path: Path, dtype: str) -> None:
     scene = source(tmp_path, dtype=dtype)
     with pytest.raises(BundleError, match=f"trained on uint16 values; the scene has {dtype}.*--allow-mismatch"):
-        check_fit(scene, facts())
-    assert f"the scene has {dtype}" in check_fit(scene, facts(), allow_mismatch=True)[0]
+        check_fit(scene, metadata())
+    assert f"the scene has {dtype}" in check_fit(scene, metadata(), allow_mismatch=True)[0]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_another_dtype_is_refused_unless_allowed(tmp_path: Path, dtype: str) -> 
     ],
 )
 def test_resolution(tmp_path: Path, trained: Any, fits: bool) -> None:
-    scene, bundle = source(tmp_path), facts(resolution=trained)  # 10 m
+    scene, bundle = source(tmp_path), metadata(resolution=trained)  # 10 m
     if fits:
         assert check_fit(scene, bundle) == []
         return

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed import LocalCluster
-from helpers import facts, pixels, save, write_raster
+from helpers import metadata, pixels, save, write_raster
 
 from models.errors import SceneError, StoreError
 from pipeline import open_maps, plan, run
 from pipeline.cli.app import GRACE
 from pipeline.inference.run import Network, Segmentation, run_prepared
-from pipeline.jobs.cog import fill_to_cog
+from pipeline.jobs.cog import run_job_to_cog
 from pipeline.jobs.job import Task, run_place
 from pipeline.store.lifecycle import remove_store
 from pipeline.store.store import open_store, read_own, sole_writer
@@ -35,7 +35,7 @@ def case(tmp_path_factory):
     """A scene of 48 blocks and 12 of its overview, the bundle for it, and what an undisturbed run gives."""
     folder = tmp_path_factory.mktemp("case")
     write_raster(folder / "scene.tif", pixels((3, 700, 900)), nodata=0)
-    save(folder / "bundle", facts("simple-unet"))
+    save(folder / "bundle", metadata("simple-unet"))
     run(folder / "scene.tif", folder / "bundle", folder / "whole.zarr", show=False, **CUT, **ENGINE)
     to_cog(_plan(folder, pyramid=False, probability=None), folder / "whole.tif", show=False)
     return folder
@@ -46,7 +46,7 @@ def _plan(case, **more):
 
 
 def to_cog(prepared, output, **more):
-    return fill_to_cog(Segmentation(prepared), len(prepared.plan), output, **more)
+    return run_job_to_cog(Segmentation(prepared), len(prepared.plan), output, **more)
 
 
 def _again(case, output, **more):
@@ -90,9 +90,9 @@ def stopped_after(monkeypatch, blocks: int):
     """Make `run` stop, as by Ctrl-C, after some blocks."""
     from pipeline.jobs import job as filling
 
-    count, real = 0, filling.rolling
+    count, real = 0, filling.map_bounded
 
-    def rolling(*args, **kwargs):
+    def map_bounded(*args, **kwargs):
         nonlocal count
         for result in real(*args, **kwargs):
             count += 1
@@ -100,7 +100,7 @@ def stopped_after(monkeypatch, blocks: int):
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(filling, "rolling", rolling)
+    monkeypatch.setattr(filling, "map_bounded", map_bounded)
 
 
 @pytest.mark.parametrize("blocks", [0, 7, 48, 52])
@@ -162,7 +162,7 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
 
     own = read_own(str(tmp_path / "o.zarr"))
     store = resume_store(str(tmp_path / "o.zarr"), own, prepared.geobox)
-    task = Task(Network(prepared.source, prepared.recipe), store, 2)
+    task = Task(Network(prepared.source, prepared.inference), store, 2)
     shard = tmp_path / "o.zarr/class_map/c/1/2"
     before = shard.read_bytes(), shard.stat().st_mtime_ns
     run_place(task, (0, 1, 2))
@@ -178,7 +178,7 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("wishes", "named"),
+    ("keywords", "named"),
     [
         ({"threshold": 0.7}, "threshold 0.7, there None"),
         ({"halo": 16}, "halo 16, there 64"),
@@ -189,18 +189,18 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
         ({"bands": [3, 2, 1]}, "another source"),
     ],
 )
-def test_another_runs_store_is_refused_with_the_settings_named(case, tmp_path, wishes, named):
+def test_another_runs_store_is_refused_with_the_settings_named(case, tmp_path, keywords, named):
     before = content(case / "whole.zarr")
     with pytest.raises(StoreError, match="belongs to another run") as caught:
-        _again(case, case / "whole.zarr", **wishes)
+        _again(case, case / "whole.zarr", **keywords)
     assert named in str(caught.value)
     assert "choose another output, or pass --overwrite" in str(caught.value)
     assert content(case / "whole.zarr") == before
 
 
 def test_what_does_not_change_pixels_does_not_make_another_run(case):
-    for wishes in ({"tile": 64}, {"block": 256}, {"threads": 2}):
-        assert _again(case, case / "whole.zarr", **wishes).resumed == 48
+    for keywords in ({"tile": 64}, {"block": 256}, {"threads": 2}):
+        assert _again(case, case / "whole.zarr", **keywords).resumed == 48
 
 
 def test_tiles_make_another_run_where_the_halo_is_not_exact(case, tmp_path, client):
@@ -219,9 +219,9 @@ def test_overwrite_removes_nothing_before_all_is_found_fit(case, tmp_path):
         ((case / "scene.tif", case / "bundle"), {"tile": 0}),
         ((case / "scene.tif", case / "bundle"), {"client": "nonsense"}),
     ]
-    for given, wishes in bad:
+    for given, keywords in bad:
         with pytest.raises(Exception, match=r"\w") as caught:
-            run(*given, tmp_path / "o.zarr", overwrite=True, show=False, **wishes)
+            run(*given, tmp_path / "o.zarr", overwrite=True, show=False, **keywords)
         assert type(caught.value).__module__ == "models.errors", caught.value
     assert content(tmp_path / "o.zarr") == content(case / "whole.zarr")
 
@@ -365,13 +365,13 @@ def test_a_read_only_disk_is_refused_and_what_is_there_stays(case, disk):
     shutil.copytree(case / "whole.zarr", place / "o.zarr")
     shutil.copy(case / "whole.tif", place / "o.tif")
     disk("ro")
-    for name, wishes in (
+    for name, keywords in (
         ("new.zarr", ()),
         ("new.tif", ()),
         ("o.zarr", ("--overwrite",)),
         ("o.tif", ("--overwrite", "--threshold", "0.7")),
     ):
-        done = swathe(case, place / name, *wishes)
+        done = swathe(case, place / name, *keywords)
         assert done.returncode == 1, name
         assert re_one_line(done.stderr, "Read-only file system|no permission"), done.stderr
     assert content(place / "o.zarr") == content(case / "whole.zarr")

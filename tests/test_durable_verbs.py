@@ -98,9 +98,9 @@ def steps(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def stopped_after(monkeypatch, module, results: int, key: str = ""):
     """Make a call stop, as by Ctrl-C, after some results of the tasks whose key contains this."""
-    count, real = 0, module.rolling
+    count, real = 0, module.map_bounded
 
-    def rolling(*args, **kwargs):
+    def map_bounded(*args, **kwargs):
         nonlocal count
         for result in real(*args, **kwargs):
             count += key in kwargs["key"]
@@ -108,7 +108,7 @@ def stopped_after(monkeypatch, module, results: int, key: str = ""):
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(module, "rolling", rolling)
+    monkeypatch.setattr(module, "map_bounded", map_bounded)
 
 
 @pytest.mark.parametrize(
@@ -177,22 +177,22 @@ def test_a_second_call_does_nothing(case, tmp_path, client):
 
 def test_other_settings_are_refused_by_name_and_overwrite_replaces(case, tmp_path, client):
     shutil.copytree(case / "clean.zarr", tmp_path / "clean.zarr")
-    for wishes, named in (
+    for keywords, named in (
         ({"min_object": 301}, "min_object 301 px, there 300 px"),
         ({"hysteresis": None}, "hysteresis None, there 0.4"),
         ({"opening": 1}, "opening 1, there None"),
     ):
         with pytest.raises(StoreError, match=rf"belongs to another run \({named}\).*--overwrite"):
-            call(VERBS["clean"], case, tmp_path, client, **wishes)
+            call(VERBS["clean"], case, tmp_path, client, **keywords)
     assert content(tmp_path / "clean.zarr") == content(case / "clean.zarr")
     call(VERBS["clean"], case, tmp_path, client, min_object=301, overwrite=True)
     assert open_store(str(tmp_path / "clean.zarr"))[1]["cleaned"]["min_object"] == "301 px"
     call(VERBS["clean"], case, tmp_path, client, overwrite=True)
     assert content(tmp_path / "clean.zarr") == content(case / "clean.zarr")
     shutil.copytree(case / "objects.zarr", tmp_path / "objects.zarr")
-    for wishes, named in (({"connectivity": 8}, "connectivity 8, there 4"), ({"widths": False}, "widths False")):
+    for keywords, named in (({"connectivity": 8}, "connectivity 8, there 4"), ({"widths": False}, "widths False")):
         with pytest.raises(StoreError, match=rf"belongs to another run \({named}"):
-            call(VERBS["objects"], case, tmp_path, client, **wishes)
+            call(VERBS["objects"], case, tmp_path, client, **keywords)
 
 
 def test_an_older_file_is_not_taken_for_what_a_stopped_run_would_have_made(case, tmp_path, monkeypatch, client):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from helpers import SPREAD, facts, footprint, middle, network, pixels, save
+from helpers import SPREAD, metadata, middle, network, pixels, receptive_field, save
 
 import models.engine as engines
 from models import z_score
-from models.deterministic import steady_convolutions, steady_upsampling
+from models.deterministic import deterministic_convolutions, deterministic_upsampling
 from models.engine import make_engine, resolve
 from models.engine_spec import EngineSpec
 from models.engine_torch import TorchEngine, fold_batch_norm
@@ -75,7 +75,7 @@ def test_network_that_cannot_be_traced_is_not_folded():
 def test_small_inputs_are_convolved_as_large_ones_are(threads):
     """`nn.Conv2d` takes another library below 20,480 numbers, and rounds otherwise: a scene's corner would differ."""
     torch.set_num_threads(1)
-    made = steady_convolutions(steady_upsampling(network("simple-unet", 3, 2)))
+    made = deterministic_convolutions(deterministic_upsampling(network("simple-unet", 3, 2)))
     x = torch.randn(1, 3, 320, 320).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         whole, part = made(x), made(x[..., :136, :136].contiguous(memory_format=torch.channels_last))
@@ -85,7 +85,7 @@ def test_small_inputs_are_convolved_as_large_ones_are(threads):
 def test_two_engines_for_two_dtypes(tmp_path, threads):
     made = {}
     for dtype in ("uint8", "uint16"):
-        described = facts("unet", dtype=dtype, scaling=z_score([middle(dtype)] * 3, [SPREAD.get(dtype, 800.0)] * 3))
+        described = metadata("unet", dtype=dtype, scaling=z_score([middle(dtype)] * 3, [SPREAD.get(dtype, 800.0)] * 3))
         made[dtype] = make_engine(save(tmp_path / dtype, described), CPU["openvino"])
     for dtype in ("uint8", "uint16", "uint8"):
         assert made[dtype].predict(pixels((1, 3, 64, 64), dtype)).std() > 0.1
@@ -204,7 +204,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA de
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 5e-3), ("fp16", 0.05), ("bf16", 0.2)])
 @pytest.mark.parametrize("architecture", ["simple-unet", "unet", "unet-resnet"])
 def test_gpu_is_near_the_cpu(architecture, precision, tolerance, bundle_of, threads):
-    side = 4 * max(64, footprint(architecture).stride)
+    side = 4 * max(64, receptive_field(architecture).stride)
     values = pixels((3, 3, side, side))
     right = make_engine(bundle_of(architecture), CPU["torch"]).predict(values)
     made = make_engine(bundle_of(architecture), EngineSpec(name="torch", device="cuda", precision=precision))

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from helpers import SHARED, facts, pixels, save, write_raster
+from helpers import SHARED, metadata, pixels, save, write_raster
 from sklearn import metrics
 
 from models.bundle import load_bundle
@@ -34,11 +34,11 @@ class Given:
 
 def torch_whole(bundle, source) -> np.ndarray:
     """Run the network of a bundle in plain torch over a whole scene, reflected at its edges."""
-    read, footprint = source.read(whole(source)), bundle.facts.footprint
-    means = np.array([round(band.mean) for band in bundle.facts.bands])
+    read, receptive_field = source.read(whole(source)), bundle.metadata.receptive_field
+    means = np.array([round(band.mean) for band in bundle.metadata.bands])
     data = np.where(read.valid, read.data, means[:, None, None]).astype(np.float32)
-    halo, (height, width) = footprint.halo, read.valid.shape
-    ends = [halo + -size % footprint.stride for size in (height, width)]
+    halo, (height, width) = receptive_field.halo, read.valid.shape
+    ends = [halo + -size % receptive_field.stride for size in (height, width)]
     padded = np.pad(data, ((0, 0), (halo, ends[0]), (halo, ends[1])), mode="reflect")
     with torch.inference_mode():
         answer = bundle.segmenter().eval()(torch.from_numpy(padded)[None]).numpy()[0]
@@ -166,7 +166,7 @@ def test_only_areas_count_and_the_rest_is_not_even_computed(bundle_of, scene, th
     bundle, labels, done = bundle_of("simple-unet"), blobs(2), []
     predict = job.predict
     monkeypatch.setattr(
-        job, "predict", lambda source, window, recipe: done.append(window) or predict(source, window, recipe)
+        job, "predict", lambda source, window, inference: done.append(window) or predict(source, window, inference)
     )
     areas = (Window(0, 40, 0, 30), Window(70, 90, 70, 100))
     found = run(bundle, [replace(sample_of(scene, labels), areas=areas)], block=64)
@@ -195,7 +195,7 @@ def test_thresholds(bundle_of, scene, threads, tmp_path):
     """Given, the bundle's own, chosen here; of more than two classes the likeliest."""
     torch.set_num_threads(1)
     bundle, labels = bundle_of("simple-unet"), blobs(2)
-    own = save(tmp_path / "own", replace(facts("simple-unet"), metrics={"threshold": 0.62}))
+    own = save(tmp_path / "own", replace(metadata("simple-unet"), metrics={"threshold": 0.62}))
     sample = sample_of(scene, labels)
     assert run(bundle, [sample], objects=False).threshold is None
     assert run(own, [sample], objects=False).threshold == 0.62
@@ -230,11 +230,11 @@ def test_a_stopped_evaluation_continues(bundle_of, scene, threads, tmp_path, mon
     whole_run = run(bundle, [sample], block=96, objects=False)
     predict = job.predict
 
-    def stops(source, window, recipe):
+    def stops(source, window, inference):
         if len(done) == 3:
             raise MemoryError
         done.append(window)
-        return predict(source, window, recipe)
+        return predict(source, window, inference)
 
     monkeypatch.setattr(job, "predict", stops)
     with pytest.raises(SwatheError, match="memory"):
@@ -317,5 +317,5 @@ def test_the_shipped_bundle_on_its_test_scene():
     with rasterio.open(SCENES / "kampala_ug_b_z21_label.tif") as file:
         labels = file.read(1)
     found = evaluate(bundle, [Sample("kampala b", source, Given(labels), (whole(source),))], show=False)
-    told = bundle.facts.metrics["test"]
+    told = bundle.metadata.metrics["test"]
     assert float(found.network.pooled.tally.confusion.iou[1]) == pytest.approx(told["iou"], abs=2e-3)

@@ -75,13 +75,13 @@ def punch(values: np.ndarray, kind: str, random: np.random.Generator) -> float |
 
 def whole(scene: Scene, bundle: Bundle, spec: EngineSpec) -> np.ndarray:
     """The reference: the engine once over the whole reflected scene; NaN where nothing was observed."""
-    values, facts = scene.values, bundle.facts
+    values, metadata = scene.values, bundle.metadata
     missing = ~np.isfinite(values) if scene.nodata is None else values == scene.nodata
-    means = np.array([band.mean for band in facts.bands])
+    means = np.array([band.mean for band in metadata.bands])
     if np.issubdtype(values.dtype, np.integer):
         means = means.round()
     filled = np.where(missing, means[:, None, None], values).astype(values.dtype)
-    halo, stride = facts.footprint.halo, facts.footprint.stride
+    halo, stride = metadata.receptive_field.halo, metadata.receptive_field.stride
     height, width = values.shape[1:]
     edges = [(0, 0), *((halo, halo + -size % stride) for size in (height, width))]
     answer = make_engine(bundle, spec).predict(np.pad(filled, edges, mode="reflect")[None])[0]
@@ -100,9 +100,9 @@ def stored(path: Path) -> dict[str, np.ndarray]:
     return {name: np.asarray(group[name][:]) for name in ("class_map", "probability")}
 
 
-def ran(scene: Scene, bundle: Bundle, folder: Path, client: Client, **wishes: Any) -> dict[str, np.ndarray]:
+def ran(scene: Scene, bundle: Bundle, folder: Path, client: Client, **keywords: Any) -> dict[str, np.ndarray]:
     keep = {"probability": "float32", "probability_of": "all", "pyramid": False, **scene.cuts}
-    run(scene.open(folder), bundle, folder / "out.zarr", client=client, show=False, overwrite=True, **(keep | wishes))
+    run(scene.open(folder), bundle, folder / "out.zarr", client=client, show=False, overwrite=True, **(keep | keywords))
     return stored(folder / "out.zarr")
 
 
@@ -117,12 +117,12 @@ def test_torch_is_exact(architecture, stride, halo, data, bundle_of, tmp_path, c
     scene = data.draw(scenes(stride, halo))
     heads = [{"classes": 2}, {"classes": 5}, {"activation": "sigmoid"}, {"classes": 3, "activation": "sigmoid"}]
     bundle = bundle_for(bundle_of, architecture, scene, **data.draw(st.sampled_from(heads)))
-    wishes = {"engine": "torch", "threads": data.draw(st.sampled_from([1, 2, 3]))}
-    right = whole(scene, bundle, EngineSpec(name="torch", device="cpu", threads=wishes["threads"]))
-    lazy = segment(scene.open(tmp_path), bundle, **scene.cuts, **wishes).compute()
+    keywords = {"engine": "torch", "threads": data.draw(st.sampled_from([1, 2, 3]))}
+    right = whole(scene, bundle, EngineSpec(name="torch", device="cpu", threads=keywords["threads"]))
+    lazy = segment(scene.open(tmp_path), bundle, **scene.cuts, **keywords).compute()
     np.testing.assert_array_equal(lazy.probability, right)
     np.testing.assert_array_equal(lazy.class_map, class_map_of(right))
-    found = ran(scene, bundle, tmp_path, client, **wishes)
+    found = ran(scene, bundle, tmp_path, client, **keywords)
     np.testing.assert_array_equal(found["probability"], right)
     np.testing.assert_array_equal(found["class_map"], class_map_of(right))
 
@@ -136,12 +136,12 @@ def test_openvino_is_near_its_whole_and_near_torch(
     scene = data.draw(scenes(stride, halo, dtypes=("uint16", "float64")))
     scene.values = np.resize(scene.values, (2, *scene.values.shape[1:]))  # few bundles: each is compiled
     bundle = bundle_for(bundle_of, architecture, scene)
-    wishes = {"engine": "openvino", "threads": data.draw(st.sampled_from([1, 2]))}
-    right = whole(scene, bundle, EngineSpec(name="openvino", threads=wishes["threads"]))
+    keywords = {"engine": "openvino", "threads": data.draw(st.sampled_from([1, 2]))}
+    right = whole(scene, bundle, EngineSpec(name="openvino", threads=keywords["threads"]))
     torch_right = whole(scene, bundle, EngineSpec(name="torch", device="cpu"))
-    lazy = segment(scene.open(tmp_path), bundle, **scene.cuts, **wishes).compute()
+    lazy = segment(scene.open(tmp_path), bundle, **scene.cuts, **keywords).compute()
     np.testing.assert_allclose(lazy.probability, right, atol=1e-5, rtol=0)
-    found = ran(scene, bundle, tmp_path, client, **wishes)["probability"]
+    found = ran(scene, bundle, tmp_path, client, **keywords)["probability"]
     np.testing.assert_allclose(found, right, atol=1e-5, rtol=0)
     # the promise is what stands above; two libraries round float32 sums of raw values in the thousands differently
     np.testing.assert_allclose(found, torch_right, atol=5e-5, rtol=0)
@@ -165,7 +165,7 @@ def test_whole_is_exact_without_folding(bundle_of, threads):
     """Not a wish of `segment`: the engine itself, over a crop and over the whole."""
     for architecture in ("simple-unet", "unet"):
         bundle = bundle_of(architecture)
-        halo = bundle.facts.footprint.halo
+        halo = bundle.metadata.receptive_field.halo
         values = pixels((1, 3, 400, 328))
         for count in (1, 2, 3):
             engine = make_engine(bundle, EngineSpec(name="torch", device="cpu", fold=False, threads=count))
@@ -232,8 +232,8 @@ def test_blocks_without_pixels_skip_the_network(bundle_of, tmp_path, client, cou
     values = pixels((3, 256, 384))
     values[:, :, 128:] = 0
     path = write_raster(tmp_path / "scene.tif", values, nodata=0)
-    wishes = {"block": 128, "tile": 128, "engine": "torch"}
-    report = run(path, bundle_of(), tmp_path / "out.zarr", client=client, show=False, **wishes)
+    keywords = {"block": 128, "tile": 128, "engine": "torch"}
+    report = run(path, bundle_of(), tmp_path / "out.zarr", client=client, show=False, **keywords)
     assert (counted.reads, counted.tiles) == (6, 2)
     assert report.pixels["nodata"] == 256 * 256
     assert (stored(tmp_path / "out.zarr")["class_map"][:, 128:] == NODATA).all()
@@ -284,9 +284,9 @@ def test_threshold_reaches_lazy_and_durable_alike(bundle_of, tmp_path, client, t
     best = right[1:].argmax(axis=0) + 1
     rule = np.where(right[1:].max(axis=0) > 0.3, best, 0)
     assert set(np.unique(rule)) == {0, 1, 2}
-    wishes = {"threshold": 0.3, "engine": "torch", "threads": 1}
-    assert (segment(scene.open(tmp_path), bundle_of(classes=3), **wishes).class_map.values == rule).all()
-    assert (ran(scene, bundle_of(classes=3), tmp_path, client, **wishes)["class_map"] == rule).all()
+    keywords = {"threshold": 0.3, "engine": "torch", "threads": 1}
+    assert (segment(scene.open(tmp_path), bundle_of(classes=3), **keywords).class_map.values == rule).all()
+    assert (ran(scene, bundle_of(classes=3), tmp_path, client, **keywords)["class_map"] == rule).all()
 
 
 def test_one_class_can_be_kept(bundle_of, tmp_path, threads):
@@ -326,7 +326,7 @@ def test_missing_samples_take_the_bands_mean(bundle_of):
     values = pixels((3, 64, 64), "float32")
     values[1, 20:30, 20:30] = np.nan
     filled = values.copy()
-    filled[1, 20:30, 20:30] = np.float32(bundle_of(dtype="float32").facts.bands[1].mean)
+    filled[1, 20:30, 20:30] = np.float32(bundle_of(dtype="float32").metadata.bands[1].mean)
     assert middle("float32") != filled[1, 20, 20]
     one, other = (
         segment(xr.DataArray(v, dims=("band", "y", "x")), bundle_of(dtype="float32"), engine="torch").probability.values

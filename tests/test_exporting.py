@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import referencing
 import torch
-from helpers import CLASSES, facts, save
+from helpers import CLASSES, metadata, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ from models import Band, Bundle, ClassInfo, divide, load_bundle, min_max, shippe
 from models.bundle import ITEM, WEIGHTS
 from models.errors import BundleError, NetworkError, SwatheError
 from models.exporting import describe, export_onnx, export_program
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 from models.mlm import from_item, to_item
 from models.packaging import write_item
 from pipeline.cli.models import MODEL_VERBS
@@ -71,7 +71,7 @@ def validator(address: str) -> Any:
 
 
 def item_of(**changes: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(to_item(facts("unet", **changes), WEIGHTS, 1000, "2026-01-02T03:04:05Z")))
+    return json.loads(json.dumps(to_item(metadata("unet", **changes), WEIGHTS, 1000, "2026-01-02T03:04:05Z")))
 
 
 @pytest.mark.parametrize("scaling", [z_score([1, 2, 3], [4, 5, 6]), min_max([0, 0, 0], [1, 2, 3]), divide([9, 9, 9])])
@@ -90,7 +90,7 @@ labels = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=
     st.dictionaries(st.sampled_from(["widths", "depth"]), st.just([4, 8])), st.text(max_size=5),
 )  # fmt: skip
 def test_item_of_any_names_is_valid_and_comes_back(name, label, classes, band, options, description):
-    described = facts(
+    described = metadata(
         "unet", name=name, bands=1, options=options, description=description, resolution=(0.5, 2.0),
         classes=2, provenance={"who": label},
     )  # fmt: skip
@@ -126,7 +126,7 @@ def replaced(described: Any, bands: list[str], classes: list[str]) -> Any:
     ],
 )
 def test_the_schemas_find_mistakes(spoil, tmp_path):
-    item = json.loads(write_item(save(tmp_path / "b", facts("unet")), tmp_path / "item.json").read_text())
+    item = json.loads(write_item(save(tmp_path / "b", metadata("unet")), tmp_path / "item.json").read_text())
     assert mistakes(item) == []
     spoil(item)
     assert mistakes(item) != []
@@ -138,18 +138,18 @@ def test_items_of_older_bundles_are_read():
     for entry in item["properties"]["mlm:output"][0]["classification:classes"]:
         del entry["title"], entry["description"]
     item["assets"]["weights"].pop("bands")
-    assert from_item(item) == facts("unet")
+    assert from_item(item) == metadata("unet")
 
 
 def test_shipped_bundles_are_packaged_valid(tmp_path):
     for bundle in shipped_bundles():
-        path = write_item(bundle, tmp_path / f"{bundle.facts.name}.json")
+        path = write_item(bundle, tmp_path / f"{bundle.metadata.name}.json")
         assert mistakes(json.loads(path.read_text())) == []
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return save(tmp_path_factory.mktemp("tiny") / "a bundle", facts("unet", bands=4, classes=3, resolution=(1, 2)))
+    return save(tmp_path_factory.mktemp("tiny") / "a bundle", metadata("unet", bands=4, classes=3, resolution=(1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +162,13 @@ def made(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 def test_packaged_item_points_to_files_that_are_there(suffix, tiny, made, tmp_path):
     bundle = tiny
     if suffix:
-        bundle = save(tmp_path / "b.zip", tiny.facts)
+        bundle = save(tmp_path / "b.zip", tiny.metadata)
         assert bundle.digest != ""
     exported = list(made.values()) if bundle is tiny else []
     path = write_item(bundle, tmp_path / "sub" / "item.json", exported)
     item = json.loads(path.read_text())
     assert mistakes(item) == []
-    assert from_item(item) == tiny.facts
+    assert from_item(item) == tiny.metadata
     assert list(item["assets"]) == ["weights", *(["onnx", "pt2"] if exported else [])]
     for asset in item["assets"].values():
         from urllib.parse import unquote
@@ -182,7 +182,7 @@ def test_packaged_item_points_to_files_that_are_there(suffix, tiny, made, tmp_pa
 
 
 def test_packages_that_are_refused(tiny, made, tmp_path):
-    other = save(tmp_path / "other", facts("unet"), seed=9)
+    other = save(tmp_path / "other", metadata("unet"), seed=9)
     (tmp_path / "bad.onnx").write_bytes(b"no protobuf of a graph")
     (tmp_path / "bad.pt2").write_bytes(b"no zip")
     refused: list[tuple[Bundle, str, list[Any], str]] = [
@@ -208,14 +208,14 @@ def test_packages_that_are_refused(tiny, made, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_exported_files_answer_as_the_bundle(kind, tmp_path):
     """Read with ONNX Runtime and torch alone, other sizes and batches than those that the exporter checks."""
-    bundle = save(tmp_path / "b", facts(**KINDS[kind]))
+    bundle = save(tmp_path / "b", metadata(**KINDS[kind]))
     export_onnx(bundle, tmp_path / "m.onnx")
     export_program(bundle, tmp_path / "m.pt2")
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
     program = torch.export.load(tmp_path / "m.pt2").module()
-    stride, bands = bundle.facts.footprint.stride, len(bundle.facts.bands)
+    stride, bands = bundle.metadata.receptive_field.stride, len(bundle.metadata.bands)
     for batch, height, width in [(1, 2 * stride, 7 * stride), (5, 4 * stride, 3 * stride)]:
-        scale = np.reshape(bundle.facts.scaling.divisor, (-1, 1, 1))
+        scale = np.reshape(bundle.metadata.scaling.divisor, (-1, 1, 1))
         pixels = (np.random.default_rng(1).random((batch, bands, height, width)) * scale).astype(np.float32)
         right = bundle.segmenter()(torch.from_numpy(pixels)).detach().numpy()
         found = session.run(["probabilities"], {"pixels": pixels})[0]
@@ -239,9 +239,9 @@ def test_exported_files_say_what_they_are(tiny, made):
         assert told == described
         assert told["name"] == "tiny-unet"
         assert told["digest"] == tiny.digest
-        assert [band["name"] for band in told["bands"]] == list(tiny.facts.band_names)
-        assert [entry["name"] for entry in told["classes"]] == list(tiny.facts.class_names)
-        assert told["scaling"]["divisor"] == list(tiny.facts.scaling.divisor)
+        assert [band["name"] for band in told["bands"]] == list(tiny.metadata.band_names)
+        assert [entry["name"] for entry in told["classes"]] == list(tiny.metadata.class_names)
+        assert told["scaling"]["divisor"] == list(tiny.metadata.scaling.divisor)
         assert told["stride"] == 4
     graph = onnx.load(made["onnx"]).graph
     assert [value.name for value in (*graph.input, *graph.output)] == ["pixels", "probabilities"]
@@ -258,7 +258,7 @@ def test_sides_off_the_stride_are_refused_by_the_program(made):
 @pytest.mark.parametrize(("export", "name"), [(export_onnx, "m.onnx"), (export_program, "m.pt2")])
 def test_a_file_that_answers_otherwise_is_not_written(export, name, tiny, tmp_path, monkeypatch):
     (tmp_path / name).write_text("the old one")
-    right, other = exporting._program, save(tmp_path / "other", tiny.facts, seed=5)
+    right, other = exporting._program, save(tmp_path / "other", tiny.metadata, seed=5)
 
     def wrong(bundle: Bundle) -> Any:
         return right(other)
@@ -340,18 +340,18 @@ def test_the_verbs(tiny, tmp_path, capfd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("architecture", "options", "footprint"),
+    ("architecture", "options", "receptive_field"),
     [
-        ("unet-resnet", {"depth": 18}, Footprint(64, 468)),
-        ("smp:Unet", {"encoder_name": "resnet18"}, Footprint(32, 311)),
-        ("smp:FPN", {"encoder_name": "resnet18"}, Footprint(32, None)),
-        ("smp:DeepLabV3Plus", {"encoder_name": "resnet18"}, Footprint(32, None)),
-        ("smp:Unet", {"encoder_name": "efficientnet-b0"}, Footprint(32, None)),
-        ("smp:Unet", {"encoder_name": "tu-mobilenetv3_small_100"}, Footprint(32, None)),
+        ("unet-resnet", {"depth": 18}, ReceptiveField(64, 468)),
+        ("smp:Unet", {"encoder_name": "resnet18"}, ReceptiveField(32, 311)),
+        ("smp:FPN", {"encoder_name": "resnet18"}, ReceptiveField(32, None)),
+        ("smp:DeepLabV3Plus", {"encoder_name": "resnet18"}, ReceptiveField(32, None)),
+        ("smp:Unet", {"encoder_name": "efficientnet-b0"}, ReceptiveField(32, None)),
+        ("smp:Unet", {"encoder_name": "tu-mobilenetv3_small_100"}, ReceptiveField(32, None)),
     ],
 )
-def test_larger_networks_export(architecture, options, footprint, tmp_path):
-    described = facts(architecture, name="large", bands=4, options=options, footprint=footprint)
+def test_larger_networks_export(architecture, options, receptive_field, tmp_path):
+    described = metadata(architecture, name="large", bands=4, options=options, receptive_field=receptive_field)
     bundle = save(tmp_path / "b", described)
     assert export_program(bundle, tmp_path / "m.pt2").difference < 1e-5
     assert export_onnx(bundle, tmp_path / "m.onnx").difference < 1e-3

@@ -26,7 +26,7 @@ from train.fitting import module as learners
 from train.fitting.curves import read_logs, write_curves
 from train.fitting.fit import fit, make_learner, train
 from train.fitting.learning_rate import draw_rates, find_rate
-from train.fitting.module import Learner, round_up, schedule_of, scores_of
+from train.fitting.module import SegmentationModule, round_up, schedule_of, scores_of
 from train.fitting.run_folder import best_checkpoint
 from train.fitting.training import prepare
 
@@ -78,14 +78,20 @@ def test_balanced_weights_are_those_of_the_training_pixels(scenes):
 
 def test_a_training_gives_a_bundle_that_segments(trained, scenes, tmp_path):
     bundle = load_bundle(trained)
-    facts = bundle.facts
-    assert (facts.name, facts.band_names, facts.class_names) == ("roofs", ("red", "green", "blue"), ("ground", "roof"))
-    assert facts.footprint.stride == 4
-    assert facts.dtype == "uint8"
-    assert facts.provenance["trained on"] == ["a", "b"]
-    assert facts.provenance["chosen on"] == ["v"]
-    assert facts.metrics["validation"]["iou"] > 0.7
-    report = run(scenes / "v_image.tif", bundle, tmp_path / "v.zarr", show=False, threshold=facts.metrics["threshold"])
+    metadata = bundle.metadata
+    assert (metadata.name, metadata.band_names, metadata.class_names) == (
+        "roofs",
+        ("red", "green", "blue"),
+        ("ground", "roof"),
+    )
+    assert metadata.receptive_field.stride == 4
+    assert metadata.dtype == "uint8"
+    assert metadata.provenance["trained on"] == ["a", "b"]
+    assert metadata.provenance["chosen on"] == ["v"]
+    assert metadata.metrics["validation"]["iou"] > 0.7
+    report = run(
+        scenes / "v_image.tif", bundle, tmp_path / "v.zarr", show=False, threshold=metadata.metrics["threshold"]
+    )
     assert report.pixels["roof"] > 1000
 
 
@@ -108,7 +114,7 @@ def test_the_checkpoint_that_validated_best_is_the_bundle(trained):
     table = read_logs(folder)
     best = int(table.loc[table["iou"].idxmax(), "step"]) + 1
     assert best_checkpoint(folder).name == f"best-step={best}.ckpt"
-    assert load_bundle(trained).facts.provenance["best step"] == best
+    assert load_bundle(trained).metadata.provenance["best step"] == best
     state = torch.load(best_checkpoint(folder), weights_only=True)["state_dict"]
     for key, value in weights(trained).items():
         assert torch.equal(value, state[f"segmenter.network.{key}"])
@@ -116,7 +122,7 @@ def test_the_checkpoint_that_validated_best_is_the_bundle(trained):
 
 def crash_at(monkeypatch, step: int) -> None:
     """Make the process fail at a step, as a kill would: nothing is tidied up."""
-    real, seen = Learner.training_step, 0
+    real, seen = SegmentationModule.training_step, 0
 
     def failing(self, batch, number):
         nonlocal seen
@@ -125,7 +131,7 @@ def crash_at(monkeypatch, step: int) -> None:
             raise RuntimeError("crash")
         return real(self, batch, number)
 
-    monkeypatch.setattr(Learner, "training_step", failing)
+    monkeypatch.setattr(SegmentationModule, "training_step", failing)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +188,7 @@ def test_training_stops_early_when_nothing_gets_better(scenes, tmp_path):
 def test_without_validation_the_last_weights_are_kept(scenes, tmp_path):
     data = [{"root": str(scenes), "train": ["a", "b"]}]
     bundle = train(small_settings(scenes, data=data), tmp_path / "o", show=False)
-    assert "threshold" not in bundle.facts.metrics
+    assert "threshold" not in bundle.metadata.metrics
     assert best_checkpoint(tmp_path / "o.training").name == "last.ckpt"
 
 

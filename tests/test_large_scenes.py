@@ -39,8 +39,8 @@ def test_cleaning(tmp_path_factory, client, mask, block, size, connectivity):
     kept = remove_small_objects(mask, max_size=size - 1, connectivity=NEIGHBOURS[connectivity])
     if kept.any():
         kept = remove_small_holes(kept, max_size=size // 2 - 1, connectivity=NEIGHBOURS[connectivity])
-    wishes = {"min_object": size, "min_hole": size // 2, "connectivity": connectivity}
-    write_clean(store, folder / "c.zarr", client=client, show=False, **wishes)
+    keywords = {"min_object": size, "min_hole": size // 2, "connectivity": connectivity}
+    write_clean(store, folder / "c.zarr", client=client, show=False, **keywords)
     np.testing.assert_array_equal(open_maps(folder / "c.zarr").class_map.values, kept.astype(np.uint8))
 
 

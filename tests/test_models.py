@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import FOOTPRINTS, SHARED, facts, footprint, network, save
+from helpers import FOOTPRINTS, SHARED, metadata, network, receptive_field, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 import models.bundle as bundles
-from models import Band, Bundle, ClassInfo, divide, load_bundle, measure_footprint, min_max, save_bundle, z_score
+from models import Band, Bundle, ClassInfo, divide, load_bundle, measure_receptive_field, min_max, save_bundle, z_score
 from models.build import NETWORKS, build
 from models.bundle import ITEM, WEIGHTS
-from models.deterministic import sigmoid, softmax, steady_upsampling
+from models.deterministic import deterministic_upsampling, sigmoid, softmax
 from models.errors import BundleError, NetworkError
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 from models.mlm import from_item, to_item
 from models.scaling import Scaling
 from models.segmenter import Segmenter
@@ -96,33 +96,33 @@ def stack(*layers: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("made", "right"),
     [
-        (stack(nn.Conv2d(2, 3, 1)), Footprint(1, 0)),
-        (stack(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 5, padding=2)), Footprint(1, 3)),
-        (stack(nn.Conv2d(2, 2, 3, padding=4, dilation=4), nn.Conv2d(2, 2, 3, padding=1)), Footprint(1, 5)),
-        (stack(nn.Conv2d(2, 2, (1, 9), padding=(0, 4))), Footprint(1, 4)),
-        (stack(nn.MaxPool2d(2), nn.Upsample(scale_factor=2)), Footprint(2, 1)),
-        (stack(nn.AvgPool2d(4), nn.Conv2d(2, 2, 3, padding=1), nn.Upsample(scale_factor=4)), Footprint(4, 7)),
-        (stack(nn.MaxPool2d(3), nn.Upsample(scale_factor=3)), Footprint(3, 2)),
+        (stack(nn.Conv2d(2, 3, 1)), ReceptiveField(1, 0)),
+        (stack(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 5, padding=2)), ReceptiveField(1, 3)),
+        (stack(nn.Conv2d(2, 2, 3, padding=4, dilation=4), nn.Conv2d(2, 2, 3, padding=1)), ReceptiveField(1, 5)),
+        (stack(nn.Conv2d(2, 2, (1, 9), padding=(0, 4))), ReceptiveField(1, 4)),
+        (stack(nn.MaxPool2d(2), nn.Upsample(scale_factor=2)), ReceptiveField(2, 1)),
+        (stack(nn.AvgPool2d(4), nn.Conv2d(2, 2, 3, padding=1), nn.Upsample(scale_factor=4)), ReceptiveField(4, 7)),
+        (stack(nn.MaxPool2d(3), nn.Upsample(scale_factor=3)), ReceptiveField(3, 2)),
     ],
 )
 def test_footprint_is_the_analytic_one(made, right):
-    assert measure_footprint(made, 2) == right
+    assert measure_receptive_field(made, 2) == right
 
 
 @pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
 def test_footprint_of_our_networks(architecture):
-    assert measure_footprint(network(architecture, 2, 2), 2) == FOOTPRINTS[architecture]
+    assert measure_receptive_field(network(architecture, 2, 2), 2) == FOOTPRINTS[architecture]
 
 
 @pytest.mark.slow
 def test_footprint_of_the_deep_encoder():
-    assert measure_footprint(network("unet-resnet", 1, 1), 1) == FOOTPRINTS["unet-resnet"]
+    assert measure_receptive_field(network("unet-resnet", 1, 1), 1) == FOOTPRINTS["unet-resnet"]
 
 
 @pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
 def test_no_pixel_beyond_the_radius_matters_and_one_at_it_does(architecture):
     """Seen by numbers, not by NaN: every phase of the stride, each column changed beyond all others."""
-    made, found = network(architecture, 1, 1).double(), footprint(architecture)
+    made, found = network(architecture, 1, 1).double(), receptive_field(architecture)
     size = 64 * 4
     base = torch.randn(1, 1, 64, size, dtype=torch.float64)
     furthest = 0
@@ -146,7 +146,7 @@ class SqueezeExcite(nn.Module):
     [stack(nn.InstanceNorm2d(2)), stack(nn.GroupNorm(1, 2)), stack(nn.Conv2d(2, 2, 3, padding=1), SqueezeExcite())],
 )
 def test_unbounded_networks_are_recognised(made):
-    found = measure_footprint(made, 2)
+    found = measure_receptive_field(made, 2)
     assert found.radius is None
     assert found.halo is None
 
@@ -161,7 +161,7 @@ def test_unbounded_networks_are_recognised(made):
     ],
 )
 def test_footprints_of_smp(architecture, options, bounded):
-    found = measure_footprint(build(architecture, 3, 2, **options), 3)
+    found = measure_receptive_field(build(architecture, 3, 2, **options), 3)
     assert found.stride == 32
     if bounded is not None:
         assert (found.radius is not None) == bounded
@@ -169,7 +169,7 @@ def test_footprints_of_smp(architecture, options, bounded):
 
 def test_network_of_another_size_has_no_footprint():
     with pytest.raises(NetworkError, match="another size"):
-        measure_footprint(stack(nn.Conv2d(2, 2, 3)), 2)
+        measure_receptive_field(stack(nn.Conv2d(2, 2, 3)), 2)
 
 
 def test_scaling_is_its_formula():
@@ -207,7 +207,7 @@ def test_softmax_and_sigmoid_are_torchs(classes):
 @pytest.mark.parametrize("bias", [True, False])
 def test_steady_upsampling_is_the_transposed_convolution(kernel, extra, bias):
     plain = nn.ConvTranspose2d(5, 7, kernel, stride=2, padding=1, output_padding=extra, bias=bias).double()
-    steady = steady_upsampling(stack(plain))
+    steady = deterministic_upsampling(stack(plain))
     x = torch.randn(2, 5, 9, 12, dtype=torch.float64)
     assert not isinstance(steady[0], nn.ConvTranspose2d)
     torch.testing.assert_close(steady(x), plain(x), atol=1e-12, rtol=0)
@@ -217,7 +217,7 @@ def test_steady_upsampling_is_the_transposed_convolution(kernel, extra, bias):
     "options", [{"kernel_size": 2, "stride": 2}, {"kernel_size": 4, "stride": 2, "padding": 1, "groups": 2}]
 )
 def test_other_transposed_convolutions_are_left_alone(options):
-    assert isinstance(steady_upsampling(stack(nn.ConvTranspose2d(4, 4, **options)))[0], nn.ConvTranspose2d)
+    assert isinstance(deterministic_upsampling(stack(nn.ConvTranspose2d(4, 4, **options)))[0], nn.ConvTranspose2d)
 
 
 def test_sigmoid_of_one_channel_gives_two_classes():
@@ -228,21 +228,21 @@ def test_sigmoid_of_one_channel_gives_two_classes():
 
 
 def test_bundle_comes_back_as_it_was(tmp_path):
-    described = facts(
+    described = metadata(
         "unet", bands=4, classes=3, dtype="float32", scaling=min_max([0, 1, 2, 3], [10, 11, 12, 13]),
         resolution=(0.5, 10.0), patch=128, description="déjà vu", provenance={"data": ["a", 1]}, metrics={"iou": 0.5},
     )  # fmt: skip
     made = network("unet", 4, 3)
     folder, packed = save_bundle(tmp_path / "b", made, described), save_bundle(tmp_path / "b.zip", made, described)
     for bundle in (folder, packed, load_bundle(tmp_path / "b"), load_bundle(tmp_path / "b.zip")):
-        assert bundle.facts == described
+        assert bundle.metadata == described
         assert bundle.parameters == sum(p.numel() for p in made.parameters())
         for key, tensor in bundle.network().state_dict().items():
             assert torch.equal(tensor, made.state_dict()[key])
 
 
 def test_digest_is_of_the_content(tmp_path):
-    bundle = save(tmp_path / "b", facts("unet"))
+    bundle = save(tmp_path / "b", metadata("unet"))
     with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in (WEIGHTS, ITEM):
             archive.write(tmp_path / "b" / name, name)
@@ -254,13 +254,13 @@ def test_digest_is_of_the_content(tmp_path):
 
 
 def test_existing_bundle_is_replaced_only_on_request(tmp_path):
-    first = save(tmp_path / "b", facts("unet"), seed=1)
+    first = save(tmp_path / "b", metadata("unet"), seed=1)
     with pytest.raises(BundleError, match="exists"):
-        save(tmp_path / "b", facts("unet"), seed=2)
+        save(tmp_path / "b", metadata("unet"), seed=2)
     assert load_bundle(tmp_path / "b").digest == first.digest
     for suffix in ("b", "b.zip"):
-        save_bundle(tmp_path / suffix, network("unet", 3, 2, seed=2), facts("unet"), overwrite=True)
-        second = save_bundle(tmp_path / suffix, network("unet", 3, 2, seed=3), facts("unet"), overwrite=True)
+        save_bundle(tmp_path / suffix, network("unet", 3, 2, seed=2), metadata("unet"), overwrite=True)
+        second = save_bundle(tmp_path / suffix, network("unet", 3, 2, seed=3), metadata("unet"), overwrite=True)
         assert load_bundle(tmp_path / suffix).digest == second.digest != first.digest
     assert {path.name for path in tmp_path.iterdir()} == {"b", "b.zip"}
 
@@ -268,7 +268,7 @@ def test_existing_bundle_is_replaced_only_on_request(tmp_path):
 @pytest.mark.parametrize("suffix", ["b", "b.zip"])
 @pytest.mark.parametrize("failing", ["safetensors.torch.save_file", "models.bundle.to_item", "models.bundle._replace"])
 def test_saving_is_all_or_nothing(suffix, failing, tmp_path, monkeypatch):
-    old = save(tmp_path / f"old-{suffix}", facts("unet"), seed=1)
+    old = save(tmp_path / f"old-{suffix}", metadata("unet"), seed=1)
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
@@ -276,13 +276,13 @@ def test_saving_is_all_or_nothing(suffix, failing, tmp_path, monkeypatch):
     monkeypatch.setattr(failing, fail)
     for name in ("new", "old"):
         with pytest.raises(BundleError, match="no space"):
-            save_bundle(tmp_path / f"{name}-{suffix}", network("unet", 3, 2, seed=2), facts("unet"), overwrite=True)
+            save_bundle(tmp_path / f"{name}-{suffix}", network("unet", 3, 2, seed=2), metadata("unet"), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == [f"old-{suffix}"]
     assert load_bundle(tmp_path / f"old-{suffix}").digest == old.digest
 
 
 def test_replacing_that_fails_keeps_the_old(tmp_path, monkeypatch):
-    old, move = save(tmp_path / "b", facts("unet"), seed=1), bundles.os.replace
+    old, move = save(tmp_path / "b", metadata("unet"), seed=1), bundles.os.replace
 
     def fail(source: Path, target: Path) -> None:
         if Path(target) == tmp_path / "b" and Path(source).name == "bundle":
@@ -291,13 +291,13 @@ def test_replacing_that_fails_keeps_the_old(tmp_path, monkeypatch):
 
     monkeypatch.setattr(bundles.os, "replace", fail)
     with pytest.raises(BundleError, match="on fire"):
-        save_bundle(tmp_path / "b", network("unet", 3, 2, seed=2), facts("unet"), overwrite=True)
+        save_bundle(tmp_path / "b", network("unet", 3, 2, seed=2), metadata("unet"), overwrite=True)
     assert load_bundle(tmp_path / "b").digest == old.digest
 
 
 def test_facts_and_network_must_agree(tmp_path):
     with pytest.raises(BundleError, match=r"of another shape down\.0\.0\.weight"):
-        save_bundle(tmp_path / "b", network("unet", 4, 2), facts("unet", bands=3))
+        save_bundle(tmp_path / "b", network("unet", 4, 2), metadata("unet", bands=3))
     assert not list(tmp_path.iterdir())
 
 
@@ -310,7 +310,7 @@ def test_facts_and_network_must_agree(tmp_path):
 )  # fmt: skip
 def test_facts_that_make_no_sense(changes):
     with pytest.raises(BundleError):
-        facts("unet", **changes)
+        metadata("unet", **changes)
 
 
 def test_bands_and_classes_have_different_names():
@@ -321,7 +321,7 @@ def test_bands_and_classes_have_different_names():
 
 
 def facts_with(**changes: Any) -> Any:
-    return replace(facts("unet", bands=2), **changes)
+    return replace(metadata("unet", bands=2), **changes)
 
 
 def test_missing_bundle_names_those_there_are():
@@ -330,18 +330,18 @@ def test_missing_bundle_names_those_there_are():
 
 
 def test_bundle_opens_without_torch(tmp_path):
-    save(tmp_path / "b", facts("unet"))
+    save(tmp_path / "b", metadata("unet"))
     code = f"import sys; from models import load_bundle; load_bundle({str(tmp_path / 'b')!r}); print('torch' in sys.modules)"  # noqa: E501
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 
 
 def item_of(**changes: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(to_item(facts("unet", **changes), WEIGHTS, 1000, "2026-01-02T03:04:05Z")))
+    return json.loads(json.dumps(to_item(metadata("unet", **changes), WEIGHTS, 1000, "2026-01-02T03:04:05Z")))
 
 
 def test_item_comes_back():
-    assert from_item(item_of()) == facts("unet")
+    assert from_item(item_of()) == metadata("unet")
 
 
 anything = st.recursive(
@@ -388,7 +388,7 @@ def changed(item: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return save(tmp_path / "good", facts("unet")).path
+    return save(tmp_path / "good", metadata("unet")).path
 
 
 def refused(path: Path, says: str) -> None:
@@ -429,7 +429,7 @@ def test_huge_header_of_weights(folder):
 def test_huge_weights_are_not_read(folder):
     with open(folder / WEIGHTS, "r+b") as file:
         file.truncate(2**34)
-    bundle = Bundle(facts("unet"), folder, "")  # hashing 16 GB of nothing is not the point here
+    bundle = Bundle(metadata("unet"), folder, "")  # hashing 16 GB of nothing is not the point here
     with pytest.raises(BundleError, match="17,179,869,184 bytes, the network needs"):
         bundle.network()
 

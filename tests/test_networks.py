@@ -11,12 +11,12 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torchvision
-from helpers import SHARED, facts, save
+from helpers import SHARED, metadata, save
 from safetensors.torch import save_file
 from sklearn.metrics import jaccard_score
 from torch import Tensor, nn
 
-from models import load_bundle, measure_footprint, save_bundle
+from models import load_bundle, measure_receptive_field, save_bundle
 from models.build import build
 from models.errors import BundleError, NetworkError, SwatheError, TrainingError
 from models.importing import import_bundle
@@ -181,12 +181,12 @@ def test_an_encoder_alone(source, into, tmp_path):
 
 
 def test_a_bundle_begins_the_next_training(tmp_path):
-    bundle = save(tmp_path / "settings" / "b.zip", facts("unet", bands=3, classes=2))
+    bundle = save(tmp_path / "settings" / "b.zip", metadata("unet", bands=3, classes=2))
     network = settings_of("unet", "b.zip")
     made = make_network(network, 3, 2, folder=tmp_path / "settings").state_dict()
     assert all(torch.equal(tensor, made[key]) for key, tensor in bundle.network().state_dict().items())
     shipped = load_bundle("buildings")
-    taken = make_network(Network("unet", dict(shipped.facts.options), weights="buildings"), 3, 2).state_dict()
+    taken = make_network(Network("unet", dict(shipped.metadata.options), weights="buildings"), 3, 2).state_dict()
     assert torch.equal(taken["final.weight"], shipped.network().state_dict()["final.weight"])
 
 
@@ -322,8 +322,8 @@ def test_each_parameter_is_in_exactly_one_group(architecture):
 
 def test_the_encoder_of_what_holds_a_network():
     inner = make_network(settings_of("smp:Unet"), 3, 2)
-    assert encoder_of(Segmenter(inner, facts("unet").scaling)) == [inner.encoder]
-    assert encoder_of(torch.compile(Segmenter(torch.compile(inner), facts("unet").scaling))) == [inner.encoder]
+    assert encoder_of(Segmenter(inner, metadata("unet").scaling)) == [inner.encoder]
+    assert encoder_of(torch.compile(Segmenter(torch.compile(inner), metadata("unet").scaling))) == [inner.encoder]
     with pytest.raises(TrainingError, match="Linear has no encoder"):
         encoder_of(nn.Linear(2, 2))
 
@@ -362,12 +362,14 @@ def test_every_architecture_of_smp(architecture, tmp_path):
         options = {"encoder_name": "tu-resnet18", "decoder_readout": "ignore"}
     torch.manual_seed(0)
     made = make_network(Network(f"smp:{architecture}", options), 4, 3)
-    found = measure_footprint(made, 4)
+    found = measure_receptive_field(made, 4)
     if architecture in ("dpt", "segformer"):  # what resizes grids with the whole input has no bound
         assert found.radius is None
     check_chips(made.train(), 4, 128, 2, found.stride)
     made(torch.randn(2, 4, 128, 128)).mean().backward()
-    described = facts(f"smp:{architecture}", name=architecture, bands=4, classes=3, options=options, footprint=found)
+    described = metadata(
+        f"smp:{architecture}", name=architecture, bands=4, classes=3, options=options, receptive_field=found
+    )
     bundle = save_bundle(tmp_path / "b", made, described)
     pixels = torch.randn(1, 4, 8 * found.stride, 10 * found.stride)  # PAN pools what is left of it thrice
     with torch.no_grad():
@@ -432,7 +434,7 @@ def test_the_mit_checkpoint_segments_clouds(tmp_path):
     patches = sorted(path.name.removeprefix("gt_") for path in (CLOUDS / "train_gt").iterdir())
     assert len(patches) == 7
     for patch in patches:
-        pixels = np.stack([band(name, patch) for name in bundle.facts.band_names])
+        pixels = np.stack([band(name, patch) for name in bundle.metadata.band_names])
         with torch.inference_mode():
             answer = segmenter(torch.from_numpy(pixels.astype(np.float32))[None])[0, 1]
             plain = theirs(torch.from_numpy(pixels / np.float32(65535))[None])[0, 0]

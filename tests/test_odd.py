@@ -21,10 +21,10 @@ import pytest
 import rasterio
 import rioxarray  # noqa: F401 -- registers `.rio`
 import xarray as xr
-from helpers import BANDS, SHARED, footprint, save
+from helpers import BANDS, SHARED, receptive_field, save
 from rasterio.enums import ColorInterp
 
-from models import Band, Bundle, ClassInfo, Facts, SwatheError, z_score
+from models import Band, Bundle, BundleMetadata, ClassInfo, SwatheError, z_score
 
 LIMIT = 20  # seconds for one file: of the clock, or of work where other programs have the processors
 HUNG = 60  # seconds of the clock after which a file is given up
@@ -159,10 +159,10 @@ def serve(folder: Path) -> None:
     import os
     import tempfile
 
-    from pipeline.jobs.dask import connected
+    from pipeline.jobs.dask import dask_client
 
     answers = os.fdopen(os.dup(1), "w")
-    with tempfile.TemporaryFile() as printed, connected(None, 2) as client:
+    with tempfile.TemporaryFile() as printed, dask_client(None, 2) as client:
         os.dup2(printed.fileno(), 1)
         os.dup2(printed.fileno(), 2)
         answers.write(json.dumps({"ready": True}) + "\n")
@@ -206,7 +206,7 @@ def bundle_for(bands: int, dtype: np.dtype[Any], folder: Path) -> Bundle:
     if path.exists():
         return load_bundle(path)
     middle = 0.0 if dtype.kind == "f" else float(np.iinfo(dtype).max // 2)
-    facts = Facts(
+    metadata = BundleMetadata(
         name="tiny",
         architecture="simple-unet",
         options={"widths": [4, 8, 8]},
@@ -214,9 +214,9 @@ def bundle_for(bands: int, dtype: np.dtype[Any], folder: Path) -> Bundle:
         dtype=dtype.name,
         scaling=z_score([middle] * bands, [max(middle, 1000.0)] * bands),
         classes=(ClassInfo("other", "000000"), ClassInfo("thing", "FF8800")),
-        footprint=footprint("simple-unet"),
+        receptive_field=receptive_field("simple-unet"),
     )
-    return save(path, facts)
+    return save(path, metadata)
 
 
 if __name__ == "__main__":

@@ -341,7 +341,7 @@ def test_panels_of_the_demo(place, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "error", "said"),
+    ("keywords", "error", "said"),
     [
         ({"bands": ["red", "nir"]}, StoreError, "three bands, or one; received 2: red, nir"),
         ({"bands": ["red", "nir", "purple"]}, SceneError, "no band 'purple'"),
@@ -355,9 +355,9 @@ def test_panels_of_the_demo(place, tmp_path):
         ({"window": Window(5, 5, 0, 10)}, StoreError, "not a picture"),
     ],
 )
-def test_wishes_that_cannot_be_met(place, wishes, error, said):
+def test_wishes_that_cannot_be_met(place, keywords, error, said):
     with pytest.raises(error, match=re.escape(said)):
-        overlay(place / "s.tif", place / "s.zarr", **wishes)
+        overlay(place / "s.tif", place / "s.zarr", **keywords)
 
 
 def test_another_grid_is_refused_with_both(place, tmp_path):

@@ -9,10 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from models.errors import PlanError
-from models.metadata import Footprint
-from pipeline.grid.encoding import NODATA, Answer
+from models.metadata import ReceptiveField
+from pipeline.grid.encoding import NODATA, BlockResult
 from pipeline.grid.geobox import Window
-from pipeline.grid.tiling import Plan, make_plan, reflected
+from pipeline.grid.tiling import TilingPlan, make_plan, reflected
 from pipeline.store.overviews import halve, mean_of_four, mode_of_four
 
 sides = st.integers(1, 3000)
@@ -20,10 +20,10 @@ wishes = st.none() | st.integers(1, 2500)
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    footprint = Footprint(draw(st.sampled_from([1, 2, 3, 8, 12, 64])), draw(st.integers(0, 300)))
+def plans(draw: st.DrawFn) -> TilingPlan:
+    receptive_field = ReceptiveField(draw(st.sampled_from([1, 2, 3, 8, 12, 64])), draw(st.integers(0, 300)))
     halo = draw(st.none() | st.integers(0, 700))
-    cut = make_plan((draw(sides), draw(sides)), footprint, halo=halo, tile=draw(wishes), block=draw(wishes))
+    cut = make_plan((draw(sides), draw(sides)), receptive_field, halo=halo, tile=draw(wishes), block=draw(wishes))
     assume(len(cut) <= 3000)
     return cut
 
@@ -65,7 +65,7 @@ def test_tiles_cover_a_block_once(plan, data):
     ]
     assert (covered(moved, height, width) == 1).all()
     assert sum(t.shape[0] * t.shape[1] for t in tiles) == height * width
-    assert all(t.shape[0] <= plan.tile * plan.tall and t.shape[1] <= plan.tile for t in tiles)
+    assert all(t.shape[0] <= plan.tile * plan.tile_aspect and t.shape[1] <= plan.tile for t in tiles)
     assert all(edge % plan.stride == 0 for t in tiles for edge in (t.top, t.left, *t.shape))
     for axis in (0, 1):
         lengths = {t.shape[axis] for t in tiles}
@@ -75,12 +75,12 @@ def test_tiles_cover_a_block_once(plan, data):
 @given(plans(), st.data())
 def test_grown_holds_every_tile_with_its_halo(plan, data):
     window = data.draw(st.sampled_from(list(plan.blocks()))).window
-    grown = plan.grown(window)
+    buffered = plan.buffered(window)
     tiles = list(plan.tiles(window))
-    assert grown.top == min(t.top for t in tiles) - plan.halo
-    assert grown.left == min(t.left for t in tiles) - plan.halo
-    assert grown.bottom == max(t.bottom for t in tiles) + plan.halo
-    assert grown.right == max(t.right for t in tiles) + plan.halo
+    assert buffered.top == min(t.top for t in tiles) - plan.halo
+    assert buffered.left == min(t.left for t in tiles) - plan.halo
+    assert buffered.bottom == max(t.bottom for t in tiles) + plan.halo
+    assert buffered.right == max(t.right for t in tiles) + plan.halo
 
 
 @given(plans())
@@ -88,7 +88,7 @@ def test_extra_counts_what_the_network_sees(plan):
     assume(plan.height * plan.width // plan.tile**2 < 3000)
     tiles = [tile for block in plan.blocks() for tile in plan.tiles(block.window)]
     seen = sum((t.shape[0] + 2 * plan.halo) * (t.shape[1] + 2 * plan.halo) for t in tiles)
-    assert plan.extra == pytest.approx(seen / (plan.height * plan.width))
+    assert plan.halo_overhead == pytest.approx(seen / (plan.height * plan.width))
 
 
 @given(st.integers(1, 60), st.integers(0, 200), st.integers(0, 200))
@@ -100,48 +100,48 @@ def test_reflected_is_numpys(size, before, after):
 
 @given(st.integers(0, 999), st.integers(1, 64), st.integers(0, 700))
 def test_halo_is_exact_from_the_radius_on(radius, stride, halo):
-    plan = make_plan((100, 100), Footprint(stride, radius), halo=halo)
+    plan = make_plan((100, 100), ReceptiveField(stride, radius), halo=halo)
     assert halo <= plan.halo < halo + stride
     assert plan.exact == (plan.halo >= radius)
-    assert make_plan((100, 100), Footprint(stride, radius)).exact
+    assert make_plan((100, 100), ReceptiveField(stride, radius)).exact
 
 
 @pytest.mark.parametrize(
-    ("footprint", "wish", "says"),
+    ("receptive_field", "wish", "says"),
     [
-        (Footprint(8, 20), {"tile": 0}, "tile must be at least 1"),
-        (Footprint(8, 20), {"block": -5}, "block must be at least 1"),
-        (Footprint(8, 20), {"halo": -1}, "halo must not be negative"),
-        (Footprint(32, None), {}, "no exact halo"),
+        (ReceptiveField(8, 20), {"tile": 0}, "tile must be at least 1"),
+        (ReceptiveField(8, 20), {"block": -5}, "block must be at least 1"),
+        (ReceptiveField(8, 20), {"halo": -1}, "halo must not be negative"),
+        (ReceptiveField(32, None), {}, "no exact halo"),
     ],
 )
-def test_unsound_plans_are_refused(footprint, wish, says):
+def test_unsound_plans_are_refused(receptive_field, wish, says):
     with pytest.raises(PlanError, match=says):
-        make_plan((100, 100), footprint, **wish)
+        make_plan((100, 100), receptive_field, **wish)
 
 
 def test_unbounded_network_takes_a_given_halo():
-    plan = make_plan((100, 100), Footprint(32, None), halo=100)
+    plan = make_plan((100, 100), ReceptiveField(32, None), halo=100)
     assert (plan.halo, plan.exact) == (128, False)
 
 
 def test_default_tiles_shrink_for_wide_halos():
-    assert make_plan((9000, 9000), Footprint(8, 58)).tile == 1024
-    assert make_plan((9000, 9000), Footprint(64, 700)).tile == 640
-    assert make_plan((9000, 9000), Footprint(64, 3000)).tile == 256
+    assert make_plan((9000, 9000), ReceptiveField(8, 58)).tile == 1024
+    assert make_plan((9000, 9000), ReceptiveField(64, 700)).tile == 640
+    assert make_plan((9000, 9000), ReceptiveField(64, 3000)).tile == 256
 
 
 def test_memory_estimate_grows_with_the_halo_and_the_block():
     small, large, wide = (
-        make_plan((9000, 9000), Footprint(8, 58), block=block, halo=halo).bytes_per_block(4, 2, 2)
+        make_plan((9000, 9000), ReceptiveField(8, 58), block=block, halo=halo).bytes_per_block(4, 2, 2)
         for block, halo in ((1024, 64), (2048, 64), (1024, 256))
     )
     assert (1024 + 128) ** 2 * 9 < small < min(large, wide)
 
 
-@pytest.mark.parametrize("footprint", [Footprint(8, 58), Footprint(64, 468)])
-def test_plan_of_a_huge_scene_is_instant_and_small(footprint):
-    plan = make_plan((10**6, 10**6), footprint)
+@pytest.mark.parametrize("receptive_field", [ReceptiveField(8, 58), ReceptiveField(64, 468)])
+def test_plan_of_a_huge_scene_is_instant_and_small(receptive_field):
+    plan = make_plan((10**6, 10**6), receptive_field)
     assert len(plan) == plan.rows * plan.columns > 200_000
     assert plan.block_at(plan.rows - 1, 0).window.bottom == 10**6
 
@@ -191,18 +191,18 @@ def test_mean_is_of_what_was_observed(shape, seed, dtype):
 
 
 def test_halving_halves_every_layer():
-    answer = Answer(np.zeros((5, 4), np.uint8), np.arange(40, dtype=np.uint8).reshape(2, 5, 4))
+    answer = BlockResult(np.zeros((5, 4), np.uint8), np.arange(40, dtype=np.uint8).reshape(2, 5, 4))
     half = halve(answer)
     assert half.class_map.shape == (3, 2)
     assert half.probability.shape == (2, 3, 2)
     np.testing.assert_array_equal(half.probability[1], mean_of_four(answer.probability[1]))
-    assert halve(Answer(answer.class_map, None)).probability is None
+    assert halve(BlockResult(answer.class_map, None)).probability is None
 
 
 @given(st.integers(1, 5000), st.integers(1, 600), st.sampled_from([1, 8, 64]))
 def test_tiles_are_as_few_as_can_be(size, tile, stride):
-    plan = make_plan((size, 1), Footprint(stride, 0), tile=tile, block=5000)
+    plan = make_plan((size, 1), ReceptiveField(stride, 0), tile=tile, block=5000)
     tops = [tile.top for tile in plan.tiles(plan.block_at(0, 0).window)]
     edges = [*tops, -(-size // stride) * stride]
     assert all(b > a for a, b in pairwise(edges))
-    assert len(tops) == -(-edges[-1] // (plan.tile * plan.tall))
+    assert len(tops) == -(-edges[-1] // (plan.tile * plan.tile_aspect))

@@ -181,8 +181,8 @@ def test_nothing_gives_empty_tables():
 
 def simplified(objects: np.ndarray, block: int, tolerance: float, framed: bool) -> list[pa.Table]:
     around = np.pad(objects, 1, constant_values=-2)
-    grown = [(slice(w.top, w.bottom + 2), slice(w.left, w.right + 2)) for w in cut(objects, block)]
-    cuts = [around[g] if framed else objects[w.slices] for g, w in zip(grown, cut(objects, block), strict=True)]
+    buffered = [(slice(w.top, w.bottom + 2), slice(w.left, w.right + 2)) for w in cut(objects, block)]
+    cuts = [around[g] if framed else objects[w.slices] for g, w in zip(buffered, cut(objects, block), strict=True)]
     return [trace_simplified(c, w, tolerance) for c, w in zip(cuts, cut(objects, block), strict=True)]
 
 

@@ -58,12 +58,12 @@ def test_shipped_bundles_are_small_and_whole():
     from models import shipped_bundles
 
     bundles = shipped_bundles()
-    assert "buildings" in [bundle.facts.name for bundle in bundles]
+    assert "buildings" in [bundle.metadata.name for bundle in bundles]
     for bundle in bundles:
         assert sum(file.stat().st_size for file in bundle.path.iterdir()) < 8 * 2**20
         assert bundle.segmenter() is not None
-        assert bundle.facts.provenance
-        assert bundle.facts.metrics
+        assert bundle.metadata.provenance
+        assert bundle.metadata.metrics
 
 
 def test_readme_commands_exist():

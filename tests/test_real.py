@@ -33,10 +33,10 @@ OAM = [
 LANDSAT = "landsat8_redcross/scenes/C_rgb_u16.tif"
 
 
-def run_and_check(path: Path, bundle: Bundle, folder: Path, client: Client, **wishes: Any) -> None:
+def run_and_check(path: Path, bundle: Bundle, folder: Path, client: Client, **keywords: Any) -> None:
     """CRS, transform and nodata are the source's; the COG is strictly valid; other readers see classes and colours."""
     store, tif = folder / "out.zarr", folder / "out.tif"
-    report = run(path, bundle, store, client=client, show=False, allow_mismatch=True, **wishes)
+    report = run(path, bundle, store, client=client, show=False, allow_mismatch=True, **keywords)
     write_cog(store, tif)
     valid, errors, _ = cog_validate(tif, strict=True, quiet=True)
     assert valid, errors
@@ -51,7 +51,7 @@ def run_and_check(path: Path, bundle: Bundle, folder: Path, client: Client, **wi
         assert sum(report.pixels.values()) == classes.size
         assert made.colorinterp[0] == ColorInterp.palette
         colours = made.colormap(1)
-        for value, info in enumerate(bundle.facts.classes):
+        for value, info in enumerate(bundle.metadata.classes):
             assert colours[value][:3] == info.rgb
     seen_by_gdal(tif, bundle)
 
@@ -59,11 +59,11 @@ def run_and_check(path: Path, bundle: Bundle, folder: Path, client: Client, **wi
 def seen_by_gdal(tif: Path, bundle: Bundle) -> None:
     """QGIS shows what the auxiliary file says of categories; `rio info` and gdalinfo read the same."""
     text = Path(f"{tif}.aux.xml").read_text(encoding="utf-8")
-    for info in bundle.facts.classes:
+    for info in bundle.metadata.classes:
         assert info.name in text
     if shutil.which("gdalinfo"):
         shown = subprocess.run(["gdalinfo", str(tif)], capture_output=True, text=True, check=True).stdout
-        assert all(info.name in shown for info in bundle.facts.classes)
+        assert all(info.name in shown for info in bundle.metadata.classes)
 
 
 @pytest.mark.slow

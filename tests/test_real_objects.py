@@ -83,8 +83,8 @@ def test_figures_are_plausible_beside_the_labels(name: str, tmp_path: Path, clie
     bundle = load_bundle("buildings")
     scene = OAM / f"scenes/{name}_image.tif"
     run(scene, bundle, tmp_path / "maps.zarr", block=1024, **more)
-    wishes = {"threshold": bundle.facts.metrics["threshold"], "min_object": "20 m2", "min_hole": "20 m2"}
-    write_clean(tmp_path / "maps.zarr", tmp_path / "clean.zarr", **wishes, **more)
+    keywords = {"threshold": bundle.metadata.metrics["threshold"], "min_object": "20 m2", "min_hole": "20 m2"}
+    write_clean(tmp_path / "maps.zarr", tmp_path / "clean.zarr", **keywords, **more)
     write_objects(tmp_path / "clean.zarr", tmp_path / "objects.zarr", **more)
     row = compute_statistics(tmp_path / "objects.zarr", **more).iloc[0]
     ours = Figures(row.building_share, int(row.building_count), row.building_size_mean_m2, row.area_m2)

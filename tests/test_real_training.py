@@ -45,12 +45,12 @@ def test_38_cloud_is_learnt_and_scored_on_whole_patches(tmp_path):
             "validate": ["*LC08_L1TP_0[123]*"]}  # fmt: skip
     settings = quick(data, CLOUD, ["red", "green", "blue", "nir"])
     bundle = train(settings, tmp_path / "clouds", show=False)
-    assert bundle.facts.dtype == "uint16"
-    assert bundle.facts.band_names == ("red", "green", "blue", "nir")
+    assert bundle.metadata.dtype == "uint16"
+    assert bundle.metadata.band_names == ("red", "green", "blue", "nir")
     found = evaluate(bundle, gather(settings).train, show=False)
     # of what it has seen: three patches teach nothing about other scenes
     assert found.network.pooled.tally.confusion.accuracy > 0.6
-    assert 0 <= load_bundle(tmp_path / "clouds").facts.metrics["validation"]["iou"] <= 1
+    assert 0 <= load_bundle(tmp_path / "clouds").metadata.metrics["validation"]["iou"] <= 1
 
 
 @pytest.mark.slow
@@ -72,4 +72,4 @@ def test_massachusetts_roads_are_learnt_without_their_white_no_data(tmp_path):
         assert not read.valid[white].any()
         assert np.isin(read.labels[~white], (0, 1)).all()
     bundle = train(settings, tmp_path / "roads", show=False)
-    assert bundle.facts.metrics["validation"]["iou"] > 0.1
+    assert bundle.metadata.metrics["validation"]["iou"] > 0.1

@@ -115,8 +115,8 @@ def test_a_forest_learns_and_its_blocks_are_seamless(tmp_path, client, bundle_of
     sample, _ = scene_of(tmp_path / "s.tif")
     forest = fit_forest([sample], client, 2, pixels=1500)
     again = fit_forest([sample], client, 2, pixels=1500)
-    assert forest.facts() == again.facts()
-    assert fit_forest([sample], client, 2, pixels=1500, seed=1).facts() != forest.facts()
+    assert forest.metadata() == again.metadata()
+    assert fit_forest([sample], client, 2, pixels=1500, seed=1).metadata() != forest.metadata()
     bundle = bundle_of("simple-unet")
     found = [evaluate(bundle, [sample], references=[forest], block=block, show=False, client=client, objects=False)
              for block in (48, 512)]  # fmt: skip
@@ -150,7 +150,10 @@ def test_a_forest_ignores_pixels_outside_of_areas(tmp_path, client):
     labels = sample.labels.values.copy()
     labels[45:], labels[:, 65:] = IGNORE, IGNORE
     whole_area = Sample("h", sample.source, Given(labels), (Window(0, 45, 0, 65),))
-    assert fit_forest([half], client, 2, pixels=400).facts() == fit_forest([whole_area], client, 2, pixels=400).facts()
+    assert (
+        fit_forest([half], client, 2, pixels=400).metadata()
+        == fit_forest([whole_area], client, 2, pixels=400).metadata()
+    )
 
 
 def test_nothing_to_learn_from(tmp_path, client):

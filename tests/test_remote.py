@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client
-from helpers import facts, pixels, save, write_item, write_raster
+from helpers import metadata, pixels, save, write_item, write_raster
 from moto.server import ThreadedMotoServer
 
 from models import Bundle, SwatheError, load_bundle
@@ -170,7 +170,7 @@ def test_stac_items_over_http_and_s3_with_files_beside_them(tmp_path: Path, web:
     for asset in assets.values():
         asset["href"] = f"{web.url}/{asset['href'][2:]}?sig=secret"
     write_item(tmp_path / "items/x", assets, "1.1.0")  # as STAC APIs have them, with signed addresses
-    report = run(f"{web.url}/items/x", save(tmp_path / "two", facts(bands=2, dtype="uint16")), tmp_path / "o.zarr",
+    report = run(f"{web.url}/items/x", save(tmp_path / "two", metadata(bands=2, dtype="uint16")), tmp_path / "o.zarr",
                  bands=["red", "green"], show=False, engine="torch")  # fmt: skip
     assert report.blocks == 1
     assert not any(b"secret" in path.read_bytes() for path in (tmp_path / "o.zarr").rglob("*") if path.is_file())
@@ -239,7 +239,7 @@ def test_a_remote_file_that_changes_is_noticed_and_secrets_are_not_kept(tmp_path
 
 
 def test_a_bundle_over_http(tmp_path: Path, web: Web) -> None:
-    save(tmp_path / "tiny.zip", facts())
+    save(tmp_path / "tiny.zip", metadata())
     loaded = load_bundle(f"{web.url}/tiny.zip")
     assert loaded.digest == load_bundle(tmp_path / "tiny.zip").digest
     with pytest.raises(SwatheError, match="could not be fetched"):
@@ -251,9 +251,9 @@ def test_a_run_into_s3_continues_there(
 ) -> None:
     bundle, output = bundle_of(), "s3://scenes/maps/out.zarr"
     scene = put(s3, write_raster(tmp_path / "scene.tif", pixels((3, 300, 260))), "scene.tif")
-    wishes: dict[str, Any] = {"client": client, "show": False, "engine": "torch", "block": 128, "pyramid": False}
-    wishes["bands"] = [1, 2, 3]
-    run(tmp_path / "scene.tif", bundle, tmp_path / "local.zarr", **wishes)
+    keywords: dict[str, Any] = {"client": client, "show": False, "engine": "torch", "block": 128, "pyramid": False}
+    keywords["bands"] = [1, 2, 3]
+    run(tmp_path / "scene.tif", bundle, tmp_path / "local.zarr", **keywords)
 
     from pipeline.jobs import job as filling
 
@@ -268,16 +268,16 @@ def test_a_run_into_s3_continues_there(
 
     monkeypatch.setattr(filling, "_run_place", failing)
     with pytest.raises(SwatheError, match="power is cut"):
-        run(scene, bundle, output, **wishes)
+        run(scene, bundle, output, **keywords)
     monkeypatch.setattr(filling, "_run_place", real)
-    report = run(scene, bundle, output, **wishes)
+    report = run(scene, bundle, output, **keywords)
     assert report.blocks == 9
     assert 1 <= report.resumed < 9
     with xr.open_zarr(output) as there, xr.open_zarr(tmp_path / "local.zarr") as here:
         np.testing.assert_array_equal(there.class_map.values, here.class_map.values)
         np.testing.assert_array_equal(there.probability.values, here.probability.values)
         assert there.rio.crs == here.rio.crs
-    assert run(scene, bundle, output, **wishes).resumed == 9
+    assert run(scene, bundle, output, **keywords).resumed == 9
 
 
 # --- what does not ----------------------------------------------------------------------------------------------------

@@ -144,8 +144,8 @@ def test_objects_are_shown_over_the_store_they_were_made_from(made, tmp_path):
     """It has probabilities and overviews; but only while it is the very same."""
     own = json.loads((made / "plain.zarr/zarr.json").read_text())["attributes"]["swathe"]
     for name, identity in (("same", fingerprint(own["identity"])[:16]), ("other", "0" * 16)):
-        facts = {"made_from": str(made / "plain.zarr"), "identity": {"objects of": identity}}
-        write_store(tmp_path / f"{name}.zarr", town(), objects=True, **facts)
+        metadata = {"made_from": str(made / "plain.zarr"), "identity": {"objects of": identity}}
+        write_store(tmp_path / f"{name}.zarr", town(), objects=True, **metadata)
         page = write_report(tmp_path / f"{name}.zarr", tmp_path / f"{name}.html").read_text()
         assert ("Probability of building" in page) == (name == "same")
 

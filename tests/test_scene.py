@@ -513,13 +513,13 @@ def test_reading_from_many_threads(tmp_path: Path) -> None:
 
 
 def test_each_thread_has_its_own_handle(tmp_path: Path) -> None:
-    from pipeline.io.gdal import ask_gdal, open_raster
+    from pipeline.io.gdal import open_raster, run_with_env
 
     path = str(write_raster(tmp_path / "scene.tif", pixels((1, 8, 8))))
     found = {}
 
     def look(name: str) -> None:
-        found[name] = [ask_gdal(path, lambda: open_raster(path)) for _ in range(2)]
+        found[name] = [run_with_env(path, lambda: open_raster(path)) for _ in range(2)]
 
     for name in ("one", "other"):
         thread = threading.Thread(target=look, args=(name,))

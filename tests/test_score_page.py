@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import CLASSES, facts, pixels, save, write_raster
+from helpers import CLASSES, metadata, pixels, save, write_raster
 from pages import CONTRAST
 
 from models.errors import BundleError, StoreError, TrainingError
@@ -250,7 +250,7 @@ def town(tmp_path_factory):
     write_raster(folder / "a_label.tif", coded[None])
     shutil.copy(folder / "a_image.tif", folder / "b_image.tif")
     shutil.copy(folder / "a_label.tif", folder / "b_label.tif")
-    save(folder / "bundle", facts("simple-unet"))
+    save(folder / "bundle", metadata("simple-unet"))
     one, two = (info.color for info in CLASSES[:2])
     (folder / "c.toml").write_text(
         f'name = "t"\nbands = ["red", "green", "blue"]\n'

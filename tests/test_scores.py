@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from hypothesis.halo_overhead import numpy as hnp
 from numpy.typing import NDArray
 from sklearn import metrics
 
@@ -25,7 +25,7 @@ from train.metrics.calibration import Reliability, foreground_reliability, top_r
 from train.metrics.confusion import Confusion, confusion
 from train.metrics.metrics import Scores, Tally, block_tally
 from train.metrics.object_matching import ObjectCounts
-from train.metrics.thresholds import THRESHOLDS, Sweep, foreground_of, sweep
+from train.metrics.thresholds import THRESHOLDS, ThresholdCurve, foreground_of, sweep
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -222,7 +222,7 @@ def test_best_threshold(seed: int, spread: float) -> None:
 
 def test_best_threshold_of_nothing_and_of_ties() -> None:
     assert sweep(np.float32([[0.2, 0.9]]), np.zeros((1, 2), np.uint8)).best() is None
-    assert Sweep.none().best() is None
+    assert ThresholdCurve.none().best() is None
     best = sweep(np.float32([[0.1, 0.9]]), np.uint8([[0, 1]])).best()
     assert best
     assert best.threshold == 0.5
@@ -234,7 +234,7 @@ def test_best_threshold_of_nothing_and_of_ties() -> None:
 @pytest.mark.parametrize("threshold", [0.0005, -0.1, 1.1])
 def test_thresholds_between_the_steps_are_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="are multiples of"):
-        Sweep.none().at(threshold)
+        ThresholdCurve.none().at(threshold)
 
 
 @given(SEEDS, st.sampled_from([3, 50, 1000, None]), st.floats(0, 3))
@@ -361,8 +361,8 @@ def whole_and_parts(seed: int, classes: int) -> tuple[Tally, list[Tally]]:
         rows, columns = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
         core = (slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start))
         inside = likely[:, top:bottom, left:right]
-        grown = class_map[rows, columns], labels[rows, columns]
-        parts.append(block_tally(*grown, core, classes=classes, probabilities=inside))
+        buffered = class_map[rows, columns], labels[rows, columns]
+        parts.append(block_tally(*buffered, core, classes=classes, probabilities=inside))
     return whole, parts
 
 

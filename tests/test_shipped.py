@@ -6,7 +6,7 @@ import pytest
 from helpers import SHARED
 
 from models import load_bundle
-from pipeline.jobs.dask import connected
+from pipeline.jobs.dask import dask_client
 from train import evaluate, read_settings
 from train.data.datasets import gather
 from train.evaluation.baselines import fit_brightness
@@ -17,13 +17,16 @@ NAMES = sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_is_what_its_config_describes(name):
-    settings, facts = read_settings(CONFIGS / f"{name}.toml"), load_bundle(name).facts
-    assert (facts.name, facts.band_names, facts.classes) == (settings.name, settings.bands, settings.classes)
-    assert facts.architecture == settings.network.architecture
-    assert {**facts.options, "widths": list(facts.options["widths"])} == dict(settings.network.options)
-    assert facts.provenance["config"] == f"{name}.toml"
-    assert facts.provenance["seed"] == settings.seed
-    assert not set(facts.provenance["trained on"]) & {*facts.provenance["chosen on"], *facts.metrics["tested on"]}
+    settings, metadata = read_settings(CONFIGS / f"{name}.toml"), load_bundle(name).metadata
+    assert (metadata.name, metadata.band_names, metadata.classes) == (settings.name, settings.bands, settings.classes)
+    assert metadata.architecture == settings.network.architecture
+    assert {**metadata.options, "widths": list(metadata.options["widths"])} == dict(settings.network.options)
+    assert metadata.provenance["config"] == f"{name}.toml"
+    assert metadata.provenance["seed"] == settings.seed
+    assert not set(metadata.provenance["trained on"]) & {
+        *metadata.provenance["chosen on"],
+        *metadata.metrics["tested on"],
+    }
     assert load_bundle(name).parameters < 600_000
 
 
@@ -36,11 +39,11 @@ def test_its_scores_on_the_test_scenes(name):
     parts = gather(settings)
     references = []
     if name == "clouds":
-        with connected(None, threads=2) as client:
+        with dask_client(None, threads=2) as client:
             references = [fit_brightness(parts.test, client, "the best for these very samples")]
     found = evaluate(bundle, parts.test, references=references, objects=False, show=False)
     iou = float(found.network.pooled.tally.confusion.iou[1])
-    assert iou == pytest.approx(bundle.facts.metrics["test"]["iou"], abs=1e-3)
+    assert iou == pytest.approx(bundle.metadata.metrics["test"]["iou"], abs=1e-3)
     for reference in found.references:
         assert iou > float(reference.pooled.tally.confusion.iou[1])
     if name == "buildings":

@@ -162,8 +162,8 @@ def test_a_network_gets_its_bands_from_whatever_grid_they_lie_on(tmp_path, bundl
     common = {"R": "red", "G": "green", "B": "blue", "P": "pan"}
     item = write_item(tmp_path / "l.json", {k: asset(f"{k}.tif", {"common_name": name}) for k, name in common.items()})
     assert open_source(item).bands == ("pan",)
-    for wishes in ({}, {"bands": ["red", "green", "blue"]}, {"bands": ["R", "G", "B"]}):
-        planned = plan(item, bundle_of("simple-unet", bands=3, dtype="uint16"), **wishes)
+    for keywords in ({}, {"bands": ["red", "green", "blue"]}, {"bands": ["R", "G", "B"]}):
+        planned = plan(item, bundle_of("simple-unet", bands=3, dtype="uint16"), **keywords)
         assert planned.source.geobox.shape == SHAPE
 
 
@@ -211,7 +211,7 @@ def test_assets_without_any_word_on_bands_go_by_their_keys(tmp_path):
 
 def test_a_map_of_an_item_is_that_of_its_files(sentinel, bundle_of, tmp_path):
     bundle = bundle_of("simple-unet", bands=3, dtype="uint16")
-    names = bundle.facts.band_names
+    names = bundle.metadata.band_names
     report = run(sentinel, bundle, tmp_path / "item.zarr", bands=["red", "green", "blue"], show=False, engine="torch")
     files = [str(sentinel.parent / f"b/{name}.tif") for name in ("B04", "B03", "B02")]
     run(files, bundle, tmp_path / "files.zarr", bands=[1, 2, 3], show=False, engine="torch")

@@ -20,8 +20,8 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box
 
 from models import ClassInfo
 from models.errors import StatisticsError, StoreError, SwatheError
-from models.metadata import Footprint
-from pipeline.grid.encoding import NODATA, Answer, Encoding
+from models.metadata import ReceptiveField
+from pipeline.grid.encoding import NODATA, BlockResult, Encoding
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.grid.tiling import make_plan
 from pipeline.stats import coverage, sums
@@ -49,13 +49,13 @@ NOTHING = Encoding(None, None, ())
 
 def make_store(path, class_map, transform=GRID, crs=UTM, block=32, classes=CLASSES):
     """Finish a store that holds a class map."""
-    plan = make_plan(class_map.shape, Footprint(8, 8), tile=32, block=block)
+    plan = make_plan(class_map.shape, ReceptiveField(8, 8), tile=32, block=block)
     geobox = GeoBox(*class_map.shape, transform, CRS(crs).to_wkt() if crs else None)
     about = {"identity": {"halo": 8}, "bundle": {}, "source": {}}
     store = create_store(str(path), plan, geobox, NOTHING, classes, about, pyramid=False)
     for row, column in store.places(0):
         window = store.window(0, row, column)
-        store.write(0, window, Answer(class_map[window.slices], None))
+        store.write(0, window, BlockResult(class_map[window.slices], None))
         store.mark(Summary(0, row, column, (1,), 0.1))
     finish_store(store, {"pixels": {}}, np.zeros((plan.rows, plan.columns), np.float32))
     return store

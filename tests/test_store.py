@@ -17,9 +17,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from models import ClassInfo
 from models.errors import StoreError
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 from pipeline import open_maps
-from pipeline.grid.encoding import NODATA, Answer, Encoding
+from pipeline.grid.encoding import NODATA, BlockResult, Encoding
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
 from pipeline.store.files import Files
@@ -39,7 +39,7 @@ TWO = (ClassInfo("open ground", "102030"), ClassInfo("house, garden", "E4572E"))
 
 
 def begin(path, shape=(150, 210), encoding=UINT8, transform=GRID, crs=WKT, pyramid=False, classes=TWO, block=64):
-    plan = make_plan(shape, Footprint(8, 8), tile=32, block=block)
+    plan = make_plan(shape, ReceptiveField(8, 8), tile=32, block=block)
     geobox = GeoBox(*shape, transform, crs)
     return create_store(str(path), plan, geobox, encoding, classes, ABOUT, pyramid=pyramid)
 
@@ -49,23 +49,23 @@ def answer(shape, encoding, seed=0):
     class_map = random.integers(0, 2, shape).astype(np.uint8)
     class_map[random.random(shape) < 0.05] = NODATA
     if not encoding.probability:
-        return Answer(class_map, None)
+        return BlockResult(class_map, None)
     probability = random.integers(0, 251, (len(encoding.kept), *shape)).astype(np.float32)
     if encoding.probability == "uint8":
         probability[:, class_map == NODATA] = NODATA
-        return Answer(class_map, probability.astype(np.uint8))
+        return BlockResult(class_map, probability.astype(np.uint8))
     probability[:, class_map == NODATA] = np.nan
-    return Answer(class_map, (probability / 250).astype(encoding.probability))
+    return BlockResult(class_map, (probability / 250).astype(encoding.probability))
 
 
-def fill(store: Store, whole: Answer) -> None:
+def fill(store: Store, whole: BlockResult) -> None:
     """Do what a run does, without a network: write every block of every level, and mark it."""
     for level in range(store.levels + 1):
         for row, column in store.places(level):
             window = store.window(level, row, column)
             rows, columns = window.slices
             probability = None if whole.probability is None else whole.probability[:, rows, columns]
-            store.write(level, window, Answer(whole.class_map[rows, columns], probability))
+            store.write(level, window, BlockResult(whole.class_map[rows, columns], probability))
             store.mark(Summary(level, row, column, (1, 2, 3), 0.1))
         whole = halve(whole)
 
@@ -346,10 +346,10 @@ def test_a_task_of_a_run_that_has_ended_writes_nothing(tmp_path):
     window = store.window(0, 0, 0)
     before = shards(tmp_path / "s.zarr")[0].stat().st_mtime_ns
     with pytest.raises(StoreError, match="finished or replaced"):
-        store.write(0, window, Answer(whole.class_map[:64, :64], whole.probability[:, :64, :64]))
+        store.write(0, window, BlockResult(whole.class_map[:64, :64], whole.probability[:, :64, :64]))
     begin(tmp_path / "s.zarr")
     with pytest.raises(StoreError, match="finished or replaced"):
-        store.write(0, window, Answer(whole.class_map[:64, :64], whole.probability[:, :64, :64]))
+        store.write(0, window, BlockResult(whole.class_map[:64, :64], whole.probability[:, :64, :64]))
     assert before
     assert not shards(tmp_path / "s.zarr")
 

@@ -302,8 +302,8 @@ def test_a_validation_without_the_class_still_gives_a_bundle(scenes, tmp_path):
     write_raster(copied / "v_label.tif", np.zeros((1, 160, 160), np.uint8), 2)
     data = [{"root": str(copied), "train": ["a", "b"], "validate": ["v"]}]
     made = train(tiny(copied, data=data), tmp_path / "o", show=False)
-    assert set(made.facts.metrics["validation"]) <= {"iou", "f1", "precision", "recall", "accuracy"}
-    assert "accuracy" in made.facts.metrics["validation"]
+    assert set(made.metadata.metrics["validation"]) <= {"iou", "f1", "precision", "recall", "accuracy"}
+    assert "accuracy" in made.metadata.metrics["validation"]
 
 
 @pytest.mark.parametrize("nodata", [float("nan"), 999, -1, 1.5])

@@ -44,10 +44,10 @@ def test_images_and_labels_by_flags(scenes, tmp_path):
     said = swathe("train", *learn, *choose, "-o", tmp_path / "mine", *QUICK)
     assert "wrote" in said
     assert "validation: iou" in said
-    facts = load_bundle(tmp_path / "mine").facts
-    assert facts.class_names == ("ground", "roof")
-    assert facts.provenance["trained on"] == ["a_image", "b_image"]
-    assert facts.provenance["chosen on"] == ["v_image"]
+    metadata = load_bundle(tmp_path / "mine").metadata
+    assert metadata.class_names == ("ground", "roof")
+    assert metadata.provenance["trained on"] == ["a_image", "b_image"]
+    assert metadata.provenance["chosen on"] == ["v_image"]
     with pytest.raises(SwatheError, match="exists"):
         swathe("train", *learn, "--classes", "a,b", "-o", tmp_path / "mine")
 
@@ -65,7 +65,7 @@ def test_vectors_by_flags_and_blocks_kept_for_validation(scenes, tmp_path):
     said = swathe("train", "--learn", scenes / "a_image.tif", tmp_path / "roofs.geojson", "--classes", "ground,roof",
                   "-o", tmp_path / "mine.zip", *QUICK, "--set", "data.0.split.side=64")  # fmt: skip
     assert "wrote" in said
-    assert load_bundle(tmp_path / "mine.zip").facts.provenance["chosen on"] == ["a_image"]
+    assert load_bundle(tmp_path / "mine.zip").metadata.provenance["chosen on"] == ["a_image"]
 
 
 def test_a_look_at_the_data(scenes, tmp_path):

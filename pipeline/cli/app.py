@@ -210,20 +210,20 @@ def segment(scene: tuple[str, ...], bundle: str, output: str, scheduler: str | N
     """
     kind = output_kind(output)
     overwrite, quiet = rest.pop("overwrite"), rest.pop("quiet")
-    wishes = _wishes(rest, keep=kind == ".zarr")
+    keywords = _wishes(rest, keep=kind == ".zarr")
     note(f"swathe: opening {' '.join(scene)}", quiet)
     from ..inference.plan import plan
     from ..inference.run import Segmentation, run_prepared
-    from ..jobs.cog import fill_to_cog
+    from ..jobs.cog import run_job_to_cog
 
     if kind == ".tif":
-        wishes["pyramid"] = False  # the file makes its own
-    prepared = plan(_scene(scene), bundle, **wishes)
+        keywords["pyramid"] = False  # the file makes its own
+    prepared = plan(_scene(scene), bundle, **keywords)
     note(str(prepared), quiet)
     run: dict[str, Any] = {"client": scheduler, "overwrite": overwrite, "show": not quiet}
     if kind == ".tif":
         work = Segmentation(prepared)
-        report = fill_to_cog(work, len(prepared.plan), output, note=lambda text: note(text, quiet), **run)
+        report = run_job_to_cog(work, len(prepared.plan), output, note=lambda text: note(text, quiet), **run)
     else:
         report = run_prepared(prepared, output, **run)
     click.echo(describe_run(report, output, prepared.geobox.resolution()))
@@ -299,7 +299,7 @@ def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -
     from models.importing import import_bundle
 
     made = import_bundle(checkpoint, config, output, overwrite=overwrite)
-    click.echo(f"wrote {made.path}  {made.facts.name} {made.digest[:12]}  {made.parameters:,} parameters")
+    click.echo(f"wrote {made.path}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
 
 
 def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
@@ -308,12 +308,12 @@ def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
 
 def _wishes(rest: dict[str, Any], *, keep: bool) -> dict[str, Any]:
     """Turn flags into the keywords of `Options`."""
-    wishes = dict(rest)
-    wishes["pyramid"] = not wishes.pop("no_pyramid")
-    asked = wishes.pop("probability")
-    if not keep and (asked not in (None, "none") or wishes["probability_of"]):
+    keywords = dict(rest)
+    keywords["pyramid"] = not keywords.pop("no_pyramid")
+    asked = keywords.pop("probability")
+    if not keep and (asked not in (None, "none") or keywords["probability_of"]):
         raise click.UsageError(
             "a .tif holds the class map alone: write .zarr to keep probabilities, then `swathe export`"
         )
-    wishes["probability"] = None if asked == "none" or not keep else asked or "uint8"
-    return wishes
+    keywords["probability"] = None if asked == "none" or not keep else asked or "uint8"
+    return keywords

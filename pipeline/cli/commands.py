@@ -99,7 +99,7 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     """
     kind = output_kind(output)
     note(f"swathe: cleaning {store}", quiet)
-    from ..jobs.cog import fill_to_cog
+    from ..jobs.cog import run_job_to_cog
     from ..jobs.job import fill
     from ..postprocess.clean import cleaning
     from ..postprocess.options import parse_thresholds
@@ -110,7 +110,9 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     work = cleaning(store, **rest)
     if kind == ".tif":
         work = replace(work, map_only=True)
-        report = fill_to_cog(work, len(work.maps.plan), output, client=scheduler, overwrite=overwrite, show=not quiet)
+        report = run_job_to_cog(
+            work, len(work.maps.plan), output, client=scheduler, overwrite=overwrite, show=not quiet
+        )
     else:
         report = fill(work, output, "all" if overwrite else "nothing", client=scheduler, show=not quiet)
     click.echo(describe_run(report, output, work.geobox.resolution()))

@@ -10,7 +10,7 @@ from ..inference.run import run
 from ..io.scene import open_scene
 from ..objects.objects import write_objects
 from ..postprocess.clean import write_clean
-from ..postprocess.options import CleanWishes
+from ..postprocess.options import CleanKeywords
 from ..store.cog import write_cog
 from ..store.dataset import open_maps
 from ..vector.vectorise import Outlines, write_vectors
@@ -22,7 +22,7 @@ SCENE = Path(__file__).parent / "scenes" / "zanzibar_b.tif"
 FOOTPRINTS = SCENE.with_suffix(".geojson")  # its buildings as they were drawn; for training, not for the demo
 TITLE = "Buildings of Zanzibar, 15 cm. Image: OpenAerialMap contributors, CC-BY-4.0"
 # Opening takes away the walls of ruins, which are thinner than any roof; the smallest house here has 20 m².
-CLEANING: CleanWishes = {"opening": 4, "closing": 4, "min_object": "15 m2"}
+CLEANING: CleanKeywords = {"opening": 4, "closing": 4, "min_object": "15 m2"}
 SIMPLIFY = 2.0  # pixels, 30 cm: the steps of pixels go, corners of houses stay
 
 
@@ -44,11 +44,11 @@ def run_demo(output: str | os.PathLike[str]) -> Iterator[str]:
 def _maps(folder: Path) -> Iterator[str]:
     bundle = load_bundle("buildings")
     store = folder / "buildings.zarr"
-    report = run(SCENE, bundle, store, overwrite=True, threshold=bundle.facts.metrics.get("threshold"))
+    report = run(SCENE, bundle, store, overwrite=True, threshold=bundle.metadata.metrics.get("threshold"))
     yield f"wrote {store}  maps and probabilities; open with xarray: xr.open_zarr({str(store)!r})"
     yield class_table(report.pixels, None)
     yield f"wrote {write_cog(store, folder / 'buildings.tif', overwrite=True)}  Cloud-Optimized GeoTIFF; open with QGIS"
-    picture = panels(open_scene(SCENE), open_maps(store), bundle.facts.classes, folder / "buildings.png", TITLE)
+    picture = panels(open_scene(SCENE), open_maps(store), bundle.metadata.classes, folder / "buildings.png", TITLE)
     yield f"wrote {picture}  image, probability and map; look at this one"
 
 

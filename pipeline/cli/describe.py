@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from models.bundle import load_bundle, shipped_bundles
-from models.metadata import Facts
+from models.metadata import BundleMetadata
 
 from ..grid.geobox import GeoBox
 from ..io.scene import SceneLike, open_source
@@ -67,8 +67,8 @@ def _describe_store(path: str) -> str:
         f"engine      {segmented['engine']}, {segmented['precision']}, halo {segmented['halo']}",
     ]
     if "cleaned" in own:
-        wishes = ", ".join(f"{name} {value}" for name, value in own["cleaned"].items())
-        lines.append(f"cleaned     {wishes or 'nothing asked for'}")
+        keywords = ", ".join(f"{name} {value}" for name, value in own["cleaned"].items())
+        lines.append(f"cleaned     {keywords or 'nothing asked for'}")
     counts = own["results"].get("objects", {})
     lines += [f"objects     {count:,} of {name}" for name, count in counts.items()]
     return "\n".join([*lines, class_table(own["results"]["pixels"], store.geobox.resolution())])
@@ -98,44 +98,42 @@ def list_bundles() -> str:
         return "no bundles come with this installation"
     lines = []
     for bundle in found:
-        facts = bundle.facts
+        metadata = bundle.metadata
         parts = [
-            ", ".join(facts.class_names),
-            f"bands {', '.join(facts.band_names)} ({facts.dtype})",
-            _scale(facts),
+            ", ".join(metadata.class_names),
+            f"bands {', '.join(metadata.band_names)} ({metadata.dtype})",
+            _scale(metadata),
             f"{bundle.parameters:,} parameters",
         ]
-        lines.append(f"{facts.name:12} {'; '.join(parts)}")
-        if facts.description:
-            lines.append(f"{'':12} {facts.description}")
+        lines.append(f"{metadata.name:12} {'; '.join(parts)}")
+        if metadata.description:
+            lines.append(f"{'':12} {metadata.description}")
     return "\n".join(lines)
 
 
 def describe_bundle(name: str) -> str:
     """Describe all that a bundle knows."""
     bundle = load_bundle(name)
-    facts = bundle.facts
-    halo = (
-        "none: every output sees the whole input" if facts.footprint.halo is None else f"{facts.footprint.halo} pixels"
-    )
+    metadata, field = bundle.metadata, bundle.metadata.receptive_field
+    halo = "none: every output sees the whole input" if field.halo is None else f"{field.halo} pixels"
     lines = [
-        f"bundle      {facts.name}  {bundle.path}",
+        f"bundle      {metadata.name}  {bundle.path}",
         f"digest      {bundle.digest}",
-        f"network     {facts.architecture} {dict(facts.options) or ''}  {bundle.parameters:,} parameters".rstrip(),
-        f"bands       {', '.join(facts.band_names)}; {facts.dtype}; scaled by {facts.scaling.kind}",
-        f"classes     {', '.join(f'{value} {info.name} #{info.color}' for value, info in enumerate(facts.classes))}",
-        f"resolution  {_scale(facts)}",
-        f"footprint   stride {facts.footprint.stride}, radius {facts.footprint.radius}; exact halo {halo}",
+        f"network     {metadata.architecture} {dict(metadata.options) or ''}  {bundle.parameters:,} parameters",
+        f"bands       {', '.join(metadata.band_names)}; {metadata.dtype}; scaled by {metadata.scaling.kind}",
+        f"classes     {', '.join(f'{value} {info.name} #{info.color}' for value, info in enumerate(metadata.classes))}",
+        f"resolution  {_scale(metadata)}",
+        f"receptive   stride {field.stride}, radius {field.radius}; exact halo {halo}",
     ]
-    for title, values in (("metrics", facts.metrics), ("provenance", facts.provenance)):
+    for title, values in (("metrics", metadata.metrics), ("provenance", metadata.provenance)):
         lines += [f"{title:11} {line}" for line in _flat(values)]
     return "\n".join(lines)
 
 
-def _scale(facts: Facts) -> str:
-    if facts.resolution is None:
+def _scale(metadata: BundleMetadata) -> str:
+    if metadata.resolution is None:
         return "resolution unknown"
-    finest, coarsest = facts.resolution
+    finest, coarsest = metadata.resolution
     return f"{finest:g} m" if finest == coarsest else f"{finest:g} to {coarsest:g} m"
 
 

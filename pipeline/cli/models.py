@@ -33,7 +33,7 @@ def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None
     from models.exporting import export_onnx, export_program
 
     loaded = load_bundle(bundle)
-    note(f"swathe: exporting {loaded.facts.name}, then comparing", quiet)
+    note(f"swathe: exporting {loaded.metadata.name}, then comparing", quiet)
     made = (export_onnx if ending == "onnx" else export_program)(loaded, output, overwrite=overwrite)
     click.echo(f"wrote {made.path}: {made.path.stat().st_size:,} bytes, within {made.difference:.1e} of the bundle")
 

@@ -35,7 +35,7 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BlockResult:
     """Of a window: class map uint8 `(y, x)`, probabilities `(class, y, x)`, ids of objects int64 `(y, x)`."""
 
     class_map: NDArray[np.uint8]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import PlanError
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 
 from .geobox import Window
 
@@ -31,7 +31,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilingPlan:
     """How a scene is cut.
 
     Parameters
@@ -62,7 +62,7 @@ class Plan:
     block: int
     chunk: int
     exact: bool
-    tall: int = 1
+    tile_aspect: int = 1
 
     @property
     def rows(self) -> int:
@@ -89,7 +89,7 @@ class Plan:
             for column in range(self.columns):
                 yield self.block_at(row, column)
 
-    def grown(self, window: Window) -> Window:
+    def buffered(self, window: Window) -> Window:
         """Give what must be read for a window: rounded up to the stride, and the halo around it.
 
         It may reach outside the scene; `reflected` says which pixels stand there.
@@ -103,14 +103,14 @@ class Plan:
 
         Coordinates are the scene's. The last tiles may reach outside the window.
         """
-        rows = _cuts(window.top, window.bottom, self.tile * self.tall, self.stride)
+        rows = _cuts(window.top, window.bottom, self.tile * self.tile_aspect, self.stride)
         columns = _cuts(window.left, window.right, self.tile, self.stride)
         for top, bottom in rows:
             for left, right in columns:
                 yield Window(top, bottom, left, right)
 
     @cached_property
-    def extra(self) -> float:
+    def halo_overhead(self) -> float:
         """Pixels that the network sees for each pixel of the scene: 1 would be no halo at all."""
         rows = sum(b - t + 2 * self.halo for row in range(self.rows) for t, b in self._row_cuts(row, 0))
         columns = sum(b - t + 2 * self.halo for column in range(self.columns) for t, b in self._row_cuts(column, 1))
@@ -118,13 +118,13 @@ class Plan:
 
     def _row_cuts(self, place: int, axis: int) -> list[tuple[int, int]]:
         start, size = place * self.block, (self.height, self.width)[axis]
-        side = self.tile * self.tall if axis == 0 else self.tile
+        side = self.tile * self.tile_aspect if axis == 0 else self.tile
         return _cuts(start, min(start + self.block, size), side, self.stride)
 
     def bytes_per_block(self, bands: int, itemsize: int, classes: int) -> int:
         """Estimate what one task holds: raw pixels with halo and mask, and its outputs. Without the network's own."""
         side = self.block + 2 * self.halo
-        tile = (self.tile * self.tall + 2 * self.halo) * (self.tile + 2 * self.halo)
+        tile = (self.tile * self.tile_aspect + 2 * self.halo) * (self.tile + 2 * self.halo)
         pixels = side * side * (bands * itemsize + 1)
         answers = tile * classes * 4 * 2 + self.block * self.block * (classes + 1)
         return pixels + answers
@@ -132,12 +132,12 @@ class Plan:
 
 def make_plan(
     shape: tuple[int, int],
-    footprint: Footprint,
+    receptive_field: ReceptiveField,
     *,
     halo: int | None = None,
     tile: int | None = None,
     block: int | None = None,
-) -> Plan:
+) -> TilingPlan:
     """Cut a scene.
 
     Parameters
@@ -157,30 +157,30 @@ def make_plan(
     PlanError
         A setting is not positive, or the network has no exact halo and none is given.
     """
-    stride = footprint.stride
+    stride = receptive_field.stride
     for name, value in (("tile", tile), ("block", block)):
         if value is not None and value < 1:
             raise PlanError(f"{name} must be at least 1 pixel; received {value}")
-    halo = _halo(footprint, halo)
+    halo = _halo(receptive_field, halo)
     fitting = max(256, LARGEST_INPUT - 2 * halo)
-    tall = 2 if tile is None and 2 * TILE + 2 * halo <= TALLEST_INPUT else 1  # less halo for each pixel
+    tile_aspect = 2 if tile is None and 2 * TILE + 2 * halo <= TALLEST_INPUT else 1  # less halo for each pixel
     tile = _up(min(TILE, fitting) if tile is None else tile, stride)
     side, chunk = _block(shape, stride, block, tile)
-    exact = footprint.halo is not None and halo >= footprint.halo
-    return Plan(*shape, stride, halo, min(tile, side), side, chunk, exact, tall)
+    exact = receptive_field.halo is not None and halo >= receptive_field.halo
+    return TilingPlan(*shape, stride, halo, min(tile, side), side, chunk, exact, tile_aspect)
 
 
-def _halo(footprint: Footprint, halo: int | None) -> int:
+def _halo(receptive_field: ReceptiveField, halo: int | None) -> int:
     if halo is not None:
         if halo < 0:
             raise PlanError(f"halo must not be negative; received {halo}")
-        return _up(halo, footprint.stride)
-    if footprint.halo is None:
+        return _up(halo, receptive_field.stride)
+    if receptive_field.halo is None:
         raise PlanError(
             "this network has no exact halo: each output sees the whole input. Give --halo N, as 128: "
             "the answer then depends a little on how the scene is cut"
         )
-    return footprint.halo
+    return receptive_field.halo
 
 
 def _block(shape: tuple[int, int], stride: int, block: int | None, tile: int) -> tuple[int, int]:

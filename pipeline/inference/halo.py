@@ -9,15 +9,15 @@ from models.errors import PlanError
 
 from ..grid.encoding import Encoding
 from ..grid.geobox import Window
-from ..grid.tiling import Plan
+from ..grid.tiling import TilingPlan
 from ..io.source import Source
-from .predict import Recipe, predict
+from .predict import InferenceSpec, predict
 
 SAMPLES = 4  # windows looked at
 CORE = 256  # side of the part of each that is compared, in pixels
 
 
-def smallest_halo(source: Source, recipe: Recipe, tolerance: float) -> tuple[int, float]:
+def smallest_halo(source: Source, inference: InferenceSpec, tolerance: float) -> tuple[int, float]:
     """Find the smallest halo whose answer differs from the exact one's by at most `tolerance`.
 
     Parameters
@@ -40,14 +40,14 @@ def smallest_halo(source: Source, recipe: Recipe, tolerance: float) -> tuple[int
     PlanError
         No observed pixels were found to measure on.
     """
-    whole = replace(recipe, encoding=Encoding(None, "float32", tuple(range(len(recipe.facts.classes)))))
-    windows = _windows(source, recipe.plan)
+    whole = replace(inference, encoding=Encoding(None, "float32", tuple(range(len(inference.metadata.classes)))))
+    windows = _windows(source, inference.plan)
     truth = [_probability(source, whole, window) for window in windows]
-    stride, low, high = recipe.plan.stride, 0, recipe.plan.halo // recipe.plan.stride
-    best = (recipe.plan.halo, 0.0)
+    stride, low, high = inference.plan.stride, 0, inference.plan.halo // inference.plan.stride
+    best = (inference.plan.halo, 0.0)
     while low < high:  # the error falls with the halo, so that halving finds the edge
         middle = (low + high) // 2
-        plan = replace(recipe.plan, halo=middle * stride, exact=False)
+        plan = replace(inference.plan, halo=middle * stride, exact=False)
         error = max(
             _difference(_probability(source, replace(whole, plan=plan), window), right)
             for window, right in zip(windows, truth, strict=True)
@@ -59,7 +59,7 @@ def smallest_halo(source: Source, recipe: Recipe, tolerance: float) -> tuple[int
     return best
 
 
-def _windows(source: Source, plan: Plan) -> list[Window]:
+def _windows(source: Source, plan: TilingPlan) -> list[Window]:
     """Give a few windows with observed pixels, the same ones each time: halo tile borders fall inside them."""
     side = -(-CORE // plan.stride) * plan.stride
     rows, columns = (range(0, max(1, size - side), plan.stride) for size in (plan.height, plan.width))
@@ -77,8 +77,8 @@ def _windows(source: Source, plan: Plan) -> list[Window]:
     return found
 
 
-def _probability(source: Source, recipe: Recipe, window: Window) -> NDArray[np.float32]:
-    probability = predict(source, window, recipe).probability
+def _probability(source: Source, inference: InferenceSpec, window: Window) -> NDArray[np.float32]:
+    probability = predict(source, window, inference).probability
     assert probability is not None  # asked for in `smallest_halo`
     return probability
 

@@ -18,12 +18,12 @@ from ..grid.xr import coordinates, with_georeference
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..store.metadata import class_map_attributes
-from .options import Options, Wishes
-from .plan import BundleLike, Prepared, plan
-from .predict import Recipe, predict
+from .options import SegmentKeywords, SegmentOptions
+from .plan import BundleLike, SegmentPlan, plan
+from .predict import InferenceSpec, predict
 
 
-def segment(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> xr.Dataset:
+def segment(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeywords]) -> xr.Dataset:
     """Segment a scene lazily.
 
     Parameters
@@ -33,7 +33,7 @@ def segment(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> x
     bundle
         A bundle, or the name or path of one.
     **wishes
-        See `pipeline.inference.options.Options`. `probability` and `pyramid` do not count: probabilities are
+        See `pipeline.inference.options.SegmentOptions`. `probability` and `pyramid` do not count: probabilities are
         float32 here.
 
     Returns
@@ -47,24 +47,26 @@ def segment(scene: SceneLike, bundle: BundleLike, **wishes: Unpack[Wishes]) -> x
     SwatheError
         As `plan`; what cannot be read is found when it is computed.
     """
-    options = Options(**wishes)
-    prepared = plan(scene, bundle, **{**wishes, "block": options.block or 1024})  # type: ignore[arg-type]
-    classes = tuple(range(len(prepared.recipe.facts.classes)))
-    kept = options.encoding(prepared.recipe.facts).kept if options.probability_of else classes
-    recipe = _with_encoding(prepared.recipe, Encoding(options.threshold, "float32", kept))
-    class_map, probability = _arrays(prepared.source, recipe)
+    options = SegmentOptions(**keywords)
+    prepared = plan(scene, bundle, **{**keywords, "block": options.block or 1024})  # type: ignore[arg-type]
+    classes = tuple(range(len(prepared.inference.metadata.classes)))
+    kept = options.encoding(prepared.inference.metadata).kept if options.probability_of else classes
+    inference = _with_encoding(prepared.inference, Encoding(options.threshold, "float32", kept))
+    class_map, probability = _arrays(prepared.source, inference)
     return _dataset(class_map, probability, prepared, kept)
 
 
-def _with_encoding(recipe: Recipe, encoding: Encoding) -> Recipe:
-    return Recipe(recipe.bundle, recipe.digest, recipe.facts, recipe.spec, recipe.plan, encoding)
+def _with_encoding(inference: InferenceSpec, encoding: Encoding) -> InferenceSpec:
+    return InferenceSpec(
+        inference.bundle, inference.digest, inference.metadata, inference.spec, inference.plan, encoding
+    )
 
 
-def _arrays(source: Source, recipe: Recipe) -> tuple[da.Array, da.Array]:
-    cut, layers = recipe.plan, len(recipe.encoding.kept)
+def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Array]:
+    cut, layers = inference.plan, len(inference.encoding.kept)
     # one node that all tasks share holds source and recipe, so that the graph grows by a few bytes a block
     shared = dask.delayed(
-        (source, recipe), name=f"swathe-recipe-{tokenize(source.identity(), repr(recipe))}", traverse=False
+        (source, inference), name=f"swathe-recipe-{tokenize(source.identity(), repr(inference))}", traverse=False
     )
     maps, probabilities = [], []
     for row in range(cut.rows):
@@ -80,22 +82,22 @@ def _delayed(shared: Any, window: Window) -> tuple[Any, Window]:
     return answer, window
 
 
-def _predict(shared: tuple[Source, Recipe], window: Window) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    source, recipe = shared
-    answer = predict(source, window, recipe)
+def _predict(shared: tuple[Source, InferenceSpec], window: Window) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    source, inference = shared
+    answer = predict(source, window, inference)
     assert answer.probability is not None  # `segment` asks for it
     return answer.class_map, answer.probability
 
 
-def _dataset(class_map: da.Array, probability: da.Array, prepared: Prepared, kept: tuple[int, ...]) -> xr.Dataset:
-    facts, geobox = prepared.recipe.facts, prepared.geobox
-    names = [facts.class_names[value] for value in kept]
+def _dataset(class_map: da.Array, probability: da.Array, prepared: SegmentPlan, kept: tuple[int, ...]) -> xr.Dataset:
+    metadata, geobox = prepared.inference.metadata, prepared.geobox
+    names = [metadata.class_names[value] for value in kept]
     dataset = xr.Dataset(
         {"class_map": (("y", "x"), class_map), "probability": (("class", "y", "x"), probability)},
         coords={"class": names, **coordinates(geobox)},
-        attrs={"bundle": facts.name, "digest": prepared.recipe.digest},
+        attrs={"bundle": metadata.name, "digest": prepared.inference.digest},
     )
-    attributes = class_map_attributes(facts.classes)
+    attributes = class_map_attributes(metadata.classes)
     dataset.class_map.attrs.update({k: v for k, v in attributes.items() if k not in ("coordinates", "grid_mapping")})
     dataset.class_map.attrs["_FillValue"] = NODATA
     dataset.probability.attrs.update(long_name="probability", units="1")

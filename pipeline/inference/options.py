@@ -6,15 +6,15 @@ from typing import Literal, TypedDict
 
 from models.engine_spec import Device, EngineName, EngineSpec, Precision
 from models.errors import PlanError
-from models.metadata import Facts
+from models.metadata import BundleMetadata
 
 from ..grid.encoding import Encoding, ProbabilityType
 
 Halo = Literal["exact", "auto"] | int
 
 
-class Wishes(TypedDict, total=False):
-    """The keywords of `plan`, `segment` and `run`; see `Options`."""
+class SegmentKeywords(TypedDict, total=False):
+    """The keywords of `plan`, `segment` and `run`; see `SegmentOptions`."""
 
     bands: Sequence[str | int] | None
     tile: int | None
@@ -34,8 +34,8 @@ class Wishes(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """Wishes, checked.
+class SegmentOptions:
+    """SegmentKeywords, checked.
 
     Parameters
     ----------
@@ -91,13 +91,13 @@ class Options:
         """Give the engine that is wished for."""
         return EngineSpec(self.engine, self.device, self.precision, self.threads, self.compile)
 
-    def encoding(self, facts: Facts) -> Encoding:
+    def encoding(self, metadata: BundleMetadata) -> Encoding:
         """Give what is kept of the network's answer for the classes of a bundle."""
-        kept = self._kept(facts) if self.probability else ()
+        kept = self._kept(metadata) if self.probability else ()
         return Encoding(self.threshold, self.probability, kept)
 
-    def _kept(self, facts: Facts) -> tuple[int, ...]:
-        names = facts.class_names
+    def _kept(self, metadata: BundleMetadata) -> tuple[int, ...]:
+        names = metadata.class_names
         if self.probability_of is None:
             return (1,) if len(names) == 2 else tuple(range(len(names)))
         if self.probability_of == "all":

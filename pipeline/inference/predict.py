@@ -18,25 +18,25 @@ from models.cpu import keep_freed_memory
 from models.engine import Engine, make_engine, resolve
 from models.engine_spec import EngineSpec
 from models.errors import BundleError
-from models.metadata import Facts
+from models.metadata import BundleMetadata
 
-from ..grid.encoding import NODATA, Answer, Encoding, classify, encode
+from ..grid.encoding import NODATA, BlockResult, Encoding, classify, encode
 from ..grid.geobox import Window
-from ..grid.tiling import Plan, reflected
+from ..grid.tiling import TilingPlan, reflected
 from ..io.source import Pixels, Source, missing_samples
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class InferenceSpec:
     """What every block of a run shares; small enough to send with each task. The network itself is never sent."""
 
     bundle: str
     digest: str
-    facts: Facts
+    metadata: BundleMetadata
     spec: EngineSpec
-    plan: Plan
+    plan: TilingPlan
     encoding: Encoding
 
 
@@ -52,7 +52,7 @@ _engines: dict[tuple[str, EngineSpec], SharedEngine] = {}
 _making = threading.Lock()
 
 
-def settle_engine(spec: EngineSpec) -> EngineSpec:
+def resolve_engine(spec: EngineSpec) -> EngineSpec:
     """Say which engine serves best in this process; see `models.engine.resolve`."""
     return resolve(spec)
 
@@ -81,7 +81,7 @@ def _expected(path: str, digest: str) -> Bundle:
     return bundle
 
 
-def predict(source: Source, window: Window, recipe: Recipe) -> Answer:
+def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockResult:
     """Read a window with its halo, run the network over its tiles, and keep what is asked for.
 
     Tiles are read one by one, so that the engine need not wait for the whole window, nor memory hold it. A tile with
@@ -94,18 +94,18 @@ def predict(source: Source, window: Window, recipe: Recipe) -> Answer:
     window
         Inside the scene; its origin is a multiple of the stride.
     recipe
-        See `Recipe`.
+        See `InferenceSpec`.
 
     Returns
     -------
     Answer
         Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
     """
-    answer = _empty(window.shape, recipe.encoding)
-    for read, probabilities in _answers(_seen(source, window, recipe), source.nodata, recipe):
-        halo, (height, width) = recipe.plan.halo, read.cut.shape
+    answer = _empty(window.shape, inference.encoding)
+    for read, probabilities in _answers(_seen(source, window, inference), source.nodata, inference):
+        halo, (height, width) = inference.plan.halo, read.cut.shape
         core = np.s_[..., halo : halo + height, halo : halo + width]
-        _keep(answer, probabilities[core], read.pixels.valid[core], read.cut.within(window), recipe.encoding)
+        _keep(answer, probabilities[core], read.pixels.valid[core], read.cut.within(window), inference.encoding)
     return answer
 
 
@@ -117,28 +117,28 @@ class TileRead:
     cut: Window
 
 
-def _seen(source: Source, window: Window, recipe: Recipe) -> Iterator[TileRead]:
+def _seen(source: Source, window: Window, inference: InferenceSpec) -> Iterator[TileRead]:
     """Read the tiles of a window that hold anything valid, halo aside."""
-    plan = recipe.plan
-    held = Held.of(source, window, plan) if source.costly else source
+    plan = inference.plan
+    held = CachedWindow.of(source, window, plan) if source.expensive_reads else source
     for tile in plan.tiles(window):
         cut = Window(tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right))
-        pixels, (height, width) = read_grown(held, plan, tile), cut.shape
+        pixels, (height, width) = read_buffered(held, plan, tile), cut.shape
         if pixels.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width].any():
             yield TileRead(pixels, cut)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CachedWindow:
     """What a source gave for a window: tiles whose halos overlap must not compute a scene of dask's twice."""
 
     window: Window
     pixels: Pixels
 
     @classmethod
-    def of(cls, source: Source, window: Window, plan: Plan) -> "Held":
+    def of(cls, source: Source, window: Window, plan: TilingPlan) -> "CachedWindow":
         """Read all that the tiles of a window will ask for."""
-        inside = _inside(plan.grown(window), plan)
+        inside = _inside(plan.buffered(window), plan)
         return cls(inside, source.read(inside))
 
     def read(self, window: Window) -> Pixels:
@@ -147,30 +147,30 @@ class Held:
         return Pixels(self.pixels.data[:, rows, columns], self.pixels.valid[rows, columns])
 
 
-def read_grown(source: Source | Held, plan: Plan, window: Window) -> Pixels:
+def read_buffered(source: Source | CachedWindow, plan: TilingPlan, window: Window) -> Pixels:
     """Read a window with its halo; beyond the scene's edges stand its reflections.
 
     Returns
     -------
     Pixels
-        Of the shape of `plan.grown(window)`. Missing samples are still as the file has them.
+        Of the shape of `plan.buffered(window)`. Missing samples are still as the file has them.
     """
-    grown = plan.grown(window)
-    rows = reflected(grown.top, grown.bottom, plan.height)
-    columns = reflected(grown.left, grown.right, plan.width)
-    inside = _inside(grown, plan)
+    buffered = plan.buffered(window)
+    rows = reflected(buffered.top, buffered.bottom, plan.height)
+    columns = reflected(buffered.left, buffered.right, plan.width)
+    inside = _inside(buffered, plan)
     read = source.read(inside)
-    if inside == grown:
+    if inside == buffered:
         return read
     rows, columns = rows - inside.top, columns - inside.left
     return Pixels(_taken(read.data, rows, columns), _taken(read.valid, rows, columns))
 
 
-def _inside(grown: Window, plan: Plan) -> Window:
+def _inside(buffered: Window, plan: TilingPlan) -> Window:
     """Give the part of the scene that a grown window, reflections too, is made of."""
     rows, columns = (
-        reflected(grown.top, grown.bottom, plan.height),
-        reflected(grown.left, grown.right, plan.width),
+        reflected(buffered.top, buffered.bottom, plan.height),
+        reflected(buffered.left, buffered.right, plan.width),
     )
     return Window(int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1)
 
@@ -208,12 +208,12 @@ def _as_type(value: float, dtype: np.dtype[Any]) -> Any:
 
 
 def _answers(
-    reads: Iterator[TileRead], nodata: tuple[float | None, ...], recipe: Recipe
+    reads: Iterator[TileRead], nodata: tuple[float | None, ...], inference: InferenceSpec
 ) -> Iterator[tuple[TileRead, NDArray[np.float32]]]:
     """Give each tile with the probabilities `(class, y, x)` of all its pixels; equal tiles go in batches."""
-    means = tuple(band.mean for band in recipe.facts.bands)
+    means = tuple(band.mean for band in inference.metadata.bands)
     for _, equal in groupby(reads, key=lambda read: read.pixels.valid.shape):
-        shared = shared_engine(recipe.bundle, recipe.digest, recipe.spec)
+        shared = shared_engine(inference.bundle, inference.digest, inference.spec)
         for some in batched(equal, shared.engine.batch):
             inputs = [fill_missing(read.pixels, nodata, means) for read in some]
             with shared.lock:
@@ -228,16 +228,16 @@ def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
         yield some
 
 
-def _empty(shape: tuple[int, int], encoding: Encoding) -> Answer:
+def _empty(shape: tuple[int, int], encoding: Encoding) -> BlockResult:
     probability = None
     if encoding.probability:
         fill = NODATA if encoding.probability == "uint8" else np.nan
         probability = np.full((len(encoding.kept), *shape), fill, encoding.probability)
-    return Answer(np.full(shape, NODATA, np.uint8), probability)
+    return BlockResult(np.full(shape, NODATA, np.uint8), probability)
 
 
 def _keep(
-    answer: Answer,
+    answer: BlockResult,
     probabilities: NDArray[np.float32],
     valid: NDArray[np.bool_],
     place: Window,

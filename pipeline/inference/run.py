@@ -9,22 +9,22 @@ from distributed import Client
 
 from models.cpu import usable_cpus
 
-from ..grid.encoding import Answer
+from ..grid.encoding import BlockResult
 from ..grid.geobox import GeoBox
-from ..grid.tiling import Plan
+from ..grid.tiling import TilingPlan
 from ..io.array import ArraySource
-from ..io.content_id import keepable
+from ..io.content_id import redact_url
 from ..io.scene import SceneLike
 from ..io.source import RasterSource, Source
 from ..jobs.dask import run_once, worker_nthreads
-from ..jobs.job import Replacing, Report, fill
-from ..jobs.progress import Shower
+from ..jobs.job import OverwritePolicy, RunResult, fill
+from ..jobs.progress import ProgressFactory
 from ..store.lifecycle import create_store
 from ..store.run_id import Identity
 from ..store.store import Store
-from .options import Wishes
-from .plan import BundleLike, Prepared, plan
-from .predict import Recipe, predict, settle_engine
+from .options import SegmentKeywords
+from .plan import BundleLike, SegmentPlan, plan
+from .predict import InferenceSpec, predict, resolve_engine
 
 
 def run(
@@ -35,8 +35,8 @@ def run(
     client: Client | str | None = None,
     overwrite: bool = False,
     show: bool = True,
-    **wishes: Unpack[Wishes],
-) -> Report:
+    **keywords: Unpack[SegmentKeywords],
+) -> RunResult:
     """Segment a scene of any size into a Zarr store. Run again after any interruption, it continues.
 
     Parameters
@@ -55,7 +55,7 @@ def run(
     show
         Show progress.
     **wishes
-        See `pipeline.inference.options.Options`.
+        See `pipeline.inference.options.SegmentOptions`.
 
     Returns
     -------
@@ -66,60 +66,60 @@ def run(
     SwatheError
         As `plan`; or the output belongs to another run; or a block failed after retries. Finished blocks stay.
     """
-    return run_prepared(plan(scene, bundle, **wishes), output, client=client, overwrite=overwrite, show=show)
+    return run_prepared(plan(scene, bundle, **keywords), output, client=client, overwrite=overwrite, show=show)
 
 
 def run_prepared(
-    prepared: Prepared,
+    prepared: SegmentPlan,
     output: str | os.PathLike[str],
     *,
     client: Client | str | None = None,
     overwrite: bool = False,
     show: bool = True,
-) -> Report:
+) -> RunResult:
     """As `run`, for a plan that has been looked at."""
     return run_replacing(prepared, output, "all" if overwrite else "nothing", client=client, show=show)
 
 
 def run_replacing(
-    prepared: Prepared,
+    prepared: SegmentPlan,
     output: str | os.PathLike[str],
-    replacing: Replacing,
+    replacing: OverwritePolicy,
     *,
     client: Client | str | None = None,
     show: bool = True,
-) -> Report:
+) -> RunResult:
     """As `run_prepared`, with a finer choice of what may be replaced."""
     return fill(Segmentation(prepared), output, replacing, client=client, show=show)
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A `Painter`: a block is what the network says of it."""
+    """A `BlockFunction`: a block is what the network says of it."""
 
     source: Source
-    recipe: Recipe
+    inference: InferenceSpec
 
     @property
-    def heavy(self) -> bool:
-        """See `Painter`: an array in memory is."""
+    def scatter_once(self) -> bool:
+        """See `BlockFunction`: an array in memory is."""
         return isinstance(self.source, ArraySource)
 
     @property
     def on_gpu(self) -> bool:
-        """See `Painter`."""
-        return self.recipe.spec.device == "cuda"
+        """See `BlockFunction`."""
+        return self.inference.spec.device == "cuda"
 
-    def answer(self, store: Store, row: int, column: int) -> Answer:
-        """See `Painter`."""
-        return predict(self.source, store.window(0, row, column), _with_threads(self.recipe))
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
+        """See `BlockFunction`."""
+        return predict(self.source, store.window(0, row, column), _with_threads(self.inference))
 
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
     """A `Work`: a run that was planned."""
 
-    prepared: Prepared
+    prepared: SegmentPlan
     title = "segmenting"
 
     @property
@@ -135,71 +135,75 @@ class Segmentation:
     @property
     def threads(self) -> int:
         """See `Work`: two on a CPU, one runs the engine while the other reads or writes. A GPU must be fed by more."""
-        return 2 if self.prepared.recipe.spec.device == "cpu" else max(3, min(8, usable_cpus()))
+        return 2 if self.prepared.inference.spec.device == "cpu" else max(3, min(8, usable_cpus()))
 
     def identity(self) -> Mapping[str, Any]:
         """See `Work`."""
         return run_identity(self.prepared)
 
-    def settled(self, client: Client) -> Self:
+    def bind_to_cluster(self, client: Client) -> Self:
         """Let a worker say which engine serves best: this machine may have no GPU where the workers have."""
-        spec = run_once(client, settle_engine, self.prepared.options.spec())
-        return replace(self, prepared=replace(self.prepared, recipe=replace(self.prepared.recipe, spec=spec)))
+        spec = run_once(client, resolve_engine, self.prepared.options.spec())
+        return replace(self, prepared=replace(self.prepared, inference=replace(self.prepared.inference, spec=spec)))
 
     def create(self, path: str) -> Store:
         """See `Work`."""
-        recipe, pyramid = self.prepared.recipe, self.prepared.options.pyramid
+        inference, pyramid = self.prepared.inference, self.prepared.options.pyramid
         about = {
             "identity": self.identity(),
-            "bundle": _bundle_facts(recipe),
+            "bundle": _bundle_facts(inference),
             "source": _source_facts(self.prepared.source),
         }
-        classes = recipe.facts.classes
-        return create_store(path, recipe.plan, self.geobox, recipe.encoding, classes, about, pyramid=pyramid)
+        classes = inference.metadata.classes
+        return create_store(path, inference.plan, self.geobox, inference.encoding, classes, about, pyramid=pyramid)
 
-    def before(self, client: Client, store: Store, show: Shower) -> None:
+    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """See `Work`: nothing."""
 
-    def painter(self, store: Store) -> Network:
+    def block_function(self, store: Store) -> Network:
         """See `Work`."""
-        recipe = replace(self.prepared.recipe, plan=_merged(self.prepared.plan, store.plan))
-        return Network(self.prepared.source, recipe)
+        inference = replace(self.prepared.inference, plan=_merged(self.prepared.plan, store.plan))
+        return Network(self.prepared.source, inference)
 
-    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """See `Work`: nothing."""
         return {}
 
 
-def _merged(mine: Plan, theirs: Plan) -> Plan:
+def _merged(mine: TilingPlan, theirs: TilingPlan) -> TilingPlan:
     """Take blocks from the store that is continued; tiles do not change pixels and may differ."""
-    return replace(theirs, tile=min(mine.tile, theirs.block), tall=mine.tall)
+    return replace(theirs, tile=min(mine.tile, theirs.block), tile_aspect=mine.tile_aspect)
 
 
-def run_identity(prepared: Prepared) -> dict[str, Any]:
+def run_identity(prepared: SegmentPlan) -> dict[str, Any]:
     """Give what decides the pixels of a run, as JSON values."""
-    recipe, cut = prepared.recipe, prepared.plan
+    inference, cut = prepared.inference, prepared.plan
     identity = Identity(
         source=prepared.scene_identity,
-        bundle=recipe.digest,
-        engine=f"{recipe.spec.name} on {recipe.spec.device}",
-        precision=recipe.spec.precision,
-        compile=recipe.spec.compile,
+        bundle=inference.digest,
+        engine=f"{inference.spec.name} on {inference.spec.device}",
+        precision=inference.spec.precision,
+        compile=inference.spec.compile,
         halo=cut.halo,
-        cut={} if cut.exact else {"tile": cut.tile, "tall": cut.tall, "block": cut.block},
-        encoding=recipe.encoding,
+        cut={} if cut.exact else {"tile": cut.tile, "tall": cut.tile_aspect, "block": cut.block},
+        encoding=inference.encoding,
         shape=prepared.geobox.shape,
         overviews=prepared.options.pyramid,
     )
-    return identity.facts()
+    return identity.metadata()
 
 
-def _bundle_facts(recipe: Recipe) -> dict[str, Any]:
-    return {"name": recipe.facts.name, "digest": recipe.digest, "architecture": recipe.facts.architecture}
+def _bundle_facts(inference: InferenceSpec) -> dict[str, Any]:
+    return {
+        "name": inference.metadata.name,
+        "digest": inference.digest,
+        "architecture": inference.metadata.architecture,
+    }
 
 
 def _source_facts(source: Source) -> dict[str, Any]:
     """Give what people want to know of the scene later; its files may have moved by then."""
-    paths = [keepable(path) for path in _paths(source)]
+    paths = [redact_url(path) for path in _paths(source)]
     return {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
 
 
@@ -209,9 +213,9 @@ def _paths(source: Source) -> list[str]:
     return [source.path] if isinstance(source, ArraySource) and source.path else []
 
 
-def _with_threads(recipe: Recipe) -> Recipe:
+def _with_threads(inference: InferenceSpec) -> InferenceSpec:
     """Let the engine use as many threads as its worker may: workers on one machine must not fight for its cores."""
     threads = worker_nthreads()
-    if threads is None or recipe.spec.threads is not None:
-        return recipe
-    return replace(recipe, spec=replace(recipe.spec, threads=threads))
+    if threads is None or inference.spec.threads is not None:
+        return inference
+    return replace(inference, spec=replace(inference.spec, threads=threads))

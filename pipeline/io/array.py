@@ -45,7 +45,7 @@ class ArraySource:
         return self.array.dtype.newbyteorder("=")
 
     @property
-    def costly(self) -> bool:
+    def expensive_reads(self) -> bool:
         """See `Source`."""
         return not self.array.variable._in_memory
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..grid.geobox import Window
-from .gdal import ask_gdal, fsspec_options, open_raster, read_pixels
+from .gdal import fsspec_options, open_raster, read_pixels, run_with_env
 
 WHOLE = 2**28  # a file of up to so many bytes is hashed whole
 PIECES, PIECE = 64, 2**16  # of a larger one: so many pieces of so many bytes, spread over it
@@ -49,7 +49,7 @@ def _file(path: str, whole: int) -> dict[str, Any]:
 def _parts(path: str) -> dict[str, Any]:
     """Identify the other files that decide a raster's pixels: the parts of a virtual one, and masks beside files."""
     own = os.path.abspath(path)
-    names = {name for name in ask_gdal(path, lambda: open_raster(path).files) if os.path.abspath(name) != own}
+    names = {name for name in run_with_env(path, lambda: open_raster(path).files) if os.path.abspath(name) != own}
     pieces = [_part(name) for name in sorted(names) if not name.lower().endswith(SIDECARS)]
     return {"parts": pieces} if pieces else {}
 
@@ -62,7 +62,7 @@ def _part(name: str) -> dict[str, Any]:
 
 def _looks(path: str) -> dict[str, Any]:
     """Identify what has no bytes of its own, as a tile index or a part of a file, by some of its pixels."""
-    indexes, shape = ask_gdal(path, lambda: (open_raster(path).indexes, open_raster(path).shape))
+    indexes, shape = run_with_env(path, lambda: (open_raster(path).indexes, open_raster(path).shape))
     return {"pixels": pixels_seen(lambda window: read_pixels(path, indexes, window, None), shape)}
 
 
@@ -85,7 +85,7 @@ def _url(path: str) -> str | None:
     return path if "://" in path and not path.startswith(("file:", "vrt:", "zip", "tar", "/vsi")) else None
 
 
-def keepable(path: str) -> str:
+def redact_url(path: str) -> str:
     """Give a path as it may be written down: of a URL, no user, password or query."""
     return _without_secrets(url) if (url := _url(path)) else path
 

@@ -49,7 +49,7 @@ _OURS = re.compile(re.escape(__name__) + r"\Z")
 # this once, when the first dataset of the process is opened.
 os.environ["GDAL_SKIP"] = ",".join(filter(None, [os.environ.get("GDAL_SKIP"), "MRF"]))
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 _local = threading.local()
 
 
@@ -57,7 +57,7 @@ def open_raster(path: str, *, anew: bool = False) -> DatasetReader:
     """Open a raster for this thread, or give the handle that the thread already has: GDAL handles are not shared.
 
     A file that has changed meanwhile is opened anew, or any if `anew`: what a virtual raster draws on may have changed.
-    Call it within `ask_gdal`.
+    Call it within `run_with_env`.
     """
     handles: dict[tuple[int, str], tuple[Any, DatasetReader]] = _local.__dict__.setdefault("handles", {})
     key, stamp = (os.getpid(), path), file_stamp(path)  # a forked process shares its parent's file positions
@@ -97,7 +97,7 @@ def _size_and_time(path: str) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def ask_gdal(path: str, action: Callable[[], Answer]) -> Answer:
+def run_with_env(path: str, action: Callable[[], T]) -> T:
     """Do something with a raster: with the settings that GDAL needs, in this thread, and its errors turned into ours.
 
     Workers do not inherit a `rasterio.Env`. An error is raised apart from its cause, since GDAL's cannot be pickled and
@@ -167,7 +167,7 @@ def read_pixels(path: str, indexes: Sequence[int], window: Window, dtype: np.dty
     def read() -> NDArray[Any]:
         return open_raster(path).read(list(indexes), window=_inner(window), out_dtype=dtype)  # type: ignore[no-any-return]
 
-    return ask_gdal(f"{path}{_where(window)}", read)
+    return run_with_env(f"{path}{_where(window)}", read)
 
 
 def read_mask(path: str, indexes: Sequence[int], window: Window) -> NDArray[np.bool_]:
@@ -176,7 +176,7 @@ def read_mask(path: str, indexes: Sequence[int], window: Window) -> NDArray[np.b
     def read() -> NDArray[np.bool_]:
         return any_band(open_raster(path).read_masks(list(indexes), window=_inner(window)))
 
-    return ask_gdal(f"{path}{_where(window)}", read)
+    return run_with_env(f"{path}{_where(window)}", read)
 
 
 def any_band(samples: NDArray[Any]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from models.errors import SceneError
 
 from ..grid.geobox import GeoBox, is_position
-from .gdal import ask_gdal, open_raster
+from .gdal import open_raster, run_with_env
 from .naming import band_names, names_from_files
 from .source import RasterBand, RasterMask, RasterSource
 
@@ -67,7 +67,7 @@ def _refuse_other_grid(path: str, source: RasterSource, first_path: str, first: 
 
 
 def _open_one(path: str) -> RasterSource:
-    return ask_gdal(path, lambda: _source(open_raster(path, anew=True), path))
+    return run_with_env(path, lambda: _source(open_raster(path, anew=True), path))
 
 
 def _source(dataset: "DatasetReader", path: str) -> RasterSource:

@@ -147,10 +147,10 @@ def select(source: Source, bands: BandNames) -> Source:
 
 def _place(source: Source, band: str | int) -> int:
     names = source.bands
-    also = [layer.also for layer in source.layers] if isinstance(source, RasterSource) else [()] * len(names)
+    aliases = [layer.aliases for layer in source.layers] if isinstance(source, RasterSource) else [()] * len(names)
     if isinstance(band, str):
         for fold in (str, str.lower):  # exact first: B8a and B8A may be two bands
-            answers = ({fold(name) for name in (own, *others)} for own, others in zip(names, also, strict=True))
+            answers = ({fold(name) for name in (own, *others)} for own, others in zip(names, aliases, strict=True))
             found = [place for place, answered in enumerate(answers) if fold(band) in answered]
             if len(found) == 1:
                 return found[0]

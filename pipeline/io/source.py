@@ -52,7 +52,7 @@ class Source(Protocol):
         ...
 
     @property
-    def costly(self) -> bool:
+    def expensive_reads(self) -> bool:
         """Whether reading pixels a second time costs as much again: they are computed, and nothing keeps them."""
         ...
 
@@ -67,7 +67,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RasterBand:
-    """One band of one file; `also` are further names that it answers to."""
+    """One band of one file; `aliases` are further names that it answers to."""
 
     path: str
     index: int
@@ -76,7 +76,7 @@ class RasterBand:
     nodata: float | None = None
     scale: float = 1.0
     offset: float = 0.0
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class RasterSource:
         return tuple(layer.nodata for layer in self.layers)
 
     @property
-    def costly(self) -> bool:
+    def expensive_reads(self) -> bool:
         """See `Source`: GDAL keeps decoded blocks."""
         return False
 

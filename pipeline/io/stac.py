@@ -193,7 +193,7 @@ def _layers(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
         told = asset.told[number - 1] if number <= len(asset.told) else ()
         file = () if told or len(source.layers) == 1 else (layer.name,)
         best, *others = dict.fromkeys((*told, *file, asset.own(number, len(source.layers))))
-        layers.append(replace(layer, name=best, also=tuple(others)))
+        layers.append(replace(layer, name=best, aliases=tuple(others)))
     return replace(source, layers=tuple(layers))
 
 
@@ -221,10 +221,10 @@ def _named(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], 
         best = [found for found in ranked if found[0] == least]
         if len(best) == 1:
             _, layer, source = best[0]
-            others = tuple(name for name in (layer.name, *layer.also) if name != band)
-            return replace(source, layers=(replace(layer, name=band, also=others),))
+            others = tuple(name for name in (layer.name, *layer.aliases) if name != band)
+            return replace(source, layers=(replace(layer, name=band, aliases=others),))
         if best:
-            which = _listed([layer.also[0] if layer.also else layer.name for _, layer, _ in best])
+            which = _listed([layer.aliases[0] if layer.aliases else layer.name for _, layer, _ in best])
             raise SceneError(f"{printable(path)} has several bands {band!r}; name one of {which}")
     shown = [names[0] for asset in _without_copies(assets) for names in asset.names()]
     raise SceneError(f"{printable(path)} has no band {band!r}; it has: {_listed(shown)}")
@@ -233,7 +233,7 @@ def _named(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], 
 def _rank(band: str, asset: Asset, layer: RasterBand) -> tuple[bool, bool, int] | None:
     """Say how well a band answers to a name, less is better: measured, in the same case, by a better name."""
     for folded, fold in ((False, str), (True, str.lower)):  # B8a and B8A may be two bands
-        names = [fold(name) for name in (layer.name, *layer.also)]
+        names = [fold(name) for name in (layer.name, *layer.aliases)]
         if fold(band) in names:
             return not asset.measured, folded, names.index(fold(band))
     return None
@@ -264,10 +264,10 @@ def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
 
 def _with_single_names(source: RasterSource) -> RasterSource:
     """Call each band by the best of its names that no other band has; by its number, where it has none."""
-    uses = Counter(name.lower() for layer in source.layers for name in dict.fromkeys((layer.name, *layer.also)))
+    uses = Counter(name.lower() for layer in source.layers for name in dict.fromkeys((layer.name, *layer.aliases)))
     layers = []
     for number, layer in enumerate(source.layers, 1):
-        names = (layer.name, *layer.also)
+        names = (layer.name, *layer.aliases)
         best = next((name for name in names if uses[name.lower()] == 1), f"band_{number}")
-        layers.append(replace(layer, name=best, also=tuple(name for name in names if name != best)))
+        layers.append(replace(layer, name=best, aliases=tuple(name for name in names if name != best)))
     return replace(source, layers=tuple(layers))

@@ -9,10 +9,10 @@ from distributed import Client
 
 from ..store.cog import check_target, write_cog, written_before
 from ..store.lifecycle import remove_store
-from .job import Report, Work, fill, refuse_own
+from .job import RunResult, Work, fill, refuse_own
 
 
-def fill_to_cog(
+def run_job_to_cog(
     work: Work,
     blocks: int,
     output: str | os.PathLike[str],
@@ -21,7 +21,7 @@ def fill_to_cog(
     overwrite: bool = False,
     show: bool = True,
     note: Callable[[str], object] = lambda _: None,
-) -> Report:
+) -> RunResult:
     """Do a verb's work into a COG of the class map. Run again after any interruption, it continues.
 
     Parameters
@@ -47,7 +47,7 @@ def fill_to_cog(
     pixels = None if overwrite else written_before(output, work.identity())
     if pixels is not None:
         remove_store(store)  # the run that wrote the file may have been killed just before
-        return Report(os.fspath(output), blocks, blocks, pixels, time.monotonic() - started)
+        return RunResult(os.fspath(output), blocks, blocks, pixels, time.monotonic() - started)
     target = check_target(output, overwrite=overwrite)
     report = fill(work, store, "others" if overwrite else "nothing", client=client, show=show)
     note("writing the GeoTIFF and reading it back")

@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def connected(client: Client | str | None, threads: int) -> Iterator[Client]:
+def dask_client(client: Client | str | None, threads: int) -> Iterator[Client]:
     """Give a client.
 
     Parameters
@@ -110,7 +110,7 @@ def _in_process(threads: int) -> Client:
             memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak
             dashboard_address="127.0.0.1:0",  # by dask's defaults, both listen on all addresses
             worker_dashboard_address="127.0.0.1:0",
-            silence_logs=False,  # `connected` does it
+            silence_logs=False,  # `dask_client` does it
         )
     return Client(cluster, set_as_default=False)
 
@@ -122,7 +122,7 @@ def worker_threads(client: Client) -> int:
 
 
 def worker_nthreads() -> int | None:
-    """Give the threads of the worker that runs this task; None outside of one, and for the one of `connected(None)`."""
+    """Threads of the worker that runs this task; None outside of one, and for the one of `dask_client(None)`."""
     try:
         worker = get_worker()
     except ValueError:
@@ -136,10 +136,10 @@ def run_once(client: Client, function: Callable[[Item], Result], item: Item) -> 
     Raises
     ------
     ClusterError
-        As `rolling`.
+        As `map_bounded`.
     """
     result: Result
-    (result,) = rolling(client, _alone, function, [item], key="swathe-once")
+    (result,) = map_bounded(client, _alone, function, [item], key="swathe-once")
     return result
 
 
@@ -153,7 +153,7 @@ def gpu_resources(client: Client) -> dict[str, float] | None:
     return {"GPU": 1} if any("GPU" in worker.get("resources", {}) for worker in workers.values()) else None
 
 
-def rolling(
+def map_bounded(
     client: Client,
     function: Callable[[Any, Item], Result],
     shared: Any,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from models.errors import StoreError, SwatheError
 
-from ..grid.encoding import NODATA, Answer
+from ..grid.encoding import NODATA, BlockResult
 from ..grid.geobox import GeoBox, Window
 from ..store.files import Files, full_path
 from ..store.lifecycle import check_whole, finish_store, resume_store, tidy
@@ -30,15 +30,15 @@ from ..store.metadata import level_geobox
 from ..store.overviews import halve
 from ..store.run_id import differences
 from ..store.store import Place, Store, Summary, mark_name, read_own, reopen_store, sole_writer
-from .dask import connected, gpu_resources, rolling
-from .progress import Advance, Shower, progress, silent
+from .dask import dask_client, gpu_resources, map_bounded
+from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
-Replacing = Literal["nothing", "others", "all"]
+OverwritePolicy = Literal["nothing", "others", "all"]
 """What a run may replace: nothing, stores of other runs, or also its own finished one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RunResult:
     """What a run has done.
 
     Parameters
@@ -60,11 +60,11 @@ class Report:
     seconds: float
 
 
-class Painter(Protocol):
+class BlockFunction(Protocol):
     """Makes what a block holds. Sent to every worker: names and facts, no pixels."""
 
     @property
-    def heavy(self) -> bool:
+    def scatter_once(self) -> bool:
         """Whether it holds so much that it is sent to each worker once, not with each task."""
         ...
 
@@ -73,7 +73,7 @@ class Painter(Protocol):
         """Whether a task takes a GPU."""
         ...
 
-    def answer(self, store: Store, row: int, column: int) -> Answer:
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
         """Make a block of the full resolution; twice, it is the same."""
         ...
 
@@ -105,7 +105,7 @@ class Work(Protocol):
         """Give what decides the pixels, and nothing else, as JSON values."""
         ...
 
-    def settled(self, client: Client) -> Self:
+    def bind_to_cluster(self, client: Client) -> Self:
         """Give this work as a cluster that the user gave would do it."""
         ...
 
@@ -113,15 +113,15 @@ class Work(Protocol):
         """Make the empty store."""
         ...
 
-    def before(self, client: Client, store: Store, show: Shower) -> None:
+    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """Do what must be known before any block is made; durably too."""
         ...
 
-    def painter(self, store: Store) -> Painter:
+    def block_function(self, store: Store) -> BlockFunction:
         """Give what makes the blocks of a store, which may have been begun with other tiles."""
         ...
 
-    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """Do what follows the blocks; give results to keep in the store."""
         ...
 
@@ -130,7 +130,7 @@ class Work(Protocol):
 class Task:
     """What all tasks of a run share."""
 
-    painter: Painter
+    block_function: BlockFunction
     store: Store
     classes: int
 
@@ -138,11 +138,11 @@ class Task:
 def fill(
     work: Work,
     output: str | os.PathLike[str],
-    replacing: Replacing,
+    replacing: OverwritePolicy,
     *,
     client: Client | str | None = None,
     show: bool = True,
-) -> Report:
+) -> RunResult:
     """Do a verb's work into a store, or what is left of it.
 
     Parameters
@@ -166,17 +166,17 @@ def fill(
     started, path = time.monotonic(), _checked(work, os.fspath(output))
     if client is None and (finished := _finished(work, path, replacing)):
         return _report(*finished, len(finished[0].plan), started)  # no worker is needed to see that
-    with connected(client, threads=work.threads) as connection, sole_writer(path):
-        work = work if client is None else work.settled(connection)
+    with dask_client(client, threads=work.threads) as connection, sole_writer(path):
+        work = work if client is None else work.bind_to_cluster(connection)
         if finished := _finished(work, path, replacing):
             return _report(*finished, len(finished[0].plan), started)
         store, own = _begun(work, path, replacing)
-        shown = shower(show)
-        work.before(connection, store, shown)
+        shown = make_progress(show)
+        work.prepare(connection, store, shown)
         names = [info["name"] for info in own["classes"]]
-        task = Task(work.painter(store), store, len(names))
+        task = Task(work.block_function(store), store, len(names))
         summaries, resumed = _all_levels(connection, task, shown, work.title)
-        results = {"pixels": _pixels(summaries, names), **work.after(connection, store, shown)}
+        results = {"pixels": _pixels(summaries, names), **work.finalize(connection, store, shown)}
         finish_store(store, results, _seconds(summaries, store))
     return _report(store, {"results": results}, resumed, started)
 
@@ -195,12 +195,12 @@ def refuse_own(work: Work, output: str) -> None:
         raise StoreError(f"{output} is what is read; choose another output")
 
 
-def shower(show: bool) -> Shower:
+def make_progress(show: bool) -> ProgressFactory:
     """Give what shows progress, or nothing at all."""
-    return progress if show else lambda *_: nullcontext(silent)
+    return progress if show else lambda *_: nullcontext(no_progress)
 
 
-def _finished(work: Work, path: str, replacing: Replacing) -> tuple[Store, dict[str, Any]] | None:
+def _finished(work: Work, path: str, replacing: OverwritePolicy) -> tuple[Store, dict[str, Any]] | None:
     """Give this run's store and its facts if there is nothing left to do. Raises StoreError if it may not be begun."""
     own = _own(work, path, replacing)
     if own is None or own["state"] != "complete" or replacing == "all":
@@ -213,7 +213,7 @@ def _finished(work: Work, path: str, replacing: Replacing) -> tuple[Store, dict[
     return store, own
 
 
-def _own(work: Work, path: str, replacing: Replacing) -> dict[str, Any] | None:
+def _own(work: Work, path: str, replacing: OverwritePolicy) -> dict[str, Any] | None:
     """Give the facts of a store that is there; None if there is none, or one that was never ready."""
     own = read_own(path)
     if own is None or own["state"] == "creating":
@@ -230,7 +230,7 @@ def _own(work: Work, path: str, replacing: Replacing) -> dict[str, Any] | None:
     return own
 
 
-def _begun(work: Work, path: str, replacing: Replacing) -> tuple[Store, dict[str, Any]]:
+def _begun(work: Work, path: str, replacing: OverwritePolicy) -> tuple[Store, dict[str, Any]]:
     """Open the unfinished store of this very run, or make a new one. Only the one writer may."""
     own = _own(work, path, replacing)
     same = own is not None and not differences(work.identity(), own["identity"])
@@ -242,9 +242,9 @@ def _begun(work: Work, path: str, replacing: Replacing) -> tuple[Store, dict[str
     return store, made
 
 
-def _all_levels(client: Client, task: Task, show: Shower, title: str) -> tuple[list[Summary], int]:
+def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -> tuple[list[Summary], int]:
     """Run the full resolution, then each overview from the one below; give the summaries of the full resolution."""
-    shared = client.scatter(task, broadcast=True) if task.painter.heavy else task
+    shared = client.scatter(task, broadcast=True) if task.block_function.scatter_once else task
     found: list[Summary] = []
     resumed = 0
     for level in range(task.store.levels + 1):
@@ -261,12 +261,12 @@ def _all_levels(client: Client, task: Task, show: Shower, title: str) -> tuple[l
 
 
 def _level(
-    client: Client, shared: Any, missing: list[Place], shown: AbstractContextManager[Advance], task: Task
+    client: Client, shared: Any, missing: list[Place], shown: AbstractContextManager[ProgressCallback], task: Task
 ) -> list[Summary]:
-    resources = gpu_resources(client) if task.painter.on_gpu else None
+    resources = gpu_resources(client) if task.block_function.on_gpu else None
     found, key = [], f"swathe-level-{missing[0][0]}"
     with shown as advance:
-        for summary in rolling(client, run_place, shared, missing, key=key, resources=resources):
+        for summary in map_bounded(client, run_place, shared, missing, key=key, resources=resources):
             found.append(summary)
             advance(1, sum(summary.pixels))
     return found
@@ -294,7 +294,7 @@ def _run_place(task: Task, level: int, row: int, column: int) -> Summary:
     started = time.perf_counter()
     window = task.store.window(level, row, column)
     if level == 0:
-        answer = task.painter.answer(task.store, row, column)
+        answer = task.block_function.compute_block(task.store, row, column)
     else:
         answer = halve(task.store.read(level - 1, _below(task.store, level, window)))
     task.store.write(level, window, answer)
@@ -324,5 +324,5 @@ def _seconds(summaries: list[Summary], store: Store) -> NDArray[np.float32]:
     return seconds
 
 
-def _report(store: Store, own: Mapping[str, Any], resumed: int, started: float) -> Report:
-    return Report(store.path, len(store.plan), resumed, own["results"]["pixels"], time.monotonic() - started)
+def _report(store: Store, own: Mapping[str, Any], resumed: int, started: float) -> RunResult:
+    return RunResult(store.path, len(store.plan), resumed, own["results"]["pixels"], time.monotonic() - started)

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
 
-Advance = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called after each block with the blocks and pixels it brings."""
-Shower = Callable[[str, int, int], AbstractContextManager[Advance]]
+ProgressFactory = Callable[[str, int, int], AbstractContextManager[ProgressCallback]]
 """Shows one stage: its title, all blocks, and those done before."""
 
 LINE_EVERY = 10.0  # seconds between lines in a log
 
 
 @contextmanager
-def progress(label: str, blocks: int, done: int = 0, stream: IO[str] | None = None) -> Iterator[Advance]:
+def progress(label: str, blocks: int, done: int = 0, stream: IO[str] | None = None) -> Iterator[ProgressCallback]:
     """Show the progress of a run with its pixels per second and the time that is left.
 
     Parameters
@@ -45,7 +45,7 @@ def _in_notebook() -> bool:
 
 
 @contextmanager
-def _terminal(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[Advance]:
+def _terminal(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[ProgressCallback]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -69,7 +69,7 @@ def _terminal(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[A
 
 
 @contextmanager
-def _notebook(label: str, blocks: int, done: int) -> Iterator[Advance]:
+def _notebook(label: str, blocks: int, done: int) -> Iterator[ProgressCallback]:
     from tqdm import tqdm  # the text bar: it needs no widgets, and stays readable in a stored notebook
 
     started, pixels = time.monotonic(), 0
@@ -85,7 +85,7 @@ def _notebook(label: str, blocks: int, done: int) -> Iterator[Advance]:
 
 
 @contextmanager
-def _lines(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[Advance]:
+def _lines(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[ProgressCallback]:
     started = last = time.monotonic()
     pixels, finished = 0, done
     print(f"{label}: {done} of {blocks} blocks done", file=stream, flush=True)
@@ -115,5 +115,5 @@ def _time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def silent(*_: Any, **__: Any) -> None:
+def no_progress(*_: Any, **__: Any) -> None:
     """Show nothing."""

@@ -42,7 +42,7 @@ class Totals:
     pixels: NDArray[np.int64]
     area: NDArray[np.float64]
     first: NDArray[np.int64]
-    strong: NDArray[np.bool_]
+    above_high: NDArray[np.bool_]
     borders: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -65,12 +65,14 @@ class Totals:
         value[groups] = self.value
         first = np.full(count, np.iinfo(np.int64).max)
         np.minimum.at(first, groups, self.first)
-        strong = np.bincount(groups[self.strong], minlength=count) > 0
+        above_high = np.bincount(groups[self.above_high], minlength=count) > 0
         borders = np.zeros((count, self.borders.shape[1]), np.int64)
         np.add.at(borders, groups, self.borders)
         pixels = np.zeros(count, np.int64)
         np.add.at(pixels, groups, self.pixels)
-        return Totals(value, pixels, np.bincount(groups, self.area, count).astype(np.float64), first, strong, borders)
+        return Totals(
+            value, pixels, np.bincount(groups, self.area, count).astype(np.float64), first, above_high, borders
+        )
 
 
 def joined_totals(parts: Sequence[Totals]) -> Totals:
@@ -101,7 +103,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
+class MergedRegion:
     """How the open components of rectangles side by side became those of the rectangle they make up together.
 
     Parameters
@@ -156,16 +158,16 @@ def region_from(content: bytes) -> Region:
     return Region(Window(*arrays["window"].tolist()), faces, values, _totals(arrays))  # type: ignore[arg-type]
 
 
-def joint_bytes(joint: Joint) -> bytes:
+def joint_bytes(joint: MergedRegion) -> bytes:
     """Give what goes back down of a joint as bytes: all but its region."""
     arrays = {"groups": joint.groups, "counts": np.array(joint.counts), "open": joint.open}
     return pack(arrays | _named(joint.totals))
 
 
-def joint_from(content: bytes, told: Region) -> Joint:
+def joint_from(content: bytes, told: Region) -> MergedRegion:
     """Give the joint that `joint_bytes` made bytes of, with its region."""
     arrays = unpack(content)
-    return Joint(told, arrays["groups"], tuple(arrays["counts"].tolist()), _totals(arrays), arrays["open"])
+    return MergedRegion(told, arrays["groups"], tuple(arrays["counts"].tolist()), _totals(arrays), arrays["open"])
 
 
 def _named(totals: Totals) -> dict[str, NDArray[Any]]:

@@ -46,7 +46,7 @@ def _label_one(values: NDArray[np.uint8], connectivity: int) -> tuple[Labels, in
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
+class RunLengths:
     """Labels by stretches of pixels in one row: the first pixel, label and length of each, those of label 0 too."""
 
     starts: NDArray[np.intp]
@@ -54,11 +54,11 @@ class Stretches:
     lengths: NDArray[np.intp]
 
 
-def _stretches(labels: Labels) -> Stretches:
+def _stretches(labels: Labels) -> RunLengths:
     changed = np.ones(labels.shape, bool)  # rows begin stretches
     np.not_equal(labels[:, 1:], labels[:, :-1], out=changed[:, 1:])
     starts = np.flatnonzero(changed)
-    return Stretches(starts, labels.ravel()[starts], np.diff(starts, append=labels.size))
+    return RunLengths(starts, labels.ravel()[starts], np.diff(starts, append=labels.size))
 
 
 def total(
@@ -70,7 +70,7 @@ def total(
     *,
     classes: int,
     areas: NDArray[np.float64] | None = None,
-    strong: NDArray[np.bool_] | None = None,
+    above_high: NDArray[np.bool_] | None = None,
     borders: bool = True,
 ) -> Totals:
     """Add up what a window knows of its components.
@@ -102,19 +102,19 @@ def total(
     first[cut.owners[::-1]] = cut.starts[::-1]  # of several values for one place, the last one stays
     rows, columns = np.divmod(first[1:], max(1, labels.shape[1]))
     marked = np.zeros(count + 1, bool)
-    if strong is not None:
-        marked[labels[strong]] = True
+    if above_high is not None:
+        marked[labels[above_high]] = True
     return Totals(
         value=class_map.ravel()[first[1:]],
         pixels=np.bincount(cut.owners, cut.lengths, count + 1)[1:].astype(np.int64),
         area=np.zeros(count) if areas is None else _areas(cut, areas, labels.shape, count),
         first=(rows + window.top) * width + columns + window.left,
-        strong=marked[1:],
+        above_high=marked[1:],
         borders=_borders(cut, count, class_map, classes) if borders else np.zeros((count, classes), np.int64),
     )
 
 
-def _areas(cut: Stretches, areas: NDArray[np.float64], shape: tuple[int, ...], count: int) -> NDArray[np.float64]:
+def _areas(cut: RunLengths, areas: NDArray[np.float64], shape: tuple[int, ...], count: int) -> NDArray[np.float64]:
     if areas.shape[1] == 1:  # all pixels of a row are alike
         weights = np.broadcast_to(areas, (shape[0], 1))[cut.starts // shape[1], 0] * cut.lengths
     else:
@@ -142,7 +142,7 @@ def count_borders(labels: Labels, count: int, class_map: NDArray[np.uint8], clas
     return _borders(_stretches(labels), count, class_map, classes)
 
 
-def _borders(cut: Stretches, count: int, class_map: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+def _borders(cut: RunLengths, count: int, class_map: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     counts = np.zeros((count, classes), np.int64)
     owned = class_map.ravel()[cut.starts[cut.owners > 0]]
     for value in range(classes):

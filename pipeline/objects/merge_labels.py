@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..grid.geobox import Window
-from .components import NONE, Joint, Region, Totals, joined_totals
+from .components import NONE, MergedRegion, Region, Totals, joined_totals
 
 
-def join(parts: Sequence[Sequence[Region]], connectivity: int) -> Joint:
+def join(parts: Sequence[Sequence[Region]], connectivity: int) -> MergedRegion:
     """Join rectangles that lie side by side, given row by row, into the one they make up together."""
     flat = [part for row in parts for part in row]
     counts = tuple(len(part.totals) for part in flat)
@@ -30,7 +30,7 @@ def join(parts: Sequence[Sequence[Region]], connectivity: int) -> Joint:
     groups, count = _groups(np.concatenate(pairs, axis=1), len(totals))
     whole = totals.grouped(groups, count)
     made, which = _outline(moved, groups, whole)
-    return Joint(made, groups, counts, whole, which)
+    return MergedRegion(made, groups, counts, whole, which)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from models.errors import PlanError, StoreError
 
-from ..grid.encoding import NODATA, Answer, Encoding
+from ..grid.encoding import NODATA, BlockResult, Encoding
 from ..grid.geobox import GeoBox, Window
-from ..jobs.job import Report, fill
-from ..jobs.progress import Shower
+from ..jobs.job import RunResult, fill
+from ..jobs.progress import ProgressFactory
 from ..store.dataset import open_maps
 from ..store.derived import cut_as, provenance
 from ..store.lifecycle import TABLE, create_store
@@ -27,7 +27,7 @@ from ..store.run_id import fingerprint
 from ..store.store import Store, classes_of, open_store, store_errors
 from .components import Region, Totals
 from .label import Labels, label, region, total
-from .tree import Folding, Settling, fold, folded, settle, settled_totals
+from .tree import LabelMerge, TreeReduce, merge_labels, merged_totals, reduced, tree_reduce
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def write_objects(
     client: Client | str | None = None,
     overwrite: bool = False,
     show: bool = True,
-) -> Report:
+) -> RunResult:
     """Find, number and measure the objects of a finished store. Run again after any interruption, it continues.
 
     Parameters
@@ -149,7 +149,7 @@ class Labelling:
             "shape": list(self.geobox.shape),
         }
 
-    def settled(self, client: Client) -> Self:
+    def bind_to_cluster(self, client: Client) -> Self:
         """See `Work`: a cluster does it no other way."""
         return self
 
@@ -159,37 +159,37 @@ class Labelling:
         encoding = Encoding(objects=True)
         return create_store(path, self.maps.plan, self.geobox, encoding, classes_of(self.own), about, pyramid=False)
 
-    def before(self, client: Client, store: Store, show: Shower) -> None:
+    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """Find out which objects cross blocks."""
-        settle(client, self._settling(store), show, "finding objects")
+        merge_labels(client, self._settling(store), show, "finding objects")
 
-    def _settling(self, store: Store) -> Settling:
-        return Settling(store, "labels", Finding(cut_as(store, self.maps), self.connectivity), self.connectivity)
+    def _settling(self, store: Store) -> LabelMerge:
+        return LabelMerge(store, "labels", Finding(cut_as(store, self.maps), self.connectivity), self.connectivity)
 
-    def painter(self, store: Store) -> "Numbering":
+    def block_function(self, store: Store) -> "Numbering":
         """See `Work`."""
         return Numbering(cut_as(store, self.maps), self._settling(store))
 
-    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """Measure, and write the table."""
         from ..grid.pixel_area import pixel_areas
 
         names = tuple(info.name for info in classes_of(self.own))
         rows = Measuring(self.maps, names, self.widths, pixel_areas(self.geobox))
-        folding = Folding(store, "measures", rows, store)
-        fold(client, folding, show, "measuring objects")
+        folding = TreeReduce(store, "measures", rows, store)
+        tree_reduce(client, folding, show, "measuring objects")
         return {"objects": write_table(store, folding, names)}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A `Leaf`: the objects of a block."""
+    """A `BlockLabels`: the objects of a block."""
 
     maps: Store
     connectivity: Connectivity
 
     def region(self, store: Store, row: int, column: int) -> Region:
-        """See `Leaf`."""
+        """See `BlockLabels`."""
         return self.found(self.class_map(row, column), row, column)[2]
 
     def class_map(self, row: int, column: int) -> NDArray[np.uint8]:
@@ -209,24 +209,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Numbering:
-    """A `Painter`: the ids of a block."""
+    """A `BlockFunction`: the ids of a block."""
 
     maps: Store
-    settling: Settling
-    heavy = False
+    settling: LabelMerge
+    scatter_once = False
     on_gpu = False
 
-    def answer(self, store: Store, row: int, column: int) -> Answer:
-        """See `Painter`."""
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
+        """See `BlockFunction`."""
         leaf = self.settling.leaf
         assert isinstance(leaf, Finding)
         class_map = leaf.class_map(row, column)
         labels, totals, _, which = leaf.found(class_map, row, column)
-        whole = settled_totals(self.settling, row, column)
+        whole = merged_totals(self.settling, row, column)
         if whole is not None:
             totals = totals.put(which, whole)
         ids = np.append(np.int64(0), totals.first + 1)
-        return Answer(class_map, None, ids[labels])
+        return BlockResult(class_map, None, ids[labels])
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,13 +244,13 @@ class Measuring:
         from .regionprops import DEPTH, Patch, measure, own_probability
 
         window = store.window(0, row, column)
-        class_map = grown(store, "class_map", window, DEPTH if self.widths else 0, NODATA)
+        class_map = buffered(store, "class_map", window, DEPTH if self.widths else 0, NODATA)
         encoding, core = self.maps.encoding, store.read_layer("class_map", window)[0]
         kept = self.maps.read_layer("probability", window) if encoding.probability else None
         patch = Patch(
             core=window,
             width=store.geobox.width,
-            objects=grown(store, "objects", window, EDGE, 0),
+            objects=buffered(store, "objects", window, EDGE, 0),
             class_map=class_map,
             probability=own_probability(core, kept, encoding.kept),
             areas=None if self.areas is None else np.broadcast_to(self.areas.of(window), window.shape),
@@ -264,7 +264,7 @@ class Measuring:
         return merge(rows)
 
 
-def grown(store: Store, name: str, window: Window, halo: int, beyond: int) -> NDArray[Any]:
+def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) -> NDArray[Any]:
     """Read a layer's window with context on every side; beyond the scene stands a value."""
     height, width = store.geobox.shape
     wide = Window(window.top - halo, window.bottom + halo, window.left - halo, window.right + halo)
@@ -275,7 +275,7 @@ def grown(store: Store, name: str, window: Window, halo: int, beyond: int) -> ND
     return np.pad(pixels, (rows, columns), constant_values=beyond) if any((*rows, *columns)) else pixels
 
 
-def write_table(store: Store, folding: Folding, classes: tuple[str, ...]) -> dict[str, int]:
+def write_table(store: Store, folding: TreeReduce, classes: tuple[str, ...]) -> dict[str, int]:
     """Write the table part by part; give how many objects each class has."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -288,7 +288,7 @@ def write_table(store: Store, folding: Folding, classes: tuple[str, ...]) -> dic
         store.files.stream(TABLE) as file,
         pq.ParquetWriter(file, columns_schema(), compression="zstd", write_page_checksum=True) as writer,
     ):
-        for part in folded(folding):
+        for part in reduced(folding):
             rows = finish(part, store.geobox, classes)
             for found in pc.value_counts(rows["class"]).to_pylist():
                 counts[found["values"]] += found["counts"]

@@ -1,8 +1,8 @@
-"""Walks over the tree of blocks: leaves are blocks, a node joins 4 x 4 children, up to one root. Files keep every step.
+"""Walks over the tree of blocks: labels merged across blocks, and rows of tables merged, resumably.
 
-Two kinds: `settle` joins components and hands their totals back to the blocks; `fold` merges the rows of a table that
-several blocks hold of one object. A step is a task, its file appears whole, and a step whose file is there is not done
-again: killed at any moment, the same call continues. Knows components and tables, nothing of what is counted.
+`merge_labels` joins the components of blocks and hands their totals back; `tree_reduce` merges the rows of a table that
+several blocks hold of one object. A step is a task whose file appears whole, and a step whose file is there is not done
+again: killed at any moment, the same call continues. What is counted is the caller's to know.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from ..jobs.dask import rolling
-from ..jobs.progress import Shower
+from ..jobs.dask import map_bounded
+from ..jobs.progress import ProgressFactory
 from ..store.store import MARKS, Place, Store, store_errors
 from .components import (
-    Joint,
+    MergedRegion,
     Region,
     Totals,
     joint_bytes,
@@ -77,7 +77,7 @@ def tree_of(store: Store) -> Tree:
     return Tree(store.plan.rows, store.plan.columns)
 
 
-class Leaf(Protocol):
+class BlockLabels(Protocol):
     """What a block tells of its components. Sent to every worker."""
 
     def region(self, store: Store, row: int, column: int) -> Region:
@@ -86,12 +86,12 @@ class Leaf(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Settling:
-    """What all tasks of one `settle` share; `name` keeps its files apart from those of others."""
+class LabelMerge:
+    """What all tasks of one `merge_labels` share; `name` keeps its files apart from those of others."""
 
     store: Store
     name: str
-    leaf: Leaf
+    leaf: BlockLabels
     connectivity: int
 
     def file(self, kind: str, place: Place) -> str:
@@ -99,8 +99,8 @@ class Settling:
         return f"{folder_of(self)}/{kind}.{'.'.join(map(str, place))}"
 
 
-def settle(client: Client, what: Settling, show: Shower, title: str) -> None:
-    """Join the components of all blocks, and hand the totals of whole ones back; `settled_totals` then gives them.
+def merge_labels(client: Client, what: LabelMerge, show: ProgressFactory, title: str) -> None:
+    """Join the components of all blocks, and hand the totals of whole ones back; `merged_totals` then gives them.
 
     Parameters
     ----------
@@ -120,11 +120,11 @@ def settle(client: Client, what: Settling, show: Shower, title: str) -> None:
     todo = sum(len(places) for _, places in missing)
     with show(title, count, count - todo) as advance:
         for step, places in missing:
-            for _ in rolling(client, step, what, places, key=f"swathe-{what.name}-{step.__name__}"):
+            for _ in map_bounded(client, step, what, places, key=f"swathe-{what.name}-{step.__name__}"):
                 advance(1, 0)
 
 
-def _there(what: Settling, made: set[str], step: Callable[..., None], place: Place) -> bool:
+def _there(what: LabelMerge, made: set[str], step: Callable[..., None], place: Place) -> bool:
     """Whether a step's files are there."""
     if step is up:
         return _base(what.file("up", place)) in made
@@ -136,30 +136,30 @@ def _base(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _made(what: "Settling | Folding") -> set[str]:
+def _made(what: "LabelMerge | TreeReduce") -> set[str]:
     """Give the names of the files of all steps that are done."""
     with store_errors(what.store.path):
         return set(what.store.files.names(folder_of(what)))
 
 
-def folder_of(what: "Settling | Folding") -> str:
+def folder_of(what: "LabelMerge | TreeReduce") -> str:
     """Give the folder of the steps' files: the run's own, for a late task of a stopped one may still write to its."""
     return f"{MARKS}/{what.name}.{what.store.run[:16]}"
 
 
-def keep(what: "Settling | Folding", kind: str, place: Place, content: bytes) -> None:
+def keep(what: "LabelMerge | TreeReduce", kind: str, place: Place, content: bytes) -> None:
     """Write a step's file. Raises StoreError, as where the disk is full."""
     with store_errors(what.store.path):
         what.store.files.write(what.file(kind, place), content)
 
 
-def kept(what: "Settling | Folding", kind: str, place: Place) -> bytes:
+def kept(what: "LabelMerge | TreeReduce", kind: str, place: Place) -> bytes:
     """Read a step's file. Raises StoreError where it is lost."""
     with store_errors(what.store.path):
         return what.store.files.read(what.file(kind, place))
 
 
-def up(what: Settling, place: Place) -> None:
+def up(what: LabelMerge, place: Place) -> None:
     """Write what a block or node tells the node above it. The region comes last: with it, the step is done."""
     level, row, column = place
     what.store.check_run()
@@ -173,7 +173,7 @@ def up(what: Settling, place: Place) -> None:
     keep(what, "up", place, region_bytes(joint.region))
 
 
-def down(what: Settling, place: Place) -> None:
+def down(what: LabelMerge, place: Place) -> None:
     """Write for each child of a node the totals of its open components, which are those of the whole scene."""
     tree = tree_of(what.store)
     what.store.check_run()
@@ -185,18 +185,18 @@ def down(what: Settling, place: Place) -> None:
         keep(what, "down", child, totals_bytes(totals))
 
 
-def settled_totals(what: Settling, row: int, column: int) -> Totals | None:
-    """Give the totals of a block's open components, as `settle` has found them; None for the only block."""
+def merged_totals(what: LabelMerge, row: int, column: int) -> Totals | None:
+    """Give the totals of a block's open components, as `merge_labels` has found them; None for the only block."""
     if tree_of(what.store).top == 0:
         return None
     return totals_from(kept(what, "down", (0, row, column)))
 
 
-def settle_at_once(regions: list[list[Region]], connectivity: int) -> list[list[Totals]]:
-    """Do what `settle` does for blocks that are all at hand, given row by row; for the lazy way."""
+def merge_labels_in_memory(regions: list[list[Region]], connectivity: int) -> list[list[Totals]]:
+    """Do what `merge_labels` does for blocks that are all at hand, given row by row; for the lazy way."""
     tree = Tree(len(regions), len(regions[0]))
     told = {(0, r, c): part for r, line in enumerate(regions) for c, part in enumerate(line)}
-    joints: dict[Place, Joint] = {}
+    joints: dict[Place, MergedRegion] = {}
     for level in range(1, tree.top + 1):
         for place in tree.places(level):
             joints[place] = join([[told[child] for child in line] for line in tree.children(place)], connectivity)
@@ -222,8 +222,8 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Folding:
-    """What all tasks of one `fold` share: `store` keeps the files, `objects` has the ids on the blocks' sides."""
+class TreeReduce:
+    """What all tasks of one `tree_reduce` share: `store` keeps the files, `objects` has the ids at block edges."""
 
     store: Store
     name: str
@@ -235,8 +235,8 @@ class Folding:
         return f"{folder_of(self)}/{kind}.{'.'.join(map(str, place))}"
 
 
-def fold(client: Client, what: Folding, show: Shower, title: str) -> None:
-    """Merge the rows of all blocks into one row per object; `folded` then gives them part by part."""
+def tree_reduce(client: Client, what: TreeReduce, show: ProgressFactory, title: str) -> None:
+    """Merge the rows of all blocks into one row per object; `reduced` then gives them part by part."""
     tree = tree_of(what.objects)
     made = _made(what)
     missing = [
@@ -246,11 +246,11 @@ def fold(client: Client, what: Folding, show: Shower, title: str) -> None:
     count = sum(1 for level in range(tree.top + 1) for _ in tree.places(level))
     with show(title, count, count - sum(map(len, missing))) as advance:
         for level, places in enumerate(missing):
-            for _ in rolling(client, gather, what, places, key=f"swathe-{what.name}-{level}"):
+            for _ in map_bounded(client, gather, what, places, key=f"swathe-{what.name}-{level}"):
                 advance(1, 0)
 
 
-def gather(what: Folding, place: Place) -> None:
+def gather(what: TreeReduce, place: Place) -> None:
     """Write the rows of objects that end in a block or node, and those of objects that may go on. The latter last."""
     what.store.check_run()
     rows, sides = _leaf(what, place) if place[0] == 0 else _node(what, place)
@@ -265,7 +265,7 @@ def gather(what: Folding, place: Place) -> None:
 Ids = NDArray[np.int64]
 
 
-def _leaf(what: Folding, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids, Ids]]:
+def _leaf(what: TreeReduce, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids, Ids]]:
     _, row, column = place
     window = what.objects.window(0, row, column)
     sides = edges(what.objects.read_layer("objects", window)[0], window, what.objects.geobox.shape)
@@ -273,7 +273,7 @@ def _leaf(what: Folding, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids,
     return what.rows.leaf(what.store, row, column), (top, bottom, left, right)
 
 
-def _node(what: Folding, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids, Ids]]:
+def _node(what: TreeReduce, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids, Ids]]:
     import pyarrow as pa
 
     below = tree_of(what.objects).children(place)
@@ -290,7 +290,7 @@ def _node(what: Folding, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids,
     return what.rows.merge(rows), (top, bottom, left, right)
 
 
-def folded(what: Folding) -> Iterator["pa.Table"]:
+def reduced(what: TreeReduce) -> Iterator["pa.Table"]:
     """Give the merged rows part by part: always in the same order, each part sorted by id."""
     tree = tree_of(what.objects)
     for level in range(tree.top + 1):

@@ -15,10 +15,10 @@ from ..grid.encoding import NODATA
 from ..grid.geobox import Window
 from ..objects.components import Region, Totals
 from ..objects.label import Labels, label, region, total
-from ..objects.tree import Settling, settled_totals
+from ..objects.tree import LabelMerge, merged_totals
 from ..store.store import Store, store_errors
 from .morphology import local, local_halo, smooth
-from .pending import Undecided, leave_open, undecided_bytes, undecided_from
+from .pending import PendingBlock, leave_open, undecided_bytes, undecided_from
 from .rules import Rules
 from .sieve import (
     apply_removal,
@@ -28,9 +28,9 @@ from .sieve import (
     objects_input,
     removal_halo,
     remove_by_halo,
-    verdicts,
+    replacement_class,
 )
-from .threshold import decide, hysteresis_verdicts, strong
+from .threshold import above_high, apply_threshold, hysteresis_replacement
 
 if TYPE_CHECKING:
     from ..grid.pixel_area import PixelAreas
@@ -65,9 +65,9 @@ class Block:
         }
         return tuple(stage for stage, there in wished.items() if there)
 
-    def settling(self, store: Store, stage: Stage) -> Settling:
+    def settling(self, store: Store, stage: Stage) -> LabelMerge:
         """Give how a stage is settled."""
-        return Settling(store, stage, StageLeaf(self, stage), self.rules.connectivity)
+        return LabelMerge(store, stage, StageLabels(self, stage), self.rules.connectivity)
 
     def made(self, store: Store, row: int, column: int) -> ClassMap:
         """Make a block, once all its stages are settled."""
@@ -79,7 +79,7 @@ class Block:
     def before(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
         """Make a block as far as it goes before a stage."""
         if stage == "hysteresis":
-            return decide(*self._read(self.maps.window(0, row, column)), self.rules)
+            return apply_threshold(*self._read(self.maps.window(0, row, column)), self.rules)
         place = self.stages.index(stage)
         if place:
             return self.after(store, self.stages[place - 1], row, column)
@@ -96,12 +96,12 @@ class Block:
         settling = self.settling(store, stage)
         with store_errors(store.path):
             left = undecided_from(store.files.read(settling.file(LEFT, (0, row, column))))
-        whole = settled_totals(settling, row, column)
+        whole = merged_totals(settling, row, column)
         return left.class_map if whole is None else left.decided(self._verdicts(stage, whole))
 
     def left(
         self, class_map: ClassMap, stage: Stage, found: tuple[Labels, Totals, Region, NDArray[np.int64]]
-    ) -> Undecided:
+    ) -> PendingBlock:
         """Apply to a block what is known of it without others."""
         labels, totals, told, which = found
         made = apply_removal(class_map, labels, np.append(np.uint8(0), self._verdicts(stage, totals)))
@@ -113,22 +113,24 @@ class Block:
         """Label what a stage decides on, and add up what it needs of it."""
         values = _labelled(class_map, stage, self.rules)
         labels, count = label(values, self.rules.connectivity)
-        marked = strong(class_map, self._read(window)[1], self.rules) if stage == "hysteresis" else None
+        marked = above_high(class_map, self._read(window)[1], self.rules) if stage == "hysteresis" else None
         areas = None if self.areas is None else self.areas.of(window)
         borders = stage != "hysteresis" and needs_borders(self.rules, stage)
         totals = total(labels, count, class_map, window, self.maps.geobox.width, classes=self.rules.num_classes,
-                       areas=areas, strong=marked, borders=borders)  # fmt: skip
+                       areas=areas, above_high=marked, borders=borders)  # fmt: skip
         return labels, totals, *region(labels, class_map, totals, window, self.maps.geobox.shape)
 
     def _verdicts(self, stage: Stage, totals: Totals) -> NDArray[np.uint8]:
         if stage == "hysteresis":
-            return hysteresis_verdicts(totals.value, totals.strong)
-        return verdicts(totals.value, totals.pixels, self.rules, stage, area_m2=totals.area, borders=totals.borders)
+            return hysteresis_replacement(totals.value, totals.above_high)
+        return replacement_class(
+            totals.value, totals.pixels, self.rules, stage, area_m2=totals.area, borders=totals.borders
+        )
 
     def _may_grow(self, stage: Stage, totals: Totals) -> NDArray[np.bool_]:
         """Say which components may be kept for what they have in other blocks."""
         if stage == "hysteresis":
-            return ~totals.strong
+            return ~totals.above_high
         return are_small(totals.pixels, self.rules, stage, area_m2=totals.area)
 
     def _read(self, window: Window) -> tuple[ClassMap, NDArray[Any] | None]:
@@ -183,8 +185,8 @@ def _labelled(class_map: ClassMap, stage: Stage, rules: Rules) -> ClassMap:
 
 
 @dataclass(frozen=True, slots=True)
-class StageLeaf:
-    """A `Leaf`: what a block tells of the components that a stage decides on.
+class StageLabels:
+    """A `BlockLabels`: what a block tells of the components that a stage decides on.
 
     The block is left in a file as far as it is decided; the tree's own file comes after: where that is, both are.
     """
@@ -193,7 +195,7 @@ class StageLeaf:
     stage: Stage
 
     def region(self, store: Store, row: int, column: int) -> Region:
-        """See `Leaf`."""
+        """See `BlockLabels`."""
         class_map = self.block.before(store, self.stage, row, column)
         found = self.block.found(class_map, self.stage, self.block.maps.window(0, row, column))
         left = undecided_bytes(self.block.left(class_map, self.stage, found))

@@ -10,18 +10,18 @@ from typing import Any, Self, Unpack
 
 from distributed import Client
 
-from ..grid.encoding import Answer
+from ..grid.encoding import BlockResult
 from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
-from ..jobs.job import Report, fill
-from ..jobs.progress import Shower
-from ..objects.tree import settle
+from ..jobs.job import RunResult, fill
+from ..jobs.progress import ProgressFactory
+from ..objects.tree import merge_labels
 from ..store.derived import cut_as, provenance
 from ..store.lifecycle import create_store
 from ..store.run_id import fingerprint
 from ..store.store import Store, classes_of, open_store
 from .block import Block, Stage
-from .options import CleanSettings, CleanWishes
+from .options import CleanKeywords, CleanOptions
 
 COMMAND = "swathe clean"
 THREADS = 2
@@ -39,8 +39,8 @@ def write_clean(
     client: Client | str | None = None,
     overwrite: bool = False,
     show: bool = True,
-    **wishes: Unpack[CleanWishes],
-) -> Report:
+    **keywords: Unpack[CleanKeywords],
+) -> RunResult:
     """Clean the map of a finished store into another store. Run again after any interruption, it continues.
 
     Parameters
@@ -52,7 +52,7 @@ def write_clean(
     client, overwrite, show
         See `run`.
     **wishes
-        See `pipeline.postprocess.options.CleanSettings`.
+        See `pipeline.postprocess.options.CleanOptions`.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def write_clean(
         The wishes make no sense or do not fit the store; the store is missing or unfinished; the output belongs to
         another run.
     """
-    return fill(cleaning(store, **wishes), output, "all" if overwrite else "nothing", client=client, show=show)
+    return fill(cleaning(store, **keywords), output, "all" if overwrite else "nothing", client=client, show=show)
 
 
-def cleaning(store: str | os.PathLike[str], **wishes: Unpack[CleanWishes]) -> "Cleaning":
+def cleaning(store: str | os.PathLike[str], **keywords: Unpack[CleanKeywords]) -> "Cleaning":
     """Check what `write_clean` is asked for, before anything is written."""
-    settings = CleanSettings(**wishes)
+    settings = CleanOptions(**keywords)
     maps, own = open_store(os.fspath(store))
     areas = pixel_areas(maps.geobox) if settings.needs_areas else None
     names = [info.name for info in classes_of(own)]
@@ -76,19 +76,19 @@ def cleaning(store: str | os.PathLike[str], **wishes: Unpack[CleanWishes]) -> "C
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """A `Painter`: cleaned blocks, and their probabilities as they were, unless they are not `kept`."""
+    """A `BlockFunction`: cleaned blocks, and their probabilities as they were, unless they are not `kept`."""
 
     block: Block
     kept: bool = True
-    heavy = False
+    scatter_once = False
     on_gpu = False
 
-    def answer(self, store: Store, row: int, column: int) -> Answer:
-        """See `Painter`."""
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
+        """See `BlockFunction`."""
         maps = self.block.maps
         there = self.kept and maps.encoding.probability
         kept = maps.read_layer("probability", maps.window(0, row, column)) if there else None
-        return Answer(self.block.made(store, row, column), kept)
+        return BlockResult(self.block.made(store, row, column), kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Cleaning:
 
     maps: Store
     own: Mapping[str, Any]
-    settings: CleanSettings
+    settings: CleanOptions
     block: Block
     map_only: bool = False
     title = "cleaning"
@@ -121,7 +121,7 @@ class Cleaning:
             "shape": list(self.geobox.shape),
         }
 
-    def settled(self, client: Client) -> Self:
+    def bind_to_cluster(self, client: Client) -> Self:
         """See `Work`: a cluster does it no other way."""
         return self
 
@@ -140,19 +140,19 @@ class Cleaning:
         classes, pyramid = classes_of(self.own), self.maps.levels > 0 and not self.map_only
         return create_store(path, self.maps.plan, self.geobox, encoding, classes, about, pyramid=pyramid)
 
-    def before(self, client: Client, store: Store, show: Shower) -> None:
+    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """Settle what reaches over blocks, stage after stage."""
         block = self._block(store)
         for stage in block.stages:
-            settle(client, block.settling(store, stage), show, TITLES[stage])
+            merge_labels(client, block.settling(store, stage), show, TITLES[stage])
 
-    def painter(self, store: Store) -> Cleaned:
+    def block_function(self, store: Store) -> Cleaned:
         """See `Work`."""
         return Cleaned(self._block(store), not self.map_only)
 
     def _block(self, store: Store) -> Block:
         return replace(self.block, maps=cut_as(store, self.maps))
 
-    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """See `Work`: nothing."""
         return {}

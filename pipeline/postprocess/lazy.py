@@ -23,13 +23,21 @@ from ..grid.pixel_area import pixel_areas
 from ..io.array import array_source
 from ..objects.components import Region, Totals
 from ..objects.label import label, region, total
-from ..objects.tree import settle_at_once
+from ..objects.tree import merge_labels_in_memory
 from ..store.metadata import objects_attributes
 from .morphology import local_halo, smooth
-from .options import CleanSettings, CleanWishes
+from .options import CleanKeywords, CleanOptions
 from .rules import Rules
-from .sieve import apply_removal, holes_input, needs_borders, objects_input, removal_halo, remove_by_halo, verdicts
-from .threshold import decide, hysteresis_verdicts, strong
+from .sieve import (
+    apply_removal,
+    holes_input,
+    needs_borders,
+    objects_input,
+    removal_halo,
+    remove_by_halo,
+    replacement_class,
+)
+from .threshold import above_high, apply_threshold, hysteresis_replacement
 
 if TYPE_CHECKING:
     from ..grid.pixel_area import PixelAreas
@@ -39,7 +47,7 @@ Found = tuple[NDArray[np.int32], Totals, Region, NDArray[np.int64]]
 BLOCK = 2048  # of maps that are in memory and not cut yet
 
 
-def clean(maps: xr.Dataset, **wishes: Unpack[CleanWishes]) -> xr.Dataset:
+def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
     """Clean maps lazily.
 
     Parameters
@@ -48,7 +56,7 @@ def clean(maps: xr.Dataset, **wishes: Unpack[CleanWishes]) -> xr.Dataset:
         As `segment` or `open_maps` gives them: `class_map` uint8 (y, x), 255 = not observed, and for thresholds
         `probability` (class, y, x).
     **wishes
-        See `pipeline.postprocess.options.CleanSettings`.
+        See `pipeline.postprocess.options.CleanOptions`.
 
     Returns
     -------
@@ -61,7 +69,7 @@ def clean(maps: xr.Dataset, **wishes: Unpack[CleanWishes]) -> xr.Dataset:
     SwatheError
         The wishes make no sense or do not fit the maps.
     """
-    settings, maps = CleanSettings(**wishes), _checked(maps)
+    settings, maps = CleanOptions(**keywords), _checked(maps)
     names = class_names(maps)
     areas = pixel_areas(array_source(maps["class_map"]).geobox) if settings.needs_areas else None
     rules = settings.rules(names, _kept(maps, names), has_areas=areas is not None or not settings.needs_areas)
@@ -162,11 +170,11 @@ def _decided(class_map: da.Array, probability: da.Array | None, rules: Rules) ->
 
 
 def _decide(class_map: ClassMap, probability: NDArray[Any], rules: Rules) -> ClassMap:
-    return decide(class_map.reshape(class_map.shape[-2:]), probability, rules)
+    return apply_threshold(class_map.reshape(class_map.shape[-2:]), probability, rules)
 
 
 def _strong(class_map: ClassMap, probability: NDArray[Any], rules: Rules) -> NDArray[np.bool_]:
-    return strong(class_map.reshape(class_map.shape[-2:]), probability, rules)
+    return above_high(class_map.reshape(class_map.shape[-2:]), probability, rules)
 
 
 def _with_context(pixels: da.Array, halo: int, make: Callable[[ClassMap, Rules], ClassMap], rules: Rules) -> da.Array:
@@ -206,7 +214,9 @@ def _removal_of(
         return labels, totals, *region(labels, block, totals, window, shape)
 
     def removed(block: ClassMap, labels: NDArray[np.int32], totals: Totals) -> ClassMap:
-        becomes = verdicts(totals.value, totals.pixels, rules, which, area_m2=totals.area, borders=totals.borders)
+        becomes = replacement_class(
+            totals.value, totals.pixels, rules, which, area_m2=totals.area, borders=totals.borders
+        )
         return apply_removal(block, labels, np.append(np.uint8(0), becomes))
 
     return found, removed
@@ -215,11 +225,13 @@ def _removal_of(
 def _hysteresis_of(rules: Rules) -> tuple[Finder, Finisher]:
     def found(block: ClassMap, window: Window, shape: tuple[int, int], marked: NDArray[np.bool_]) -> Found:
         labels, count = label(np.where(block == NODATA, 0, block).astype(np.uint8), rules.connectivity)
-        totals = total(labels, count, block, window, shape[1], classes=1, strong=marked, borders=False)
+        totals = total(labels, count, block, window, shape[1], classes=1, above_high=marked, borders=False)
         return labels, totals, *region(labels, block, totals, window, shape)
 
     def kept(block: ClassMap, labels: NDArray[np.int32], totals: Totals) -> ClassMap:
-        return apply_removal(block, labels, np.append(np.uint8(0), hysteresis_verdicts(totals.value, totals.strong)))
+        return apply_removal(
+            block, labels, np.append(np.uint8(0), hysteresis_replacement(totals.value, totals.above_high))
+        )
 
     return found, kept
 
@@ -243,7 +255,7 @@ def settled_blocks(
         ]
         for r, line in enumerate(windows)
     ]  # fmt: skip
-    whole = dask.delayed(settle_at_once, pure=True)([[one[2] for one in line] for line in found], connectivity)
+    whole = dask.delayed(merge_labels_in_memory, pure=True)([[one[2] for one in line] for line in found], connectivity)
     made = [
         [
             da.from_delayed(dask.delayed(_finished)(finish, blocks[r, c], found[r][c], whole[r][c]), w.shape, dtype)

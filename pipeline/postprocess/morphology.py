@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..grid.encoding import NODATA
 from .rules import Operation, Rules, Shape
-from .threshold import decide
+from .threshold import apply_threshold
 
 Mask = NDArray[np.bool_]
 
@@ -18,7 +18,7 @@ SMALL_DISK = 4  # up to this radius going through the footprint is faster than a
 
 
 def local_halo(rules: Rules) -> int:
-    """Give the pixels around a window that `smooth` needs: each operation's own, added up. `decide` needs none."""
+    """Give the pixels around a window that `smooth` needs, all operations added up."""
     passes = {"erosion": 1, "dilation": 1, "opening": 2, "closing": 2}
     return (rules.majority or 0) // 2 + sum(passes[name] * radius for name, radius in rules.operations)
 
@@ -29,7 +29,7 @@ def local(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules:
     Parameters
     ----------
     class_map, probability
-        See `decisions.decide`; with `local_halo` pixels around what is wanted, cut at the scene's edges.
+        See `decisions.apply_threshold`; with `local_halo` pixels around what is wanted, cut at the scene's edges.
     rules
         See `Rules`.
 
@@ -39,7 +39,7 @@ def local(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules:
         uint8 of the same shape. Its halo is not right and must be thrown away.
     """
     assert not rules.hysteresis
-    return smooth(decide(class_map, probability, rules), rules)
+    return smooth(apply_threshold(class_map, probability, rules), rules)
 
 
 def smooth(class_map: NDArray[np.uint8], rules: Rules) -> NDArray[np.uint8]:

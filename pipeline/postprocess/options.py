@@ -22,8 +22,8 @@ OPERATIONS: tuple[Operation, ...] = ("erosion", "dilation", "opening", "closing"
 WIDEST = 256  # pixels, of a radius: wider ones would have each block read most of its neighbours
 
 
-class CleanWishes(TypedDict, total=False):
-    """The keywords of `clean`; see `CleanSettings`."""
+class CleanKeywords(TypedDict, total=False):
+    """The keywords of `clean`; see `CleanOptions`."""
 
     threshold: Thresholds | None
     minimum: float | None
@@ -42,8 +42,8 @@ class CleanWishes(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class CleanSettings:
-    """Wishes, checked as far as they can be without a store.
+class CleanOptions:
+    """SegmentKeywords, checked as far as they can be without a store.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from ..objects.components import pack, unpack
 
 
 @dataclass(frozen=True, slots=True)
-class Undecided:
+class PendingBlock:
     """A block with open questions.
 
     Parameters
@@ -39,7 +39,7 @@ class Undecided:
 
 def leave_open(
     class_map: NDArray[np.uint8], labels: NDArray[np.int32], which: NDArray[np.int64], waits: NDArray[np.bool_]
-) -> Undecided:
+) -> PendingBlock:
     """Note the pixels that wait.
 
     Parameters
@@ -56,18 +56,18 @@ def leave_open(
     numbers = np.full(int(labels.max(initial=0)) + 1, -1, np.int32)
     numbers[which[waits] + 1] = np.flatnonzero(waits)
     if not waits.any():
-        return Undecided(class_map, np.zeros(0, np.int64), np.zeros(0, np.int32))
+        return PendingBlock(class_map, np.zeros(0, np.int64), np.zeros(0, np.int32))
     places = np.flatnonzero((numbers >= 0)[labels])
-    return Undecided(class_map, places, numbers[labels.ravel()[places]])
+    return PendingBlock(class_map, places, numbers[labels.ravel()[places]])
 
 
-def undecided_bytes(block: Undecided) -> bytes:
+def undecided_bytes(block: PendingBlock) -> bytes:
     """Give a block as bytes, for a file."""
     steps = np.diff(block.places, prepend=0)  # nearly all alike: they take little room
     return pack({"class_map": block.class_map, "steps": steps, "owners": block.owners})
 
 
-def undecided_from(content: bytes) -> Undecided:
+def undecided_from(content: bytes) -> PendingBlock:
     """Give the block that `undecided_bytes` made bytes of."""
     arrays = unpack(content)
-    return Undecided(arrays["class_map"], np.cumsum(arrays["steps"]), arrays["owners"])
+    return PendingBlock(arrays["class_map"], np.cumsum(arrays["steps"]), arrays["owners"])

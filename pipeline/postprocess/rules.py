@@ -23,11 +23,11 @@ class Rules:
     thresholds, low
         By class value; the first counts for nothing. None: not asked for.
     minimum, majority
-        See `pipeline.postprocess.options.CleanSettings`.
+        See `pipeline.postprocess.options.CleanOptions`.
     operations
         Name and radius of each morphological operation, in order.
     footprint, connectivity
-        See `pipeline.postprocess.options.CleanSettings`.
+        See `pipeline.postprocess.options.CleanOptions`.
     classes
         Values to which morphology and removal apply, ascending; never 0.
     min_object, min_hole

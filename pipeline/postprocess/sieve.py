@@ -1,7 +1,7 @@
 """Which components are too small, and what becomes of them. Numbers only: no dask, no store.
 
-Objects are components of the chosen classes, holes those of the background. One rule, `verdicts`, serves windows whose
-halo decides and the table of components of a whole scene alike.
+Objects are components of the chosen classes, holes those of the background. One rule, `replacement_class`, serves
+windows whose halo decides and the table of components of a whole scene alike.
 """
 
 from math import ceil
@@ -70,7 +70,7 @@ def _removed(class_map: NDArray[np.uint8], rules: Rules, which: Which) -> NDArra
     borders = count_borders(labels, count, class_map, rules.num_classes) if needs_borders(rules, which) else None
     value = component_values(class_map, labels, count)[1:]
     return apply_removal(
-        class_map, labels, np.append(np.uint8(0), verdicts(value, pixels, rules, which, borders=borders))
+        class_map, labels, np.append(np.uint8(0), replacement_class(value, pixels, rules, which, borders=borders))
     )
 
 
@@ -102,11 +102,11 @@ def component_values(class_map: NDArray[np.uint8], labels: Labels, count: int) -
 
 
 def needs_borders(rules: Rules, which: Which) -> bool:
-    """Whether `verdicts` needs the borders of components: for all holes, and for objects that take a neighbour."""
+    """Whether `replacement_class` needs the borders of components: all holes, and objects that take a neighbour."""
     return which == "holes" or rules.surrounding
 
 
-def verdicts(
+def replacement_class(
     value: NDArray[np.uint8],
     num_pixels: NDArray[np.integer[Any]],
     rules: Rules,
@@ -149,7 +149,7 @@ def are_small(
     if size is None:
         return np.zeros(len(num_pixels), bool)
     extent = num_pixels if size.unit == "px" else area_m2
-    assert extent is not None  # areas are known wherever `CleanSettings.rules` lets square metres pass
+    assert extent is not None  # areas are known wherever `CleanOptions.rules` lets square metres pass
     small: NDArray[np.bool_] = extent < size.value
     return small
 
@@ -171,7 +171,7 @@ def apply_removal(class_map: NDArray[np.uint8], labels: Labels, becomes: NDArray
     class_map, labels
         Of one shape `(y, x)`.
     becomes
-        uint8 `(count + 1,)`, the new class by label, as `verdicts` gives it; what stands at 0 counts for nothing.
+        uint8 `(count + 1,)`, the new class by label, as `replacement_class` gives it; entry 0 is ignored.
 
     Returns
     -------

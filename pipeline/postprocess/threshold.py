@@ -13,7 +13,7 @@ from ..grid.encoding import NODATA, STEPS
 from .rules import Rules
 
 
-def decide(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules) -> NDArray[np.uint8]:
+def apply_threshold(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules) -> NDArray[np.uint8]:
     """Give the map that cleaning starts from.
 
     Parameters
@@ -39,15 +39,15 @@ def decide(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules
     return _decided(class_map, probability, rules, 1, _above(thresholds, probability))
 
 
-def strong(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules) -> NDArray[np.bool_]:
-    """Say which candidates of hysteresis are above the higher threshold: bool `(y, x)`. See `decide`."""
-    assert rules.thresholds is not None  # `CleanSettings` refuses hysteresis without
+def above_high(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules) -> NDArray[np.bool_]:
+    """Say which candidates of hysteresis are above the higher threshold: bool `(y, x)`. See `apply_threshold`."""
+    assert rules.thresholds is not None  # `CleanOptions` refuses hysteresis without
     certain = _decided(class_map, probability, rules, 1, _above(rules.thresholds, probability))
     strong_ones: NDArray[np.bool_] = (certain != 0) & (certain != NODATA)
     return strong_ones
 
 
-def hysteresis_verdicts(value: NDArray[np.uint8], holds_strong: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def hysteresis_replacement(value: NDArray[np.uint8], holds_strong: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Give the class that each component of candidates becomes: its own where it holds a strong pixel, else 0."""
     return np.where(holds_strong, value, 0).astype(np.uint8)
 
@@ -56,7 +56,7 @@ def _decided(
     class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules, first: int, least: NDArray[Any]
 ) -> NDArray[np.uint8]:
     """Take the likeliest class from `first` on, where its probability is at least its least; else 0."""
-    assert probability is not None  # `CleanSettings.rules` refuses stores without
+    assert probability is not None  # `CleanOptions.rules` refuses stores without
     best = _layer(probability, rules, first)
     classes = np.full(best.shape, first, np.uint8)
     for value in range(first + 1, rules.num_classes):

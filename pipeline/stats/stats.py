@@ -21,8 +21,8 @@ from models.metadata import ClassInfo
 
 from ..grid.geobox import Window
 from ..grid.pixel_area import PixelAreas, pixel_areas
-from ..jobs.dask import connected, rolling
-from ..jobs.progress import progress, silent
+from ..jobs.dask import dask_client, map_bounded
+from ..jobs.progress import no_progress, progress
 from ..store.files import Files
 from ..store.lifecycle import TABLE
 from ..store.store import Store, classes_of, open_store
@@ -67,7 +67,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class StatsRequest:
     """What is asked of which store.
 
     Parameters
@@ -198,7 +198,7 @@ def write_statistics(
     return frame
 
 
-def _check_output(question: Question, zones: Any, target: str) -> None:
+def _check_output(question: StatsRequest, zones: Any, target: str) -> None:
     """Refuse other formats, and to write over what is read: an object table, or zones, whose file may have more."""
     from ..vector.gdal_formats import ending_of
     from ..vector.write import LAYERS
@@ -211,7 +211,7 @@ def _check_output(question: Question, zones: Any, target: str) -> None:
         raise StatisticsError(f"{target} is the file of zones, which stays as it is; choose another output")
 
 
-def _asked(path: str, zones: Any, cell: str | float | None, layer: str | None) -> Question:
+def _asked(path: str, zones: Any, cell: str | float | None, layer: str | None) -> StatsRequest:
     """Check all that can be wrong before any block is read."""
     if zones is not None and cell is not None:
         raise StatisticsError("figures are by zone or by cell; give zones or a cell, not both")
@@ -223,13 +223,13 @@ def _asked(path: str, zones: Any, cell: str | float | None, layer: str | None) -
     areas = pixel_areas(geobox)
     if zones is not None:
         placed = place_zones(zones, geobox, layer)
-        return Question(store, classes, areas, ZoneShapes(placed.shapes), placed.frame, False, placed.notes)
+        return StatsRequest(store, classes, areas, ZoneShapes(placed.shapes), placed.frame, False, placed.notes)
     cells = whole_scene(geobox) if cell is None else make_cells(geobox, cell, len(classes) + 1)
     frame = cells_frame(cells, geobox)
-    return Question(store, classes, areas, cells, frame[["geometry"]] if cell is None else frame, True, ())
+    return StatsRequest(store, classes, areas, cells, frame[["geometry"]] if cell is None else frame, True, ())
 
 
-def _answered(question: Question, client: Client | str | None, show: bool) -> Any:
+def _answered(question: StatsRequest, client: Client | str | None, show: bool) -> Any:
     task = Task(question.store, question.areas, len(question.classes))
     totals = question.no_totals()
     for sums in _sums(task, question.groups, client, show):
@@ -244,9 +244,9 @@ def _sums(task: Task, groups: Groups, client: Client | str | None, show: bool) -
     early: dict[int, Sums] = {}
     wanted = 0
     key = f"swathe-statistics-{uuid.uuid4().hex[:8]}"
-    shown = progress("adding up", len(plan)) if show else nullcontext(silent)
-    with connected(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
-        for number, sums, pixels in rolling(connection, add_block, task, parts, key=key):
+    shown = progress("adding up", len(plan)) if show else nullcontext(no_progress)
+    with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
+        for number, sums, pixels in map_bounded(connection, add_block, task, parts, key=key):
             early[number] = sums
             advance(1, pixels)
             while wanted in early:
@@ -262,14 +262,14 @@ def add_block(task: Task, part: tuple[int, Part]) -> tuple[int, Sums, int]:
     return number, sums, class_map.size
 
 
-def _tally(question: Question) -> Tally:
+def _tally(question: StatsRequest) -> Tally:
     tallies = question.no_tallies()
     for objects in read_objects(f"{question.store.path.rstrip('/')}/{TABLE}"):
         tallies.add(objects)
     return tallies.tally()
 
 
-def _framed(question: Question, totals: Totals, tally: Tally | None) -> Any:
+def _framed(question: StatsRequest, totals: Totals, tally: Tally | None) -> Any:
     """Put the figures beside what is known of each group."""
     names = class_columns(question.classes)
     columns = area_columns(totals, names, whole=question.whole)

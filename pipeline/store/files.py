@@ -111,7 +111,7 @@ class Files:
         filesystem, base = _filesystem(self.root), self._path(folder)
         filesystem.invalidate_cache()
         found = filesystem.find(base, detail=True)
-        return {path[len(base) :].lstrip("/"): int(facts["size"]) for path, facts in found.items()}
+        return {path[len(base) :].lstrip("/"): int(metadata["size"]) for path, metadata in found.items()}
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of that name is there."""
@@ -123,8 +123,10 @@ class Files:
         """Tell this very file from what may take its place later. Raises FileNotFoundError."""
         filesystem, path = _filesystem(self.root), self._path("")
         filesystem.invalidate_cache()
-        facts = filesystem.info(path)
-        known = [str(facts[key]) for key in ("size", "ino", "mtime", "ETag", "LastModified", "created") if key in facts]
+        metadata = filesystem.info(path)
+        known = [
+            str(metadata[key]) for key in ("size", "ino", "mtime", "ETag", "LastModified", "created") if key in metadata
+        ]
         return " ".join(known)
 
     def remove(self, name: str) -> None:

@@ -19,7 +19,7 @@ from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA, Encoding
 from ..grid.geobox import GeoBox
-from ..grid.tiling import Plan
+from ..grid.tiling import TilingPlan
 from ..grid.xr import coordinates
 from .files import Files
 from .metadata import (
@@ -41,7 +41,7 @@ TABLE = "table.parquet"  # of objects
 
 def create_store(
     path: str,
-    plan: Plan,
+    plan: TilingPlan,
     geobox: GeoBox,
     encoding: Encoding,
     classes: tuple[ClassInfo, ...],
@@ -154,7 +154,7 @@ def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[C
         group.create_array("class", shape=names.shape, dtype=str, dimension_names=("class",))[:] = names
 
 
-def _create_seconds(root: "zarr.Group", plan: Plan) -> None:
+def _create_seconds(root: "zarr.Group", plan: TilingPlan) -> None:
     shape = plan.rows, plan.columns
     group = root.require_group(SECONDS.rsplit("/", 1)[0])
     attributes: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
@@ -172,7 +172,7 @@ def _create_coordinates(group: "zarr.Group", geobox: GeoBox) -> None:
 
 def _create_pixels(
     group: "zarr.Group",
-    plan: Plan,
+    plan: TilingPlan,
     name: str,
     shape: tuple[int, ...],
     dtype: str,

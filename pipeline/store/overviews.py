@@ -6,13 +6,13 @@ A class is the most frequent of its four pixels, a probability their mean; nodat
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import NODATA, Answer
+from ..grid.encoding import NODATA, BlockResult
 
 
-def halve(answer: Answer) -> Answer:
+def halve(answer: BlockResult) -> BlockResult:
     """Halve a window, rounding its sides up."""
     probability = answer.probability
-    return Answer(
+    return BlockResult(
         mode_of_four(answer.class_map),
         None if probability is None else np.stack([mean_of_four(layer) for layer in probability]),
     )

@@ -30,7 +30,7 @@ class Identity:
     shape: tuple[int, int]
     overviews: bool
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Give it as JSON values, for the store and for messages."""
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from models.errors import StoreError
 from models.metadata import ClassInfo
 
-from ..grid.encoding import Answer, Encoding
+from ..grid.encoding import BlockResult, Encoding
 from ..grid.geobox import GeoBox, Window
-from ..grid.tiling import Plan
+from ..grid.tiling import TilingPlan
 from .files import Files, full_path
 from .metadata import group_path, level_geobox
 from .shards import strict
@@ -67,7 +67,7 @@ class Store:
     """
 
     path: str
-    plan: Plan
+    plan: TilingPlan
     geobox: GeoBox
     encoding: Encoding
     levels: int
@@ -93,7 +93,7 @@ class Store:
                 found = {name: array.with_config({"write_empty_chunks": True}) for name, array in found.items()}  # type: ignore[union-attr]
             return found  # type: ignore[return-value]
 
-    def write(self, level: int, window: Window, answer: Answer) -> None:
+    def write(self, level: int, window: Window, answer: BlockResult) -> None:
         """Write whole shards of a level; only the task that owns the block may."""
         self.check_run()
         rows, columns = window.slices
@@ -120,15 +120,15 @@ class Store:
         if current != self.run:
             raise StoreError(f"{self.path} is no longer this run's: it was finished or replaced meanwhile")
 
-    def read(self, level: int, window: Window) -> Answer:
+    def read(self, level: int, window: Window) -> BlockResult:
         """Read a window of a level as it is kept."""
         rows, columns = window.slices
         arrays = self.arrays(level)
         with store_errors(self.path):
             class_map: NDArray[np.uint8] = np.asarray(arrays["class_map"][rows, columns])
             if "probability" not in arrays:
-                return Answer(class_map, None)
-            return Answer(class_map, np.asarray(arrays["probability"][:, rows, columns]))
+                return BlockResult(class_map, None)
+            return BlockResult(class_map, np.asarray(arrays["probability"][:, rows, columns]))
 
     def read_layer(self, name: str, window: Window, level: int = 0) -> NDArray[Any]:
         """Read a window of one array, always as `(band, y, x)`."""
@@ -295,7 +295,7 @@ def _root_attributes(path: str, advice: str = "") -> dict[str, Any] | None:
 def reopen_store(path: str, own: Mapping[str, Any], geobox: GeoBox) -> Store:
     """Open a store that a run has made, by its own facts."""
     encoding = Encoding(**{**own["encoding"], "kept": tuple(own["encoding"]["kept"])})
-    return Store(path, Plan(**own["plan"]), geobox, encoding, own["levels"])
+    return Store(path, TilingPlan(**own["plan"]), geobox, encoding, own["levels"])
 
 
 def open_store(path: str) -> tuple[Store, dict[str, Any]]:

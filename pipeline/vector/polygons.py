@@ -12,7 +12,17 @@ import shapely
 from numpy.typing import NDArray
 
 from ..grid.geobox import Window
-from .trace import OUTSIDE, Corners, Ints, Rings, add_corners, find_corners, find_knots, insert_knots, trace_rings
+from .trace import (
+    OUTSIDE,
+    Corners,
+    Ints,
+    Rings,
+    add_corners,
+    find_corners,
+    find_t_junctions,
+    insert_t_junctions,
+    trace_rings,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +99,7 @@ def trace_simplified(objects: Ints, window: Window, tolerance: float) -> "pa.Tab
     alone = framed.copy()
     alone[[0, -1]] = alone[:, [0, -1]] = OUTSIDE
     rings = trace_rings(find_corners(alone, window.top, window.left))
-    ids, shapes = _shapes(insert_knots(rings, find_knots(framed, window.top, window.left)))
+    ids, shapes = _shapes(insert_t_junctions(rings, find_t_junctions(framed, window.top, window.left)))
     simplified = shapely.coverage_simplify(shapes, tolerance, simplify_boundary=False)
     return _table(ids[ids > 0], simplified[ids > 0])
 

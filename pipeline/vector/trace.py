@@ -25,7 +25,7 @@ class Corners(NamedTuple):
     sign: NDArray[np.int8]
 
 
-class Knots(NamedTuple):
+class TJunctions(NamedTuple):
     """Places on straight parts of an owner's outline where three or more owners meet; `level`: along a row."""
 
     owner: Ints
@@ -75,7 +75,7 @@ def find_corners(framed: Ints, top: int, left: int) -> Corners:
     return add_corners(owner[kept], np.tile(row + top, 4)[kept], np.tile(column + left, 4)[kept], sign[kept])
 
 
-def find_knots(framed: Ints, top: int, left: int) -> Knots:
+def find_t_junctions(framed: Ints, top: int, left: int) -> TJunctions:
     """Find the knots on what `find_corners` traces; here the frame may hold the neighbours' pixels."""
     quads, inside = _quads(framed), _quads(np.pad(np.ones(np.subtract(framed.shape, 2), bool), 1))
     found = []
@@ -84,7 +84,7 @@ def find_knots(framed: Ints, top: int, left: int) -> Knots:
         straight = (owner == quads[twin]) & inside[one] & inside[twin]
         row, column = np.nonzero(straight & (third != fourth) & (third != owner) & (fourth != owner))
         found.append((owner[row, column], row + top, column + left, np.full(len(row), one + twin in (1, 5))))
-    return Knots(*(np.concatenate(part) for part in zip(*found, strict=True)))
+    return TJunctions(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
 def _quads(framed: Ints) -> tuple[Ints, Ints, Ints, Ints]:
@@ -187,25 +187,29 @@ def _in_turn(follows: Ints, first: Ints) -> Ints:
     return walk
 
 
-def insert_knots(rings: Rings, knots: Knots) -> Rings:
+def insert_t_junctions(rings: Rings, t_junctions: TJunctions) -> Rings:
     """Put knots into the edges that they lie on; every knot must lie on one."""
     ring = np.repeat(np.arange(len(rings.owner)), np.diff(rings.starts))
     onward = np.arange(1, len(ring) + 1)
     onward[rings.starts[1:] - 1] = rings.starts[:-1]
     owner, row, column = rings.owner[ring], rings.row, rings.column
     level = row == row[onward]
-    edge = np.empty(len(knots.owner), np.int64)
+    edge = np.empty(len(t_junctions.owner), np.int64)
     for flag in (True, False):
-        at, chosen = np.flatnonzero(level == flag), knots.level == flag
+        at, chosen = np.flatnonzero(level == flag), t_junctions.level == flag
         line, along = (row, column) if flag else (column, row)
-        sought = (knots.owner, knots.row, knots.column) if flag else (knots.owner, knots.column, knots.row)
+        sought = (
+            (t_junctions.owner, t_junctions.row, t_junctions.column)
+            if flag
+            else (t_junctions.owner, t_junctions.column, t_junctions.row)
+        )
         edges = (owner[at], line[at], np.minimum(along, along[onward])[at])
         edge[chosen] = at[_last_before(edges, tuple(part[chosen] for part in sought))]
-    far = np.abs(knots.row - row[edge]) + np.abs(knots.column - column[edge])
+    far = np.abs(t_junctions.row - row[edge]) + np.abs(t_junctions.column - column[edge])
     order = np.lexsort((np.append(np.zeros(len(row), np.int64), far), np.append(np.arange(len(row)), edge)))
     counts = np.diff(rings.starts) + np.bincount(ring[edge], minlength=len(rings.owner))
     starts = np.append(0, np.cumsum(counts))
-    row, column = np.append(row, knots.row)[order], np.append(column, knots.column)[order]
+    row, column = np.append(row, t_junctions.row)[order], np.append(column, t_junctions.column)[order]
     return Rings(rings.owner, rings.exterior, starts, row, column)
 
 

@@ -16,11 +16,11 @@ from models.errors import PlanError, StoreError, SwatheError
 
 from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox
-from ..jobs.dask import connected
-from ..jobs.job import fill, shower
-from ..objects.objects import THREADS, Connectivity, grown, labelling
+from ..jobs.dask import dask_client
+from ..jobs.job import fill, make_progress
+from ..objects.objects import THREADS, Connectivity, buffered, labelling
 from ..objects.table import columns_schema
-from ..objects.tree import Folding, fold, folded
+from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import Files, full_path
 from ..store.lifecycle import TABLE
 from ..store.run_id import fingerprint
@@ -117,9 +117,9 @@ def write_vectors(
         if not opened.encoding.objects:
             objects = f"{work.folder}/objects.zarr"
             fill(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
-        with connected(client, threads=THREADS) as connection:
+        with dask_client(client, threads=THREADS) as connection:
             folding = _folding(open_store(objects)[0], work, outlines)
-            fold(connection, folding, shower(show), "drawing outlines")
+            tree_reduce(connection, folding, make_progress(show), "drawing outlines")
         batches = _features(folding, outlines)
         written = write_features(batches, path, schema=_schema(), crs=opened.geobox.crs, overwrite=overwrite)
         work.remove()
@@ -228,8 +228,8 @@ class Drawing:
         window = self.objects.window(0, row, column)
         if self.simplify is None:
             return polygons.trace(self.objects.read_layer("objects", window)[0], window)
-        ids = grown(self.objects, "objects", window, 1, OUTSIDE)
-        ids[(ids == 0) & (grown(self.objects, "class_map", window, 1, 0) == NODATA)] = UNKNOWN
+        ids = buffered(self.objects, "objects", window, 1, OUTSIDE)
+        ids[(ids == 0) & (buffered(self.objects, "class_map", window, 1, 0) == NODATA)] = UNKNOWN
         return polygons.trace_simplified(ids, window, self.simplify)
 
     def merge(self, rows: "pa.Table") -> "pa.Table":
@@ -237,15 +237,15 @@ class Drawing:
         return polygons.merge(rows) if self.simplify is None else polygons.merge_simplified(rows)
 
 
-def _folding(objects: Store, work: Work, outlines: Outlines) -> Folding:
+def _folding(objects: Store, work: Work, outlines: Outlines) -> TreeReduce:
     """Give what is folded; its files lie in the folder beside the output."""
     with store_errors(work.folder):
         work.begin()
     half_done = replace(objects, path=work.folder, run=work.run)
-    return Folding(half_done, "polygons", Drawing(objects, outlines.simplify), objects)
+    return TreeReduce(half_done, "polygons", Drawing(objects, outlines.simplify), objects)
 
 
-def _features(folding: Folding, outlines: Outlines) -> Iterator["pa.Table"]:
+def _features(folding: TreeReduce, outlines: Outlines) -> Iterator["pa.Table"]:
     """Put outlines and measures together, part by part: both are in the order of the tree."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -256,7 +256,7 @@ def _features(folding: Folding, outlines: Outlines) -> Iterator["pa.Table"]:
     with store_errors(objects.path), objects.files.open(TABLE) as file:
         table = pq.ParquetFile(file, page_checksum_verification=True)
         take = _rows_of(table.iter_batches(), table.schema_arrow)
-        for part in folded(folding):
+        for part in reduced(folding):
             rows = take(part.num_rows)
             if not rows["id"].equals(part["id"]):
                 raise StoreError(f"{objects.path} is damaged: its table and its layer do not fit; make it anew")

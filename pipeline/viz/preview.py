@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.errors import StoreError
 
 from ..grid.geobox import GeoBox, Window
-from ..io.gdal import any_band, ask_gdal, open_raster
+from ..io.gdal import any_band, open_raster, run_with_env
 from ..io.scene import BandNames, SceneLike, open_source, select
 from ..io.source import Pixels, RasterBand, RasterMask, RasterSource, Source, missing_samples, observed
 
@@ -183,7 +183,7 @@ def _decimated(path: str, indexes: list[int], view: View, hides_nan: bool) -> ND
         dataset = open_raster(path)
         return dataset.read(indexes, window=_inner(view.window), out_shape=shape, resampling=resampling)  # type: ignore[no-any-return]
 
-    return ask_gdal(path, read)
+    return run_with_env(path, read)
 
 
 def _read_mask(mask: RasterMask, view: View) -> NDArray[np.bool_]:
@@ -192,7 +192,7 @@ def _read_mask(mask: RasterMask, view: View) -> NDArray[np.bool_]:
         reader = dataset.read if mask.alpha else dataset.read_masks
         return reader(indexes, window=_inner(view.window), out_shape=(len(indexes), *view.shape))  # type: ignore[no-any-return]
 
-    return any_band(ask_gdal(mask.path, read))
+    return any_band(run_with_env(mask.path, read))
 
 
 def _inner(window: Window) -> Any:

@@ -1,4 +1,4 @@
-"""A report of a finished store: one HTML page that needs nothing beside it. Says what `facts` has read."""
+"""A report of a finished store: one HTML page that needs nothing beside it. Says what `metadata` has read."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from ..io.scene import SceneLike
 from ..store.local_files import check_output, whole_file
 from .format import say_area, say_number, say_place, say_share, say_title
 from .map_preview import read_maps
-from .report_data import Gathered, gather
+from .report_data import ReportData, gather
 from .report_images import Layer, css_ramp, map_layers, objects_image, placed, probability_image, scene_image
 from .report_objects import read_figures
 from .report_sections import ObjectPart, block_part, class_rows, cleaning, object_part, provenance
@@ -71,7 +71,7 @@ def write_report(
     return target
 
 
-def _context(gathered: Gathered, title: str) -> dict[str, Any]:
+def _context(gathered: ReportData, title: str) -> dict[str, Any]:
     """Give what the template takes."""
     own, store = gathered.own, gathered.store
     pixels, now = own["results"]["pixels"], datetime.now(UTC)
@@ -94,7 +94,7 @@ def _context(gathered: Gathered, title: str) -> dict[str, Any]:
     }
 
 
-def _viewer(gathered: Gathered) -> dict[str, Any]:
+def _viewer(gathered: ReportData) -> dict[str, Any]:
     """Choose what lies below the slider and what over it, by what there is."""
     small, objects = gathered.maps, gathered.objects
     probability = probability_image(small)
@@ -116,14 +116,14 @@ def _viewer(gathered: Gathered) -> dict[str, Any]:
     }
 
 
-def _scale(gathered: Gathered) -> dict[str, Any]:
+def _scale(gathered: ReportData) -> dict[str, Any]:
     """Say how large the preview is, and a pixel of it on the ground; 0 where that is not known."""
     height, width = gathered.view.shape
     factor = gathered.view.factor
     return {"width": width, "height": height, "metres": (gathered.pixel or 0.0) * factor, "factor": factor}
 
 
-def _object_parts(gathered: Gathered) -> list[ObjectPart] | None:
+def _object_parts(gathered: ReportData) -> list[ObjectPart] | None:
     """Describe the objects of each class that has any; None where there is no table."""
     if gathered.objects is None:
         return None
@@ -138,7 +138,7 @@ def _object_parts(gathered: Gathered) -> list[ObjectPart] | None:
     return found
 
 
-def _summary(gathered: Gathered, parts: list[ObjectPart] | None) -> str:
+def _summary(gathered: ReportData, parts: list[ObjectPart] | None) -> str:
     """Give the page's first line."""
     pixels, land = gathered.own["results"]["pixels"], gathered.land
     seen = sum(count for name, count in pixels.items() if name != "nodata")
@@ -155,7 +155,7 @@ def _summary(gathered: Gathered, parts: list[ObjectPart] | None) -> str:
     return " ".join(told)
 
 
-def _grid(gathered: Gathered) -> list[tuple[str, str]]:
+def _grid(gathered: ReportData) -> list[tuple[str, str]]:
     geobox = gathered.store.geobox
     told = [("size", f"{geobox.height:,} × {geobox.width:,} pixels, down and across")]
     if gathered.pixel:

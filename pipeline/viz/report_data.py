@@ -25,7 +25,7 @@ from .preview import View, make_view, pick, read_image
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class ReportData:
     """What is read for a report, before it is put into words.
 
     `pixel` is the side of a pixel in metres, and `areas` are m² by class and `nodata`; None where not known. `missing`
@@ -51,7 +51,7 @@ class Gathered:
         return sum(area for name, area in self.areas.items() if name != "nodata")
 
 
-def gather(path: str, scene: SceneLike | None, objects: str | None) -> Gathered:
+def gather(path: str, scene: SceneLike | None, objects: str | None) -> ReportData:
     """Read what a report of a store shows; see `write_report`."""
     store, own = open_store(path)
     objects = objects or (path if store.encoding.objects else None)
@@ -60,7 +60,7 @@ def gather(path: str, scene: SceneLike | None, objects: str | None) -> Gathered:
     image, missing = _image(store.geobox, own, view, scene)
     maps = read_maps(_richest(path, own), view)
     pixel, areas = _areas(store.geobox, own["results"]["pixels"], classes, view, maps)
-    return Gathered(store, own, classes, view, maps, pixel, areas, image, missing, objects)
+    return ReportData(store, own, classes, view, maps, pixel, areas, image, missing, objects)
 
 
 def _check_objects(path: str | None, geobox: GeoBox) -> None:
@@ -78,10 +78,10 @@ def _richest(path: str, own: Mapping[str, Any]) -> str:
     if not origin or not own["encoding"].get("objects"):
         return path
     try:
-        _, facts = open_store(origin)
+        _, metadata = open_store(origin)
     except StoreError:
         return path
-    return str(origin) if fingerprint(facts["identity"])[:16] == own["identity"].get("objects of") else path
+    return str(origin) if fingerprint(metadata["identity"])[:16] == own["identity"].get("objects of") else path
 
 
 def _image(geobox: GeoBox, own: Mapping[str, Any], view: View, scene: SceneLike | None) -> tuple[Pixels | None, str]:

@@ -116,7 +116,7 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
     from ..data.datasets import gather
 
     settings = read_settings(path)
-    wanted, there = list(bundle.facts.class_names), list(settings.class_names)
+    wanted, there = list(bundle.metadata.class_names), list(settings.class_names)
     if wanted != there:
         raise TrainingError(
             f"{path} has the classes {', '.join(there)}, the bundle {', '.join(wanted)}: give the config of its kind"
@@ -129,7 +129,7 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
 
 def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sample":
     """Open a scene with its labels."""
-    from pipeline.inference.compatibility import open_fitting
+    from pipeline.inference.compatibility import open_matching
 
     from ..data.classes import value_table
     from ..data.labels import open_labels
@@ -137,9 +137,9 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
 
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
-    source = open_fitting(scene, bundle.facts, bands)
-    table = value_table(bundle.facts.classes, _values(given["values"]), given["ignore"])
-    two = bundle.facts.class_names[1] if len(bundle.facts.classes) == 2 and not given["attribute"] else ""
+    source = open_matching(scene, bundle.metadata, bands)
+    table = value_table(bundle.metadata.classes, _values(given["values"]), given["ignore"])
+    two = bundle.metadata.class_names[1] if len(bundle.metadata.classes) == 2 and not given["attribute"] else ""
     opened = open_labels(
         labels, source.geobox, table, attribute=given["attribute"], burn=two if _vector(labels) else ""
     )
@@ -177,15 +177,15 @@ def _references(
     """Fit what the bundle must beat."""
     if not names:
         return []
-    from pipeline.jobs.dask import connected
+    from pipeline.jobs.dask import dask_client
 
     from ..evaluation.baselines import fit_brightness
 
-    classes, made = len(bundle.facts.classes), list["Reference"]()
+    classes, made = len(bundle.metadata.classes), list["Reference"]()
     if "brightness" in names and classes != 2:
         raise TrainingError(f"a brightness threshold tells two classes apart; the bundle has {classes}")
     learn = _of_config(learnt, "train", bundle) if learnt else []
-    with connected(scheduler, 2) as client:
+    with dask_client(scheduler, 2) as client:
         if "brightness" in names:
             note("swathe: looking for the best brightness thresholds", quiet)
             made += [fit_brightness(learn, client, "chosen on the training samples")] if learn else []

@@ -64,7 +64,7 @@ def _train(settings: "Settings", output: str, **how: bool) -> None:
     from ..fitting.fit import train as fit
 
     made = fit(settings, output, command=shlex.join(["swathe", *sys.argv[1:]]), **how)
-    scores = made.facts.metrics.get("validation", {})
+    scores = made.metadata.metrics.get("validation", {})
     told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
     click.echo(f"wrote {made.path}  {made.parameters:,} parameters" + (f"  validation: {told}" if told else ""))
     use = f"swathe segment SCENE -m {shlex.quote(output)} -o map.tif"

@@ -14,7 +14,7 @@ from models.errors import SwatheError
 from pipeline.grid.geobox import Window
 
 from ..config import DataSet, Settings
-from .folders import find_samples, merge, put_down
+from .folders import collect_errors, find_samples, merge
 from .samples import IGNORE, LabelSource, Sample, whole
 from .splits import split_samples
 
@@ -71,9 +71,9 @@ def gather(settings: Settings, *, only: str = "", faults: list[SwatheError] | No
     """
     sets, merged = [], {name: list[Sample]() for name in PARTS}
     for data in settings.data:
-        with put_down(faults):
+        with collect_errors(faults):
             sets.append(_parts(data, settings, only, faults))
-    with put_down(faults):
+    with collect_errors(faults):
         merged = merge(sets)
     return Parts(*(tuple(merged[name]) for name in PARTS))
 

@@ -70,13 +70,13 @@ def find_samples(
     splits: Splits = {part: [] for part in PARTS}
     for part in PARTS:
         for pair in parts[part]:
-            with put_down(faults):
+            with collect_errors(faults):
                 splits[part].append(opener.open(pair))
     return splits
 
 
 @contextmanager
-def put_down(faults: list[SwatheError] | None) -> Iterator[None]:
+def collect_errors(faults: list[SwatheError] | None) -> Iterator[None]:
     """Put what goes wrong into a list, and go on; without a list it is raised."""
     try:
         yield

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.io.gdal import ask_gdal, open_raster
+from pipeline.io.gdal import open_raster, run_with_env
 from pipeline.io.raster import open_rasters
 from pipeline.io.source import Pixels, RasterSource
 
@@ -169,11 +169,11 @@ def _open_raster_labels(path: str, geobox: GeoBox, table: ClassTable, outside: i
 def _refuse_lossy(path: str) -> None:
     """Refuse formats that smear colours and values: no two of a JPEG's pixels need be what was drawn."""
 
-    def facts(dataset: "DatasetReader") -> tuple[str, str]:
+    def metadata(dataset: "DatasetReader") -> tuple[str, str]:
         tags = dataset.tags(ns="IMAGE_STRUCTURE")
         return f"{dataset.driver} {tags.get('COMPRESSION', '')}".upper(), tags.get("COMPRESSION_REVERSIBILITY", "")
 
-    kind, reversible = ask_gdal(path, lambda: facts(open_raster(path)))
+    kind, reversible = run_with_env(path, lambda: metadata(open_raster(path)))
     if "JPEG" in kind.replace("JP2OPENJPEG", "").replace("JPEG2000", "") or reversible.upper().startswith("LOSSY"):
         raise TrainingError(
             f"{path} is compressed with loss, which smears labels into values that nobody drew; give labels as PNG or "
@@ -191,7 +191,7 @@ def _palette(path: str) -> tuple[int, ...]:
             bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
             return {} if bits >= 8 else {grey: (255 * grey // (2**bits - 1),) * 3 for grey in range(2**bits)}
 
-    found = ask_gdal(path, lambda: colors(open_raster(path)))
+    found = run_with_env(path, lambda: colors(open_raster(path)))
     if not found:
         return ()
     rgb = np.zeros((3, max(256, *found)), np.uint8)

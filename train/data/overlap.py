@@ -149,11 +149,11 @@ def _pairs(mine: _Group, theirs: _Group, reach: float) -> Iterator[Contact]:
     """Compare polygons, once those of the first group have grown, or shrunk, by a part of a pixel."""
     import shapely
 
-    grown: Any = shapely.buffer(mine.outlines, mine.pixels * reach, join_style="mitre")
-    first, second = shapely.STRtree(theirs.outlines).query(grown, predicate="intersects")
+    buffered: Any = shapely.buffer(mine.outlines, mine.pixels * reach, join_style="mitre")
+    first, second = shapely.STRtree(theirs.outlines).query(buffered, predicate="intersects")
     if mine is theirs:
         first, second = first[first < second], second[first < second]
-    shared = shapely.area(shapely.intersection(grown[first], theirs.outlines[second]))
+    shared = shapely.area(shapely.intersection(buffered[first], theirs.outlines[second]))
     smaller = np.minimum(shapely.area(mine.outlines[first]), shapely.area(theirs.outlines[second]))
     border = mine.pixels[first] ** 2 if reach > 0 else 0.0  # a corner gives a quarter of it, a border half its length
     enough = shared > 0.5 * np.minimum(border, smaller)

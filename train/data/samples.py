@@ -127,9 +127,9 @@ class Adjusted:
         return self.source.notes
 
     @property
-    def costly(self) -> bool:
+    def expensive_reads(self) -> bool:
         """See `Source`."""
-        return self.source.costly
+        return self.source.expensive_reads
 
     @property
     def _changes(self) -> bool:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from models.cpu import usable_cpus
 from models.errors import TrainingError
 from pipeline.grid.geobox import Window
-from pipeline.jobs.dask import connected, rolling
-from pipeline.jobs.progress import progress, silent
+from pipeline.jobs.dask import dask_client, map_bounded
+from pipeline.jobs.progress import no_progress, progress
 
 from .histograms import TAILS, Growing
 from .samples import Sample
-from .window_counts import CELL, Fault, Found, Ints, Task, measure_work, works_of
+from .window_counts import CELL, Fault, Ints, Task, WindowStats, measure_work, works_of
 
 BLOCK = 1024  # side of what is read at once, in pixels; a multiple of a cell's
 MOST_TASKS = 4  # at a time in this process
@@ -180,10 +180,10 @@ def measure(
     _check(samples, block)
     gathered = _Gathered(samples, classes)
     works = list(works_of(samples, block))
-    shown = progress("measuring", len(works)) if show else nullcontext(silent)
+    shown = progress("measuring", len(works)) if show else nullcontext(no_progress)
     task = Task(classes, keep_going)
-    with connected(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
-        for found in rolling(connection, measure_work, task, works, key="swathe-measure"):
+    with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
+        for found in map_bounded(connection, measure_work, task, works, key="swathe-measure"):
             gathered.add(found)
             advance(1, found.pixels)
     return gathered.measured()
@@ -232,7 +232,7 @@ class _Gathered:
         self.unknown: list[dict[str, int]] = [{} for _ in samples]
         self.faults: list[Fault] = []
 
-    def add(self, found: Found) -> None:
+    def add(self, found: WindowStats) -> None:
         for band, histogram in zip(self.bands, found.bands, strict=False):  # none, where nothing could be read
             band.add(histogram)
         self.faults += found.faults

@@ -16,7 +16,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.io.gdal import ask_gdal, file_stamp, open_raster
+from pipeline.io.gdal import file_stamp, open_raster, run_with_env
 from pipeline.io.source import Pixels
 
 TOLERANCE = 1e-6  # pixels; rasterio's own 0.125 moves borders, and of 0 it makes no warped raster (1.4.4)
@@ -58,7 +58,7 @@ def read_warped(path: str, indexes: Sequence[int], geobox: GeoBox, window: Windo
         values = warped.read([*indexes, warped.count], window=inner)
         return Pixels(values[:-1], values[-1] != 0)
 
-    return ask_gdal(path, read)
+    return run_with_env(path, read)
 
 
 def _open_warped(path: str, geobox: GeoBox) -> WarpedVRT:

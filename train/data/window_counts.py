@@ -72,7 +72,7 @@ class Counted:
 
 
 @dataclass(slots=True)
-class Found:
+class WindowStats:
     """What a task gives back."""
 
     bands: list[Histogram] = field(default_factory=list)
@@ -107,9 +107,9 @@ def _pieces(samples: Sequence[Sample], block: int) -> Iterator[Piece]:
                     yield Piece(number, replace(sample, areas=inside), window)
 
 
-def measure_work(task: Task, work: Sequence[Piece]) -> Found:
+def measure_work(task: Task, work: Sequence[Piece]) -> WindowStats:
     """Measure some windows, wherever a worker runs it."""
-    found, bands = Found(), list[list[Histogram]]()
+    found, bands = WindowStats(), list[list[Histogram]]()
     for piece in work:
         found.pixels += piece.window.shape[0] * piece.window.shape[1]
         try:

@@ -12,7 +12,7 @@ from distributed import Client
 
 from models.cpu import usable_cpus
 from models.errors import SwatheError
-from pipeline.jobs.dask import connected
+from pipeline.jobs.dask import dask_client
 
 from ..config import Settings
 from ..data.classes import total
@@ -63,7 +63,7 @@ def check(
         Workers are lost.
     """
     found = [*_parts(parts), *_bands(parts, settings), *_sizes(parts, settings), *_resolutions(parts, settings)]
-    with connected(client, threads=min(MOST_TASKS, usable_cpus())) as connection:
+    with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection:
         told = _measured(parts, settings, measured or {}, connection, show=show) if _alike(parts) else {}
         glances = _glances(parts, connection)
     found += _unknown(parts, told)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.errors import SwatheError
 from pipeline.grid.geobox import Window
 from pipeline.io.source import Pixels, missing_samples
-from pipeline.jobs.dask import rolling
+from pipeline.jobs.dask import map_bounded
 
 from ..data.samples import Sample
 
@@ -44,7 +44,7 @@ class Glance:
 def glance_at(samples: Sequence[Sample], client: Client) -> list[Glance | None]:
     """Look at samples, over a Dask client. None for one that cannot be read."""
     seen: list[Glance | None] = [None] * len(samples)
-    for number, glance in rolling(client, _look, None, enumerate(samples), key="swathe-glance"):
+    for number, glance in map_bounded(client, _look, None, enumerate(samples), key="swathe-glance"):
         seen[number] = glance
     return seen
 

@@ -12,18 +12,18 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from models.errors import TrainingError
-from models.metadata import ClassInfo, Footprint
-from pipeline.grid.encoding import NODATA, Answer, Encoding, classify
+from models.metadata import ClassInfo, ReceptiveField
+from pipeline.grid.encoding import NODATA, BlockResult, Encoding, classify
 from pipeline.grid.geobox import Window
-from pipeline.grid.tiling import Plan, make_plan
-from pipeline.inference.predict import fill_missing, read_grown
+from pipeline.grid.tiling import TilingPlan, make_plan
+from pipeline.inference.predict import fill_missing, read_buffered
 from pipeline.io.source import Pixels, Source, missing_samples
-from pipeline.jobs.dask import rolling
+from pipeline.jobs.dask import map_bounded
 from pipeline.jobs.job import Work
 from pipeline.store.store import Store
 
 from ..data.samples import IGNORE, Sample
-from .jobs import Derived, kept_classes
+from .jobs import StoreJob, kept_classes
 
 SIDE = 512  # of the windows that are read at once, in pixels
 EXACT = 1 << 20  # whole numbers up to this span have a bin each
@@ -49,7 +49,7 @@ class Reference(Protocol):
         ...
 
     @property
-    def heavy(self) -> bool:
+    def scatter_once(self) -> bool:
         """Whether it is so large that each worker is sent it once."""
         ...
 
@@ -58,7 +58,7 @@ class Reference(Protocol):
         """Whether its probabilities are more than 0 and 1."""
         ...
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Give what tells it from others, as JSON values."""
         ...
 
@@ -68,34 +68,34 @@ class Reference(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ReferencePainter:
-    """A `Painter`: a block is what a reference says of it."""
+class BaselineFunction:
+    """A `BlockFunction`: a block is what a reference says of it."""
 
     reference: Reference
     source: Source
-    plan: Plan
+    plan: TilingPlan
     on_gpu = False
 
     @property
-    def heavy(self) -> bool:
-        """See `Painter`."""
-        return self.reference.heavy
+    def scatter_once(self) -> bool:
+        """See `BlockFunction`."""
+        return self.reference.scatter_once
 
-    def answer(self, store: Store, row: int, column: int) -> Answer:
-        """See `Painter`."""
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
+        """See `BlockFunction`."""
         window, kept = store.window(0, row, column), store.encoding.kept
         class_map = np.full(window.shape, NODATA, np.uint8)
         kept_maps = np.full((len(kept), *window.shape), np.nan, np.float32)
         for tile in self.plan.tiles(window):
             cut = tile.overlap(window)
-            pixels = None if cut is None else read_grown(self.source, self.plan, cut)
+            pixels = None if cut is None else read_buffered(self.source, self.plan, cut)
             if cut is None or pixels is None or not pixels.valid.any():
                 continue
             probabilities, valid = self._core(pixels, cut.shape)
             rows, columns = cut.within(window).slices
             class_map[rows, columns] = np.where(valid, classify(probabilities), np.uint8(NODATA))
             kept_maps[:, rows, columns] = np.where(valid, probabilities[list(kept)], np.float32(np.nan))
-        return Answer(class_map, kept_maps)
+        return BlockResult(class_map, kept_maps)
 
     def _core(self, pixels: Pixels, shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Give probabilities and valid mask of a window that was read with its halo."""
@@ -107,11 +107,11 @@ class ReferencePainter:
 
 def reference_work(reference: Reference, source: Source, classes: tuple[ClassInfo, ...], block: int) -> Work:
     """Give the work of answering for a whole scene, in blocks of a side in pixels."""
-    plan = make_plan(source.geobox.shape, Footprint(1, reference.halo), tile=SIDE, block=block)
-    paints = ReferencePainter(reference, source, plan)
+    plan = make_plan(source.geobox.shape, ReceptiveField(1, reference.halo), tile=SIDE, block=block)
+    paints = BaselineFunction(reference, source, plan)
     encoding = Encoding(None, "float32", kept_classes(len(classes)))
-    facts = {"reference": reference.facts(), "source": source.identity()}
-    return Derived(reference.name, source.geobox, plan, classes, encoding, facts, paints)
+    metadata = {"reference": reference.metadata(), "source": source.identity()}
+    return StoreJob(reference.name, source.geobox, plan, classes, encoding, metadata, paints)
 
 
 Spot = tuple[int, Window]  # a sample by its number, and a part of it
@@ -156,7 +156,7 @@ class Brightness:
     limit: float
     means: tuple[float, ...]
     halo = 0
-    heavy = False
+    scatter_once = False
     graded = False
 
     @property
@@ -169,7 +169,7 @@ class Brightness:
         """The limit of the bands' mean."""
         return self.limit / len(self.means)
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """See `Reference`."""
         return {"brightness above": self.threshold, "chosen": self.chosen}
 
@@ -208,12 +208,12 @@ def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str) -> Br
         No pixel is labelled with the second class.
     """
     where = spots(samples)
-    seen = [part for part in rolling(client, _see, samples, where, key="swathe-brightness-span") if part.count]
+    seen = [part for part in map_bounded(client, _see, samples, where, key="swathe-brightness-span") if part.count]
     if not seen:
         raise TrainingError(f"{_named(samples)}: no labelled pixel to learn from")
     counting = Counting(tuple(samples), _edges(samples, seen))
     empty = np.zeros((2, len(counting.edges)), np.int64)
-    counts = sum(rolling(client, _count, counting, where, key="swathe-brightness"), empty)
+    counts = sum(map_bounded(client, _count, counting, where, key="swathe-brightness"), empty)
     if not counts[1].any():
         raise TrainingError(f"{_named(samples)}: no pixel of the second class to learn from")
     return Brightness(chosen, float(counting.edges[best_limit(counts)]), mean_of(seen))

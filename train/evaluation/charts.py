@@ -8,7 +8,7 @@ from pipeline.viz.format import say_share
 
 from ..metrics.calibration import Reliability
 from ..metrics.confusion import Confusion
-from ..metrics.thresholds import Found, Sweep
+from ..metrics.thresholds import ThresholdCurve, ThresholdPoint
 from .table import NONE, say
 
 FINE = tuple(step / 100 for step in range(101))  # thresholds of the lines
@@ -79,7 +79,7 @@ class SweepChart:
     rows: tuple[tuple[str, ...], ...]
 
 
-def sweep_chart(found: Sweep, used: float | None) -> SweepChart | None:
+def sweep_chart(found: ThresholdCurve, used: float | None) -> SweepChart | None:
     """Draw how scores change with the threshold; None where there is nothing to find."""
     best = found.best()
     if best is None:
@@ -98,7 +98,7 @@ def sweep_chart(found: Sweep, used: float | None) -> SweepChart | None:
     return SweepChart(lines, used, best.threshold, words, rows)
 
 
-def _row(at: Found) -> tuple[str, ...]:
+def _row(at: ThresholdPoint) -> tuple[str, ...]:
     return (f"{at.threshold:g}", *(say(value) for value in (at.iou, at.f1, at.precision, at.recall)))
 
 

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from pipeline.grid.encoding import NODATA
 from pipeline.grid.geobox import Window
-from pipeline.jobs.dask import rolling
-from pipeline.jobs.progress import Shower
+from pipeline.jobs.dask import map_bounded
+from pipeline.jobs.progress import ProgressFactory
 from pipeline.store.store import Store
 
 from ..metrics.confusion import confusion
 from ..metrics.metrics import Tally, block_tally
 from ..metrics.object_matching import ObjectCounts, Overlaps, match, merged, overlaps
-from ..metrics.thresholds import Sweep, foreground_of, sweep
+from ..metrics.thresholds import ThresholdCurve, foreground_of, sweep
 from .jobs import all_classes
 
 TOGETHER = 64  # tables of overlapping objects that are merged at once
@@ -84,7 +84,7 @@ class _Block:
     pixels: int
 
 
-def count_sample(client: Client, what: Pass, show: Shower, title: str) -> Counted:
+def count_sample(client: Client, what: Pass, show: ProgressFactory, title: str) -> Counted:
     """Count a whole sample, block by block; each block is read once.
 
     Parameters
@@ -99,7 +99,7 @@ def count_sample(client: Client, what: Pass, show: Shower, title: str) -> Counte
     tally, cells, tables = None, dict[Cell, Counts](), list[Overlaps]()
     places = list(what.kept.decided.places(0))
     with show(title, len(places), 0) as advance:
-        for block in rolling(client, count_block, what, places, key="swathe-count"):
+        for block in map_bounded(client, count_block, what, places, key="swathe-count"):
             tally = block.tally if tally is None else tally + block.tally
             _add(cells, block.cells)
             tables += [] if block.overlaps is None else [block.overlaps]
@@ -119,7 +119,7 @@ def count_block(what: Pass, place: tuple[int, int]) -> _Block:
     """Count one block, wherever a worker does it."""
     kept = what.kept
     window = kept.decided.window(0, *place)
-    wide = grown_in(window, what.distance, kept.decided.geobox.shape)
+    wide = buffered_in(window, what.distance, kept.decided.geobox.shape)
     class_map, labels = (store.read_layer("class_map", wide)[0] for store in (kept.decided, kept.truth))
     core = window.within(wide).slices
     probabilities = all_classes(kept.maps.read_layer("probability", window))
@@ -130,7 +130,7 @@ def count_block(what: Pass, place: tuple[int, int]) -> _Block:
     return _Block(tally, cells, _overlaps(what, window, class_map[core], labels[core]), labels[core].size)
 
 
-def grown_in(window: Window, distance: int, shape: tuple[int, int]) -> Window:
+def buffered_in(window: Window, distance: int, shape: tuple[int, int]) -> Window:
     """Give a window with so many pixels more on every side, cut at the scene's edges."""
     top, left = max(0, window.top - distance), max(0, window.left - distance)
     return Window(top, min(window.bottom + distance, shape[0]), left, min(window.right + distance, shape[1]))
@@ -172,15 +172,15 @@ class Sweeping:
     truth: Store
 
 
-def sweep_sample(client: Client, maps: Store, truth: Store) -> Sweep:
+def sweep_sample(client: Client, maps: Store, truth: Store) -> ThresholdCurve:
     """Count how each threshold would do, before one is chosen."""
-    blocks: Iterable[Sweep] = rolling(
+    blocks: Iterable[ThresholdCurve] = map_bounded(
         client, sweep_block, Sweeping(maps, truth), list(maps.places(0)), key="swathe-sweep"
     )
     return add_up(list(blocks))
 
 
-def add_up(sweeps: Sequence[Sweep]) -> Sweep:
+def add_up(sweeps: Sequence[ThresholdCurve]) -> ThresholdCurve:
     """Add up sweeps, of blocks or of samples; there is at least one."""
     total = sweeps[0]
     for more in sweeps[1:]:
@@ -188,7 +188,7 @@ def add_up(sweeps: Sequence[Sweep]) -> Sweep:
     return total
 
 
-def sweep_block(what: Sweeping, place: tuple[int, int]) -> Sweep:
+def sweep_block(what: Sweeping, place: tuple[int, int]) -> ThresholdCurve:
     """Count one block, wherever a worker does it."""
     window = what.maps.window(0, *place)
     labels: NDArray[np.uint8] = what.truth.read_layer("class_map", window)[0].copy()

@@ -13,16 +13,16 @@ from distributed import Client
 
 from models.bundle import Bundle, load_bundle
 from models.errors import TrainingError
-from pipeline.inference.plan import BundleLike, Prepared
+from pipeline.inference.plan import BundleLike, SegmentPlan
 from pipeline.inference.run import Segmentation
-from pipeline.jobs.dask import connected
+from pipeline.jobs.dask import dask_client
 
 from ..data.samples import Sample
 from .baselines import Reference
 from .counts import Counted
-from .predictors import Network, Rival
+from .predictors import BaselinePredictor, Network
 from .result import Evaluation, summary
-from .runner import Asked, Runner, Scored, judge
+from .runner import EvalOptions, Runner, Scored, judge
 from .scorecard import check_folder, write_scorecard
 from .work_folder import workplace
 from .worst_areas import rank_areas
@@ -45,7 +45,7 @@ def evaluate(
     client: Client | str | None = None,
     overwrite: bool = False,
     show: bool = True,
-    **wishes: Any,
+    **keywords: Any,
 ) -> Evaluation:
     """Score a bundle on labelled scenes, whole, as it would segment them. Memory does not grow with a scene.
 
@@ -74,7 +74,7 @@ def evaluate(
     client, overwrite, show
         See `pipeline.run`.
     **wishes
-        See `pipeline.inference.options.Options`, but for what is kept.
+        See `pipeline.inference.options.SegmentOptions`, but for what is kept.
 
     Returns
     -------
@@ -89,22 +89,22 @@ def evaluate(
         stays.
     """
     few = len(samples) <= FEW
-    asked = Asked(distance, side, objects, show and few, show and not few)
+    asked = EvalOptions(distance, side, objects, show and few, show and not few)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    network = Network(loaded, wishes)
+    network = Network(loaded, keywords)
     target = None if output is None else check_folder(output, overwrite=overwrite)
     plans = [network.prepared(sample.source) for sample in samples]
     if not plans:
         raise TrainingError("there is no sample to evaluate on")
-    with workplace(target) as folder, connected(client, Segmentation(plans[0]).threads) as connection:
-        cuts, classes = [prepared.plan for prepared in plans], loaded.facts.classes
+    with workplace(target) as folder, dask_client(client, Segmentation(plans[0]).threads) as connection:
+        cuts, classes = [prepared.plan for prepared in plans], loaded.metadata.classes
         judged, notes = judge(connection, samples, cuts, classes, folder, asked)
         runner = Runner(connection, judged, classes, asked)
         scored, counted = _network(runner, network, threshold, choose)
-        rivals = [Rival(reference, classes, cuts[0].block) for reference in references]
+        rivals = [BaselinePredictor(reference, classes, cuts[0].block) for reference in references]
         beside = tuple(runner.score(rival, None, "it decides itself")[0] for rival in rivals)
         shown = rank_areas([(one.sample, part.cells) for one, part in zip(judged, counted, strict=True)], side)
-        spec = plans[0].recipe.spec
+        spec = plans[0].inference.spec
         kept = tuple(one.sample for one in judged)
         found = Evaluation(loaded, scored, beside, kept, shown, distance, side,
                            f"{spec.name} on {spec.device}, {spec.precision}", (*notes, *_said(plans)))  # fmt: skip
@@ -113,13 +113,13 @@ def evaluate(
     return found
 
 
-def _said(plans: Sequence[Prepared]) -> list[str]:
+def _said(plans: Sequence[SegmentPlan]) -> list[str]:
     return list(dict.fromkeys(note for prepared in plans for note in prepared.notes))
 
 
 def _network(runner: Runner, network: Network, threshold: float | None, choose: bool) -> tuple[Scored, list[Counted]]:
     """Score the bundle at the threshold that is given, chosen here, or the bundle's own."""
-    own = network.bundle.facts.metrics.get("threshold")
+    own = network.bundle.metadata.metrics.get("threshold")
     if threshold is not None:
         return runner.score(network, threshold, "given")
     if choose and len(runner.classes) == 2:
@@ -135,7 +135,7 @@ def choose_threshold(
     output: str | os.PathLike[str] | None = None,
     *,
     show: bool = True,
-    **wishes: Any,
+    **keywords: Any,
 ) -> dict[str, Any]:
     """Choose a bundle's threshold on validation samples; give metrics for its facts.
 
@@ -149,6 +149,6 @@ def choose_threshold(
     dict
         `threshold` (of two classes), and `validation`: the scores there.
     """
-    found = evaluate(bundle, samples, output, choose=True, overwrite=True, show=show, objects=False, **wishes)
+    found = evaluate(bundle, samples, output, choose=True, overwrite=True, show=show, objects=False, **keywords)
     chosen = {} if found.threshold is None else {"threshold": found.threshold}
     return {**chosen, "validation": summary(found.network.pooled)}

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from models.errors import TrainingError
 from models.metadata import ClassInfo
-from pipeline.grid.encoding import NODATA, Answer, Encoding, classify
+from pipeline.grid.encoding import NODATA, BlockResult, Encoding, classify
 from pipeline.grid.geobox import GeoBox
-from pipeline.grid.tiling import Plan
-from pipeline.jobs.job import Painter, Work
-from pipeline.jobs.progress import Shower
+from pipeline.grid.tiling import TilingPlan
+from pipeline.jobs.job import BlockFunction, Work
+from pipeline.jobs.progress import ProgressFactory
 from pipeline.store.lifecycle import create_store
 from pipeline.store.store import Store
 
@@ -39,7 +39,7 @@ def all_classes(kept: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
+class StoreJob:
     """A `Work` without anything before or after its blocks: what the works of this file have in common.
 
     Parameters
@@ -60,19 +60,19 @@ class Derived:
 
     title: str
     geobox: GeoBox
-    plan: Plan
+    plan: TilingPlan
     classes: tuple[ClassInfo, ...]
     encoding: Encoding
-    facts: Mapping[str, Any]
-    paints: Painter
+    metadata: Mapping[str, Any]
+    paints: BlockFunction
     reads: tuple[str, ...] = ()
     threads: int = THREADS
 
     def identity(self) -> Mapping[str, Any]:
         """See `Work`."""
-        return {**self.facts, "shape": list(self.geobox.shape)}
+        return {**self.metadata, "shape": list(self.geobox.shape)}
 
-    def settled(self, client: Client) -> Self:
+    def bind_to_cluster(self, client: Client) -> Self:
         """See `Work`: a cluster does it no other way."""
         return self
 
@@ -81,29 +81,29 @@ class Derived:
         about = {"identity": self.identity(), "command": "swathe evaluate"}
         return create_store(path, self.plan, self.geobox, self.encoding, self.classes, about, pyramid=False)
 
-    def before(self, client: Client, store: Store, show: Shower) -> None:
+    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """See `Work`: nothing."""
 
-    def painter(self, store: Store) -> Painter:
+    def block_function(self, store: Store) -> BlockFunction:
         """See `Work`."""
         return self.paints
 
-    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """See `Work`: nothing."""
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A `Painter`: the labels of a sample inside its areas."""
+    """A `BlockFunction`: the labels of a sample inside its areas."""
 
     sample: Sample
     classes: int
-    heavy = False
+    scatter_once = False
     on_gpu = False
 
-    def answer(self, store: Store, row: int, column: int) -> Answer:
-        """See `Painter`. Raises TrainingError where a label is of no class."""
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
+        """See `BlockFunction`. Raises TrainingError where a label is of no class."""
         window = store.window(0, row, column)
         labels = np.full(window.shape, IGNORE, np.uint8)
         for area in self.sample.areas:
@@ -111,7 +111,7 @@ class Labels:
             if part is not None:
                 labels[part.within(window).slices] = self.sample.read(part).labels
         self._check(labels)
-        return Answer(labels, None)
+        return BlockResult(labels, None)
 
     def _check(self, labels: NDArray[np.uint8]) -> None:
         wrong = np.unique(labels[(labels >= self.classes) & (labels != IGNORE)])
@@ -122,36 +122,36 @@ class Labels:
             )
 
 
-def truth_work(sample: Sample, plan: Plan, classes: tuple[ClassInfo, ...], facts: Mapping[str, Any]) -> Work:
-    """Give the work of keeping a sample's labels; `facts` tell them from others."""
+def truth_work(sample: Sample, plan: TilingPlan, classes: tuple[ClassInfo, ...], metadata: Mapping[str, Any]) -> Work:
+    """Give the work of keeping a sample's labels; `metadata` tell them from others."""
     paints, encoding = Labels(sample, len(classes)), Encoding()
-    return Derived("reading labels", sample.geobox, plan, classes, encoding, facts, paints, sample.paths)
+    return StoreJob("reading labels", sample.geobox, plan, classes, encoding, metadata, paints, sample.paths)
 
 
 @dataclass(frozen=True, slots=True)
-class WherePainter:
-    """A `Painter`: as another one, but blocks of which nothing is judged stay empty."""
+class MaskedFunction:
+    """A `BlockFunction`: as another one, but blocks of which nothing is judged stay empty."""
 
-    inner: Painter
+    inner: BlockFunction
     truth: Store
 
     @property
-    def heavy(self) -> bool:
-        """See `Painter`."""
-        return self.inner.heavy
+    def scatter_once(self) -> bool:
+        """See `BlockFunction`."""
+        return self.inner.scatter_once
 
     @property
     def on_gpu(self) -> bool:
-        """See `Painter`."""
+        """See `BlockFunction`."""
         return self.inner.on_gpu
 
-    def answer(self, store: Store, row: int, column: int) -> Answer:
-        """See `Painter`."""
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
+        """See `BlockFunction`."""
         window = store.window(0, row, column)
         if (self.truth.read_layer("class_map", window) != NODATA).any():
-            return self.inner.answer(store, row, column)
+            return self.inner.compute_block(store, row, column)
         empty = np.full((len(store.encoding.kept), *window.shape), np.nan, np.float32)
-        return Answer(np.full(window.shape, NODATA, np.uint8), empty)
+        return BlockResult(np.full(window.shape, NODATA, np.uint8), empty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,51 +188,51 @@ class Where:
         """See `Work`."""
         return self.inner.identity()
 
-    def settled(self, client: Client) -> "Where":
+    def bind_to_cluster(self, client: Client) -> "Where":
         """See `Work`."""
-        return Where(self.inner.settled(client), self.truth)
+        return Where(self.inner.bind_to_cluster(client), self.truth)
 
     def create(self, path: str) -> Store:
         """See `Work`."""
         return self.inner.create(path)
 
-    def before(self, client: Client, store: Store, show: Shower) -> None:
+    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """See `Work`."""
-        self.inner.before(client, store, show)
+        self.inner.prepare(client, store, show)
 
-    def painter(self, store: Store) -> Painter:
+    def block_function(self, store: Store) -> BlockFunction:
         """See `Work`."""
-        return WherePainter(self.inner.painter(store), self.truth)
+        return MaskedFunction(self.inner.block_function(store), self.truth)
 
-    def after(self, client: Client, store: Store, show: Shower) -> Mapping[str, Any]:
+    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """See `Work`."""
-        return self.inner.after(client, store, show)
+        return self.inner.finalize(client, store, show)
 
 
 @dataclass(frozen=True, slots=True)
 class Deciding:
-    """A `Painter`: the class map at a threshold, as `pipeline.inference.predict` decides it, where the truth counts."""
+    """A `BlockFunction`: the class map at a threshold, where the truth counts."""
 
     maps: Store
     truth: Store
     threshold: float | None
-    heavy = False
+    scatter_once = False
     on_gpu = False
 
-    def answer(self, store: Store, row: int, column: int) -> Answer:
-        """See `Painter`."""
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
+        """See `BlockFunction`."""
         window = store.window(0, row, column)
         class_map: NDArray[np.uint8] = self.maps.read_layer("class_map", window)[0]
         if self.threshold is not None:
             probabilities = all_classes(self.maps.read_layer("probability", window))
             class_map = np.where(class_map == NODATA, class_map, classify(probabilities, self.threshold))
         class_map[self.truth.read_layer("class_map", window)[0] == IGNORE] = NODATA
-        return Answer(class_map, None)
+        return BlockResult(class_map, None)
 
 
 def decided_work(
-    maps: Store, truth: Store, threshold: float | None, classes: tuple[ClassInfo, ...], facts: Mapping[str, Any]
+    maps: Store, truth: Store, threshold: float | None, classes: tuple[ClassInfo, ...], metadata: Mapping[str, Any]
 ) -> Work:
-    """Give the work of deciding on the map that is judged, without what does not count; `facts` tell the maps."""
-    facts, paints = {**facts, "threshold": threshold}, Deciding(maps, truth, threshold)
-    return Derived("deciding", maps.geobox, maps.plan, classes, Encoding(), facts, paints, (maps.path,))
+    """Give the work of deciding on the map that is judged, without what does not count; `metadata` tell the maps."""
+    metadata, paints = {**metadata, "threshold": threshold}, Deciding(maps, truth, threshold)
+    return StoreJob("deciding", maps.geobox, maps.plan, classes, Encoding(), metadata, paints, (maps.path,))

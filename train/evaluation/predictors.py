@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from models.bundle import Bundle
 from models.metadata import ClassInfo
-from pipeline.inference.plan import Prepared, plan_source
+from pipeline.inference.plan import SegmentPlan, plan_source
 from pipeline.inference.run import Segmentation
 from pipeline.io.source import Source
 from pipeline.jobs.job import Work
@@ -27,7 +27,7 @@ class Predictor(Protocol):
         """Whether its probabilities are more than 0 and 1, so that their calibration says something."""
         ...
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """Give what is worth to know of it beside its name, as JSON values."""
         ...
 
@@ -41,23 +41,23 @@ class Network:
     """A `Predictor`: a bundle, by the pipeline's own function of blocks."""
 
     bundle: Bundle
-    wishes: Mapping[str, Any]
+    keywords: Mapping[str, Any]
     graded = True
 
     @property
     def name(self) -> str:
         """See `Predictor`."""
-        return self.bundle.facts.name
+        return self.bundle.metadata.name
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """See `Predictor`."""
         return {"digest": self.bundle.digest}
 
-    def prepared(self, source: Source) -> Prepared:
+    def prepared(self, source: Source) -> SegmentPlan:
         """Plan a scene."""
-        of = None if len(self.bundle.facts.classes) == 2 else "all"
+        of = None if len(self.bundle.metadata.classes) == 2 else "all"
         kept: dict[str, Any] = {"probability": "float32", "probability_of": of, "pyramid": False}
-        return plan_source(source, self.bundle, **{**self.wishes, **kept})
+        return plan_source(source, self.bundle, **{**self.keywords, **kept})
 
     def work(self, source: Source) -> Work:
         """See `Predictor`."""
@@ -65,7 +65,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class BaselinePredictor:
     """A `Predictor`: a reference."""
 
     reference: Reference
@@ -82,9 +82,9 @@ class Rival:
         """See `Predictor`."""
         return self.reference.graded
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """See `Predictor`."""
-        return self.reference.facts()
+        return self.reference.metadata()
 
     def work(self, source: Source) -> Work:
         """See `Predictor`."""

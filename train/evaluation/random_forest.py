@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from models.cpu import usable_cpus
 from models.errors import TrainingError
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 from pipeline.grid.tiling import make_plan
-from pipeline.inference.predict import fill_missing, read_grown
-from pipeline.jobs.dask import rolling
+from pipeline.inference.predict import fill_missing, read_buffered
+from pipeline.jobs.dask import map_bounded
 
 from ..data.samples import IGNORE, Sample
 from .baselines import Spot, complete, spots
@@ -55,10 +55,10 @@ class Forest:
     means: tuple[float, ...]
     learnt_from: str
     halo = HALO
-    heavy = True
+    scatter_once = True
     graded = True
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """See `Reference`."""
         return {"forest": TREES, "leaf": LEAF, "learnt from": self.learnt_from}
 
@@ -147,14 +147,14 @@ def _draw(
     """Draw pixels `(n, feature)` with their labels `(n,)`, window by window."""
     random, where = np.random.default_rng(seed), spots(samples)
     chosen = [where[place] for place in sorted(random.permutation(len(where))[:MOST_WINDOWS])]
-    counted = rolling(client, _count, samples, list(enumerate(chosen)), key="swathe-forest-count")
+    counted = map_bounded(client, _count, samples, list(enumerate(chosen)), key="swathe-forest-count")
     counts = np.array([count for _, count in sorted(counted)])
     if not counts.sum():
         raise TrainingError(f"{samples[0].name}: no labelled pixel to learn from")
     wanted = np.minimum(random.multinomial(pixels, counts / counts.sum()), counts)
     drawing = Drawing(tuple(samples), tuple(wanted.tolist()), seed)
     todo = [(number, spot) for number, spot in enumerate(chosen) if wanted[number]]
-    drawn = {found[0]: found for found in rolling(client, _look, drawing, todo, key="swathe-forest")}
+    drawn = {found[0]: found for found in map_bounded(client, _look, drawing, todo, key="swathe-forest")}
     return [drawn[number][1:] for number in sorted(drawn)]
 
 
@@ -167,7 +167,7 @@ def _look(what: Drawing, item: tuple[int, Spot]) -> tuple[int, NDArray[np.float3
     """Draw the pixels of one window."""
     number, (place, window) = item
     source, labels = what.samples[place].source, what.samples[place].read(window).labels.ravel()
-    read = read_grown(source, make_plan(source.geobox.shape, Footprint(1, HALO)), window)
+    read = read_buffered(source, make_plan(source.geobox.shape, ReceptiveField(1, HALO)), window)
     whole = complete(read.data, source.nodata) & read.valid
     means = tuple(float(band[whole].mean(dtype=np.float64)) if whole.any() else 0.0 for band in read.data)
     random = np.random.default_rng((what.seed, number))

@@ -52,7 +52,7 @@ class Evaluation:
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
         """By value."""
-        return self.bundle.facts.classes
+        return self.bundle.metadata.classes
 
 
 def summary(scores: Scores) -> dict[str, float]:

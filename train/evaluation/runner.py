@@ -17,9 +17,9 @@ from distributed import Client
 
 from models.errors import PlanError, TrainingError
 from models.metadata import ClassInfo
-from pipeline.grid.tiling import Plan
+from pipeline.grid.tiling import TilingPlan
 from pipeline.io.gdal import file_stamp
-from pipeline.jobs.job import fill, shower
+from pipeline.jobs.job import fill, make_progress
 from pipeline.objects.objects import write_objects
 from pipeline.store.run_id import fingerprint
 from pipeline.store.store import Store, open_store
@@ -36,7 +36,7 @@ TELL_EVERY = 5.0  # seconds between lines that count samples
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvalOptions:
     """What an evaluation is asked for, checked."""
 
     distance: int
@@ -52,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class PreparedSample:
     """A sample with its truth, kept in a folder of its own."""
 
     sample: Sample
@@ -64,11 +64,11 @@ class Judged:
 def judge(
     client: Client,
     samples: Sequence[Sample],
-    plans: Sequence[Plan],
+    plans: Sequence[TilingPlan],
     classes: tuple[ClassInfo, ...],
     folder: Path,
-    asked: Asked,
-) -> tuple[list[Judged], list[str]]:
+    asked: EvalOptions,
+) -> tuple[list[PreparedSample], list[str]]:
     """Keep the labels of every sample, and number their objects.
 
     Parameters
@@ -106,15 +106,17 @@ def judge(
 
 
 def _truth(
-    client: Client, sample: Sample, cut: Plan, classes: tuple[ClassInfo, ...], folder: Path, asked: Asked
-) -> Judged | None:
-    facts = _truth_facts(sample)
-    own = folder / f"sample-{fingerprint(facts)[:16]}"
-    report = fill(truth_work(sample, cut, classes, facts), own / "truth.zarr", "others", client=client, show=asked.show)
+    client: Client, sample: Sample, cut: TilingPlan, classes: tuple[ClassInfo, ...], folder: Path, asked: EvalOptions
+) -> PreparedSample | None:
+    metadata = _truth_facts(sample)
+    own = folder / f"sample-{fingerprint(metadata)[:16]}"
+    report = fill(
+        truth_work(sample, cut, classes, metadata), own / "truth.zarr", "others", client=client, show=asked.show
+    )
     if not any(count for name, count in report.pixels.items() if name != "nodata"):
         return None
     objects = _objects(client, own / "truth.zarr", own / "truth-objects.zarr", asked)
-    return Judged(sample, own, open_store(report.output)[0], objects)
+    return PreparedSample(sample, own, open_store(report.output)[0], objects)
 
 
 def _truth_facts(sample: Sample) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def _truth_facts(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _objects(client: Client, maps: Path, output: Path, asked: Asked) -> Store | None:
+def _objects(client: Client, maps: Path, output: Path, asked: EvalOptions) -> Store | None:
     """Find and number the objects of a map, if they are asked for."""
     if not asked.objects:
         return None
@@ -161,7 +163,7 @@ class Scored:
     threshold_from: str
     pooled: Scores
     samples: Mapping[str, Scores]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     graded: bool = True
 
 
@@ -170,31 +172,31 @@ class Runner:
     """Scores one predictor after the other on the same truths."""
 
     client: Client
-    judged: Sequence[Judged]
+    judged: Sequence[PreparedSample]
     classes: tuple[ClassInfo, ...]
-    asked: Asked
+    asked: EvalOptions
 
-    def maps(self, predictor: Predictor, one: Judged) -> Store:
+    def maps(self, predictor: Predictor, one: PreparedSample) -> Store:
         """Predict one sample, where anything is judged."""
         work = Where(predictor.work(one.sample.source), one.truth)
         path = self._folder(predictor, one) / "maps.zarr"
         report = fill(work, path, "others", client=self.client, show=self.asked.show)
         return open_store(report.output)[0]
 
-    def _folder(self, predictor: Predictor, one: Judged) -> Path:
+    def _folder(self, predictor: Predictor, one: PreparedSample) -> Path:
         return one.folder / fingerprint({"name": predictor.name})[:16]
 
-    def decided(self, predictor: Predictor, one: Judged, maps: Store, threshold: float | None) -> Kept:
+    def decided(self, predictor: Predictor, one: PreparedSample, maps: Store, threshold: float | None) -> Kept:
         """Decide on the map that is judged, and number its objects."""
         folder = self._folder(predictor, one)
-        facts = {"maps": fingerprint(open_store(maps.path)[1]["identity"])}
-        work = decided_work(maps, one.truth, threshold, self.classes, facts)
+        metadata = {"maps": fingerprint(open_store(maps.path)[1]["identity"])}
+        work = decided_work(maps, one.truth, threshold, self.classes, metadata)
         report = fill(work, folder / "decided.zarr", "others", client=self.client, show=self.asked.show)
         objects = folder / f"objects-{fingerprint(work.identity())[:16]}.zarr"
         numbered = _objects(self.client, folder / "decided.zarr", objects, self.asked)
         return Kept(one.truth, maps, open_store(report.output)[0], one.objects, numbered)
 
-    def kept(self, predictor: Predictor, one: Judged) -> Kept:
+    def kept(self, predictor: Predictor, one: PreparedSample) -> Kept:
         """Give the stores of a sample that was scored; without objects."""
         folder = self._folder(predictor, one)
         maps, decided = (open_store(os.fspath(folder / f"{name}.zarr"))[0] for name in ("maps", "decided"))
@@ -222,12 +224,12 @@ class Runner:
             one.sample.name: Scores(names, part.tally, part.objects)
             for one, part in zip(self.judged, parts, strict=True)
         }
-        return Scored(predictor.name, threshold, chosen, pooled, each, predictor.facts(), predictor.graded), parts
+        return Scored(predictor.name, threshold, chosen, pooled, each, predictor.metadata(), predictor.graded), parts
 
-    def _count(self, predictor: Predictor, one: Judged, threshold: float | None) -> Counted:
+    def _count(self, predictor: Predictor, one: PreparedSample, threshold: float | None) -> Counted:
         kept = self.decided(predictor, one, self.maps(predictor, one), threshold)
         what = Pass(kept, len(self.classes), self.asked.distance, self.asked.side)
-        return count_sample(self.client, what, shower(self.asked.show), f"scoring {predictor.name}")
+        return count_sample(self.client, what, make_progress(self.asked.show), f"scoring {predictor.name}")
 
 
 def counted(items: Sequence[Item], title: str, *, show: bool) -> Iterator[Item]:

@@ -121,7 +121,7 @@ def as_dict(found: "Evaluation") -> dict[str, Any]:
     return {
         "made by": f"swathe {version('swathe')}",
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "bundle": {"name": bundle.facts.name, "digest": bundle.digest, "architecture": bundle.facts.architecture},
+        "bundle": {"name": bundle.metadata.name, "digest": bundle.digest, "architecture": bundle.metadata.architecture},
         "engine": found.engine,
         "classes": [{"value": n, "name": info.name, "color": info.color} for n, info in enumerate(found.classes)],
         "samples": {sample.name: [Path(path).name for path in sample.paths] for sample in found.samples},
@@ -141,7 +141,7 @@ def as_dict(found: "Evaluation") -> dict[str, Any]:
 def _reference(scored: "Scored") -> dict[str, Any]:
     return {
         "name": scored.name,
-        "facts": dict(scored.facts),
+        "facts": dict(scored.metadata),
         "scores": scored.pooled.as_dict(),
         "by sample": {name: scores.as_dict() for name, scores in scored.samples.items()},
     }
@@ -171,7 +171,7 @@ def _context(found: "Evaluation", worst: list[Strip], best: list[Strip]) -> dict
     two = len(found.classes) == 2
     reliability = pooled.tally.foreground if two else pooled.tally.top
     return {
-        "title": found.bundle.facts.name,
+        "title": found.bundle.metadata.name,
         "summary": summary(found),
         "tables": tables(found),
         "notes": notes(found),
@@ -215,7 +215,7 @@ def _facts(found: "Evaluation") -> list[tuple[str, str]]:
     told = [
         ("bundle", f"{label(found.network)}"),
         ("digest", bundle.digest),
-        ("architecture", bundle.facts.architecture),
+        ("architecture", bundle.metadata.architecture),
         ("threshold", decided),
         ("engine", found.engine),
         ("samples", ", ".join(names[:20]) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")),

@@ -12,14 +12,14 @@ import torch
 
 from models.bundle import WEIGHTS, Bundle, load_bundle, save_bundle
 from models.errors import TrainingError
-from models.metadata import Band, Facts, Footprint
+from models.metadata import Band, BundleMetadata, ReceptiveField
 from models.mlm import to_item
 from models.scaling import Scaling, z_score
 
 from ..data.datasets import means_of
 from ..data.statistics import Statistics
 from ..evaluation.evaluation import choose_threshold
-from .module import Learner
+from .module import SegmentationModule
 from .run_folder import best_step
 from .training import Training
 
@@ -30,17 +30,17 @@ def scaling_of(statistics: Statistics) -> Scaling:
     return z_score(means_of(statistics.mean.tolist()), stddev)
 
 
-def check_kept(training: Training, footprint: Footprint) -> None:
+def check_kept(training: Training, receptive_field: ReceptiveField) -> None:
     """Refuse what no bundle could hold, before it is learnt. Raises SwatheError."""
-    facts = facts_of(training, footprint, {})
+    metadata = facts_of(training, receptive_field, {})
     try:
-        json.dumps(to_item(facts, WEIGHTS, 0, ""), allow_nan=False)
+        json.dumps(to_item(metadata, WEIGHTS, 0, ""), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"provenance holds what a bundle cannot: {error}; give text or finite numbers") from error
 
 
 def write_best(
-    output: Path, training: Training, learner: Learner, run: Path, *, command: str = "", show: bool = True
+    output: Path, training: Training, learner: SegmentationModule, run: Path, *, command: str = "", show: bool = True
 ) -> Bundle:
     """Write a bundle; the threshold is chosen, and scores found, on whole validation scenes.
 
@@ -58,19 +58,19 @@ def write_best(
         Show progress.
     """
     network = learner.segmenter.network
-    facts = facts_of(training, learner.footprint, {"best step": best_step(run), "command": command})
-    bundle = save_bundle(run / "bundle", network, facts, overwrite=True)
+    metadata = facts_of(training, learner.receptive_field, {"best step": best_step(run), "command": command})
+    bundle = save_bundle(run / "bundle", network, metadata, overwrite=True)
     if training.parts.validate:
         metrics = choose_threshold(bundle, training.parts.validate, run / "validation", show=show)
-        facts = replace(facts, metrics=metrics)
-    return save_bundle(output, network, facts, overwrite=True)
+        metadata = replace(metadata, metrics=metrics)
+    return save_bundle(output, network, metadata, overwrite=True)
 
 
-def facts_of(training: Training, footprint: Footprint, provenance: Mapping[str, Any]) -> Facts:
+def facts_of(training: Training, receptive_field: ReceptiveField, provenance: Mapping[str, Any]) -> BundleMetadata:
     """Give all that inference must know of a trained network, and what people want to know."""
     settings, measured = training.settings, training.measured
     means = means_of(measured.statistics.mean.tolist())
-    return Facts(
+    return BundleMetadata(
         name=settings.name,
         architecture=settings.network.architecture,
         options=dict(settings.network.options),
@@ -78,7 +78,7 @@ def facts_of(training: Training, footprint: Footprint, provenance: Mapping[str, 
         dtype=settings.dtype or str(training.parts.train[0].source.dtype),
         scaling=scaling_of(measured.statistics),
         classes=settings.classes,
-        footprint=footprint,
+        receptive_field=receptive_field,
         resolution=settings.resolution,
         patch=settings.chips.size,
         description=settings.description,
@@ -106,5 +106,5 @@ def _provenance(training: Training) -> dict[str, Any]:
 def add_scores(path: str | os.PathLike[str], news: Mapping[str, Any]) -> Bundle:
     """Write scores into a bundle's metrics, beside those it has."""
     bundle = load_bundle(path)
-    facts = replace(bundle.facts, metrics={**bundle.facts.metrics, **news})
-    return save_bundle(path, bundle.network(), facts, overwrite=True)
+    metadata = replace(bundle.metadata, metrics={**bundle.metadata.metrics, **news})
+    return save_bundle(path, bundle.network(), metadata, overwrite=True)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from models.bundle import Bundle, check_replaced
 from models.cpu import usable_cpus
 from models.errors import TrainingError
-from models.receptive_field import measure_footprint
+from models.receptive_field import measure_receptive_field
 from models.segmenter import Segmenter
 
 from ..config import Settings
@@ -29,7 +29,7 @@ from ..data.statistics import balanced_weights
 from .bundling import check_kept, scaling_of, write_best
 from .curves import write_curves
 from .losses import make_loss
-from .module import Learner
+from .module import SegmentationModule
 from .networks import check_chips, make_network
 from .run_folder import begin, best_checkpoint, check_fits, file_errors, last_checkpoint, read, run_folder, taken
 from .trainer import make_trainer, quiet_lightning
@@ -66,7 +66,7 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
     _check_output(Path(output), overwrite=overwrite)
     training, run = prepare(settings, show=show), run_folder(output)
     learner = make_learner(training, show=show and is_first())
-    check_kept(training, learner.footprint)
+    check_kept(training, learner.receptive_field)
     with file_errors(run), taken(run) if is_first() else nullcontext():
         if is_first():
             begin(run, settings, restart=restart, images=training.images)
@@ -82,7 +82,7 @@ def is_first() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def fit(training: Training, learner: Learner, run: Path, *, show: bool = True) -> None:
+def fit(training: Training, learner: SegmentationModule, run: Path, *, show: bool = True) -> None:
     """Run Lightning's loop, from the last checkpoint if there is one; the learner ends with the best weights."""
     loop = training.settings.loop
     torch.set_num_threads(loop.threads or usable_cpus())
@@ -100,18 +100,18 @@ def fit(training: Training, learner: Learner, run: Path, *, show: bool = True) -
     learner.load_state_dict(read(best_checkpoint(run))["state_dict"])
 
 
-def make_learner(training: Training, *, show: bool = False) -> Learner:
+def make_learner(training: Training, *, show: bool = False) -> SegmentationModule:
     """Build the network with its first weights, which the seed decides. `show`: say which weights were taken."""
     settings = training.settings
     torch.manual_seed(settings.seed)
     sizes = len(settings.bands), len(settings.classes)
     network = make_network(settings.network, *sizes, folder=settings.folder, note=_told if show else _untold)
-    footprint = measure_footprint(deepcopy(network), len(settings.bands))
-    check_chips(network, len(settings.bands), settings.chips.size, settings.chips.batch, footprint.stride)
+    receptive_field = measure_receptive_field(deepcopy(network), len(settings.bands))
+    check_chips(network, len(settings.bands), settings.chips.size, settings.chips.batch, receptive_field.stride)
     segmenter = Segmenter(network, scaling_of(training.measured.statistics))
     if settings.loop.channels_last:
         segmenter = segmenter.to(memory_format=torch.channels_last)
-    learner = Learner(settings, segmenter, footprint, _loss(training), training.describe)
+    learner = SegmentationModule(settings, segmenter, receptive_field, _loss(training), training.describe)
     if settings.loop.compile:
         learner.segmenter.network.compile()
     return learner

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from models.errors import TrainingError
-from models.metadata import Footprint
+from models.metadata import ReceptiveField
 from models.segmenter import Segmenter
 
 from ..config import Loop, Settings
@@ -25,7 +25,7 @@ Batch = Mapping[str, Tensor]
 Describe = Callable[[list[int]], str]
 
 
-class Learner(pl.LightningModule):
+class SegmentationModule(pl.LightningModule):
     """A network that learns.
 
     Parameters
@@ -42,10 +42,10 @@ class Learner(pl.LightningModule):
         Names the chips of these numbers, with their files, for messages.
     """
 
-    def __init__(self, settings: Settings, segmenter: Segmenter, footprint: Footprint, loss: nn.Module,
+    def __init__(self, settings: Settings, segmenter: Segmenter, receptive_field: ReceptiveField, loss: nn.Module,
                  describe: Describe) -> None:  # fmt: skip
         super().__init__()
-        self.settings, self.segmenter, self.footprint = settings, segmenter, footprint
+        self.settings, self.segmenter, self.receptive_field = settings, segmenter, receptive_field
         self.loss, self.describe = loss, describe
         self.confusion = MulticlassConfusionMatrix(len(settings.classes), ignore_index=IGNORE)
         self.validation_loss = MeanMetric()
@@ -85,7 +85,7 @@ class Learner(pl.LightningModule):
         torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
         set_frozen(self.segmenter.network, frozen_at(self.settings.network.freeze, self.current_epoch))
 
-    def train(self, mode: bool = True) -> "Learner":
+    def train(self, mode: bool = True) -> "SegmentationModule":
         """Set the mode; the norms of a frozen encoder stay as they are."""
         super().train(mode)
         keep_frozen_in_eval(self.segmenter.network)

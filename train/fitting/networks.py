@@ -166,7 +166,7 @@ def check_chips(network: nn.Module, bands: int, size: int, batch: int, stride: i
     batch
         Chips in the smallest batch.
     stride
-        As `measure_footprint` gives it.
+        As `measure_receptive_field` gives it.
 
     Raises
     ------

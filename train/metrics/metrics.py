@@ -16,9 +16,9 @@ from .calibration import Reliability, foreground_reliability, top_reliability
 from .confusion import Confusion, confusion
 from .object_matching import ObjectCounts
 from .ratios import plain
-from .thresholds import Sweep, foreground_of, sweep
+from .thresholds import ThresholdCurve, foreground_of, sweep
 
-Part = TypeVar("Part", Sweep, Reliability)
+Part = TypeVar("Part", ThresholdCurve, Reliability)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class Tally:
 
     confusion: Confusion
     boundary: Boundary
-    sweep: Sweep | None = None
+    sweep: ThresholdCurve | None = None
     foreground: Reliability | None = None
     top: Reliability | None = None
 

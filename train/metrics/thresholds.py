@@ -19,7 +19,7 @@ _EDGES = np.array([step / STEPS for step in range(STEPS + 1)], np.float32)  # th
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ThresholdPoint:
     """Pixels right and wrong at one threshold: foreground found, imagined, missed; background left alone."""
 
     threshold: float
@@ -68,7 +68,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sweep:
+class ThresholdCurve:
     """Pixels by truth and probability. Two of them add up, in any order, to that of both areas.
 
     Parameters
@@ -88,7 +88,7 @@ class Sweep:
     def __add__(self, other: Self) -> Self:
         return type(self)(self.counts + other.counts)
 
-    def at(self, threshold: float) -> Found:
+    def at(self, threshold: float) -> ThresholdPoint:
         """Give what is found where the probability is above a threshold.
 
         Raises
@@ -101,13 +101,13 @@ class Sweep:
             self.counts[:, : step + 1].sum(1),
             self.counts[:, step + 1 :].sum(1),
         )
-        return Found(threshold, int(hits), int(false_alarms), int(misses), int(rejections))
+        return ThresholdPoint(threshold, int(hits), int(false_alarms), int(misses), int(rejections))
 
-    def curve(self, thresholds: Sequence[float] = THRESHOLDS) -> tuple[Found, ...]:
+    def curve(self, thresholds: Sequence[float] = THRESHOLDS) -> tuple[ThresholdPoint, ...]:
         """Give what is found at each of some thresholds."""
         return tuple(self.at(threshold) for threshold in thresholds)
 
-    def best(self, thresholds: Sequence[float] = THRESHOLDS) -> Found | None:
+    def best(self, thresholds: Sequence[float] = THRESHOLDS) -> ThresholdPoint | None:
         """Give what is found at the threshold of the highest IoU. For validation: a test must choose nothing.
 
         Returns
@@ -180,7 +180,7 @@ def foreground_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     return greatest
 
 
-def sweep(probability: NDArray[np.float32], labels: NDArray[np.uint8], foreground: int | None = None) -> Sweep:
+def sweep(probability: NDArray[np.float32], labels: NDArray[np.uint8], foreground: int | None = None) -> ThresholdCurve:
     """Count the pixels of a block by truth and probability.
 
     Parameters
@@ -197,4 +197,4 @@ def sweep(probability: NDArray[np.float32], labels: NDArray[np.uint8], foregroun
     for likely, truth in strips(probability, labels):
         column = np.searchsorted(_EDGES, np.minimum(likely, np.float32(1)))  # NaN: beyond the last
         counts += count(of[truth] + column, 3 * size)
-    return Sweep(counts.reshape(3, size)[:2, :-1].copy())
+    return ThresholdCurve(counts.reshape(3, size)[:2, :-1].copy())
