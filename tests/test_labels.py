@@ -17,7 +17,7 @@ from affine import Affine
 from helpers import GRID, SHARED, UTM, write_raster
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.halo_overhead import numpy as hnp
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pyproj import Transformer
 from rasterio.enums import ColorInterp

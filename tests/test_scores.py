@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.halo_overhead import numpy as hnp
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn import metrics
 
