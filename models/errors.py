@@ -1,11 +1,17 @@
 """The errors that Swathe's users see: one or two lines that say what was received and what to do.
 
-Everything else that is raised is a defect of Swathe. This file knows nothing of the rest of the project.
+Everything else that is raised is a defect of Swathe. This file imports nothing of the project.
 """
+
+from importlib.util import find_spec
 
 
 class SwatheError(Exception):
     """A problem that the user can mend. Its message is one or two lines, without jargon of the code."""
+
+
+class ArgumentError(SwatheError):
+    """A wrong argument of a public function: of no known name, out of range, or at odds with another one."""
 
 
 class BundleError(SwatheError):
@@ -37,8 +43,27 @@ class ClusterError(SwatheError):
 
 
 class StatisticsError(SwatheError):
-    """Cells, zones or an object table from which no figures can be made."""
+    """Cells, zones or an object table from which no statistics can be made."""
 
 
 class TrainingError(SwatheError):
-    """Settings, labels or data from which nothing can be learnt or scored; or a training that went wrong."""
+    """Settings, labels or data from which nothing can be trained or evaluated; or a training that went wrong."""
+
+
+def require_extra(extra: str, purpose: str, *packages: str, error: type[SwatheError] = SwatheError) -> None:
+    """Raise one line that says what to install, where a package of an optional extra is missing. Imports nothing.
+
+    Parameters
+    ----------
+    extra
+        `train`, `s3` or `export`, as in `pip install 'swathe[train]'`.
+    purpose
+        What needs the packages, as the message's first words: "training", "reading s3://".
+    *packages
+        Names as they are imported, without dots.
+    error
+        Type of what is raised.
+    """
+    missing = [name.replace("_", "-") for name in packages if find_spec(name) is None]
+    if missing:
+        raise error(f"{purpose} needs {', '.join(missing)}: pip install 'swathe[{extra}]'")

@@ -12,18 +12,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle
-from .errors import BundleError, NetworkError, SwatheError
+from .errors import BundleError, NetworkError, SwatheError, require_extra
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_ONNX = 2**31 - 2**20  # bytes; protobuf takes no message of 2 GiB
 CLOSE = 1e-5  # of a probability; what two libraries' orders of adding up may differ by
 NOISE = 4  # times that float32 itself may be off, where a network magnifies rounding by more
@@ -128,9 +126,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 
 def _check_onnx(bundle: Bundle) -> None:
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise NetworkError(f"ONNX needs {', '.join(missing)}: pip install 'swathe[export]'")
+    require_extra("export", "ONNX", "onnx", "onnxscript", "onnxruntime", error=NetworkError)
     if 4 * bundle.parameters > LARGEST_ONNX:
         raise NetworkError(
             f"{bundle.metadata.name} has {bundle.parameters:,} parameters, too many for ONNX: write a .pt2"
