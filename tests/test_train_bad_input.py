@@ -19,7 +19,7 @@ from pipeline.store.files import Files
 from train.cli.app import cli
 from train.config import Settings
 from train.data.readers import begin_reader, reader_errors
-from train.evaluation.work_folder import workplace
+from train.evaluation.evaluation import workplace
 from train.fitting.fit import train
 from train.fitting.learning_rate import find_rate
 from train.fitting.trainer import WholeCheckpoints, make_trainer

@@ -16,6 +16,7 @@ from stores import write_store
 from models.errors import PlanError, SwatheError
 from pipeline import Outlines, open_objects, write_objects, write_vectors
 from pipeline.store.store import open_store
+from pipeline.store.work_folder import WorkFolder
 from pipeline.vector import vectorise as vectors_file
 
 
@@ -122,7 +123,7 @@ def test_nothing_found_is_a_valid_empty_file(tmp_path, client):
 def test_killed_after_the_file_was_whole(tmp_path, client, monkeypatch):
     store = write_store(tmp_path / "m.zarr", np.eye(40, dtype=np.uint8), block=16)
     with monkeypatch.context() as patch:
-        patch.setattr(vectors_file.Work, "remove", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(WorkFolder, "remove", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             write_vectors(store, tmp_path / "v.parquet", client=client, show=False)
     before = (tmp_path / "v.parquet").read_bytes()

@@ -21,10 +21,11 @@ from ..jobs.job import fill, make_progress
 from ..objects.objects import THREADS, Connectivity, buffered, labelling
 from ..objects.table import columns_schema
 from ..objects.tree import TreeReduce, reduced, tree_reduce
-from ..store.files import Files, full_path
+from ..store.files import full_path
 from ..store.lifecycle import TABLE
 from ..store.run_id import fingerprint
-from ..store.store import MARKS, RUN, Store, open_store, sole_writer, store_errors
+from ..store.store import Store, open_store, sole_writer, store_errors
+from ..store.work_folder import WorkFolder
 from . import polygons
 from . import regularize as angles
 from . import write as tables
@@ -33,7 +34,6 @@ from .write import check_target, count_features, remove_partial, write_features
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OLD, NOTHING = f"{MARKS}/old", "nothing"  # what the output replaces
 OUTSIDE, UNKNOWN = -2, -1  # instead of ids: beyond the scene, and nodata
 
 
@@ -107,18 +107,25 @@ def write_vectors(
     if opened.files.holds(path):
         raise StoreError(f"{path} would lie in the store that is read; choose another output")
     _check(outlines, opened.geobox, [info["name"] for info in own["classes"]])
-    work = Work(path, _settings(opened, own, connectivity, outlines))
-    if work.is_written(overwrite=overwrite):
+    work = WorkFolder(path, fingerprint(_settings(opened, own, connectivity, outlines)))
+    try:
+        check_target(path, _schema(), overwrite=overwrite)
+    except SwatheError:
+        if not work.has_written():
+            raise
         work.remove()
         return Features(path, count_features(path), time.monotonic() - started, ())
     with sole_writer(work.folder):
+        work.begin()
         remove_partial(path)
         objects = opened.path
         if not opened.encoding.objects:
             objects = f"{work.folder}/objects.zarr"
             fill(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
+        traced = open_store(objects)[0]
+        half_done = replace(traced, path=work.folder, run=work.run)
+        folding = TreeReduce(half_done, "polygons", Drawing(traced, outlines.simplify), traced)
         with dask_client(client, threads=THREADS) as connection:
-            folding = _folding(open_store(objects)[0], work, outlines)
             tree_reduce(connection, folding, make_progress(show), "drawing outlines")
         batches = _features(folding, outlines)
         written = write_features(batches, path, schema=_schema(), crs=opened.geobox.crs, overwrite=overwrite)
@@ -130,71 +137,6 @@ def _settings(store: Store, own: Mapping[str, Any], connectivity: Connectivity, 
     """Give what decides the output; and the side of blocks, since what is half done is kept block by block."""
     made_from = fingerprint(own["identity"])[:16]
     return {"vectors of": made_from, "connectivity": connectivity, "block": store.plan.block, **asdict(outlines)}
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The folder beside an output in which a run keeps what is half done, and what decides the output."""
-
-    output: str
-    settings: Mapping[str, Any]
-
-    @property
-    def folder(self) -> str:
-        """Where it lies."""
-        return f"{self.output}.unfinished"
-
-    @property
-    def run(self) -> str:
-        """What tells this run from others."""
-        return fingerprint(self.settings)
-
-    def is_written(self, *, overwrite: bool) -> bool:
-        """Whether this very run has written the file and was killed before it could clean up.
-
-        Raises
-        ------
-        SwatheError
-            Something else is there, or nothing can be.
-        """
-        try:
-            check_target(self.output, _schema(), overwrite=overwrite)
-        except SwatheError:
-            if self._begun() != self.run or self._replaces() in ("", self._there()):
-                raise
-            return True
-        return False
-
-    def _begun(self) -> str | None:
-        files = Files(self.folder)
-        return files.read(RUN).decode() if files.exists(RUN) else None
-
-    def _replaces(self) -> str:
-        """Tell the file that was there when this run began, or was continued, from others."""
-        files = Files(self.folder)
-        return files.read(OLD).decode() if files.exists(OLD) else ""
-
-    def _there(self) -> str:
-        """Tell the file that is there now from others."""
-        files = Files(self.output)
-        return files.stamp() if files.exists() else NOTHING
-
-    def begin(self) -> None:
-        """Take the folder for this run; what another one has left there goes."""
-        files = Files(self.folder)
-        if self._begun() != self.run:
-            files.remove(MARKS)
-            files.write(RUN, self.run.encode())
-        files.write(OLD, self._there().encode())
-
-    def remove(self) -> None:
-        """Remove the folder with all that is in it; what tells whose it is comes last, for a kill meanwhile."""
-        files = Files(self.folder)
-        with store_errors(self.folder):
-            steps = [f"{MARKS}/{name}" for name in files.names(MARKS)]
-            for name in ("objects.zarr", *(name for name in steps if name not in (RUN, OLD)), MARKS):
-                files.remove(name)
-            files.remove_empty()
 
 
 def _check(outlines: Outlines, geobox: GeoBox, names: list[str]) -> None:
@@ -235,14 +177,6 @@ class Drawing:
     def merge(self, rows: "pa.Table") -> "pa.Table":
         """See `Rows`."""
         return polygons.merge(rows) if self.simplify is None else polygons.merge_simplified(rows)
-
-
-def _folding(objects: Store, work: Work, outlines: Outlines) -> TreeReduce:
-    """Give what is folded; its files lie in the folder beside the output."""
-    with store_errors(work.folder):
-        work.begin()
-    half_done = replace(objects, path=work.folder, run=work.run)
-    return TreeReduce(half_done, "polygons", Drawing(objects, outlines.simplify), objects)
 
 
 def _features(folding: TreeReduce, outlines: Outlines) -> Iterator["pa.Table"]:

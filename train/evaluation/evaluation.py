@@ -6,16 +6,20 @@ run that was stopped continues.
 """
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from distributed import Client
 
 from models.bundle import Bundle, load_bundle
-from models.errors import TrainingError
+from models.errors import StoreError, TrainingError
 from pipeline.inference.plan import BundleLike, SegmentPlan
 from pipeline.inference.run import Segmentation
 from pipeline.jobs.dask import dask_client
+from pipeline.store.work_folder import WorkFolder
 
 from ..data.samples import Sample
 from .baselines import Reference
@@ -24,7 +28,6 @@ from .predictors import BaselinePredictor, Network
 from .result import Evaluation, summary
 from .runner import EvalOptions, Runner, Scored, judge
 from .scorecard import check_folder, write_scorecard
-from .work_folder import workplace
 from .worst_areas import rank_areas
 
 FEW = 3  # samples of which every stage is shown
@@ -111,6 +114,26 @@ def evaluate(
         if target is not None:
             write_scorecard(found, {one.sample.name: runner.kept(network, one) for one in judged}, target)
     return found
+
+
+@contextmanager
+def workplace(target: Path | None) -> Iterator[Path]:
+    """Make a folder for stores: removed when all went well, kept where the same call can continue."""
+    if target is None:
+        with tempfile.TemporaryDirectory(prefix="swathe-") as name:
+            yield Path(name)
+        return
+    work = WorkFolder(str(target), "evaluation")
+    try:
+        work.begin()
+    except StoreError as error:
+        raise TrainingError(str(error)) from error
+    try:
+        yield Path(work.folder)
+    except TrainingError:  # of the samples themselves: there is nothing to continue
+        work.remove()
+        raise
+    work.remove()
 
 
 def _said(plans: Sequence[SegmentPlan]) -> list[str]:
