@@ -18,7 +18,7 @@ import zarr
 from distributed import Client
 from numpy.typing import NDArray
 
-from pipeline.jobs.job import fill
+from pipeline.jobs.job import run_job
 from pipeline.jobs.progress import ProgressFactory
 from pipeline.objects.objects import Labelling, labelling
 from pipeline.store.lifecycle import TABLE
@@ -45,7 +45,7 @@ class OnlyLabels(Labelling):
     """`write_objects` with an empty table: what is numbered is not measured."""
 
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
-        """See `Work`: an empty file where the table belongs."""
+        """Write an empty file where the table belongs."""
         store.files.write(TABLE, b"")
         return {"objects": {}}
 
@@ -53,7 +53,7 @@ class OnlyLabels(Labelling):
 def _swathe_label(source: Path, output: Path, small: int) -> str:
     """Run two of the three parts of the durable verb; its store has the class map beside the ids."""
     asked = labelling(source, widths=False)
-    fill(OnlyLabels(asked.maps, asked.own, asked.connectivity, asked.widths), str(output), "nothing", show=False)
+    run_job(OnlyLabels(asked.maps, asked.own, asked.connectivity, asked.widths), output, show=False)
     return "objects"
 
 

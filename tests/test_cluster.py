@@ -18,9 +18,10 @@ from helpers import metadata, pixels, save, write_raster
 
 from models.errors import BundleError, ClusterError, SceneError
 from pipeline import plan, run
-from pipeline.inference.run import run_prepared
+from pipeline.inference.run import Segmentation
 from pipeline.jobs import dask as cluster
 from pipeline.jobs.dask import dask_client, gpu_resources, map_bounded, run_once, worker_threads
+from pipeline.jobs.job import run_job
 
 BIN = Path(sys.executable).parent
 
@@ -192,7 +193,7 @@ def test_a_bundle_that_a_worker_does_not_have(scene, tmp_path, client):
     prepared = plan(scene, tmp_path / "bundle", engine="torch", threads=1)
     shutil.rmtree(tmp_path / "bundle")
     with pytest.raises(BundleError, match=r"block 0, 0 \(rows 0 to 100, columns 0 to 100\): no bundle") as caught:
-        run_prepared(prepared, tmp_path / "o.zarr", client=client, show=False)
+        run_job(Segmentation(prepared), tmp_path / "o.zarr", client=client, show=False)
     assert "\n" not in str(caught.value)
 
 
@@ -202,7 +203,7 @@ def test_a_bundle_that_is_another_one_there(scene, tmp_path, client):
     shutil.rmtree(tmp_path / "bundle")
     save(tmp_path / "bundle", metadata(), seed=43)
     with pytest.raises(BundleError, match="is another one here: digest"):
-        run_prepared(prepared, tmp_path / "o.zarr", client=client, show=False)
+        run_job(Segmentation(prepared), tmp_path / "o.zarr", client=client, show=False)
 
 
 # clusters of processes

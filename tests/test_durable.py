@@ -19,9 +19,9 @@ from helpers import metadata, pixels, save, write_raster
 from models.errors import SceneError, StoreError
 from pipeline import open_maps, plan, run
 from pipeline.cli.app import GRACE
-from pipeline.inference.run import Network, Segmentation, run_prepared
+from pipeline.inference.run import Network, Segmentation
 from pipeline.jobs.cog import run_job_to_cog
-from pipeline.jobs.job import Task, run_place
+from pipeline.jobs.job import Task, run_job, run_place
 from pipeline.store.lifecycle import remove_store
 from pipeline.store.store import open_store, read_own, sole_writer
 
@@ -156,7 +156,7 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
     with monkeypatch.context() as patch:
         stopped_after(patch, 48)
         with pytest.raises(KeyboardInterrupt):
-            run_prepared(prepared, tmp_path / "o.zarr", client=client, show=False)
+            run_job(Segmentation(prepared), tmp_path / "o.zarr", client=client, show=False)
     time.sleep(0.5)
     from pipeline.store.lifecycle import resume_store
 
@@ -168,7 +168,7 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
     run_place(task, (0, 1, 2))
     assert shard.read_bytes() == before[0]
     assert shard.stat().st_mtime_ns != before[1]
-    run_prepared(prepared, tmp_path / "o.zarr", client=client, show=False)
+    run_job(Segmentation(prepared), tmp_path / "o.zarr", client=client, show=False)
     with pytest.raises(StoreError, match=r"block 1, 2 \(rows 128 to 256, columns 256 to 384\).*finished or replaced"):
         run_place(task, (0, 1, 2))
     assert content(tmp_path / "o.zarr") == content(case / "whole.zarr")
@@ -279,7 +279,7 @@ def test_a_finished_file_is_left_as_it_is_and_leftovers_go(case, tmp_path):
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
     before = (tmp_path / "o.tif").stat().st_mtime_ns
-    run_prepared(prepared, tmp_path / "o.tif.unfinished.zarr", show=False)  # as if killed before its removal
+    run_job(Segmentation(prepared), tmp_path / "o.tif.unfinished.zarr", show=False)  # as if killed before its removal
     again = to_cog(prepared, tmp_path / "o.tif", show=False)
     assert (again.resumed, again.pixels) == (48, report.pixels)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]

@@ -213,19 +213,21 @@ def segment(scene: tuple[str, ...], bundle: str, output: str, scheduler: str | N
     keywords = _wishes(rest, keep=kind == ".zarr")
     note(f"swathe: opening {' '.join(scene)}", quiet)
     from ..inference.plan import plan
-    from ..inference.run import Segmentation, run_prepared
+    from ..inference.run import Segmentation
     from ..jobs.cog import run_job_to_cog
+    from ..jobs.job import run_job
 
     if kind == ".tif":
         keywords["pyramid"] = False  # the file makes its own
     prepared = plan(_scene(scene), bundle, **keywords)
     note(str(prepared), quiet)
+    job = Segmentation(prepared)
     run: dict[str, Any] = {"client": scheduler, "overwrite": overwrite, "show": not quiet}
     if kind == ".tif":
-        work = Segmentation(prepared)
-        report = run_job_to_cog(work, len(prepared.plan), output, note=lambda text: note(text, quiet), **run)
+        report = run_job_to_cog(job, len(prepared.plan), output, note=lambda text: note(text, quiet), **run)
     else:
-        report = run_prepared(prepared, output, **run)
+        run |= {"replacing": "all" if run.pop("overwrite") else "nothing"}
+        report = run_job(job, output, **run)
     click.echo(describe_run(report, output, prepared.geobox.resolution()))
 
 

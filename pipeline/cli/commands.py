@@ -100,22 +100,20 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     kind = output_kind(output)
     note(f"swathe: cleaning {store}", quiet)
     from ..jobs.cog import run_job_to_cog
-    from ..jobs.job import fill
+    from ..jobs.job import run_job
     from ..postprocess.clean import cleaning
     from ..postprocess.options import parse_thresholds
 
     for name in ("threshold", "hysteresis"):
         rest[name] = parse_thresholds(rest[name]) if rest[name] else None
     rest |= {"classes": rest["classes"] or None, "connectivity": int(rest["connectivity"])}
-    work = cleaning(store, **rest)
+    job = cleaning(store, **rest)
     if kind == ".tif":
-        work = replace(work, map_only=True)
-        report = run_job_to_cog(
-            work, len(work.maps.plan), output, client=scheduler, overwrite=overwrite, show=not quiet
-        )
+        job = replace(job, map_only=True)
+        report = run_job_to_cog(job, len(job.maps.plan), output, client=scheduler, overwrite=overwrite, show=not quiet)
     else:
-        report = fill(work, output, "all" if overwrite else "nothing", client=scheduler, show=not quiet)
-    click.echo(describe_run(report, output, work.geobox.resolution()))
+        report = run_job(job, output, "all" if overwrite else "nothing", client=scheduler, show=not quiet)
+    click.echo(describe_run(report, output, job.geobox.resolution()))
 
 
 def describe_run(report: Any, output: str, resolution: float | None) -> str:

@@ -43,6 +43,17 @@ class BlockResult:
     objects: NDArray[np.int64] | None = None
 
 
+def empty_result(shape: tuple[int, int], encoding: Encoding) -> BlockResult:
+    """Return a window in which nothing was observed: nodata in all that is kept."""
+    probability = objects = None
+    if encoding.probability:
+        fill = NODATA if encoding.probability == "uint8" else np.nan
+        probability = np.full((len(encoding.kept), *shape), fill, encoding.probability)
+    if encoding.objects:
+        objects = np.zeros(shape, np.int64)
+    return BlockResult(np.full(shape, NODATA, np.uint8), probability, objects)
+
+
 def classify(probabilities: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
     """Give the class map uint8 `(y, x)` of probabilities `(class, y, x)`; see `Encoding.threshold`. Ties: the lower."""
     first = 0 if threshold is None else 1

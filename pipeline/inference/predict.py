@@ -20,7 +20,7 @@ from models.engine_spec import EngineSpec
 from models.errors import BundleError
 from models.metadata import BundleMetadata
 
-from ..grid.encoding import NODATA, BlockResult, Encoding, classify, encode
+from ..grid.encoding import NODATA, BlockResult, Encoding, classify, empty_result, encode
 from ..grid.geobox import Window
 from ..grid.tiling import TilingPlan, reflected
 from ..io.source import Pixels, Source, missing_samples
@@ -101,7 +101,7 @@ def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockRe
     Answer
         Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
     """
-    answer = _empty(window.shape, inference.encoding)
+    answer = empty_result(window.shape, inference.encoding)
     for read, probabilities in _answers(_seen(source, window, inference), source.nodata, inference):
         halo, (height, width) = inference.plan.halo, read.cut.shape
         core = np.s_[..., halo : halo + height, halo : halo + width]
@@ -226,14 +226,6 @@ def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
     rest = iter(items)
     while some := tuple(islice(rest, size)):
         yield some
-
-
-def _empty(shape: tuple[int, int], encoding: Encoding) -> BlockResult:
-    probability = None
-    if encoding.probability:
-        fill = NODATA if encoding.probability == "uint8" else np.nan
-        probability = np.full((len(encoding.kept), *shape), fill, encoding.probability)
-    return BlockResult(np.full(shape, NODATA, np.uint8), probability)
 
 
 def _keep(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, Unpack
 
 from distributed import Client
+from typing_extensions import override
 
 from models.cpu import usable_cpus
 
@@ -17,8 +18,7 @@ from ..io.content_id import redact_url
 from ..io.scene import SceneLike
 from ..io.source import RasterSource, Source
 from ..jobs.dask import run_once, worker_nthreads
-from ..jobs.job import OverwritePolicy, RunResult, fill
-from ..jobs.progress import ProgressFactory
+from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..store.lifecycle import create_store
 from ..store.run_id import Identity
 from ..store.store import Store
@@ -66,88 +66,66 @@ def run(
     SwatheError
         As `plan`; or the output belongs to another run; or a block failed after retries. Finished blocks stay.
     """
-    return run_prepared(plan(scene, bundle, **keywords), output, client=client, overwrite=overwrite, show=show)
-
-
-def run_prepared(
-    prepared: SegmentPlan,
-    output: str | os.PathLike[str],
-    *,
-    client: Client | str | None = None,
-    overwrite: bool = False,
-    show: bool = True,
-) -> RunResult:
-    """As `run`, for a plan that has been looked at."""
-    return run_replacing(prepared, output, "all" if overwrite else "nothing", client=client, show=show)
-
-
-def run_replacing(
-    prepared: SegmentPlan,
-    output: str | os.PathLike[str],
-    replacing: OverwritePolicy,
-    *,
-    client: Client | str | None = None,
-    show: bool = True,
-) -> RunResult:
-    """As `run_prepared`, with a finer choice of what may be replaced."""
-    return fill(Segmentation(prepared), output, replacing, client=client, show=show)
+    job = Segmentation(plan(scene, bundle, **keywords))
+    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show)
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """A `BlockFunction`: a block is what the network says of it."""
+class Network(BlockFunction):
+    """A block is what the network predicts for it."""
 
     source: Source
     inference: InferenceSpec
 
     @property
+    @override
     def scatter_once(self) -> bool:
-        """See `BlockFunction`: an array in memory is."""
         return isinstance(self.source, ArraySource)
 
     @property
+    @override
     def on_gpu(self) -> bool:
-        """See `BlockFunction`."""
         return self.inference.spec.device == "cuda"
 
+    @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        """See `BlockFunction`."""
         return predict(self.source, store.window(0, row, column), _with_threads(self.inference))
 
 
 @dataclass(frozen=True, slots=True)
-class Segmentation:
-    """A `Work`: a run that was planned."""
+class Segmentation(BlockJob):
+    """A run that was planned."""
 
     prepared: SegmentPlan
     title = "segmenting"
 
     @property
+    @override
     def geobox(self) -> GeoBox:
-        """See `Work`."""
         return self.prepared.geobox
 
     @property
+    @override
     def reads(self) -> tuple[str, ...]:
-        """See `Work`."""
         return tuple(_paths(self.prepared.source))
 
     @property
-    def threads(self) -> int:
-        """See `Work`: two on a CPU, one runs the engine while the other reads or writes. A GPU must be fed by more."""
+    @override
+    def threads(self) -> int:  # a GPU must be fed by more than two
         return 2 if self.prepared.inference.spec.device == "cpu" else max(3, min(8, usable_cpus()))
 
+    @override
     def identity(self) -> Mapping[str, Any]:
-        """See `Work`."""
         return run_identity(self.prepared)
 
+    @override
     def bind_to_cluster(self, client: Client) -> Self:
         """Let a worker say which engine serves best: this machine may have no GPU where the workers have."""
         spec = run_once(client, resolve_engine, self.prepared.options.spec())
         return replace(self, prepared=replace(self.prepared, inference=replace(self.prepared.inference, spec=spec)))
 
+    @override
     def create(self, path: str) -> Store:
-        """See `Work`."""
         inference, pyramid = self.prepared.inference, self.prepared.options.pyramid
         about = {
             "identity": self.identity(),
@@ -157,17 +135,10 @@ class Segmentation:
         classes = inference.metadata.classes
         return create_store(path, inference.plan, self.geobox, inference.encoding, classes, about, pyramid=pyramid)
 
-    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
-        """See `Work`: nothing."""
-
+    @override
     def block_function(self, store: Store) -> Network:
-        """See `Work`."""
         inference = replace(self.prepared.inference, plan=_merged(self.prepared.plan, store.plan))
         return Network(self.prepared.source, inference)
-
-    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
-        """See `Work`: nothing."""
-        return {}
 
 
 def _merged(mine: TilingPlan, theirs: TilingPlan) -> TilingPlan:

@@ -9,11 +9,11 @@ from distributed import Client
 
 from ..store.cog import check_target, write_cog, written_before
 from ..store.lifecycle import remove_store
-from .job import RunResult, Work, fill, refuse_own
+from .job import BlockJob, RunResult, refuse_own, run_job
 
 
 def run_job_to_cog(
-    work: Work,
+    job: BlockJob,
     blocks: int,
     output: str | os.PathLike[str],
     *,
@@ -22,12 +22,12 @@ def run_job_to_cog(
     show: bool = True,
     note: Callable[[str], object] = lambda _: None,
 ) -> RunResult:
-    """Do a verb's work into a COG of the class map. Run again after any interruption, it continues.
+    """Run a block job into a COG of the class map. Run again after any interruption, it continues.
 
     Parameters
     ----------
-    work
-        See `filling.Work`; overviews and probabilities of the store would be made for nothing.
+    job
+        What is computed; overviews and probabilities of the store would be made for nothing.
     blocks
         How many it has.
     output
@@ -40,16 +40,16 @@ def run_job_to_cog(
     Raises
     ------
     SwatheError
-        As `fill` and `write_cog`.
+        As `run_job` and `write_cog`.
     """
-    refuse_own(work, os.fspath(output))
+    refuse_own(job, os.fspath(output))
     started, store = time.monotonic(), f"{os.fspath(output)}.unfinished.zarr"
-    pixels = None if overwrite else written_before(output, work.identity())
+    pixels = None if overwrite else written_before(output, job.identity())
     if pixels is not None:
         remove_store(store)  # the run that wrote the file may have been killed just before
         return RunResult(os.fspath(output), blocks, blocks, pixels, time.monotonic() - started)
     target = check_target(output, overwrite=overwrite)
-    report = fill(work, store, "others" if overwrite else "nothing", client=client, show=show)
+    report = run_job(job, store, "others" if overwrite else "nothing", client=client, show=show)
     note("writing the GeoTIFF and reading it back")
     write_cog(store, target, overwrite=overwrite)
     remove_store(store)

@@ -1,9 +1,7 @@
-"""Fill a store block by block over a Dask client: what every durable verb shares.
+"""Run a block job into a Zarr store over a Dask client, resumably: what every durable verb shares.
 
-Killed at any moment, the same call continues.
-
-One task is one block: make its answer, write whole shards, mark done. What an answer is made of is the verb's to know:
-it brings a `Work`.
+Killed at any moment, the same call continues. One task is one block: compute it, write whole shards, mark it done. What
+is computed is a `BlockJob`.
 
 Two runs at the same time on one output: the second is refused, on a disk. In an object store nothing keeps runs apart;
 both write the same bytes, and one of them may end with an error when the other has finished first.
@@ -11,10 +9,11 @@ both write the same bytes, and one of them may end with an error when the other 
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from distributed import Client
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from models.errors import StoreError, SwatheError
 
-from ..grid.encoding import NODATA, BlockResult
+from ..grid.encoding import NODATA, BlockResult, empty_result
 from ..grid.geobox import GeoBox, Window
 from ..store.files import Files, full_path
 from ..store.lifecycle import check_whole, finish_store, resume_store, tidy
@@ -33,6 +32,7 @@ from ..store.store import Place, Store, Summary, mark_name, read_own, reopen_sto
 from .dask import dask_client, gpu_resources, map_bounded
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
+THREADS = 2  # one reads or writes while the other computes
 OverwritePolicy = Literal["nothing", "others", "all"]
 """What a run may replace: nothing, stores of other runs, or also its own finished one."""
 
@@ -60,70 +60,73 @@ class RunResult:
     seconds: float
 
 
-class BlockFunction(Protocol):
-    """Makes what a block holds. Sent to every worker: names and facts, no pixels."""
+class BlockFunction(ABC):
+    """Computes what a block holds. Sent to every worker: names and metadata, no pixels."""
+
+    __slots__ = ()
 
     @property
     def scatter_once(self) -> bool:
-        """Whether it holds so much that it is sent to each worker once, not with each task."""
-        ...
+        """Whether it is so large that each worker is sent it once, not with each task."""
+        return False
 
     @property
     def on_gpu(self) -> bool:
         """Whether a task takes a GPU."""
-        ...
+        return False
 
+    @abstractmethod
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        """Make a block of the full resolution; twice, it is the same."""
-        ...
+        """Compute a block of the full resolution; the same each time."""
 
 
-class Work(Protocol):
-    """What a durable verb brings."""
+class BlockJob(ABC):
+    """What a durable verb computes block by block, and what it does before and after."""
+
+    __slots__ = ()
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """What is done, for the progress."""
-        ...
 
     @property
+    @abstractmethod
     def geobox(self) -> GeoBox:
-        """Where the result lies."""
-        ...
+        """CRS, transform and shape of the result."""
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Paths of what is read, which must not be written over."""
-        ...
+        return ()
 
     @property
     def threads(self) -> int:
         """Tasks at a time in a worker of this process."""
-        ...
+        return THREADS
 
+    @abstractmethod
     def identity(self) -> Mapping[str, Any]:
-        """Give what decides the pixels, and nothing else, as JSON values."""
-        ...
+        """Return what decides the pixels, and nothing else, as JSON values."""
 
-    def bind_to_cluster(self, client: Client) -> Self:
-        """Give this work as a cluster that the user gave would do it."""
-        ...
-
+    @abstractmethod
     def create(self, path: str) -> Store:
         """Make the empty store."""
-        ...
 
-    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
-        """Do what must be known before any block is made; durably too."""
-        ...
-
+    @abstractmethod
     def block_function(self, store: Store) -> BlockFunction:
-        """Give what makes the blocks of a store, which may have been begun with other tiles."""
-        ...
+        """Return what computes the blocks of a store, which may have been begun with other tiles."""
+
+    def bind_to_cluster(self, client: Client) -> Self:
+        """Return the job as the workers of a cluster that the user gave would do it."""
+        return self
+
+    def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:  # noqa: B027 (no job need do anything)
+        """Find out, durably too, what must be known before any block is computed."""
 
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
-        """Do what follows the blocks; give results to keep in the store."""
-        ...
+        """Do what follows the blocks; returns results to keep in the store's metadata."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +136,24 @@ class Task:
     block_function: BlockFunction
     store: Store
     classes: int
+    mask: Store | None = None
 
 
-def fill(
-    work: Work,
+def run_job(
+    job: BlockJob,
     output: str | os.PathLike[str],
-    replacing: OverwritePolicy,
+    replacing: OverwritePolicy = "nothing",
     *,
     client: Client | str | None = None,
     show: bool = True,
+    mask: Store | None = None,
 ) -> RunResult:
-    """Do a verb's work into a store, or what is left of it.
+    """Run a block job into a Zarr store, or what is left of it.
 
     Parameters
     ----------
-    work
-        See `Work`.
+    job
+        What is computed.
     output
         Path or URL of the store.
     replacing
@@ -157,41 +162,44 @@ def fill(
         A Dask client or a scheduler's address; None: a worker in this process.
     show
         Show progress.
+    mask
+        A finished store of the same shape: blocks in which its class map holds nothing but nodata are written empty,
+        without computing them. It is not part of the job's identity: outputs under other masks need other names.
 
     Raises
     ------
     SwatheError
         The output belongs to another run, or is what is read; or a block failed after retries. Finished blocks stay.
     """
-    started, path = time.monotonic(), _checked(work, os.fspath(output))
-    if client is None and (finished := _finished(work, path, replacing)):
+    started, path = time.monotonic(), _checked(job, os.fspath(output))
+    if client is None and (finished := _finished(job, path, replacing)):
         return _report(*finished, len(finished[0].plan), started)  # no worker is needed to see that
-    with dask_client(client, threads=work.threads) as connection, sole_writer(path):
-        work = work if client is None else work.bind_to_cluster(connection)
-        if finished := _finished(work, path, replacing):
+    with dask_client(client, threads=job.threads) as connection, sole_writer(path):
+        job = job if client is None else job.bind_to_cluster(connection)
+        if finished := _finished(job, path, replacing):
             return _report(*finished, len(finished[0].plan), started)
-        store, own = _begun(work, path, replacing)
+        store, own = _begun(job, path, replacing)
         shown = make_progress(show)
-        work.prepare(connection, store, shown)
+        job.prepare(connection, store, shown)
         names = [info["name"] for info in own["classes"]]
-        task = Task(work.block_function(store), store, len(names))
-        summaries, resumed = _all_levels(connection, task, shown, work.title)
-        results = {"pixels": _pixels(summaries, names), **work.finalize(connection, store, shown)}
+        task = Task(job.block_function(store), store, len(names), mask)
+        summaries, resumed = _all_levels(connection, task, shown, job.title)
+        results = {"pixels": _pixels(summaries, names), **job.finalize(connection, store, shown)}
         finish_store(store, results, _seconds(summaries, store))
     return _report(store, {"results": results}, resumed, started)
 
 
-def _checked(work: Work, output: str) -> str:
+def _checked(job: BlockJob, output: str) -> str:
     """Give the output's path in full, if it can be one."""
     if output.lower().rstrip("/").endswith((".tif", ".tiff")):
         raise StoreError(f"{output}: a run fills a Zarr store; end its name in .zarr, and use `write_cog` on it after")
-    refuse_own(work, output)
+    refuse_own(job, output)
     return full_path(output)
 
 
-def refuse_own(work: Work, output: str) -> None:
+def refuse_own(job: BlockJob, output: str) -> None:
     """Raise StoreError if the output is what is read."""
-    if any(Files(output).same_as(Files(path)) for path in work.reads):
+    if any(Files(output).same_as(Files(path)) for path in job.reads):
         raise StoreError(f"{output} is what is read; choose another output")
 
 
@@ -200,25 +208,25 @@ def make_progress(show: bool) -> ProgressFactory:
     return progress if show else lambda *_: nullcontext(no_progress)
 
 
-def _finished(work: Work, path: str, replacing: OverwritePolicy) -> tuple[Store, dict[str, Any]] | None:
+def _finished(job: BlockJob, path: str, replacing: OverwritePolicy) -> tuple[Store, dict[str, Any]] | None:
     """Give this run's store and its facts if there is nothing left to do. Raises StoreError if it may not be begun."""
-    own = _own(work, path, replacing)
+    own = _own(job, path, replacing)
     if own is None or own["state"] != "complete" or replacing == "all":
         return None
-    if differences(work.identity(), own["identity"]):
+    if differences(job.identity(), own["identity"]):
         return None
-    store = reopen_store(path, own, work.geobox)
+    store = reopen_store(path, own, job.geobox)
     check_whole(store)
     tidy(store)
     return store, own
 
 
-def _own(work: Work, path: str, replacing: OverwritePolicy) -> dict[str, Any] | None:
+def _own(job: BlockJob, path: str, replacing: OverwritePolicy) -> dict[str, Any] | None:
     """Give the facts of a store that is there; None if there is none, or one that was never ready."""
     own = read_own(path)
     if own is None or own["state"] == "creating":
         return None
-    mine, theirs = work.identity(), own["identity"]
+    mine, theirs = job.identity(), own["identity"]
     others = differences(mine, theirs)
     if set(mine) != set(theirs):  # of another verb, with which it has no settings in common
         others = [f"of `{own.get('command', 'swathe segment')}`"]
@@ -230,13 +238,13 @@ def _own(work: Work, path: str, replacing: OverwritePolicy) -> dict[str, Any] | 
     return own
 
 
-def _begun(work: Work, path: str, replacing: OverwritePolicy) -> tuple[Store, dict[str, Any]]:
+def _begun(job: BlockJob, path: str, replacing: OverwritePolicy) -> tuple[Store, dict[str, Any]]:
     """Open the unfinished store of this very run, or make a new one. Only the one writer may."""
-    own = _own(work, path, replacing)
-    same = own is not None and not differences(work.identity(), own["identity"])
+    own = _own(job, path, replacing)
+    same = own is not None and not differences(job.identity(), own["identity"])
     if own is not None and same and (own["state"] == "running" or replacing != "all"):
-        return resume_store(path, own, work.geobox), own
-    store = work.create(path)
+        return resume_store(path, own, job.geobox), own
+    store = job.create(path)
     made = read_own(path)
     assert made is not None  # it was just made
     return store, made
@@ -294,7 +302,10 @@ def _run_place(task: Task, level: int, row: int, column: int) -> Summary:
     started = time.perf_counter()
     window = task.store.window(level, row, column)
     if level == 0:
-        answer = task.block_function.compute_block(task.store, row, column)
+        if task.mask is not None and (task.mask.read_layer("class_map", window) == NODATA).all():
+            answer = empty_result(window.shape, task.store.encoding)
+        else:
+            answer = task.block_function.compute_block(task.store, row, column)
     else:
         answer = halve(task.store.read(level - 1, _below(task.store, level, window)))
     task.store.write(level, window, answer)

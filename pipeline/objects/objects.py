@@ -7,18 +7,19 @@ how components cross blocks is `trees`' to know, what is measured `measures`'.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 from distributed import Client
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from models.errors import PlanError, StoreError
 
 from ..grid.encoding import NODATA, BlockResult, Encoding
 from ..grid.geobox import GeoBox, Window
-from ..jobs.job import RunResult, fill
+from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..store.dataset import open_maps
 from ..store.derived import cut_as, provenance
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 Connectivity = Literal[4, 8]
 COMMAND = "swathe objects"
-THREADS = 2  # labelling and measuring hold memory for a block each, and little of either can run beside itself
 
 
 def write_objects(
@@ -72,8 +72,8 @@ def write_objects(
     SwatheError
         The store is missing, unfinished or not Swathe's; the output belongs to another run.
     """
-    work = labelling(store, connectivity=connectivity, widths=widths)
-    return fill(work, output, "all" if overwrite else "nothing", client=client, show=show)
+    job = labelling(store, connectivity=connectivity, widths=widths)
+    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show)
 
 
 def labelling(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, widths: bool = True) -> "Labelling":
@@ -120,28 +120,27 @@ def read_table(store: str) -> "pa.Table":
 
 
 @dataclass(frozen=True, slots=True)
-class Labelling:
-    """A `Work`: the objects of a store."""
+class Labelling(BlockJob):
+    """The objects of a store."""
 
     maps: Store
     own: Mapping[str, Any]
     connectivity: Connectivity
     widths: bool
     title = "numbering objects"
-    threads = THREADS
 
     @property
+    @override
     def geobox(self) -> GeoBox:
-        """See `Work`."""
         return self.maps.geobox
 
     @property
+    @override
     def reads(self) -> tuple[str, ...]:
-        """See `Work`."""
         return (self.maps.path,)
 
+    @override
     def identity(self) -> Mapping[str, Any]:
-        """See `Work`."""
         return {
             "objects of": fingerprint(self.own["identity"])[:16],
             "connectivity": self.connectivity,
@@ -149,16 +148,13 @@ class Labelling:
             "shape": list(self.geobox.shape),
         }
 
-    def bind_to_cluster(self, client: Client) -> Self:
-        """See `Work`: a cluster does it no other way."""
-        return self
-
+    @override
     def create(self, path: str) -> Store:
-        """See `Work`."""
         about = {**provenance(self.maps, self.own), "identity": self.identity(), "command": COMMAND}
         encoding = Encoding(objects=True)
         return create_store(path, self.maps.plan, self.geobox, encoding, classes_of(self.own), about, pyramid=False)
 
+    @override
     def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """Find out which objects cross blocks."""
         merge_labels(client, self._settling(store), show, "finding objects")
@@ -166,10 +162,11 @@ class Labelling:
     def _settling(self, store: Store) -> LabelMerge:
         return LabelMerge(store, "labels", Finding(cut_as(store, self.maps), self.connectivity), self.connectivity)
 
+    @override
     def block_function(self, store: Store) -> "Numbering":
-        """See `Work`."""
         return Numbering(cut_as(store, self.maps), self._settling(store))
 
+    @override
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """Measure, and write the table."""
         from ..grid.pixel_area import pixel_areas
@@ -208,16 +205,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Numbering:
-    """A `BlockFunction`: the ids of a block."""
+class Numbering(BlockFunction):
+    """The ids of a block."""
 
     maps: Store
     settling: LabelMerge
-    scatter_once = False
-    on_gpu = False
 
+    @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        """See `BlockFunction`."""
         leaf = self.settling.leaf
         assert isinstance(leaf, Finding)
         class_map = leaf.class_map(row, column)

@@ -6,14 +6,15 @@ Work for `filling`; how a block is made is `stages`' to know.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
 from distributed import Client
+from typing_extensions import override
 
 from ..grid.encoding import BlockResult
 from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
-from ..jobs.job import RunResult, fill
+from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..objects.tree import merge_labels
 from ..store.derived import cut_as, provenance
@@ -24,7 +25,6 @@ from .block import Block, Stage
 from .options import CleanKeywords, CleanOptions
 
 COMMAND = "swathe clean"
-THREADS = 2
 TITLES: dict[Stage, str] = {
     "hysteresis": "joining what is above the lower threshold",
     "objects": "joining objects",
@@ -60,7 +60,7 @@ def write_clean(
         The wishes make no sense or do not fit the store; the store is missing or unfinished; the output belongs to
         another run.
     """
-    return fill(cleaning(store, **keywords), output, "all" if overwrite else "nothing", client=client, show=show)
+    return run_job(cleaning(store, **keywords), output, "all" if overwrite else "nothing", client=client, show=show)
 
 
 def cleaning(store: str | os.PathLike[str], **keywords: Unpack[CleanKeywords]) -> "Cleaning":
@@ -75,16 +75,14 @@ def cleaning(store: str | os.PathLike[str], **keywords: Unpack[CleanKeywords]) -
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaned:
-    """A `BlockFunction`: cleaned blocks, and their probabilities as they were, unless they are not `kept`."""
+class Cleaned(BlockFunction):
+    """Cleaned blocks, and their probabilities as they were, unless they are not `kept`."""
 
     block: Block
     kept: bool = True
-    scatter_once = False
-    on_gpu = False
 
+    @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        """See `BlockFunction`."""
         maps = self.block.maps
         there = self.kept and maps.encoding.probability
         kept = maps.read_layer("probability", maps.window(0, row, column)) if there else None
@@ -92,8 +90,8 @@ class Cleaned:
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaning:
-    """A `Work`: a store to be cleaned. `map_only`: without probabilities and overviews, for a GeoTIFF."""
+class Cleaning(BlockJob):
+    """A store to be cleaned. `map_only`: without probabilities and overviews, for a GeoTIFF."""
 
     maps: Store
     own: Mapping[str, Any]
@@ -101,32 +99,27 @@ class Cleaning:
     block: Block
     map_only: bool = False
     title = "cleaning"
-    threads = THREADS
 
     @property
+    @override
     def geobox(self) -> GeoBox:
-        """See `Work`."""
         return self.maps.geobox
 
     @property
+    @override
     def reads(self) -> tuple[str, ...]:
-        """See `Work`."""
         return (self.maps.path,)
 
+    @override
     def identity(self) -> Mapping[str, Any]:
-        """See `Work`."""
         return {
             "cleaned from": fingerprint(self.own["identity"])[:16],
             "cleaning": self.settings.as_facts(),
             "shape": list(self.geobox.shape),
         }
 
-    def bind_to_cluster(self, client: Client) -> Self:
-        """See `Work`: a cluster does it no other way."""
-        return self
-
+    @override
     def create(self, path: str) -> Store:
-        """See `Work`."""
         about = {
             **provenance(self.maps, self.own),
             "identity": self.identity(),
@@ -140,19 +133,16 @@ class Cleaning:
         classes, pyramid = classes_of(self.own), self.maps.levels > 0 and not self.map_only
         return create_store(path, self.maps.plan, self.geobox, encoding, classes, about, pyramid=pyramid)
 
+    @override
     def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """Settle what reaches over blocks, stage after stage."""
         block = self._block(store)
         for stage in block.stages:
             merge_labels(client, block.settling(store, stage), show, TITLES[stage])
 
+    @override
     def block_function(self, store: Store) -> Cleaned:
-        """See `Work`."""
         return Cleaned(self._block(store), not self.map_only)
 
     def _block(self, store: Store) -> Block:
         return replace(self.block, maps=cut_as(store, self.maps))
-
-    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
-        """See `Work`: nothing."""
-        return {}

@@ -17,8 +17,8 @@ from models.errors import PlanError, StoreError, SwatheError
 from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox
 from ..jobs.dask import dask_client
-from ..jobs.job import fill, make_progress
-from ..objects.objects import THREADS, Connectivity, buffered, labelling
+from ..jobs.job import THREADS, make_progress, run_job
+from ..objects.objects import Connectivity, buffered, labelling
 from ..objects.table import columns_schema
 from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import full_path
@@ -121,7 +121,7 @@ def write_vectors(
         objects = opened.path
         if not opened.encoding.objects:
             objects = f"{work.folder}/objects.zarr"
-            fill(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
+            run_job(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
         traced = open_store(objects)[0]
         half_done = replace(traced, path=work.folder, run=work.run)
         folding = TreeReduce(half_done, "polygons", Drawing(traced, outlines.simplify), traced)

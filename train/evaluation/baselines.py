@@ -3,13 +3,15 @@
 References are fitted to labelled samples window by window, and answer by block as a network does.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from models.errors import TrainingError
 from models.metadata import ClassInfo, ReceptiveField
@@ -19,7 +21,7 @@ from pipeline.grid.tiling import TilingPlan, make_plan
 from pipeline.inference.predict import fill_missing, read_buffered
 from pipeline.io.source import Pixels, Source, missing_samples
 from pipeline.jobs.dask import map_bounded
-from pipeline.jobs.job import Work
+from pipeline.jobs.job import BlockFunction, BlockJob
 from pipeline.store.store import Store
 
 from ..data.samples import IGNORE, Sample
@@ -30,59 +32,60 @@ EXACT = 1 << 20  # whole numbers up to this span have a bin each
 BINS = 1 << 16  # of what is no whole number
 
 
-class Reference(Protocol):
+class Reference(ABC):
     """Maps pixels to probabilities, and each pixel by those within `halo` of it."""
 
+    __slots__ = ()
+
     @property
+    @abstractmethod
     def name(self) -> str:
         """For reports."""
-        ...
+
+    @property
+    @abstractmethod
+    def means(self) -> tuple[float, ...]:
+        """Per band, what stands in for missing samples."""
 
     @property
     def halo(self) -> int:
-        """Pixels of context on every side that an answer depends on."""
-        ...
-
-    @property
-    def means(self) -> tuple[float, ...]:
-        """Per band, what stands in for missing samples."""
-        ...
+        """Pixels of context on every side that a probability depends on."""
+        return 0
 
     @property
     def scatter_once(self) -> bool:
         """Whether it is so large that each worker is sent it once."""
-        ...
+        return False
 
     @property
     def graded(self) -> bool:
         """Whether its probabilities are more than 0 and 1."""
-        ...
+        return False
 
+    @abstractmethod
     def metadata(self) -> dict[str, Any]:
-        """Give what tells it from others, as JSON values."""
-        ...
+        """Return what tells it from others, as JSON values."""
 
+    @abstractmethod
     def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """Give `(class, y, x)` of raw pixels `(band, y, x)` without missing samples, less the halo on every side."""
-        ...
+        """Return probabilities `(class, y, x)` of raw pixels `(band, y, x)` without missing samples, less the halo."""
 
 
 @dataclass(frozen=True, slots=True)
-class BaselineFunction:
-    """A `BlockFunction`: a block is what a reference says of it."""
+class BaselineFunction(BlockFunction):
+    """A block is what a baseline predicts for it."""
 
     reference: Reference
     source: Source
     plan: TilingPlan
-    on_gpu = False
 
     @property
+    @override
     def scatter_once(self) -> bool:
-        """See `BlockFunction`."""
         return self.reference.scatter_once
 
+    @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        """See `BlockFunction`."""
         window, kept = store.window(0, row, column), store.encoding.kept
         class_map = np.full(window.shape, NODATA, np.uint8)
         kept_maps = np.full((len(kept), *window.shape), np.nan, np.float32)
@@ -105,13 +108,13 @@ class BaselineFunction:
         return self.reference.probabilities(filled), valid
 
 
-def reference_work(reference: Reference, source: Source, classes: tuple[ClassInfo, ...], block: int) -> Work:
-    """Give the work of answering for a whole scene, in blocks of a side in pixels."""
+def baseline_job(reference: Reference, source: Source, classes: tuple[ClassInfo, ...], block: int) -> BlockJob:
+    """Return the job that predicts a whole scene, in blocks of a side in pixels."""
     plan = make_plan(source.geobox.shape, ReceptiveField(1, reference.halo), tile=SIDE, block=block)
-    paints = BaselineFunction(reference, source, plan)
+    function = BaselineFunction(reference, source, plan)
     encoding = Encoding(None, "float32", kept_classes(len(classes)))
     metadata = {"reference": reference.metadata(), "source": source.identity()}
-    return StoreJob(reference.name, source.geobox, plan, classes, encoding, metadata, paints)
+    return StoreJob(reference.name, source.geobox, plan, classes, encoding, metadata, function)
 
 
 Spot = tuple[int, Window]  # a sample by its number, and a part of it
@@ -139,7 +142,7 @@ def complete(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[
 
 
 @dataclass(frozen=True, slots=True)
-class Brightness:
+class Brightness(Reference):
     """The second class where the bands' sum is above a limit, else the first.
 
     Parameters
@@ -154,14 +157,11 @@ class Brightness:
 
     chosen: str
     limit: float
-    means: tuple[float, ...]
-    halo = 0
-    scatter_once = False
-    graded = False
+    means: tuple[float, ...] = field()  # without `field`, the base's property would pass for a default
 
     @property
+    @override
     def name(self) -> str:
-        """See `Reference`."""
         return f"brightness above {self.threshold:.4g}, {self.chosen}"
 
     @property
@@ -169,12 +169,12 @@ class Brightness:
         """The limit of the bands' mean."""
         return self.limit / len(self.means)
 
+    @override
     def metadata(self) -> dict[str, Any]:
-        """See `Reference`."""
         return {"brightness above": self.threshold, "chosen": self.chosen}
 
+    @override
     def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """See `Reference`: 0 or 1."""
         bright = brightness(pixels) > self.limit
         return np.stack([~bright, bright]).astype(np.float32)
 

@@ -6,13 +6,14 @@ smoothed at several scales, their gradients, and the eigenvalues of their Hessia
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from models.cpu import usable_cpus
 from models.errors import TrainingError
@@ -22,7 +23,7 @@ from pipeline.inference.predict import fill_missing, read_buffered
 from pipeline.jobs.dask import map_bounded
 
 from ..data.samples import IGNORE, Sample
-from .baselines import Spot, complete, spots
+from .baselines import Reference, Spot, complete, spots
 
 FINEST, COARSEST = 1.0, 8.0  # scales of texture: the sigmas of Gaussians, in pixels, each twice the one before
 HALO = 36  # skimage cuts a Gaussian at 4 sigma; three differences of neighbours follow at most
@@ -32,8 +33,8 @@ TREES, LEAF = 60, 20
 
 
 @dataclass(frozen=True, slots=True)
-class Forest:
-    """See `references.Reference`.
+class Forest(Reference):
+    """A random forest, fitted.
 
     Parameters
     ----------
@@ -49,21 +50,21 @@ class Forest:
         Digest of what it was fitted to.
     """
 
-    name: str
+    name: str = field()  # without `field`, the base's properties would pass for defaults
     model: Any
     classes: int
-    means: tuple[float, ...]
+    means: tuple[float, ...] = field()
     learnt_from: str
     halo = HALO
     scatter_once = True
     graded = True
 
+    @override
     def metadata(self) -> dict[str, Any]:
-        """See `Reference`."""
         return {"forest": TREES, "leaf": LEAF, "learnt from": self.learnt_from}
 
+    @override
     def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """See `Reference`."""
         found = features(pixels)
         flat = np.ascontiguousarray(found.reshape(-1, found.shape[-1]))
         told = np.zeros((len(flat), len(self.model.classes_)))

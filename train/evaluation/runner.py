@@ -19,7 +19,7 @@ from models.errors import PlanError, TrainingError
 from models.metadata import ClassInfo
 from pipeline.grid.tiling import TilingPlan
 from pipeline.io.gdal import file_stamp
-from pipeline.jobs.job import fill, make_progress
+from pipeline.jobs.job import make_progress, run_job
 from pipeline.objects.objects import write_objects
 from pipeline.store.run_id import fingerprint
 from pipeline.store.store import Store, open_store
@@ -28,7 +28,7 @@ from ..data.samples import Sample
 from ..metrics.bootstrap import intervals
 from ..metrics.metrics import Scores
 from .counts import Cell, Counted, Counts, Kept, Pass, add_up, count_sample, sweep_sample
-from .jobs import Where, decided_work, truth_work
+from .jobs import decided_job, truth_job
 from .predictors import Predictor
 
 Item = TypeVar("Item")
@@ -110,9 +110,8 @@ def _truth(
 ) -> PreparedSample | None:
     metadata = _truth_facts(sample)
     own = folder / f"sample-{fingerprint(metadata)[:16]}"
-    report = fill(
-        truth_work(sample, cut, classes, metadata), own / "truth.zarr", "others", client=client, show=asked.show
-    )
+    job = truth_job(sample, cut, classes, metadata)
+    report = run_job(job, own / "truth.zarr", "others", client=client, show=asked.show)
     if not any(count for name, count in report.pixels.items() if name != "nodata"):
         return None
     objects = _objects(client, own / "truth.zarr", own / "truth-objects.zarr", asked)
@@ -178,9 +177,8 @@ class Runner:
 
     def maps(self, predictor: Predictor, one: PreparedSample) -> Store:
         """Predict one sample, where anything is judged."""
-        work = Where(predictor.work(one.sample.source), one.truth)
-        path = self._folder(predictor, one) / "maps.zarr"
-        report = fill(work, path, "others", client=self.client, show=self.asked.show)
+        job, path = predictor.job(one.sample.source), self._folder(predictor, one) / "maps.zarr"
+        report = run_job(job, path, "others", client=self.client, show=self.asked.show, mask=one.truth)
         return open_store(report.output)[0]
 
     def _folder(self, predictor: Predictor, one: PreparedSample) -> Path:
@@ -190,9 +188,9 @@ class Runner:
         """Decide on the map that is judged, and number its objects."""
         folder = self._folder(predictor, one)
         metadata = {"maps": fingerprint(open_store(maps.path)[1]["identity"])}
-        work = decided_work(maps, one.truth, threshold, self.classes, metadata)
-        report = fill(work, folder / "decided.zarr", "others", client=self.client, show=self.asked.show)
-        objects = folder / f"objects-{fingerprint(work.identity())[:16]}.zarr"
+        job = decided_job(maps, one.truth, threshold, self.classes, metadata)
+        report = run_job(job, folder / "decided.zarr", "others", client=self.client, show=self.asked.show)
+        objects = folder / f"objects-{fingerprint(job.identity())[:16]}.zarr"
         numbered = _objects(self.client, folder / "decided.zarr", objects, self.asked)
         return Kept(one.truth, maps, open_store(report.output)[0], one.objects, numbered)
 
