@@ -30,8 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.engine import make_engine
-from models.engine_spec import EngineSpec, Precision
+from models.engine import EngineSpec, Precision, make_engine
 from models.engine_torch import AUTOCAST, CUDA_BATCH, fold_batch_norm
 from pipeline import plan, run
 from pipeline.grid.geobox import Window

@@ -32,7 +32,7 @@ from typing import Any
 import rasterio
 
 from models.bundle import Bundle, load_bundle
-from models.engine_spec import EngineName
+from models.engine import EngineName
 from pipeline.inference.options import SegmentKeywords
 
 from .child import Failed, cpu_seconds, measure, peak_bytes, report, table, workplace

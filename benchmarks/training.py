@@ -33,10 +33,9 @@ import rasterio
 import torch
 from torch.utils.data import DataLoader
 
-from models.cpu import usable_cpus
-from models.metadata import ReceptiveField
-from models.scaling import z_score
+from models.metadata import ReceptiveField, z_score
 from models.segmenter import Segmenter
+from models.system import usable_cpus
 from pipeline.io.scene import open_source
 from train.config import Augment, Chips, Network, Settings, read_settings, settings_of
 from train.data.augment import make_augment

@@ -6,10 +6,10 @@ from .errors import SwatheError as SwatheError
 from .metadata import Band as Band
 from .metadata import BundleMetadata as BundleMetadata
 from .metadata import ClassInfo as ClassInfo
+from .metadata import divide as divide
+from .metadata import min_max as min_max
+from .metadata import z_score as z_score
 from .receptive_field import measure_receptive_field as measure_receptive_field
-from .scaling import divide as divide
-from .scaling import min_max as min_max
-from .scaling import z_score as z_score
 
 __all__ = [
     "Band",

@@ -1,11 +1,11 @@
-"""The one registry: a name and options give a network. Nothing is ever downloaded here."""
+"""Networks by name and options, and how a state dict differs from what one needs. Nothing is ever downloaded here."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
-from .errors import NetworkError
+from .errors import NetworkError, require_extra
 from .unet import SimpleUNet, UNet, UNetResNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -41,8 +41,14 @@ def build(architecture: str, bands: int, classes: int, **options: object) -> nn.
     """
     if bands < 1 or classes < 1:
         raise NetworkError(f"a network needs at least one band and one class; received {bands} and {classes}")
-    make = _smp(architecture) if architecture.startswith(SMP) else _ours(architecture)
+    if architecture not in NETWORKS and not architecture.startswith(SMP):
+        names = ", ".join([*NETWORKS, f"{SMP}Unet (any of segmentation-models-pytorch)"])
+        raise NetworkError(f"unknown network {architecture!r}; known: {names}")
+    make = NETWORKS.get(architecture) or _smp(architecture)
     try:
+        unknown = set(options) - set(inspect.signature(make).parameters)
+        if unknown and architecture in NETWORKS:
+            raise TypeError(f"it takes no option {', '.join(sorted(unknown))}")
         return make(bands=bands, classes=classes, **options)
     except Exception as error:  # whatever a constructor makes of options that came from a file
         raise NetworkError(f"{architecture} cannot be built with {_shown(options)}: {_shown(error)}") from error
@@ -53,26 +59,10 @@ def _shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _ours(architecture: str) -> Callable[..., nn.Module]:
-    if architecture not in NETWORKS:
-        names = ", ".join([*NETWORKS, f"{SMP}Unet (any of segmentation-models-pytorch)"])
-        raise NetworkError(f"unknown network {architecture!r}; known: {names}")
-    make = NETWORKS[architecture]
-
-    def checked(**options: object) -> nn.Module:
-        unknown = set(options) - set(inspect.signature(make).parameters)
-        if unknown:
-            raise TypeError(f"it takes no option {', '.join(sorted(unknown))}")
-        return make(**options)
-
-    return checked
-
-
 def _smp(architecture: str) -> Callable[..., nn.Module]:
-    try:
-        import segmentation_models_pytorch as smp
-    except ImportError as error:
-        raise NetworkError(f"{architecture} needs the package segmentation-models-pytorch: pip install it") from error
+    require_extra("train", architecture, "segmentation_models_pytorch", error=NetworkError)
+    import segmentation_models_pytorch as smp
+
     name = architecture.removeprefix(SMP)
     known: Mapping[str, Callable[..., nn.Module]] = smp.MODEL_ARCHITECTURES_MAPPING
     if name.lower() not in known:
@@ -86,3 +76,25 @@ def _smp(architecture: str) -> Callable[..., nn.Module]:
         return known[name.lower()](in_channels=bands, classes=classes, **settings)
 
     return make
+
+
+def compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Say in words how a state dict differs from what a network needs: missing, unexpected, of another shape.
+
+    Empty where it fits.
+    """
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    shapes = [
+        f"{key} {tuple(state[key].shape)}, needs {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    named = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    return "; ".join(f"{label} {_listed(keys)}" for label, keys in named.items() if keys)
+
+
+def _listed(keys: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more

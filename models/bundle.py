@@ -1,7 +1,7 @@
 """A bundle: one network, ready for inference, as a folder or one zip of `bundle.json` and `weights.safetensors`.
 
-Immutable once written, named by the digest of its content. Nothing in it is code and nothing is unpickled. Knows files,
-not scenes; whether a bundle fits a scene is `contract`'s to say.
+Immutable once written, named by the digest of its content. Nothing in it is code and nothing is unpickled. Whether a
+bundle fits a scene is checked in `pipeline.inference.compatibility`.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ SHIPPED = Path(__file__).parent / "bundles"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A saved bundle: its facts, where it lies, and the digest of its content.
+    """A saved bundle: its metadata, its path, and the digest of its content.
 
     Weights are read only by `segmenter`; a bundle can be planned with, listed and sent by path without torch.
     """
@@ -45,9 +45,14 @@ class Bundle:
     digest: str
 
     @cached_property
+    def item(self) -> dict[str, Any]:
+        """The STAC Item in `bundle.json`."""
+        return _read_item(self.path)
+
+    @property
     def parameters(self) -> int:
-        """How many numbers the network holds, as its item says."""
-        return int(_read_item(self.path)["properties"].get("mlm:total_parameters", 0))
+        """How many numbers the network holds, as the item says."""
+        return int(self.item["properties"].get("mlm:total_parameters", 0))
 
     def segmenter(self) -> "Segmenter":
         """Build the network with its weights, in evaluation mode: raw pixels in, probabilities out.
@@ -55,19 +60,22 @@ class Bundle:
         Raises
         ------
         BundleError
-            The weights do not fit the network that the facts describe.
+            The weights do not fit the network that the metadata describes.
         """
         from .segmenter import Segmenter
 
-        network = self.network()
-        return Segmenter(network, self.metadata.scaling, self.metadata.activation).eval()
+        return Segmenter(self.network(), self.metadata.scaling, self.metadata.activation).eval()
 
     def network(self) -> "nn.Module":
         """Build the network alone, with its weights: scaled pixels in, logits out."""
         try:
-            sketch = _sketch(self.metadata)
-            state = _read_weights(self.path, expected=sum(t.nbytes for t in sketch.state_dict().values()))
-            _check_weights(sketch, state, self.path)
+            empty = _without_numbers(self.metadata)
+            state = _read_weights(self.path, expected=sum(t.nbytes for t in empty.state_dict().values()))
+            difference = _compare(empty, state)
+            if difference:
+                raise BundleError(
+                    f"{self.path}: the weights do not fit the network that {ITEM} describes: {difference}"
+                )
             network = _build(self.metadata)
         except NetworkError as error:
             raise BundleError(f"{self.path}: {error}") from error
@@ -86,65 +94,61 @@ def save_bundle(
         Ends in `.zip` for one file, else a folder.
     network
         The network that `metadata` describes: scaled pixels in, logits out.
-    facts
-        See `BundleMetadata`.
+    metadata
+        Of the network: bands, scaling, classes and the rest.
     overwrite
         Replace what is there. Otherwise an existing path is refused.
 
     Raises
     ------
     BundleError
-        The path exists, or what is to be replaced is no bundle; facts and network do not agree; it cannot be written.
+        The path exists, or what is to be replaced is no bundle; metadata and network do not agree; writing fails.
     """
     target = Path(path)
     if target.exists() and not overwrite:
         raise BundleError(f"{target} exists; choose another name, or pass overwrite to replace it")
     check_replaced(target)
-    _check_buildable(network, metadata)
+    difference = _compare(_without_numbers(metadata), network.state_dict())
+    if difference:
+        raise BundleError(f"the network is not the {metadata.architecture} that the metadata describes: {difference}")
     try:
-        _write(target, network, metadata)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+            whole = Path(folder) / "bundle"
+            _write_folder(whole, network, metadata)
+            if target.suffix == ".zip":
+                with zipfile.ZipFile(whole.with_suffix(".zip"), "w", zipfile.ZIP_STORED) as archive:
+                    for name in (ITEM, WEIGHTS):
+                        archive.write(whole / name, name)  # stored: weights do not compress
+                whole = whole.with_suffix(".zip")
+            _replace(whole, target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:
-        raise BundleError(f"{target} cannot hold these facts: {error}; give text or finite numbers") from error
+        raise BundleError(f"{target} cannot hold this metadata: {error}; give text or finite numbers") from error
     return load_bundle(target)
 
 
-def _write(target: Path, network: "nn.Module", metadata: BundleMetadata) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-        written = Path(folder) / "bundle"
-        _write_folder(written, network, metadata)
-        whole = _zipped(written) if target.suffix == ".zip" else written
-        _replace(whole, target)
-
-
 def check_replaced(target: Path) -> None:
-    """Refuse to replace what is there and no bundle. Raises BundleError."""
+    """Refuse to replace anything but a bundle. Raises BundleError."""
     if not target.exists():
         return
-    held = _held(target)
-    if held is None:
+    if target.is_dir():
+        names = [path.name for path in target.iterdir()]
+    elif target.suffix == ".zip" and zipfile.is_zipfile(target):
+        with zipfile.ZipFile(target) as archive:
+            names = archive.namelist()
+    else:
         raise BundleError(f"{target} is a file, and no bundle; give the name of a folder, or one that ends in .zip")
-    foreign = sorted(set(held) - {ITEM, WEIGHTS})
+    foreign = sorted(set(names) - {ITEM, WEIGHTS})
     if foreign:
         raise BundleError(
             f"{target} also holds {', '.join(foreign[:5])}; only a bundle is replaced, so choose another name"
         )
 
 
-def _held(target: Path) -> list[str] | None:
-    """Name what is in a folder or zip; None where it is another file."""
-    if target.is_dir():
-        return [path.name for path in target.iterdir()]
-    if target.suffix != ".zip" or not zipfile.is_zipfile(target):
-        return None
-    with zipfile.ZipFile(target) as archive:
-        return archive.namelist()
-
-
 def load_bundle(name: str | os.PathLike[str]) -> Bundle:
-    """Load a bundle's facts and check that it is whole. Weights are not read into memory, nor torch imported.
+    """Load a bundle's metadata and check that it is whole. Weights are not read into memory, nor torch imported.
 
     Parameters
     ----------
@@ -172,21 +176,20 @@ def shipped_bundles() -> list[Bundle]:
 def _find(name: str) -> Path:
     if "://" in name:
         return _download(name)
-    path = Path(name)
-    if path.is_dir() and not (path / ITEM).exists() and (SHIPPED / name / ITEM).exists():
-        return SHIPPED / name  # a folder that merely has the name of a shipped bundle
+    path, shipped = Path(name), SHIPPED / name
+    # a folder here without an item merely has the name of a shipped bundle
+    if (shipped / ITEM).exists() and (not path.exists() or (path.is_dir() and not (path / ITEM).exists())):
+        return shipped
     if path.exists():
         return path
-    if (SHIPPED / name / ITEM).exists():
-        return SHIPPED / name
-    shipped = ", ".join(sorted(item.parent.name for item in SHIPPED.glob(f"*/{ITEM}"))) or "none"
-    raise BundleError(f"no bundle {name!r}: neither a path here nor a shipped bundle (shipped: {shipped})")
+    names = ", ".join(sorted(item.parent.name for item in SHIPPED.glob(f"*/{ITEM}"))) or "none"
+    raise BundleError(f"no bundle {name!r}: neither a path here nor a shipped bundle (shipped: {names})")
 
 
 def _download(url: str) -> Path:
     import fsspec
 
-    from .cache import cache_folder
+    from .system import cache_folder
 
     folder = cache_folder("bundles")
     try:
@@ -245,8 +248,8 @@ def _build(metadata: BundleMetadata) -> "nn.Module":
     return build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
 
 
-def _sketch(metadata: BundleMetadata) -> "nn.Module":
-    """Build the network without its numbers, so that absurd options take no memory."""
+def _without_numbers(metadata: BundleMetadata) -> "nn.Module":
+    """Build the network on the meta device, where absurd options take no memory."""
     import torch
 
     try:
@@ -258,12 +261,10 @@ def _sketch(metadata: BundleMetadata) -> "nn.Module":
         return _build(metadata)  # a few encoders of segmentation-models-pytorch compute while they are built
 
 
-def _check_weights(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
-    from .weights import compare
+def _compare(network: "nn.Module", state: "Mapping[str, Tensor]") -> str:
+    from .build import compare
 
-    difference = compare(network, state)
-    if difference:
-        raise BundleError(f"{path}: the weights do not fit the network that {ITEM} describes: {difference}")
+    return compare(network, state)
 
 
 def _read_weights(path: Path, expected: int) -> "Mapping[str, Tensor]":
@@ -279,14 +280,6 @@ def _read_weights(path: Path, expected: int) -> "Mapping[str, Tensor]":
         raise BundleError(f"{path}: {WEIGHTS} is damaged: {error}") from error
 
 
-def _check_buildable(network: "nn.Module", metadata: BundleMetadata) -> None:
-    from .weights import compare
-
-    difference = compare(_sketch(metadata), network.state_dict())
-    if difference:
-        raise BundleError(f"the network is not the {metadata.architecture} that the facts describe: {difference}")
-
-
 def _write_folder(folder: Path, network: "nn.Module", metadata: BundleMetadata) -> None:
     import safetensors.torch
 
@@ -295,17 +288,8 @@ def _write_folder(folder: Path, network: "nn.Module", metadata: BundleMetadata) 
     safetensors.torch.save_file(state, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # the library makes it private; workers of other users must read it
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    item = to_item(metadata, WEIGHTS, parameters, created)
+    item = to_item(metadata, WEIGHTS, parameters, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     (folder / ITEM).write_text(json.dumps(item, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _zipped(folder: Path) -> Path:
-    path = folder.with_suffix(".zip")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # weights do not compress
-        for name in (ITEM, WEIGHTS):
-            archive.write(folder / name, name)
-    return path
 
 
 def _replace(whole: Path, target: Path) -> None:

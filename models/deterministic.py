@@ -1,4 +1,4 @@
-"""Operations that give a pixel bit for bit the same answer in whatever tile, and among however many threads, it lies.
+"""Torch operations whose result at a pixel is the same bit for bit, whatever the tile and the number of threads.
 
 Some of torch's do not: transposed convolutions sum in another order with the size and the threads, convolutions of
 small inputs are done by another library, and softmax and sigmoid round the ends of their vectors otherwise. Each
@@ -14,12 +14,12 @@ from torch.nn import functional
 
 
 def sigmoid(logits: Tensor) -> Tensor:
-    """Give 1 / (1 + exp(-logits)) to within 1e-7; `tanh` treats all elements alike, `torch.sigmoid` does not."""
+    """Compute 1 / (1 + exp(-logits)) to within 1e-7; `tanh` treats all elements alike, `torch.sigmoid` does not."""
     return (logits * 0.5).tanh_().mul_(0.5).add_(0.5)
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Give the softmax over dim 1 of `(n, class, y, x)` to within 2e-7; the sum over classes keeps its order."""
+    """Compute the softmax over dim 1 of `(n, class, y, x)` to within 2e-7; the sum over classes keeps its order."""
     if logits.shape[1] == 2:
         foreground = sigmoid(logits[:, 1:] - logits[:, :1])
         return torch.cat([1 - foreground, foreground], dim=1)
@@ -84,6 +84,6 @@ class _Upsampling(nn.Module):
             self.phases.bias = nn.Parameter(transposed.bias.detach().repeat_interleave(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give `(n, out, 2y, 2x)` for `(n, in, y, x)`."""
-        edged = functional.pad(x, (1, 1, 1, 1))  # oneDNN's own padding of small kernels is not steady
+        """Upsample `(n, in, y, x)` to `(n, out, 2y, 2x)`."""
+        edged = functional.pad(x, (1, 1, 1, 1))  # oneDNN's own padding of small kernels is not deterministic
         return functional.pixel_shuffle(self.phases(edged), 2)[:, :, 1:-1, 1:-1]

@@ -1,30 +1,69 @@
-"""Running a bundle: raw pixels in, probabilities out, behind one small protocol.
+"""Engines that run a bundle: which there are, their settings, and which serves best here. Raw pixels to probabilities.
 
-Says which engines there are and which serves best here. How each one works is in `engine_torch` and `engine_openvino`;
-no CUDA and no torch is touched until an engine is made.
+The engines are in `engine_torch` and `engine_openvino`; neither torch nor OpenVINO is imported until one is made.
 """
 
-import importlib.util
 import os
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle
-from .engine_spec import Device, EngineSpec
 from .errors import EngineError
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+
+EngineName = Literal["auto", "torch", "openvino"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which engine, on which device, and how exactly. Small enough to send to every worker.
+
+    Parameters
+    ----------
+    name
+        `torch`, `openvino`, or `auto`: torch on CUDA where there is a GPU, else OpenVINO if it is installed.
+    device
+        `cpu`, `cuda`, or `auto`.
+    precision
+        `fp32`; `bf16` or `fp16` are faster on hardware that has them, and change probabilities by about 1e-2.
+    threads
+        Threads on a CPU; None: all that this process may use.
+    compile
+        Let `torch.compile` optimise the network (torch only; a minute at the start).
+    fold
+        Fold batch norms into convolutions (torch only).
+    """
+
+    name: EngineName = "auto"
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    threads: int | None = None
+    compile: bool = False
+    fold: bool = True
+
+    def __post_init__(self) -> None:
+        for value, kinds in ((self.name, EngineName), (self.device, Device), (self.precision, Precision)):
+            if value not in get_args(kinds):
+                raise EngineError(f"unknown engine setting {value!r}; known: {', '.join(get_args(kinds))}")
+        if self.threads is not None and self.threads < 1:
+            raise EngineError(f"an engine needs at least one thread; received {self.threads}")
 
 
 class Engine(Protocol):
     """A network ready to run. Not safe for two threads at once: whoever shares one holds a lock."""
 
     batch: int
-    """Tiles that it likes to be given together."""
+    """Tiles that are best passed together."""
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """Give probabilities `(n, class, y, x)` float32 for raw pixels `(n, band, y, x)` of any real dtype.
+        """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)` of any real dtype.
 
         y and x are multiples of the network's stride. The pixels hold no NaN.
         """
@@ -39,12 +78,12 @@ def resolve(spec: EngineSpec) -> EngineSpec:
     EngineError
         What is asked for is not available here.
     """
-    device = _device(spec)
-    name = spec.name
+    device, name = _device(spec), spec.name
+    installed = find_spec("openvino") is not None
     if name == "auto":
-        name = "openvino" if device == "cpu" and not spec.compile and _has_openvino() else "torch"
+        name = "openvino" if device == "cpu" and not spec.compile and installed else "torch"
     if name == "openvino":
-        if not _has_openvino():
+        if not installed:
             raise EngineError("engine openvino is not installed; pip install openvino, or use --engine torch")
         if device == "cuda":
             raise EngineError("engine openvino runs on CPUs; use --engine torch for a GPU")
@@ -53,7 +92,7 @@ def resolve(spec: EngineSpec) -> EngineSpec:
     return replace(spec, name=name, device=device)
 
 
-def make_engine(bundle: Bundle, spec: EngineSpec) -> Engine:
+def make_engine(bundle: "Bundle", spec: EngineSpec) -> Engine:
     """Load a bundle's network into an engine. Takes seconds; do it once per process.
 
     Raises
@@ -65,14 +104,10 @@ def make_engine(bundle: Bundle, spec: EngineSpec) -> Engine:
     if spec.name == "openvino":
         from .engine_openvino import OpenVINOEngine
 
-        return OpenVINOEngine(bundle, spec)
+        return OpenVINOEngine(bundle, spec.precision, spec.threads)
     from .engine_torch import TorchEngine
 
-    return TorchEngine(bundle, spec)
-
-
-def _has_openvino() -> bool:
-    return importlib.util.find_spec("openvino") is not None
+    return TorchEngine(bundle, spec.device, spec.precision, spec.threads, compile=spec.compile, fold=spec.fold)
 
 
 def _device(spec: EngineSpec) -> Device:

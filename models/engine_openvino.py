@@ -1,4 +1,4 @@
-"""The OpenVINO engine: the fastest on most CPUs. The converted network is kept in the user's cache between runs."""
+"""The OpenVINO engine, the fastest on most CPUs. The converted network stays in the user's cache between runs."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,11 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov
 from numpy.typing import NDArray
 
-from .bundle import Bundle
-from .cache import cache_folder
-from .cpu import usable_cpus
-from .engine_spec import EngineSpec
 from .errors import EngineError
+from .system import cache_folder, usable_cpus
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
 
 logger = logging.getLogger("swathe")
 
@@ -30,31 +30,33 @@ NATIVE = {np.dtype(t) for t in ("uint8", "int8", "uint16", "int16", "uint32", "i
 
 
 class OpenVINOEngine:
-    """See `Engine`. One compiled graph per raw dtype, for tiles of any size."""
+    """An `Engine` with one compiled graph per raw dtype, for tiles of any size."""
 
     batch = 1
 
-    def __init__(self, bundle: Bundle, spec: EngineSpec) -> None:
+    def __init__(self, bundle: "Bundle", precision: str, threads: int | None) -> None:
         self._core = ov.Core()
         self._model = _converted(self._core, bundle)
         self._config = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[spec.precision],
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": spec.threads or usable_cpus(),
+            "INFERENCE_NUM_THREADS": threads or usable_cpus(),
             "ENABLE_CPU_PINNING": False,  # workers share cores with those that read and write
         }
         self._compiled: dict[np.dtype[Any], ov.CompiledModel] = {}
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """Give probabilities `(n, class, y, x)` float32; see `Engine.predict`."""
+        """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)`."""
         if pixels.dtype not in NATIVE or not pixels.dtype.isnative:
             pixels = pixels.astype(np.float32)
         compiled = self._compiled.get(pixels.dtype) or self._compile(pixels.dtype)
         try:
-            answer = compiled(np.ascontiguousarray(pixels), share_inputs=True)[0]
+            return np.asarray(compiled(np.ascontiguousarray(pixels), share_inputs=True)[0])
         except RuntimeError as error:
-            raise EngineError(_reason(error, pixels.shape)) from error
-        return np.asarray(answer)
+            hint = "; use a smaller --tile" if "alloc" in str(error).lower() else ""
+            raise EngineError(
+                f"OpenVINO could not run a tile of {pixels.shape[2]} x {pixels.shape[3]} pixels{hint}: {_first(error)}"
+            ) from error
 
     def _compile(self, dtype: np.dtype[Any]) -> "ov.CompiledModel":
         steps = ov.preprocess.PrePostProcessor(self._model.clone())
@@ -63,8 +65,8 @@ class OpenVINOEngine:
         return self._compiled[dtype]
 
 
-def _converted(core: "ov.Core", bundle: Bundle) -> "ov.Model":
-    """Give the bundle's whole graph for float32 pixels, from the cache where it is there."""
+def _converted(core: "ov.Core", bundle: "Bundle") -> "ov.Model":
+    """Load the graph from float32 pixels to probabilities from the cache, else convert and keep it."""
     path = cache_folder("openvino") / f"{bundle.digest}-{GRAPH}-{ov.__version__.split('-')[0]}.xml"
     kept = _read(core, path)
     if kept is None:
@@ -85,7 +87,7 @@ def _read(core: "ov.Core", path: Path) -> "ov.Model | None":
         return None
 
 
-def _convert(bundle: Bundle) -> "ov.Model":
+def _convert(bundle: "Bundle") -> "ov.Model":
     import torch  # only here: a network from the cache must not wait for torch
 
     metadata = bundle.metadata
@@ -112,11 +114,6 @@ def _keep(model: "ov.Model", path: Path) -> None:
             os.replace(part, path)
     except (OSError, RuntimeError) as error:
         logger.info("the converted network is not kept: %s", error)
-
-
-def _reason(error: Exception, shape: tuple[int, ...]) -> str:
-    hint = "; use a smaller --tile" if "alloc" in str(error).lower() else ""
-    return f"OpenVINO could not run a tile of {shape[2]} x {shape[3]} pixels{hint}: {_first(error)}"
 
 
 def _first(error: Exception) -> str:

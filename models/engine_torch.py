@@ -1,21 +1,22 @@
-"""The torch engine, on CPU or CUDA: folded, channels-last, raw integers normalised on the device."""
+"""The torch engine, on CPU or CUDA: batch norm folded, channels last, raw integers scaled on the device."""
 
 import logging
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .bundle import Bundle
-from .cpu import usable_cpus
 from .deterministic import deterministic_convolutions, deterministic_upsampling
-from .engine_spec import EngineSpec
 from .errors import EngineError
+from .system import usable_cpus
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
 
 logger = logging.getLogger("swathe")
 
@@ -26,35 +27,44 @@ NATIVE = {np.dtype(t) for t in ("uint8", "int8", "int16", "uint16", "int32", "in
 
 
 class TorchEngine:
-    """See `Engine`. On CUDA a batch that does not fit in memory is halved and tried again."""
+    """An `Engine` that on CUDA halves a batch that does not fit in memory, and tries again."""
 
-    def __init__(self, bundle: Bundle, spec: EngineSpec) -> None:
-        self.device = torch.device(spec.device)
-        self.precision = spec.precision
-        self.batch = CUDA_BATCH if spec.device == "cuda" else 1
+    def __init__(
+        self,
+        bundle: "Bundle",
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int | None = None,
+        *,
+        compile: bool = False,
+        fold: bool = True,
+    ) -> None:
+        self.device = torch.device(device)
+        self.precision = precision
+        self.batch = CUDA_BATCH if device == "cuda" else 1
         self.name = bundle.metadata.name
-        if spec.device == "cpu":
-            torch.set_num_threads(spec.threads or usable_cpus())
+        if device == "cpu":
+            torch.set_num_threads(threads or usable_cpus())
         segmenter = bundle.segmenter()
-        if spec.fold:
+        if fold:
             segmenter.network = fold_batch_norm(segmenter.network)
-        if spec.device == "cpu" and spec.precision == "fp32" and not spec.compile:
+        if device == "cpu" and precision == "fp32" and not compile:
             segmenter.network = deterministic_convolutions(deterministic_upsampling(segmenter.network))
         segmenter = segmenter.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._run: Callable[[Tensor], Tensor] = torch.compile(segmenter) if spec.compile else segmenter
+        self._run: Callable[[Tensor], Tensor] = torch.compile(segmenter) if compile else segmenter
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """Give probabilities `(n, class, y, x)` float32; see `Engine.predict`."""
-        answers: list[NDArray[np.float32]] = []
+        """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)`."""
+        parts: list[NDArray[np.float32]] = []
         start, batch = 0, max(1, min(self.batch, len(pixels)))
         while start < len(pixels):
             try:
-                answers.append(self._predict(pixels[start : start + batch]))
+                parts.append(self._predict(pixels[start : start + batch]))
             except torch.cuda.OutOfMemoryError as error:
                 batch = self._halve(batch, pixels.shape, error)
                 continue
             start += batch
-        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _halve(self, batch: int, shape: tuple[int, ...], error: Exception) -> int:
         torch.cuda.empty_cache()
@@ -69,8 +79,8 @@ class TorchEngine:
     @torch.inference_mode()
     def _predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         with self._autocast():
-            answer = self._run(self._to_device(pixels))
-        return answer.to(torch.float32).contiguous().cpu().numpy()
+            probabilities = self._run(self._to_device(pixels))
+        return probabilities.to(torch.float32).contiguous().cpu().numpy()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32" and self.device.type == "cuda":
@@ -93,7 +103,7 @@ class TorchEngine:
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Fold each batch norm into the convolution before it; a network that cannot be traced is given back as it is."""
+    """Fold each batch norm into the convolution before it; a network that cannot be traced is returned as it is."""
     from torch.fx.experimental.optimization import fuse
 
     try:

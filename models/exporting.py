@@ -1,22 +1,27 @@
-"""A bundle's whole graph in the files of others: ONNX, and torch's own exported program. Raw pixels in, maps out.
+"""A bundle for other programs and catalogues: ONNX, a `torch.export` program, a STAC Item with sizes and checksums.
 
-Each file is run after it is written and compared with the bundle; only one that agrees gets its name. Knows bundles.
+A graph takes raw pixels and returns probabilities. It is run after it is written and compared with the bundle; only a
+file that agrees gets its name.
 """
 
+import hashlib
 import io
 import json
 import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from .bundle import Bundle
+from .bundle import ITEM, WEIGHTS, Bundle
 from .errors import BundleError, NetworkError, SwatheError, require_extra
+from .mlm import JSON, to_item
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +31,9 @@ LARGEST_ONNX = 2**31 - 2**20  # bytes; protobuf takes no message of 2 GiB
 CLOSE = 1e-5  # of a probability; what two libraries' orders of adding up may differ by
 NOISE = 4  # times that float32 itself may be off, where a network magnifies rounding by more
 SIDES = ((1, 1, 2), (3, 2, 1))  # batch, height and width of what is checked, sides in multiples of a tile
+FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+SHA256 = "1220"  # what a multihash of SHA-256 begins with: the function's code, and 32 bytes
 NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "onnxruntime")
-
-Answer = Callable[["Tensor"], "Tensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Exported:
     Parameters
     ----------
     path
-        Where it is.
+        Of the file.
     difference
         The largest difference of any probability from the bundle's, on random pixels of several sizes.
     """
@@ -52,7 +57,7 @@ def export_onnx(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool
 
     Its input `pixels` is `(batch, band, height, width)` float32 of raw values, height and width any multiples of the
     stride from twice on; its output `probabilities` is `(batch, class, height, width)` float32. `metadata_props` holds
-    what `describe` gives.
+    what `describe` returns.
 
     Parameters
     ----------
@@ -64,14 +69,18 @@ def export_onnx(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool
     Raises
     ------
     NetworkError
-        A package is missing, the network has no ONNX graph, or the file does not answer as the bundle does.
+        A package is missing, the network has no ONNX graph, or the file's probabilities differ from the bundle's.
     BundleError
         The path is taken, or its ending is another one.
     """
-    _check_onnx(bundle)
+    require_extra("export", "ONNX", "onnx", "onnxscript", "onnxruntime", error=NetworkError)
+    if 4 * bundle.parameters > LARGEST_ONNX:
+        raise NetworkError(
+            f"{bundle.metadata.name} has {bundle.parameters:,} parameters, too many for ONNX: write a .pt2"
+        )
     with _writing(path, ".onnx", overwrite) as part, _converting(bundle, "ONNX"):
         _write_onnx(bundle, part)
-        difference = _difference(bundle, _onnx_answer(part))
+        difference = _difference(bundle, _run_onnx(part))
     return Exported(Path(path), difference)
 
 
@@ -88,7 +97,7 @@ def export_program(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: b
     Raises
     ------
     NetworkError
-        The network cannot be exported, or the file does not answer as the bundle does.
+        The network cannot be exported, or the file's probabilities differ from the bundle's.
     BundleError
         The path is taken, or its ending is another one.
     """
@@ -103,7 +112,7 @@ def export_program(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: b
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
-    """Give what an exported file says of its bundle: bands, classes, scaling (which it does itself), sizes, digest."""
+    """Describe a bundle for an exported file: bands, classes, scaling (which its graph holds), stride, digest."""
     metadata = bundle.metadata
     return {
         "name": metadata.name,
@@ -125,17 +134,9 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _check_onnx(bundle: Bundle) -> None:
-    require_extra("export", "ONNX", "onnx", "onnxscript", "onnxruntime", error=NetworkError)
-    if 4 * bundle.parameters > LARGEST_ONNX:
-        raise NetworkError(
-            f"{bundle.metadata.name} has {bundle.parameters:,} parameters, too many for ONNX: write a .pt2"
-        )
-
-
 @contextmanager
 def _writing(path: str | os.PathLike[str], ending: str, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path in the folder of the right one, which it gets at the end."""
+    """Yield a temporary path in the folder of the target, which takes the target's name at the end."""
     target = Path(path)
     if "://" in os.fspath(path):
         raise BundleError(f"{os.fspath(path)} is not a local path; write to a local file, and copy that")
@@ -188,7 +189,7 @@ def _program(bundle: Bundle) -> "torch.export.ExportedProgram":
 
 
 def _tile(bundle: Bundle) -> int:
-    """Give a small side that a network can take: pyramid pooling and the like need more than their stride."""
+    """Side in pixels of a small tile for the network; pyramid pooling and the like need more than their stride."""
     stride = bundle.metadata.receptive_field.stride
     return stride * max(2, -(-64 // stride))
 
@@ -205,15 +206,12 @@ def _write_onnx(bundle: Bundle, part: Path) -> None:
         external_data=False,
     )
     assert made is not None  # only None where a file is written at once
-    made.model.metadata_props.update({key: _text(value) for key, value in describe(bundle).items()})
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in describe(bundle).items()}
+    made.model.metadata_props.update(texts)
     made.save(part, external_data=False)
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _onnx_answer(part: Path) -> Answer:
+def _run_onnx(part: Path) -> "Callable[[Tensor], Tensor]":
     import onnxruntime
     import torch
 
@@ -223,8 +221,8 @@ def _onnx_answer(part: Path) -> Answer:
     return lambda pixels: torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
 
 
-def _difference(bundle: Bundle, answer: Answer) -> float:
-    """Compare a file's answers with the bundle's on random pixels; give the largest difference of a probability."""
+def _difference(bundle: Bundle, exported: "Callable[[Tensor], Tensor]") -> float:
+    """Run an exported graph and the bundle on random pixels; return the largest difference of a probability."""
     import torch
 
     segmenter, exact = bundle.segmenter(), bundle.segmenter().double()
@@ -236,7 +234,120 @@ def _difference(bundle: Bundle, answer: Answer) -> float:
         with torch.inference_mode():
             right = segmenter(pixels)
             allowed = max(CLOSE, allowed, NOISE * float((right - exact(pixels)).abs().max()))
-            largest = max(largest, float((answer(pixels) - right).abs().nan_to_num(torch.inf).max()))
+            largest = max(largest, float((exported(pixels) - right).abs().nan_to_num(torch.inf).max()))
     if largest > allowed:
         raise NetworkError(f"the exported {bundle.metadata.name} differs from the bundle by {largest:.2g}: not written")
     return largest
+
+
+def write_item(
+    bundle: Bundle,
+    path: str | os.PathLike[str],
+    exported: Sequence[str | os.PathLike[str]] = (),
+    *,
+    href: str = "",
+    overwrite: bool = False,
+) -> Path:
+    """Write a bundle's STAC Item, valid for STAC 1.1 and MLM 1.5.
+
+    Parameters
+    ----------
+    bundle
+        Whose weights the item points to, relative to itself.
+    path
+        A `.json` file. Appears only when it is whole.
+    exported
+        Files that `exporting` has made of this bundle, `.onnx` and `.pt2`: further assets.
+    href
+        Where others find the weights, or the zip of a zipped bundle. Empty: where they are here.
+    overwrite
+        Replace a file that is there. Otherwise it is refused.
+
+    Raises
+    ------
+    BundleError
+        The path is taken, or an exported file is missing or of another bundle.
+    """
+    target = Path(path)
+    if target.exists() and target.samefile(bundle.path / ITEM if bundle.path.is_dir() else bundle.path):
+        raise BundleError(f"{target} is the bundle's own; choose another name")
+    with _writing(path, ".json", overwrite) as part:
+        item = _item(bundle, target.parent, [Path(name) for name in exported], href)
+        part.write_text(json.dumps(item, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return target
+
+
+def _item(bundle: Bundle, folder: Path, exported: Sequence[Path], href: str) -> JSON:
+    zipped = bundle.path.is_file()
+    weights = bundle.path if zipped else bundle.path / WEIGHTS
+    created = str(bundle.item["properties"]["datetime"])
+    item = to_item(bundle.metadata, href or _relative(weights, folder), bundle.parameters, created)
+    item["stac_extensions"].append(FILE_SCHEMA)
+    asset = item["assets"]["weights"]
+    asset |= _size_and_checksum(weights)
+    if zipped:
+        asset |= {
+            "type": "application/zip",
+            "mlm:artifact_type": "swathe bundle",
+            "title": f"{bundle.metadata.name}, zipped",
+        }
+    for path in exported:
+        kind = path.suffix.lower().removeprefix(".")
+        if kind in item["assets"]:
+            raise BundleError(f"two files of the kind .{kind}: an item has one")
+        item["assets"][kind] = _exported_asset(bundle, path, folder)
+    return item
+
+
+def _exported_asset(bundle: Bundle, path: Path, folder: Path) -> JSON:
+    known = {
+        ".onnx": ("ONNX", "onnx.save", "application/octet-stream; framework=onnx"),
+        ".pt2": ("PyTorch", "torch.export.save", "application/octet-stream; framework=pytorch"),
+    }
+    if path.suffix.lower() not in known:
+        raise BundleError(f"{path} is neither .onnx nor .pt2; make one by `swathe export-model`")
+    if _digest_in(path) != bundle.digest:
+        raise BundleError(f"{path} was not made of this bundle, {bundle.metadata.name} {bundle.digest[:12]}")
+    framework, artifact, media = known[path.suffix.lower()]
+    return {
+        "href": _relative(path, folder),
+        "title": f"{bundle.metadata.name} as {framework} graph: raw pixels in, probabilities out",
+        "type": media,
+        "roles": ["mlm:model", "mlm:compiled"],
+        "mlm:artifact_type": artifact,
+        "mlm:framework": framework,
+        "bands": [{"name": name} for name in bundle.metadata.band_names],
+        **_size_and_checksum(path),
+    }
+
+
+def _digest_in(path: Path) -> str:
+    """Read the digest of the bundle that an exported file was made of. Empty where the file holds none."""
+    if path.suffix.lower() == ".onnx":
+        require_extra("export", "reading ONNX", "onnx", error=BundleError)
+    try:
+        if path.suffix.lower() == ".onnx":
+            import onnx
+
+            return str({entry.key: entry.value for entry in onnx.load(path).metadata_props}.get("digest", ""))
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("extra/swathe.json")]
+            return str(json.loads(archive.read(names[0]))["digest"]) if names else ""
+    except FileNotFoundError as error:
+        raise BundleError(f"no such file: {path}") from error
+    except Exception as error:  # protobuf's, zipfile's, json's
+        raise BundleError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _size_and_checksum(path: Path) -> JSON:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file:size": path.stat().st_size, "file:checksum": SHA256 + digest}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Path of a file relative to a folder, percent-encoded as in a URL."""
+    try:
+        return quote(Path(os.path.relpath(path, folder)).as_posix())
+    except ValueError:  # another drive
+        return path.absolute().as_uri()

@@ -1,18 +1,28 @@
-"""Foreign weights into a bundle, by a config that describes their network. Nothing in a checkpoint is ever run."""
+"""Foreign weights: read a state dict, rename its keys, and make a bundle of it by a config of its network.
+
+Nothing in a checkpoint is ever run as code.
+"""
 
 import json
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from .build import build
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from .build import build, compare
 from .bundle import Bundle, save_bundle
 from .errors import BundleError, NetworkError
-from .metadata import Activation, Band, BundleMetadata, ClassInfo
+from .metadata import Band, BundleMetadata, ClassInfo, ReceptiveField, Scaling, divide, min_max, z_score
 from .receptive_field import measure_receptive_field
-from .scaling import Scaling, divide, min_max, z_score
-from .weights import compare, read_state_dict, rename, swap_halves
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
+PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataParallel, Lightning and compile put first
 
 KEYS = ("name", "architecture", "options", "bands", "dtype", "scaling", "classes", "activation", "resolution", "patch",
         "description", "provenance", "metrics", "rename", "swap")  # fmt: skip
@@ -53,14 +63,14 @@ def import_bundle(
     settings = _read_config(os.fspath(config))
     state = rename(read_state_dict(checkpoint), settings.get("rename", {}))
     state = swap_halves(state, settings.get("swap", []))
-    metadata = _facts(settings)
+    metadata = _metadata(settings)
     network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
     difference = compare(network, state)
     if difference:
         raise NetworkError(f"{os.fspath(checkpoint)} does not fit {metadata.architecture}: {difference}")
     network.load_state_dict(state)
-    measured = measure_receptive_field(network, len(metadata.bands))
-    return save_bundle(output, network, _with_footprint(metadata, measured), overwrite=overwrite)
+    metadata = replace(metadata, receptive_field=measure_receptive_field(network, len(metadata.bands)))
+    return save_bundle(output, network, metadata, overwrite=overwrite)
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -77,13 +87,12 @@ def _read_config(path: str) -> dict[str, Any]:
     return dict(content)
 
 
-def _facts(settings: Mapping[str, Any]) -> BundleMetadata:
-    from .metadata import ReceptiveField
-
+def _metadata(settings: Mapping[str, Any]) -> BundleMetadata:
     try:
         names = [str(name) for name in settings["bands"]]
         scaling, means = _scaling(settings["scaling"], len(names))
         resolution = settings.get("resolution")
+        finest, coarsest = resolution if isinstance(resolution, list) else (resolution or 0, resolution or 0)
         return BundleMetadata(
             name=settings["name"],
             architecture=settings["architecture"],
@@ -93,8 +102,8 @@ def _facts(settings: Mapping[str, Any]) -> BundleMetadata:
             scaling=scaling,
             classes=tuple(ClassInfo(str(c["name"]), str(c["color"])) for c in settings["classes"]),
             receptive_field=ReceptiveField(1, None),  # measured once the weights are in
-            activation=_activation(settings.get("activation", "softmax")),
-            resolution=None if resolution is None else _pair(resolution),
+            activation=settings.get("activation", "softmax"),
+            resolution=None if resolution is None else (float(finest), float(coarsest)),
             patch=int(settings.get("patch", 512)),
             description=str(settings.get("description", "")),
             provenance=dict(settings.get("provenance", {})),
@@ -106,18 +115,6 @@ def _facts(settings: Mapping[str, Any]) -> BundleMetadata:
         ) from error
     except (TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"the config has a value that cannot be used: {error}") from error
-
-
-def _activation(name: str) -> Activation:
-    known: dict[str, Activation] = {"softmax": "softmax", "sigmoid": "sigmoid"}
-    if name in known:
-        return known[name]
-    raise BundleError(f"unknown activation {name!r}; known: softmax, sigmoid")
-
-
-def _pair(value: Any) -> tuple[float, float]:
-    finest, coarsest = value if isinstance(value, list) else (value, value)
-    return float(finest), float(coarsest)
 
 
 def _scaling(table: Mapping[str, Any], bands: int) -> tuple[Scaling, tuple[float, ...]]:
@@ -141,7 +138,92 @@ def _scaling(table: Mapping[str, Any], bands: int) -> tuple[Scaling, tuple[float
     return scaling, per_band("means") if "means" in table else middle
 
 
-def _with_footprint(metadata: BundleMetadata, receptive_field: Any) -> BundleMetadata:
-    from dataclasses import replace
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors` or a torch checkpoint (with `weights_only=True`: no code is run).
 
-    return replace(metadata, receptive_field=receptive_field)
+    Raises
+    ------
+    NetworkError
+        Not a file of weights, or one that would need code to be run.
+    """
+    name = os.fspath(path)
+    try:
+        if name.endswith(".safetensors"):
+            content = safetensors.torch.load_file(name)
+        else:
+            content = torch.load(name, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise NetworkError(f"no such file: {name}") from error
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NetworkError(f"{name} cannot be read as weights alone, and no code in it is run: {reason}") from error
+    state = _unwrap(content)
+    if not state:
+        raise NetworkError(f"{name} holds no tensors by name; Swathe reads a state dict or safetensors")
+    return state
+
+
+def _unwrap(content: object) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        return {}
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            return _unwrap(content[wrapper])
+    state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    for prefix in PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            return _unwrap({key.removeprefix(prefix): value for key, value in state.items()})
+    return state
+
+
+def rename(state: Mapping[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Tensor]:
+    """Rename keys. Each pattern is a regular expression for the beginning of a key, each value what takes its place.
+
+    Raises
+    ------
+    NetworkError
+        A pattern is no regular expression, or two keys become one.
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        new = _rename_key(key, patterns)
+        if new in renamed:
+            raise NetworkError(f"two keys become {new!r} when renamed; the second is {key!r}")
+        renamed[new] = tensor
+    return renamed
+
+
+def _rename_key(key: str, patterns: Mapping[str, str]) -> str:
+    for pattern, replacement in patterns.items():
+        try:
+            new, count = re.subn(rf"\A(?:{pattern})", replacement, key)
+        except re.error as error:
+            raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
+        if count:
+            return new
+    return key
+
+
+def swap_halves(state: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
+    """Exchange the two halves of the inputs of convolutions whose key a regular expression matches whole.
+
+    For U-Nets that join what comes up and what was skipped in the other order than ours: shapes fit all the same.
+
+    Raises
+    ------
+    NetworkError
+        A pattern is no regular expression or matches nothing, or a tensor's inputs are no two halves.
+    """
+    swapped = dict(state)
+    for pattern in patterns:
+        try:
+            keys = [key for key in state if re.fullmatch(pattern, key)]
+        except re.error as error:
+            raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
+        if not keys:
+            raise NetworkError(f"swap: no key matches {pattern!r}; give the keys as they are after renaming")
+        for key in keys:
+            if state[key].ndim != 4 or state[key].shape[1] % 2:
+                raise NetworkError(f"swap: {key} {tuple(state[key].shape)} is no convolution of two halves")
+            swapped[key] = torch.cat(state[key].chunk(2, dim=1)[::-1], dim=1)
+    return swapped

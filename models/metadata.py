@@ -1,29 +1,83 @@
-"""What a bundle knows beside its weights, as frozen facts. No files, no torch.
+"""Metadata of a bundle beside its weights: bands, scaling, classes, receptive field, resolution. No files, no torch.
 
 The contract between training and inference: which bands in which units, at which resolution, into which classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import BundleError
-from .scaling import Scaling
 
 Activation = Literal["softmax", "sigmoid"]
+ScalingKind = Literal["z-score", "min-max", "scale"]
 LONGEST_OPTIONS = 2000  # characters; a list of a million widths must not be built
 MOST_CLASSES = 255  # a class map is uint8, and 255 is nodata
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """Raw pixel values to network inputs, one affine step per band, named as in the STAC extension for models (MLM).
+
+    Parameters
+    ----------
+    kind
+        `z-score`: (value - mean) / stddev. `min-max`: (value - minimum) / (maximum - minimum). `scale`: value / value0.
+    first
+        Per band: the mean, the minimum, or 0 (`scale`).
+    second
+        Per band: the standard deviation, the maximum, or the divisor.
+    """
+
+    kind: ScalingKind
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ScalingKind):
+            raise BundleError(f"unknown scaling {self.kind!r}; known: {', '.join(get_args(ScalingKind))}")
+        if len(self.first) != len(self.second):
+            raise BundleError(f"scaling has {len(self.first)} and {len(self.second)} numbers; give one per band")
+        if not all(isfinite(v) for v in (*self.first, *self.second)) or 0 in self.divisor:
+            raise BundleError(f"scaling {self.kind} has a number that is not finite, or divides by zero")
+
+    @property
+    def offset(self) -> tuple[float, ...]:
+        """Per band: what is subtracted first."""
+        return tuple(0.0 for _ in self.first) if self.kind == "scale" else self.first
+
+    @property
+    def divisor(self) -> tuple[float, ...]:
+        """Per band: what is divided by afterwards."""
+        if self.kind == "min-max":
+            return tuple(high - low for low, high in zip(self.first, self.second, strict=True))
+        return self.second
+
+
+def z_score(mean: Sequence[float], stddev: Sequence[float]) -> Scaling:
+    """Scale by mean and standard deviation, one of each per band."""
+    return Scaling("z-score", tuple(mean), tuple(stddev))
+
+
+def min_max(minimum: Sequence[float], maximum: Sequence[float]) -> Scaling:
+    """Scale minimum to 0 and maximum to 1, one of each per band."""
+    return Scaling("min-max", tuple(minimum), tuple(maximum))
+
+
+def divide(value: Sequence[float]) -> Scaling:
+    """Divide by a number per band, as 255 or 65535 in many articles."""
+    return Scaling("scale", tuple(0.0 for _ in value), tuple(value))
+
+
+@dataclass(frozen=True, slots=True)
 class ReceptiveField:
-    """What a network's outputs depend on.
+    """The receptive field of a network's outputs, and its stride.
 
     Parameters
     ----------
     stride
-        The answer moves with the input only in steps of `stride` pixels; input sizes are multiples of it.
+        Pixels by which the input must be shifted for the output to shift along; input sizes are multiples of it.
     radius
         An output pixel depends on no input pixel further away than this, in rows or columns. None: there is no bound
         (instance norm, squeeze-and-excitation, global pooling: every output sees the whole input).
@@ -66,12 +120,12 @@ class ClassInfo:
 
 @dataclass(frozen=True, slots=True)
 class BundleMetadata:
-    """All that inference must know of a trained network.
+    """All that inference needs of a trained network beside its weights.
 
     Parameters
     ----------
     name
-        What the user calls it: lower case, no spaces.
+        Letters, digits, `-`, `_` and `.`.
     architecture, options
         For `models.build.build`.
     bands
@@ -84,10 +138,10 @@ class BundleMetadata:
         In order of their values; the first is the background.
     activation
         `softmax` or `sigmoid`.
-    footprint
-        Stride and receptive radius, as measured.
+    receptive_field
+        Stride and radius, as measured by `measure_receptive_field`.
     resolution
-        Metres per pixel that it was trained on, finest and coarsest. None: unknown.
+        Metres per pixel of the training images, finest and coarsest. None: unknown.
     patch
         Side of the training chips, in pixels.
     description, provenance, metrics
@@ -129,7 +183,7 @@ class BundleMetadata:
 
     @property
     def channels(self) -> int:
-        """Channels that the network itself gives: one for a two-class sigmoid, else one per class."""
+        """Output channels of the network: one for a two-class sigmoid, else one per class."""
         return 1 if self.activation == "sigmoid" and len(self.classes) == 2 else len(self.classes)
 
     @property

@@ -1,7 +1,7 @@
-"""Facts to and from JSON: a STAC Item with the fields of the Machine Learning Model extension (MLM 1.5).
+"""Bundle metadata to and from a STAC Item with the fields of the Machine Learning Model extension (MLM 1.5). No files.
 
 Source: https://github.com/stac-extensions/mlm. What MLM has no field for goes under `swathe:`, and a name that the
-schemas do not allow beside the one that they do. No files here.
+schemas do not allow beside the one that they do.
 """
 
 import re
@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import BundleError
-from .metadata import Band, BundleMetadata, ClassInfo, ReceptiveField
-from .scaling import Scaling
+from .metadata import Band, BundleMetadata, ClassInfo, ReceptiveField, Scaling
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
@@ -27,8 +26,8 @@ def to_item(metadata: BundleMetadata, weights: str, parameters: int, created: st
 
     Parameters
     ----------
-    facts
-        What to describe.
+    metadata
+        Of the bundle.
     weights
         Name of the weights' file, relative to the item.
     parameters
@@ -72,7 +71,7 @@ def _properties(metadata: BundleMetadata, parameters: int, created: str) -> JSON
 
 
 def _plain(name: str) -> str:
-    """Write a name with the characters that the schemas take."""
+    """Replace the characters that the schemas do not take by `_`."""
     return re.sub(r"[^0-9A-Za-z-]+", "_", name)
 
 
@@ -133,7 +132,7 @@ def _class(value: int, info: ClassInfo) -> JSON:
 
 
 def from_item(item: object) -> BundleMetadata:
-    """Read facts from a STAC Item that `to_item` could have made.
+    """Read the metadata from a STAC Item that `to_item` could have made.
 
     Raises
     ------
@@ -143,14 +142,14 @@ def from_item(item: object) -> BundleMetadata:
     if not isinstance(item, Mapping) or not isinstance(item.get("properties"), Mapping):
         raise BundleError("it is not a STAC Item with properties")
     try:
-        return _facts(item["properties"])
+        return _metadata(item["properties"])
     except KeyError as error:
         raise BundleError(f"the field {error} is missing") from error
     except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise BundleError(f"a field has a value that cannot be used: {error}") from error
 
 
-def _facts(properties: Mapping[str, Any]) -> BundleMetadata:
+def _metadata(properties: Mapping[str, Any]) -> BundleMetadata:
     given, result = properties["mlm:input"][0], properties["mlm:output"][0]
     means = {band["name"]: float(band["statistics"]["mean"]) for band in properties["bands"]}
     resolution = properties.get("swathe:resolution")
@@ -162,7 +161,7 @@ def _facts(properties: Mapping[str, Any]) -> BundleMetadata:
         dtype=str(given["input"]["data_type"]),
         scaling=_scaling(given["value_scaling"]),
         classes=_classes(result["classification:classes"]),
-        receptive_field=_footprint(properties["swathe:footprint"]),
+        receptive_field=_receptive_field(properties["swathe:footprint"]),
         activation=properties["swathe:activation"],
         resolution=(float(resolution[0]), float(resolution[1])) if resolution else None,
         patch=int(given["input"]["shape"][2]),
@@ -189,9 +188,9 @@ def _classes(entries: list[JSON]) -> tuple[ClassInfo, ...]:
     return tuple(ClassInfo(str(entry.get("title", entry["name"])), str(entry["color_hint"])) for entry in entries)
 
 
-def _footprint(entry: Mapping[str, Any]) -> ReceptiveField:
-    radius = entry["radius"]
-    receptive_field = ReceptiveField(int(entry["stride"]), None if radius is None else int(radius))
-    if not 1 <= receptive_field.stride <= LARGEST_STRIDE or not 0 <= (receptive_field.radius or 0) <= LARGEST_RADIUS:
-        raise BundleError(f"stride {receptive_field.stride} and radius {receptive_field.radius} make no footprint")
-    return receptive_field
+def _receptive_field(entry: Mapping[str, Any]) -> ReceptiveField:
+    stride, radius = int(entry["stride"]), entry["radius"]
+    radius = None if radius is None else int(radius)
+    if not 1 <= stride <= LARGEST_STRIDE or not 0 <= (radius or 0) <= LARGEST_RADIUS:
+        raise BundleError(f"stride {stride} and radius {radius} make no receptive field")
+    return ReceptiveField(stride, radius)

@@ -1,7 +1,7 @@
-"""Stride and receptive radius, measured on the network itself by where a NaN goes.
+"""A network's receptive field and stride, measured on the network itself by where a NaN goes.
 
 Convolution, ReLU, pooling and batch norm in evaluation all carry a NaN to exactly the outputs that depend on the pixel
-that holds it. A row of NaN at every phase of the stride therefore shows how far any row reaches. Knows networks only.
+that holds it. A row of NaN at every phase of the stride therefore shows how far any row reaches.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,10 @@ from torch import nn
 from .errors import NetworkError
 from .metadata import ReceptiveField
 
-SMALLEST, LARGEST = (
-    512,
-    8192,
-)  # rows tried; a network that fills the largest has no bound. ResNet-101 needs 4,096
+SMALLEST, LARGEST = 512, 8192  # rows tried; a network that fills the largest has no bound. ResNet-101 needs 4,096
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 5, 10, 20, 40, 7, 14, 28, 56)
 
-Reach = tuple[int, int]  # first and last output row that one input row changes
+Extent = tuple[int, int]  # first and last output row that one input row changes
 
 
 @torch.inference_mode()
@@ -37,33 +34,33 @@ def measure_receptive_field(network: nn.Module, bands: int) -> ReceptiveField:
     Raises
     ------
     NetworkError
-        The network does not give back the size it was given, for any usual stride.
+        The output has another size than the input, for any usual stride.
     """
     network.eval()
     accepted = _accepted_stride(network, bands)
     period = lcm(64, accepted)
     size = period * -(-SMALLEST // period)
     while size <= max(LARGEST, 2 * period):
-        axes = [_reaches(partial(_reach, network, bands, accepted, size, axis), size, period) for axis in (2, 3)]
+        axes = [_extents(partial(_extent, network, bands, accepted, size, axis), size, period) for axis in (2, 3)]
         if all(axes):
-            found = _footprint(period, *axes)
+            found = _stride_and_radius(period, *axes)
             if found is None or _moves_with_size(network, bands, accepted, found):
                 break
             return found
         size *= 2
-    return ReceptiveField(lcm(32, accepted), None)  # no reach to read the stride from: that of the usual encoders
+    return ReceptiveField(lcm(32, accepted), None)  # no extent to read the stride from: that of the usual encoders
 
 
 def _accepted_stride(network: nn.Module, bands: int) -> int:
-    """Find the smallest step of input sizes that the network gives back unchanged."""
+    """Find the smallest step of input sizes at which outputs have the size of the input."""
     for stride in STRIDES:
         sizes = [stride * n for n in (4, 5)] if stride > 1 else [61, 64]
-        if all(_gives_back(network, bands, size) for size in sizes):
+        if all(_keeps_size(network, bands, size) for size in sizes):
             return stride
     raise NetworkError("the network gives back another size than it is given, whatever multiple is tried")
 
 
-def _gives_back(network: nn.Module, bands: int, size: int) -> bool:
+def _keeps_size(network: nn.Module, bands: int, size: int) -> bool:
     try:
         return bool(network(_zeros(network, bands, size, size)).shape[2:] == (size, size))
     except (RuntimeError, ValueError):
@@ -75,8 +72,8 @@ def _zeros(network: nn.Module, bands: int, rows: int, columns: int) -> torch.Ten
     return torch.zeros((1, bands, rows, columns), device=None if parameter is None else parameter.device)
 
 
-def _reach(network: nn.Module, bands: int, accepted: int, size: int, axis: int, row: int) -> Reach | None:
-    """Give the first and last output row that input row `row` changes; None where an edge hides it."""
+def _extent(network: nn.Module, bands: int, accepted: int, size: int, axis: int, row: int) -> Extent | None:
+    """Find the first and last output row that input row `row` changes; None where an edge hides it."""
     across = lcm(32, accepted)
     try:
         changed = _changed(network, bands, size, across, axis, row)
@@ -91,7 +88,7 @@ def _reach(network: nn.Module, bands: int, accepted: int, size: int, axis: int, 
 
 
 def _moves_with_size(network: nn.Module, bands: int, accepted: int, found: ReceptiveField) -> bool:
-    """Whether a longer input changes answers out of its reach, as where grids of positions stretch with it."""
+    """Whether a longer input changes outputs beyond the radius, as where grids of positions stretch with it."""
     step, radius, across = lcm(accepted, found.stride), found.radius or 0, lcm(64, accepted)
     rows = step * -(-(radius + 2 * step) // step)
     parameter = next(network.parameters(), None)
@@ -104,25 +101,25 @@ def _moves_with_size(network: nn.Module, bands: int, accepted: int, found: Recep
 
 
 def _changed(network: nn.Module, bands: int, size: int, across: int, axis: int, row: int) -> torch.Tensor:
-    """Give which output rows `(size,)` a row of NaN changes, in an input of `size` rows and `across` columns."""
+    """Mark the output rows `(size,)` that a row of NaN changes, in an input of `size` rows and `across` columns."""
     pixels = _zeros(network, bands, *((size, across) if axis == 2 else (across, size)))
     pixels.select(axis, row).fill_(torch.nan)
     changed: torch.Tensor = network(pixels).isnan().any(dim=1)[0].any(dim=3 - axis)
     return changed
 
 
-def _reaches(reach: Callable[[int], Reach | None], size: int, period: int) -> list[Reach]:
-    """Give the reach of each of `period + 1` middle rows; nothing where one is hidden.
+def _extents(extent: Callable[[int], Extent | None], size: int, period: int) -> list[Extent]:
+    """Find the extent of each of `period + 1` middle rows, relative to the row; none where one is hidden.
 
     First and last rows are step functions that never fall, so that equal ends need no look between them.
     """
     top = size // 2
-    found: dict[int, Reach] = {}
+    found: dict[int, Extent] = {}
     spans = [(top, top + period)]
     while spans:
         low, high = spans.pop()
         for row in (low, high):
-            seen = found.get(row) or reach(row)
+            seen = found.get(row) or extent(row)
             if seen is None:
                 return []
             found[row] = seen
@@ -134,17 +131,13 @@ def _reaches(reach: Callable[[int], Reach | None], size: int, period: int) -> li
     return [(found[row][0] - row, found[row][1] - row) for row in range(top, top + period + 1)]
 
 
-def _footprint(period: int, *axes: list[Reach]) -> ReceptiveField | None:
-    """Give the smallest stride with which all reaches repeat, and the furthest of them.
+def _stride_and_radius(period: int, *axes: list[Extent]) -> ReceptiveField | None:
+    """Find the smallest stride with which all extents repeat, and the furthest of them.
 
     None where they do not: resizing with aligned corners, as SegFormer's, moves with the size of the whole input.
     """
-    repeats = (
-        s
-        for s in range(1, period + 1)
-        if period % s == 0 and all(r[i] == r[i + s] for r in axes for i in range(period + 1 - s))
-    )
-    stride = next(repeats, None)
-    if stride is None:
-        return None
-    return ReceptiveField(stride, max(max(-first, last) for reaches in axes for first, last in reaches))
+    radius = max(max(-first, last) for extents in axes for first, last in extents)
+    for stride in range(1, period + 1):
+        if period % stride == 0 and all(e[i] == e[i + stride] for e in axes for i in range(period + 1 - stride)):
+            return ReceptiveField(stride, radius)
+    return None

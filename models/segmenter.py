@@ -1,4 +1,4 @@
-"""The whole graph from raw pixels to probabilities: scaling, network, softmax or sigmoid, in one module.
+"""Raw pixels to probabilities as one torch module: scaling, network, softmax or sigmoid.
 
 Training and inference both run this module, so that scaling cannot drift between them.
 """
@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .deterministic import sigmoid, softmax
-from .metadata import Activation
-from .scaling import Scaling
+from .metadata import Activation, Scaling
 
 
 class Segmenter(nn.Module):
@@ -21,7 +20,7 @@ class Segmenter(nn.Module):
     scaling
         Applied to the raw values first, per band.
     activation
-        `softmax` over the channels, or `sigmoid` of each. A sigmoid of one channel is a two-class network: it gives the
+        `softmax` over the channels, or `sigmoid` of each. A sigmoid of one channel is a two-class network, with
         probabilities of background and foreground.
     """
 
@@ -37,13 +36,12 @@ class Segmenter(nn.Module):
         self.register_buffer("divisor", torch.tensor(scaling.divisor, dtype=torch.float32).reshape(shape), False)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Give what the network gives for raw pixels `(n, band, y, x)` of any numeric dtype (for losses)."""
-        scaled = (pixels.to(self.offset.dtype) - self.offset) / self.divisor
-        logits: Tensor = self.network(scaled)
+        """Logits `(n, channel, y, x)` of raw pixels `(n, band, y, x)` of any numeric dtype, for losses."""
+        logits: Tensor = self.network((pixels.to(self.offset.dtype) - self.offset) / self.divisor)
         return logits
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give probabilities `(n, class, y, x)` float32 for raw pixels `(n, band, y, x)` of any numeric dtype."""
+        """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)` of any numeric dtype."""
         logits = self.logits(pixels).to(torch.float32)
         if self.activation == "softmax":
             return softmax(logits)

@@ -1,6 +1,6 @@
-"""The three U-Nets, in plain torch, readable top to bottom.
+"""The three U-Nets in plain torch.
 
-Each takes scaled pixels `(n, band, y, x)` float32 and gives logits `(n, class, y, x)`; y and x must be multiples
+Each takes scaled pixels `(n, band, y, x)` float32 and returns logits `(n, class, y, x)`; y and x must be multiples
 of the network's stride. Scaling, softmax and the choice of a network by name live in `segmenter` and `build`.
 """
 
@@ -37,7 +37,7 @@ class SimpleUNet(nn.Module):
         self.expand1 = _expanding(w1 * 2, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give logits `(n, class, y, x)` for pixels `(n, band, y, x)`."""
+        """Logits `(n, class, y, x)` of scaled pixels `(n, band, y, x)`."""
         half = self.contract1(x)  # (n, 32, y/2, x/2)
         quarter = self.contract2(half)  # (n, 64, y/4, x/4)
         eighth = self.contract3(quarter)  # (n, 128, y/8, x/8)
@@ -95,7 +95,7 @@ class UNet(nn.Module):
         self.final = nn.Conv2d(widths[0], classes, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give logits `(n, class, y, x)` for pixels `(n, band, y, x)`."""
+        """Logits `(n, class, y, x)` of scaled pixels `(n, band, y, x)`."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else self.pool(x))  # (n, widths[level], y / 2**level, x / 2**level)
@@ -145,7 +145,7 @@ class UNetResNet(nn.Module):
         self.final = nn.Conv2d(32, classes, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give logits `(n, class, y, x)` for pixels `(n, band, y, x)`; y and x are multiples of 64."""
+        """Logits `(n, class, y, x)` of scaled pixels `(n, band, y, x)`; y and x are multiples of 64."""
         conv1 = self.conv1(x)  # (n, 64, y/4, x/4)
         conv2 = self.conv2(conv1)  # (n, w2, y/4, x/4)
         conv3 = self.conv3(conv2)  # (n, w3, y/8, x/8)

@@ -1,5 +1,7 @@
 """Engines: every dtype, two engines against each other, a GPU that is short of memory, a cache that is damaged."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,7 @@ from helpers import SPREAD, metadata, middle, network, pixels, receptive_field, 
 import models.engine as engines
 from models import z_score
 from models.deterministic import deterministic_convolutions, deterministic_upsampling
-from models.engine import make_engine, resolve
-from models.engine_spec import EngineSpec
+from models.engine import EngineSpec, make_engine, resolve
 from models.engine_torch import TorchEngine, fold_batch_norm
 from models.errors import EngineError
 
@@ -138,7 +139,7 @@ class Short(TorchEngine):
 
 
 def short(bundle, room: int) -> Short:
-    made = Short(bundle, CPU["torch"])
+    made = Short(bundle, threads=1)
     made.room, made.asked, made.batch = room, [], 8
     return made
 
@@ -162,7 +163,7 @@ def test_auto_is_openvino_here_unless_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(engines, "_may_have_cuda", lambda: False)
     assert (resolve(EngineSpec()).name, resolve(EngineSpec()).device) == ("openvino", "cpu")
     assert resolve(EngineSpec(compile=True)).name == "torch"
-    monkeypatch.setattr(engines, "_has_openvino", lambda: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     assert resolve(EngineSpec()).name == "torch"
     with pytest.raises(EngineError, match="not installed"):
         resolve(EngineSpec(name="openvino"))

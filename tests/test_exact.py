@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 import pipeline.inference.predict as prediction
 from models import Bundle
-from models.engine import make_engine
-from models.engine_spec import EngineSpec
+from models.engine import EngineSpec, make_engine
 from pipeline import run, segment
 from pipeline.grid.encoding import NODATA, classify, encode
 from pipeline.io.source import RasterSource

@@ -23,10 +23,9 @@ import models.exporting as exporting
 from models import Band, Bundle, ClassInfo, divide, load_bundle, min_max, shipped_bundles, z_score
 from models.bundle import ITEM, WEIGHTS
 from models.errors import BundleError, NetworkError, SwatheError
-from models.exporting import describe, export_onnx, export_program
+from models.exporting import describe, export_onnx, export_program, write_item
 from models.metadata import ReceptiveField
 from models.mlm import from_item, to_item
-from models.packaging import write_item
 from pipeline.cli.models import MODEL_VERBS
 
 SCHEMAS = Path(__file__).parent / "mlm_schema"

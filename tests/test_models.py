@@ -1,6 +1,7 @@
-"""Networks, footprints, bundles and foreign weights: what is built, measured, kept, and refused."""
+"""Networks, receptive fields, bundles and foreign weights: what is built, measured, kept, and refused."""
 
 import json
+import os
 import pickle
 import resource
 import subprocess
@@ -21,15 +22,15 @@ from torch import nn
 
 import models.bundle as bundles
 from models import Band, Bundle, ClassInfo, divide, load_bundle, measure_receptive_field, min_max, save_bundle, z_score
-from models.build import NETWORKS, build
+from models.build import NETWORKS, build, compare
 from models.bundle import ITEM, WEIGHTS
 from models.deterministic import deterministic_upsampling, sigmoid, softmax
 from models.errors import BundleError, NetworkError
-from models.metadata import ReceptiveField
+from models.importing import read_state_dict, rename
+from models.metadata import ReceptiveField, Scaling
 from models.mlm import from_item, to_item
-from models.scaling import Scaling
 from models.segmenter import Segmenter
-from models.weights import compare, read_state_dict, rename
+from models.system import cache_folder
 
 CHECKPOINT = SHARED / "checkpoints/tristangiando_simple_unet_v2/simple_unet_v2_subset100_epoch10.pth"
 SMP = {"encoder_name": "resnet18", "decoder_channels": [16, 8, 8, 8, 8]}
@@ -315,12 +316,12 @@ def test_facts_that_make_no_sense(changes):
 
 def test_bands_and_classes_have_different_names():
     with pytest.raises(BundleError, match="different names"):
-        facts_with(bands=(Band("red", 0.0), Band("red", 0.0)))
+        metadata_with(bands=(Band("red", 0.0), Band("red", 0.0)))
     with pytest.raises(BundleError, match="different names"):
-        facts_with(classes=(ClassInfo("a", "000000"), ClassInfo("a", "FFFFFF")))
+        metadata_with(classes=(ClassInfo("a", "000000"), ClassInfo("a", "FFFFFF")))
 
 
-def facts_with(**changes: Any) -> Any:
+def metadata_with(**changes: Any) -> Any:
     return replace(metadata("unet", bands=2), **changes)
 
 
@@ -598,3 +599,16 @@ def test_differences_are_named():
     found = compare(network("unet", 3, 2), state)
     assert found == "missing final.bias; unexpected extra; of another shape final.weight (1,), needs (2, 4, 1, 1)"
     assert compare(network("unet", 3, 2), {}).endswith("and 71 more")
+
+
+def test_cache_folder_is_the_users_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWATHE_CACHE", str(tmp_path / "own"))
+    assert cache_folder("bundles") == tmp_path / "own" / "swathe" / "bundles"
+    monkeypatch.delenv("SWATHE_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "user" / "swathe")
+    assert cache_folder("openvino") == tmp_path / "user" / "swathe" / "openvino"
+    (tmp_path / "file").touch()  # no folder can be made in it
+    monkeypatch.setenv("SWATHE_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
+    assert cache_folder("bundles") == tmp_path / "temporary" / f"swathe-{os.getuid()}" / "bundles"
+    assert cache_folder("bundles").is_dir()

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from models import load_bundle, measure_receptive_field, save_bundle
 from models.build import build
 from models.errors import BundleError, NetworkError, SwatheError, TrainingError
-from models.importing import import_bundle
+from models.importing import import_bundle, swap_halves
 from models.segmenter import Segmenter
-from models.weights import swap_halves
 from train.config import Network
 from train.fitting.networks import (
     check_chips,

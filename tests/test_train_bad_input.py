@@ -13,8 +13,7 @@ from training_data import small_settings, write_raster, write_scenes
 
 from models.bundle import load_bundle
 from models.errors import BundleError, SceneError, SwatheError, TrainingError
-from models.exporting import export_onnx
-from models.packaging import write_item
+from models.exporting import export_onnx, write_item
 from pipeline.store.files import Files
 from train.cli.app import cli
 from train.config import Settings

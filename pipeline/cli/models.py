@@ -52,7 +52,7 @@ def package(bundle: str, output: str, exported: tuple[str, ...], href: str, over
     if not output.lower().endswith(".json"):
         raise click.BadParameter(f"{output} must end in .json: it is a STAC item", param_hint="--output")
     from models.bundle import load_bundle
-    from models.packaging import write_item
+    from models.exporting import write_item
 
     where = href or (bundle if "://" in bundle else "")
     made = write_item(load_bundle(bundle), output, exported, href=where, overwrite=overwrite)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from models.engine_spec import Device, EngineName, EngineSpec, Precision
+from models.engine import Device, EngineName, EngineSpec, Precision
 from models.errors import PlanError
 from models.metadata import BundleMetadata
 

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, load_bundle
-from models.cpu import keep_freed_memory
-from models.engine import Engine, make_engine, resolve
-from models.engine_spec import EngineSpec
+from models.engine import Engine, EngineSpec, make_engine, resolve
 from models.errors import BundleError
 from models.metadata import BundleMetadata
+from models.system import keep_freed_memory
 
 from ..grid.encoding import NODATA, BlockResult, Encoding, classify, empty_result, encode
 from ..grid.geobox import Window

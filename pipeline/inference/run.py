@@ -8,7 +8,7 @@ from typing import Any, Self, Unpack
 from distributed import Client
 from typing_extensions import override
 
-from models.cpu import usable_cpus
+from models.system import usable_cpus
 
 from ..grid.encoding import BlockResult
 from ..grid.geobox import GeoBox

@@ -15,9 +15,9 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from models.cpu import usable_cpus
 from models.errors import StatisticsError
 from models.metadata import ClassInfo
+from models.system import usable_cpus
 
 from ..grid.geobox import Window
 from ..grid.pixel_area import PixelAreas, pixel_areas

@@ -13,8 +13,8 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from models.cpu import usable_cpus
 from models.errors import TrainingError
+from models.system import usable_cpus
 from pipeline.grid.geobox import Window
 from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.progress import no_progress, progress

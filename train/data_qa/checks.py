@@ -10,8 +10,8 @@ from itertools import chain
 import numpy as np
 from distributed import Client
 
-from models.cpu import usable_cpus
 from models.errors import SwatheError
+from models.system import usable_cpus
 from pipeline.jobs.dask import dask_client
 
 from ..config import Settings

@@ -15,9 +15,9 @@ from distributed import Client
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from models.cpu import usable_cpus
 from models.errors import TrainingError
 from models.metadata import ReceptiveField
+from models.system import usable_cpus
 from pipeline.grid.tiling import make_plan
 from pipeline.inference.predict import fill_missing, read_buffered
 from pipeline.jobs.dask import map_bounded

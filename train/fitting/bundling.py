@@ -12,9 +12,8 @@ import torch
 
 from models.bundle import WEIGHTS, Bundle, load_bundle, save_bundle
 from models.errors import TrainingError
-from models.metadata import Band, BundleMetadata, ReceptiveField
+from models.metadata import Band, BundleMetadata, ReceptiveField, Scaling, z_score
 from models.mlm import to_item
-from models.scaling import Scaling, z_score
 
 from ..data.datasets import means_of
 from ..data.statistics import Statistics

@@ -17,10 +17,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models.bundle import Bundle, check_replaced
-from models.cpu import usable_cpus
 from models.errors import TrainingError
 from models.receptive_field import measure_receptive_field
 from models.segmenter import Segmenter
+from models.system import usable_cpus
 
 from ..config import Settings
 from ..data.chips import EpochNumbers, stack

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from lightning.pytorch.tuner.tuning import Tuner
 
-from models.cpu import usable_cpus
 from models.errors import TrainingError
+from models.system import usable_cpus
 
 from ..data.readers import reader_errors
 from .curves import write_rates

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.build import SMP, build
+from models.build import SMP, build, compare
 from models.bundle import load_bundle
 from models.errors import NetworkError, TrainingError
-from models.weights import compare, read_state_dict, rename
+from models.importing import read_state_dict, rename
 
 from ..config import Network
 

@@ -1,0 +1,48 @@
+"""CPU count, allocator settings, and the cache folder of this computer."""
+
+import ctypes
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+
+# of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def usable_cpus() -> int:
+    """Count the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep freed memory for the next array; only glibc's allocator can be told so.
+
+    By default each large array is given back to the kernel when it is freed, and the next one comes zeroed anew, page
+    by page, though blocks need the same sizes again and again. The peak stays as it is.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def cache_folder(purpose: str) -> Path:
+    """Make the folder for downloaded bundles or converted networks. Losing what is in it costs time, never data.
+
+    It lies under `$SWATHE_CACHE`, else in the user's cache folder; where neither can be written, a temporary folder of
+    this user serves.
+    """
+    own = os.environ.get("SWATHE_CACHE")
+    root = Path(own) / "swathe" if own else platformdirs.user_cache_path("swathe", appauthor=False)
+    for candidate in (root, Path(tempfile.gettempdir()) / f"swathe-{os.getuid()}"):
+        folder = candidate / purpose
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
+            return folder
+    return Path(tempfile.mkdtemp(prefix="swathe-"))
