@@ -57,7 +57,7 @@ class Setting:
 def measure_network(architecture: str, precisions: Iterable[Precision], setting: Setting) -> list[list[str]]:
     """Measure one network in several precisions; give the table's rows."""
     bundle = make_bundle(setting.folder, architecture, setting.device)
-    piece = make_pixels(Window(0, setting.check, 0, setting.check), setting.check)[None]
+    piece = make_pixels(Window.square(0, 0, setting.check), setting.check)[None]
     reference = make_engine(bundle, EngineSpec("torch", "cpu")).predict(piece)
     rows = []
     for precision in precisions:

@@ -11,7 +11,6 @@ network like real ones, and mean nothing.
 
 import argparse
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import rasterio
@@ -35,10 +34,8 @@ def write_scene(path: str | os.PathLike[str], size: int) -> None:
     """Write a scene of `size` by `size` pixels, window by window."""
     with rasterio.open(path, "w", **_profile(size)) as file:
         file.descriptions = BANDS
-        for window in _windows(size):
-            height, width = window.shape
-            place = rasterio.windows.Window(window.left, window.top, width, height)
-            file.write(make_pixels(window, size), window=place)
+        for window in Window.of((size, size)).split(SIDE):
+            file.write(make_pixels(window, size), window=window.to_rasterio())
 
 
 def _profile(size: int) -> dict[str, object]:
@@ -59,12 +56,6 @@ def _profile(size: int) -> dict[str, object]:
         "bigtiff": "if_safer",
         "num_threads": "all_cpus",
     }
-
-
-def _windows(size: int) -> Iterator[Window]:
-    for top in range(0, size, SIDE):
-        for left in range(0, size, SIDE):
-            yield Window(top, min(top + SIDE, size), left, min(left + SIDE, size))
 
 
 def make_pixels(window: Window, size: int) -> NDArray[np.uint16]:

@@ -43,7 +43,7 @@ from train.data.chips import RandomChips, stack
 from train.data.classes import value_table
 from train.data.datasets import means_of
 from train.data.labels import open_labels
-from train.data.samples import Sample, whole
+from train.data.samples import Sample
 from train.data.statistics import Measured, measure
 from train.fitting.losses import make_loss
 from train.fitting.module import SegmentationModule
@@ -112,7 +112,7 @@ def open_sample(image: Path, label: Path) -> Sample:
     """Open the pair as a training does."""
     source = open_source(str(image))
     labels = open_labels(str(label), source.geobox, value_table(settings_for(Network()).classes))
-    return Sample("scene", source, labels, (whole(source),))
+    return Sample("scene", source, labels, (source.geobox.whole,))
 
 
 def swathe_round(sample: Sample, measured: Measured, chips: Chips, augment: Augment, count: int) -> Round:

@@ -71,7 +71,7 @@ def test_a_polygon_has_its_geodesic_area(name: str) -> None:
     assert areas is not None
     height, width = box.shape
     top, low, left, right = height // 3, 2 * height // 3, width // 2, 3 * width // 4
-    whole = [Window(r, min(r + 512, height), 0, width) for r in range(0, height, 512)]
+    whole = list(Window.of((height, width)).split(512, width))
     found = 0.0
     for window in whole:
         pixels = np.broadcast_to(areas.of(window), window.shape)
@@ -89,7 +89,7 @@ def test_a_few_pixels_have_theirs(name: str) -> None:
     size = 9 if box.resolution() and box.resolution() > 5 else 200  # pyproj's are good to a hundredth of a m²
     for row in (0, box.height // 2 + 1, box.height - size):
         column = box.width // 3
-        window = Window(row, row + size, column, column + size)
+        window = Window.square(row, column, size)
         corners = [(column, row), (column + size, row), (column + size, row + size), (column, row + size)]
         found = np.broadcast_to(areas.of(window), window.shape).sum()
         assert found == pytest.approx(geodesic(box, corners), rel=1e-4)
@@ -169,7 +169,7 @@ def test_slim_scenes(shape: tuple[int, int], crs: str) -> None:
     box = GeoBox(*shape, Affine(step, 0, corner[0], 0, -step, corner[1]), crs)
     areas = pixel_areas(box)
     assert areas is not None
-    found = np.broadcast_to(areas.of(Window(0, shape[0], 0, shape[1])), shape).sum()
+    found = np.broadcast_to(areas.of(Window.of(shape)), shape).sum()
     corners = [(0, 0), (shape[1], 0), shape[::-1], (0, shape[0])]
     assert found == pytest.approx(geodesic(box, corners), rel=2e-4, abs=0.02)
     assert areas.total() == pytest.approx(found)

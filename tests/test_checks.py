@@ -17,7 +17,7 @@ from pipeline.io.scene import open_source, select
 from train.config import settings_of
 from train.data.classes import value_table
 from train.data.labels import open_labels
-from train.data.samples import IGNORE, Adjusted, Sample, whole
+from train.data.samples import IGNORE, Adjusted, Sample
 from train.data.statistics import measure
 from train.data_qa.checks import check, describe
 from train.data_qa.contact_sheet import shown_places, write_sheet
@@ -61,7 +61,7 @@ def make_sample(name, *, shape=(150, 140), labels=None, pixels=None, at=(0, 0), 
     transform = GRID * Affine.translation(*at)
     source = array_source(array.rio.write_crs(UTM).rio.write_transform(transform))
     source = replace(source, geobox=replace(source.geobox, transform=transform))
-    return Sample(name, source, labels if hasattr(labels, "read") else Given(labels), (whole(source),))
+    return Sample(name, source, labels if hasattr(labels, "read") else Given(labels), (source.geobox.whole,))
 
 
 def sound():
@@ -338,7 +338,7 @@ def test_a_glance_is_the_same_whatever_holds_the_pixels(tmp_path, client):
     changed[0, 0, 0] ^= 1
     sources = [open_source(plain), open_source(tiled), open_source(write_raster(tmp_path / "c.tif", changed))]
     sources.append(select(sources[0], [2, 1]))
-    seen = glance_at([Sample(str(n), s, Gone(), (whole(s),)) for n, s in enumerate(sources)], client)
+    seen = glance_at([Sample(str(n), s, Gone(), (s.geobox.whole,)) for n, s in enumerate(sources)], client)
     assert seen[0].digest == seen[1].digest
     assert len({glance.digest for glance in seen}) == 3
     np.testing.assert_allclose(seen[0].median, np.median(pixels, axis=(1, 2)), atol=2)

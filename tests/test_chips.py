@@ -15,7 +15,7 @@ from pipeline.io.array import array_source
 from train.config import Augment, Chips
 from train.data.augment import make_augment
 from train.data.chips import EpochNumbers, GridChips, RandomChips, stack
-from train.data.samples import IGNORE, Sample, whole
+from train.data.samples import IGNORE, Sample
 from train.data.statistics import measure
 
 MEANS = (40.0, 60.0)
@@ -39,7 +39,7 @@ def sample(height: int, width: int, areas=None, seed: int = 0, name: str = "s", 
         pixels[:, nodata] = np.nan
     labels = np.random.default_rng(seed).choice([0, 0, 0, 1, 2, IGNORE], (height, width)).astype(np.uint8)
     source = array_source(xr.DataArray(pixels, dims=("band", "y", "x")))
-    return Sample(name, source, ArrayLabels(labels), areas or (whole(source),))
+    return Sample(name, source, ArrayLabels(labels), areas or (source.geobox.whole,))
 
 
 def drawn(samples, count=50, seed=3, augment=None, **chips) -> RandomChips:

@@ -15,7 +15,7 @@ from models.errors import BundleError, StoreError, SwatheError, TrainingError
 from pipeline.grid.encoding import classify
 from pipeline.grid.geobox import Window
 from pipeline.io.scene import open_source
-from train.data.samples import IGNORE, Sample, whole
+from train.data.samples import IGNORE, Sample
 from train.evaluation.evaluation import choose_threshold, evaluate
 
 HEIGHT, WIDTH = 150, 210
@@ -34,7 +34,7 @@ class Given:
 
 def torch_whole(bundle, source) -> np.ndarray:
     """Run the network of a bundle in plain torch over a whole scene, reflected at its edges."""
-    read, receptive_field = source.read(whole(source)), bundle.metadata.receptive_field
+    read, receptive_field = source.read(source.geobox.whole), bundle.metadata.receptive_field
     means = np.array([round(band.mean) for band in bundle.metadata.bands])
     data = np.where(read.valid, read.data, means[:, None, None]).astype(np.float32)
     halo, (height, width) = receptive_field.halo, read.valid.shape
@@ -66,7 +66,7 @@ def scene(tmp_path_factory):
 
 def sample_of(scene, labels, name="s") -> Sample:
     source = open_source(scene)
-    return Sample(name, source, Given(labels), (whole(source),), (str(scene),))
+    return Sample(name, source, Given(labels), (source.geobox.whole,), (str(scene),))
 
 
 def run(bundle, samples, *args, **more):
@@ -316,6 +316,6 @@ def test_the_shipped_bundle_on_its_test_scene():
 
     with rasterio.open(SCENES / "kampala_ug_b_z21_label.tif") as file:
         labels = file.read(1)
-    found = evaluate(bundle, [Sample("kampala b", source, Given(labels), (whole(source),))], show=False)
+    found = evaluate(bundle, [Sample("kampala b", source, Given(labels), (source.geobox.whole,))], show=False)
     told = bundle.metadata.metrics["test"]
     assert float(found.network.pooled.tally.confusion.iou[1]) == pytest.approx(told["iou"], abs=2e-3)

@@ -21,7 +21,7 @@ from models.metadata import ClassInfo
 from train.config import DataSet, Layout, Settings
 from train.data.folders import PARTS, Splits, find_samples, merge
 from train.data.layouts import find_pairs
-from train.data.samples import IGNORE, Adjusted, Sample, whole
+from train.data.samples import IGNORE, Adjusted, Sample
 
 TWO = (ClassInfo("ground", "000000"), ClassInfo("roof", "FFFFFF"))
 RGB = ("red", "green", "blue")
@@ -88,8 +88,8 @@ def test_scenes_are_found_by_pattern(tmp_path):
     assert names(found(replace(data, test=("b",)))) == {"test": ["b"]}  # a set may be for the test alone
     sample = found(shared)["validate"][0]
     assert sample.paths == (str(tmp_path / "b_image.tif"), str(tmp_path / "b_label.tif"))
-    assert sample.areas == (whole(sample.source),)
-    read = sample.read(whole(sample.source))
+    assert sample.areas == (sample.geobox.whole,)
+    read = sample.read(sample.geobox.whole)
     with rasterio.open(tmp_path / "b_image.tif") as pixels, rasterio.open(tmp_path / "b_label.tif") as labels:
         assert (read.pixels == pixels.read()).all()
         assert (read.labels == labels.read(1)).all()
@@ -149,7 +149,7 @@ def test_one_file_per_band(tmp_path):
     sample = found(data)["train"][0]
     assert sample.source.bands == ("B4", "B3", "B2")
     with rasterio.open(tmp_path / "a_B4.tif") as first:
-        assert (sample.read(whole(sample.source)).pixels[0] == first.read(1)).all()
+        assert (sample.read(sample.geobox.whole).pixels[0] == first.read(1)).all()
     assert found(replace(data, bands=(3, 1)), bands=("blue", "red"))["train"][0].source.bands == ("B2", "B4")
     (tmp_path / "b_B3.tif").unlink()
     refused(data, "b has no image: .*b_B3.tif")
@@ -176,7 +176,7 @@ def test_vector_labels_for_several_scenes(tmp_path):
     expected[3:7, 2:7] = 1
     for part in ("train", "validate"):
         sample = splits[part][0]
-        assert (sample.read(whole(sample.source)).labels == expected).all()
+        assert (sample.read(sample.geobox.whole).labels == expected).all()
 
 
 # what is not there, or does not fit
@@ -249,9 +249,9 @@ def test_types_that_differ_are_refused(tmp_path):
     refused(replace(data, train=("a",)), "a_image.tif is uint8, but this training is for int8", dtype="int8")
     widened = found(replace(data, train=("a",)), dtype="uint16")["train"][0]
     assert widened.source.dtype == np.uint16
-    raw = widened.read(whole(widened.source)).pixels
+    raw = widened.read(widened.geobox.whole).pixels
     scaled = found(replace(data, train=("a",), gain=18.7, offset=756), dtype="uint16")["train"][0]
-    assert (scaled.read(whole(scaled.source)).pixels == np.rint(raw * 18.7 + 756)).all()
+    assert (scaled.read(scaled.geobox.whole).pixels == np.rint(raw * 18.7 + 756)).all()
     refused(replace(data, train=("a",), gain=18.7), "say their type then, as dtype = 'uint16'")
 
 
@@ -285,13 +285,13 @@ def test_blank_pixels_are_ignored(tmp_path, nodata, value):
         pixels[1:, 5] = value  # in one band it is another value: observed
         file.write(pixels)
     sample = found(DataSet(str(tmp_path), nodata=nodata))["train"][0]
-    read = sample.read(whole(sample.source))
+    read = sample.read(sample.geobox.whole)
     blank = np.zeros((TALL, WIDE), bool)
     blank[:4] = True
     assert (read.valid == ~blank).all()
     with rasterio.open(tmp_path / "a_label.tif") as file:
         assert (read.labels == np.where(blank, IGNORE, file.read(1))).all()
-    assert found(DataSet(str(tmp_path)))["train"][0].read(whole(sample.source)).valid.all()
+    assert found(DataSet(str(tmp_path)))["train"][0].read(sample.geobox.whole).valid.all()
 
 
 def test_white_of_fractions_is_refused(tmp_path):
@@ -324,9 +324,9 @@ def test_38_and_95_cloud(tmp_path):
     assert names(everything) == {"train": ["patch_1", "patch_2", "patch_3", "patch_8", "patch_9"]}
     sample = everything["train"][3]
     with rasterio.open(more / "train_nir_additional_to38cloud/nir_patch_8.TIF") as file:
-        assert (sample.read(whole(sample.source)).pixels[3] == file.read(1)).all()
+        assert (sample.read(sample.geobox.whole).pixels[3] == file.read(1)).all()
     with rasterio.open(more / "train_gt_additional_to38cloud/gt_patch_8.TIF") as file:
-        assert (sample.read(whole(sample.source)).labels == file.read(1) // 255).all()
+        assert (sample.read(sample.geobox.whole).labels == file.read(1) // 255).all()
 
     (own / "training_patches_38-Cloud.csv").write_text("name\npatch_1\npatch_2\npatch_3\n")
     (tmp_path / "training_patches_38-cloud_nonempty.csv").write_text("name\npatch_1\npatch_3\npatch_77\n")
@@ -376,7 +376,7 @@ def test_massachusetts(tmp_path, kind, table):
     alike = {"train": ["0_15", "1_15", "2_15"]}
     assert names(splits) == (alike if kind == "masks" else {"train": ["0_15"], "validate": ["1_15"], "test": ["2_15"]})
     sample = splits["train"][0]
-    read = sample.read(whole(sample.source))
+    read = sample.read(sample.geobox.whole)
     expected = np.random.default_rng(0).integers(0, 2, (TALL, WIDE))
     expected[:3] = IGNORE  # white
     assert (read.labels == expected).all()
@@ -403,7 +403,7 @@ def test_massachusetts_with_odd_tables(tmp_path):
 
 
 def _labels(sample: Sample) -> np.ndarray:
-    return sample.read(whole(sample.source)).labels
+    return sample.read(sample.geobox.whole).labels
 
 
 def test_generic_folders(tmp_path):
@@ -443,7 +443,7 @@ def test_real_38_cloud():
     splits = found(data, bands=RGBN, classes=CLOUDS)
     assert len(splits["train"]) == 7
     for sample in splits["train"]:
-        read = sample.read(whole(sample.source))
+        read = sample.read(sample.geobox.whole)
         assert read.pixels.shape == (4, 384, 384)
         assert read.pixels.dtype == np.uint16
         with rasterio.open(sample.paths[-1]) as file:
@@ -452,7 +452,7 @@ def test_real_38_cloud():
         assert (read.labels == np.where(read.valid, drawn // 255, IGNORE)).all()
     one = next(sample for sample in splits["train"] if "064014" in sample.name)
     with rasterio.open(one.paths[3]) as file:
-        assert (one.read(whole(one.source)).pixels[3] == file.read(1)).all()
+        assert (one.read(one.geobox.whole).pixels[3] == file.read(1)).all()
 
 
 # GDAL says that PNG and TIFF without position have none, when the tests themselves open them
@@ -465,7 +465,7 @@ def test_real_massachusetts_white_is_not_observed():
     splits = found(DataSet(str(SHARED / "mass_roads"), layout="massachusetts"), classes=road)
     assert names(splits) == {"train": ["17428735_15", "17428750_15"]}
     for sample in splits["train"]:
-        read = sample.read(whole(sample.source))
+        read = sample.read(sample.geobox.whole)
         with rasterio.open(sample.paths[0]) as pixels, rasterio.open(sample.paths[1]) as drawn:
             white, roads = (pixels.read() == 255).all(axis=0), drawn.read(1)
         assert white.mean() > 0.3

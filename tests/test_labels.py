@@ -43,22 +43,9 @@ SCENE = GeoBox(*SIZE, GRID, CRS_UTM)
 NOWHERE = GeoBox(*SIZE)
 
 
-def whole(geobox: GeoBox) -> Window:
-    return Window(0, geobox.height, 0, geobox.width)
-
-
-def windows(geobox: GeoBox, tall: int, wide: int) -> list[Window]:
-    """All of a scene in windows of some size."""
-    return [
-        Window(top, min(top + tall, geobox.height), left, min(left + wide, geobox.width))
-        for top in range(0, geobox.height, tall)
-        for left in range(0, geobox.width, wide)
-    ]
-
-
 def by_windows(labels: LabelSource, geobox: GeoBox, tall: int, wide: int) -> np.ndarray:
     read = np.full(geobox.shape, 77, np.uint8)
-    for window in windows(geobox, tall, wide):
+    for window in geobox.whole.split(tall, wide):
         read[window.slices] = labels.read(window)
     return read
 
@@ -214,7 +201,7 @@ def test_unknown_values_are_listed_for_the_whole_file(tmp_path):
     assert labels.unknown() == {"255": 150, "9": 4}
     assert (labels.read(Window(3, 20, 0, 50)) == values[3:20]).all()  # where all is known, all is well
     told = open_labels(path, SCENE, value_table(TWO, {"0": "ground", "1": "roof", "255": "roof"}, [9])).read(
-        whole(SCENE)
+        SCENE.whole
     )
     assert (told == np.where(values == 255, 1, np.where(values == 9, IGNORE, values))).all()
 
@@ -228,23 +215,23 @@ def test_nodata_and_masks_are_not_labelled(tmp_path, unlabelled, outside):
     table = value_table(CLASSES, {"1": "ground", "2": "roof", "3": "water"})
     expected = np.where(values == 9, outside, values - 1)
     with_nodata = written(tmp_path / "n.tif", values, nodata=9)
-    assert (open_labels(with_nodata, SCENE, table, unlabelled=unlabelled).read(whole(SCENE)) == expected).all()
+    assert (open_labels(with_nodata, SCENE, table, unlabelled=unlabelled).read(SCENE.whole) == expected).all()
     masked = written(tmp_path / "m.tif", values)
     with rasterio.open(masked, "r+") as file:
         file.write_mask(~hidden & (values != 9))
     expected = np.where(hidden, outside, expected)
-    assert (open_labels(masked, SCENE, table, unlabelled=unlabelled).read(whole(SCENE)) == expected).all()
+    assert (open_labels(masked, SCENE, table, unlabelled=unlabelled).read(SCENE.whole) == expected).all()
 
 
 def test_nodata_that_is_named_as_a_class_counts(tmp_path):
     values = made()
     path = written(tmp_path / "l.tif", values, nodata=0)
-    plain = open_labels(path, SCENE, value_table(CLASSES)).read(whole(SCENE))
+    plain = open_labels(path, SCENE, value_table(CLASSES)).read(SCENE.whole)
     assert (plain == np.where(values == 0, IGNORE, values)).all()
     named = value_table(CLASSES, {"0": "ground", "1": "roof", "2": "water"})
-    assert (open_labels(path, SCENE, named).read(whole(SCENE)) == values).all()
+    assert (open_labels(path, SCENE, named).read(SCENE.whole) == values).all()
     shifted = GeoBox(*SIZE, GRID * Affine.translation(3, 5), CRS_UTM)
-    warped = open_labels(path, shifted, named).read(whole(shifted))
+    warped = open_labels(path, shifted, named).read(shifted.whole)
     assert (warped[:-5, :-3] == values[5:, 3:]).all()
     assert (warped[-5:] == IGNORE).all()
 
@@ -254,11 +241,11 @@ def test_labels_of_large_types_and_floats(tmp_path):
     values[0] = np.nan
     path = written(tmp_path / "f.tif", values)
     expected = np.where(np.isnan(values), IGNORE, np.nan_to_num(values))
-    assert (open_labels(path, SCENE, value_table(CLASSES)).read(whole(SCENE)) == expected).all()
+    assert (open_labels(path, SCENE, value_table(CLASSES)).read(SCENE.whole) == expected).all()
     path = written(tmp_path / "i.tif", np.where(made() == 2, 70_000, made().astype(np.int32) - 1).astype(np.int32))
     table = value_table(CLASSES, {"0": "roof", "70000": "water"}, [-1])
     expected = np.array([IGNORE, 1, 2])[made()]
-    assert (open_labels(path, SCENE, table).read(whole(SCENE)) == expected).all()
+    assert (open_labels(path, SCENE, table).read(SCENE.whole) == expected).all()
 
 
 # colours
@@ -277,9 +264,9 @@ def test_masks_of_colours(tmp_path, ending):
     assert (by_windows(labels, SCENE, 13, 17) == values).all()
     some = color_table(CLASSES[:2])
     with pytest.raises(TrainingError, match=rf"colours that mean no class: 0000FF \({(values == 2).sum()} pixels\)"):
-        open_labels(path, SCENE, some).read(whole(SCENE))
+        open_labels(path, SCENE, some).read(SCENE.whole)
     with pytest.raises(TrainingError, match="3 bands that differ: so they are colours"):
-        open_labels(path, SCENE, value_table(CLASSES)).read(whole(SCENE))
+        open_labels(path, SCENE, value_table(CLASSES)).read(SCENE.whole)
 
 
 def test_alpha_of_a_mask_is_where_it_is_labelled(tmp_path):
@@ -288,7 +275,7 @@ def test_alpha_of_a_mask_is_where_it_is_labelled(tmp_path):
     strange = coloured(values)
     strange[:, :9] = 17  # colours that nobody sees are not unknown
     path = written(tmp_path / "a.tif", np.concatenate([strange, alpha[None]]), photometric="RGB", alpha="YES")
-    labels = open_labels(path, SCENE, color_table(CLASSES)).read(whole(SCENE))
+    labels = open_labels(path, SCENE, color_table(CLASSES)).read(SCENE.whole)
     assert (labels == np.where(alpha == 0, IGNORE, values)).all()
 
 
@@ -301,9 +288,9 @@ def test_palettes_are_indices_or_colours(tmp_path):
         file.write(values[None])
     with rasterio.open(path) as file:
         assert file.colorinterp[0] == ColorInterp.palette
-    assert (open_labels(path, SCENE, value_table(CLASSES)).read(whole(SCENE)) == values).all()
+    assert (open_labels(path, SCENE, value_table(CLASSES)).read(SCENE.whole) == values).all()
     assert (
-        open_labels(path, SCENE, color_table(CLASSES)).read(whole(SCENE)) == np.array([1, 0, 2], np.uint8)[values]
+        open_labels(path, SCENE, color_table(CLASSES)).read(SCENE.whole) == np.array([1, 0, 2], np.uint8)[values]
     ).all()
 
 
@@ -311,7 +298,7 @@ def test_masks_of_one_bit_are_black_and_white(tmp_path):
     values = made(classes=2)
     Image.fromarray(values > 0).save(tmp_path / "b.png")
     for table in (value_table(TWO), color_table(TWO, {"000000": "ground", "FFFFFF": "roof"})):
-        assert (open_labels(str(tmp_path / "b.png"), SCENE, table).read(whole(SCENE)) == values).all()
+        assert (open_labels(str(tmp_path / "b.png"), SCENE, table).read(SCENE.whole) == values).all()
 
 
 def test_grey_masks_in_three_bands_and_black_and_white_ones(tmp_path):
@@ -323,7 +310,7 @@ def test_grey_masks_in_three_bands_and_black_and_white_ones(tmp_path):
     one = written(tmp_path / "one.tif", grey[:1])
     for path in (three, one):
         for meant in (table, black_and_white):
-            assert (open_labels(path, SCENE, meant).read(whole(SCENE)) == values).all()
+            assert (open_labels(path, SCENE, meant).read(SCENE.whole) == values).all()
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -362,11 +349,11 @@ def test_bands_that_no_mask_has_are_refused(tmp_path):
 def test_labels_without_crs_need_the_scenes_size(tmp_path):
     path = written(tmp_path / "l.tif", made(), crs=None, transform=None)
     for scene in (SCENE, NOWHERE):
-        assert (open_labels(path, scene, value_table(CLASSES)).read(whole(scene)) == made()).all()
+        assert (open_labels(path, scene, value_table(CLASSES)).read(scene.whole) == made()).all()
     with pytest.raises(TrainingError, match=r"not aligned with its image: labels 40 x 50 pixels, image 41 x 50"):
         open_labels(path, GeoBox(41, 50, GRID, CRS_UTM), value_table(CLASSES))
     placed = written(tmp_path / "p.tif", made())
-    assert (open_labels(placed, NOWHERE, value_table(CLASSES)).read(whole(NOWHERE)) == made()).all()
+    assert (open_labels(placed, NOWHERE, value_table(CLASSES)).read(NOWHERE.whole) == made()).all()
     with pytest.raises(TrainingError, match=r"not aligned with its image: labels 40 x 50 pixels, image 40 x 49"):
         open_labels(placed, GeoBox(40, 49), value_table(CLASSES))
 
@@ -439,7 +426,7 @@ def test_warped_windows_are_cuts_of_the_whole_warped(tmp_path, crs, scale, turn,
     if labels is None:
         return
     read = by_windows(labels, SCENE, tall, wide)
-    assert (read == labels.read(whole(SCENE))).all()
+    assert (read == labels.read(SCENE.whole)).all()
 
     gdal = np.full(SIZE, -1, np.int16)
     with rasterio.open(path) as file:
@@ -463,7 +450,7 @@ def test_warped_masks_of_colours_and_palettes(tmp_path):
     table = color_table(CLASSES)
     assert (by_windows(open_labels(rgb, shifted, table), shifted, 9, 31) == expected).all()
     expected[18:28] = IGNORE
-    assert (open_labels(rgba, shifted, table).read(whole(shifted)) == expected).all()
+    assert (open_labels(rgba, shifted, table).read(shifted.whole) == expected).all()
 
 
 def test_labels_go_to_other_processes_and_threads(tmp_path):
@@ -478,10 +465,10 @@ def test_labels_go_to_other_processes_and_threads(tmp_path):
     for labels in (straight, warped, drawn):
         copy = pickle.loads(pickle.dumps(labels))
         assert len(pickle.dumps(labels)) < 20_000
-        cuts = windows(scene, 50, 60) * 2
+        cuts = [*scene.whole.split(50, 60)] * 2
         with ThreadPoolExecutor(4) as threads:
             read = list(threads.map(copy.read, cuts))
-        expected = labels.read(whole(scene))
+        expected = labels.read(scene.whole)
         assert all((one == expected[cut.slices]).all() for one, cut in zip(read, cuts, strict=True))
 
 
@@ -566,16 +553,16 @@ def test_vector_formats(tmp_path, name):
     labels = open_labels(path, SCENE, value_table(CLASSES), attribute="kind")
     expected = np.zeros(SIZE, np.uint8)
     expected[2:8, 1:9], expected[20:35, 20:30] = 1, 2
-    assert (labels.read(whole(SCENE)) == expected).all()
-    assert (open_labels(path, SCENE, value_table(CLASSES), burn="water").read(whole(SCENE)) == 2 * (expected > 0)).all()
-    assert (open_labels(path, SCENE, value_table(TWO)).read(whole(SCENE)) == (expected > 0)).all()
+    assert (labels.read(SCENE.whole) == expected).all()
+    assert (open_labels(path, SCENE, value_table(CLASSES), burn="water").read(SCENE.whole) == 2 * (expected > 0)).all()
+    assert (open_labels(path, SCENE, value_table(TWO)).read(SCENE.whole) == (expected > 0)).all()
 
 
 def test_attributes_may_be_numbers_and_missing(tmp_path):
     shapes = [shapely.box(1, 2, 9, 8), shapely.box(20, 20, 30, 35), shapely.box(40, 0, 42, 2)]
     path = saved(frame(shapes, code=[6201.0, 2.0, None]), tmp_path / "v.gpkg")
     table = value_table(CLASSES, {"6201": "roof", "2": "water"}, [""])
-    read = open_labels(path, SCENE, table, attribute="code").read(whole(SCENE))
+    read = open_labels(path, SCENE, table, attribute="code").read(SCENE.whole)
     assert [read[3, 3], read[25, 25], read[1, 41], read[39, 49]] == [1, 2, IGNORE, 0]
     with pytest.raises(TrainingError, match=r"column 'code' holds what means no class: '6201' \(1 polygon\), '' \(1 p"):
         open_labels(path, SCENE, value_table(CLASSES), attribute="code")
@@ -600,7 +587,7 @@ def test_a_large_file_is_cut_to_the_scene(tmp_path):
     labels = open_labels(path, SCENE, value_table(TWO))
     expected = np.zeros(SIZE, np.uint8)
     expected[3:9, 3:9] = 1
-    assert (labels.read(whole(SCENE)) == expected).all()
+    assert (labels.read(SCENE.whole) == expected).all()
 
 
 def refused_vectors(folder: Path, polygons: geopandas.GeoDataFrame, says: str, **options) -> None:
@@ -666,7 +653,7 @@ def test_footprints_agree_with_the_raster_made_of_them(name):
     scene = open_source(folder / f"scenes/{name}_image.tif").geobox
     drawn = open_labels(str(folder / f"{name[:-6]}_labels.geojson"), scene, value_table(TWO))
     raster = open_labels(str(folder / f"scenes/{name}_label.tif"), scene, value_table(TWO))
-    one, other = by_windows(drawn, scene, 512, 700), raster.read(whole(scene))
+    one, other = by_windows(drawn, scene, 512, 700), raster.read(scene.whole)
     assert (one != other).mean() < 1e-4
     assert 0.1 < (other == 1).mean() < 0.7
 
@@ -676,10 +663,10 @@ def test_real_rasters():
     folder = SHARED / "sen1floods11"
     scene = open_source(folder / "Spain_7370579_S2Hand.tif").geobox
     path = str(folder / "Spain_7370579_LabelHand.tif")
-    read = open_labels(path, scene, value_table(TWO, None, [-1])).read(whole(scene))
+    read = open_labels(path, scene, value_table(TWO, None, [-1])).read(scene.whole)
     assert [int((read == value).sum()) for value in (0, 1, IGNORE)] == [192_010, 70_035, 99]
     with pytest.raises(TrainingError, match=r"-1 \(99 pixels\)"):
-        open_labels(path, scene, value_table(TWO)).read(whole(scene))
+        open_labels(path, scene, value_table(TWO)).read(scene.whole)
 
     building = SHARED / "oam_buildings/scenes/kampala_ug_b_z21_label.tif"
     with pytest.raises(TrainingError, match="lies elsewhere"):

@@ -69,7 +69,7 @@ def blocks(shape: tuple[int, int], rows: list[int], columns: list[int]) -> list[
 
 def whole(ids: Ids, class_map: NDArray[np.uint8], widths: bool = True, **layers: Any) -> pa.Table:
     """Measured in one block."""
-    return measure(patch(ids, class_map, Window(0, ids.shape[0], 0, ids.shape[1]), **layers), widths=widths)
+    return measure(patch(ids, class_map, Window.of(ids.shape), **layers), widths=widths)
 
 
 def finished(rows: pa.Table, width: int, geobox: GeoBox | None = None) -> pd.DataFrame:
@@ -223,7 +223,7 @@ def test_objects_far_from_the_origin_lose_no_digits() -> None:
     moved, parts = [], blocks(near.shape, [30], [40])
     for w in parts:
         here = patch(far, class_map, w)
-        core = Window(w.top + top, w.bottom + top, w.left + left, w.right + left)
+        core = w.shift(top, left)
         moved.append(measure(Patch(core, width, here.objects, here.class_map)))
     found = finished(joined(moved, 0), width)
     right = finished(whole(near, class_map), 90)

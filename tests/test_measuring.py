@@ -18,7 +18,7 @@ from pipeline.io.scene import open_source
 from pipeline.io.source import Pixels
 from train.data.classes import value_table
 from train.data.histograms import DIGITS, Growing, count_values, merged
-from train.data.samples import IGNORE, Adjusted, Sample, whole
+from train.data.samples import IGNORE, Adjusted, Sample
 from train.data.statistics import balanced_weights, measure
 
 CLASSES = 3
@@ -52,7 +52,7 @@ def make_sample(name, pixels, labels, nodata=None, areas=None, valid=None):
     if nodata is not None:
         array.attrs["_FillValue"] = nodata
     source = array_source(array)
-    return Sample(name, source, Given(labels), areas or (whole(source),))
+    return Sample(name, source, Given(labels), areas or (source.geobox.whole,))
 
 
 def random_sample(name, shape, kind, seed, areas=None):
@@ -206,7 +206,7 @@ class Stripes:
 
 def test_memory_does_not_grow_with_the_scene(client):
     """128 MB of pixels, in blocks of 2 MB."""
-    small, sample = (Sample("s", source, Stripes(), (whole(source),)) for source in (Endless(256), Endless(4096)))
+    small, sample = (Sample("s", source, Stripes(), (source.geobox.whole,)) for source in (Endless(256), Endless(4096)))
     measure([small], 2, client, block=512)
     tracemalloc.start()
     try:
@@ -223,7 +223,7 @@ def test_a_raster_is_measured_as_an_array(tmp_path, client):
     random = np.random.default_rng(1)
     pixels, labels = random.integers(1, 4000, (3, 300, 310)).astype(np.uint16), np.ones((300, 310), np.uint8)
     source = open_source(write_raster(tmp_path / "a.tif", pixels, nodata=0))
-    found = measure([Sample("a", source, Given(labels), (whole(source),))], 2, client).statistics
+    found = measure([Sample("a", source, Given(labels), (source.geobox.whole,))], 2, client).statistics
     np.testing.assert_allclose(found.mean, pixels.mean(axis=(1, 2)), rtol=1e-3)
 
 
@@ -285,7 +285,7 @@ def test_codes_of_label_files_are_noted_too(tmp_path, client):
     table = value_table([ClassInfo("a", "000000"), ClassInfo("b", "FFFFFF")])
     labels = open_labels(str(write_raster(tmp_path / "l.tif", values)), image.geobox, table)
     for these in (labels, Wrapped(labels)):
-        found = measure([Sample("s", image, these, (whole(image),))], 2, client, keep_going=True)
+        found = measure([Sample("s", image, these, (image.geobox.whole,))], 2, client, keep_going=True)
         assert found.samples[0].unknown == {"200": 700}
         assert found.class_pixels.tolist() == [3500, 0]
 

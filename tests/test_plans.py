@@ -60,11 +60,8 @@ def test_tiles_cover_a_block_once(plan, data):
     window = data.draw(st.sampled_from(list(plan.blocks()))).window
     tiles = list(plan.tiles(window))
     height, width = (-(-n // plan.stride) * plan.stride for n in window.shape)
-    moved = [
-        Window(t.top - window.top, t.bottom - window.top, t.left - window.left, t.right - window.left) for t in tiles
-    ]
-    assert (covered(moved, height, width) == 1).all()
-    assert sum(t.shape[0] * t.shape[1] for t in tiles) == height * width
+    assert (covered([tile.within(window) for tile in tiles], height, width) == 1).all()
+    assert sum(t.size for t in tiles) == height * width
     assert all(t.shape[0] <= plan.tile * plan.tile_aspect and t.shape[1] <= plan.tile for t in tiles)
     assert all(edge % plan.stride == 0 for t in tiles for edge in (t.top, t.left, *t.shape))
     for axis in (0, 1):

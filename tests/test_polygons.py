@@ -61,16 +61,11 @@ def label_whole(class_map: np.ndarray, connectivity: int = 4) -> np.ndarray:
 
 
 def cut(objects: np.ndarray, block: int) -> list[Window]:
-    height, width = objects.shape
-    return [
-        Window(top, min(top + block, height), left, min(left + block, width))
-        for top in range(0, height, block)
-        for left in range(0, width, block)
-    ]
+    return list(Window.of(objects.shape).split(block))
 
 
 def whole(objects: np.ndarray) -> pa.Table:
-    return trace(objects, Window(0, objects.shape[0], 0, objects.shape[1]))
+    return trace(objects, Window.of(objects.shape))
 
 
 def in_blocks(objects: np.ndarray, block: int, some: int = 3) -> pa.Table:

@@ -93,7 +93,7 @@ def test_values_are_rasterios(name: str) -> None:
     height, width = source.geobox.shape
     part = Window(height // 3, height // 3 + 300, width // 2, width // 2 + 200)
     with rasterio.open(SHARED / name) as file:
-        window = rasterio.windows.Window(part.left, part.top, 200, 300)
+        window = part.to_rasterio()
         np.testing.assert_array_equal(source.read(part).data, file.read(window=window)[: len(source.bands)])
         assert (source.geobox.crs is None) == (file.crs is None)
 

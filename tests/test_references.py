@@ -10,7 +10,7 @@ from sklearn import metrics
 from models.errors import TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.scene import open_source
-from train.data.samples import IGNORE, Sample, whole
+from train.data.samples import IGNORE, Sample
 from train.evaluation.baselines import SIDE, best_limit, brightness, fit_brightness, spots
 from train.evaluation.evaluation import evaluate
 from train.evaluation.random_forest import HALO, features, fit_forest
@@ -42,7 +42,7 @@ def scene_of(path, dtype="uint16", lift=700, nodata=None, seed=0, shape=SHAPE) -
     if nodata is not None:
         kept[0, 10:20, 10:20] = nodata
     source = open_source(write_raster(path, kept, nodata=nodata))
-    return Sample(path.stem, source, Given(labels), (whole(source),)), kept
+    return Sample(path.stem, source, Given(labels), (source.geobox.whole,)), kept
 
 
 @pytest.mark.parametrize(("dtype", "lift"), [("uint16", 700), ("uint8", 40), ("float32", 0.2)])
@@ -124,7 +124,7 @@ def test_a_forest_learns_and_its_blocks_are_seamless(tmp_path, client, bundle_of
     assert (counts[0].counts == counts[1].counts).all()
     assert counts[0].iou[1] > 0.8  # smoothing tells the stripes apart
     assert counts[0].iou[1] > found[0].network.pooled.tally.confusion.iou[1] + 0.2
-    whole_scene = np.pad(sample.source.read(whole(sample.source)).data, ((0, 0), (HALO, HALO), (HALO, HALO)), "reflect")
+    whole_scene = np.pad(sample.source.read(sample.geobox.whole).data, ((0, 0), (HALO, HALO), (HALO, HALO)), "reflect")
     mapped = forest.model.predict(features(whole_scene).reshape(-1, 51)).reshape(SHAPE)
     judged = sample.labels.values != IGNORE
     by_sklearn = metrics.confusion_matrix(sample.labels.values[judged], mapped[judged])

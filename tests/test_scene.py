@@ -42,8 +42,7 @@ pytestmark = [
 
 
 def whole(source: Any) -> Any:
-    height, width = source.geobox.shape
-    return source.read(Window(0, height, 0, width))
+    return source.read(source.geobox.whole)
 
 
 def write_vrt(path: Path, tif: Path) -> Path:

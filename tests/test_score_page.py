@@ -16,7 +16,7 @@ from pages import CONTRAST
 from models.errors import BundleError, StoreError, TrainingError
 from pipeline.io.scene import open_source
 from train.cli.evaluate import evaluate as verb
-from train.data.samples import IGNORE, Sample, whole
+from train.data.samples import IGNORE, Sample
 from train.evaluation import random_forest as forest
 from train.evaluation import scorecard
 from train.evaluation.baselines import Brightness
@@ -47,7 +47,7 @@ def sample_of(path, classes=2, name="town") -> Sample:
     labels = blocks(classes)
     values = pixels((3, *SHAPE)) + (labels * np.uint16(300))
     source = open_source(write_raster(path, values, descriptions=("red", "green", "blue")))
-    return Sample(name, source, Given(labels), (whole(source),), (str(path), "labels.tif"))
+    return Sample(name, source, Given(labels), (source.geobox.whole,), (str(path), "labels.tif"))
 
 
 @pytest.fixture(scope="module")

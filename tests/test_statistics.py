@@ -344,7 +344,7 @@ def test_zones_count_the_exact_part_of_each_pixel(tmp_path_factory, client, kind
     weights = [parts_of_pixels(SHAPE, shape) for shape in shapes]
     from pipeline.grid.pixel_area import pixel_areas
 
-    areas = np.broadcast_to(pixel_areas(store.geobox).of(Window(0, SHAPE[0], 0, SHAPE[1])), SHAPE)
+    areas = np.broadcast_to(pixel_areas(store.geobox).of(store.geobox.whole), SHAPE)
     assert_figures(frame, class_map, weights, areas, rtol=2e-6, atol=2e-5)
 
 

@@ -11,7 +11,7 @@ from training_data import small_settings, write_raster, write_scene, write_scene
 from models import SwatheError, load_bundle
 from train.cli.app import cli
 from train.data.datasets import gather
-from train.data.samples import IGNORE, whole
+from train.data.samples import IGNORE
 from train.data_qa.inspection import inspect
 from train.fitting.training import prepare
 
@@ -201,7 +201,7 @@ def test_blocks_that_are_kept_for_validation_count_nowhere_else(scenes):
         seen = np.zeros((160, 160), int)
         for samples in (parts.train, parts.validate):
             for sample in (one for one in samples if one.name == name):
-                seen += sample.read(whole(sample.source)).labels != IGNORE
+                seen += sample.read(sample.geobox.whole).labels != IGNORE
         assert (seen == 1).all()
     training = prepare(settings, show=False)
     share = training.measured.class_pixels.sum() / (2 * 160 * 160)

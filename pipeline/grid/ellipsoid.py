@@ -76,8 +76,7 @@ class Surface:
 
     def points(self, columns: Floats, rows: Floats) -> Floats:
         """Give the unit vectors `(..., 3)` of places in pixels on the authalic sphere."""
-        where = self.geobox.affine
-        x, y = where.a * columns + where.b * rows + where.c, where.d * columns + where.e * rows + where.f
+        x, y = self.geobox.to_map(columns, rows)
         longitudes, latitudes = self.transformer.transform(x, y) if self.transformer else (x, y)
         with np.errstate(invalid="ignore"):  # off the map's domain they are infinite
             return self.sphere.points(longitudes * self.unit, latitudes * self.unit)

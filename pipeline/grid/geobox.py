@@ -1,5 +1,6 @@
-"""Where a grid of pixels lies: CRS, transform and shape; and pixel windows in it. Facts only, no files."""
+"""`Window`, a rectangle of pixels, and `GeoBox`, the CRS, transform and shape of a grid; what one does with both."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import hypot, isfinite
 from typing import Any
@@ -26,15 +27,75 @@ class Window:
         """For indexing an array `(..., y, x)`."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
-    def overlap(self, other: "Window") -> "Window | None":
-        """Give the pixels that both share, None where there are none."""
-        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
-        left, right = max(self.left, other.left), min(self.right, other.right)
-        return Window(top, bottom, left, right) if top < bottom and left < right else None
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    @classmethod
+    def of(cls, shape: tuple[int, int]) -> "Window":
+        """Return all pixels of a grid of that many rows and columns."""
+        return cls(0, shape[0], 0, shape[1])
+
+    @classmethod
+    def square(cls, top: int, left: int, side: int) -> "Window":
+        """Return the square of `side` pixels whose first pixel is at row `top`, column `left`."""
+        return cls(top, top + side, left, left + side)
+
+    def split(self, rows: int, columns: int | None = None) -> "Iterator[Window]":
+        """Cut into windows of `rows` x `columns` (None: squares), row by row; those at the far ends are smaller."""
+        columns = rows if columns is None else columns
+        for top in range(self.top, self.bottom, rows):
+            for left in range(self.left, self.right, columns):
+                yield Window(top, min(top + rows, self.bottom), left, min(left + columns, self.right))
+
+    def cells(self, side: int) -> Iterator[tuple[int, int]]:
+        """Return row and column of each square of `side` pixels, counted from the grid's origin, that is touched."""
+        for row in range(self.top // side, -(-self.bottom // side)):
+            for column in range(self.left // side, -(-self.right // side)):
+                yield row, column
+
+    def buffer(self, pixels: int) -> "Window":
+        """Return the window with so many pixels more on every side; it may reach out of its grid."""
+        return Window(self.top - pixels, self.bottom + pixels, self.left - pixels, self.right + pixels)
+
+    def shift(self, rows: int, columns: int) -> "Window":
+        """Return the window moved down and right."""
+        return Window(self.top + rows, self.bottom + rows, self.left + columns, self.right + columns)
+
+    def scale(self, factor: int) -> "Window":
+        """Return the same rectangle on a grid whose pixels are `factor` times as small."""
+        return Window(self.top * factor, self.bottom * factor, self.left * factor, self.right * factor)
 
     def within(self, other: "Window") -> "Window":
-        """Give the same pixels counted from another window's first."""
-        return Window(self.top - other.top, self.bottom - other.top, self.left - other.left, self.right - other.left)
+        """Return the same pixels counted from another window's first."""
+        return self.shift(-other.top, -other.left)
+
+    def clip(self, to: "Window | tuple[int, int]") -> "Window":
+        """Return the part inside another window, or inside a grid of that shape; the two must meet."""
+        other = to if isinstance(to, Window) else Window.of(to)
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        return Window(top, min(self.bottom, other.bottom), left, min(self.right, other.right))
+
+    def overlap(self, other: "Window") -> "Window | None":
+        """Return the pixels that both share, None where there are none."""
+        shared = self.clip(other)
+        return shared if shared.top < shared.bottom and shared.left < shared.right else None
+
+    def contains(self, other: "Window") -> bool:
+        """Whether all pixels of another window are in this one."""
+        rows = self.top <= other.top and other.bottom <= self.bottom
+        return rows and self.left <= other.left and other.right <= self.right
+
+    def to_rasterio(self) -> Any:
+        """Return it as a `rasterio.windows.Window`."""
+        from rasterio.windows import Window as RasterioWindow
+
+        return RasterioWindow(self.left, self.top, self.right - self.left, self.bottom - self.top)
+
+    def describe(self) -> str:
+        """Return it in words, as messages name it."""
+        return f"rows {self.top} to {self.bottom}, columns {self.left} to {self.right}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +123,11 @@ class GeoBox:
         return self.height, self.width
 
     @property
+    def whole(self) -> Window:
+        """All of its pixels."""
+        return Window(0, self.height, 0, self.width)
+
+    @property
     def rectilinear(self) -> bool:
         """Whether rows and columns run along the map's axes, so that one x per column and one y per row exist."""
         return self.transform is None or (self.transform.b == 0 and self.transform.d == 0)
@@ -71,8 +137,52 @@ class GeoBox:
         """The transform; pixel coordinates themselves where the file gives none."""
         return Affine.identity() if self.transform is None else self.transform
 
+    def to_map(self, columns: Any, rows: Any) -> tuple[Any, Any]:
+        """Return x and y of places in pixels, numbers or arrays alike; corners of pixels are whole numbers."""
+        return _mapped(self.affine, columns, rows)
+
+    def to_pixels(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return the columns and rows of map coordinates, numbers or arrays alike; corners are whole numbers."""
+        return _mapped(~self.affine, x, y)
+
+    def bounds(self, crs: Any = None) -> tuple[float, float, float, float] | None:
+        """Return west, south, east and north in map coordinates.
+
+        Parameters
+        ----------
+        crs
+            Whatever pyproj takes for a CRS; this one must have a CRS then. None: its own.
+
+        Returns
+        -------
+        tuple of float or None
+            Of the four corners; in another CRS of 21 points on each side, too, and west is greater than east across
+            the antimeridian. None: the other CRS does not reach there.
+        """
+        x, y = zip(*(self.to_map(x, y) for x in (0, self.width) for y in (0, self.height)), strict=True)
+        bounds = min(x), min(y), max(x), max(y)
+        if crs is None:
+            return bounds
+        from pyproj import CRS, Transformer
+        from pyproj.exceptions import ProjError
+
+        try:
+            transformer = Transformer.from_crs(CRS.from_wkt(str(self.crs)), crs, always_xy=True)
+            bounds = transformer.transform_bounds(*bounds, densify_pts=21)
+        except ProjError:
+            return None
+        return bounds if all(map(isfinite, bounds)) else None
+
+    def level(self, number: int) -> "GeoBox":
+        """Return the grid of a pyramid level: each level halves the one before, rounding up; 0 is this one."""
+        if number == 0:
+            return self
+        factor = 2**number
+        transform = None if self.transform is None else self.transform * Affine.scale(factor)
+        return GeoBox(-(-self.height // factor), -(-self.width // factor), transform, self.crs)
+
     def resolution(self) -> float | None:
-        """Give the size of a pixel in metres (geometric mean of its sides), or None where it cannot be known.
+        """Return the size of a pixel in metres (geometric mean of its sides), or None where it cannot be known.
 
         Degrees are taken at the middle of the scene, on a sphere; Web Mercator and other projected units as they are
         drawn. Good to a few per cent: enough to tell 0.1 m from 10 m, which is what it is for.
@@ -104,15 +214,19 @@ class GeoBox:
         from math import cos, radians
 
         if crs.is_geographic:
-            _, latitude = self.affine * (self.width / 2, self.height / 2)
+            _, latitude = self.to_map(self.width / 2, self.height / 2)
             return 111_320.0 * float(abs(cos(radians(latitude))) ** 0.5)
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
         return float(unit) or 1.0
 
     def describe(self) -> str:
-        """Give one line for people, as printed when grids differ."""
+        """Return one line for people, as printed when grids differ."""
         where = "no transform" if self.transform is None else f"transform {tuple(self.transform)[:6]}"
         return f"{self.height} x {self.width} pixels, {_crs_name(self.crs)}, {where}"
+
+
+def _mapped(affine: Affine, x: Any, y: Any) -> tuple[Any, Any]:
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
 
 
 def is_position(transform: Affine) -> bool:

@@ -79,15 +79,13 @@ class TilingPlan:
 
     def block_at(self, row: int, column: int) -> Block:
         """Give one block by its place; those at the right and bottom edge are cut to the scene."""
-        top, left = row * self.block, column * self.block
-        bottom, right = min(top + self.block, self.height), min(left + self.block, self.width)
-        return Block(row, column, Window(top, bottom, left, right))
+        square = Window.square(row * self.block, column * self.block, self.block)
+        return Block(row, column, square.clip((self.height, self.width)))
 
     def blocks(self) -> Iterator[Block]:
         """Give all blocks, row by row."""
-        for row in range(self.rows):
-            for column in range(self.columns):
-                yield self.block_at(row, column)
+        for row, column in Window.of((self.height, self.width)).cells(self.block):
+            yield self.block_at(row, column)
 
     def buffered(self, window: Window) -> Window:
         """Give what must be read for a window: rounded up to the stride, and the halo around it.
@@ -96,7 +94,7 @@ class TilingPlan:
         """
         bottom = window.top + _up(window.bottom - window.top, self.stride)
         right = window.left + _up(window.right - window.left, self.stride)
-        return Window(window.top - self.halo, bottom + self.halo, window.left - self.halo, right + self.halo)
+        return Window(window.top, bottom, window.left, right).buffer(self.halo)
 
     def tiles(self, window: Window) -> Iterator[Window]:
         """Cut a block's window, rounded up to the stride, into tiles of nearly equal size, row by row.

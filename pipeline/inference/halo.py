@@ -67,7 +67,7 @@ def _windows(source: Source, plan: TilingPlan) -> list[Window]:
     found: list[Window] = []
     for _ in range(SAMPLES * 8):
         top, left = int(random.choice(rows)), int(random.choice(columns))
-        window = Window(top, min(top + side, plan.height), left, min(left + side, plan.width))
+        window = Window.square(top, left, side).clip((plan.height, plan.width))
         if source.read(window).valid.any():
             found.append(window)
         if len(found) == SAMPLES:

@@ -121,7 +121,7 @@ def _seen(source: Source, window: Window, inference: InferenceSpec) -> Iterator[
     plan = inference.plan
     held = CachedWindow.of(source, window, plan) if source.expensive_reads else source
     for tile in plan.tiles(window):
-        cut = Window(tile.top, min(tile.bottom, window.bottom), tile.left, min(tile.right, window.right))
+        cut = tile.clip(window)
         pixels, (height, width) = read_buffered(held, plan, tile), cut.shape
         if pixels.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width].any():
             yield TileRead(pixels, cut)

@@ -72,7 +72,7 @@ def pixels_seen(read: Read, shape: tuple[int, int]) -> str:
     random = np.random.default_rng(0)
     for row, column in random.random((LOOKS, 2)):
         top, left = int(row * max(1, shape[0] - LOOK + 1)), int(column * max(1, shape[1] - LOOK + 1))
-        part = read(Window(top, min(top + LOOK, shape[0]), left, min(left + LOOK, shape[1])))
+        part = read(Window.square(top, left, LOOK).clip(shape))
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 

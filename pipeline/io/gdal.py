@@ -165,29 +165,20 @@ def read_pixels(path: str, indexes: Sequence[int], window: Window, dtype: np.dty
     """Read a window of bands, by their numbers from 1, as `(band, y, x)`."""
 
     def read() -> NDArray[Any]:
-        return open_raster(path).read(list(indexes), window=_inner(window), out_dtype=dtype)  # type: ignore[no-any-return]
+        return open_raster(path).read(list(indexes), window=window.to_rasterio(), out_dtype=dtype)  # type: ignore[no-any-return]
 
-    return run_with_env(f"{path}{_where(window)}", read)
+    return run_with_env(f"{path} ({window.describe()})", read)
 
 
 def read_mask(path: str, indexes: Sequence[int], window: Window) -> NDArray[np.bool_]:
     """Read the masks of bands in a window, bool `(y, x)`: True where that of any band is set."""
 
     def read() -> NDArray[np.bool_]:
-        return any_band(open_raster(path).read_masks(list(indexes), window=_inner(window)))
+        return any_band(open_raster(path).read_masks(list(indexes), window=window.to_rasterio()))
 
-    return run_with_env(f"{path}{_where(window)}", read)
+    return run_with_env(f"{path} ({window.describe()})", read)
 
 
 def any_band(samples: NDArray[Any]) -> NDArray[np.bool_]:
     """Give where a sample `(band, y, x)` of any band is not 0, bool `(y, x)`."""
     return (samples != 0).any(axis=0)  # type: ignore[no-any-return]
-
-
-def _where(window: Window) -> str:
-    return f" (rows {window.top} to {window.bottom}, columns {window.left} to {window.right})"
-
-
-def _inner(window: Window) -> "rasterio.windows.Window":
-    height, width = window.shape
-    return rasterio.windows.Window(window.left, window.top, width, height)

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from models.errors import StoreError, SwatheError
 
 from ..grid.encoding import NODATA, BlockResult, empty_result
-from ..grid.geobox import GeoBox, Window
+from ..grid.geobox import GeoBox
 from ..store.files import Files, full_path
 from ..store.lifecycle import check_whole, finish_store, resume_store, tidy
-from ..store.metadata import level_geobox
 from ..store.overviews import halve
 from ..store.run_id import differences
 from ..store.store import Place, Store, Summary, mark_name, read_own, reopen_store, sole_writer
@@ -294,8 +293,7 @@ def run_place(task: Task, place: Place) -> Summary:
         level, row, column = place
         window = task.store.window(*place)
         name = f"block {row}, {column}" + (f" of overview {level}" if level else "")
-        where = f"rows {window.top} to {window.bottom}, columns {window.left} to {window.right}"
-        raise type(error)(f"{name} ({where}): {error}") from error
+        raise type(error)(f"{name} ({window.describe()}): {error}") from error
 
 
 def _run_place(task: Task, level: int, row: int, column: int) -> Summary:
@@ -307,19 +305,14 @@ def _run_place(task: Task, level: int, row: int, column: int) -> Summary:
         else:
             answer = task.block_function.compute_block(task.store, row, column)
     else:
-        answer = halve(task.store.read(level - 1, _below(task.store, level, window)))
+        below = window.scale(2).clip(task.store.geobox.level(level - 1).shape)
+        answer = halve(task.store.read(level - 1, below))
     task.store.write(level, window, answer)
     counts = np.bincount(answer.class_map.ravel(), minlength=NODATA + 1)
     pixels = (*counts[: task.classes].tolist(), int(counts[NODATA]))
     summary = Summary(level, row, column, pixels, round(time.perf_counter() - started, 3))
     task.store.mark(summary)
     return summary
-
-
-def _below(store: Store, level: int, window: Window) -> Window:
-    """Give the window of the finer level that an overview's window is made from."""
-    height, width = level_geobox(store.geobox, level - 1).shape
-    return Window(window.top * 2, min(window.bottom * 2, height), window.left * 2, min(window.right * 2, width))
 
 
 def _pixels(summaries: list[Summary], names: list[str]) -> dict[str, int]:

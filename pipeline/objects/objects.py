@@ -261,9 +261,8 @@ class Measuring:
 
 def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) -> NDArray[Any]:
     """Read a layer's window with context on every side; beyond the scene stands a value."""
-    height, width = store.geobox.shape
-    wide = Window(window.top - halo, window.bottom + halo, window.left - halo, window.right + halo)
-    inside = Window(max(wide.top, 0), min(wide.bottom, height), max(wide.left, 0), min(wide.right, width))
+    wide = window.buffer(halo)
+    inside = wide.clip(store.geobox.shape)
     pixels = store.read_layer(name, inside)[0]
     rows = inside.top - wide.top, wide.bottom - inside.bottom
     columns = inside.left - wide.left, wide.right - inside.right

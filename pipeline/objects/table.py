@@ -210,14 +210,8 @@ def finish(rows: "pa.Table", geobox: GeoBox, classes: Sequence[str]) -> "pa.Tabl
 def _places(given: Columns, geobox: GeoBox) -> Columns:
     first_row, first_column = np.divmod(given["id"] - 1, geobox.width)
     row, column = first_row + given["row_mean"], first_column + given["column_mean"]
-    where = geobox.affine
-    right, down = column + 0.5, row + 0.5  # transforms count from the corner of the first pixel
-    return {
-        "centroid-0": row,
-        "centroid-1": column,
-        "x": where.a * right + where.b * down + where.c,
-        "y": where.d * right + where.e * down + where.f,
-    }
+    x, y = geobox.to_map(column + 0.5, row + 0.5)  # counted from the corner of the first pixel
+    return {"centroid-0": row, "centroid-1": column, "x": x, "y": y}
 
 
 def _shapes(given: Columns) -> Columns:

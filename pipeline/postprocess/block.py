@@ -149,25 +149,17 @@ class Block:
         return self._around(row, column, local_halo(self.rules), settled)
 
     def _settled_around(self, store: Store, window: Window) -> ClassMap:
-        side = self.maps.plan.block
         made = np.empty(window.shape, np.uint8)
-        for row in range(window.top // side, -(-window.bottom // side)):
-            for column in range(window.left // side, -(-window.right // side)):
-                block = self.maps.window(0, row, column)
-                if common := block.overlap(window):
-                    pixels = _settled(self, store, row, column)
-                    made[common.within(window).slices] = pixels[common.within(block).slices]
+        for row, column in window.cells(self.maps.plan.block):
+            block = self.maps.window(0, row, column)
+            common = block.clip(window)
+            made[common.within(window).slices] = _settled(self, store, row, column)[common.within(block).slices]
         return made
 
     def _around(self, row: int, column: int, halo: int, make: Callable[[Window], ClassMap]) -> ClassMap:
         """Make a block from a window with context, cut at the scene's edges."""
-        window, (height, width) = self.maps.window(0, row, column), self.maps.geobox.shape
-        wide = Window(
-            max(window.top - halo, 0),
-            min(window.bottom + halo, height),
-            max(window.left - halo, 0),
-            min(window.right + halo, width),
-        )
+        window = self.maps.window(0, row, column)
+        wide = window.buffer(halo).clip(self.maps.geobox.shape)
         return make(wide)[window.within(wide).slices]
 
 

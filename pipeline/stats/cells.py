@@ -210,9 +210,9 @@ def pixel_sides(geobox: GeoBox) -> tuple[float, float] | None:
             return None
         there = Transformer.from_crs(crs, geographic, always_xy=True)
         row, column = geobox.height / 2, geobox.width / 2
-        x, y = np.transpose([geobox.transform * point for point in _cross(row, column)])
+        ends = np.array(_cross(row, column))
         degrees = np.degrees(geographic.axis_info[0].unit_conversion_factor)  # some count in grads
-        longitudes, latitudes = degrees * np.array(there.transform(x, y))
+        longitudes, latitudes = degrees * np.array(there.transform(*geobox.to_map(ends[:, 0], ends[:, 1])))
     except (CRSError, ProjError):
         return None
     sides = geod.inv(longitudes[::2], latitudes[::2], longitudes[1::2], latitudes[1::2])[2]

@@ -65,11 +65,9 @@ def kinds_of(class_map: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
 
 def pieces(window: Window, kinds: NDArray[np.uint8], areas: PixelAreas | None, count: int) -> Iterator[Piece]:
     """Cut a block into pieces, row by row."""
-    for top in range(window.top, window.bottom, PIECE):
-        for left in range(window.left, window.right, PIECE):
-            here = Window(top, min(top + PIECE, window.bottom), left, min(left + PIECE, window.right))
-            squares = None if areas is None else np.broadcast_to(areas.of(here), here.shape)
-            yield Piece(here, kinds[here.within(window).slices], squares, count)
+    for here in window.split(PIECE):
+        squares = None if areas is None else np.broadcast_to(areas.of(here), here.shape)
+        yield Piece(here, kinds[here.within(window).slices], squares, count)
 
 
 def add_up(

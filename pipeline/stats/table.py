@@ -97,13 +97,7 @@ def cells_frame(cells: Cells, geobox: GeoBox) -> Any:
     rows, columns = cells.edges()
     row, column = np.divmod(np.arange(len(cells)), cells.columns)
     boxes = shapely.box(columns[column], rows[row], columns[column + 1], rows[row + 1])
-    where = geobox.affine
-    outlines = shapely.transform(
-        boxes,
-        lambda p: np.stack(
-            [where.a * p[:, 0] + where.b * p[:, 1] + where.c, where.d * p[:, 0] + where.e * p[:, 1] + where.f], axis=1
-        ),
-    )
+    outlines = shapely.transform(boxes, lambda points: np.column_stack(geobox.to_map(points[:, 0], points[:, 1])))
     outlines = shapely.orient_polygons(outlines)  # a map upside down turns them round
     return geopandas.GeoDataFrame({"row": row, "column": column}, geometry=outlines, crs=geobox.crs)
 

@@ -185,11 +185,9 @@ def _in_pixels(frame: Any, geobox: GeoBox) -> Shapes:
 
 def _inverse(geobox: GeoBox) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Give what turns map coordinates `(n, 2)` into column and minus row."""
-    back = ~geobox.affine
 
     def to_pixels(points: NDArray[Any]) -> NDArray[Any]:
-        x, y = points[:, 0], points[:, 1]
-        columns, rows = back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f
+        columns, rows = geobox.to_pixels(points[:, 0], points[:, 1])
         made = np.stack([columns, -rows], axis=1)
         whole = np.round(made)
         return np.where(np.abs(made - whole) < SNAP, whole, made)
@@ -240,14 +238,11 @@ def _near(shapes: Shapes, geobox: GeoBox, crs: Any) -> Shapes:
 def _surroundings(geobox: GeoBox, crs: Any) -> Any:
     """Give a box around the scene in another CRS, and two where the scene lies across the antimeridian."""
     import shapely
-    from pyproj import CRS, Transformer
 
-    corners = [geobox.affine * (x, y) for x in (0, geobox.width) for y in (0, geobox.height)]
-    (left, bottom), (right, top) = np.min(corners, axis=0), np.max(corners, axis=0)
-    there = Transformer.from_crs(CRS.from_wkt(str(geobox.crs)), crs, always_xy=True)
-    west, south, east, north = there.transform_bounds(left, bottom, right, top, densify_pts=21)
-    if not np.isfinite([west, south, east, north]).all():
+    bounds = geobox.bounds(crs)
+    if bounds is None:
         raise _unreachable(crs)
+    west, south, east, north = bounds
     tall = MARGIN * (north - south)
     south, north = south - tall, north + tall
     if west <= east:

@@ -172,7 +172,7 @@ def _write_work(path: Path, store: Store, layer: Layer, classes: tuple[ClassInfo
         file.update_tags(**_tags(own, layer, classes))
         _describe(file, layer, classes)
         for window, pixels in _blocks(store, layer):
-            file.write(pixels, window=_rasterio_window(window))
+            file.write(pixels, window=window.to_rasterio())
 
 
 def _profile(geobox: GeoBox, layer: Layer) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _read_back(path: Path, store: Store, layer: Layer) -> None:
     """Read every pixel of the new file: a full disk or a lost block must not pass for whole."""
     with _quiet(), rasterio.open(path) as file:
         for window, pixels in _blocks(store, layer):
-            there = file.read(window=_rasterio_window(window))
+            there = file.read(window=window.to_rasterio())
             if not np.array_equal(there, pixels, equal_nan=layer.dtype != "uint8"):
                 raise StoreError(f"{path.name} does not read back as it was written at row {window.top}")
 
@@ -273,8 +273,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_PAM_ENABLED="NO"):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
-
-
-def _rasterio_window(window: Window) -> Any:
-    height, width = window.shape
-    return rasterio.windows.Window(window.left, window.top, width, height)

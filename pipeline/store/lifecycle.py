@@ -27,7 +27,6 @@ from .metadata import (
     geozarr_attributes,
     group_path,
     level_count,
-    level_geobox,
     objects_attributes,
     probability_attributes,
     spatial_ref_attributes,
@@ -139,7 +138,7 @@ def _consolidate(files: Files) -> None:
 
 
 def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[ClassInfo, ...]) -> None:
-    geobox, encoding = level_geobox(store.geobox, level), store.encoding
+    geobox, encoding = store.geobox.level(level), store.encoding
     group = root.require_group(group_path(level)) if level else root
     _create_coordinates(group, geobox)
     _create_pixels(group, store.plan, "class_map", geobox.shape, "uint8", NODATA, class_map_attributes(classes))

@@ -7,7 +7,6 @@ conventions `multiscales`, `spatial:` and `proj:` (https://github.com/zarr-conve
 from typing import Any
 
 import xarray as xr
-from affine import Affine
 
 from models.metadata import ClassInfo
 
@@ -43,19 +42,10 @@ CONVENTIONS: list[JSON] = [
 ]
 
 
-def level_geobox(geobox: GeoBox, level: int) -> GeoBox:
-    """Give the geobox of a pyramid level: each level halves the one before, rounding up."""
-    if level == 0:
-        return geobox
-    factor = 2**level
-    transform = None if geobox.transform is None else geobox.transform * Affine.scale(factor)
-    return GeoBox(-(-geobox.height // factor), -(-geobox.width // factor), transform, geobox.crs)
-
-
 def level_count(geobox: GeoBox, smallest: int) -> int:
     """Give how many pyramid levels lie above the full resolution: until both sides are at most `smallest`."""
     levels = 0
-    while max(level_geobox(geobox, levels).shape) > smallest:
+    while max(geobox.level(levels).shape) > smallest:
         levels += 1
     return levels
 
@@ -124,7 +114,7 @@ def _crs(wkt: str) -> JSON:
 
 
 def _level(geobox: GeoBox, level: int) -> JSON:
-    here = level_geobox(geobox, level)
+    here = geobox.level(level)
     entry: JSON = {
         "asset": group_path(level) or ".",
         "transform": {"scale": [2.0 if level else 1.0] * 2, "translation": [0.0, 0.0]},

@@ -25,7 +25,7 @@ from ..grid.encoding import BlockResult, Encoding
 from ..grid.geobox import GeoBox, Window
 from ..grid.tiling import TilingPlan
 from .files import Files, full_path
-from .metadata import group_path, level_geobox
+from .metadata import group_path
 from .shards import strict
 
 FORMAT = 1
@@ -145,16 +145,12 @@ class Store:
 
     def places(self, level: int) -> Iterator[tuple[int, int]]:
         """Give the rows and columns of a level's blocks."""
-        height, width = level_geobox(self.geobox, level).shape
-        for row in range(-(-height // self.plan.block)):
-            for column in range(-(-width // self.plan.block)):
-                yield row, column
+        return self.geobox.level(level).whole.cells(self.plan.block)
 
     def window(self, level: int, row: int, column: int) -> Window:
         """Give the pixels of a block, cut to the level."""
-        height, width = level_geobox(self.geobox, level).shape
-        top, left, side = row * self.plan.block, column * self.plan.block, self.plan.block
-        return Window(top, min(top + side, height), left, min(left + side, width))
+        side = self.plan.block
+        return Window.square(row * side, column * side, side).clip(self.geobox.level(level).shape)
 
     def present(self, level: int) -> set[tuple[int, int]]:
         """Give the blocks whose shards are there, in every array, and are not empty."""

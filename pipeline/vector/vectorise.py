@@ -194,7 +194,7 @@ def _features(folding: TreeReduce, outlines: Outlines) -> Iterator["pa.Table"]:
             rows = take(part.num_rows)
             if not rows["id"].equals(part["id"]):
                 raise StoreError(f"{objects.path} is damaged: its table and its layer do not fit; make it anew")
-            made = tables.finish(rows.append_column("geometry", part["geometry"]), objects.geobox.affine)
+            made = tables.finish(rows.append_column("geometry", part["geometry"]), objects.geobox)
             if outlines.classes:
                 made = made.filter(pc.is_in(made["class"], pa.array(outlines.classes)))
             yield angles.regularise(made, abs(pixel) ** 0.5) if outlines.right_angles else made

@@ -13,10 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from affine import Affine
-
 from models.errors import SwatheError
 
+from ..grid.geobox import GeoBox
 from .gdal_formats import DRIVERS, check_columns, ending_of, replace_geometry, write_layer
 from .geoparquet import BOX, GEOMETRY, write_parquet
 
@@ -35,15 +34,15 @@ class Written:
     notes: tuple[str, ...] = ()
 
 
-def finish(table: "pa.Table", transform: Affine) -> "pa.Table":
+def finish(table: "pa.Table", geobox: GeoBox) -> "pa.Table":
     """Give geometries in map coordinates.
 
     Parameters
     ----------
     table
         With a column `geometry`: WKB in pixels, x = column and y = row, whole numbers at corners of pixels.
-    transform
-        Pixel corner to map coordinates; rotated too.
+    geobox
+        Of the scene.
 
     Returns
     -------
@@ -56,10 +55,7 @@ def finish(table: "pa.Table", transform: Affine) -> "pa.Table":
     import shapely
 
     def place(points: Any) -> Any:
-        x, y = points.T
-        return np.column_stack(
-            [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f]
-        )
+        return np.column_stack(geobox.to_map(points[:, 0], points[:, 1]))
 
     shapes = shapely.from_wkb(table[GEOMETRY].to_numpy())
     moved = shapely.orient_polygons(shapely.transform(shapes, place))

@@ -58,9 +58,8 @@ def make_view(geobox: GeoBox, window: Window | None = None, longest: int = LONGE
     StoreError
         The window is empty or reaches out of the scene.
     """
-    window = window or Window(0, geobox.height, 0, geobox.width)
-    inside = 0 <= window.top < window.bottom <= geobox.height and 0 <= window.left < window.right <= geobox.width
-    if not inside or longest < 1:
+    window = window or geobox.whole
+    if min(window.shape) < 1 or not geobox.whole.contains(window) or longest < 1:
         raise StoreError(
             f"{window} of a scene of {geobox.height} x {geobox.width} pixels, {longest} long: not a picture"
         )
@@ -181,7 +180,7 @@ def _decimated(path: str, indexes: list[int], view: View, hides_nan: bool) -> ND
 
     def read() -> NDArray[Any]:
         dataset = open_raster(path)
-        return dataset.read(indexes, window=_inner(view.window), out_shape=shape, resampling=resampling)  # type: ignore[no-any-return]
+        return dataset.read(indexes, window=view.window.to_rasterio(), out_shape=shape, resampling=resampling)  # type: ignore[no-any-return]
 
     return run_with_env(path, read)
 
@@ -190,13 +189,6 @@ def _read_mask(mask: RasterMask, view: View) -> NDArray[np.bool_]:
     def read() -> NDArray[Any]:
         dataset, indexes = open_raster(mask.path), list(mask.indexes)
         reader = dataset.read if mask.alpha else dataset.read_masks
-        return reader(indexes, window=_inner(view.window), out_shape=(len(indexes), *view.shape))  # type: ignore[no-any-return]
+        return reader(indexes, window=view.window.to_rasterio(), out_shape=(len(indexes), *view.shape))  # type: ignore[no-any-return]
 
     return any_band(run_with_env(mask.path, read))
-
-
-def _inner(window: Window) -> Any:
-    from rasterio.windows import Window as Inner
-
-    height, width = window.shape
-    return Inner(window.left, window.top, width, height)

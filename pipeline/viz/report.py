@@ -174,7 +174,7 @@ def _place(geobox: GeoBox) -> str | None:
         return None
     try:
         transformer = Transformer.from_crs(CRS.from_wkt(geobox.crs), 4326, always_xy=True)
-        return say_place(*transformer.transform(*(geobox.transform * (geobox.width / 2, geobox.height / 2))))
+        return say_place(*transformer.transform(*(geobox.to_map(geobox.width / 2, geobox.height / 2))))
     except ProjError:
         return None
 

@@ -133,7 +133,7 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
 
     from ..data.classes import value_table
     from ..data.labels import open_labels
-    from ..data.samples import Sample, whole
+    from ..data.samples import Sample
 
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
@@ -143,7 +143,7 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
     opened = open_labels(
         labels, source.geobox, table, attribute=given["attribute"], burn=two if _vector(labels) else ""
     )
-    return Sample(Path(scene[0]).stem, source, opened, (whole(source),), tuple(data))
+    return Sample(Path(scene[0]).stem, source, opened, (source.geobox.whole,), tuple(data))
 
 
 def _vector(path: str) -> bool:

@@ -135,12 +135,12 @@ class RandomChips(Dataset[Chip]):
             int(np.clip(at - random.integers(side), start, end - side))
             for at, start, end in ((row, area.top, area.bottom), (column, area.left, area.right))
         )
-        return Window(top, top + side, left, left + side)
+        return Window.square(top, left, side)
 
     def _area(self, random: np.random.Generator, sample: Sample, row: int, column: int) -> Window:
         smallest = smallest_side(self.chips)
         fits = [a for a in sample.areas if min(a.shape) >= smallest]
-        around = [a for a in fits if a.top <= row < a.bottom and a.left <= column < a.right]
+        around = [a for a in fits if a.contains(Window.square(row, column, 1))]
         choice = around or fits  # a pixel in an area too narrow for a chip: elsewhere
         return choice[int(random.integers(len(choice)))]
 
@@ -196,7 +196,7 @@ class GridChips(Dataset[Chip]):
 
     def __init__(self, samples: Sequence[Sample], means: tuple[float, ...], size: int) -> None:
         self.samples, self.means, self.size = tuple(samples), means, size
-        self.places = [Place(n, w) for n, sample in enumerate(samples) for a in sample.areas for w in _grid(a, size)]
+        self.places = [Place(n, w) for n, sample in enumerate(samples) for a in sample.areas for w in a.split(size)]
 
     def __len__(self) -> int:
         """Give the chips in all."""
@@ -205,7 +205,7 @@ class GridChips(Dataset[Chip]):
     def __getitem__(self, number: int) -> Chip:
         """Give the chip of a number."""
         place = self.places[number]
-        area = next(a for a in self.samples[place.sample].areas if _holds(a, place.window))
+        area = next(a for a in self.samples[place.sample].areas if a.contains(place.window))
         window = _moved_inside(place.window, area, self.size)
         sample = self.samples[place.sample]
         read = sample.read(window)
@@ -216,20 +216,9 @@ class GridChips(Dataset[Chip]):
         return *_padded(pixels, truth, self.size), number
 
 
-def _grid(area: Window, size: int) -> Iterator[Window]:
-    for top in range(area.top, area.bottom, size):
-        for left in range(area.left, area.right, size):
-            yield Window(top, min(top + size, area.bottom), left, min(left + size, area.right))
-
-
-def _holds(area: Window, window: Window) -> bool:
-    rows = area.top <= window.top and window.bottom <= area.bottom
-    return rows and area.left <= window.left and window.right <= area.right
-
-
 def _moved_inside(window: Window, area: Window, size: int) -> Window:
     top, left = max(area.top, min(window.top, area.bottom - size)), max(area.left, min(window.left, area.right - size))
-    return Window(top, min(top + size, area.bottom), left, min(left + size, area.right))
+    return Window.square(top, left, size).clip(area)
 
 
 def _padded(pixels: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from pipeline.grid.geobox import Window
 
 from ..config import DataSet, Settings
 from .folders import collect_errors, find_samples, merge
-from .samples import IGNORE, LabelSource, Sample, whole
+from .samples import IGNORE, LabelSource, Sample
 from .splits import split_samples
 
 PARTS = ("train", "validate", "test")
@@ -46,9 +46,8 @@ class Restricted:
         labels = self.labels.read(window)
         outside = np.ones(labels.shape, bool)
         for area in self.areas:
-            rows = slice(max(0, area.top - window.top), max(0, area.bottom - window.top))
-            columns = slice(max(0, area.left - window.left), max(0, area.right - window.left))
-            outside[rows, columns] = False
+            if part := area.overlap(window):
+                outside[part.within(window).slices] = False
         return np.where(outside, np.uint8(IGNORE), labels)
 
 
@@ -93,7 +92,7 @@ def _parts(data: DataSet, settings: Settings, only: str, faults: list[SwatheErro
 
 
 def _restricted(sample: Sample) -> Sample:
-    if sample.areas == (whole(sample.source),):
+    if sample.areas == (sample.geobox.whole,):
         return sample
     return replace(sample, labels=Restricted(sample.labels, sample.areas))
 

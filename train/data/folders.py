@@ -24,7 +24,7 @@ from .classes import ClassTable, color_table, value_table
 from .colors import read_colors
 from .labels import open_labels
 from .layouts import LISTED, Pair, find_pairs
-from .samples import Adjusted, Sample, whole
+from .samples import Adjusted, Sample
 
 Splits = dict[str, list[Sample]]
 PARTS = ("train", "validate", "test")
@@ -249,7 +249,7 @@ def _sample(pair: Pair, source: Source, data: DataSet, table: ClassTable) -> Sam
     labels = open_labels(
         pair.label, source.geobox, table, unlabelled=data.unlabelled, attribute=data.attribute, burn=data.burn
     )
-    return Sample(pair.name, source, labels, (whole(source),), (*pair.images, pair.label))
+    return Sample(pair.name, source, labels, (source.geobox.whole,), (*pair.images, pair.label))
 
 
 def merge(sets: Sequence[Splits]) -> Splits:

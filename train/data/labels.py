@@ -4,7 +4,6 @@ Nothing is held open and nothing is read before it is asked for, so that scenes 
 the class table's to say; vectors are the business of `shapes`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,7 +117,7 @@ class RasterLabels:
 
     def unknown(self) -> dict[str, int]:
         """Count the codes of the whole scene that mean nothing, as text; reads it in windows, all of it."""
-        return total(self.decode(window).unknown for window in _windows(self.geobox))
+        return total(self.decode(window).unknown for window in self.geobox.whole.split(SIDE))
 
     def decode(self, window: Window) -> Decoded:
         """Read a window as `read` does, and give what is unknown in it rather than raise."""
@@ -147,12 +146,6 @@ class RasterLabels:
                 "the classes' own, or colors = a table of name,r,g,b"
             )
         return data[0]  # type: ignore[no-any-return]
-
-
-def _windows(geobox: GeoBox) -> Iterator[Window]:
-    for top in range(0, geobox.height, SIDE):
-        for left in range(0, geobox.width, SIDE):
-            yield Window(top, min(top + SIDE, geobox.height), left, min(left + SIDE, geobox.width))
 
 
 def _open_raster_labels(path: str, geobox: GeoBox, table: ClassTable, outside: int) -> RasterLabels:

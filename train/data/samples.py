@@ -74,11 +74,6 @@ class Sample:
         return Labelled(read.data, np.where(read.valid, labels, np.uint8(IGNORE)), read.valid)
 
 
-def whole(source: Source) -> Window:
-    """Give all of a scene as one window."""
-    return Window(0, source.geobox.height, 0, source.geobox.width)
-
-
 @dataclass(frozen=True, slots=True)
 class Adjusted:
     """A `Source` whose raw values are brought to another radiometry, and whose blank pixels are not observed.

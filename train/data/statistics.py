@@ -67,8 +67,7 @@ class Cells:
 
     def window(self, row: int, column: int) -> Window:
         """Give the pixels of a cell."""
-        top, left = row * self.side, column * self.side
-        return Window(top, min(top + self.side, self.shape[0]), left, min(left + self.side, self.shape[1]))
+        return Window.square(row * self.side, column * self.side, self.side).clip(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from pipeline.io.gdal import file_stamp
 from pipeline.stats.zones import place_zones, read_zones
 
 from .classes import SHOWN, ClassTable
-from .warps import bounds
 
 ENDINGS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".geoparquet", ".pq", ".fgb")
 FEW = 200  # vertices of a polygon that is drawn as it is
@@ -227,16 +226,10 @@ def _near_scene(labels: VectorLabels, frame: Any) -> NDArray[np.intp]:
 
 def _around(geobox: GeoBox, crs: Any) -> tuple[float, float, float, float] | None:
     """Give a box around a scene in another CRS; None where none is known, as across the antimeridian."""
-    from pyproj import CRS, Transformer
-    from pyproj.exceptions import ProjError
-
-    try:
-        there = Transformer.from_crs(CRS.from_wkt(str(geobox.crs)), crs, always_xy=True)
-        west, south, east, north = there.transform_bounds(*bounds(geobox), densify_pts=21)
-    except ProjError:
+    bounds = geobox.bounds(crs)
+    if bounds is None or bounds[0] > bounds[2]:
         return None
-    if not np.isfinite([west, south, east, north]).all() or west > east:
-        return None
+    west, south, east, north = bounds
     wide, tall = MARGIN * (east - west), MARGIN * (north - south)
     return west - wide, south - tall, east + wide, north + tall
 

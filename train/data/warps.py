@@ -8,12 +8,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import rasterio.windows
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.gdal import file_stamp, open_raster, run_with_env
@@ -53,9 +50,7 @@ def read_warped(path: str, indexes: Sequence[int], geobox: GeoBox, window: Windo
 
     def read() -> Pixels:
         warped = _open_warped(path, geobox)
-        height, width = window.shape
-        inner = rasterio.windows.Window(window.left, window.top, width, height)
-        values = warped.read([*indexes, warped.count], window=inner)
+        values = warped.read([*indexes, warped.count], window=window.to_rasterio())
         return Pixels(values[:-1], values[-1] != 0)
 
     return run_with_env(path, read)
@@ -88,21 +83,9 @@ def _warped(path: str, geobox: GeoBox) -> WarpedVRT:
 
 def overlaps(one: GeoBox, other: GeoBox) -> bool:
     """Whether the bounds of two scenes, with their CRS, meet: False only where it is sure that they do not."""
-    try:
-        west, south, east, north = transform_bounds(
-            CRS.from_wkt(str(one.crs)), CRS.from_wkt(str(other.crs)), *bounds(one), densify_pts=21
-        )
-    except Exception:  # of PROJ: the other's CRS does not reach there
+    there, here = one.bounds(other.crs), other.bounds()
+    if there is None or here is None:  # the other's CRS does not reach there
         return False
-    left, bottom, right, top = bounds(other)
-    if not np.isfinite([west, south, east, north]).all():
-        return False
+    (west, south, east, north), (left, bottom, right, top) = there, here
     across = west > east or (west < right and left < east)  # across the antimeridian west is greater
     return bool(across and south < top and bottom < north)
-
-
-def bounds(geobox: GeoBox) -> tuple[float, float, float, float]:
-    """Give west, south, east and north of a scene in its own CRS."""
-    corners = [geobox.affine * (x, y) for x in (0, geobox.width) for y in (0, geobox.height)]
-    (west, south), (east, north) = np.min(corners, axis=0), np.max(corners, axis=0)
-    return float(west), float(south), float(east), float(north)

@@ -86,7 +86,7 @@ def works_of(samples: Sequence[Sample], block: int) -> Iterator[list[Piece]]:
     work: list[Piece] = []
     for piece in _pieces(samples, block):
         work.append(piece)
-        if sum(p.window.shape[0] * p.window.shape[1] for p in work) >= block * block // 2:
+        if sum(p.window.size for p in work) >= block * block // 2:
             yield work
             work = []
     if work:
@@ -96,22 +96,19 @@ def works_of(samples: Sequence[Sample], block: int) -> Iterator[list[Piece]]:
 def _pieces(samples: Sequence[Sample], block: int) -> Iterator[Piece]:
     for number, sample in enumerate(samples):
         areas = np.array([(a.top, a.bottom, a.left, a.right) for a in sample.areas], int).reshape(-1, 4)
-        height, width = sample.geobox.shape
-        for top in range(0, height, block):
-            for left in range(0, width, block):
-                window = Window(top, min(top + block, height), left, min(left + block, width))
-                near = (areas[:, 0] < window.bottom) & (areas[:, 1] > top)
-                near &= (areas[:, 2] < window.right) & (areas[:, 3] > left)
-                if near.any():
-                    inside = tuple(sample.areas[place] for place in np.flatnonzero(near))
-                    yield Piece(number, replace(sample, areas=inside), window)
+        for window in sample.geobox.whole.split(block):
+            near = (areas[:, 0] < window.bottom) & (areas[:, 1] > window.top)
+            near &= (areas[:, 2] < window.right) & (areas[:, 3] > window.left)
+            if near.any():
+                inside = tuple(sample.areas[place] for place in np.flatnonzero(near))
+                yield Piece(number, replace(sample, areas=inside), window)
 
 
 def measure_work(task: Task, work: Sequence[Piece]) -> WindowStats:
     """Measure some windows, wherever a worker runs it."""
     found, bands = WindowStats(), list[list[Histogram]]()
     for piece in work:
-        found.pixels += piece.window.shape[0] * piece.window.shape[1]
+        found.pixels += piece.window.size
         try:
             read, unknown = _read(piece, task)
             counted = _count(piece, read, unknown, task)
@@ -155,8 +152,8 @@ def _inside(piece: Piece) -> NDArray[np.bool_]:
     """Give which pixels of a window lie in the sample's areas, bool `(y, x)`."""
     made = np.zeros(piece.window.shape, bool)
     for area in piece.sample.areas:
-        rows, columns = area.within(piece.window).slices
-        made[max(rows.start, 0) : rows.stop, max(columns.start, 0) : columns.stop] = True
+        if part := area.overlap(piece.window):
+            made[part.within(piece.window).slices] = True
     return made
 
 

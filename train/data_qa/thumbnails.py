@@ -63,7 +63,7 @@ def _windows(shape: tuple[int, int]) -> Iterator[Window]:
     tops, lefts = (sorted({int(at) for at in np.linspace(0, max(0, size - LOOK), ACROSS)}) for size in shape)
     for top in tops:
         for left in lefts:
-            yield Window(top, min(top + LOOK, shape[0]), left, min(left + LOOK, shape[1]))
+            yield Window.square(top, left, LOOK).clip(shape)
 
 
 def _glance(sample: Sample, reads: Sequence[Pixels]) -> Glance:

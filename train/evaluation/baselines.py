@@ -4,7 +4,7 @@ References are fitted to labelled samples window by window, and answer by block 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,13 +122,12 @@ Spot = tuple[int, Window]  # a sample by its number, and a part of it
 
 def spots(samples: Sequence[Sample]) -> list[Spot]:
     """Cut the areas of all samples into windows that are read at once."""
-    return [(number, window) for number, sample in enumerate(samples) for area in sample.areas for window in _cut(area)]
-
-
-def _cut(area: Window) -> Iterator[Window]:
-    for top in range(area.top, area.bottom, SIDE):
-        for left in range(area.left, area.right, SIDE):
-            yield Window(top, min(top + SIDE, area.bottom), left, min(left + SIDE, area.right))
+    return [
+        (number, window)
+        for number, sample in enumerate(samples)
+        for area in sample.areas
+        for window in area.split(SIDE)
+    ]
 
 
 def complete(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np.bool_]:

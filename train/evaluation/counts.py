@@ -119,7 +119,7 @@ def count_block(what: Pass, place: tuple[int, int]) -> _Block:
     """Count one block, wherever a worker does it."""
     kept = what.kept
     window = kept.decided.window(0, *place)
-    wide = buffered_in(window, what.distance, kept.decided.geobox.shape)
+    wide = window.buffer(what.distance).clip(kept.decided.geobox.shape)
     class_map, labels = (store.read_layer("class_map", wide)[0] for store in (kept.decided, kept.truth))
     core = window.within(wide).slices
     probabilities = all_classes(kept.maps.read_layer("probability", window))
@@ -130,30 +130,21 @@ def count_block(what: Pass, place: tuple[int, int]) -> _Block:
     return _Block(tally, cells, _overlaps(what, window, class_map[core], labels[core]), labels[core].size)
 
 
-def buffered_in(window: Window, distance: int, shape: tuple[int, int]) -> Window:
-    """Give a window with so many pixels more on every side, cut at the scene's edges."""
-    top, left = max(0, window.top - distance), max(0, window.left - distance)
-    return Window(top, min(window.bottom + distance, shape[0]), left, min(window.right + distance, shape[1]))
-
-
 def _cells(class_map: NDArray[np.uint8], labels: NDArray[np.uint8], window: Window, what: Pass) -> dict[Cell, Counts]:
     """Count each square of the sample that a block has a part of."""
     found = {}
-    for row in range(window.top // what.side, -(-window.bottom // what.side)):
-        for column in range(window.left // what.side, -(-window.right // what.side)):
-            part = cell_window((row, column), what.side).overlap(window)
-            assert part is not None  # rows and columns are those of the window
-            inside = part.within(window).slices
-            counts = confusion(class_map[inside], labels[inside], what.classes).counts
-            if counts.any():
-                found[row, column] = counts
+    for cell in window.cells(what.side):
+        inside = cell_window(cell, what.side).clip(window).within(window).slices
+        counts = confusion(class_map[inside], labels[inside], what.classes).counts
+        if counts.any():
+            found[cell] = counts
     return found
 
 
 def cell_window(cell: Cell, side: int) -> Window:
     """Give the pixels of a square; those at the edges may reach out of the sample."""
     row, column = cell
-    return Window(row * side, (row + 1) * side, column * side, (column + 1) * side)
+    return Window.square(row * side, column * side, side)
 
 
 def _overlaps(what: Pass, window: Window, class_map: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Overlaps | None:

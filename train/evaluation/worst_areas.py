@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.grid.geobox import Window
 
-from ..data.samples import Sample, whole
+from ..data.samples import Sample
 from ..metrics.confusion import iou
 from .counts import Cell, Counts, cell_window
 
@@ -51,7 +51,7 @@ def rank_areas(counted: Sequence[tuple[Sample, Mapping[Cell, Counts]]], side: in
 def _area(sample: Sample, cell: Cell, counts: Counts, side: int) -> Area | None:
     judged = int(counts.sum())
     somewhere = judged - int(counts[0, 0])
-    window = cell_window(cell, side).overlap(whole(sample.source))
-    if window is None or judged < LEAST * window.shape[0] * window.shape[1] or somewhere < FOUND * judged:
+    window = cell_window(cell, side).overlap(sample.geobox.whole)
+    if window is None or judged < LEAST * window.size or somewhere < FOUND * judged:
         return None
     return Area(sample.name, window, float(np.nanmean(iou(counts)[1:])))
