@@ -24,14 +24,14 @@ from models.metadata import ReceptiveField
 from pipeline.grid.encoding import NODATA, BlockResult, Encoding
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.grid.tiling import make_plan
-from pipeline.stats import coverage, sums
 from pipeline.stats import object_stats as tallies
+from pipeline.stats import sums
+from pipeline.stats import zones as zonal
 from pipeline.stats.cells import make_cells, pixel_sides
-from pipeline.stats.coverage import ZoneShapes
 from pipeline.stats.object_stats import Sizes
 from pipeline.stats.stats import compute_statistics, write_statistics
 from pipeline.stats.table import describe_statistics
-from pipeline.stats.zones import place_zones
+from pipeline.stats.zones import ZoneShapes, place_zones
 from pipeline.store.lifecycle import create_store, finish_store
 from pipeline.store.store import Summary
 
@@ -339,7 +339,7 @@ def test_zones_count_the_exact_part_of_each_pixel(tmp_path_factory, client, kind
     zones = geopandas.GeoDataFrame(geometry=[map_polygon(shape, transform) for shape in shapes], crs=crs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sums, "PIECE", piece)
-        patch.setattr(coverage, "SIMPLE", 20)
+        patch.setattr(zonal, "SIMPLE", 20)
         frame = compute_statistics(path, zones=zones, client=client, show=False)
     weights = [parts_of_pixels(SHAPE, shape) for shape in shapes]
     from pipeline.grid.pixel_area import pixel_areas
@@ -595,8 +595,8 @@ def test_a_zone_over_everything_asks_for_no_coverage(tmp_path, client, monkeypat
     """Where a zone covers a piece wholly, its pixels are added up as they are: no time or memory for fractions."""
     asked = []
     monkeypatch.setattr(sums, "PIECE", 32)
-    real = coverage.coverage
-    monkeypatch.setattr(coverage, "coverage", lambda window, shapes: asked.append(len(shapes)) or real(window, shapes))
+    real = zonal.coverage
+    monkeypatch.setattr(zonal, "coverage", lambda window, shapes: asked.append(len(shapes)) or real(window, shapes))
     make_store(tmp_path / "s.zarr", np.ones((512, 512), np.uint8), block=128)
     zones = geopandas.GeoDataFrame(
         geometry=[map_polygon(box(-9, -9, 600, 600.5), GRID), map_polygon(Point(256, 256).buffer(250), GRID)], crs=UTM

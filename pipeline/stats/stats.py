@@ -27,11 +27,10 @@ from ..store.files import Files
 from ..store.lifecycle import TABLE
 from ..store.store import Store, classes_of, open_store
 from .cells import make_cells, whole_scene
-from .coverage import ZoneShapes
 from .object_stats import Division, Tallies, Tally, read_objects
 from .sums import Sums, Totals, kinds_of
 from .table import area_columns, cells_frame, class_columns, joined, object_columns, with_bounds
-from .zones import place_zones
+from .zones import ZoneShapes, place_zones
 
 MOST_TASKS = 4  # at a time in this process: reading waits for the disk, the rest is a matter of memory bandwidth
 

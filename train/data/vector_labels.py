@@ -1,7 +1,7 @@
 """Labels from vectors: polygons brought into a scene's pixels, and drawn window by window.
 
 A pixel belongs to the polygon in which its centre lies; where polygons overlap, to the later row. How polygons are
-read, mended and placed is `pipeline.stats.zones`'s business.
+read, mended and placed is told by `pipeline.vector.read`.
 """
 
 import re
@@ -15,10 +15,10 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from models.errors import StatisticsError, TrainingError
+from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.gdal import file_stamp
-from pipeline.stats.zones import place_zones, read_zones
+from pipeline.vector.read import PolygonReader
 
 from .classes import SHOWN, ClassTable
 
@@ -26,7 +26,6 @@ ENDINGS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".geoparquet", ".pq
 FEW = 200  # vertices of a polygon that is drawn as it is
 FILES, SCENES = 2, 4096  # kept in memory: frames of vector files, and polygons of scenes
 _DRAWING = re.compile(r"rasterio\.features\Z")
-MARGIN = 0.1  # of the scene's size, around it, in which polygons are placed
 
 
 def is_vector(path: str) -> bool:
@@ -171,11 +170,11 @@ def open_shapes(
 @lru_cache(maxsize=FILES)
 def _frame(path: str, stamp: str) -> Any:
     """Read a vector file; `stamp` tells its versions apart."""
-    try:
-        return read_zones(path)
-    except StatisticsError as error:
-        reworded = _reworded(path, error)
-    raise reworded
+    return _reader(path).read(path)
+
+
+def _reader(path: str) -> PolygonReader:
+    return PolygonReader("labels", TrainingError, "give a file of one layer", origin=path)
 
 
 @lru_cache(maxsize=SCENES)
@@ -187,51 +186,25 @@ def _placed(labels: VectorLabels) -> _Placed:
     frame = _frame(labels.path, labels.stamp)
     rows = _near_scene(labels, frame) if len(frame) else np.arange(0)
     values = _class_values(labels, frame)[rows] if rows.size else np.empty(0, np.uint8)
-    shapes = _shapes(labels, frame.iloc[rows]) if rows.size else np.empty(0, object)
+    shapes = _reader(labels.path).place(frame.iloc[rows], labels.geobox).shapes if rows.size else np.empty(0, object)
     kept = ~shapely.is_empty(shapes)
     return _Placed(shapes[kept], values[kept], shapely.STRtree(shapes[kept]))
-
-
-def _shapes(labels: VectorLabels, frame: Any) -> NDArray[np.object_]:
-    try:
-        return place_zones(frame, labels.geobox).shapes
-    except StatisticsError as error:
-        reworded = _reworded(labels.path, error)
-    raise reworded
-
-
-def _reworded(path: str, error: StatisticsError) -> TrainingError:
-    """Give what `zones` says in the words of this file."""
-    text = str(error).replace("choose one with --layer", "give a file of one layer")
-    text = text.replace("zones", "labels").replace("zone", "label")
-    return TrainingError(text if path in text else f"{path}: {text}")
 
 
 def _near_scene(labels: VectorLabels, frame: Any) -> NDArray[np.intp]:
     """Give the rows around the scene: a file may hold a whole country's. Refuse a file that lies elsewhere."""
     import shapely
 
-    around = None if frame.crs is None else _around(labels.geobox, frame.crs)
-    if around is None:
+    if getattr(frame, "crs", None) is None:  # or no geometry: placing refuses both
         return np.arange(len(frame))
-    reach = frame.total_bounds
-    if np.isfinite(reach).all() and not shapely.box(*reach).intersects(shapely.box(*around)):
+    around, reach = _reader(labels.path).surroundings(frame, labels.geobox), frame.total_bounds
+    if np.isfinite(reach).all() and not shapely.box(*reach).intersects(around):
         shown = ", ".join(f"{value:.6g}" for value in reach)
         raise TrainingError(
             f"{labels.path} lies elsewhere than its image: polygons from {shown} (west, south, east, north); image: "
             f"{labels.geobox.describe()}"
         )
-    return np.sort(frame.sindex.query(shapely.box(*around)))
-
-
-def _around(geobox: GeoBox, crs: Any) -> tuple[float, float, float, float] | None:
-    """Give a box around a scene in another CRS; None where none is known, as across the antimeridian."""
-    bounds = geobox.bounds(crs)
-    if bounds is None or bounds[0] > bounds[2]:
-        return None
-    west, south, east, north = bounds
-    wide, tall = MARGIN * (east - west), MARGIN * (north - south)
-    return west - wide, south - tall, east + wide, north + tall
+    return np.sort(frame.sindex.query(around))
 
 
 def _burnt(path: str, frame: Any, table: ClassTable, burn: str) -> int:
