@@ -45,9 +45,25 @@ ALWAYS = {"GDAL_NUM_THREADS": "1"}  # errors of GDAL's own threads get lost, and
 OPEN_FILES = 48  # handles kept per thread
 _OURS = re.compile(re.escape(__name__) + r"\Z")
 
-# A VRT opens its parts with every driver that GDAL has registered, so the driver must not be there at all. GDAL reads
-# this once, when the first dataset of the process is opened.
-os.environ["GDAL_SKIP"] = ",".join(filter(None, [os.environ.get("GDAL_SKIP"), "MRF"]))
+
+def _register_drivers() -> None:
+    """Let rasterio's GDAL register its drivers without MRF: a VRT opens its parts with every driver there is.
+
+    GDAL reads GDAL_SKIP once, at the first `Env` of the process. It is not left in the environment, where other builds
+    of GDAL, as that of pyogrio, would warn of a driver that they never had.
+    """
+    given = os.environ.get("GDAL_SKIP")
+    os.environ["GDAL_SKIP"] = ",".join(filter(None, [given, "MRF"]))
+    try:
+        with rasterio.Env():
+            pass
+    finally:
+        del os.environ["GDAL_SKIP"]
+        if given is not None:
+            os.environ["GDAL_SKIP"] = given
+
+
+_register_drivers()
 
 T = TypeVar("T")
 _local = threading.local()
