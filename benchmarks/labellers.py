@@ -53,7 +53,7 @@ class OnlyLabels(Labelling):
 def _swathe_label(source: Path, output: Path, small: int) -> str:
     """Run two of the three parts of the durable verb; its store has the class map beside the ids."""
     asked = labelling(source, widths=False)
-    run_job(OnlyLabels(asked.maps, asked.own, asked.connectivity, asked.widths), output, show=False)
+    run_job(OnlyLabels(asked.maps, asked.metadata, asked.connectivity, asked.widths), output, show=False)
     return "objects"
 
 

@@ -17,6 +17,7 @@ from pipeline.grid.encoding import BlockResult, Encoding
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.grid.tiling import TilingPlan
 from pipeline.store.lifecycle import create_store, finish_store
+from pipeline.store.metadata import StoreMetadata
 
 from .scenes import smooth_noise, uniform
 
@@ -80,8 +81,10 @@ def write_mask(path: str, kind: str, size: int) -> None:
     block = min(BLOCK, size)
     plan = TilingPlan(size, size, stride=4, halo=0, tile=block, block=block, chunk=min(CHUNK, block), exact=True)
     geobox = GeoBox(size, size, Affine(PIXEL, 0, 500_000, 0, -PIXEL, 9_300_000), CRS.from_epsg(32737).to_wkt())
-    about = {"identity": {"mask": kind, "size": size}, "bundle": {"name": kind}, "source": {"bands": []}}
-    store = create_store(path, plan, geobox, Encoding(), CLASSES, about, pyramid=False)
+    metadata = StoreMetadata(
+        plan, Encoding(), CLASSES, {"mask": kind, "size": size}, bundle={"name": kind}, source={"bands": []}
+    )
+    store = create_store(path, geobox, metadata)
     found = 0
     for place in store.places(0):
         window = store.window(0, *place)

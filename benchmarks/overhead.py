@@ -27,6 +27,7 @@ from pipeline.inference.run import Network
 from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.job import Task
 from pipeline.store.lifecycle import create_store
+from pipeline.store.metadata import StoreMetadata
 from pipeline.store.store import Place, Summary
 
 from .child import peak_bytes, table, workplace
@@ -62,7 +63,7 @@ def make_task(folder: Path, blocks: int) -> Task:
     geobox = replace(prepared.geobox, height=shape[0], width=shape[1])
     inference = replace(prepared.inference, plan=cut)
     classes, path = inference.metadata.classes, str(folder / f"{blocks}.zarr")
-    store = create_store(path, cut, geobox, inference.encoding, classes, {}, pyramid=False)
+    store = create_store(path, geobox, StoreMetadata(cut, inference.encoding, classes, {}))
     return Task(Network(prepared.source, inference), store, len(classes))
 
 

@@ -17,6 +17,7 @@ from pipeline.grid.encoding import BlockResult, Encoding
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.grid.tiling import TilingPlan
 from pipeline.store.lifecycle import create_store, finish_store
+from pipeline.store.metadata import StoreMetadata, level_count
 from pipeline.store.overviews import halve
 
 TOWN = (ClassInfo("background", "000000"), ClassInfo("building", "E4572E"), ClassInfo("road", "17BEBB"))
@@ -46,7 +47,10 @@ def write_store(
     }
     plan = TilingPlan(height, width, stride=8, halo=32, tile=block, block=block, chunk=block, exact=True)
     geobox = GeoBox(height, width, transform, None if crs is None else CRS.from_user_input(crs).to_wkt())
-    store = create_store(str(path), plan, geobox, encoding, classes, {**about, **metadata}, pyramid=pyramid)
+    levels = level_count(geobox) if pyramid else 0
+    store = create_store(
+        str(path), geobox, StoreMetadata(plan, encoding, classes, levels=levels, **{**about, **metadata})
+    )
     level = BlockResult(class_map, None if probability is None else probability[None], ids)
     for number in range(store.levels + 1):
         level = (

@@ -23,7 +23,7 @@ from pipeline.inference.run import Network, Segmentation
 from pipeline.jobs.cog import run_job_to_cog
 from pipeline.jobs.job import Task, run_job, run_place
 from pipeline.store.lifecycle import remove_store
-from pipeline.store.store import open_store, read_own, sole_writer
+from pipeline.store.store import open_store, read_metadata, sole_writer
 
 SWATHE = Path(sys.executable).with_name("swathe")
 ENGINE = {"engine": "torch", "threads": 1}
@@ -84,6 +84,33 @@ def test_a_second_call_does_nothing(case, tmp_path):
     report = _again(case, tmp_path / "o.zarr")
     assert (report.blocks, report.resumed) == (48, 48)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "o.zarr").rglob("*")} == before
+
+
+def test_a_store_says_once_what_it_is(case, tmp_path, monkeypatch):
+    """In a fresh run, one that was stopped, and one that was finished, its JSON is read once to tell which it is."""
+    from pipeline.store import store as stores
+    from pipeline.store.files import Files
+
+    told, read = [], Files.read
+    monkeypatch.setattr(Files, "read", lambda self, name: told.append(name) or read(self, name))
+    parsed, real = [], stores.StoreMetadata.from_json
+    monkeypatch.setattr(
+        stores.StoreMetadata, "from_json", lambda values: parsed.append(values["state"]) or real(values)
+    )
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 20)
+        with pytest.raises(KeyboardInterrupt):
+            _again(case, tmp_path / "o.zarr")
+    assert parsed == []  # there was nothing
+    assert told.count("zarr.json") == 1  # to put the arrays' metadata into it
+    told.clear()
+    assert _again(case, tmp_path / "o.zarr").resumed >= 20
+    assert parsed == ["running"]
+    assert told.count("zarr.json") == 2  # what it is; and to call it complete
+    told.clear()
+    _again(case, tmp_path / "o.zarr")
+    assert parsed == ["running", "complete"]
+    assert told.count("zarr.json") == 1
 
 
 def stopped_after(monkeypatch, blocks: int):
@@ -160,7 +187,7 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
     time.sleep(0.5)
     from pipeline.store.lifecycle import resume_store
 
-    own = read_own(str(tmp_path / "o.zarr"))
+    own = read_metadata(str(tmp_path / "o.zarr"))
     store = resume_store(str(tmp_path / "o.zarr"), own, prepared.geobox)
     task = Task(Network(prepared.source, prepared.inference), store, 2)
     shard = tmp_path / "o.zarr/class_map/c/1/2"
@@ -259,7 +286,7 @@ def test_a_damaged_source_block_is_named_and_the_others_are_kept(tmp_path, case,
     assert "cannot be read: ZIPDecode" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
-    assert read_own(str(tmp_path / "o.zarr"))["state"] == "running"
+    assert read_metadata(str(tmp_path / "o.zarr")).state == "running"
 
 
 def damage(path: Path) -> None:
@@ -330,7 +357,7 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(case, disk):
     done = swathe(case, place / "o.zarr")
     assert done.returncode == 1
     assert re_one_line(done.stderr, "No space left on device")
-    assert read_own(str(place / "o.zarr"))["state"] in ("creating", "running")
+    assert read_metadata(str(place / "o.zarr")).state in ("creating", "running")
     before = stamps(place / "o.zarr")
     disk("size=64m")
     again = swathe(case, place / "o.zarr")
@@ -452,11 +479,11 @@ def killed_zarr(case: Path, folder: Path, delays: list[float]) -> int:
     killed = 0
     for delay in delays:
         killed += kill_once(case, output, (output,), delay)
-        own = read_own(str(output))  # never raises: what is there is always known as ours
-        if own is None or own["state"] != "complete":
+        own = read_metadata(str(output))  # never raises: what is there is always known as ours
+        if own is None or own.state != "complete":
             with pytest.raises(StoreError):
                 open_store(str(output))
-    complete = own is not None and own["state"] == "complete"
+    complete = own is not None and own.state == "complete"
     done, before = marked(output), stamps(output)
     last = swathe(case, output)
     assert last.returncode == 0, last.stderr

@@ -21,7 +21,7 @@ from pipeline import Outlines, open_maps, write_clean, write_objects, write_vect
 from pipeline.cli.app import GRACE
 from pipeline.jobs import job as filling
 from pipeline.objects import tree as trees
-from pipeline.store.store import open_store, read_own, sole_writer
+from pipeline.store.store import open_store, read_metadata, sole_writer
 
 CLEANING = {"threshold": 0.6, "hysteresis": 0.4, "closing": 2, "min_object": 300, "min_hole": "9 ha"}
 FLAGS = tuple(word for name, value in CLEANING.items() for word in (f"--{name.replace('_', '-')}", str(value)))
@@ -267,10 +267,10 @@ def killed(case: Path, what: Verb, folder: Path, delays: list[float]) -> int:
         assert made(output) == made(case_reference(case, what))
         if what.name == "vectorise" and not Path(f"{output}.unfinished").exists():
             return 0  # it was at its end: the file is whole, nothing is left over, and the same command would refuse it
-    if output.is_dir() and (own := read_own(str(output))) and own["state"] != "complete":
+    if output.is_dir() and (own := read_metadata(str(output))) and own.state != "complete":
         with pytest.raises(StoreError, match=f"not finished; run the same `swathe {what.name}` command again"):
             open_store(str(output))
-    before = {} if output.is_dir() and read_own(str(output)) is None else steps(folder)
+    before = {} if output.is_dir() and read_metadata(str(output)) is None else steps(folder)
     written, last = watch_writes(case, what, folder, before)
     assert last.returncode == 0, last.stderr
     assert not written, written

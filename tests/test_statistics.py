@@ -33,6 +33,7 @@ from pipeline.stats.stats import compute_statistics, write_statistics
 from pipeline.stats.table import describe_statistics
 from pipeline.stats.zones import ZoneShapes, place_zones
 from pipeline.store.lifecycle import create_store, finish_store
+from pipeline.store.metadata import StoreMetadata
 from pipeline.store.store import Summary
 
 CLASSES = (ClassInfo("background", "102030"), ClassInfo("building", "E4572E"), ClassInfo("main road", "FFCC00"))
@@ -51,8 +52,7 @@ def make_store(path, class_map, transform=GRID, crs=UTM, block=32, classes=CLASS
     """Finish a store that holds a class map."""
     plan = make_plan(class_map.shape, ReceptiveField(8, 8), tile=32, block=block)
     geobox = GeoBox(*class_map.shape, transform, CRS(crs).to_wkt() if crs else None)
-    about = {"identity": {"halo": 8}, "bundle": {}, "source": {}}
-    store = create_store(str(path), plan, geobox, NOTHING, classes, about, pyramid=False)
+    store = create_store(str(path), geobox, StoreMetadata(plan, NOTHING, classes, {"halo": 8}))
     for row, column in store.places(0):
         window = store.window(0, row, column)
         store.write(0, window, BlockResult(class_map[window.slices], None))

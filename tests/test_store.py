@@ -24,9 +24,10 @@ from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
 from pipeline.store.files import Files
 from pipeline.store.lifecycle import check_whole, create_store, finish_store, remove_store, resume_store
+from pipeline.store.metadata import StoreMetadata, level_count
 from pipeline.store.overviews import halve
 from pipeline.store.run_id import differences, fingerprint
-from pipeline.store.store import Store, Summary, open_store, read_own, sole_writer
+from pipeline.store.store import Store, Summary, open_store, read_metadata, sole_writer
 
 WKT = CRS.from_string(UTM).to_wkt()
 UINT8 = Encoding(None, "uint8", (1,))
@@ -41,7 +42,8 @@ TWO = (ClassInfo("open ground", "102030"), ClassInfo("house, garden", "E4572E"))
 def begin(path, shape=(150, 210), encoding=UINT8, transform=GRID, crs=WKT, pyramid=False, classes=TWO, block=64):
     plan = make_plan(shape, ReceptiveField(8, 8), tile=32, block=block)
     geobox = GeoBox(*shape, transform, crs)
-    return create_store(str(path), plan, geobox, encoding, classes, ABOUT, pyramid=pyramid)
+    levels = level_count(geobox) if pyramid else 0
+    return create_store(str(path), geobox, StoreMetadata(plan, encoding, classes, levels=levels, **ABOUT))
 
 
 def answer(shape, encoding, seed=0):
@@ -265,7 +267,7 @@ def test_finishing_needs_every_shard(tmp_path):
     assert store.done(0) == set(store.places(0)) - {(0, 3)}
     with pytest.raises(StoreError, match="block 0, 3 is missing"):
         finish_store(store, {}, np.zeros((3, 4), np.float32))
-    assert read_own(store.path)["state"] == "running"
+    assert read_metadata(store.path).state == "running"
 
 
 # between two writes
@@ -301,29 +303,29 @@ def interrupted(monkeypatch, after: int, action) -> bool:
 def test_creation_can_be_stopped_at_any_write(tmp_path, monkeypatch):
     path, after = tmp_path / "s.zarr", 0
     while interrupted(monkeypatch, after, lambda: begin(path, (60, 60), block=32)):
-        own = read_own(str(path))
-        assert own is None or own["state"] == "creating", after
+        own = read_metadata(str(path))
+        assert own is None or own.state == "creating", after
         with pytest.raises(StoreError):
             open_store(str(path))
         after += 1
     assert after > 10
-    assert read_own(str(path))["state"] == "running"
+    assert read_metadata(str(path)).state == "running"
     whole = answer((60, 60), UINT8)
-    fill(resume_store(str(path), read_own(str(path)), GeoBox(60, 60, GRID, WKT)), whole)
+    fill(resume_store(str(path), read_metadata(str(path)), GeoBox(60, 60, GRID, WKT)), whole)
     finish_store(reopened(path), {}, np.zeros((1, 1), np.float32))
     assert not list(path.rglob("*.partial"))
     np.testing.assert_array_equal(open_maps(path).class_map.values, whole.class_map)
 
 
 def reopened(path):
-    return resume_store(str(path), read_own(str(path)), GeoBox(60, 60, GRID, WKT))
+    return resume_store(str(path), read_metadata(str(path)), GeoBox(60, 60, GRID, WKT))
 
 
 def test_finishing_can_be_stopped_at_any_write(tmp_path, monkeypatch):
     path, after = tmp_path / "s.zarr", 0
     fill(begin(path, (60, 60), block=32), answer((60, 60), UINT8))
     while interrupted(monkeypatch, after, lambda: finish_store(reopened(path), {}, np.zeros((1, 1), np.float32))):
-        assert read_own(str(path))["state"] in ("running", "complete")
+        assert read_metadata(str(path)).state in ("running", "complete")
         assert zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None
         after += 1
     assert after >= 2
@@ -334,8 +336,8 @@ def test_replacing_can_be_stopped_at_any_removal(tmp_path, monkeypatch):
     path, after = tmp_path / "s.zarr", 0
     finished(path, (60, 60), block=32)
     while interrupted(monkeypatch, after, lambda: remove_store(str(path))):
-        own = read_own(str(path))  # still known as ours, and not as whole once the first pixel is gone
-        assert own is None or own["state"] == "creating" or len(shards(path)) == 4
+        own = read_metadata(str(path))  # still known as ours, and not as whole once the first pixel is gone
+        assert own is None or own.state == "creating" or len(shards(path)) == 4
         after += 7
     assert after > 20
     assert not path.exists()
@@ -368,7 +370,7 @@ def test_what_swathe_did_not_write_is_never_removed(tmp_path):
     (tmp_path / "c.zarr/download.partial").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
     for name in ("foreign", "a.zarr", "b.zarr", "file.zarr", "c.zarr"):
-        for attempt in (read_own, remove_store):
+        for attempt in (read_metadata, remove_store):
             with pytest.raises(StoreError, match="choose another output"):
                 attempt(str(tmp_path / name))
     assert sorted(tmp_path.rglob("*")) == before
@@ -401,10 +403,50 @@ def test_one_writer_at_a_time(tmp_path):
     assert not Path(path).exists()
     with sole_writer(path):
         begin(path)
-    assert read_own(path)["state"] == "running"
+    assert read_metadata(path).state == "running"
 
 
 # small things
+
+
+def test_metadata_are_read_as_they_were_first_written():
+    """Of release 0.1.0: later ones must read these names."""
+    old = {
+        "format": 1,
+        "state": "complete",
+        "segmented": {"engine": "torch on cpu"},
+        "bundle": {"name": "buildings", "digest": "b0f7", "architecture": "unet"},
+        "source": {"bands": ["red"], "dtype": "uint8", "path": ["scene.tif"]},
+        "made_from": "m.zarr",
+        "identity": {"cleaned from": "f1d8", "cleaning": {}, "shape": [60, 70]},
+        "cleaned": {},
+        "cleaned_from": "m.zarr",
+        "command": "swathe clean",
+        "plan": {"height": 60, "width": 70, "stride": 32, "halo": 224, "tile": 1024, "block": 1536, "chunk": 512,
+                 "exact": True, "tall": 2},
+        "levels": 2,
+        "encoding": {"threshold": None, "probability": "uint8", "kept": [1], "objects": False},
+        "classes": [{"name": "background", "color": "000000"}, {"name": "building", "color": "E4572E"}],
+        "results": {"pixels": {"background": 1, "building": 2, "nodata": 0}},
+    }  # fmt: skip
+    metadata = StoreMetadata.from_json(old)
+    assert metadata.plan.tile_aspect == 2
+    assert metadata.class_names == ("background", "building")
+    assert metadata.segmentation == {"engine": "torch on cpu"}
+    assert json.loads(json.dumps(metadata.to_json())) == old
+    segmented = {key: old[key] for key in ("format", "state", "identity", "plan", "levels", "encoding", "classes")}
+    assert StoreMetadata.from_json(segmented).command == "swathe segment"
+    assert json.loads(json.dumps(StoreMetadata.from_json(segmented).to_json())) == segmented
+
+
+@pytest.mark.parametrize("key", ["plan", "encoding", "classes", "identity"])
+def test_metadata_that_lack_something_are_refused(tmp_path, key):
+    finished(tmp_path / "s.zarr")
+    content = json.loads((tmp_path / "s.zarr/zarr.json").read_text())
+    del content["attributes"]["swathe"][key]
+    (tmp_path / "s.zarr/zarr.json").write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="another version of Swathe has written; give one that"):
+        open_store(str(tmp_path / "s.zarr"))
 
 
 def test_differences_name_settings_with_both_values():
@@ -444,7 +486,7 @@ def test_a_store_in_an_object_store(tmp_path):
     with pytest.raises(StoreError, match="damaged"):
         open_maps(path).class_map.compute(scheduler="synchronous")
     remove_store(path)
-    assert read_own(path) is None
+    assert read_metadata(path) is None
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12, which fears threads

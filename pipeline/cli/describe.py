@@ -1,6 +1,7 @@
 """What people read: descriptions of scenes, stores and bundles, and the table of classes. Text only."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from models.bundle import load_bundle, shipped_bundles
@@ -10,7 +11,8 @@ from ..grid.geobox import GeoBox
 from ..io.scene import SceneLike, open_source
 from ..io.source import RasterSource
 from ..store.files import Files
-from ..store.store import KEY, Store, open_store, read_own
+from ..store.metadata import StoreMetadata
+from ..store.store import KEY, Store, open_store, read_metadata
 
 
 def describe(scene: SceneLike) -> str:
@@ -52,35 +54,35 @@ def _where(geobox: GeoBox) -> str:
 
 
 def _describe_store(path: str) -> str:
-    own = read_own(path)
-    if own is None or own["state"] != "complete":
-        command = (own or {}).get("command", "swathe segment")
+    metadata = read_metadata(path)
+    if metadata is None or metadata.state != "complete":
+        command = metadata.command if metadata else "swathe segment"
         return f"store       {path}\nstate       not finished: the same `{command}` command continues it"
-    store, own = open_store(path)
-    segmented = own.get("segmented", own["identity"])
+    store, metadata = open_store(path)
+    segmented = metadata.segmentation
     lines = [
         f"store       {path}, finished",
         _where(store.geobox),
-        f"layers      {', '.join(_layers(store, own))}",
+        f"layers      {', '.join(_layers(store, metadata))}",
         f"overviews   {store.levels}",
-        f"bundle      {own['bundle']['name']} {own['bundle']['digest'][:12]}",
+        f"bundle      {metadata.bundle['name']} {metadata.bundle['digest'][:12]}",
         f"engine      {segmented['engine']}, {segmented['precision']}, halo {segmented['halo']}",
     ]
-    if "cleaned" in own:
-        keywords = ", ".join(f"{name} {value}" for name, value in own["cleaned"].items())
+    if metadata.cleaned is not None:
+        keywords = ", ".join(f"{name} {value}" for name, value in metadata.cleaned.items())
         lines.append(f"cleaned     {keywords or 'nothing asked for'}")
-    counts = own["results"].get("objects", {})
+    counts = metadata.results.get("objects", {})
     lines += [f"objects     {count:,} of {name}" for name, count in counts.items()]
-    return "\n".join([*lines, class_table(own["results"]["pixels"], store.geobox.resolution())])
+    return "\n".join([*lines, class_table(metadata.pixels, store.geobox.resolution())])
 
 
-def _layers(store: Store, own: dict[str, Any]) -> list[str]:
-    names = [own["classes"][value]["name"] for value in store.encoding.kept]
+def _layers(store: Store, metadata: StoreMetadata) -> list[str]:
+    names = [metadata.class_names[value] for value in store.encoding.kept]
     kept = f"probability ({store.encoding.probability}) of {', '.join(names)}"
     return [kept if name == "probability" else name for name in store.layers]
 
 
-def class_table(pixels: dict[str, int], resolution: float | None) -> str:
+def class_table(pixels: Mapping[str, int], resolution: float | None) -> str:
     """Give a table of pixels and shares per class; the shares are of the observed pixels."""
     observed = max(1, sum(count for name, count in pixels.items() if name != "nodata"))
     width = max(len(name) for name in pixels)

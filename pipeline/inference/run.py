@@ -19,7 +19,7 @@ from ..io.scene import SceneLike
 from ..io.source import RasterSource, Source
 from ..jobs.dask import run_once, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
-from ..store.lifecycle import create_store
+from ..store.metadata import StoreMetadata, level_count
 from ..store.run_id import Identity
 from ..store.store import Store
 from .options import SegmentKeywords
@@ -125,15 +125,17 @@ class Segmentation(BlockJob):
         return replace(self, prepared=replace(self.prepared, inference=replace(self.prepared.inference, spec=spec)))
 
     @override
-    def create(self, path: str) -> Store:
-        inference, pyramid = self.prepared.inference, self.prepared.options.pyramid
-        about = {
-            "identity": self.identity(),
-            "bundle": _bundle_facts(inference),
-            "source": _source_facts(self.prepared.source),
-        }
-        classes = inference.metadata.classes
-        return create_store(path, inference.plan, self.geobox, inference.encoding, classes, about, pyramid=pyramid)
+    def new_metadata(self) -> StoreMetadata:
+        inference, bundle = self.prepared.inference, self.prepared.inference.metadata
+        return StoreMetadata(
+            inference.plan,
+            inference.encoding,
+            bundle.classes,
+            self.identity(),
+            level_count(self.geobox) if self.prepared.options.pyramid else 0,
+            bundle={"name": bundle.name, "digest": inference.digest, "architecture": bundle.architecture},
+            source=_source_facts(self.prepared.source),
+        )
 
     @override
     def block_function(self, store: Store) -> Network:
@@ -161,15 +163,7 @@ def run_identity(prepared: SegmentPlan) -> dict[str, Any]:
         shape=prepared.geobox.shape,
         overviews=prepared.options.pyramid,
     )
-    return identity.metadata()
-
-
-def _bundle_facts(inference: InferenceSpec) -> dict[str, Any]:
-    return {
-        "name": inference.metadata.name,
-        "digest": inference.digest,
-        "architecture": inference.metadata.architecture,
-    }
+    return identity.to_json()
 
 
 def _source_facts(source: Source) -> dict[str, Any]:

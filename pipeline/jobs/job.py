@@ -11,7 +11,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -24,10 +24,11 @@ from models.errors import StoreError, SwatheError
 from ..grid.encoding import NODATA, BlockResult, empty_result
 from ..grid.geobox import GeoBox
 from ..store.files import Files, full_path
-from ..store.lifecycle import check_whole, finish_store, resume_store, tidy
+from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, resume_store
+from ..store.metadata import StoreMetadata
 from ..store.overviews import halve
 from ..store.run_id import differences
-from ..store.store import Place, Store, Summary, mark_name, read_own, reopen_store, sole_writer
+from ..store.store import Place, Store, Summary, find_store, mark_name, reopen_store, sole_writer
 from .dask import dask_client, gpu_resources, map_bounded
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
@@ -109,8 +110,8 @@ class BlockJob(ABC):
         """Return what decides the pixels, and nothing else, as JSON values."""
 
     @abstractmethod
-    def create(self, path: str) -> Store:
-        """Make the empty store."""
+    def new_metadata(self) -> StoreMetadata:
+        """Return what a store of this job says of itself when it is begun."""
 
     @abstractmethod
     def block_function(self, store: Store) -> BlockFunction:
@@ -171,25 +172,37 @@ def run_job(
         The output belongs to another run, or is what is read; or a block failed after retries. Finished blocks stay.
     """
     started, path = time.monotonic(), _checked(job, os.fspath(output))
-    if client is None and (finished := _finished(job, path, replacing)):
-        return _report(*finished, len(finished[0].plan), started)  # no worker is needed to see that
-    with dask_client(client, threads=job.threads) as connection, sole_writer(path):
-        job = job if client is None else job.bind_to_cluster(connection)
-        if finished := _finished(job, path, replacing):
-            return _report(*finished, len(finished[0].plan), started)
-        store, own = _begun(job, path, replacing)
+    with sole_writer(path), ExitStack() as stack:
+        connection = None
+        if client is not None:
+            connection = stack.enter_context(dask_client(client, threads=job.threads))
+            job = job.bind_to_cluster(connection)
+        state, metadata = find_store(path, job.identity())
+        if metadata and state == "other" and replacing == "nothing":
+            raise _refused(path, job, metadata)
+        done = metadata is not None and metadata.state == "complete" and replacing != "all"
+        if metadata and state == "mine" and done:  # no worker is needed to see that
+            store = reopen_store(path, metadata, job.geobox)
+            check_whole(store)
+            remove_markers(store)
+            return _result(store, metadata.pixels, len(store.plan), started)
+        if metadata and state == "mine" and metadata.state == "running":
+            store = resume_store(path, metadata, job.geobox)
+        else:
+            metadata = job.new_metadata()
+            store = create_store(path, job.geobox, metadata)
+        connection = connection or stack.enter_context(dask_client(None, threads=job.threads))
         shown = make_progress(show)
         job.prepare(connection, store, shown)
-        names = [info["name"] for info in own["classes"]]
-        task = Task(job.block_function(store), store, len(names), mask)
+        task = Task(job.block_function(store), store, len(metadata.classes), mask)
         summaries, resumed = _all_levels(connection, task, shown, job.title)
-        results = {"pixels": _pixels(summaries, names), **job.finalize(connection, store, shown)}
-        finish_store(store, results, _seconds(summaries, store))
-    return _report(store, {"results": results}, resumed, started)
+        pixels = _pixels(summaries, metadata.class_names)
+        finish_store(store, {"pixels": pixels, **job.finalize(connection, store, shown)}, _seconds(summaries, store))
+    return _result(store, pixels, resumed, started)
 
 
 def _checked(job: BlockJob, output: str) -> str:
-    """Give the output's path in full, if it can be one."""
+    """Return the output's path in full, if it can be one."""
     if output.lower().rstrip("/").endswith((".tif", ".tiff")):
         raise StoreError(f"{output}: a run fills a Zarr store; end its name in .zarr, and use `write_cog` on it after")
     refuse_own(job, output)
@@ -207,46 +220,15 @@ def make_progress(show: bool) -> ProgressFactory:
     return progress if show else lambda *_: nullcontext(no_progress)
 
 
-def _finished(job: BlockJob, path: str, replacing: OverwritePolicy) -> tuple[Store, dict[str, Any]] | None:
-    """Give this run's store and its facts if there is nothing left to do. Raises StoreError if it may not be begun."""
-    own = _own(job, path, replacing)
-    if own is None or own["state"] != "complete" or replacing == "all":
-        return None
-    if differences(job.identity(), own["identity"]):
-        return None
-    store = reopen_store(path, own, job.geobox)
-    check_whole(store)
-    tidy(store)
-    return store, own
-
-
-def _own(job: BlockJob, path: str, replacing: OverwritePolicy) -> dict[str, Any] | None:
-    """Give the facts of a store that is there; None if there is none, or one that was never ready."""
-    own = read_own(path)
-    if own is None or own["state"] == "creating":
-        return None
-    mine, theirs = job.identity(), own["identity"]
+def _refused(path: str, job: BlockJob, metadata: StoreMetadata) -> StoreError:
+    """Return the error that says whose the store is."""
+    mine, theirs = job.identity(), metadata.identity
     others = differences(mine, theirs)
     if set(mine) != set(theirs):  # of another verb, with which it has no settings in common
-        others = [f"of `{own.get('command', 'swathe segment')}`"]
-    if others and replacing == "nothing":
-        raise StoreError(
-            f"{path} belongs to another run ({'; '.join(others)}); "
-            "choose another output, or pass --overwrite to replace it"
-        )
-    return own
-
-
-def _begun(job: BlockJob, path: str, replacing: OverwritePolicy) -> tuple[Store, dict[str, Any]]:
-    """Open the unfinished store of this very run, or make a new one. Only the one writer may."""
-    own = _own(job, path, replacing)
-    same = own is not None and not differences(job.identity(), own["identity"])
-    if own is not None and same and (own["state"] == "running" or replacing != "all"):
-        return resume_store(path, own, job.geobox), own
-    store = job.create(path)
-    made = read_own(path)
-    assert made is not None  # it was just made
-    return store, made
+        others = [f"of `{metadata.command}`"]
+    return StoreError(
+        f"{path} belongs to another run ({'; '.join(others)}); choose another output, or pass --overwrite to replace it"
+    )
 
 
 def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -> tuple[list[Summary], int]:
@@ -315,7 +297,7 @@ def _run_place(task: Task, level: int, row: int, column: int) -> Summary:
     return summary
 
 
-def _pixels(summaries: list[Summary], names: list[str]) -> dict[str, int]:
+def _pixels(summaries: list[Summary], names: tuple[str, ...]) -> dict[str, int]:
     counts = np.array([summary.pixels for summary in summaries], dtype=np.int64).sum(axis=0).tolist()
     return dict(zip([*names, "nodata"], counts, strict=True))
 
@@ -328,5 +310,5 @@ def _seconds(summaries: list[Summary], store: Store) -> NDArray[np.float32]:
     return seconds
 
 
-def _report(store: Store, own: Mapping[str, Any], resumed: int, started: float) -> RunResult:
-    return RunResult(store.path, len(store.plan), resumed, own["results"]["pixels"], time.monotonic() - started)
+def _result(store: Store, pixels: Mapping[str, int], resumed: int, started: float) -> RunResult:
+    return RunResult(store.path, len(store.plan), resumed, dict(pixels), time.monotonic() - started)

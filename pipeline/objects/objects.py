@@ -22,10 +22,10 @@ from ..grid.geobox import GeoBox, Window
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..store.dataset import open_maps
-from ..store.derived import cut_as, provenance
-from ..store.lifecycle import TABLE, create_store
+from ..store.lifecycle import TABLE
+from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
-from ..store.store import Store, classes_of, open_store, store_errors
+from ..store.store import Store, open_store, store_errors
 from .components import Region, Totals
 from .label import Labels, label, region, total
 from .tree import LabelMerge, TreeReduce, merge_labels, merged_totals, reduced, tree_reduce
@@ -80,8 +80,8 @@ def labelling(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, 
     """Check what `write_objects` is asked for, before anything is written."""
     if connectivity not in (4, 8):
         raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
-    maps, own = open_store(os.fspath(store))
-    return Labelling(maps, own, connectivity, widths)
+    maps, metadata = open_store(os.fspath(store))
+    return Labelling(maps, metadata, connectivity, widths)
 
 
 def open_objects(store: str | os.PathLike[str]) -> "tuple[xr.Dataset, pd.DataFrame]":
@@ -103,9 +103,7 @@ def open_objects(store: str | os.PathLike[str]) -> "tuple[xr.Dataset, pd.DataFra
 
 def objects_count(store: str | os.PathLike[str]) -> dict[str, int]:
     """Give how many objects of each class a finished store of objects has, by name."""
-    _, own = open_store(os.fspath(store))
-    counts: dict[str, int] = own["results"]["objects"]
-    return counts
+    return dict(open_store(os.fspath(store))[1].results["objects"])
 
 
 def read_table(store: str) -> "pa.Table":
@@ -124,7 +122,7 @@ class Labelling(BlockJob):
     """The objects of a store."""
 
     maps: Store
-    own: Mapping[str, Any]
+    metadata: StoreMetadata
     connectivity: Connectivity
     widths: bool
     title = "numbering objects"
@@ -142,17 +140,16 @@ class Labelling(BlockJob):
     @override
     def identity(self) -> Mapping[str, Any]:
         return {
-            "objects of": fingerprint(self.own["identity"])[:16],
+            "objects of": fingerprint(self.metadata.identity)[:16],
             "connectivity": self.connectivity,
             "widths": self.widths,
             "shape": list(self.geobox.shape),
         }
 
     @override
-    def create(self, path: str) -> Store:
-        about = {**provenance(self.maps, self.own), "identity": self.identity(), "command": COMMAND}
-        encoding = Encoding(objects=True)
-        return create_store(path, self.maps.plan, self.geobox, encoding, classes_of(self.own), about, pyramid=False)
+    def new_metadata(self) -> StoreMetadata:
+        made = {"identity": self.identity(), "command": COMMAND, "encoding": Encoding(objects=True), "levels": 0}
+        return self.metadata.derived(self.maps.path, **made)
 
     @override
     def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
@@ -160,18 +157,18 @@ class Labelling(BlockJob):
         merge_labels(client, self._settling(store), show, "finding objects")
 
     def _settling(self, store: Store) -> LabelMerge:
-        return LabelMerge(store, "labels", Finding(cut_as(store, self.maps), self.connectivity), self.connectivity)
+        return LabelMerge(store, "labels", Finding(self.maps.cut_as(store), self.connectivity), self.connectivity)
 
     @override
     def block_function(self, store: Store) -> "Numbering":
-        return Numbering(cut_as(store, self.maps), self._settling(store))
+        return Numbering(self.maps.cut_as(store), self._settling(store))
 
     @override
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """Measure, and write the table."""
         from ..grid.pixel_area import pixel_areas
 
-        names = tuple(info.name for info in classes_of(self.own))
+        names = self.metadata.class_names
         rows = Measuring(self.maps, names, self.widths, pixel_areas(self.geobox))
         folding = TreeReduce(store, "measures", rows, store)
         tree_reduce(client, folding, show, "measuring objects")

@@ -17,10 +17,9 @@ from ..grid.pixel_area import pixel_areas
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..objects.tree import merge_labels
-from ..store.derived import cut_as, provenance
-from ..store.lifecycle import create_store
+from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
-from ..store.store import Store, classes_of, open_store
+from ..store.store import Store, open_store
 from .block import Block, Stage
 from .options import CleanKeywords, CleanOptions
 
@@ -66,12 +65,11 @@ def write_clean(
 def cleaning(store: str | os.PathLike[str], **keywords: Unpack[CleanKeywords]) -> "Cleaning":
     """Check what `write_clean` is asked for, before anything is written."""
     settings = CleanOptions(**keywords)
-    maps, own = open_store(os.fspath(store))
+    maps, metadata = open_store(os.fspath(store))
     areas = pixel_areas(maps.geobox) if settings.needs_areas else None
-    names = [info.name for info in classes_of(own)]
     kept = maps.encoding.kept if maps.encoding.probability else None
-    rules = settings.rules(names, kept, has_areas=areas is not None or not settings.needs_areas)
-    return Cleaning(maps, own, settings, Block(maps, rules, areas))
+    rules = settings.rules(metadata.class_names, kept, has_areas=areas is not None or not settings.needs_areas)
+    return Cleaning(maps, metadata, settings, Block(maps, rules, areas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ class Cleaning(BlockJob):
     """A store to be cleaned. `map_only`: without probabilities and overviews, for a GeoTIFF."""
 
     maps: Store
-    own: Mapping[str, Any]
+    metadata: StoreMetadata
     settings: CleanOptions
     block: Block
     map_only: bool = False
@@ -113,25 +111,25 @@ class Cleaning(BlockJob):
     @override
     def identity(self) -> Mapping[str, Any]:
         return {
-            "cleaned from": fingerprint(self.own["identity"])[:16],
+            "cleaned from": fingerprint(self.metadata.identity)[:16],
             "cleaning": self.settings.as_facts(),
             "shape": list(self.geobox.shape),
         }
 
     @override
-    def create(self, path: str) -> Store:
-        about = {
-            **provenance(self.maps, self.own),
-            "identity": self.identity(),
-            "cleaned": self.settings.as_facts(),
-            "cleaned_from": self.maps.path,
-            "command": COMMAND,
-        }
-        encoding = replace(self.maps.encoding, objects=False)
+    def new_metadata(self) -> StoreMetadata:
+        encoding, levels = replace(self.maps.encoding, objects=False), self.metadata.levels
         if self.map_only:
-            encoding = replace(encoding, probability=None, kept=())
-        classes, pyramid = classes_of(self.own), self.maps.levels > 0 and not self.map_only
-        return create_store(path, self.maps.plan, self.geobox, encoding, classes, about, pyramid=pyramid)
+            encoding, levels = replace(encoding, probability=None, kept=()), 0
+        return self.metadata.derived(
+            self.maps.path,
+            identity=self.identity(),
+            command=COMMAND,
+            encoding=encoding,
+            levels=levels,
+            cleaned=self.settings.as_facts(),
+            cleaned_from=self.maps.path,
+        )
 
     @override
     def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
@@ -145,4 +143,4 @@ class Cleaning(BlockJob):
         return Cleaned(self._block(store), not self.map_only)
 
     def _block(self, store: Store) -> Block:
-        return replace(self.block, maps=cut_as(store, self.maps))
+        return replace(self.block, maps=self.maps.cut_as(store))

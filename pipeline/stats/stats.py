@@ -25,7 +25,7 @@ from ..jobs.dask import dask_client, map_bounded
 from ..jobs.progress import no_progress, progress
 from ..store.files import Files
 from ..store.lifecycle import TABLE
-from ..store.store import Store, classes_of, open_store
+from ..store.store import Store, open_store
 from .cells import make_cells, whole_scene
 from .object_stats import Division, Tallies, Tally, read_objects
 from .sums import Sums, Totals, kinds_of
@@ -216,8 +216,8 @@ def _asked(path: str, zones: Any, cell: str | float | None, layer: str | None) -
         raise StatisticsError("figures are by zone or by cell; give zones or a cell, not both")
     if layer is not None and zones is None:
         raise StatisticsError(f"layer {layer!r} is of a file of zones, and no zones are given")
-    store, own = open_store(path)
-    classes = classes_of(own)
+    store, metadata = open_store(path)
+    classes = metadata.classes
     geobox = store.geobox
     areas = pixel_areas(geobox)
     if zones is not None:

@@ -29,8 +29,9 @@ from ..grid.encoding import NODATA, STEPS
 from ..grid.geobox import GeoBox, Window
 from .files import Files
 from .local_files import check_output
+from .metadata import StoreMetadata
 from .run_id import fingerprint
-from .store import Store, classes_of, open_store
+from .store import Store, open_store
 
 BLOCK = 512  # side of the file's own tiles, in pixels
 # one thread: with several, GDAL can lose the news that the disk is full
@@ -82,14 +83,14 @@ def write_cog(
         The store is not finished or has no such layer; the file exists, is being written by another run, or cannot be
         written whole.
     """
-    opened, own = open_store(os.fspath(store))
-    classes = classes_of(own)
+    opened, metadata = open_store(os.fspath(store))
+    classes = metadata.classes
     what = _layer(opened, layer, classes)
     target = check_target(output, overwrite=overwrite)
     with _workshop(target) as folder:
         try:
             work, whole = folder / "work.tif", folder / "whole.tif"
-            _write_work(work, opened, what, classes, own)
+            _write_work(work, opened, what, metadata)
             _copy(work, whole, what)
             work.unlink()
             _read_back(whole, opened, what)
@@ -166,11 +167,11 @@ def _blocks(store: Store, layer: Layer) -> Iterator[tuple[Window, NDArray[Any]]]
         yield block.window, store.read_layer(layer.name, block.window).astype(layer.dtype, copy=False)
 
 
-def _write_work(path: Path, store: Store, layer: Layer, classes: tuple[ClassInfo, ...], own: dict[str, Any]) -> None:
+def _write_work(path: Path, store: Store, layer: Layer, metadata: StoreMetadata) -> None:
     """Write a plain tiled GeoTIFF, from which GDAL makes the COG: that driver must read its source twice."""
     with _quiet(), rasterio.open(path, "w", **_profile(store.geobox, layer)) as file:
-        file.update_tags(**_tags(own, layer, classes))
-        _describe(file, layer, classes)
+        file.update_tags(**_tags(metadata, layer))
+        _describe(file, layer, metadata.classes)
         for window, pixels in _blocks(store, layer):
             file.write(pixels, window=window.to_rasterio())
 
@@ -199,15 +200,15 @@ def _describe(file: Any, layer: Layer, classes: tuple[ClassInfo, ...]) -> None:
         file.scales = (1 / STEPS,) * len(layer.bands)
 
 
-def _tags(own: dict[str, Any], layer: Layer, classes: tuple[ClassInfo, ...]) -> dict[str, str]:
-    bundle = own["bundle"]
+def _tags(metadata: StoreMetadata, layer: Layer) -> dict[str, str]:
+    bundle = metadata.bundle
     return {
         "TIFFTAG_SOFTWARE": "Swathe",
         "SWATHE_BUNDLE": f"{bundle['name']} {bundle['digest']}",
-        "SWATHE_FINGERPRINT": fingerprint(own["identity"]),
+        "SWATHE_FINGERPRINT": fingerprint(metadata.identity),
         "SWATHE_LAYER": layer.name,
-        "SWATHE_PIXELS": json.dumps(own["results"]["pixels"]),
-        **{f"CLASS_{value}": info.name for value, info in enumerate(classes)},
+        "SWATHE_PIXELS": json.dumps(metadata.pixels),
+        **{f"CLASS_{value}": info.name for value, info in enumerate(metadata.classes)},
     }
 
 

@@ -40,7 +40,7 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
         It is missing, not finished, or has no such level. What is damaged or lost is found when it is read.
     """
     path = os.fspath(store)
-    opened, own = open_store(path)
+    opened, metadata = open_store(path)
     if not 0 <= level <= opened.levels:
         raise StoreError(f"{path} has the levels 0 to {opened.levels}; received {level}")
     with store_errors(path):
@@ -48,7 +48,7 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
     for name in opened.layers:
         layer = _Layer(opened, name, level, dataset[name].shape)
         chunks = {"y": opened.plan.block, "x": opened.plan.block}
-        token = f"swathe-{fingerprint(own['identity'])}-{name}-{level}-{path}"
+        token = f"swathe-{fingerprint(metadata.identity)}-{name}-{level}-{path}"
         sides = [chunks.get(str(dim), -1) for dim in dataset[name].dims]
         lazy = da.from_array(layer, sides, name=token, getitem=_read)
         dataset[name] = dataset[name].copy(data=lazy)

@@ -6,7 +6,7 @@ Knows metadata and files; pixels are `store`'s.
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,64 +17,48 @@ from zarr.codecs import ZstdCodec
 from models.errors import StoreError
 from models.metadata import ClassInfo
 
-from ..grid.encoding import NODATA, Encoding
+from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import coordinates
 from .files import Files
 from .metadata import (
+    StoreMetadata,
     class_map_attributes,
     geozarr_attributes,
     group_path,
-    level_count,
     objects_attributes,
     probability_attributes,
     spatial_ref_attributes,
 )
-from .store import FORMAT, KEY, MARKS, ROOT, RUN, SECONDS, Store, forget, read_own, reopen_store, store_errors
+from .store import KEY, MARKS, ROOT, RUN, SECONDS, Store, forget, read_metadata, reopen_store, store_errors
 
-SMALLEST_LEVEL = 512
 OURS = {ROOT, MARKS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews", "blocks"}
 TABLE = "table.parquet"  # of objects
 
 
-def create_store(
-    path: str,
-    plan: TilingPlan,
-    geobox: GeoBox,
-    encoding: Encoding,
-    classes: tuple[ClassInfo, ...],
-    about: Mapping[str, Any],
-    *,
-    pyramid: bool,
-) -> Store:
+def create_store(path: str, geobox: GeoBox, metadata: StoreMetadata) -> Store:
     """Make an empty store: metadata and coordinates only.
 
     Parameters
     ----------
     path
         Local path or URL; what was there is removed.
-    plan, geobox, encoding
-        How the scene is cut, where it lies, what is kept.
-    classes
-        By value.
-    about
-        Our own facts: identity, settings, provenance. Kept under the attribute `swathe`.
-    pyramid
-        Whether the store has overviews.
+    geobox
+        CRS, transform and shape.
+    metadata
+        Blocks, encoding, classes, number of overviews, and where the pixels come from.
     """
-    levels = level_count(geobox, SMALLEST_LEVEL) if pyramid else 0
-    store = Store(path, plan, geobox, encoding, levels, uuid.uuid4().hex)
+    store = replace(reopen_store(path, metadata, geobox), run=uuid.uuid4().hex)
     with store_errors(path):
         _clear(store.files)
-        own = {"format": FORMAT, "state": "creating", **about, **_described(store, classes)}
+        own = replace(metadata, state="creating").to_json()
         root = zarr.create_group(path, attributes={KEY: own, **geozarr_attributes(geobox, store.levels)})
         for level in range(store.levels + 1):
-            _create_level(root, store, level, classes)
-        _create_seconds(root, plan)
-        _consolidate(store.files)
+            _create_level(root, store, level, metadata.classes)
+        _create_seconds(root, store.plan)
         store.files.write(RUN, store.run.encode())
-        _set_state(store.files, "running")
+        _consolidate(store.files)
     return store
 
 
@@ -102,19 +86,10 @@ def remove_store(path: str) -> None:
     StoreError
         What lies there is not Swathe's.
     """
-    read_own(path)
+    read_metadata(path)
     with store_errors(path):
         _clear(Files(path))
         Files(path).remove_empty()
-
-
-def _described(store: Store, classes: tuple[ClassInfo, ...]) -> dict[str, Any]:
-    return {
-        "plan": asdict(store.plan),
-        "levels": store.levels,
-        "encoding": asdict(store.encoding),
-        "classes": [asdict(info) for info in classes],
-    }
 
 
 def _set_state(files: Files, state: str, **more: Any) -> None:
@@ -125,7 +100,7 @@ def _set_state(files: Files, state: str, **more: Any) -> None:
 
 
 def _consolidate(files: Files) -> None:
-    """Put all members' metadata into the root. Zarr can, but warns, and a thread cannot suppress that for itself."""
+    """Put all members' metadata into the root, which is running then. Zarr's own way warns, in all threads."""
     members = sorted((path for path in files.sizes("") if path.endswith(f"/{ROOT}")), key=lambda p: (p.count("/"), p))
     texts = files.read_all(members)
     metadata = {path.removesuffix(f"/{ROOT}"): json.loads(text) for path, text in zip(members, texts, strict=True)}
@@ -134,6 +109,7 @@ def _consolidate(files: Files) -> None:
             member["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": {}}
     content = json.loads(files.read(ROOT))
     content["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
+    content["attributes"][KEY]["state"] = "running"
     files.write(ROOT, json.dumps(content, indent=2).encode())
 
 
@@ -193,17 +169,17 @@ def _create_pixels(
     )
 
 
-def resume_store(path: str, own: Mapping[str, Any], geobox: GeoBox) -> Store:
+def resume_store(path: str, metadata: StoreMetadata, geobox: GeoBox) -> Store:
     """Open a store to fill it further, under the name of the run that began it."""
     files = Files(path)
     with store_errors(path):
         if not files.exists(RUN):
             files.write(RUN, uuid.uuid4().hex.encode())
-        return replace(reopen_store(path, own, geobox), run=files.read(RUN).decode())
+        return replace(reopen_store(path, metadata, geobox), run=files.read(RUN).decode())
 
 
 def finish_store(store: Store, results: Mapping[str, Any], seconds: NDArray[np.float32]) -> None:
-    """Mark a store as complete, with the totals of the run and the seconds of its blocks; its marks are removed.
+    """Mark a store as complete, with the totals of the run and the seconds of its blocks; its done markers are removed.
 
     Raises
     ------
@@ -215,11 +191,11 @@ def finish_store(store: Store, results: Mapping[str, Any], seconds: NDArray[np.f
         store.files.remove_partial()
         zarr.open_group(store.path, mode="r+", use_consolidated=False)[SECONDS][:] = seconds  # type: ignore[index]
         _set_state(store.files, "complete", results=dict(results))
-    tidy(store)
+    remove_markers(store)
 
 
-def tidy(store: Store) -> None:
-    """Remove the marks of a complete store; the run that completed it may have been killed just before."""
+def remove_markers(store: Store) -> None:
+    """Remove the done markers of a complete store; the run that completed it may have been killed just before."""
     with store_errors(store.path):
         store.files.remove(MARKS)
 

@@ -1,10 +1,12 @@
-"""The metadata of a store: what its groups and arrays say of themselves. Dictionaries only, nothing is written here.
+"""The metadata of a store: of the run that made it, and of its groups and arrays. Nothing is read or written here.
 
 CF flags for classes, CF scale and fill for probabilities, CF grid mapping as rioxarray reads it, and the GeoZarr
 conventions `multiscales`, `spatial:` and `proj:` (https://github.com/zarr-conventions).
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
 
 import xarray as xr
 
@@ -12,9 +14,13 @@ from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA, STEPS, Encoding
 from ..grid.geobox import GeoBox
+from ..grid.tiling import TilingPlan
 from ..grid.xr import with_georeference
 
 JSON = dict[str, Any]
+COMMAND = "swathe segment"  # which makes a store that names no other command
+FORMAT = 1  # of the store; others are not read
+SMALLEST_LEVEL = 512  # the last overview's longer side is at most this, in pixels
 GITHUB = "https://github.com/zarr-conventions"
 RAW = "https://raw.githubusercontent.com/zarr-conventions"
 CONVENTIONS: list[JSON] = [
@@ -42,8 +48,73 @@ CONVENTIONS: list[JSON] = [
 ]
 
 
-def level_count(geobox: GeoBox, smallest: int) -> int:
-    """Give how many pyramid levels lie above the full resolution: until both sides are at most `smallest`."""
+@dataclass(frozen=True, slots=True)
+class StoreMetadata:
+    """What a store says of the run that made it: the attribute `swathe` of its root."""
+
+    plan: TilingPlan  # in which blocks it is written
+    encoding: Encoding
+    classes: tuple[ClassInfo, ...]  # by value
+    identity: Mapping[str, Any]  # what decides the pixels: see `store.run_id`
+    levels: int = 0  # of overviews
+    state: Literal["creating", "running", "complete"] = "creating"
+    command: str = COMMAND
+    bundle: Mapping[str, Any] = field(default_factory=dict)  # name, digest, architecture
+    source: Mapping[str, Any] = field(default_factory=dict)  # the scene's bands and dtype, and its path if it has one
+    segmented: Mapping[str, Any] | None = None  # identity of the run that segmented the maps, if it was another
+    cleaned: Mapping[str, Any] | None = None  # how the maps were cleaned
+    cleaned_from: str | None = None  # path or URL of the store that was cleaned
+    made_from: str | None = None  # path or URL of the store that this one is derived from
+    results: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of a complete store: `pixels`, `objects`
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gives. Raises LookupError or TypeError where it is something else."""
+        known = {key: value for key, value in values.items() if key in cls.__slots__}
+        plan = {"tile_aspect" if key == "tall" else key: value for key, value in known.pop("plan").items()}
+        encoding = known.pop("encoding")
+        return cls(
+            plan=TilingPlan(**plan),
+            encoding=Encoding(**{**encoding, "kept": tuple(encoding["kept"])}),
+            classes=tuple(ClassInfo(**info) for info in known.pop("classes")),
+            **known,
+        )
+
+    def to_json(self) -> JSON:
+        """Return it as JSON values, without what is not known."""
+        plan = {"tall" if key == "tile_aspect" else key: value for key, value in asdict(self.plan).items()}
+        kept = {key: value for key in self.__slots__ if (value := getattr(self, key)) not in (None, {}, COMMAND)}
+        if self.cleaned is not None:
+            kept["cleaned"] = self.cleaned  # though nothing may have been asked for
+        described = {
+            "plan": plan,
+            "encoding": asdict(self.encoding),
+            "classes": [asdict(info) for info in self.classes],
+        }
+        return {"format": FORMAT, **kept, **described}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by value."""
+        return tuple(info.name for info in self.classes)
+
+    @property
+    def segmentation(self) -> Mapping[str, Any]:
+        """Identity of the run that segmented the maps: this one, or that of the store it is derived from."""
+        return self.segmented or self.identity
+
+    @property
+    def pixels(self) -> Mapping[str, int]:
+        """Pixels per class by name, and `nodata`."""
+        return self.results["pixels"]
+
+    def derived(self, path: str, **changes: Any) -> Self:
+        """Return what a store says that is made from this one, which lies at a path."""
+        return replace(self, state="creating", results={}, segmented=self.segmentation, made_from=path, **changes)
+
+
+def level_count(geobox: GeoBox, smallest: int = SMALLEST_LEVEL) -> int:
+    """Return how many overviews lie above the full resolution: until both sides are at most `smallest`."""
     levels = 0
     while max(geobox.level(levels).shape) > smallest:
         levels += 1
@@ -51,7 +122,7 @@ def level_count(geobox: GeoBox, smallest: int) -> int:
 
 
 def group_path(level: int) -> str:
-    """Give the path of a level's group within the store; the full resolution is the root."""
+    """Return the path of a level's group within the store; the full resolution is the root."""
     return f"overviews/{level}" if level else ""
 
 
@@ -91,7 +162,7 @@ def spatial_ref_attributes(geobox: GeoBox) -> JSON:
 
 
 def geozarr_attributes(geobox: GeoBox, levels: int) -> JSON:
-    """Describe the whole pyramid by the GeoZarr conventions."""
+    """Describe all levels by the GeoZarr conventions."""
     attributes: JSON = {
         "zarr_conventions": CONVENTIONS,
         "multiscales": {"layout": [_level(geobox, level) for level in range(levels + 1)]},

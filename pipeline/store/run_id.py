@@ -30,8 +30,8 @@ class Identity:
     shape: tuple[int, int]
     overviews: bool
 
-    def metadata(self) -> dict[str, Any]:
-        """Give it as JSON values, for the store and for messages."""
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values, for the store and for messages."""
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
 

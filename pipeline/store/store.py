@@ -7,34 +7,40 @@ appears whole. Once it is complete, every shard must be there: one that is missi
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
+from typing_extensions import override
+from zarr.abc.store import ByteRequest
+from zarr.abc.store import Store as ZarrStore
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
 
 from models.errors import StoreError
-from models.metadata import ClassInfo
 
 from ..grid.encoding import BlockResult, Encoding
 from ..grid.geobox import GeoBox, Window
 from ..grid.tiling import TilingPlan
 from .files import Files, full_path
-from .metadata import group_path
-from .shards import strict
+from .metadata import FORMAT, StoreMetadata, group_path
+from .run_id import differences
 
-FORMAT = 1
+SHARD = re.compile(r"(^|/)c(/\d+)+$")  # Zarr's name of a shard's file
 KEY = "swathe"  # of our own facts among the root attributes
 ROOT = "zarr.json"
 MARKS = ".swathe"  # where the marks of a run lie, and the file that names the run
 RUN = f"{MARKS}/run"
 READABLE = "give one that `swathe segment`, `clean` or `objects` has written"
 Place = tuple[int, int, int]  # level, row, column
+StoreState = Literal["missing", "creating", "mine", "other"]
 SECONDS = "blocks/seconds"  # the array of what each block took
 
 
@@ -72,6 +78,10 @@ class Store:
     encoding: Encoding
     levels: int
     run: str = ""
+
+    def cut_as(self, other: "Store") -> Self:
+        """Return these maps in the blocks of another store: made anew meanwhile, the same maps may have others."""
+        return replace(self, plan=other.plan)
 
     @property
     def files(self) -> Files:
@@ -238,6 +248,21 @@ def sole_writer(path: str) -> Iterator[None]:
         release()
 
 
+class StrictStore(WrapperStore[ZarrStore]):
+    """A Zarr store that raises RuntimeError where a shard is missing or empty; Zarr itself gives nodata there.
+
+    Later versions of Zarr have a setting for this.
+    """
+
+    @override
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        found = await self._store.get(key, prototype, byte_range)
+        if (found is None or len(found) == 0) and SHARD.search(key):
+            # not a KeyError nor a FileNotFoundError: Zarr takes those for an empty place
+            raise RuntimeError(f"the store is damaged: {key} is {'missing' if found is None else 'empty'}")
+        return found
+
+
 @lru_cache(maxsize=16)
 def _group(path: str) -> "zarr.Group":
     return zarr.open_group(path, mode="r+", use_consolidated=False)
@@ -245,7 +270,7 @@ def _group(path: str) -> "zarr.Group":
 
 @lru_cache(maxsize=16)
 def _strict_group(path: str) -> "zarr.Group":
-    return zarr.open_group(strict(_group(path).store), mode="r", use_consolidated=False)
+    return zarr.open_group(StrictStore(_group(path).store), mode="r", use_consolidated=False)
 
 
 def forget() -> None:
@@ -254,8 +279,8 @@ def forget() -> None:
     _strict_group.cache_clear()
 
 
-def read_own(path: str, advice: str = "choose another output") -> dict[str, Any] | None:
-    """Give our own facts of a store, or None where there is nothing at all; `advice` is for what is not ours.
+def read_metadata(path: str, advice: str = "choose another output") -> StoreMetadata | None:
+    """Read the metadata of a store; None where there is nothing at all. `advice` is for what is not ours.
 
     Raises
     ------
@@ -263,20 +288,48 @@ def read_own(path: str, advice: str = "choose another output") -> dict[str, Any]
         Something else lies there.
     """
     attributes = _root_attributes(path, advice)
-    if attributes is None:
-        return None
+    return None if attributes is None else _metadata(path, attributes, advice)
+
+
+def find_store(path: str, identity: Mapping[str, Any]) -> tuple[StoreState, StoreMetadata | None]:
+    """Read what lies where a run is to write: nothing, an empty store, this run's store, or another's.
+
+    Parameters
+    ----------
+    path
+        Path or URL of the output.
+    identity
+        Of the run.
+
+    Returns
+    -------
+    str, StoreMetadata
+        `missing` (without metadata), `creating`, `mine` or `other`.
+
+    Raises
+    ------
+    StoreError
+        Something else lies there.
+    """
+    metadata = read_metadata(path)
+    if metadata is None:
+        return "missing", None
+    if metadata.state == "creating":
+        return "creating", metadata
+    return "other" if differences(identity, metadata.identity) else "mine", metadata
+
+
+def _metadata(path: str, attributes: Mapping[str, Any], advice: str) -> StoreMetadata:
     own = attributes.get(KEY)
     if not isinstance(own, dict) or own.get("format") != FORMAT:
         raise StoreError(f"{path} is a Zarr store that Swathe did not write; {advice}")
-    return own
+    try:
+        return StoreMetadata.from_json(own)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} is a store whose metadata another version of Swathe has written; {advice}") from error
 
 
-def classes_of(own: Mapping[str, Any]) -> tuple[ClassInfo, ...]:
-    """Give the classes of a store, by value, from its own facts."""
-    return tuple(ClassInfo(**info) for info in own["classes"])
-
-
-def _root_attributes(path: str, advice: str = "") -> dict[str, Any] | None:
+def _root_attributes(path: str, advice: str) -> dict[str, Any] | None:
     files = Files(path)
     with store_errors(path):
         if not files.exists() or (files.local and os.path.isdir(path) and not files.names("")):
@@ -288,14 +341,13 @@ def _root_attributes(path: str, advice: str = "") -> dict[str, Any] | None:
     return attributes if isinstance(attributes, dict) else {}
 
 
-def reopen_store(path: str, own: Mapping[str, Any], geobox: GeoBox) -> Store:
-    """Open a store that a run has made, by its own facts."""
-    encoding = Encoding(**{**own["encoding"], "kept": tuple(own["encoding"]["kept"])})
-    return Store(path, TilingPlan(**own["plan"]), geobox, encoding, own["levels"])
+def reopen_store(path: str, metadata: StoreMetadata, geobox: GeoBox) -> Store:
+    """Return a store by its metadata."""
+    return Store(path, metadata.plan, geobox, metadata.encoding, metadata.levels)
 
 
-def open_store(path: str) -> tuple[Store, dict[str, Any]]:
-    """Open a finished store for reading, with our own facts of it.
+def open_store(path: str) -> tuple[Store, StoreMetadata]:
+    """Open a finished store for reading, with its metadata.
 
     Raises
     ------
@@ -303,19 +355,14 @@ def open_store(path: str) -> tuple[Store, dict[str, Any]]:
         It is missing, is not Swathe's, or its run is not finished.
     """
     full = full_path(path)
-    own = read_own(full, READABLE)
-    if own is None:
+    attributes = _root_attributes(full, READABLE)
+    if attributes is None:
         raise StoreError(f"no such store: {path}")
-    if own["state"] != "complete":
-        command = own.get("command", "swathe segment")
-        raise StoreError(f"{path} is not finished; run the same `{command}` command again to continue it")
-    return reopen_store(full, own, _geobox(full, own)), own
-
-
-def _geobox(path: str, own: Mapping[str, Any]) -> GeoBox:
-    attributes = _root_attributes(path) or {}
-    with store_errors(path):
-        reference = json.loads(Files(path).read(f"spatial_ref/{ROOT}"))
-    wkt, transform = reference["attributes"].get("crs_wkt"), attributes.get("spatial:transform")
-    where = Affine(*transform) if transform else None
-    return GeoBox(own["plan"]["height"], own["plan"]["width"], where, str(wkt) if wkt else None)
+    metadata = _metadata(full, attributes, READABLE)
+    if metadata.state != "complete":
+        raise StoreError(f"{path} is not finished; run the same `{metadata.command}` command again to continue it")
+    with store_errors(full):
+        wkt = json.loads(Files(full).read(f"spatial_ref/{ROOT}"))["attributes"].get("crs_wkt")
+    transform, plan = attributes.get("spatial:transform"), metadata.plan
+    geobox = GeoBox(plan.height, plan.width, Affine(*transform) if transform else None, str(wkt) if wkt else None)
+    return reopen_store(full, metadata, geobox), metadata

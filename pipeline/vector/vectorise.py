@@ -6,7 +6,7 @@ part in one order, and are put together row by row. How outlines and files are m
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from ..objects.table import columns_schema
 from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import full_path
 from ..store.lifecycle import TABLE
+from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
 from ..store.store import Store, open_store, sole_writer, store_errors
 from ..store.work_folder import WorkFolder
@@ -103,11 +104,11 @@ def write_vectors(
         The store is missing or unfinished; the file exists or cannot be written; a wish makes no sense.
     """
     started, path = time.monotonic(), full_path(output)
-    opened, own = open_store(os.fspath(store))
+    opened, metadata = open_store(os.fspath(store))
     if opened.files.holds(path):
         raise StoreError(f"{path} would lie in the store that is read; choose another output")
-    _check(outlines, opened.geobox, [info["name"] for info in own["classes"]])
-    work = WorkFolder(path, fingerprint(_settings(opened, own, connectivity, outlines)))
+    _check(outlines, opened.geobox, metadata.class_names)
+    work = WorkFolder(path, fingerprint(_settings(opened, metadata, connectivity, outlines)))
     try:
         check_target(path, _schema(), overwrite=overwrite)
     except SwatheError:
@@ -133,13 +134,13 @@ def write_vectors(
     return Features(path, written.features, time.monotonic() - started, written.notes)
 
 
-def _settings(store: Store, own: Mapping[str, Any], connectivity: Connectivity, outlines: Outlines) -> dict[str, Any]:
+def _settings(store: Store, metadata: StoreMetadata, connectivity: Connectivity, outlines: Outlines) -> dict[str, Any]:
     """Give what decides the output; and the side of blocks, since what is half done is kept block by block."""
-    made_from = fingerprint(own["identity"])[:16]
+    made_from = fingerprint(metadata.identity)[:16]
     return {"vectors of": made_from, "connectivity": connectivity, "block": store.plan.block, **asdict(outlines)}
 
 
-def _check(outlines: Outlines, geobox: GeoBox, names: list[str]) -> None:
+def _check(outlines: Outlines, geobox: GeoBox, names: tuple[str, ...]) -> None:
     from pyproj import CRS
 
     if outlines.simplify is not None and not 0 < outlines.simplify <= 1000:

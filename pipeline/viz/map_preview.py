@@ -17,7 +17,7 @@ from models.metadata import ClassInfo
 from ..grid.geobox import GeoBox, Window
 from ..io.array import array_source
 from ..store.dataset import open_maps
-from ..store.store import classes_of, open_store
+from ..store.store import open_store
 from .preview import View, pick
 
 MapsLike = str | os.PathLike[str] | xr.Dataset
@@ -53,7 +53,7 @@ def maps_classes(maps: MapsLike) -> tuple[ClassInfo, ...]:
         The Dataset has no flags: it did not come from Swathe, or lost them on the way.
     """
     if not isinstance(maps, xr.Dataset):
-        return classes_of(open_store(os.fspath(maps))[1])
+        return open_store(os.fspath(maps))[1].classes
     flags = maps["class_map"].attrs
     if "flag_meanings" not in flags or "flag_colors" not in flags:
         raise StoreError(

@@ -12,6 +12,7 @@ from typing import Any
 from ..grid.geobox import GeoBox
 from ..io.scene import SceneLike
 from ..store.local_files import check_output, whole_file
+from ..store.metadata import StoreMetadata
 from .format import say_area, say_number, say_place, say_share, say_title
 from .map_preview import read_maps
 from .report_data import ReportData, gather
@@ -65,7 +66,7 @@ def write_report(
     """
     target = check_output(output, overwrite=overwrite)
     gathered = gather(os.fspath(store), scene, None if objects is None else os.fspath(objects))
-    page = _render(_context(gathered, title or say_title(_stem(_scene_name(gathered.own) or gathered.store.path))))
+    page = _render(_context(gathered, title or say_title(_stem(_scene_name(gathered.metadata) or gathered.store.path))))
     with whole_file(target) as part:
         part.write_text(page, encoding="utf-8")
     return target
@@ -73,8 +74,8 @@ def write_report(
 
 def _context(gathered: ReportData, title: str) -> dict[str, Any]:
     """Give what the template takes."""
-    own, store = gathered.own, gathered.store
-    pixels, now = own["results"]["pixels"], datetime.now(UTC)
+    metadata, store = gathered.metadata, gathered.store
+    pixels, now = metadata.pixels, datetime.now(UTC)
     seconds = store.block_seconds()
     parts = _object_parts(gathered)
     return {
@@ -85,9 +86,9 @@ def _context(gathered: ReportData, title: str) -> dict[str, Any]:
         "areas_known": gathered.areas is not None,
         "classes": class_rows(gathered.classes, pixels, gathered.areas),
         "objects": parts,
-        "blocks": block_part(seconds, store.plan.block, store.geobox.shape, own.get("command", "swathe segment")),
-        "provenance": provenance(own, _scene_name(own)),
-        "cleaning": cleaning(own),
+        "blocks": block_part(seconds, store.plan.block, store.geobox.shape, metadata.command),
+        "provenance": provenance(metadata, _scene_name(metadata)),
+        "cleaning": cleaning(metadata),
         "grid": _grid(gathered),
         "versions": [(name, version(name)) for name in LIBRARIES],
         "made": f"{now.day} {now:%B %Y, %H:%M} UTC",
@@ -128,7 +129,7 @@ def _object_parts(gathered: ReportData) -> list[ObjectPart] | None:
     if gathered.objects is None:
         return None
     land, figures = gathered.land, read_figures(gathered.objects, metric=gathered.areas is not None)
-    pixels = gathered.own["results"]["pixels"]
+    pixels = gathered.metadata.pixels
     seen = max(1, sum(count for name, count in pixels.items() if name != "nodata"))
     found = []
     for one in figures:
@@ -140,7 +141,7 @@ def _object_parts(gathered: ReportData) -> list[ObjectPart] | None:
 
 def _summary(gathered: ReportData, parts: list[ObjectPart] | None) -> str:
     """Give the page's first line."""
-    pixels, land = gathered.own["results"]["pixels"], gathered.land
+    pixels, land = gathered.metadata.pixels, gathered.land
     seen = sum(count for name, count in pixels.items() if name != "nodata")
     if not seen:
         return "Nothing of this scene was observed."
@@ -179,9 +180,9 @@ def _place(geobox: GeoBox) -> str | None:
         return None
 
 
-def _scene_name(own: Mapping[str, Any]) -> str:
+def _scene_name(metadata: StoreMetadata) -> str:
     """Give the scene's own name: where it lay is nobody's business but its owner's."""
-    recorded = own.get("source", {}).get("path") or ""
+    recorded = metadata.source.get("path") or ""
     paths = [recorded] if isinstance(recorded, str) else list(recorded)
     return ", ".join(PurePosixPath(path).name for path in paths)
 

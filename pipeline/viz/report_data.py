@@ -5,7 +5,6 @@ Everything is read small, or in passing; neither scene nor table is ever held wh
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,9 @@ from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
 from ..io.scene import SceneLike, open_source
 from ..io.source import Pixels
+from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
-from ..store.store import Store, classes_of, open_store
+from ..store.store import Store, open_store
 from .map_preview import SmallMaps, read_maps
 from .overlay import refuse_other_grid
 from .preview import View, make_view, pick, read_image
@@ -33,7 +33,7 @@ class ReportData:
     """
 
     store: Store
-    own: Mapping[str, Any]
+    metadata: StoreMetadata
     classes: tuple[ClassInfo, ...]
     view: View
     maps: SmallMaps
@@ -53,14 +53,14 @@ class ReportData:
 
 def gather(path: str, scene: SceneLike | None, objects: str | None) -> ReportData:
     """Read what a report of a store shows; see `write_report`."""
-    store, own = open_store(path)
+    store, metadata = open_store(path)
     objects = objects or (path if store.encoding.objects else None)
     _check_objects(objects, store.geobox)
-    classes, view = classes_of(own), make_view(store.geobox)
-    image, missing = _image(store.geobox, own, view, scene)
-    maps = read_maps(_richest(path, own), view)
-    pixel, areas = _areas(store.geobox, own["results"]["pixels"], classes, view, maps)
-    return ReportData(store, own, classes, view, maps, pixel, areas, image, missing, objects)
+    classes, view = metadata.classes, make_view(store.geobox)
+    image, missing = _image(store.geobox, metadata, view, scene)
+    maps = read_maps(_richest(path, metadata), view)
+    pixel, areas = _areas(store.geobox, metadata.pixels, classes, view, maps)
+    return ReportData(store, metadata, classes, view, maps, pixel, areas, image, missing, objects)
 
 
 def _check_objects(path: str | None, geobox: GeoBox) -> None:
@@ -72,23 +72,23 @@ def _check_objects(path: str | None, geobox: GeoBox) -> None:
         raise StoreError(f"{path} holds no objects; `swathe objects {path} -o objects.zarr` finds them")
 
 
-def _richest(path: str, own: Mapping[str, Any]) -> str:
+def _richest(path: str, metadata: StoreMetadata) -> str:
     """Give the store that an objects store was made from, if it is still there: it has probabilities and overviews."""
-    origin = own.get("made_from")
-    if not origin or not own["encoding"].get("objects"):
+    origin = metadata.made_from
+    if not origin or not metadata.encoding.objects:
         return path
     try:
-        _, metadata = open_store(origin)
+        _, theirs = open_store(origin)
     except StoreError:
         return path
-    return str(origin) if fingerprint(metadata["identity"])[:16] == own["identity"].get("objects of") else path
+    return origin if fingerprint(theirs.identity)[:16] == metadata.identity.get("objects of") else path
 
 
-def _image(geobox: GeoBox, own: Mapping[str, Any], view: View, scene: SceneLike | None) -> tuple[Pixels | None, str]:
+def _image(geobox: GeoBox, metadata: StoreMetadata, view: View, scene: SceneLike | None) -> tuple[Pixels | None, str]:
     """Read the image, or say why it is not there. Only a scene that the user gave is worth an error."""
     if scene is not None:
         return _read_scene(geobox, scene, view), ""
-    recorded = own.get("source", {}).get("path")
+    recorded = metadata.source.get("path")
     hint = "give it with --scene"
     if not recorded:
         return None, f"The store does not say where its scene lies; {hint}."

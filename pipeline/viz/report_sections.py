@@ -1,7 +1,7 @@
 """What a report says: classes, objects, blocks, provenance, as the template takes them. No files, no HTML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.metadata import ClassInfo
 
+from ..store.metadata import StoreMetadata
 from .format import say_area, say_number, say_seconds, say_setting, say_share
 from .report_objects import ObjectFigures
 
@@ -225,10 +226,10 @@ def _block_words(seconds: NDArray[np.floating[Any]], joined: int, command: str) 
     return f"{blocks}{together}. In {command} they took {total} together; several may have run at the same time."
 
 
-def provenance(own: Mapping[str, Any], source: str) -> list[tuple[str, str]]:
+def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
     """Say where a store comes from, from its own facts: scene, bundle, engine, settings of the segmentation."""
-    bundle, seen, made = own.get("bundle", {}), own.get("source", {}), own.get("segmented") or own["identity"]
-    kept = made.get("encoding") or own["encoding"]
+    bundle, seen, made = metadata.bundle, metadata.source, metadata.segmentation
+    kept = made.get("encoding") or asdict(metadata.encoding)
     told = [
         ("scene", source),
         ("bands", f"{', '.join(seen['bands'])} ({seen['dtype']})" if seen else ""),
@@ -239,12 +240,12 @@ def provenance(own: Mapping[str, Any], source: str) -> list[tuple[str, str]]:
         ("halo", f"{made['halo']} pixels" if "halo" in made else ""),
         ("threshold", "the likeliest class" if kept.get("threshold") is None else f"{kept['threshold']:g}"),
         ("probability", f"kept as {kept['probability']}" if kept.get("probability") else "not kept"),
-        ("blocks", f"up to {own['plan']['block']:,} × {own['plan']['block']:,} pixels"),
+        ("blocks", f"up to {metadata.plan.block:,} × {metadata.plan.block:,} pixels"),
     ]
     return [(name, value) for name, value in told if value]
 
 
-def cleaning(own: Mapping[str, Any]) -> list[tuple[str, str]]:
+def cleaning(metadata: StoreMetadata) -> list[tuple[str, str]]:
     """Say how a cleaned store was cleaned; nothing of others."""
-    settings = own.get("cleaned") or {}
+    settings = metadata.cleaned or {}
     return [(str(name).replace("_", " "), say_setting(value)) for name, value in settings.items()]

@@ -17,7 +17,7 @@ from pipeline.grid.encoding import NODATA, BlockResult, Encoding, classify
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import TilingPlan
 from pipeline.jobs.job import BlockFunction, BlockJob
-from pipeline.store.lifecycle import create_store
+from pipeline.store.metadata import StoreMetadata
 from pipeline.store.store import Store
 
 from ..data.samples import IGNORE, Sample
@@ -69,9 +69,8 @@ class StoreJob(BlockJob):
         return {**self.metadata, "shape": list(self.geobox.shape)}
 
     @override
-    def create(self, path: str) -> Store:
-        about = {"identity": self.identity(), "command": "swathe evaluate"}
-        return create_store(path, self.plan, self.geobox, self.encoding, self.classes, about, pyramid=False)
+    def new_metadata(self) -> StoreMetadata:
+        return StoreMetadata(self.plan, self.encoding, self.classes, self.identity(), command="swathe evaluate")
 
     @override
     def block_function(self, store: Store) -> BlockFunction:

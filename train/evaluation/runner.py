@@ -187,7 +187,7 @@ class Runner:
     def decided(self, predictor: Predictor, one: PreparedSample, maps: Store, threshold: float | None) -> Kept:
         """Decide on the map that is judged, and number its objects."""
         folder = self._folder(predictor, one)
-        metadata = {"maps": fingerprint(open_store(maps.path)[1]["identity"])}
+        metadata = {"maps": fingerprint(open_store(maps.path)[1].identity)}
         job = decided_job(maps, one.truth, threshold, self.classes, metadata)
         report = run_job(job, folder / "decided.zarr", "others", client=self.client, show=self.asked.show)
         objects = folder / f"objects-{fingerprint(job.identity())[:16]}.zarr"
