@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import BundleError, NetworkError, SwatheError
+from .errors import BundleError, NetworkError, SwatheError, require_s3
 from .metadata import BundleMetadata
 from .mlm import from_item, to_item
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .segmenter import Segmenter
+from dataclasses import replace
+
+import torch
 
 ITEM, WEIGHTS = "bundle.json", "weights.safetensors"
 LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory
@@ -129,6 +132,13 @@ def save_bundle(
     return load_bundle(target)
 
 
+def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> Bundle:
+    """Write metrics into a bundle, beside those it has."""
+    bundle = load_bundle(path)
+    metadata = replace(bundle.metadata, metrics={**bundle.metadata.metrics, **metrics})
+    return save_bundle(path, bundle.network(), metadata, overwrite=True)
+
+
 def check_replaced(target: Path) -> None:
     """Refuse to replace anything but a bundle. Raises BundleError."""
     if not target.exists():
@@ -192,6 +202,7 @@ def _download(url: str) -> Path:
     from .system import cache_folder
 
     folder = cache_folder("bundles")
+    require_s3(url)
     try:
         return Path(fsspec.open_local(f"simplecache::{url}", simplecache={"cache_storage": str(folder)}))
     except Exception as error:
@@ -250,8 +261,6 @@ def _build(metadata: BundleMetadata) -> "nn.Module":
 
 def _without_numbers(metadata: BundleMetadata) -> "nn.Module":
     """Build the network on the meta device, where absurd options take no memory."""
-    import torch
-
     try:
         with torch.device("meta"):
             return _build(metadata)

@@ -93,11 +93,12 @@ def _convert(bundle: "Bundle") -> "ov.Model":
     metadata = bundle.metadata
     side = 2 * max(64, metadata.receptive_field.stride)
     shape = ov.PartialShape([-1, len(metadata.bands), -1, -1])
+    segmenter = bundle.segmenter()  # whose errors are the bundle's, not OpenVINO's
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of tracing
             example = torch.zeros(1, len(metadata.bands), side, side)
-            return ov.convert_model(bundle.segmenter(), example_input=example, input=[(shape, ov.Type.f32)])
+            return ov.convert_model(segmenter, example_input=example, input=[(shape, ov.Type.f32)])
     except Exception as error:
         raise EngineError(
             f"OpenVINO cannot take {metadata.architecture}; use --engine torch ({_first(error)})"

@@ -58,7 +58,7 @@ def require_extra(extra: str, purpose: str, *packages: str, error: type[SwatheEr
     extra
         `train`, `s3` or `export`, as in `pip install 'swathe[train]'`.
     purpose
-        What needs the packages, as the message's first words: "training", "reading s3://".
+        What needs the packages, as the message's first words: "training".
     *packages
         Names as they are imported, without dots.
     error
@@ -67,3 +67,9 @@ def require_extra(extra: str, purpose: str, *packages: str, error: type[SwatheEr
     missing = [name.replace("_", "-") for name in packages if find_spec(name) is None]
     if missing:
         raise error(f"{purpose} needs {', '.join(missing)}: pip install 'swathe[{extra}]'")
+
+
+def require_s3(url: str) -> None:
+    """Raise the line of `require_extra` for a URL that only s3fs can open."""
+    if url.startswith(("s3://", "s3a://")):
+        require_extra("s3", "an s3:// path", "s3fs")

@@ -19,7 +19,7 @@ from rasterio._err import CPLE_BaseError  # GDAL's own errors, some of which ras
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader  # `rasterio.open` takes one driver's name only
 
-from models.errors import SceneError
+from models.errors import SceneError, require_s3
 
 from ..grid.geobox import Window
 
@@ -157,6 +157,7 @@ def fsspec_options(url: str) -> dict[str, Any]:
         from aiohttp import ClientTimeout
 
         return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=8, sock_read=10)}}
+    require_s3(url)
     if url.startswith("s3://"):
         return {"config_kwargs": {"connect_timeout": 8, "read_timeout": 10, "retries": {"max_attempts": 2}}}
     return {}

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import fsspec
 
-from models.errors import StoreError
+from models.errors import StoreError, require_s3
 
 SCHEME = "file://"
 CUT_SHORT = re.compile(r"\.[0-9a-f]{32}\.partial$")  # how Zarr and `write` name a file that is not whole yet
@@ -240,6 +240,7 @@ def _base(root: str) -> str:
 
 
 def _located(root: str) -> tuple[Any, str]:
+    require_s3(root)
     try:
         return fsspec.core.url_to_fs(root)  # type: ignore[no-any-return]
     except (ValueError, ImportError) as error:

@@ -82,11 +82,12 @@ def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | Non
 
 def _record(bundle: "Bundle", samples: "Sequence[Sample]", found: "Evaluation") -> None:
     """Write scores into the bundle that was scored."""
+    from models.bundle import add_metrics
+
     from ..evaluation.result import summary
-    from ..fitting.bundling import add_scores
 
     news = {"test": summary(found.network.pooled), "tested on": [sample.name for sample in samples]}
-    add_scores(bundle.path, {**news, "test threshold": found.threshold})
+    add_metrics(bundle.path, {**news, "test threshold": found.threshold})
 
 
 def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> None:

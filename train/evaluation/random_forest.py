@@ -15,7 +15,7 @@ from distributed import Client
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from models.errors import TrainingError
+from models.errors import TrainingError, require_extra
 from models.metadata import ReceptiveField
 from models.system import usable_cpus
 from pipeline.grid.tiling import make_plan
@@ -119,6 +119,7 @@ def fit_forest(
     TrainingError
         Fewer than two classes are labelled there.
     """
+    require_extra("train", "a random forest", "sklearn")
     from sklearn.ensemble import RandomForestClassifier
 
     drawn = _draw(samples, client, pixels or PIXELS, seed)

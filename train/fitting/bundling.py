@@ -1,7 +1,6 @@
 """The best weights of a training into a bundle, with where they come from and how well they do. Knows no loop."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from models.bundle import WEIGHTS, Bundle, load_bundle, save_bundle
+from models.bundle import WEIGHTS, Bundle, save_bundle
 from models.errors import TrainingError
 from models.metadata import Band, BundleMetadata, ReceptiveField, Scaling, z_score
 from models.mlm import to_item
@@ -100,10 +99,3 @@ def _provenance(training: Training) -> dict[str, Any]:
         "torch": torch.__version__,
         "lightning": lightning.__version__,
     }
-
-
-def add_scores(path: str | os.PathLike[str], news: Mapping[str, Any]) -> Bundle:
-    """Write scores into a bundle's metrics, beside those it has."""
-    bundle = load_bundle(path)
-    metadata = replace(bundle.metadata, metrics={**bundle.metadata.metrics, **news})
-    return save_bundle(path, bundle.network(), metadata, overwrite=True)
