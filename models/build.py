@@ -1,7 +1,7 @@
 """Networks by name and options, and how a state dict differs from what one needs. Nothing is ever downloaded here."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -92,9 +92,8 @@ def compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:
         if key in state and state[key].shape != wanted[key].shape
     ]
     named = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    return "; ".join(f"{label} {_listed(keys)}" for label, keys in named.items() if keys)
-
-
-def _listed(keys: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
+    return "; ".join(
+        f"{label} {', '.join(keys[:5])}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        for label, keys in named.items()
+        if keys
+    )

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .segmenter import Segmenter
-from dataclasses import replace
-
-import torch
 
 ITEM, WEIGHTS = "bundle.json", "weights.safetensors"
 LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory

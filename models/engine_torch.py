@@ -30,19 +30,11 @@ class TorchEngine:
     """An `Engine` that on CUDA halves a batch that does not fit in memory, and tries again."""
 
     def __init__(
-        self,
-        bundle: "Bundle",
-        device: str = "cpu",
-        precision: str = "fp32",
-        threads: int | None = None,
-        *,
-        compile: bool = False,
-        fold: bool = True,
+        self, bundle: "Bundle", device: str, precision: str, threads: int | None, *, compile: bool, fold: bool
     ) -> None:
         self.device = torch.device(device)
         self.precision = precision
         self.batch = CUDA_BATCH if device == "cuda" else 1
-        self.name = bundle.metadata.name
         if device == "cpu":
             torch.set_num_threads(threads or usable_cpus())
         segmenter = bundle.segmenter()

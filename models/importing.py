@@ -186,22 +186,18 @@ def rename(state: Mapping[str, Tensor], patterns: Mapping[str, str]) -> dict[str
     """
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        new = _rename_key(key, patterns)
+        new = key
+        for pattern, replacement in patterns.items():
+            try:
+                new, count = re.subn(rf"\A(?:{pattern})", replacement, key)
+            except re.error as error:
+                raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
+            if count:
+                break
         if new in renamed:
             raise NetworkError(f"two keys become {new!r} when renamed; the second is {key!r}")
         renamed[new] = tensor
     return renamed
-
-
-def _rename_key(key: str, patterns: Mapping[str, str]) -> str:
-    for pattern, replacement in patterns.items():
-        try:
-            new, count = re.subn(rf"\A(?:{pattern})", replacement, key)
-        except re.error as error:
-            raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
-        if count:
-            return new
-    return key
 
 
 def swap_halves(state: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:

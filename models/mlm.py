@@ -43,7 +43,17 @@ def to_item(metadata: BundleMetadata, weights: str, parameters: int, created: st
         "geometry": None,
         "properties": _properties(metadata, parameters, created),
         "links": [],
-        "assets": {"weights": _weights_asset(metadata, weights)},
+        "assets": {
+            "weights": {
+                "href": weights,
+                "title": f"Weights of {metadata.name}",
+                "type": "application/vnd.safetensors",
+                "roles": ["mlm:model", "mlm:weights"],
+                "mlm:artifact_type": "safetensors.torch.save_file",
+                # STAC takes an item's bands only with an asset's
+                "bands": [{"name": name} for name in metadata.band_names],
+            }
+        },
     }
 
 
@@ -75,18 +85,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[^0-9A-Za-z-]+", "_", name)
 
 
-def _weights_asset(metadata: BundleMetadata, weights: str) -> JSON:
-    return {
-        "href": weights,
-        "title": f"Weights of {metadata.name}",
-        "type": "application/vnd.safetensors",
-        "roles": ["mlm:model", "mlm:weights"],
-        "mlm:artifact_type": "safetensors.torch.save_file",
-        "bands": [{"name": name} for name in metadata.band_names],  # STAC takes an item's bands only with an asset's
-    }
-
-
 def _input(metadata: BundleMetadata) -> JSON:
+    scaling = metadata.scaling
+    first, second = SCALING_FIELDS[scaling.kind]
+    pairs = zip(scaling.first, scaling.second, strict=True)
     return {
         "name": "pixels",
         "bands": list(metadata.band_names),
@@ -95,18 +97,23 @@ def _input(metadata: BundleMetadata) -> JSON:
             "dim_order": ["batch", "bands", "height", "width"],
             "data_type": metadata.dtype,
         },
-        "value_scaling": _value_scaling(metadata.scaling),
+        "value_scaling": [{"type": scaling.kind, **({first: a} if first else {}), str(second): b} for a, b in pairs],
         "resize_type": None,
     }
 
 
-def _value_scaling(scaling: Scaling) -> list[JSON]:
-    first, second = SCALING_FIELDS[scaling.kind]
-    pairs = zip(scaling.first, scaling.second, strict=True)
-    return [{"type": scaling.kind, **({first: a} if first else {}), str(second): b} for a, b in pairs]
-
-
 def _output(metadata: BundleMetadata) -> JSON:
+    # both names and titles, for versions 1.1 of the classification extension, which MLM cites, and 2.0
+    classes = [
+        {
+            "value": value,
+            "name": info.name if CLASS_NAME.fullmatch(info.name) else f"{_plain(info.name)}_{value}",
+            "title": info.name,
+            "description": info.name,
+            "color_hint": info.color.upper(),
+        }
+        for value, info in enumerate(metadata.classes)
+    ]
     return {
         "name": "probabilities",
         "tasks": ["semantic-segmentation"],
@@ -115,19 +122,7 @@ def _output(metadata: BundleMetadata) -> JSON:
             "dim_order": ["batch", "class", "height", "width"],
             "data_type": "float32",
         },
-        "classification:classes": [_class(value, info) for value, info in enumerate(metadata.classes)],
-    }
-
-
-def _class(value: int, info: ClassInfo) -> JSON:
-    """Describe a class for version 1.1 of the extension, which MLM cites, and for 2.0: they want different names."""
-    name = info.name if CLASS_NAME.fullmatch(info.name) else f"{_plain(info.name)}_{value}"
-    return {
-        "value": value,
-        "name": name,
-        "title": info.name,
-        "description": info.name,
-        "color_hint": info.color.upper(),
+        "classification:classes": classes,
     }
 
 

@@ -139,7 +139,7 @@ class Short(TorchEngine):
 
 
 def short(bundle, room: int) -> Short:
-    made = Short(bundle, threads=1)
+    made = Short(bundle, "cpu", "fp32", 1, compile=False, fold=True)
     made.room, made.asked, made.batch = room, [], 8
     return made
 
