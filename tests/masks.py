@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.grid.encoding import NODATA
-from pipeline.objects.label import label
-from pipeline.postprocess.rules import Rules
-from pipeline.postprocess.sieve import apply_removal, component_values
-from pipeline.postprocess.threshold import hysteresis_replacement
+from pipeline.grid.geobox import Window
+from pipeline.postprocess.options import ResolvedOptions
+from pipeline.postprocess.sieve import finish_stage, stage_labels
 
 Mask = NDArray[np.bool_]
 
@@ -125,13 +124,14 @@ def class_maps(
     return made
 
 
-def settle_hysteresis(candidates: NDArray[np.uint8], strong_ones: NDArray[np.bool_], rules: Rules) -> NDArray[np.uint8]:
+def join_hysteresis(
+    candidates: NDArray[np.uint8], above: NDArray[np.bool_], options: ResolvedOptions
+) -> NDArray[np.uint8]:
     """Give the map of `apply_threshold`'s candidates and `above_high`'s pixels, of a whole scene at once.
 
     As `skimage.filters.apply_hysteresis_threshold` of each class where it is the likeliest, but with the connectivity
-    of the rules.
+    of the options.
     """
-    labels, count = label(np.where(candidates == NODATA, 0, candidates).astype(np.uint8), rules.connectivity)
-    holds = np.zeros(count + 1, np.bool_)
-    holds[labels[strong_ones]] = True
-    return apply_removal(candidates, labels, hysteresis_replacement(component_values(candidates, labels, count), holds))
+    shape = candidates.shape
+    found = stage_labels(candidates, Window.of(shape), shape, above, stage="hysteresis", options=options)
+    return finish_stage(candidates, found, None, stage="hysteresis", options=options)

@@ -7,11 +7,12 @@ import xarray as xr
 from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from masks import blobs, class_maps, masks, settle_hysteresis
+from masks import blobs, class_maps, join_hysteresis, masks
 from skimage.filters import apply_hysteresis_threshold
 from skimage.measure import label, regionprops_table
 from skimage.morphology import remove_small_holes, remove_small_objects
 from stores import TOWN, write_store
+from test_durable import content
 
 from models.errors import PlanError, StoreError
 from pipeline.jobs import job as filling
@@ -35,11 +36,11 @@ def client():
 
 def whole(class_map, probability, **keywords):
     """Clean all at once: what blocks must give."""
-    rules = CleanOptions(**keywords).rules(NAMES[:2], (1,), has_areas=True)
+    rules = CleanOptions(**keywords).resolve(NAMES[:2], (1,), has_areas=True)
     layers = None if probability is None else probability[None]
-    if rules.hysteresis:
+    if rules.low is not None:
         start = apply_threshold(class_map, layers, rules)
-        made = smooth(settle_hysteresis(start, above_high(class_map, layers, rules), rules), rules)
+        made = smooth(join_hysteresis(start, above_high(class_map, layers, rules), rules), rules)
     else:
         made = local(class_map, layers, rules)
     return remove_by_halo(made, rules)
@@ -299,3 +300,16 @@ def test_info_describes_what_is_made_of_maps(tmp_path, client):
     shown = describe(str(tmp_path / "o.zarr"))
     assert "objects     1 of building" in shown
     assert "layers      class_map, objects" in shown
+
+
+def test_a_store_that_says_footprint_is_the_same_run(tmp_path, client):
+    """The word of stores of before 0.1.0 for the structuring element."""
+    store = write_store(tmp_path / "m.zarr", np.eye(20, dtype=np.uint8), block=8)
+    write_clean(store, tmp_path / "c.zarr", client=client, show=False, dilation=1, element="square")
+    root = tmp_path / "c.zarr" / "zarr.json"
+    root.write_text(root.read_text().replace('"element"', '"footprint"'))
+    before = content(tmp_path / "c.zarr")
+    write_clean(store, tmp_path / "c.zarr", client=client, show=False, dilation=1, element="square")
+    assert content(tmp_path / "c.zarr") == before
+    with pytest.raises(StoreError, match=r"another run \(element None, there square\)"):
+        write_clean(store, tmp_path / "c.zarr", client=client, show=False, dilation=1)

@@ -4,28 +4,29 @@ import inspect
 import json
 import pickle
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from masks import blobs, chessboard, class_maps, comb, masks, settle_hysteresis, shapes, spiral
+from masks import blobs, chessboard, class_maps, comb, join_hysteresis, masks, shapes, spiral
 from scipy import ndimage
 from skimage import filters, measure, morphology
 
 from models.errors import PlanError
 from pipeline.grid.encoding import NODATA, classify
+from pipeline.objects.label import Totals
 from pipeline.postprocess.morphology import local, local_halo, smooth
-from pipeline.postprocess.options import CleanOptions, parse_thresholds
+from pipeline.postprocess.options import CleanOptions, Size, parse_size, parse_thresholds
 from pipeline.postprocess.sieve import (
     WIDEST_HALO,
-    apply_removal,
     removal_halo,
     remove_by_halo,
+    replace_components,
     replacement_class,
 )
-from pipeline.postprocess.sizes import Size, parse_size
 from pipeline.postprocess.threshold import above_high, apply_threshold
 
 NEIGHBOURS = {4: 1, 8: 2}  # as scikit-image counts connectivity
@@ -33,12 +34,12 @@ NAMES = ("ground", "building", "road", "water")
 radii = st.integers(0, 6)
 small_sizes = st.integers(0, 7) | st.integers(0, 40)
 connectivities = st.sampled_from([4, 8])
-footprints = st.sampled_from(["disk", "square"])
+elements = st.sampled_from(["disk", "square"])
 
 
 def rules_of(number=2, /, kept=None, **keywords):
     kept = tuple(range(number)) if kept is None else kept
-    return CleanOptions(**keywords).rules(NAMES[:number], kept, has_areas=True)
+    return CleanOptions(**keywords).resolve(NAMES[:number], kept, has_areas=True)
 
 
 def by_windows(data, function, halo, *arrays):
@@ -59,7 +60,7 @@ def _cuts(data, size):
     return sorted({0, size, *data.draw(st.lists(st.integers(0, size), max_size=4))})
 
 
-def footprint(shape, radius):
+def element(shape, radius):
     return morphology.disk(radius) if shape == "disk" else np.ones((2 * radius + 1,) * 2, np.uint8)
 
 
@@ -140,7 +141,7 @@ def test_hysteresis_is_scikit_images(mask, seed, connectivity, steps):
     rules = rules_of(2, kept=(1,), threshold=high, hysteresis=low, connectivity=connectivity)
     seen = np.zeros(mask.shape, np.uint8)
     candidates = apply_threshold(seen, image[None], rules)
-    found = settle_hysteresis(candidates, above_high(seen, image[None], rules), rules)
+    found = join_hysteresis(candidates, above_high(seen, image[None], rules), rules)
     value = image / np.float32(250)
     if connectivity == 4:  # the only one that it has
         expected = filters.apply_hysteresis_threshold(value, np.float32(low), np.float32(high))
@@ -157,7 +158,7 @@ def test_hysteresis_of_many_classes_is_that_of_each_where_it_is_the_likeliest(sh
     probability = (np.exp(raw) / np.exp(raw).sum(axis=0)).astype(np.float32)
     rules = rules_of(4, threshold=high, hysteresis=low)
     seen = np.zeros(shape, np.uint8)
-    found = settle_hysteresis(apply_threshold(seen, probability, rules), above_high(seen, probability, rules), rules)
+    found = join_hysteresis(apply_threshold(seen, probability, rules), above_high(seen, probability, rules), rules)
     likeliest = classify(probability, 0.0)
     for value in (1, 2, 3):
         alone = np.where(likeliest == value, probability[value], np.float32(-1))
@@ -168,33 +169,33 @@ def test_hysteresis_of_many_classes_is_that_of_each_where_it_is_the_likeliest(sh
 # smoothing
 
 
-@given(masks(), st.sampled_from(["erosion", "dilation", "opening", "closing"]), radii, footprints, st.data())
+@given(masks(), st.sampled_from(["erosion", "dilation", "opening", "closing"]), radii, elements, st.data())
 def test_morphology_is_scikit_images(mask, operation, radius, shape, data):
-    rules = rules_of(**{operation: radius}, footprint=shape)
+    rules = rules_of(**{operation: radius}, element=shape)
     found = by_windows(data, lambda window: local(window, None, rules), local_halo(rules), mask.astype(np.uint8))
     transform = getattr(morphology, operation)
-    assert (found == transform(mask, footprint(shape, radius), mode="ignore")).all()
-    assert (found == transform(mask, footprint(shape, radius))).all()  # reflected: the same, footprints being convex
+    assert (found == transform(mask, element(shape, radius), mode="ignore")).all()
+    assert (found == transform(mask, element(shape, radius))).all()  # reflected: the same, elements being convex
 
 
-@given(masks(most=30), st.sampled_from(["erosion", "dilation", "opening", "closing"]), radii, footprints)
+@given(masks(most=30), st.sampled_from(["erosion", "dilation", "opening", "closing"]), radii, elements)
 def test_nodata_counts_as_what_lies_outside(mask, operation, radius, shape):
     """A scene in a frame of nodata gives the same as the scene alone."""
-    rules = rules_of(**{operation: radius}, footprint=shape)
+    rules = rules_of(**{operation: radius}, element=shape)
     framed = np.pad(mask.astype(np.uint8), 5, constant_values=NODATA)
     found = smooth(framed, rules)
     assert (found[5:-5, 5:-5] == smooth(mask.astype(np.uint8), rules)).all()
     assert ((found == NODATA) == (framed == NODATA)).all()
 
 
-@given(class_maps(4), radii, footprints, st.sets(st.sampled_from(NAMES[1:]), min_size=1))
+@given(class_maps(4), radii, elements, st.sets(st.sampled_from(NAMES[1:]), min_size=1))
 def test_classes_are_done_one_after_the_other_and_take_only_background(class_map, radius, shape, chosen):
     for operation in ("erosion", "dilation", "opening", "closing"):
-        rules = rules_of(4, **{operation: radius}, footprint=shape, classes=sorted(chosen))
+        rules = rules_of(4, **{operation: radius}, element=shape, classes=sorted(chosen))
         expected = class_map.copy()
         for value in sorted(NAMES.index(name) for name in chosen):
             before = expected == value
-            after = morphed(before, expected == NODATA, operation, footprint(shape, radius))
+            after = morphed(before, expected == NODATA, operation, element(shape, radius))
             expected[before & ~after] = 0
             expected[~before & after & (expected == 0)] = value
         assert (smooth(class_map, rules) == expected).all()
@@ -249,8 +250,8 @@ def test_removal_by_class_is_the_plain_definition(class_map, objects, holes, con
         removed="surrounding" if surrounding else "background",
     )  # fmt: skip
     found = by_windows(data, lambda window: remove_by_halo(window, rules), removal_halo(rules), class_map)
-    expected = plainly_replaced(class_map, rules.classes, objects, rules, lambda around: around if surrounding else 0)
-    expected = plainly_replaced(expected, (0,), holes, rules, lambda around: around if around in rules.classes else 0)
+    expected = plainly_replaced(class_map, rules.values, objects, rules, lambda around: around if surrounding else 0)
+    expected = plainly_replaced(expected, (0,), holes, rules, lambda around: around if around in rules.values else 0)
     assert (found == expected).all()
 
 
@@ -341,15 +342,16 @@ def test_without_neighbours_objects_vanish_and_holes_stay():
 def test_square_metres_ask_for_areas():
     rules = rules_of(min_object="10 m2", min_hole="10 m2")
     value, pixels, area = np.array([1, 1], np.uint8), np.array([500, 5]), np.array([9.9, 10.0])
-    assert replacement_class(value, pixels, rules, "objects", area_m2=area).tolist() == [0, 1]
-    borders = np.array([[0, 3], [0, 3]])
-    assert replacement_class(0 * value, pixels, rules, "holes", area_m2=area, borders=borders).tolist() == [1, 0]
-    assert (replacement_class(value, pixels, rules_of(), "objects") == value).all()
+    objects = Totals(value, pixels, area, np.array([0, 9]), np.zeros(2, bool), np.zeros((2, 0), np.int64))
+    assert replacement_class(objects, rules, "objects").tolist() == [0, 1]
+    holes = replace(objects, value=0 * value, borders=np.array([[0, 3], [0, 3]]))
+    assert replacement_class(holes, rules, "holes").tolist() == [1, 0]
+    assert (replacement_class(objects, rules_of(), "objects") == value).all()
 
 
-def test_a_verdict_changes_only_its_component():
+def test_a_replacement_changes_only_its_component():
     class_map, labels = np.array([[0, 1, 2, NODATA]], np.uint8), np.array([[0, 1, 2, 0]])
-    assert apply_removal(class_map, labels, np.array([7, 0, 2], np.uint8)).tolist() == [[0, 0, 2, NODATA]]
+    assert replace_components(class_map, labels, np.array([0, 2], np.uint8)).tolist() == [[0, 0, 2, NODATA]]
 
 
 @given(class_maps(3, most=40), st.data())
@@ -359,7 +361,7 @@ def test_all_together_by_windows_is_the_whole(class_map, data):
     }
     sizes = {name: data.draw(st.none() | st.integers(0, 6)) for name in ("min_object", "min_hole")}
     rules = rules_of(
-        3, **keywords, **sizes, majority=data.draw(st.sampled_from([None, 3, 5])), footprint=data.draw(footprints),
+        3, **keywords, **sizes, majority=data.draw(st.sampled_from([None, 3, 5])), element=data.draw(elements),
         connectivity=data.draw(connectivities), removed=data.draw(st.sampled_from(["background", "surrounding"])),
     )  # fmt: skip
 
@@ -502,7 +504,7 @@ def test_wrong_sizes_are_refused(wish, reason):
         ({"closing": 257}, "closing is a whole number of pixels from 0 to 256; received 257"),
         ({"opening": 1.5}, "opening is a whole number of pixels from 0 to 256; received 1.5"),
         ({"dilation": True}, "received True"),
-        ({"footprint": "star"}, "footprint is disk or square; received 'star'"),
+        ({"element": "star"}, "element is disk or square; received 'star'"),
         ({"removed": "road"}, "removed is background or surrounding; received 'road'"),
         ({"connectivity": 6}, "connectivity is 4 .* or 8 .*; received 6"),
         ({"classes": []}, "classes is empty"),
@@ -533,7 +535,7 @@ def test_wrong_wishes_are_refused(keywords, reason):
 )
 def test_wishes_that_do_not_fit_a_store_are_refused(keywords, kept, reason):
     with pytest.raises(PlanError, match=reason):
-        CleanOptions(**keywords).rules(NAMES[:3], kept, has_areas=False)
+        CleanOptions(**keywords).resolve(NAMES[:3], kept, has_areas=False)
 
 
 def test_rules_are_settings_by_value():
@@ -541,26 +543,27 @@ def test_rules_are_settings_by_value():
         threshold={"road": 0.6, "building": 0.7}, hysteresis=0.5, opening=2, erosion=1, closing=0, classes="road",
         min_object="1 ha", min_hole=0, connectivity=8, removed="surrounding",
     )  # fmt: skip
-    rules = settings.rules(NAMES[:3], (1, 2), has_areas=True)
+    rules = settings.resolve(NAMES[:3], (1, 2), has_areas=True)
     assert (rules.thresholds, rules.low) == ((0.0, 0.7, 0.6), (0.5, 0.5, 0.5))
-    assert rules.operations == (("erosion", 1), ("opening", 2))
-    assert (rules.classes, rules.min_object, rules.min_hole) == ((2,), Size(10000, "m2"), None)
-    assert (rules.connectivity, rules.surrounding, rules.hysteresis) == (8, True, True)
+    assert rules.radii == (("erosion", 1), ("opening", 2))
+    assert (rules.values, rules.object_size, rules.hole_size) == ((2,), Size(10000, "m2"), None)
+    assert (rules.connectivity, rules.removed, rules.hysteresis) == (8, "surrounding", 0.5)
+    assert rules.as_json() == settings.as_json()
     assert pickle.loads(pickle.dumps(rules)) == rules
     assert settings.needs_areas
     assert settings.needs_probability
 
 
 def test_facts_leave_out_what_is_as_by_default():
-    assert CleanOptions().as_facts() == {}
+    assert CleanOptions().as_json() == {}
     assert not CleanOptions(min_object=5).needs_areas
     assert not CleanOptions(min_object=5).needs_probability
     for settings in (CleanOptions(min_object="5 px", classes=("road",)), CleanOptions(min_object=5, classes="road")):
-        assert settings.as_facts() == {"min_object": "5 px", "classes": ["road"]}
+        assert settings.as_json() == {"min_object": "5 px", "classes": ["road"]}
     keywords = {"threshold": {"road": 0.6}, "hysteresis": 0.5, "majority": 3, "min_hole": "20 m²", "connectivity": 8}
-    assert CleanOptions(**keywords).as_facts() == keywords
+    assert CleanOptions(**keywords).as_json() == keywords
     odd = CleanOptions(threshold=np.float32(0.5), erosion=np.int64(2), opening=0, majority=0, min_hole=np.float64(3))
-    assert json.dumps(odd.as_facts()) == '{"threshold": 0.5, "erosion": 2, "min_hole": "3 px"}'
+    assert json.dumps(odd.as_json()) == '{"threshold": 0.5, "erosion": 2, "min_hole": "3 px"}'
 
 
 def test_thresholds_are_read_as_the_shell_gives_them():

@@ -1,14 +1,15 @@
 """Components labelled by blocks and joined on the tree, against skimage on the whole array."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label as whole_label
 
 from pipeline.grid.geobox import Window
-from pipeline.objects.components import Totals, region_bytes, region_from
-from pipeline.objects.label import label, region, total
-from pipeline.objects.merge_labels import join
+from pipeline.objects.label import Totals, summarize_block
+from pipeline.objects.merge_labels import merge_regions, region_bytes, region_from
 from pipeline.objects.tree import Tree, merge_labels_in_memory
 
 CLASSES = 3
@@ -28,18 +29,16 @@ def settled(values, side, connectivity, above_high):
         found.append([])
         for window in line:
             cut = values[window.slices]
-            labels, count = label(np.where(cut < CLASSES, cut, 0).astype(np.uint8), connectivity)
-            areas = np.full((1, 1), 2.0)
-            totals = total(labels, count, cut, window, values.shape[1], classes=CLASSES, areas=areas,
-                           above_high=above_high[window.slices])  # fmt: skip
-            told, which = region(labels, cut, totals, window, values.shape)
+            block = summarize_block(cut, window, values.shape, connectivity, classes=CLASSES,
+                                    areas=np.full((1, 1), 2.0), values=np.where(cut < CLASSES, cut, 0).astype(np.uint8),
+                                    above_high=above_high[window.slices])  # fmt: skip
             if window.top == window.left:  # as files keep it; of all blocks, that would take most of the time
-                told = region_from(region_bytes(told))
-            found[-1].append((labels, totals, told, which))
-    handed = merge_labels_in_memory([[block[2] for block in line] for line in found], connectivity)
+                block = replace(block, region=region_from(region_bytes(block.region)))
+            found[-1].append(block)
+    merged = merge_labels_in_memory([[block.region for block in line] for line in found], connectivity)
     return [
-        [(labels, totals.put(which, given)) for (labels, totals, _, which), given in zip(a, b, strict=True)]
-        for a, b in zip(found, handed, strict=True)
+        [(block.labels, block.whole(totals)) for block, totals in zip(a, b, strict=True)]
+        for a, b in zip(found, merged, strict=True)
     ]
 
 
@@ -115,10 +114,9 @@ def test_what_is_held_grows_with_the_outline_only():
         told.append([])
         for window in line:
             cut = values[window.slices]
-            labels, count = label(cut, 4)
-            assert count == side * side // 2
-            told[-1].append(region(labels, cut, total(labels, count, cut, window, 2 * side, classes=2), window,
-                                   (4 * side, 4 * side))[0])  # fmt: skip
+            block = summarize_block(cut, window, (4 * side, 4 * side), 4, classes=2)
+            assert len(block.totals) == side * side // 2
+            told[-1].append(block.region)
     assert max(len(part.totals) for line in told for part in line) < 2.1 * side
-    joint = join(told, 4)
-    assert len(joint.region.totals) < 2.1 * 2 * side
+    merged = merge_regions(told, 4)
+    assert len(merged.region.totals) < 2.1 * 2 * side

@@ -80,7 +80,7 @@ def made(path: Path) -> object:
     return path.read_bytes()
 
 
-LAST = ("up", "open")  # of the files of a step of the tree: the one that says that it is done
+LAST = ("region", "open")  # of the files of a step of the tree: the one that says that it is done
 
 
 def steps(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -114,22 +114,22 @@ def stopped_after(monkeypatch, module, results: int, key: str = ""):
 @pytest.mark.parametrize(
     ("verb", "module", "key", "results"),
     [
-        ("clean", trees, "hysteresis-up", 0),
-        ("clean", trees, "hysteresis-up", 20),
-        ("clean", trees, "hysteresis-down", 3),
-        ("clean", trees, "objects-up", 39),
-        ("clean", trees, "holes-down", 0),
+        ("clean", trees, "hysteresis-up_sweep", 0),
+        ("clean", trees, "hysteresis-up_sweep", 20),
+        ("clean", trees, "hysteresis-down_sweep", 3),
+        ("clean", trees, "objects-up_sweep", 39),
+        ("clean", trees, "holes-down_sweep", 0),
         ("clean", filling, "level-0", 17),
-        ("objects", trees, "labels-up", 36),
-        ("objects", trees, "labels-down", 1),
+        ("objects", trees, "labels-up_sweep", 36),
+        ("objects", trees, "labels-down_sweep", 1),
         ("objects", filling, "level-0", 30),
-        ("objects", trees, "measures-0", 12),
-        ("objects", trees, "measures-1", 2),
-        ("vectors of objects", trees, "polygons-0", 9),
-        ("vectors of objects", trees, "polygons-2", 0),
-        ("vectors of maps", trees, "labels-up", 9),
-        ("vectors of maps", trees, "measures-0", 9),
-        ("vectors of maps", trees, "polygons-1", 1),
+        ("objects", trees, "measures-reduce_rows-0", 12),
+        ("objects", trees, "measures-reduce_rows-1", 2),
+        ("vectors of objects", trees, "polygons-reduce_rows-0", 9),
+        ("vectors of objects", trees, "polygons-reduce_rows-2", 0),
+        ("vectors of maps", trees, "labels-up_sweep", 9),
+        ("vectors of maps", trees, "measures-reduce_rows-0", 9),
+        ("vectors of maps", trees, "polygons-reduce_rows-1", 1),
     ],
 )
 def test_stopped_in_any_stage_and_continued(case, tmp_path, monkeypatch, client, verb, module, key, results):

@@ -82,8 +82,8 @@ radius = click.IntRange(min=0)
 @click.option("--dilation", type=radius, metavar="N", help="Grow classes by N pixels into the background.")
 @click.option("--opening", type=radius, metavar="N", help="Remove what is thinner than 2 N + 1 pixels.")
 @click.option("--closing", type=radius, metavar="N", help="Fill gaps thinner than 2 N + 1 pixels.")
-@click.option("--footprint", type=click.Choice(["disk", "square"]), default="disk", show_default=True,
-              help="Shape of these four.")  # fmt: skip
+@click.option("--element", type=click.Choice(["disk", "square"]), default="disk", show_default=True,
+              help="Structuring element of these four.")  # fmt: skip
 @click.option("--min-object", metavar="SIZE", help="Remove smaller objects; a bare number is pixels, or as '20 m2'.")
 @click.option("--min-hole", metavar="SIZE", help="Fill smaller holes.")
 @connected_by

@@ -1,15 +1,127 @@
-"""The connected components of one block: found, counted, and what of them the block tells others. Numbers only."""
+"""Connected components of one block: labels, their totals, and the open ones that may continue in other blocks.
 
-from dataclasses import dataclass
+Numbers only: no store, no dask. `merge_labels` joins the regions of blocks side by side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..grid.encoding import NODATA
 from ..grid.geobox import Window
-from .components import NONE, Region, Sides, Totals
 
+NONE = -1  # no component
 Labels = NDArray[np.int32]
+Sides = tuple[NDArray[Any], ...]
+"""What lies along a rectangle's top, bottom, left and right side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What is added up over the pixels of each of `n` components.
+
+    Parameters
+    ----------
+    value
+        uint8 (n): the class that its pixels have.
+    pixels
+        int64 (n).
+    area
+        float64 (n), in m²; 0 where pixel areas are not known.
+    first
+        int64 (n): row * width + column of its first pixel in the scene, row by row.
+    above_high
+        bool (n): whether any of its pixels is above the higher threshold of a hysteresis.
+    borders
+        int64 (n, classes): pairs of its pixels and 4-neighbours of another class.
+    """
+
+    value: NDArray[np.uint8]
+    pixels: NDArray[np.int64]
+    area: NDArray[np.float64]
+    first: NDArray[np.int64]
+    above_high: NDArray[np.bool_]
+    borders: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def take(self, which: NDArray[Any]) -> "Totals":
+        """Return those of some components, by number or by mask."""
+        return Totals(**{name: values[which] for name, values in self.arrays().items()})
+
+    def put(self, which: NDArray[np.int64], others: "Totals") -> "Totals":
+        """Return these with those of some components replaced."""
+        arrays = {name: values.copy() for name, values in self.arrays().items()}
+        for name, values in others.arrays().items():
+            arrays[name][which] = values
+        return Totals(**arrays)
+
+    def grouped(self, groups: NDArray[np.int64], count: int) -> "Totals":
+        """Add up the components of each group; every group has one."""
+        value, pixels = np.zeros(count, np.uint8), np.zeros(count, np.int64)
+        first = np.full(count, np.iinfo(np.int64).max)
+        borders = np.zeros((count, self.borders.shape[1]), np.int64)
+        value[groups] = self.value
+        np.add.at(pixels, groups, self.pixels)
+        np.minimum.at(first, groups, self.first)
+        np.add.at(borders, groups, self.borders)
+        area = np.bincount(groups, self.area, count).astype(np.float64)
+        above_high = np.bincount(groups[self.above_high], minlength=count) > 0
+        return Totals(value, pixels, area, first, above_high, borders)
+
+
+def joined_totals(parts: Sequence[Totals]) -> Totals:
+    """Return totals one after the other."""
+    return Totals(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Totals)))
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of the scene, and its open components: those with a pixel on a side that is not the scene's edge.
+
+    Parameters
+    ----------
+    window
+        The rectangle.
+    edges
+        int32: the number of the open component at each pixel of a side, or NONE; empty where the side is closed.
+    values
+        uint8: the class of each pixel of a side, whether or not it belongs to a component.
+    totals
+        Of the open components, by number.
+    """
+
+    window: Window
+    edges: Sides
+    values: Sides
+    totals: Totals
+
+
+def open_region(window: Window, edges: Sides, values: Sides, totals: Totals) -> tuple[Region, NDArray[np.int64]]:
+    """Return the region of a rectangle, and which of all its components, from 0, are open; by their number there.
+
+    Parameters
+    ----------
+    window, values
+        See `Region`.
+    edges
+        The component at each pixel of a side, from 0, or NONE.
+    totals
+        Of all components.
+    """
+    found = np.unique(np.concatenate(edges))
+    which = found[found >= 0]
+    numbers = np.full(len(totals) + 1, NONE, np.int32)  # the last for NONE
+    numbers[which] = np.arange(which.size)
+    return Region(window, tuple(numbers[edge] for edge in edges), values, totals.take(which)), which
 
 
 def label(values: NDArray[np.uint8], connectivity: int) -> tuple[Labels, int]:
@@ -28,123 +140,125 @@ def label(values: NDArray[np.uint8], connectivity: int) -> tuple[Labels, int]:
         int32 (y, x), 0 where `values` is; and how many there are.
     """
     highest = values.max(initial=0)
-    if ((values == 0) | (values == highest)).all():
-        return _label_one(values, connectivity)
-    from skimage import measure
+    if ((values == 0) | (values == highest)).all():  # one value: what skimage calls for masks, which is twice as quick
+        from scipy import ndimage
 
-    labels, count = measure.label(values, background=0, connectivity=1 if connectivity == 4 else 2, return_num=True)
+        labels = np.empty(values.shape, np.int32)
+        count = ndimage.label(values, ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2), labels)
+    else:
+        from skimage import measure
+
+        labels, count = measure.label(values, background=0, connectivity=1 if connectivity == 4 else 2, return_num=True)
     return labels.astype(np.int32, copy=False), int(count)
 
 
-def _label_one(values: NDArray[np.uint8], connectivity: int) -> tuple[Labels, int]:
-    """Label a single value, by what `skimage.measure.label` calls for masks: twice as quick, and beside others."""
-    from scipy import ndimage
+@dataclass(frozen=True, slots=True)
+class BlockLabels:
+    """The components of a block.
 
-    labels = np.empty(values.shape, np.int32)
-    count = ndimage.label(values, ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2), labels)
-    return labels, int(count)
+    Parameters
+    ----------
+    labels
+        int32 (y, x), from 1; 0 for none.
+    totals
+        Of components 1 and on, from place 0, as far as the block knows them.
+    region
+        What the block tells others.
+    open
+        int64: the components, from 0, that are open in the region, by their number there.
+    """
+
+    labels: Labels
+    totals: Totals
+    region: Region
+    open: NDArray[np.int64]
+
+    def whole(self, merged: Totals | None) -> Totals:
+        """Return the totals of whole components, from those of the open ones after merging; None: nothing is open."""
+        return self.totals if merged is None else self.totals.put(self.open, merged)
+
+
+def summarize_block(
+    class_map: NDArray[np.uint8],
+    window: Window,
+    shape: tuple[int, int],
+    connectivity: int,
+    *,
+    values: NDArray[np.uint8] | None = None,
+    classes: int = 0,
+    areas: NDArray[np.float64] | None = None,
+    above_high: NDArray[np.bool_] | None = None,
+) -> BlockLabels:
+    """Label a block, and add up what it knows of its components.
+
+    Parameters
+    ----------
+    class_map
+        uint8 (y, x).
+    window, shape
+        Where it lies in the scene, and the scene's rows and columns.
+    connectivity
+        4: pixels touch at sides; 8: at corners too.
+    values
+        uint8 (y, x): what to label, 0 for nothing. None: all classes but 0.
+    classes
+        How many classes count as neighbours; values of this and above do not. 0: borders are not counted.
+    areas
+        Of the pixels in m², of a shape that broadcasts to (y, x). None: not asked for.
+    above_high
+        bool (y, x). None: not asked for.
+    """
+    if values is None:
+        values = np.where(class_map == NODATA, np.uint8(0), class_map)
+    labels, count = label(values, connectivity)
+    runs = run_lengths(labels)
+    first = np.zeros(count + 1, np.int64)
+    first[runs.owners[::-1]] = runs.starts[::-1]  # of several values for one place, the last one stays
+    rows, columns = np.divmod(first[1:], max(1, labels.shape[1]))
+    marked = np.zeros(count + 1, bool)
+    if above_high is not None:
+        marked[labels[above_high]] = True
+    totals = Totals(
+        value=class_map.ravel()[first[1:]],
+        pixels=np.bincount(runs.owners, runs.lengths, count + 1)[1:].astype(np.int64),
+        area=np.zeros(count) if areas is None else _areas(runs, areas, labels.shape, count),
+        first=(rows + window.top) * shape[1] + columns + window.left,
+        above_high=marked[1:],
+        borders=_borders(runs, count, class_map, classes),
+    )
+    numbers = tuple(edge.astype(np.int64) - 1 for edge in edges(labels, window, shape))
+    return BlockLabels(labels, totals, *open_region(window, numbers, edges(class_map, window, shape), totals))
 
 
 @dataclass(frozen=True, slots=True)
 class RunLengths:
-    """Labels by stretches of pixels in one row: the first pixel, label and length of each, those of label 0 too."""
+    """Labels by runs of pixels of one row: the first pixel, label and length of each, those of label 0 too."""
 
     starts: NDArray[np.intp]
-    owners: Labels
+    owners: NDArray[Any]
     lengths: NDArray[np.intp]
 
 
-def _stretches(labels: Labels) -> RunLengths:
-    changed = np.ones(labels.shape, bool)  # rows begin stretches
+def run_lengths(labels: NDArray[Any]) -> RunLengths:
+    """Cut labels (y, x) into runs."""
+    changed = np.ones(labels.shape, bool)  # rows begin runs
     np.not_equal(labels[:, 1:], labels[:, :-1], out=changed[:, 1:])
     starts = np.flatnonzero(changed)
     return RunLengths(starts, labels.ravel()[starts], np.diff(starts, append=labels.size))
 
 
-def total(
-    labels: Labels,
-    count: int,
-    class_map: NDArray[np.uint8],
-    window: Window,
-    width: int,
-    *,
-    classes: int,
-    areas: NDArray[np.float64] | None = None,
-    above_high: NDArray[np.bool_] | None = None,
-    borders: bool = True,
-) -> Totals:
-    """Add up what a window knows of its components.
-
-    Parameters
-    ----------
-    labels, count
-        See `label`.
-    class_map
-        uint8 (y, x): what every pixel is; values of `classes` and above do not count as neighbours.
-    window, width
-        Where it lies in the scene, and the scene's columns.
-    classes
-        How many classes there are.
-    areas
-        Of the pixels in m², of a shape that broadcasts to (y, x).
-    strong
-        bool (y, x).
-    borders
-        Whether neighbours are counted.
-
-    Returns
-    -------
-    Totals
-        Of the components 1 to `count`, from place 0.
-    """
-    cut = _stretches(labels)
-    first = np.zeros(count + 1, np.int64)
-    first[cut.owners[::-1]] = cut.starts[::-1]  # of several values for one place, the last one stays
-    rows, columns = np.divmod(first[1:], max(1, labels.shape[1]))
-    marked = np.zeros(count + 1, bool)
-    if above_high is not None:
-        marked[labels[above_high]] = True
-    return Totals(
-        value=class_map.ravel()[first[1:]],
-        pixels=np.bincount(cut.owners, cut.lengths, count + 1)[1:].astype(np.int64),
-        area=np.zeros(count) if areas is None else _areas(cut, areas, labels.shape, count),
-        first=(rows + window.top) * width + columns + window.left,
-        above_high=marked[1:],
-        borders=_borders(cut, count, class_map, classes) if borders else np.zeros((count, classes), np.int64),
-    )
-
-
-def _areas(cut: RunLengths, areas: NDArray[np.float64], shape: tuple[int, ...], count: int) -> NDArray[np.float64]:
+def _areas(runs: RunLengths, areas: NDArray[np.float64], shape: tuple[int, ...], count: int) -> NDArray[np.float64]:
     if areas.shape[1] == 1:  # all pixels of a row are alike
-        weights = np.broadcast_to(areas, (shape[0], 1))[cut.starts // shape[1], 0] * cut.lengths
+        weights = np.broadcast_to(areas, (shape[0], 1))[runs.starts // shape[1], 0] * runs.lengths
     else:
-        weights = np.add.reduceat(np.broadcast_to(areas, shape).ravel(), cut.starts)
-    return np.bincount(cut.owners, weights, count + 1)[1:].astype(np.float64)
+        weights = np.add.reduceat(np.broadcast_to(areas, shape).ravel(), runs.starts)
+    return np.bincount(runs.owners, weights, count + 1)[1:].astype(np.float64)
 
 
-def count_borders(labels: Labels, count: int, class_map: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """Count how long each component's border with each other class is.
-
-    Parameters
-    ----------
-    labels, count
-        See `label`.
-    class_map
-        uint8 (y, x); values of `classes` and above, as nodata, count for nothing.
-    classes
-        How many classes there are.
-
-    Returns
-    -------
-    NDArray
-        int64 (count, classes): pairs of pixels side by side, one in the component, the other of that class.
-    """
-    return _borders(_stretches(labels), count, class_map, classes)
-
-
-def _borders(cut: RunLengths, count: int, class_map: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+def _borders(runs: RunLengths, count: int, class_map: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Count, by component and class, pairs of pixels side by side: one in the component, the other of that class."""
     counts = np.zeros((count, classes), np.int64)
-    owned = class_map.ravel()[cut.starts[cut.owners > 0]]
+    owned = class_map.ravel()[runs.starts[runs.owners > 0]]
     for value in range(classes):
         same = class_map == value
         if not same.any() or (owned == value).all():  # there is none, or nothing but it has borders
@@ -154,27 +268,13 @@ def _borders(cut: RunLengths, count: int, class_map: NDArray[np.uint8], classes:
             beside[one] += same[other]
             beside[other] += same[one]
         beside *= ~same
-        met = np.add.reduceat(beside.ravel(), cut.starts, dtype=np.int32)
-        counts[:, value] = np.bincount(cut.owners, met, count + 1)[1:]
+        met = np.add.reduceat(beside.ravel(), runs.starts, dtype=np.int32)
+        counts[:, value] = np.bincount(runs.owners, met, count + 1)[1:]
     return counts
 
 
-def region(
-    labels: Labels, class_map: NDArray[np.uint8], totals: Totals, window: Window, shape: tuple[int, int]
-) -> tuple[Region, NDArray[np.int64]]:
-    """Give what a block tells others, and which of its components (from 0) are open, by their number there."""
-    faces = [face.astype(np.int64) - 1 for face in edges(labels, window, shape)]
-    found = np.unique(np.concatenate(faces))
-    which = found[found >= 0]
-    numbers = np.full(len(totals) + 1, NONE, np.int32)  # the last for NONE
-    numbers[which] = np.arange(which.size)
-    top, bottom, left, right = (numbers[face] for face in faces)
-    values = edges(class_map, window, shape)
-    return Region(window, (top, bottom, left, right), values, totals.take(which)), which
-
-
 def edges(pixels: NDArray[Any], window: Window, shape: tuple[int, int]) -> Sides:
-    """Give the pixels along the open sides; nothing along those that are the scene's edge."""
+    """Return the pixels along the open sides; nothing along those that are the scene's edge."""
     nothing = pixels[:0, 0]
     return (
         pixels[0] if window.top > 0 else nothing,

@@ -1,4 +1,4 @@
-"""Rectangles side by side joined into a larger one: their components become one where they touch across a seam.
+"""Labels merged across blocks: regions side by side become a larger one, whose components are one if they touch.
 
 Numbers only: no store, no dask. Only components on open sides take part, so that what is held at once grows with a
 rectangle's outline, never with its area or the number of components: divide and conquer as Harrison, Childs & Gaither
@@ -7,7 +7,7 @@ rectangle's outline, never with its area or the number of components: divide and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
@@ -15,64 +15,88 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..grid.geobox import Window
-from .components import NONE, MergedRegion, Region, Totals, joined_totals
+from .label import NONE, Region, Totals, joined_totals, open_region
+
+TOP, BOTTOM, LEFT, RIGHT = range(4)  # of `Sides`
+LENGTH = 8  # bytes before what is packed, which tell how long it was
 
 
-def join(parts: Sequence[Sequence[Region]], connectivity: int) -> MergedRegion:
-    """Join rectangles that lie side by side, given row by row, into the one they make up together."""
-    flat = [part for row in parts for part in row]
-    counts = tuple(len(part.totals) for part in flat)
-    moved = _renumbered(parts, counts)
-    totals = joined_totals([part.totals for part in flat])
-    seams = _seams(moved)
+@dataclass(frozen=True, slots=True)
+class MergedRegion:
+    """How the open components of rectangles side by side became those of the rectangle they make up together.
+
+    Parameters
+    ----------
+    region
+        The larger rectangle.
+    groups
+        int64: for the open components of all parts, one part after the other, the group each belongs to.
+    counts
+        How many of them each part has.
+    totals
+        Of the groups, as far as they are known here.
+    open
+        int64: the groups that are open in the larger rectangle, by their number there.
+    """
+
+    region: Region
+    groups: NDArray[np.int64]
+    counts: tuple[int, ...]
+    totals: Totals
+    open: NDArray[np.int64]
+
+    def part_totals(self, whole: Totals) -> list[Totals]:
+        """Return whole totals of the open components of each part, from those of the larger rectangle's."""
+        totals = self.totals.put(self.open, whole)
+        return [totals.take(part) for part in np.split(self.groups, np.cumsum(self.counts)[:-1])]
+
+
+def merge_regions(parts: Sequence[Sequence[Region]], connectivity: int) -> MergedRegion:
+    """Merge rectangles that lie side by side, given row by row, into the one they make up together."""
+    counts = tuple(len(part.totals) for row in parts for part in row)
+    starts = iter(np.cumsum([0, *counts]).tolist())
+    rows = [[_renumbered(part, next(starts)) for part in row] for row in parts]
+    columns = list(zip(*rows, strict=True))
+    totals = joined_totals([part.totals for row in rows for part in row])
+    # each seam goes along the whole rectangle, so that corners where four parts meet are on it too
+    seams = [Seam(*_side(one, BOTTOM), *_side(other, TOP)) for one, other in pairwise(rows)]
+    seams += [Seam(*_side(one, RIGHT), *_side(other, LEFT)) for one, other in pairwise(columns)]
     pairs = [np.empty((2, 0), np.int64), *(_touching(seam, totals.value, connectivity) for seam in seams)]
-    totals = replace(totals, borders=totals.borders + reduce(np.add, map(_beside(totals), seams), 0))
+    totals = replace(totals, borders=totals.borders + sum(_borders(seam, totals.borders.shape) for seam in seams))
     groups, count = _groups(np.concatenate(pairs, axis=1), len(totals))
-    whole = totals.grouped(groups, count)
-    made, which = _outline(moved, groups, whole)
-    return MergedRegion(made, groups, counts, whole, which)
+    merged = totals.grouped(groups, count)
+    sides = [_side(rows[0], TOP), _side(rows[-1], BOTTOM), _side(columns[0], LEFT), _side(columns[-1], RIGHT)]
+    with_none = np.append(groups, NONE)  # an edge's NONE, -1, takes the last
+    edges, values = tuple(with_none[numbers] for numbers, _ in sides), tuple(values for _, values in sides)
+    first, last = rows[0][0].window, rows[-1][-1].window
+    window = Window(first.top, last.bottom, first.left, last.right)
+    region, which = open_region(window, edges, values, merged)
+    return MergedRegion(region, groups, counts, merged, which)
 
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """Two lines of pixels on either side of a seam: numbers of components, and what each pixel is."""
+    """Two lines of pixels on either side of a seam: numbers of components, and the class of each pixel."""
 
     one: NDArray[np.int64]
-    other: NDArray[np.int64]
     one_values: NDArray[np.uint8]
+    other: NDArray[np.int64]
     other_values: NDArray[np.uint8]
 
 
-def _renumbered(parts: Sequence[Sequence[Region]], counts: Sequence[int]) -> list[list[Region]]:
-    """Give the components of all parts numbers that follow each other."""
-    starts = iter(np.cumsum([0, *counts]))
-    return [[_shifted(part, int(next(starts))) for part in row] for row in parts]
+def _renumbered(part: Region, start: int) -> Region:
+    """Count the components of a part from a number on, so that those of all parts follow each other."""
+    return replace(part, edges=tuple(np.where(edge < 0, NONE, edge.astype(np.int64) + start) for edge in part.edges))
 
 
-def _shifted(part: Region, start: int) -> Region:
-    top, bottom, left, right = (np.where(face < 0, NONE, face.astype(np.int64) + start) for face in part.faces)
-    return replace(part, faces=(top, bottom, left, right))
-
-
-def _seams(parts: list[list[Region]]) -> list[Seam]:
-    """Give the seams, each along the whole rectangle, so that corners where four parts meet are on them too."""
-    columns = list(zip(*parts, strict=True))
-    across = [_seam(one, 1, other, 0) for one, other in pairwise(parts)]
-    down = [_seam(one, 3, other, 2) for one, other in pairwise(columns)]
-    return across + down
-
-
-def _seam(one: Sequence[Region], side: int, other: Sequence[Region], opposite: int) -> Seam:
-    return Seam(
-        np.concatenate([part.faces[side] for part in one]),
-        np.concatenate([part.faces[opposite] for part in other]),
-        np.concatenate([part.values[side] for part in one]),
-        np.concatenate([part.values[opposite] for part in other]),
-    )
+def _side(parts: Sequence[Region], side: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return the components and classes along one side of parts in a row or column."""
+    numbers = np.concatenate([part.edges[side] for part in parts])
+    return numbers, np.concatenate([part.values[side] for part in parts])
 
 
 def _touching(seam: Seam, value: NDArray[np.uint8], connectivity: int) -> NDArray[np.int64]:
-    """Give pairs (2, n) of components of one value that touch across a seam."""
+    """Return pairs (2, n) of components of one value that touch across a seam."""
     ways = [(seam.one, seam.other)]
     if connectivity == 8:
         ways += [(seam.one[1:], seam.other[:-1]), (seam.one[:-1], seam.other[1:])]
@@ -82,21 +106,17 @@ def _touching(seam: Seam, value: NDArray[np.uint8], connectivity: int) -> NDArra
     return np.unique(pairs, axis=1)
 
 
-def _beside(totals: Totals) -> Any:
-    """Give what counts the neighbours of each component across a seam."""
-    count, classes = totals.borders.shape
-
-    def counted(seam: Seam) -> NDArray[np.int64]:
-        found = np.zeros(count * classes, np.int64)
-        for owner, mine, theirs in (
-            (seam.one, seam.one_values, seam.other_values),
-            (seam.other, seam.other_values, seam.one_values),
-        ):
-            met = (owner >= 0) & (mine != theirs) & (theirs < classes)
-            found += np.bincount(owner[met] * classes + theirs[met], minlength=found.size)
-        return found.reshape(count, classes)
-
-    return counted
+def _borders(seam: Seam, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Count the neighbours of each component across a seam, by class."""
+    count, classes = shape
+    borders = np.zeros(count * classes, np.int64)
+    for owner, mine, theirs in (
+        (seam.one, seam.one_values, seam.other_values),
+        (seam.other, seam.other_values, seam.one_values),
+    ):
+        met = (owner >= 0) & (mine != theirs) & (theirs < classes)
+        borders += np.bincount(owner[met] * classes + theirs[met], minlength=borders.size)
+    return borders.reshape(shape)
 
 
 def _groups(pairs: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], int]:
@@ -110,18 +130,50 @@ def _groups(pairs: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], in
     return groups.astype(np.int64), int(found)
 
 
-def _outline(parts: list[list[Region]], groups: NDArray[np.int64], whole: Totals) -> tuple[Region, NDArray[np.int64]]:
-    """Give the larger rectangle's own sides, and which groups are open there."""
-    sides = ((parts[0], 0), (parts[-1], 1), ([row[0] for row in parts], 2), ([row[-1] for row in parts], 3))
-    faces = [np.concatenate([part.faces[side] for part in line]) for line, side in sides]
-    values = [np.concatenate([part.values[side] for part in line]) for line, side in sides]
-    with_none = np.append(groups, NONE)  # a face's NONE, -1, takes the last
-    faces = [with_none[face] for face in faces]
-    found = np.unique(np.concatenate(faces))
-    which = found[found >= 0]
-    numbers = np.full(len(whole) + 1, NONE, np.int32)
-    numbers[which] = np.arange(which.size)
-    first, last = parts[0][0].window, parts[-1][-1].window
-    window = Window(first.top, last.bottom, first.left, last.right)
-    top, bottom, left, right = (numbers[face] for face in faces)
-    return Region(window, (top, bottom, left, right), tuple(values), whole.take(which)), which  # type: ignore[arg-type]
+def region_bytes(region: Region) -> bytes:
+    """Return a region as bytes, for a file."""
+    window = region.window
+    arrays = {f"edges{n}": edge for n, edge in enumerate(region.edges)}
+    arrays |= {f"values{n}": values for n, values in enumerate(region.values)}
+    arrays["window"] = np.array([window.top, window.bottom, window.left, window.right])
+    return pack(arrays | region.totals.arrays())
+
+
+def region_from(content: bytes) -> Region:
+    """Return the region that `region_bytes` made bytes of."""
+    arrays = unpack(content)
+    edges, values = (tuple(arrays.pop(f"{kind}{n}") for n in range(4)) for kind in ("edges", "values"))
+    return Region(Window(*arrays.pop("window").tolist()), edges, values, Totals(**arrays))
+
+
+def merged_bytes(merged: MergedRegion) -> bytes:
+    """Return a merged region as bytes, for a file: all but its region."""
+    arrays = {"groups": merged.groups, "counts": np.array(merged.counts), "open": merged.open}
+    return pack(arrays | merged.totals.arrays())
+
+
+def merged_from(content: bytes, region: Region) -> MergedRegion:
+    """Return the merged region that `merged_bytes` made bytes of, with its region."""
+    arrays = unpack(content)
+    groups, counts, which = (arrays.pop(name) for name in ("groups", "counts", "open"))
+    return MergedRegion(region, groups, tuple(counts.tolist()), Totals(**arrays), which)
+
+
+def pack(arrays: dict[str, NDArray[Any]]) -> bytes:
+    """Return named arrays as bytes, compressed: their length, then zstd."""
+    import pyarrow as pa
+
+    made = BytesIO()
+    np.savez(made, **arrays)  # type: ignore[arg-type]
+    packed: bytes = pa.compress(made.getbuffer(), codec="zstd", asbytes=True)
+    return made.tell().to_bytes(LENGTH, "little") + packed
+
+
+def unpack(content: bytes) -> dict[str, NDArray[Any]]:
+    """Return the named arrays of `pack`; no object is ever unpickled."""
+    import pyarrow as pa
+
+    length = int.from_bytes(content[:LENGTH], "little")
+    whole = pa.decompress(memoryview(content)[LENGTH:], length, codec="zstd")
+    with np.load(BytesIO(whole), allow_pickle=False) as arrays:
+        return dict(arrays)

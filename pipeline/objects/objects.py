@@ -1,7 +1,6 @@
-"""Objects: connected regions of one class, numbered over the whole mosaic and measured, into a store of their own.
+"""Objects: connected regions of one class, numbered over the whole scene and measured, into a store of their own.
 
-From a finished store to another one with the layers `class_map` and `objects`, and a table in it. Work for `filling`;
-how components cross blocks is `trees`' to know, what is measured `measures`'.
+From a finished store to another one with the arrays `class_map` and `objects`, and the table of objects in it.
 """
 
 import os
@@ -26,8 +25,7 @@ from ..store.lifecycle import TABLE
 from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
 from ..store.store import Store, open_store, store_errors
-from .components import Region, Totals
-from .label import Labels, label, region, total
+from .label import BlockLabels, Region, Totals, summarize_block
 from .tree import LabelMerge, TreeReduce, merge_labels, merged_totals, reduced, tree_reduce
 
 if TYPE_CHECKING:
@@ -154,14 +152,11 @@ class Labelling(BlockJob):
     @override
     def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
         """Find out which objects cross blocks."""
-        merge_labels(client, self._settling(store), show, "finding objects")
-
-    def _settling(self, store: Store) -> LabelMerge:
-        return LabelMerge(store, "labels", Finding(self.maps.cut_as(store), self.connectivity), self.connectivity)
+        merge_labels(client, self.block_function(store).merge(store), show, "finding objects")
 
     @override
     def block_function(self, store: Store) -> "Numbering":
-        return Numbering(self.maps.cut_as(store), self._settling(store))
+        return Numbering(self.maps.cut_as(store), self.connectivity)
 
     @override
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
@@ -169,56 +164,50 @@ class Labelling(BlockJob):
         from ..grid.pixel_area import pixel_areas
 
         names = self.metadata.class_names
-        rows = Measuring(self.maps, names, self.widths, pixel_areas(self.geobox))
-        folding = TreeReduce(store, "measures", rows, store)
-        tree_reduce(client, folding, show, "measuring objects")
-        return {"objects": write_table(store, folding, names)}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A `BlockLabels`: the objects of a block."""
-
-    maps: Store
-    connectivity: Connectivity
-
-    def region(self, store: Store, row: int, column: int) -> Region:
-        """See `BlockLabels`."""
-        return self.found(self.class_map(row, column), row, column)[2]
-
-    def class_map(self, row: int, column: int) -> NDArray[np.uint8]:
-        """Read a block."""
-        class_map: NDArray[np.uint8] = self.maps.read_layer("class_map", self.maps.window(0, row, column))[0]
-        return class_map
-
-    def found(
-        self, class_map: NDArray[np.uint8], row: int, column: int
-    ) -> tuple[Labels, Totals, Region, NDArray[np.int64]]:
-        """Give labels, totals, the region, and which labels (from 0) are open."""
-        window = self.maps.window(0, row, column)
-        labels, count = label(np.where(class_map == NODATA, np.uint8(0), class_map), self.connectivity)
-        totals = total(labels, count, class_map, window, self.maps.geobox.width, classes=1, borders=False)
-        return labels, totals, *region(labels, class_map, totals, window, self.maps.geobox.shape)
+        rows = Measuring(self.maps, self.widths, pixel_areas(self.geobox))
+        job = TreeReduce(store, "measures", rows, store)
+        tree_reduce(client, job, show, "measuring objects")
+        return {"objects": write_table(job, names)}
 
 
 @dataclass(frozen=True, slots=True)
 class Numbering(BlockFunction):
-    """The ids of a block."""
+    """The ids of a block's objects."""
 
     maps: Store
-    settling: LabelMerge
+    connectivity: Connectivity
+
+    def merge(self, store: Store) -> LabelMerge:
+        """Return the merge of labels across blocks, which `store` keeps."""
+        return LabelMerge(store, "labels", self.region, self.connectivity)
+
+    def region(self, store: Store, row: int, column: int) -> Region:
+        """Label a block."""
+        return self._labels(row, column)[1].region
+
+    def _labels(self, row: int, column: int) -> tuple[NDArray[np.uint8], BlockLabels]:
+        window = self.maps.window(0, row, column)
+        class_map = self.maps.read_layer("class_map", window)[0]
+        return class_map, summarize_block(class_map, window, self.maps.geobox.shape, self.connectivity)
 
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        leaf = self.settling.leaf
-        assert isinstance(leaf, Finding)
-        class_map = leaf.class_map(row, column)
-        labels, totals, _, which = leaf.found(class_map, row, column)
-        whole = merged_totals(self.settling, row, column)
-        if whole is not None:
-            totals = totals.put(which, whole)
-        ids = np.append(np.int64(0), totals.first + 1)
-        return BlockResult(class_map, None, ids[labels])
+        class_map, found = self._labels(row, column)
+        return BlockResult(class_map, None, object_ids(found, merged_totals(self.merge(store), row, column)))
+
+
+def object_ids(found: BlockLabels, merged: Totals | None) -> NDArray[np.int64]:
+    """Return the id of the object at each pixel of a block, int64 (y, x): 1 + `first`; 0 for none.
+
+    Parameters
+    ----------
+    found
+        The block's components.
+    merged
+        Totals of the open ones in the whole scene; None: none is open.
+    """
+    ids: NDArray[np.int64] = np.append(np.int64(0), found.whole(merged).first + 1)[found.labels]
+    return ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,24 +215,21 @@ class Measuring:
     """`Rows`: what a block measures of its objects."""
 
     maps: Store
-    classes: tuple[str, ...]
     widths: bool
     areas: "PixelAreas | None"
 
     def leaf(self, store: Store, row: int, column: int) -> "pa.Table":
         """See `Rows`."""
-        from .borders import EDGE
-        from .regionprops import DEPTH, Patch, measure, own_probability
+        from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
 
         window = store.window(0, row, column)
-        class_map = buffered(store, "class_map", window, DEPTH if self.widths else 0, NODATA)
         encoding, core = self.maps.encoding, store.read_layer("class_map", window)[0]
         kept = self.maps.read_layer("probability", window) if encoding.probability else None
         patch = Patch(
             core=window,
             width=store.geobox.width,
             objects=buffered(store, "objects", window, EDGE, 0),
-            class_map=class_map,
+            class_map=buffered(store, "class_map", window, DEPTH if self.widths else 0, NODATA),
             probability=own_probability(core, kept, encoding.kept),
             areas=None if self.areas is None else np.broadcast_to(self.areas.of(window), window.shape),
         )
@@ -266,20 +252,20 @@ def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) ->
     return np.pad(pixels, (rows, columns), constant_values=beyond) if any((*rows, *columns)) else pixels
 
 
-def write_table(store: Store, folding: TreeReduce, classes: tuple[str, ...]) -> dict[str, int]:
-    """Write the table part by part; give how many objects each class has."""
+def write_table(job: TreeReduce, classes: tuple[str, ...]) -> dict[str, int]:
+    """Write the table of measured objects part by part; return how many objects each class has."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from .table import columns_schema, finish
 
-    counts = dict.fromkeys(classes[1:], 0)
+    store, counts = job.store, dict.fromkeys(classes[1:], 0)
     with (
         store_errors(store.path),
         store.files.stream(TABLE) as file,
         pq.ParquetWriter(file, columns_schema(), compression="zstd", write_page_checksum=True) as writer,
     ):
-        for part in reduced(folding):
+        for part in reduced(job):
             rows = finish(part, store.geobox, classes)
             for found in pc.value_counts(rows["class"]).to_pylist():
                 counts[found["values"]] += found["counts"]

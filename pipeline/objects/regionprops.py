@@ -1,7 +1,12 @@
-"""What a block says of its objects: pixels, moments, border, probability, depth, as partial rows. No store, no dask.
+"""Region properties of a block's objects: pixels, moments, border, probability, depth, as partial rows of the table.
 
-A partial row holds sums over the object's pixels in one block, so that rows of one object add up; `records` does that.
-The columns are chosen so that the whole gives what `skimage.measure.regionprops_table` gives on the whole scene.
+Numbers only: no store, no dask. A partial row holds sums over the object's pixels in one block, so that rows of one
+object add up; `table` does that. The columns are chosen so that the whole gives what
+`skimage.measure.regionprops_table` gives on the whole scene.
+
+Borders are after Benkrid and Crookes, "Design and FPGA implementation of a perimeter estimator", as
+`skimage.measure.perimeter` has it, for all objects of a block at once: only neighbours of the same object count, so
+that objects may touch.
 """
 
 from collections.abc import Sequence
@@ -13,13 +18,18 @@ from numpy.typing import NDArray
 
 from ..grid.encoding import NODATA, STEPS
 from ..grid.geobox import Window
-from .borders import EDGE, border_kinds
-from .runs import Ints, Runs, cut_runs
+from .label import RunLengths, run_lengths
 from .table import table_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Ints = NDArray[np.int64]
+EDGE = 2  # pixels around a block that borders need: a border pixel's neighbours, and theirs
+KINDS = np.zeros(25, np.uint8)  # of border pixels, by 5 x their diagonal + their straight neighbours on the border
+KINDS[[2, 3, 7, 8, 12, 13]] = 1
+KINDS[[10, 16]] = 2
+KINDS[[6, 11]] = 3
 DEPTH = 64  # pixels of the class map around a block that mean widths need, and the deepest pixel that they know
 
 
@@ -67,7 +77,7 @@ def measure(patch: Patch, *, widths: bool = True) -> "pa.Table":
     Returns
     -------
     pyarrow.Table
-        As `records.partial_schema` says: one row per object that has pixels in the core, sorted by id. Empty where
+        As `table.partial_schema` says: one row per object that has pixels in the core, sorted by id. Empty where
         there is none.
     """
     ids = _inner(patch.objects, patch.core.shape)
@@ -77,7 +87,7 @@ def measure(patch: Patch, *, widths: bool = True) -> "pa.Table":
     classes = _inner(patch.class_map, patch.core.shape)
     columns = {
         "id": runs.ids,
-        "class_value": classes.ravel()[runs.starts[runs.order[runs.first]]],
+        "class_value": classes.ravel()[runs.cut.starts[runs.order[runs.first]]],
         **_counts(runs, patch),
         **_moments(runs, patch),
         **_perimeters(runs, patch.objects, patch.core.shape),
@@ -91,7 +101,7 @@ def measure(patch: Patch, *, widths: bool = True) -> "pa.Table":
 def own_probability(
     class_map: NDArray[np.uint8], probability: NDArray[Any] | None, kept: Sequence[int]
 ) -> NDArray[Any] | None:
-    """Give each pixel's probability of its own class.
+    """Return each pixel's probability of its own class.
 
     Parameters
     ----------
@@ -113,6 +123,62 @@ def own_probability(
     for layer, value in zip(probability, kept, strict=True):
         np.copyto(own, layer, where=class_map == value)
     return own
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A block cut into runs of pixels of one row with one id. Sums over pixels go by runs, and then by objects.
+
+    Runs are much fewer than pixels: everything that is sorted is sorted by runs.
+
+    Parameters
+    ----------
+    cut
+        All runs; ids of 0 have runs too.
+    order
+        The runs of objects, sorted by id.
+    first
+        Place in `order` of each object's first run.
+    ids
+        Of each object, ascending.
+    shape
+        The block's.
+    """
+
+    cut: RunLengths
+    order: Ints
+    first: Ints
+    ids: Ints
+    shape: tuple[int, ...]
+
+    @property
+    def unknown(self) -> NDArray[np.float64]:
+        """NaN for each object."""
+        return np.full(len(self.ids), np.nan)
+
+    def joined(self, of_runs: NDArray[Any], how: np.ufunc = np.add) -> NDArray[Any]:
+        """Return by objects what is given by runs in `order`."""
+        joined: NDArray[Any] = how.reduceat(of_runs, self.first)
+        return joined
+
+    def summed(self, pixels: NDArray[Any], dtype: Any = np.float64) -> NDArray[Any]:
+        """Add up `(y, x)` over each object's pixels."""
+        return self.joined(np.add.reduceat(pixels.ravel(), self.cut.starts, dtype=dtype)[self.order])
+
+    def spans(self) -> tuple[Ints, Ints, Ints]:
+        """Return row, first column and length of the runs in `order`."""
+        rows, columns = np.divmod(self.cut.starts[self.order], self.shape[1])
+        return rows, columns, self.cut.lengths[self.order]
+
+
+def cut_runs(ids: Ints) -> Runs:
+    """Cut ids int64 `(y, x)`, 0 for none, into runs. At least one pixel has an id."""
+    cut = run_lengths(ids)
+    found = np.flatnonzero(cut.owners)
+    order = found[np.argsort(cut.owners[found], kind="stable")]
+    owners = cut.owners[order]
+    first = np.flatnonzero(np.diff(owners, prepend=0))
+    return Runs(cut, order, first, owners[first], ids.shape)
 
 
 def _inner(around: NDArray[Any], shape: tuple[int, int], halo: int = 0) -> NDArray[Any]:
@@ -175,7 +241,7 @@ def _intensities(runs: Runs, probability: NDArray[Any] | None) -> dict[str, NDAr
     if probability is None:
         return {"intensity_sum": runs.unknown, "intensity_max": runs.unknown}
     sums = runs.summed(probability, np.float64)
-    highest = np.maximum.reduceat(probability.ravel(), runs.starts)[runs.order].astype(np.float64)
+    highest = np.maximum.reduceat(probability.ravel(), runs.cut.starts)[runs.order].astype(np.float64)
     highest = runs.joined(highest, np.maximum)
     if probability.dtype == np.uint8:
         gaps = highest == NODATA
@@ -184,7 +250,7 @@ def _intensities(runs: Runs, probability: NDArray[Any] | None) -> dict[str, NDAr
 
 
 def _perimeters(runs: Runs, objects: Ints, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """Count the three kinds of border pixels that have a length; see `borders`."""
+    """Count the three kinds of border pixels that have a length."""
     kinds = border_kinds(_inner(objects, shape, EDGE))
     names = ("perimeter_straight", "perimeter_diagonal", "perimeter_corner")
     return {name: runs.summed(kinds == kind, np.int64) for kind, name in enumerate(names, start=1)}
@@ -192,28 +258,58 @@ def _perimeters(runs: Runs, objects: Ints, shape: tuple[int, int]) -> dict[str, 
 
 def _depths(runs: Runs, patch: Patch) -> NDArray[np.float64]:
     """Add up the distances to the nearest pixel of another class, less a half; NaN where one is beyond `DEPTH`."""
+    from scipy import ndimage
+
     around, shape = _inner(patch.class_map, patch.core.shape, DEPTH), patch.core.shape
     inner = around[DEPTH:-DEPTH, DEPTH:-DEPTH]
     depths = np.zeros(shape)
     held = _inner(patch.objects, shape) != 0
     for value in np.flatnonzero(np.bincount(inner[held], minlength=NODATA + 1)):
-        rows, columns = _box(held & (inner == value))  # a rare class costs little
+        rows, columns = ndimage.find_objects((held & (inner == value)).view(np.uint8))[0]  # a rare class costs little
         near = around[rows.start : rows.stop + 2 * DEPTH, columns.start : columns.stop + 2 * DEPTH] == value
-        found = _distances(near)[DEPTH + 1 : -DEPTH - 1, DEPTH + 1 : -DEPTH - 1]
+        distances = ndimage.distance_transform_edt(np.pad(near, 1))  # what is beyond is not of the class
+        found = distances[DEPTH + 1 : -DEPTH - 1, DEPTH + 1 : -DEPTH - 1]
         np.copyto(depths[rows, columns], found, where=near[DEPTH:-DEPTH, DEPTH:-DEPTH])
     depths[depths > DEPTH] = np.nan
     return runs.summed(depths - 0.5)
 
 
-def _distances(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Give the distances to the nearest pixel that is not in the mask; around it nothing is."""
-    from scipy.ndimage import distance_transform_edt
+def border_kinds(ids: Ints) -> NDArray[np.uint8]:
+    """Return the kind of each pixel of a block.
 
-    distances: NDArray[np.float64] = distance_transform_edt(np.pad(mask, 1))
-    return distances
+    Parameters
+    ----------
+    ids
+        int64 `(y, x)`: of the block and `EDGE` pixels around it; 0 for no object, and beyond the scene.
+
+    Returns
+    -------
+    ndarray
+        uint8 `(y, x)` of the block alone: 1 for border pixels of length 1, 2 of sqrt(2), 3 of (1 + sqrt(2)) / 2, and 0
+        for all others. A border pixel has a 4-neighbour that is not of its object.
+    """
+    border = np.zeros(ids.shape, bool)
+    middle = ids[1:-1, 1:-1]
+    inside = middle == ids[:-2, 1:-1]
+    for other in (ids[2:, 1:-1], ids[1:-1, :-2], ids[1:-1, 2:]):
+        inside &= middle == other
+    border[1:-1, 1:-1] = ~inside & (middle != 0)
+    core = np.zeros(ids.shape, bool)
+    core[EDGE:-EDGE, EDGE:-EDGE] = border[EDGE:-EDGE, EDGE:-EDGE]
+    pixels = np.flatnonzero(core)  # few, of most objects: what follows goes by them alone
+    kinds = np.zeros(ids.shape, np.uint8)
+    kinds.ravel()[pixels] = KINDS[_border_neighbours(pixels, border, ids)]
+    return kinds[EDGE:-EDGE, EDGE:-EDGE]
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Give the rows and columns between which a mask holds anything."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+def _border_neighbours(pixels: NDArray[np.intp], border: NDArray[np.bool_], ids: Ints) -> NDArray[np.uint8]:
+    """Count the neighbours of some pixels that are on the border of the same object: as `KINDS` takes them."""
+    width = ids.shape[1]
+    on_border, flat = border.ravel(), ids.ravel()
+    own, counted = flat[pixels], np.zeros(len(pixels), np.uint8)
+    straight, diagonal = (-width, -1, 1, width), (-width - 1, -width + 1, width - 1, width + 1)
+    for step in straight + diagonal:
+        near = pixels + step
+        same = on_border[near] & (flat[near] == own)
+        counted += same * np.uint8(1 if step in straight else 5)
+    return counted

@@ -1,12 +1,13 @@
-"""Walks over the tree of blocks: labels merged across blocks, and rows of tables merged, resumably.
+"""Reductions over the tree of blocks: labels merged across blocks, and rows of tables merged, resumably.
 
 `merge_labels` joins the components of blocks and hands their totals back; `tree_reduce` merges the rows of a table that
 several blocks hold of one object. A step is a task whose file appears whole, and a step whose file is there is not done
-again: killed at any moment, the same call continues. What is counted is the caller's to know.
+again: killed at any moment, the same call continues. What is added up is the caller's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,21 +17,17 @@ from numpy.typing import NDArray
 from ..jobs.dask import map_bounded
 from ..jobs.progress import ProgressFactory
 from ..store.store import MARKS, Place, Store, store_errors
-from .components import (
+from .label import Region, Totals, edges
+from .merge_labels import (
     MergedRegion,
-    Region,
-    Totals,
-    joint_bytes,
-    joint_from,
+    merge_regions,
+    merged_bytes,
+    merged_from,
     pack,
     region_bytes,
     region_from,
-    totals_bytes,
-    totals_from,
     unpack,
 )
-from .label import edges
-from .merge_labels import join
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,157 +52,157 @@ class Tree:
         return level
 
     def shape(self, level: int) -> tuple[int, int]:
-        """Give rows and columns of a level."""
+        """Return rows and columns of a level."""
         side = FAN**level
         return -(-self.rows // side), -(-self.columns // side)
 
-    def places(self, level: int) -> Iterator[Place]:
-        """Give a level's nodes, row by row."""
+    def places(self, level: int) -> list[Place]:
+        """Return a level's nodes, row by row."""
         rows, columns = self.shape(level)
-        return ((level, row, column) for row in range(rows) for column in range(columns))
+        return [(level, row, column) for row in range(rows) for column in range(columns)]
 
     def children(self, place: Place) -> list[list[Place]]:
-        """Give the nodes below one, row by row."""
+        """Return the nodes below one, row by row."""
         level, row, column = place
         rows, columns = self.shape(level - 1)
         below = [range(n * FAN, min((n + 1) * FAN, end)) for n, end in ((row, rows), (column, columns))]
         return [[(level - 1, r, c) for c in below[1]] for r in below[0]]
 
 
-def tree_of(store: Store) -> Tree:
-    """Give the tree over a store's blocks."""
-    return Tree(store.plan.rows, store.plan.columns)
-
-
-class BlockLabels(Protocol):
-    """What a block tells of its components. Sent to every worker."""
-
-    def region(self, store: Store, row: int, column: int) -> Region:
-        """Label a block and give its open components."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class LabelMerge:
-    """What all tasks of one `merge_labels` share; `name` keeps its files apart from those of others."""
+class TreeJob:
+    """What all tasks over the tree of a store's blocks share; `name` keeps their files apart from those of others."""
 
     store: Store
     name: str
-    leaf: BlockLabels
+
+    @property
+    def tree(self) -> Tree:
+        """The tree over the store's blocks."""
+        return Tree(self.store.plan.rows, self.store.plan.columns)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the steps' files: the run's own, for a late task of a stopped one may still write to its."""
+        return f"{MARKS}/{self.name}.{self.store.run[:16]}"
+
+    def write(self, kind: str, place: Place, content: bytes) -> None:
+        """Write a step's file. Raises StoreError where the run has ended, or as where the disk is full."""
+        with store_errors(self.store.path):
+            self.store.owned_files().write(f"{self.folder}/{_file(kind, place)}", content)
+
+    def read(self, kind: str, place: Place) -> bytes:
+        """Read a step's file. Raises StoreError where it is lost."""
+        with store_errors(self.store.path):
+            return self.store.files.read(f"{self.folder}/{_file(kind, place)}")
+
+    def run(self, client: Client, steps: "Sequence[Step]", show: ProgressFactory, title: str) -> None:
+        """Do for each level's nodes what is not done yet, one step after the other."""
+        with store_errors(self.store.path):
+            made = set(self.store.files.names(self.folder))
+        nodes = [self.tree.places(step.level) for step in steps]
+        missing = [
+            [place for place in places if not made.issuperset(step.files(place))]
+            for step, places in zip(steps, nodes, strict=True)
+        ]
+        count, left = sum(map(len, nodes)), sum(map(len, missing))
+        with show(title, count, count - left) as advance:
+            for step, places in zip(steps, missing, strict=True):
+                key = f"swathe-{self.name}-{step.task.__name__}-{step.level}"
+                for _ in map_bounded(client, step.task, self, places, key=key):
+                    advance(1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A task for each node of a level, and the files of a node that say that it is done."""
+
+    task: Callable[[Any, Place], None]
+    level: int
+    files: Callable[[Place], list[str]]
+
+
+def _file(kind: str, place: Place) -> str:
+    return f"{kind}.{'.'.join(map(str, place))}"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMerge(TreeJob):
+    """What all tasks of one `merge_labels` share.
+
+    Parameters
+    ----------
+    label
+        Labels a block of the store, given row and column, and returns its region.
+    connectivity
+        4 or 8.
+    """
+
+    label: Callable[[Store, int, int], Region]
     connectivity: int
 
-    def file(self, kind: str, place: Place) -> str:
-        """Give the name of a step's file."""
-        return f"{folder_of(self)}/{kind}.{'.'.join(map(str, place))}"
 
-
-def merge_labels(client: Client, what: LabelMerge, show: ProgressFactory, title: str) -> None:
-    """Join the components of all blocks, and hand the totals of whole ones back; `merged_totals` then gives them.
+def merge_labels(client: Client, job: LabelMerge, show: ProgressFactory, title: str) -> None:
+    """Merge the components of all blocks, and hand the totals of whole ones back; `merged_totals` then reads them.
 
     Parameters
     ----------
     client
         Where the tasks run.
-    what
+    job
         The store whose blocks these are, which also keeps the files, and what labels a block.
     show, title
         For progress.
     """
-    tree = tree_of(what.store)
-    steps = [(up, level) for level in range(tree.top + 1)] + [(down, level) for level in range(tree.top, 0, -1)]
-    made = _made(what)
-    missing = [(step, [place for place in tree.places(level) if not _there(what, made, step, place)])
-               for step, level in steps]  # fmt: skip
-    count = sum(sum(1 for _ in tree.places(level)) for _, level in steps)
-    todo = sum(len(places) for _, places in missing)
-    with show(title, count, count - todo) as advance:
-        for step, places in missing:
-            for _ in map_bounded(client, step, what, places, key=f"swathe-{what.name}-{step.__name__}"):
-                advance(1, 0)
+    tree = job.tree
+    steps = [Step(up_sweep, level, lambda place: [_file("region", place)]) for level in range(tree.top + 1)]
+    steps += [
+        Step(down_sweep, level, lambda place: [_file("totals", child) for child in chain(*tree.children(place))])
+        for level in range(tree.top, 0, -1)
+    ]
+    job.run(client, steps, show, title)
 
 
-def _there(what: LabelMerge, made: set[str], step: Callable[..., None], place: Place) -> bool:
-    """Whether a step's files are there."""
-    if step is up:
-        return _base(what.file("up", place)) in made
-    below = (child for row in tree_of(what.store).children(place) for child in row)
-    return all(_base(what.file("down", child)) in made for child in below)
-
-
-def _base(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
-
-
-def _made(what: "LabelMerge | TreeReduce") -> set[str]:
-    """Give the names of the files of all steps that are done."""
-    with store_errors(what.store.path):
-        return set(what.store.files.names(folder_of(what)))
-
-
-def folder_of(what: "LabelMerge | TreeReduce") -> str:
-    """Give the folder of the steps' files: the run's own, for a late task of a stopped one may still write to its."""
-    return f"{MARKS}/{what.name}.{what.store.run[:16]}"
-
-
-def keep(what: "LabelMerge | TreeReduce", kind: str, place: Place, content: bytes) -> None:
-    """Write a step's file. Raises StoreError, as where the disk is full."""
-    with store_errors(what.store.path):
-        what.store.files.write(what.file(kind, place), content)
-
-
-def kept(what: "LabelMerge | TreeReduce", kind: str, place: Place) -> bytes:
-    """Read a step's file. Raises StoreError where it is lost."""
-    with store_errors(what.store.path):
-        return what.store.files.read(what.file(kind, place))
-
-
-def up(what: LabelMerge, place: Place) -> None:
+def up_sweep(job: LabelMerge, place: Place) -> None:
     """Write what a block or node tells the node above it. The region comes last: with it, the step is done."""
     level, row, column = place
-    what.store.check_run()
+    job.store.check_run()
     if level == 0:
-        keep(what, "up", place, region_bytes(what.leaf.region(what.store, row, column)))
-        return
-    below = tree_of(what.store).children(place)
-    parts = [[region_from(kept(what, "up", child)) for child in line] for line in below]
-    joint = join(parts, what.connectivity)
-    keep(what, "joint", place, joint_bytes(joint))
-    keep(what, "up", place, region_bytes(joint.region))
+        region = job.label(job.store, row, column)
+    else:
+        parts = [[region_from(job.read("region", child)) for child in line] for line in job.tree.children(place)]
+        merged = merge_regions(parts, job.connectivity)
+        job.write("merged", place, merged_bytes(merged))
+        region = merged.region
+    job.write("region", place, region_bytes(region))
 
 
-def down(what: LabelMerge, place: Place) -> None:
+def down_sweep(job: LabelMerge, place: Place) -> None:
     """Write for each child of a node the totals of its open components, which are those of the whole scene."""
-    tree = tree_of(what.store)
-    what.store.check_run()
-    told = region_from(kept(what, "up", place))
-    joint = joint_from(kept(what, "joint", place), told)
-    above = told.totals if place[0] == tree.top else totals_from(kept(what, "down", place))
-    below = [child for line in tree.children(place) for child in line]
-    for child, totals in zip(below, joint.handed_down(above), strict=True):
-        keep(what, "down", child, totals_bytes(totals))
+    job.store.check_run()
+    region = region_from(job.read("region", place))
+    merged = merged_from(job.read("merged", place), region)
+    whole = region.totals if place[0] == job.tree.top else Totals(**unpack(job.read("totals", place)))
+    for child, totals in zip(chain(*job.tree.children(place)), merged.part_totals(whole), strict=True):
+        job.write("totals", child, pack(totals.arrays()))
 
 
-def merged_totals(what: LabelMerge, row: int, column: int) -> Totals | None:
-    """Give the totals of a block's open components, as `merge_labels` has found them; None for the only block."""
-    if tree_of(what.store).top == 0:
-        return None
-    return totals_from(kept(what, "down", (0, row, column)))
+def merged_totals(job: LabelMerge, row: int, column: int) -> Totals | None:
+    """Return the totals of a block's open components, as `merge_labels` has found them; None for the only block."""
+    return None if job.tree.top == 0 else Totals(**unpack(job.read("totals", (0, row, column))))
 
 
 def merge_labels_in_memory(regions: list[list[Region]], connectivity: int) -> list[list[Totals]]:
-    """Do what `merge_labels` does for blocks that are all at hand, given row by row; for the lazy way."""
+    """Do what `merge_labels` does for blocks that are all at hand, given row by row; for lazy arrays."""
     tree = Tree(len(regions), len(regions[0]))
-    told = {(0, r, c): part for r, line in enumerate(regions) for c, part in enumerate(line)}
-    joints: dict[Place, MergedRegion] = {}
-    for level in range(1, tree.top + 1):
-        for place in tree.places(level):
-            joints[place] = join([[told[child] for child in line] for line in tree.children(place)], connectivity)
-            told[place] = joints[place].region
-    totals = {(tree.top, 0, 0): told[tree.top, 0, 0].totals}
-    for level in range(tree.top, 0, -1):
-        for place in tree.places(level):
-            below = [child for line in tree.children(place) for child in line]
-            totals |= dict(zip(below, joints[place].handed_down(totals[place]), strict=True))
+    known = {(0, r, c): region for r, line in enumerate(regions) for c, region in enumerate(line)}
+    merged: dict[Place, MergedRegion] = {}
+    for place in chain(*map(tree.places, range(1, tree.top + 1))):
+        merged[place] = merge_regions([[known[child] for child in line] for line in tree.children(place)], connectivity)
+        known[place] = merged[place].region
+    totals = {(tree.top, 0, 0): known[tree.top, 0, 0].totals}
+    for place in chain(*map(tree.places, range(tree.top, 0, -1))):
+        totals |= dict(zip(chain(*tree.children(place)), merged[place].part_totals(totals[place]), strict=True))
     return [[totals[0, r, c] for c in range(tree.columns)] for r in range(tree.rows)]
 
 
@@ -213,7 +210,7 @@ class Rows(Protocol):
     """A table of objects, block by block. Sent to every worker."""
 
     def leaf(self, store: Store, row: int, column: int) -> "pa.Table":
-        """Give a block's rows, one per object, with their `id`."""
+        """Return a block's rows, one per object, with their `id`."""
         ...
 
     def merge(self, rows: "pa.Table") -> "pa.Table":
@@ -222,84 +219,61 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TreeReduce:
+class TreeReduce(TreeJob):
     """What all tasks of one `tree_reduce` share: `store` keeps the files, `objects` has the ids at block edges."""
 
-    store: Store
-    name: str
     rows: Rows
     objects: Store
 
-    def file(self, kind: str, place: Place) -> str:
-        """Give the name of a step's file."""
-        return f"{folder_of(self)}/{kind}.{'.'.join(map(str, place))}"
+
+def tree_reduce(client: Client, job: TreeReduce, show: ProgressFactory, title: str) -> None:
+    """Merge the rows of all blocks into one row per object; `reduced` then reads them part by part."""
+    steps = [Step(reduce_rows, level, lambda place: [_file("open", place)]) for level in range(job.tree.top + 1)]
+    job.run(client, steps, show, title)
 
 
-def tree_reduce(client: Client, what: TreeReduce, show: ProgressFactory, title: str) -> None:
-    """Merge the rows of all blocks into one row per object; `reduced` then gives them part by part."""
-    tree = tree_of(what.objects)
-    made = _made(what)
-    missing = [
-        [place for place in tree.places(level) if _base(what.file("open", place)) not in made]
-        for level in range(tree.top + 1)
-    ]
-    count = sum(1 for level in range(tree.top + 1) for _ in tree.places(level))
-    with show(title, count, count - sum(map(len, missing))) as advance:
-        for level, places in enumerate(missing):
-            for _ in map_bounded(client, gather, what, places, key=f"swathe-{what.name}-{level}"):
-                advance(1, 0)
-
-
-def gather(what: TreeReduce, place: Place) -> None:
+def reduce_rows(job: TreeReduce, place: Place) -> None:
     """Write the rows of objects that end in a block or node, and those of objects that may go on. The latter last."""
-    what.store.check_run()
-    rows, sides = _leaf(what, place) if place[0] == 0 else _node(what, place)
-    ids = rows["id"].to_numpy()
-    open_ids = np.unique(np.concatenate(sides))
-    goes_on = np.isin(ids, open_ids)
-    keep(what, "part", place, table_bytes(rows.filter(~goes_on)))
-    named = dict(zip(("top", "bottom", "left", "right"), sides, strict=True))
-    keep(what, "open", place, table_bytes(rows.filter(goes_on), pack(named)))
+    job.store.check_run()
+    rows, sides = _block_rows(job, place) if place[0] == 0 else _node_rows(job, place)
+    goes_on = np.isin(rows["id"].to_numpy(), np.concatenate(list(sides.values())))
+    job.write("part", place, table_bytes(rows.filter(~goes_on)))
+    job.write("open", place, table_bytes(rows.filter(goes_on), pack(sides)))
 
 
 Ids = NDArray[np.int64]
 
 
-def _leaf(what: TreeReduce, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids, Ids]]:
+def _block_rows(job: TreeReduce, place: Place) -> tuple["pa.Table", dict[str, Ids]]:
+    """Return a block's rows, and the ids of the objects on each of its open sides."""
     _, row, column = place
-    window = what.objects.window(0, row, column)
-    sides = edges(what.objects.read_layer("objects", window)[0], window, what.objects.geobox.shape)
-    top, bottom, left, right = (np.unique(side[side > 0]) for side in sides)
-    return what.rows.leaf(what.store, row, column), (top, bottom, left, right)
+    window = job.objects.window(0, row, column)
+    sides = edges(job.objects.read_layer("objects", window)[0], window, job.objects.geobox.shape)
+    ids = {
+        name: np.unique(side[side > 0]) for name, side in zip(("top", "bottom", "left", "right"), sides, strict=True)
+    }
+    return job.rows.leaf(job.store, row, column), ids
 
 
-def _node(what: TreeReduce, place: Place) -> tuple["pa.Table", tuple[Ids, Ids, Ids, Ids]]:
+def _node_rows(job: TreeReduce, place: Place) -> tuple["pa.Table", dict[str, Ids]]:
+    """Return the same of a node, from those of the nodes below."""
     import pyarrow as pa
 
-    below = tree_of(what.objects).children(place)
-    read = [[table_from(kept(what, "open", child)) for child in line] for line in below]
-    sides = [[unpack(extra) for _, extra in line] for line in read]
-    lines = (
-        ("top", sides[0]),
-        ("bottom", sides[-1]),
-        ("left", [line[0] for line in sides]),
-        ("right", [line[-1] for line in sides]),
-    )
-    top, bottom, left, right = (np.unique(np.concatenate([s[name] for s in line])) for name, line in lines)
-    rows = pa.concat_tables([table for line in read for table, _ in line])
-    return what.rows.merge(rows), (top, bottom, left, right)
+    read = [[table_from(job.read("open", child)) for child in line] for line in job.tree.children(place)]
+    ids = [[unpack(extra) for _, extra in line] for line in read]
+    lines = {"top": ids[0], "bottom": ids[-1], "left": [line[0] for line in ids], "right": [line[-1] for line in ids]}
+    sides = {name: np.unique(np.concatenate([part[name] for part in line])) for name, line in lines.items()}
+    return job.rows.merge(pa.concat_tables([table for table, _ in chain(*read)])), sides
 
 
-def reduced(what: TreeReduce) -> Iterator["pa.Table"]:
-    """Give the merged rows part by part: always in the same order, each part sorted by id."""
-    tree = tree_of(what.objects)
-    for level in range(tree.top + 1):
-        for place in tree.places(level):
-            yield table_from(kept(what, "part", place))[0]
+def reduced(job: TreeReduce) -> Iterator["pa.Table"]:
+    """Yield the merged rows part by part: always in the same order, each part sorted by id."""
+    for place in chain(*map(job.tree.places, range(job.tree.top + 1))):
+        yield table_from(job.read("part", place))[0]
 
 
 def table_bytes(table: "pa.Table", extra: bytes = b"") -> bytes:
-    """Give a table as bytes, for a file, with something of our own beside it."""
+    """Return a table as bytes, for a file, with something of our own beside it."""
     import pyarrow as pa
 
     made = pa.BufferOutputStream()
@@ -311,7 +285,7 @@ def table_bytes(table: "pa.Table", extra: bytes = b"") -> bytes:
 
 
 def table_from(content: bytes) -> tuple["pa.Table", Any]:
-    """Give the table that `table_bytes` made bytes of, and what was beside it."""
+    """Return the table that `table_bytes` made bytes of, and what was beside it."""
     import pyarrow as pa
 
     table = pa.ipc.open_stream(content).read_all()

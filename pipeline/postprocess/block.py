@@ -1,196 +1,199 @@
-"""One block cleaned, stage by stage: what is read along, what the tree of blocks settles first, what is left in files.
+"""One block cleaned durably: what is read along, what the tree of blocks decides first, what waits in files meanwhile.
 
-What the operations are is not known here, only their order.
+Components that end in a block are decided there, and so are those of which the part in the block is enough. The others
+wait for their totals; meanwhile their pixels are kept by the component's number, so that nothing is labelled twice.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from ..grid.encoding import NODATA
+from ..grid.encoding import BlockResult
 from ..grid.geobox import Window
-from ..objects.components import Region, Totals
-from ..objects.label import Labels, label, region, total
+from ..jobs.job import BlockFunction
+from ..objects.label import BlockLabels, Region
+from ..objects.merge_labels import pack, unpack
 from ..objects.tree import LabelMerge, merged_totals
-from ..store.store import Store, store_errors
+from ..store.store import Store
 from .morphology import local, local_halo, smooth
-from .pending import PendingBlock, leave_open, undecided_bytes, undecided_from
-from .rules import Rules
+from .options import ResolvedOptions
 from .sieve import (
-    apply_removal,
-    are_small,
-    holes_input,
-    needs_borders,
-    objects_input,
+    ClassMap,
+    Stage,
+    finish_stage,
     removal_halo,
     remove_by_halo,
     replacement_class,
+    scene_stages,
+    stage_labels,
+    to_replace,
 )
-from .threshold import above_high, apply_threshold, hysteresis_replacement
+from .threshold import above_high, apply_threshold
 
 if TYPE_CHECKING:
     from ..grid.pixel_area import PixelAreas
 
-LEFT = "left"  # the kind of file that keeps a block between its leaf and what follows
-Stage = Literal["hysteresis", "objects", "holes"]
-ClassMap = NDArray[np.uint8]
+PENDING = "pending"  # the kind of file that keeps a block between its labels and the totals of the scene
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """What makes a cleaned block, stage by stage. Sent to every worker."""
+class PendingBlock:
+    """A block of a class map as far as it can be decided alone.
+
+    Parameters
+    ----------
+    class_map
+        uint8 (y, x): decided, but for some pixels.
+    places
+        int64 (n,): those pixels, counted row by row, ascending.
+    owners
+        int32 (n,): the number of the open component that each belongs to, as in the block's region.
+    """
+
+    class_map: ClassMap
+    places: NDArray[np.int64]
+    owners: NDArray[np.int32]
+
+    def decided(self, becomes: NDArray[np.uint8]) -> ClassMap:
+        """Return the block once it is known what each open component becomes: uint8 (open components,)."""
+        made = self.class_map.copy()
+        made.ravel()[self.places] = becomes[self.owners]
+        return made
+
+    def to_bytes(self) -> bytes:
+        """Return the block as bytes, for a file."""
+        steps = np.diff(self.places, prepend=0)  # nearly all alike: they take little room
+        return pack({"class_map": self.class_map, "steps": steps, "owners": self.owners})
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "PendingBlock":
+        """Return the block that `to_bytes` made bytes of."""
+        arrays = unpack(content)
+        return cls(arrays["class_map"], np.cumsum(arrays["steps"]), arrays["owners"])
+
+
+def pending_block(class_map: ClassMap, found: BlockLabels, waits: NDArray[np.bool_]) -> PendingBlock:
+    """Note the pixels that wait.
+
+    Parameters
+    ----------
+    class_map
+        uint8 (y, x): decided as if all components ended in the block.
+    found
+        Its components.
+    waits
+        bool, by open component: whether it is undecided.
+    """
+    if not waits.any():
+        return PendingBlock(class_map, np.zeros(0, np.int64), np.zeros(0, np.int32))
+    numbers = np.full(len(found.totals) + 1, -1, np.int32)
+    numbers[found.open[waits] + 1] = np.flatnonzero(waits)
+    places = np.flatnonzero((numbers >= 0)[found.labels])
+    return PendingBlock(class_map, places, numbers[found.labels.ravel()[places]])
+
+
+@dataclass(frozen=True, slots=True)
+class CleanBlock(BlockFunction):
+    """The cleaned class map of a block, and its probabilities as they were, unless it is `map_only`.
+
+    Parameters
+    ----------
+    maps
+        The store that is cleaned, in the blocks of the one that is written.
+    options
+        What is done.
+    areas
+        Of its pixels; only for sizes in square metres.
+    map_only
+        Without probabilities.
+    """
 
     maps: Store
-    rules: Rules
+    options: ResolvedOptions = field(hash=False)  # may hold a dict
     areas: "PixelAreas | None" = field(compare=False)  # follows from `maps`, and has no hash
+    map_only: bool = False
 
-    @property
-    def by_halo(self) -> bool:
-        """Whether context around a block decides all of it."""
-        return not self.rules.hysteresis and removal_halo(self.rules) is not None
+    @override
+    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
+        there = self.maps.encoding.probability and not self.map_only
+        probability = self.maps.read_layer("probability", self.maps.window(0, row, column)) if there else None
+        if stages := scene_stages(self.options):
+            return BlockResult(self._after(store, stages[-1], row, column), probability)
+        halo = local_halo(self.options) + (removal_halo(self.options) or 0)
+        cleaned = self._around(row, column, halo, lambda wide: remove_by_halo(self._local(wide), self.options))
+        return BlockResult(cleaned, probability)
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """What the tree must settle, in this order."""
-        if self.by_halo:
-            return ()
-        wished: dict[Stage, bool] = {
-            "hysteresis": self.rules.hysteresis,
-            "objects": self.rules.min_object is not None,
-            "holes": self.rules.min_hole is not None,
-        }
-        return tuple(stage for stage, there in wished.items() if there)
+    def merge(self, store: Store, stage: Stage) -> LabelMerge:
+        """Return the merge of a stage's labels across blocks, whose files `store` keeps."""
+        return LabelMerge(store, stage, partial(self.region, stage), self.options.connectivity)
 
-    def settling(self, store: Store, stage: Stage) -> LabelMerge:
-        """Give how a stage is settled."""
-        return LabelMerge(store, stage, StageLabels(self, stage), self.rules.connectivity)
+    def region(self, stage: Stage, store: Store, row: int, column: int) -> Region:
+        """Label what a stage decides on in a block; leave the block in a file as far as it is decided.
 
-    def made(self, store: Store, row: int, column: int) -> ClassMap:
-        """Make a block, once all its stages are settled."""
-        if self.by_halo:
-            halo = local_halo(self.rules) + (removal_halo(self.rules) or 0)
-            return self._around(row, column, halo, lambda window: remove_by_halo(self._local(window), self.rules))
-        return self.after(store, self.stages[-1], row, column)
-
-    def before(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
-        """Make a block as far as it goes before a stage."""
+        The tree's own file comes after: where that is, both are.
+        """
+        window = self.maps.window(0, row, column)
+        class_map, above = self._before(store, stage, row, column), None
         if stage == "hysteresis":
-            return apply_threshold(*self._read(self.maps.window(0, row, column)), self.rules)
-        place = self.stages.index(stage)
-        if place:
-            return self.after(store, self.stages[place - 1], row, column)
-        return self._around(row, column, local_halo(self.rules), self._local)
+            above = above_high(class_map, self._read(window)[1], self.options)
+        found = stage_labels(class_map, window, self.maps.geobox.shape, above,
+                             stage=stage, options=self.options, areas=self.areas)  # fmt: skip
+        decided = finish_stage(class_map, found, None, stage=stage, options=self.options)
+        pending = pending_block(decided, found, to_replace(found.region.totals, self.options, stage))
+        self.merge(store, stage).write(PENDING, (0, row, column), pending.to_bytes())
+        return found.region
 
-    def after(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
-        """Make a block up to and with a stage that is settled. What hysteresis has settled is smoothed too."""
+    def _before(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
+        """Return a block as it is before a stage."""
         if stage == "hysteresis":
-            return self._smoothed(store, row, column)
-        return self.settled(store, stage, row, column)
+            return apply_threshold(*self._read(self.maps.window(0, row, column)), self.options)
+        stages = scene_stages(self.options)
+        if place := stages.index(stage):
+            return self._after(store, stages[place - 1], row, column)
+        return self._around(row, column, local_halo(self.options), self._local)
 
-    def settled(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
-        """Apply what the tree has found out to what was left of a block."""
-        settling = self.settling(store, stage)
-        with store_errors(store.path):
-            left = undecided_from(store.files.read(settling.file(LEFT, (0, row, column))))
-        whole = merged_totals(settling, row, column)
-        return left.class_map if whole is None else left.decided(self._verdicts(stage, whole))
+    def _after(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
+        """Return a block after a stage that the tree has decided; after hysteresis it is smoothed too."""
+        if stage != "hysteresis":
+            return self.decided(store, stage, row, column)
+        halo = local_halo(self.options)
+        return self._around(row, column, halo, lambda wide: smooth(self._hysteresis(store, wide), self.options))
 
-    def left(
-        self, class_map: ClassMap, stage: Stage, found: tuple[Labels, Totals, Region, NDArray[np.int64]]
-    ) -> PendingBlock:
-        """Apply to a block what is known of it without others."""
-        labels, totals, told, which = found
-        made = apply_removal(class_map, labels, np.append(np.uint8(0), self._verdicts(stage, totals)))
-        return leave_open(made, labels, which, self._may_grow(stage, told.totals))
+    def decided(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
+        """Return what waited of a block, with the totals that the tree has found."""
+        job = self.merge(store, stage)
+        pending, totals = PendingBlock.from_bytes(job.read(PENDING, (0, row, column))), merged_totals(job, row, column)
+        return pending.class_map if totals is None else pending.decided(replacement_class(totals, self.options, stage))
 
-    def found(
-        self, class_map: ClassMap, stage: Stage, window: Window
-    ) -> tuple[Labels, Totals, Region, NDArray[np.int64]]:
-        """Label what a stage decides on, and add up what it needs of it."""
-        values = _labelled(class_map, stage, self.rules)
-        labels, count = label(values, self.rules.connectivity)
-        marked = above_high(class_map, self._read(window)[1], self.rules) if stage == "hysteresis" else None
-        areas = None if self.areas is None else self.areas.of(window)
-        borders = stage != "hysteresis" and needs_borders(self.rules, stage)
-        totals = total(labels, count, class_map, window, self.maps.geobox.width, classes=self.rules.num_classes,
-                       areas=areas, above_high=marked, borders=borders)  # fmt: skip
-        return labels, totals, *region(labels, class_map, totals, window, self.maps.geobox.shape)
-
-    def _verdicts(self, stage: Stage, totals: Totals) -> NDArray[np.uint8]:
-        if stage == "hysteresis":
-            return hysteresis_replacement(totals.value, totals.above_high)
-        return replacement_class(
-            totals.value, totals.pixels, self.rules, stage, area_m2=totals.area, borders=totals.borders
-        )
-
-    def _may_grow(self, stage: Stage, totals: Totals) -> NDArray[np.bool_]:
-        """Say which components may be kept for what they have in other blocks."""
-        if stage == "hysteresis":
-            return ~totals.above_high
-        return are_small(totals.pixels, self.rules, stage, area_m2=totals.area)
-
-    def _read(self, window: Window) -> tuple[ClassMap, NDArray[Any] | None]:
-        kept = self.maps.read_layer("probability", window) if self.rules.kept else None
-        return self.maps.read_layer("class_map", window)[0], kept
-
-    def _local(self, window: Window) -> ClassMap:
-        return local(*self._read(window), self.rules)
-
-    def _smoothed(self, store: Store, row: int, column: int) -> ClassMap:
-        """Smooth what hysteresis has settled; the context around a block comes from the blocks beside it."""
-
-        def settled(window: Window) -> ClassMap:
-            return smooth(self._settled_around(store, window), self.rules)
-
-        return self._around(row, column, local_halo(self.rules), settled)
-
-    def _settled_around(self, store: Store, window: Window) -> ClassMap:
+    def _hysteresis(self, store: Store, window: Window) -> ClassMap:
+        """Return a window after hysteresis, put together from the blocks that it touches."""
         made = np.empty(window.shape, np.uint8)
         for row, column in window.cells(self.maps.plan.block):
             block = self.maps.window(0, row, column)
-            common = block.clip(window)
-            made[common.within(window).slices] = _settled(self, store, row, column)[common.within(block).slices]
+            common, pixels = block.clip(window), _after_hysteresis(self, store, row, column)
+            made[common.within(window).slices] = pixels[common.within(block).slices]
         return made
 
+    def _read(self, window: Window) -> tuple[ClassMap, NDArray[Any] | None]:
+        probability = self.maps.read_layer("probability", window) if self.options.kept else None
+        return self.maps.read_layer("class_map", window)[0], probability
+
+    def _local(self, window: Window) -> ClassMap:
+        return local(*self._read(window), self.options)
+
     def _around(self, row: int, column: int, halo: int, make: Callable[[Window], ClassMap]) -> ClassMap:
-        """Make a block from a window with context, cut at the scene's edges."""
+        """Return a block made from a window with context, cut at the scene's edges."""
         window = self.maps.window(0, row, column)
         wide = window.buffer(halo).clip(self.maps.geobox.shape)
         return make(wide)[window.within(wide).slices]
 
 
 @lru_cache(maxsize=16)
-def _settled(block: Block, store: Store, row: int, column: int) -> ClassMap:
+def _after_hysteresis(block: CleanBlock, store: Store, row: int, column: int) -> ClassMap:
     """Keep what hysteresis made of the last few blocks: each is context for those around it."""
-    return block.settled(store, "hysteresis", row, column)
-
-
-def _labelled(class_map: ClassMap, stage: Stage, rules: Rules) -> ClassMap:
-    """Give what a stage labels."""
-    if stage == "hysteresis":
-        return np.where(class_map == NODATA, 0, class_map).astype(np.uint8)
-    return holes_input(class_map) if stage == "holes" else objects_input(class_map, rules)
-
-
-@dataclass(frozen=True, slots=True)
-class StageLabels:
-    """A `BlockLabels`: what a block tells of the components that a stage decides on.
-
-    The block is left in a file as far as it is decided; the tree's own file comes after: where that is, both are.
-    """
-
-    block: Block
-    stage: Stage
-
-    def region(self, store: Store, row: int, column: int) -> Region:
-        """See `BlockLabels`."""
-        class_map = self.block.before(store, self.stage, row, column)
-        found = self.block.found(class_map, self.stage, self.block.maps.window(0, row, column))
-        left = undecided_bytes(self.block.left(class_map, self.stage, found))
-        with store_errors(store.path):
-            store.owned_files().write(self.block.settling(store, self.stage).file(LEFT, (0, row, column)), left)
-        return found[2]
+    return block.decided(store, "hysteresis", row, column)

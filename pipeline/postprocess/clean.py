@@ -1,7 +1,4 @@
-"""Cleaning, the durable way: the blocks of a finished store through `cleaning`'s operations into another store.
-
-Work for `filling`; how a block is made is `stages`' to know.
-"""
+"""Cleaning durably: the blocks of a finished store, cleaned, into another store. A job for `pipeline.jobs`."""
 
 import os
 from collections.abc import Mapping
@@ -11,17 +8,17 @@ from typing import Any, Unpack
 from distributed import Client
 from typing_extensions import override
 
-from ..grid.encoding import BlockResult
 from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
-from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
+from ..jobs.job import BlockJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..objects.tree import merge_labels
 from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
 from ..store.store import Store, open_store
-from .block import Block, Stage
+from .block import CleanBlock
 from .options import CleanKeywords, CleanOptions
+from .sieve import Stage, scene_stages
 
 COMMAND = "swathe clean"
 TITLES: dict[Stage, str] = {
@@ -50,13 +47,13 @@ def write_clean(
         Path or URL of the store to write: the cleaned class map, the probabilities as they were, overviews.
     client, overwrite, show
         See `run`.
-    **wishes
+    **keywords
         See `pipeline.postprocess.options.CleanOptions`.
 
     Raises
     ------
     SwatheError
-        The wishes make no sense or do not fit the store; the store is missing or unfinished; the output belongs to
+        An option makes no sense or does not fit the store; the store is missing or unfinished; the output belongs to
         another run.
     """
     return run_job(cleaning(store, **keywords), output, "all" if overwrite else "nothing", client=client, show=show)
@@ -64,27 +61,12 @@ def write_clean(
 
 def cleaning(store: str | os.PathLike[str], **keywords: Unpack[CleanKeywords]) -> "Cleaning":
     """Check what `write_clean` is asked for, before anything is written."""
-    settings = CleanOptions(**keywords)
+    options = CleanOptions(**keywords)
     maps, metadata = open_store(os.fspath(store))
-    areas = pixel_areas(maps.geobox) if settings.needs_areas else None
+    areas = pixel_areas(maps.geobox) if options.needs_areas else None
     kept = maps.encoding.kept if maps.encoding.probability else None
-    rules = settings.rules(metadata.class_names, kept, has_areas=areas is not None or not settings.needs_areas)
-    return Cleaning(maps, metadata, settings, Block(maps, rules, areas))
-
-
-@dataclass(frozen=True, slots=True)
-class Cleaned(BlockFunction):
-    """Cleaned blocks, and their probabilities as they were, unless they are not `kept`."""
-
-    block: Block
-    kept: bool = True
-
-    @override
-    def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        maps = self.block.maps
-        there = self.kept and maps.encoding.probability
-        kept = maps.read_layer("probability", maps.window(0, row, column)) if there else None
-        return BlockResult(self.block.made(store, row, column), kept)
+    resolved = options.resolve(metadata.class_names, kept, has_areas=areas is not None)
+    return Cleaning(maps, metadata, CleanBlock(maps, resolved, areas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +75,7 @@ class Cleaning(BlockJob):
 
     maps: Store
     metadata: StoreMetadata
-    settings: CleanOptions
-    block: Block
+    block: CleanBlock
     map_only: bool = False
     title = "cleaning"
 
@@ -112,7 +93,7 @@ class Cleaning(BlockJob):
     def identity(self) -> Mapping[str, Any]:
         return {
             "cleaned from": fingerprint(self.metadata.identity)[:16],
-            "cleaning": self.settings.as_facts(),
+            "cleaning": self.block.options.as_json(),
             "shape": list(self.geobox.shape),
         }
 
@@ -127,20 +108,17 @@ class Cleaning(BlockJob):
             command=COMMAND,
             encoding=encoding,
             levels=levels,
-            cleaned=self.settings.as_facts(),
+            cleaned=self.block.options.as_json(),
             cleaned_from=self.maps.path,
         )
 
     @override
     def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:
-        """Settle what reaches over blocks, stage after stage."""
-        block = self._block(store)
-        for stage in block.stages:
-            merge_labels(client, block.settling(store, stage), show, TITLES[stage])
+        """Decide what reaches over blocks, stage after stage."""
+        block = self.block_function(store)
+        for stage in scene_stages(block.options):
+            merge_labels(client, block.merge(store, stage), show, TITLES[stage])
 
     @override
-    def block_function(self, store: Store) -> Cleaned:
-        return Cleaned(self._block(store), not self.map_only)
-
-    def _block(self, store: Store) -> Block:
-        return replace(self.block, maps=self.maps.cut_as(store))
+    def block_function(self, store: Store) -> CleanBlock:
+        return replace(self.block, maps=self.maps.cut_as(store), map_only=self.map_only)

@@ -1,10 +1,11 @@
-"""Cleaning and labelling, the lazy way: Datasets in and out that compute only what is looked at.
+"""Cleaning and labelling lazily: Datasets in and out that compute only what is looked at.
 
-The same functions on blocks as the durable way. What context around a block decides is computed for the blocks looked
-at; what needs the components of the whole scene is computed for all of it, once something is looked at.
+The same functions on blocks as for stores. What context around a block decides is computed for the blocks looked at;
+what needs the components of the whole scene is computed for all of it, once something is looked at.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -17,33 +18,21 @@ from numpy.typing import NDArray
 
 from models.errors import PlanError, StoreError
 
-from ..grid.encoding import NODATA
 from ..grid.geobox import Window
 from ..grid.pixel_area import pixel_areas
 from ..io.array import array_source
-from ..objects.components import Region, Totals
-from ..objects.label import label, region, total
+from ..objects.label import BlockLabels, Totals, summarize_block
+from ..objects.objects import object_ids
 from ..objects.tree import merge_labels_in_memory
 from ..store.metadata import objects_attributes
 from .morphology import local_halo, smooth
-from .options import CleanKeywords, CleanOptions
-from .rules import Rules
-from .sieve import (
-    apply_removal,
-    holes_input,
-    needs_borders,
-    objects_input,
-    removal_halo,
-    remove_by_halo,
-    replacement_class,
-)
-from .threshold import above_high, apply_threshold, hysteresis_replacement
+from .options import CleanKeywords, CleanOptions, ResolvedOptions
+from .sieve import ClassMap, Stage, finish_stage, removal_halo, remove_by_halo, scene_stages, stage_labels
+from .threshold import above_high, apply_threshold
 
 if TYPE_CHECKING:
     from ..grid.pixel_area import PixelAreas
 
-ClassMap = NDArray[np.uint8]
-Found = tuple[NDArray[np.int32], Totals, Region, NDArray[np.int64]]
 BLOCK = 2048  # of maps that are in memory and not cut yet
 
 
@@ -55,7 +44,7 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
     maps
         As `segment` or `open_maps` gives them: `class_map` uint8 (y, x), 255 = not observed, and for thresholds
         `probability` (class, y, x).
-    **wishes
+    **keywords
         See `pipeline.postprocess.options.CleanOptions`.
 
     Returns
@@ -67,19 +56,31 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
     Raises
     ------
     SwatheError
-        The wishes make no sense or do not fit the maps.
+        An option makes no sense or does not fit the maps.
     """
-    settings, maps = CleanOptions(**keywords), _checked(maps)
-    names = class_names(maps)
-    areas = pixel_areas(array_source(maps["class_map"]).geobox) if settings.needs_areas else None
-    rules = settings.rules(names, _kept(maps, names), has_areas=areas is not None or not settings.needs_areas)
-    class_map, probability = _arrays(maps, rules)
-    made = _decided(class_map, probability, rules)
-    if rules.hysteresis:
-        marked = da.map_blocks(_strong, class_map, probability, rules=rules, dtype=bool, drop_axis=0)
-        made = settled_blocks(made, _hysteresis_of(rules), np.uint8, rules.connectivity, marked)
-    smoothed = _with_context(made, local_halo(rules), smooth, rules)
-    return maps.assign(class_map=maps["class_map"].copy(data=_removed(smoothed, rules, areas)))
+    asked, maps = CleanOptions(**keywords), _checked(maps)
+    names, kept = class_names(maps), None
+    if "probability" in maps:
+        plain = [name.replace(" ", "_") for name in names]
+        kept = [plain.index(str(name).replace(" ", "_")) for name in maps["class"].values]
+    areas = pixel_areas(array_source(maps["class_map"]).geobox) if asked.needs_areas else None
+    options = asked.resolve(names, kept, has_areas=areas is not None)
+    cleaned = _cut(maps["class_map"].data)
+    if options.kept:
+        probability = da.asarray(maps["probability"].transpose("class", "y", "x").data)
+        both, options_of = (cleaned, probability.rechunk((-1, *cleaned.chunks))), {"options": options, "drop_axis": 0}
+        cleaned = da.map_blocks(_decide, *both, how=apply_threshold, dtype=np.uint8, **options_of)
+        if options.low is not None:
+            above = da.map_blocks(_decide, *both, how=above_high, dtype=bool, **options_of)
+            cleaned = _decide_stage(cleaned, "hysteresis", options, None, above)
+    cleaned = _with_context(smooth, cleaned, local_halo(options), options)
+    stages = scene_stages(options)
+    if not stages:
+        cleaned = _with_context(remove_by_halo, cleaned, removal_halo(options) or 0, options)
+    for stage in stages:
+        if stage != "hysteresis":
+            cleaned = _decide_stage(cleaned, stage, options, areas)
+    return maps.assign(class_map=maps["class_map"].copy(data=cleaned))
 
 
 def label_objects(maps: xr.Dataset, *, connectivity: Literal[4, 8] = 4) -> xr.DataArray:
@@ -106,24 +107,15 @@ def label_objects(maps: xr.Dataset, *, connectivity: Literal[4, 8] = 4) -> xr.Da
     if connectivity not in (4, 8):
         raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
     maps = _checked(maps)
-    class_map = _cut(maps["class_map"].data)
-
-    def found(block: ClassMap, window: Window, shape: tuple[int, int], _: Any) -> Found:
-        labels, count = label(np.where(block == NODATA, 0, block).astype(np.uint8), connectivity)
-        totals = total(labels, count, block, window, shape[1], classes=1, borders=False)
-        return labels, totals, *region(labels, block, totals, window, shape)
-
-    def ids(_: ClassMap, labels: NDArray[np.int32], totals: Totals) -> NDArray[np.int64]:
-        return np.append(np.int64(0), totals.first + 1)[labels]
-
-    numbered = settled_blocks(class_map, (found, ids), np.int64, connectivity)
+    find = partial(summarize_block, connectivity=connectivity)
+    numbered = map_components(_cut(maps["class_map"].data), find, _ids, np.int64, connectivity)
     objects: xr.DataArray = maps["class_map"].copy(data=numbered).rename("objects")
     objects.attrs = {k: v for k, v in objects_attributes().items() if k == "long_name"}
     return objects
 
 
 def class_names(maps: xr.Dataset) -> list[str]:
-    """Give the classes of maps by value, from a store's own facts or from the CF flags."""
+    """Return the classes of maps by value, from a store's own metadata or from the CF flags."""
     own = maps.attrs.get("swathe")
     if own:
         return [info["name"] for info in own["classes"]]
@@ -136,7 +128,7 @@ def class_names(maps: xr.Dataset) -> list[str]:
 
 
 def _checked(maps: xr.Dataset) -> xr.Dataset:
-    """Give maps with their rows first. Raises StoreError where they have no class map as it is kept."""
+    """Return maps with their rows first. Raises StoreError where they have no class map as it is kept."""
     array = maps.get("class_map")
     if array is None or set(array.dims) != {"y", "x"} or array.dtype != np.uint8:
         received = "none" if array is None else f"{array.dtype} {array.dims}"
@@ -144,133 +136,86 @@ def _checked(maps: xr.Dataset) -> xr.Dataset:
     return maps.transpose(..., "y", "x")
 
 
-def _kept(maps: xr.Dataset, names: list[str]) -> list[int] | None:
-    if "probability" not in maps:
-        return None
-    plain = [name.replace(" ", "_") for name in names]
-    return [plain.index(str(name).replace(" ", "_")) for name in maps["class"].values]
-
-
-def _arrays(maps: xr.Dataset, rules: Rules) -> tuple[da.Array, da.Array | None]:
-    class_map = _cut(maps["class_map"].data)
-    if not rules.kept:
-        return class_map, None
-    probability = da.asarray(maps["probability"].transpose("class", "y", "x").data)
-    return class_map, probability.rechunk((-1, *class_map.chunks))
-
-
 def _cut(pixels: Any) -> da.Array:
     return pixels if isinstance(pixels, da.Array) else da.from_array(pixels, chunks=BLOCK)
 
 
-def _decided(class_map: da.Array, probability: da.Array | None, rules: Rules) -> da.Array:
-    if probability is None:
-        return class_map
-    return da.map_blocks(_decide, class_map, probability, rules=rules, dtype=np.uint8, drop_axis=0)
+def _decide(
+    class_map: ClassMap, probability: NDArray[Any], *, how: Callable[..., NDArray[Any]], options: ResolvedOptions
+) -> NDArray[Any]:
+    return how(class_map.reshape(class_map.shape[-2:]), probability, options)  # dask gives it the classes' axis
 
 
-def _decide(class_map: ClassMap, probability: NDArray[Any], rules: Rules) -> ClassMap:
-    return apply_threshold(class_map.reshape(class_map.shape[-2:]), probability, rules)
+def _decide_stage(
+    class_map: da.Array,
+    stage: Stage,
+    options: ResolvedOptions,
+    areas: "PixelAreas | None",
+    above: da.Array | None = None,
+) -> da.Array:
+    find = partial(stage_labels, stage=stage, options=options, areas=areas)
+    finish = partial(finish_stage, stage=stage, options=options)
+    return map_components(class_map, find, finish, np.uint8, options.connectivity, above)
 
 
-def _strong(class_map: ClassMap, probability: NDArray[Any], rules: Rules) -> NDArray[np.bool_]:
-    return above_high(class_map.reshape(class_map.shape[-2:]), probability, rules)
-
-
-def _with_context(pixels: da.Array, halo: int, make: Callable[[ClassMap, Rules], ClassMap], rules: Rules) -> da.Array:
-    """Make blocks from windows with context, cut at the scene's edges."""
+def _with_context(
+    make: Callable[[ClassMap, ResolvedOptions], ClassMap], pixels: da.Array, halo: int, options: ResolvedOptions
+) -> da.Array:
+    """Make blocks from windows with context, cut at the scene's edges. Without a halo there is nothing to do."""
     if not halo:
-        return da.map_blocks(make, pixels, rules, dtype=np.uint8)
+        return pixels
     depth = {axis: min(halo, size) for axis, size in enumerate(pixels.shape)}
     meta = np.empty((0, 0), np.uint8)
-    return da.map_overlap(make, pixels, rules=rules, depth=depth, boundary="none", dtype=np.uint8, meta=meta)
+    return da.map_overlap(make, pixels, options=options, depth=depth, boundary="none", dtype=np.uint8, meta=meta)
 
 
-def _removed(class_map: da.Array, rules: Rules, areas: "PixelAreas | None") -> da.Array:
-    halo = removal_halo(rules)
-    if halo == 0:
-        return class_map
-    if halo is not None:
-        return _with_context(class_map, halo, remove_by_halo, rules)
-    if rules.min_object:
-        class_map = settled_blocks(class_map, _removal_of("objects", rules, areas), np.uint8, rules.connectivity)
-    if rules.min_hole:
-        class_map = settled_blocks(class_map, _removal_of("holes", rules, areas), np.uint8, rules.connectivity)
-    return class_map
-
-
-Finder = Callable[[ClassMap, Window, tuple[int, int], Any], Found]
-Finisher = Callable[[ClassMap, NDArray[np.int32], Totals], NDArray[Any]]
-
-
-def _removal_of(
-    which: Literal["objects", "holes"], rules: Rules, areas: "PixelAreas | None"
-) -> tuple[Finder, Finisher]:
-    def found(block: ClassMap, window: Window, shape: tuple[int, int], _: Any) -> Found:
-        values = objects_input(block, rules) if which == "objects" else holes_input(block)
-        labels, count = label(values, rules.connectivity)
-        known, borders = None if areas is None else areas.of(window), needs_borders(rules, which)
-        totals = total(labels, count, block, window, shape[1], classes=rules.num_classes, areas=known, borders=borders)
-        return labels, totals, *region(labels, block, totals, window, shape)
-
-    def removed(block: ClassMap, labels: NDArray[np.int32], totals: Totals) -> ClassMap:
-        becomes = replacement_class(
-            totals.value, totals.pixels, rules, which, area_m2=totals.area, borders=totals.borders
-        )
-        return apply_removal(block, labels, np.append(np.uint8(0), becomes))
-
-    return found, removed
-
-
-def _hysteresis_of(rules: Rules) -> tuple[Finder, Finisher]:
-    def found(block: ClassMap, window: Window, shape: tuple[int, int], marked: NDArray[np.bool_]) -> Found:
-        labels, count = label(np.where(block == NODATA, 0, block).astype(np.uint8), rules.connectivity)
-        totals = total(labels, count, block, window, shape[1], classes=1, above_high=marked, borders=False)
-        return labels, totals, *region(labels, block, totals, window, shape)
-
-    def kept(block: ClassMap, labels: NDArray[np.int32], totals: Totals) -> ClassMap:
-        return apply_removal(
-            block, labels, np.append(np.uint8(0), hysteresis_replacement(totals.value, totals.above_high))
-        )
-
-    return found, kept
-
-
-def settled_blocks(
-    class_map: da.Array, ways: tuple[Finder, Finisher], dtype: Any, connectivity: int, beside: da.Array | None = None
+def map_components(
+    class_map: da.Array,
+    find: Callable[..., BlockLabels],
+    finish: Callable[[ClassMap, BlockLabels, Totals], NDArray[Any]],
+    dtype: Any,
+    connectivity: int,
+    beside: da.Array | None = None,
 ) -> da.Array:
-    """Find the components of each block, join those of all blocks, and finish each block with whole totals."""
-    find, finish = ways
-    shape, windows = class_map.shape, _windows(class_map)
-    blocks = class_map.to_delayed()
-    others = None if beside is None else beside.to_delayed()
-    token = tokenize(class_map.name, ways, connectivity, beside)  # what is found may hang on more than the pixels
+    """Find the components of each block, merge those of all blocks, and finish each block with whole totals.
+
+    Parameters
+    ----------
+    class_map
+        uint8 (y, x).
+    find
+        Labels a block, given its pixels, window, the scene's shape, and its pixels of `beside`.
+    finish
+        Makes the result, given the block's pixels, what was found, and the totals of its open components.
+    dtype
+        Of the result.
+    connectivity
+        4 or 8.
+    beside
+        (y, x), cut alike; None: nothing else is looked at.
+    """
+    rows, columns = ([0, *np.cumsum(sizes).tolist()] for sizes in class_map.chunks)
+    windows = [[Window(t, b, x, y) for x, y in pairwise(columns)] for t, b in pairwise(rows)]
+    blocks, extras = class_map.to_delayed(), [] if beside is None else [beside.to_delayed()]
+    token = tokenize(class_map.name, find, connectivity, beside)  # what is found may hang on more than the pixels
     found = [
         [
-            dask.delayed(find, nout=4, pure=True)(
-                blocks[r, c], window, shape, None if others is None else others[r, c],
-                dask_key_name=f"find-{token}-{r}-{c}",
-            )
+            dask.delayed(find)(blocks[r, c], window, class_map.shape, *(extra[r, c] for extra in extras),
+                               dask_key_name=f"find-{token}-{r}-{c}")
             for c, window in enumerate(line)
         ]
         for r, line in enumerate(windows)
     ]  # fmt: skip
-    whole = dask.delayed(merge_labels_in_memory, pure=True)([[one[2] for one in line] for line in found], connectivity)
+    merged = dask.delayed(merge_labels_in_memory)([[one.region for one in line] for line in found], connectivity)
     made = [
         [
-            da.from_delayed(dask.delayed(_finished)(finish, blocks[r, c], found[r][c], whole[r][c]), w.shape, dtype)
-            for c, w in enumerate(line)
+            da.from_delayed(dask.delayed(finish)(blocks[r, c], found[r][c], merged[r][c]), window.shape, dtype)
+            for c, window in enumerate(line)
         ]
         for r, line in enumerate(windows)
     ]
     return da.block(made)
 
 
-def _finished(finish: Finisher, block: ClassMap, found: Found, whole: Totals) -> NDArray[Any]:
-    labels, totals, _, which = found
-    return finish(block, labels, totals.put(which, whole))
-
-
-def _windows(pixels: da.Array) -> list[list[Window]]:
-    rows, columns = ([0, *np.cumsum(sizes).tolist()] for sizes in pixels.chunks)
-    return [[Window(t, b, x, y) for x, y in pairwise(columns)] for t, b in pairwise(rows)]
+def _ids(_: ClassMap, found: BlockLabels, merged: Totals) -> NDArray[np.int64]:
+    return object_ids(found, merged)

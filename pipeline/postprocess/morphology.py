@@ -1,4 +1,4 @@
-"""What smooths a class map and needs only its surroundings: majority, erosion, dilation, opening, closing.
+"""Morphology of class maps, class by class: erosion, dilation, opening, closing; and the majority filter.
 
 Numbers only: no dask, no store. Nodata and what lies outside the scene count for nothing.
 """
@@ -9,48 +9,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..grid.encoding import NODATA
-from .rules import Operation, Rules, Shape
+from .options import Element, Operation, ResolvedOptions
 from .threshold import apply_threshold
 
 Mask = NDArray[np.bool_]
 
-SMALL_DISK = 4  # up to this radius going through the footprint is faster than a distance transform
+SMALL_DISK = 4  # up to this radius going through the structuring element is faster than a distance transform
 
 
-def local_halo(rules: Rules) -> int:
-    """Give the pixels around a window that `smooth` needs, all operations added up."""
+def local_halo(options: ResolvedOptions) -> int:
+    """Return the pixels around a window that `smooth` needs, all operations added up."""
     passes = {"erosion": 1, "dilation": 1, "opening": 2, "closing": 2}
-    return (rules.majority or 0) // 2 + sum(passes[name] * radius for name, radius in rules.operations)
+    return (options.majority or 0) // 2 + sum(passes[name] * radius for name, radius in options.radii)
 
 
-def local(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules) -> NDArray[np.uint8]:
-    """Decide and smooth a window; all that comes before removal. Not for hysteresis, which is not local.
+def local(
+    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, options: ResolvedOptions
+) -> NDArray[np.uint8]:
+    """Threshold and smooth a window; all that comes before removal. Not for hysteresis, which is not local.
 
     Parameters
     ----------
     class_map, probability
-        See `decisions.apply_threshold`; with `local_halo` pixels around what is wanted, cut at the scene's edges.
-    rules
-        See `Rules`.
+        See `apply_threshold`; with `local_halo` pixels around what is wanted, cut at the scene's edges.
+    options
+        What is done.
 
     Returns
     -------
     NDArray
         uint8 of the same shape. Its halo is not right and must be thrown away.
     """
-    assert not rules.hysteresis
-    return smooth(apply_threshold(class_map, probability, rules), rules)
+    assert options.low is None
+    return smooth(apply_threshold(class_map, probability, options), options)
 
 
-def smooth(class_map: NDArray[np.uint8], rules: Rules) -> NDArray[np.uint8]:
-    """Do the majority filter and the morphological operations of the rules, in their order.
+def smooth(class_map: NDArray[np.uint8], options: ResolvedOptions) -> NDArray[np.uint8]:
+    """Do the majority filter and the morphological operations, in their order.
 
     Parameters
     ----------
     class_map
         uint8 `(y, x)`, 255 = nodata, which stays. As for `local`.
-    rules
-        See `Rules`.
+    options
+        Of which majority, the radii, `element` and the classes count.
 
     Returns
     -------
@@ -58,15 +60,15 @@ def smooth(class_map: NDArray[np.uint8], rules: Rules) -> NDArray[np.uint8]:
         uint8 of the same shape. Per class as `skimage.morphology.erosion` and so on with `mode="ignore"` (in binary
         maps, `binary_erosion`), and `skimage.filters.rank.majority` with a mask.
     """
-    if rules.majority:
-        class_map = majority(class_map, rules.majority)
-    for operation, radius in rules.operations:
-        class_map = _transform(class_map, operation, radius, rules)
+    if options.majority and options.majority > 1:
+        class_map = majority(class_map, options.majority)
+    for operation, radius in options.radii:
+        class_map = _transform(class_map, operation, radius, options)
     return class_map
 
 
 def majority(class_map: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Give each pixel the most frequent class of the square around it; of equals, the lowest. Nodata has no vote.
+    """Return each pixel's most frequent class in the square around it; of equals, the lowest. Nodata has no vote.
 
     As `skimage.filters.rank.majority` with a mask, which takes many times as long: it is made for 256 grey values.
     """
@@ -90,42 +92,44 @@ def _sums(values: NDArray[Any], reach: int, axis: int) -> NDArray[np.int32]:
     return sums
 
 
-def _transform(class_map: NDArray[np.uint8], operation: Operation, radius: int, rules: Rules) -> NDArray[np.uint8]:
+def _transform(
+    class_map: NDArray[np.uint8], operation: Operation, radius: int, options: ResolvedOptions
+) -> NDArray[np.uint8]:
     """Do one operation for one class after the other: a class that is done first gains first."""
     nodata = class_map == NODATA
     changed = class_map.copy()
-    for value in rules.classes:
+    for value in options.values:
         before = changed == value
         if before.any():
-            after = _morphed(before, nodata, operation, radius, rules.footprint)
+            after = _morphed(before, nodata, operation, radius, options.element)
             changed[before & ~after] = 0
             changed[after & (changed == 0)] = value
     return changed
 
 
-def _morphed(mask: Mask, nodata: Mask, operation: Operation, radius: int, shape: Shape) -> Mask:
+def _morphed(mask: Mask, nodata: Mask, operation: Operation, radius: int, element: Element) -> Mask:
     match operation:
         case "erosion":
-            return _eroded(mask, nodata, radius, shape)
+            return _eroded(mask, nodata, radius, element)
         case "dilation":
-            return _dilated(mask, nodata, radius, shape)
+            return _dilated(mask, nodata, radius, element)
         case "opening":
-            return _dilated(_eroded(mask, nodata, radius, shape), nodata, radius, shape)
+            return _dilated(_eroded(mask, nodata, radius, element), nodata, radius, element)
         case "closing":
-            return _eroded(_dilated(mask, nodata, radius, shape), nodata, radius, shape)
+            return _eroded(_dilated(mask, nodata, radius, element), nodata, radius, element)
 
 
-def _dilated(mask: Mask, nodata: Mask, radius: int, shape: Shape) -> Mask:
+def _dilated(mask: Mask, nodata: Mask, radius: int, element: Element) -> Mask:
     """Grow a mask, which holds no nodata, into what is not nodata."""
-    return ~_shrunk(~mask, radius, shape) & ~nodata
+    return ~_shrunk(~mask, radius, element) & ~nodata
 
 
-def _eroded(mask: Mask, nodata: Mask, radius: int, shape: Shape) -> Mask:
+def _eroded(mask: Mask, nodata: Mask, radius: int, element: Element) -> Mask:
     """Shrink a mask from everything that is neither in it nor nodata."""
-    return _shrunk(mask | nodata, radius, shape) & ~nodata
+    return _shrunk(mask | nodata, radius, element) & ~nodata
 
 
-def _shrunk(mask: Mask, radius: int, shape: Shape) -> Mask:
+def _shrunk(mask: Mask, radius: int, element: Element) -> Mask:
     """Erode a mask, with nothing outside its edges; three ways with the same result, each where it is fastest.
 
     A disk of radius r is all pixels at a distance of at most r, so a distance transform gives the same exactly: squares
@@ -137,7 +141,7 @@ def _shrunk(mask: Mask, radius: int, shape: Shape) -> Mask:
     shrunk: Mask
     if mask.all():  # a distance to nothing is not defined
         return mask
-    if shape == "square":
+    if element == "square":
         side = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
         shrunk = erosion(mask, side, mode="ignore")
     elif radius <= SMALL_DISK:

@@ -1,29 +1,91 @@
-"""What a user may wish of `clean`, and the rules that follow for one store. Facts only: no pixels.
+"""Options of `clean`: checked, resolved for the classes of one store; sizes and thresholds read. No pixels.
 
-The order of the operations is fixed: decide (threshold, minimum or hysteresis), majority, erosion, dilation, opening,
-closing, small objects removed, small holes filled.
+The order of the operations is fixed: threshold, minimum or hysteresis; majority; erosion, dilation, opening, closing;
+small objects removed; small holes filled.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import isfinite
 from numbers import Integral, Real
 from operator import index
 from typing import Any, Literal, TypedDict
 
 from models.errors import PlanError
 
-from .rules import Connectivity, Operation, Rules, Shape
-from .sizes import Size, SizeLike, parse_size
-
+Element = Literal["disk", "square"]
+Operation = Literal["erosion", "dilation", "opening", "closing"]
+Connectivity = Literal[4, 8]
 Removed = Literal["background", "surrounding"]
 Thresholds = float | Mapping[str, float]
 
 OPERATIONS: tuple[Operation, ...] = ("erosion", "dilation", "opening", "closing")  # in the order they are done
 WIDEST = 256  # pixels, of a radius: wider ones would have each block read most of its neighbours
+SQUARE_METRES = {"m2": 1.0, "m²": 1.0, "ha": 1e4, "km2": 1e6, "km²": 1e6}
+ALLOWED = "pixels as 200 or '200 px', or an area as '20 m2', '1.5 ha' or '2 km2'"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The size below which something is small.
+
+    Parameters
+    ----------
+    value
+        Not negative, finite.
+    unit
+        `px`: pixels; `m2`: square metres on the ellipsoid.
+    """
+
+    value: float
+    unit: Literal["px", "m2"] = "px"
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.value) or self.value < 0:
+            raise PlanError(f"a size must not be negative and must be finite; received {self.value}. Give {ALLOWED}")
+
+    def __str__(self) -> str:
+        return f"{self.value:.15g} {'px' if self.unit == 'px' else 'm²'}"
+
+
+SizeLike = str | float | Size
+
+
+def parse_size(given: SizeLike) -> Size:
+    """Read a size.
+
+    Parameters
+    ----------
+    given
+        A number, bare or with `px`: pixels. With `m2`, `m²`, `ha`, `km2` or `km²`: an area. Case and spaces are free.
+
+    Returns
+    -------
+    Size
+        In pixels or square metres.
+
+    Raises
+    ------
+    PlanError
+        It is empty, has no number or another unit, or is negative or not finite.
+    """
+    if isinstance(given, Size):
+        return given
+    text = str(given).strip()
+    found = re.fullmatch(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|[+-]?inf)\s*(?P<unit>.*)", text, re.I)
+    if isinstance(given, bool) or not found:
+        raise PlanError(f"a size is a number with a unit; received {given!r}. Give {ALLOWED}")
+    value, unit = float(found["number"]), found["unit"].lower()
+    if unit in ("", "px"):
+        return Size(value)
+    if unit not in SQUARE_METRES:
+        raise PlanError(f"a size has no unit {found['unit']!r}; received {given!r}. Give {ALLOWED}")
+    return Size(value * SQUARE_METRES[unit], "m2")
 
 
 class CleanKeywords(TypedDict, total=False):
-    """The keywords of `clean`; see `CleanOptions`."""
+    """The types of `CleanOptions` as keywords, for the signatures of `clean` and `write_clean`."""
 
     threshold: Thresholds | None
     minimum: float | None
@@ -33,7 +95,7 @@ class CleanKeywords(TypedDict, total=False):
     dilation: int | None
     opening: int | None
     closing: int | None
-    footprint: Shape
+    element: Element
     min_object: SizeLike | None
     min_hole: SizeLike | None
     connectivity: Connectivity
@@ -43,7 +105,7 @@ class CleanKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class CleanOptions:
-    """SegmentKeywords, checked as far as they can be without a store.
+    """What `clean` does, checked as far as it can be without a store.
 
     Parameters
     ----------
@@ -62,10 +124,11 @@ class CleanOptions:
     erosion, dilation, opening, closing
         Radius in pixels, done for each of `classes` in the order of their values. Lost pixels become background, and
         only background is gained.
-    footprint
-        `disk` or `square` (of side 2 radius + 1), as `skimage.morphology` has them.
+    element
+        The structuring element of these four: `disk` or `square` (of side 2 radius + 1), as `skimage.morphology` has
+        them.
     min_object
-        Objects of `classes` that are smaller are removed; see `pipeline.postprocess.sizes.parse_size`.
+        Objects of `classes` that are smaller are removed; see `parse_size`.
     min_hole
         Smaller regions of background are filled with the class of their longest border, if it is one of `classes`.
     connectivity
@@ -78,7 +141,7 @@ class CleanOptions:
     Raises
     ------
     PlanError
-        A wish is out of range, or two contradict each other.
+        An option is out of range, or two contradict each other.
     """
 
     threshold: Thresholds | None = None
@@ -89,7 +152,7 @@ class CleanOptions:
     dilation: int | None = None
     opening: int | None = None
     closing: int | None = None
-    footprint: Shape = "disk"
+    element: Element = "disk"
     min_object: SizeLike | None = None
     min_hole: SizeLike | None = None
     connectivity: Connectivity = 4
@@ -97,22 +160,6 @@ class CleanOptions:
     removed: Removed = "background"
 
     def __post_init__(self) -> None:
-        self._check_probabilities()
-        for name in ("majority", *OPERATIONS):
-            _check_pixels(name, getattr(self, name))
-        if self.majority and self.majority % 2 == 0:
-            raise PlanError(f"majority is the side of a square around a pixel, so it is odd; received {self.majority}")
-        for name, known in (("footprint", ("disk", "square")), ("removed", ("background", "surrounding"))):
-            if getattr(self, name) not in known:
-                raise PlanError(f"{name} is {' or '.join(known)}; received {getattr(self, name)!r}")
-        if self.connectivity not in (4, 8):
-            raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {self.connectivity!r}")
-        if self.classes is not None and not self.class_list:
-            raise PlanError("classes is empty; name at least one, or leave it out for all but the background")
-        _size("min_object", self.min_object)
-        _size("min_hole", self.min_hole)
-
-    def _check_probabilities(self) -> None:
         for name in ("threshold", "minimum", "hysteresis"):
             _check_probability(name, getattr(self, name))
         if isinstance(self.minimum, Mapping):
@@ -121,6 +168,18 @@ class CleanOptions:
             raise PlanError("threshold and minimum are two ways to decide; give one of them")
         if self.hysteresis is not None and self.threshold is None:
             raise PlanError("hysteresis is the lower of two thresholds; give threshold, the higher one, too")
+        for name in ("majority", *OPERATIONS):
+            _check_pixels(name, getattr(self, name))
+        if self.majority and self.majority % 2 == 0:
+            raise PlanError(f"majority is the side of a square around a pixel, so it is odd; received {self.majority}")
+        for name, known in (("element", ("disk", "square")), ("removed", ("background", "surrounding"))):
+            if getattr(self, name) not in known:
+                raise PlanError(f"{name} is {' or '.join(known)}; received {getattr(self, name)!r}")
+        if self.connectivity not in (4, 8):
+            raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {self.connectivity!r}")
+        if self.classes is not None and not self.class_list:
+            raise PlanError("classes is empty; name at least one, or leave it out for all but the background")
+        _ = self.object_size, self.hole_size  # refused if they cannot be read
 
     @property
     def class_list(self) -> tuple[str, ...] | None:
@@ -140,8 +199,13 @@ class CleanOptions:
         return _size("min_hole", self.min_hole)
 
     @property
+    def radii(self) -> tuple[tuple[Operation, int], ...]:
+        """The morphological operations in their order, each with its radius in pixels."""
+        return tuple((name, int(getattr(self, name))) for name in OPERATIONS if getattr(self, name))
+
+    @property
     def needs_probability(self) -> bool:
-        """Whether the map is decided anew."""
+        """Whether the map is made anew from probabilities."""
         return self.threshold is not None or self.minimum is not None
 
     @property
@@ -149,24 +213,24 @@ class CleanOptions:
         """Whether a size is in square metres."""
         return any(size is not None and size.unit == "m2" for size in (self.object_size, self.hole_size))
 
-    def as_facts(self) -> dict[str, Any]:
-        """Give what was wished for as plain values, for a store's facts; what is as by default is left out."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+    def as_json(self) -> dict[str, Any]:
+        """Return what differs from the defaults as JSON values, for a store's metadata."""
+        given = {field.name: getattr(self, field.name) for field in fields(CleanOptions)}
         given["classes"] = list(self.class_list) if self.class_list else None
         given["min_object"], given["min_hole"] = (s and str(s) for s in (self.object_size, self.hole_size))
         given.update({name: given[name] or None for name in ("majority", *OPERATIONS)})
-        defaults = {field.name: field.default for field in fields(self)}
+        defaults = {field.name: field.default for field in fields(CleanOptions)}
         return {name: _plain(value) for name, value in given.items() if value != defaults[name]}
 
-    def rules(self, class_names: Sequence[str], kept: Sequence[int] | None, *, has_areas: bool) -> Rules:
-        """Settle the wishes for a store.
+    def resolve(self, class_names: Sequence[str], kept: Sequence[int] | None, *, has_areas: bool) -> "ResolvedOptions":
+        """Return the options for one store's classes, by value instead of by name.
 
         Parameters
         ----------
         class_names
             In the order of their values; the first is the background.
         kept
-            Class values of the layers of its probability. None or empty: it has none.
+            Class values of the bands of its probability. None or empty: it has none.
         has_areas
             Whether the area of its pixels is known, that is, whether it has a CRS.
 
@@ -179,24 +243,43 @@ class CleanOptions:
             raise PlanError("the store has no CRS, so sizes in m² are unknown; give min_object and min_hole in pixels")
         if self.needs_probability:
             _check_kept(class_names, kept or (), all_of_them=self.minimum is not None)
-        radii = [(name, int(getattr(self, name))) for name in OPERATIONS if getattr(self, name)]
-        thresholds, low = (_by_value(n, getattr(self, n), class_names) for n in ("threshold", "hysteresis"))
-        _check_order(low, thresholds, class_names)
-        return Rules(
+        thresholds = _by_value("threshold", self.threshold, class_names)
+        low = _by_value("hysteresis", self.hysteresis, class_names)
+        for name, lower, higher in list(zip(class_names, low or (), thresholds or (), strict=False))[1:]:
+            if lower > higher:
+                raise PlanError(f"hysteresis is the lower of two thresholds, but {lower:g} is above threshold, "
+                                f"{higher:g}, for {name!r}")  # fmt: skip
+        return ResolvedOptions(
+            **{field.name: getattr(self, field.name) for field in fields(CleanOptions)},
             num_classes=len(class_names),
             kept=tuple(kept or ()) if self.needs_probability else (),
             thresholds=thresholds,
             low=low,
-            minimum=None if self.minimum is None else float(self.minimum),
-            majority=None if self.majority in (None, 0, 1) else int(self.majority),
-            operations=tuple(radii),
-            footprint=self.footprint,
-            classes=_values(self.class_list, class_names),
-            min_object=self.object_size,
-            min_hole=self.hole_size,
-            connectivity=self.connectivity,
-            surrounding=self.removed == "surrounding",
+            values=_values(self.class_list, class_names),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedOptions(CleanOptions):
+    """Options for the classes of one store. Small enough to send with each task.
+
+    Parameters
+    ----------
+    num_classes
+        Classes of the store; their values are 0 to one less.
+    kept
+        Class values of the probability's bands, in their order; empty where none are read.
+    thresholds, low
+        `threshold` and `hysteresis` by class value; the first counts for nothing. None: not asked for.
+    values
+        Values of the `classes` to which morphology and removal apply, ascending; never 0.
+    """
+
+    num_classes: int
+    kept: tuple[int, ...]
+    thresholds: tuple[float, ...] | None
+    low: tuple[float, ...] | None
+    values: tuple[int, ...]
 
 
 def parse_thresholds(texts: Sequence[str]) -> Thresholds | None:
@@ -215,13 +298,6 @@ def parse_thresholds(texts: Sequence[str]) -> Thresholds | None:
     return {name: _number(number) for name, _, number in named} or None
 
 
-def _plain(value: Any) -> Any:
-    """Give numbers, NumPy's too, as JSON knows them."""
-    if isinstance(value, Mapping):
-        return {name: float(number) for name, number in value.items()}
-    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
-
-
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -229,60 +305,58 @@ def _number(text: str) -> float:
         raise PlanError(f"a threshold is a number from 0 to 1; received {text!r}") from None
 
 
-def _check_probability(name: str, wish: Thresholds | None) -> None:
-    wished: list[Any] = list(wish.values()) if isinstance(wish, Mapping) else [] if wish is None else [wish]
-    for value in wished:
+def _plain(value: Any) -> Any:
+    """Return numbers, NumPy's too, as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {name: float(number) for name, number in value.items()}
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
+
+
+def _check_probability(name: str, given: Thresholds | None) -> None:
+    numbers: list[Any] = list(given.values()) if isinstance(given, Mapping) else [] if given is None else [given]
+    for value in numbers:
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
             raise PlanError(f"{name} is a probability from 0 to 1; received {value!r}")
 
 
-def _check_pixels(name: str, wish: int | None) -> None:
+def _check_pixels(name: str, given: int | None) -> None:
     """Refuse what is not a whole number of pixels, or makes each block read most of its neighbours."""
     widest = 2 * WIDEST + 1 if name == "majority" else WIDEST
     try:
-        pixels = 0 if wish is None else index(wish)
+        pixels = 0 if given is None else index(given)
     except TypeError:
         pixels = -1
-    if isinstance(wish, bool) or not 0 <= pixels <= widest:
-        raise PlanError(f"{name} is a whole number of pixels from 0 to {widest}; received {wish!r}")
+    if isinstance(given, bool) or not 0 <= pixels <= widest:
+        raise PlanError(f"{name} is a whole number of pixels from 0 to {widest}; received {given!r}")
 
 
-def _size(name: str, wish: SizeLike | None) -> Size | None:
+def _size(name: str, given: SizeLike | None) -> Size | None:
     try:
-        size = None if wish is None else parse_size(wish)
+        size = None if given is None else parse_size(given)
     except PlanError as error:
         raise PlanError(f"{name}: {error}") from None
     return size if size and size.value else None
 
 
-def _by_value(name: str, wish: Thresholds | None, class_names: Sequence[str]) -> tuple[float, ...] | None:
-    """Give thresholds by class value. The background has none, and a class left out would have to be guessed."""
-    if wish is None or not isinstance(wish, Mapping):
-        return None if wish is None else tuple(float(wish) for _ in class_names)
-    _values(tuple(wish), class_names)
-    missing = [given for given in class_names[1:] if given not in wish]
-    if missing:
+def _by_value(name: str, given: Thresholds | None, class_names: Sequence[str]) -> tuple[float, ...] | None:
+    """Return thresholds by class value. The background has none, and a class left out would have to be guessed."""
+    if given is None or not isinstance(given, Mapping):
+        return None if given is None else tuple(float(given) for _ in class_names)
+    _values(tuple(given), class_names)
+    if missing := [class_name for class_name in class_names[1:] if class_name not in given]:
         raise PlanError(f"{name} needs a number for every class but the first; missing: {', '.join(missing)}")
-    return (0.0, *(float(wish[given]) for given in class_names[1:]))
+    return (0.0, *(float(given[class_name]) for class_name in class_names[1:]))
 
 
-def _check_order(low: tuple[float, ...] | None, high: tuple[float, ...] | None, class_names: Sequence[str]) -> None:
-    for name, lower, higher in list(zip(class_names, low or (), high or (), strict=False))[1:]:
-        if lower > higher:
-            raise PlanError(
-                f"hysteresis is the lower of two thresholds, but {lower:g} is above threshold, {higher:g}, for {name!r}"
-            )
-
-
-def _values(wished: Sequence[str] | None, class_names: Sequence[str]) -> tuple[int, ...]:
-    if wished is None:
+def _values(names: Sequence[str] | None, class_names: Sequence[str]) -> tuple[int, ...]:
+    if names is None:
         return tuple(range(1, len(class_names)))
-    for name in wished:
+    for name in names:
         if name not in class_names:
             raise PlanError(f"the store has no class {name!r}; it has: {', '.join(class_names)}")
         if name == class_names[0]:
             raise PlanError(f"{name!r} is the background, which has no objects; its small regions are for min_hole")
-    return tuple(sorted({class_names.index(name) for name in wished}))
+    return tuple(sorted({class_names.index(name) for name in names}))
 
 
 def _check_kept(class_names: Sequence[str], kept: Sequence[int], *, all_of_them: bool) -> None:

@@ -3,96 +3,83 @@
 Each pixel is decided alone, but for hysteresis: there components of the whole scene say which candidates stay.
 """
 
-from math import ceil, floor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..grid.encoding import NODATA, STEPS
-from .rules import Rules
+from .options import ResolvedOptions
 
 
-def apply_threshold(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules) -> NDArray[np.uint8]:
-    """Give the map that cleaning starts from.
+def apply_threshold(
+    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, options: ResolvedOptions
+) -> NDArray[np.uint8]:
+    """Return the map that cleaning starts from.
 
     Parameters
     ----------
     class_map
         uint8 `(y, x)`, 255 = nodata.
     probability
-        `(layer, y, x)`, the classes of `rules.kept`: uint8 in steps of 1/250, or float. None: not asked for.
-    rules
-        See `Rules`.
+        `(class, y, x)`, the classes of `options.kept`: uint8 in steps of 1/250, or float. None: not asked for.
+    options
+        Of which threshold, minimum and hysteresis count.
 
     Returns
     -------
     NDArray
         uint8 `(y, x)`; nodata where `class_map` is. Ties go to the lower value. With hysteresis these are candidates:
-        what is above the lower threshold. Without anything to decide, `class_map` itself.
+        what is above the lower threshold. Without any of the three, `class_map` itself.
     """
-    if rules.minimum is not None:
-        return _decided(class_map, probability, rules, 0, _least(rules.minimum, probability))
-    thresholds = rules.low or rules.thresholds
-    if thresholds is None:
-        return class_map
-    return _decided(class_map, probability, rules, 1, _above(thresholds, probability))
+    if options.minimum is not None:
+        return _likeliest(class_map, probability, options, [options.minimum] * options.num_classes, first=0)
+    thresholds = options.low or options.thresholds
+    return class_map if thresholds is None else _likeliest(class_map, probability, options, thresholds, first=1)
 
 
-def above_high(class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules) -> NDArray[np.bool_]:
-    """Say which candidates of hysteresis are above the higher threshold: bool `(y, x)`. See `apply_threshold`."""
-    assert rules.thresholds is not None  # `CleanOptions` refuses hysteresis without
-    certain = _decided(class_map, probability, rules, 1, _above(rules.thresholds, probability))
-    strong_ones: NDArray[np.bool_] = (certain != 0) & (certain != NODATA)
-    return strong_ones
+def above_high(
+    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, options: ResolvedOptions
+) -> NDArray[np.bool_]:
+    """Return which candidates of hysteresis are above the higher threshold: bool `(y, x)`. See `apply_threshold`."""
+    assert options.thresholds is not None  # `CleanOptions` refuses hysteresis without
+    made = _likeliest(class_map, probability, options, options.thresholds, first=1)
+    above: NDArray[np.bool_] = (made != 0) & (made != NODATA)
+    return above
 
 
-def hysteresis_replacement(value: NDArray[np.uint8], holds_strong: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Give the class that each component of candidates becomes: its own where it holds a strong pixel, else 0."""
-    return np.where(holds_strong, value, 0).astype(np.uint8)
-
-
-def _decided(
-    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, rules: Rules, first: int, least: NDArray[Any]
-) -> NDArray[np.uint8]:
-    """Take the likeliest class from `first` on, where its probability is at least its least; else 0."""
-    assert probability is not None  # `CleanOptions.rules` refuses stores without
-    best = _layer(probability, rules, first)
+def _likeliest(
+    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, options: ResolvedOptions,
+    bounds: "tuple[float, ...] | list[float]", *, first: int,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """Take the likeliest class from `first` on where its probability is above its bound, or as much if first is 0."""
+    assert probability is not None  # `CleanOptions.resolve` refuses stores without
+    best = _class_probability(probability, options, first)
     classes = np.full(best.shape, first, np.uint8)
-    for value in range(first + 1, rules.num_classes):
-        layer = _layer(probability, rules, value)
-        np.putmask(classes, layer > best, value)
-        best = np.maximum(best, layer)
+    for value in range(first + 1, options.num_classes):
+        other = _class_probability(probability, options, value)
+        np.putmask(classes, other > best, value)
+        best = np.maximum(best, other)
+    least = _least(bounds, probability.dtype == np.uint8, above=first > 0)
     np.putmask(classes, ~(best >= least[classes]), 0)  # so written, NaN is not above anything
     np.putmask(classes, class_map == NODATA, NODATA)
     return classes
 
 
-def _layer(probability: NDArray[Any], rules: Rules, value: int) -> NDArray[Any]:
-    """Give a class's probability. Of two classes the first may not be kept: it is what remains."""
-    if value in rules.kept:
-        layer: NDArray[Any] = probability[rules.kept.index(value)]
-        return layer if layer.dtype == np.uint8 else layer.astype(np.float32, copy=False)
+def _class_probability(probability: NDArray[Any], options: ResolvedOptions, value: int) -> NDArray[Any]:
+    """Return a class's probability. Of two classes the first may not be kept: it is what remains."""
+    if value in options.kept:
+        band: NDArray[Any] = probability[options.kept.index(value)]
+        return band if band.dtype == np.uint8 else band.astype(np.float32, copy=False)
     remains = STEPS if probability.dtype == np.uint8 else 1
-    other = _layer(probability, rules, 1)
-    rest: NDArray[Any] = remains - np.minimum(other, remains)  # kept nodata is more than all
+    rest: NDArray[Any] = remains - np.minimum(_class_probability(probability, options, 1), remains)  # nodata is more
     return rest
 
 
-def _above(thresholds: tuple[float, ...], probability: NDArray[Any] | None) -> NDArray[Any]:
-    """Give the least probability above each threshold, as the probabilities are kept."""
-    if probability is not None and probability.dtype == np.uint8:
-        return np.array([floor(_steps(value)) + 1 for value in thresholds], np.uint8)
-    return np.nextafter(np.array(thresholds, np.float32), np.float32(2))
-
-
-def _least(minimum: float, probability: NDArray[Any] | None) -> NDArray[Any]:
-    """Give the minimum as the probabilities are kept. It is one for all, but looked up by class as thresholds are."""
-    if probability is not None and probability.dtype == np.uint8:
-        return np.full(NODATA, ceil(_steps(minimum)), np.uint8)
-    return np.full(NODATA, minimum, np.float32)
-
-
-def _steps(value: float) -> float:
-    """Give a probability in steps of 1/250, so that 0.7 is 175 and nothing beside it."""
-    return round(value * STEPS, 9)
+def _least(bounds: "tuple[float, ...] | list[float]", in_steps: bool, *, above: bool) -> NDArray[Any]:
+    """Return the least probability that is above each bound, or as much as it, as the probabilities are kept."""
+    if not in_steps:
+        exact = np.array(bounds, np.float32)
+        return np.nextafter(exact, np.float32(2)) if above else exact
+    steps = np.round(np.array(bounds) * STEPS, 9)  # so that 0.7 is 175 and nothing beside it
+    return (np.floor(steps) + 1 if above else np.ceil(steps)).astype(np.uint8)

@@ -13,6 +13,7 @@ SOURCES = {
     "cleaned from": "another store was cleaned, or it has changed",
     "objects of": "objects of another store, or it has changed",
 }
+RENAMED = {"footprint": "element"}  # settings that stores of before 0.1.0 keep under another name
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Name the settings in which two identities differ, with both values."""
-    found = []
+    found, theirs = [], {RENAMED.get(key, key): value for key, value in theirs.items()}
     for key in {**mine, **theirs}:  # of some settings only what is not as by default is kept
         here, there = mine.get(key), theirs.get(key)
         if here == there:
