@@ -14,7 +14,7 @@ import pytest
 from models import SwatheError
 from pipeline import compute_statistics, open_maps, open_objects, run, write_clean, write_objects, write_vectors
 
-CLEANING = {"threshold": 0.3, "opening": 1, "footprint": "square", "min_object": 3}
+CLEANING = {"threshold": 0.3, "opening": 1, "element": "square", "min_object": 3}
 
 
 @pytest.fixture
@@ -53,5 +53,5 @@ def test_they_are_read_by_every_verb(folder: Path) -> None:
 
 
 def test_other_settings_are_named_in_the_words_of_now(folder: Path) -> None:
-    with pytest.raises(SwatheError, match="footprint"):
-        write_clean("maps.zarr", "clean.zarr", show=False, **{**CLEANING, "footprint": "disk"})
+    with pytest.raises(SwatheError, match="element"):
+        write_clean("maps.zarr", "clean.zarr", show=False, **{**CLEANING, "element": "disk"})
