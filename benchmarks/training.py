@@ -31,9 +31,10 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
+from models.scaling import z_score
 from torch.utils.data import DataLoader
 
-from models.metadata import ReceptiveField, z_score
+from models.metadata import ReceptiveField
 from models.segmenter import Segmenter
 from models.system import usable_cpus
 from pipeline.io.scene import open_source
@@ -41,10 +42,9 @@ from train.config import Augment, Chips, Network, Settings, read_settings, setti
 from train.data.augment import make_augment
 from train.data.chips import RandomChips, stack
 from train.data.classes import value_table
-from train.data.datasets import means_of
 from train.data.labels import open_labels
 from train.data.samples import Sample
-from train.data.statistics import Measured, measure
+from train.data.statistics import DatasetStatistics, compute_statistics, means_of
 from train.fitting.losses import make_loss
 from train.fitting.module import SegmentationModule
 from train.fitting.networks import make_network
@@ -115,13 +115,13 @@ def open_sample(image: Path, label: Path) -> Sample:
     return Sample("scene", source, labels, (source.geobox.whole,))
 
 
-def swathe_round(sample: Sample, measured: Measured, chips: Chips, augment: Augment, count: int) -> Round:
+def swathe_round(sample: Sample, statistics: DatasetStatistics, chips: Chips, augment: Augment, count: int) -> Round:
     """Give what reads chips through Swathe's loader."""
-    means = means_of(measured.statistics.mean.tolist())
-    vary, seeds = make_augment(augment, measured.statistics), iter(range(10**6))
+    means = means_of(statistics.bands.mean.tolist())
+    vary, seeds = make_augment(augment, statistics.bands), iter(range(10**6))
 
     def once() -> Took:
-        drawn = RandomChips([sample], measured.cells, means, chips, vary, next(seeds), count)
+        drawn = RandomChips([sample], statistics.cells, means, chips, vary, next(seeds), count)
         with threads(1):
             return timed(DataLoader(drawn, batch_size=BATCH, collate_fn=stack), count)
 
@@ -184,9 +184,9 @@ def settings_for(network: Network) -> Settings:
 def contenders(image: Path, label: Path, chips: int, steps: int) -> Iterator[tuple[str, Round]]:
     """Give all rounds by name."""
     sample = open_sample(image, label)
-    measured = measure([sample], len(CLASSES))
-    yield "plain", swathe_round(sample, measured, PLAIN, STILL, chips)
-    yield "varied", swathe_round(sample, measured, ZOOMED, VARIED, chips)
+    statistics = compute_statistics([sample], len(CLASSES))
+    yield "plain", swathe_round(sample, statistics, PLAIN, STILL, chips)
+    yield "varied", swathe_round(sample, statistics, ZOOMED, VARIED, chips)
     if importlib.util.find_spec("torchgeo"):
         yield "torchgeo", torchgeo_round(image, label, chips)
     networks = {"simple-unet": settings_for(Network("simple-unet"))}

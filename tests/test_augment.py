@@ -26,7 +26,7 @@ from models.metadata import ClassInfo
 from train.config import Augment
 from train.data.augment import BandDrop, Noise, QuarterTurn, Radiometry, make_augment, resize_chip
 from train.data.samples import IGNORE
-from train.data_qa.augment_sheet import Variation, augmentation_sheet, variations
+from train.data_qa.contact_sheet import Variation, augmentation_sheet, variations
 
 STILL = Augment(flips=False, turns=False)
 FULL = Augment(gain=0.3, bias=0.3, gamma=0.3, noise=0.2, drop_band=0.2)
@@ -35,7 +35,7 @@ CLASSES = (ClassInfo("background", "000000"), ClassInfo("building", "FF0000"))
 
 @dataclass(frozen=True)
 class Known:
-    """As `train.data.statistics.Statistics`."""
+    """As `train.data.statistics.BandStatistics`."""
 
     mean: NDArray[np.float64]
     stddev: NDArray[np.float64]

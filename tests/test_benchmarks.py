@@ -22,7 +22,7 @@ from benchmarks.throughput import main as throughput
 from benchmarks.training import PLAIN, STILL, VARIED, ZOOMED, open_sample, swathe_round, write_pair
 from benchmarks.training import main as training
 from pipeline.grid.geobox import Window
-from train.data.statistics import measure
+from train.data.statistics import compute_statistics
 
 ROOT = Path(__file__).parent.parent
 
@@ -137,9 +137,9 @@ def test_chips_of_the_training_benchmark_are_those_of_its_files(tmp_path: Path) 
     np.testing.assert_array_equal(read.labels, np.where(missing, 255, pixels[2] > 1200))
     assert missing.any()
     assert {0, 1} < set(np.unique(read.labels))
-    measured = measure([sample], 2)
+    statistics = compute_statistics([sample], 2)
     for chips, augment in ((PLAIN, STILL), (ZOOMED, VARIED)):
-        took = swathe_round(sample, measured, chips, augment, 9)()
+        took = swathe_round(sample, statistics, chips, augment, 9)()
         assert took.chips == 9
         assert took.wall > 0
 

@@ -18,11 +18,11 @@ from train.config import settings_of
 from train.data.classes import value_table
 from train.data.labels import open_labels
 from train.data.samples import IGNORE, Adjusted, Sample
-from train.data.statistics import measure
-from train.data_qa.checks import check, describe
+from train.data.statistics import compute_statistics
+from train.data_qa.checks import MOST_ALIKE, Finding, describe
 from train.data_qa.contact_sheet import shown_places, write_sheet
-from train.data_qa.findings import MOST_ALIKE, Finding
-from train.data_qa.thumbnails import glance_at
+from train.data_qa.inspection import check
+from train.data_qa.leaks import read_thumbnails
 
 CLASSES = (ClassInfo("ground", "000000"), ClassInfo("building", "E4572E"), ClassInfo("road", "17BEBB"))
 CONFIG = {
@@ -74,20 +74,20 @@ def config(**changes):
     return settings_of({**CONFIG, **changes})
 
 
-def grave(findings):
+def severe(findings):
     """All but notes."""
     return [(f.level, f.kind, f.text) for f in findings if f.level != "note"]
 
 
 def only(parts, client, **changes):
-    """The one grave finding, as level, kind and text."""
-    (found,) = grave(check(parts, config(**changes), client=client))
+    """The one severe finding, as level, kind and text."""
+    (found,) = severe(check(parts, config(**changes), client=client))
     return found
 
 
 def test_sound_data_have_nothing_wrong(client):
     findings = check(sound(), config(), client=client)
-    assert grave(findings) == []
+    assert severe(findings) == []
     text = describe(findings)
     assert "note     train: ground 33." in text
     assert text.endswith("3 notes")
@@ -95,9 +95,9 @@ def test_sound_data_have_nothing_wrong(client):
 
 def test_what_was_measured_is_not_measured_again(client):
     parts = sound()
-    told = {part: measure(samples, 3, client, keep_going=True) for part, samples in parts.items()}
+    told = {part: compute_statistics(samples, 3, client, keep_going=True) for part, samples in parts.items()}
     lost = {part: [replace(sample, labels=Gone()) for sample in samples] for part, samples in parts.items()}
-    assert grave(check(lost, config(), told, client)) == []
+    assert severe(check(lost, config(), told, client)) == []
     assert check(lost, config(), told, client) == check(parts, config(), client=client)
 
 
@@ -154,7 +154,7 @@ def test_masks_of_background_alone_are_noted(client):
     parts = sound()
     parts["train"].append(make_sample("plain", at=(9000, 0), labels=np.zeros((150, 140), np.uint8)))
     findings = check(parts, config(), client=client)
-    assert grave(findings) == []
+    assert severe(findings) == []
     assert "train: 1 of 4 samples hold nothing but 'ground': plain" in [f.text for f in findings]
 
 
@@ -177,7 +177,7 @@ def test_one_class_alone(client):
 
 
 def test_no_labels_at_all(client):
-    found = grave(check(recoded(sound(), "train", lambda v: v * 0 + IGNORE), config(), client=client))
+    found = severe(check(recoded(sound(), "train", lambda v: v * 0 + IGNORE), config(), client=client))
     assert ("error", "classes", "train has no labelled pixel") in found
 
 
@@ -196,7 +196,7 @@ def test_rare_classes(client):
 def test_bands_that_differ_in_number(client):
     parts = sound()
     parts["validate"] = [make_sample("grey", pixels=np.ones((1, 150, 140), np.uint8))]
-    found = grave(check(parts, config(), client=client))
+    found = severe(check(parts, config(), client=client))
     assert found[0][:2] == ("error", "bands")
     assert "settings name 2 bands; samples with another number: grey (1)" in found[0][2]
 
@@ -204,7 +204,7 @@ def test_bands_that_differ_in_number(client):
 def test_bands_in_another_order(client):
     parts = sound()
     parts["test"].append(make_sample("swapped", at=(9000, 0), names=("green", "red")))
-    found = grave(check(parts, config(), client=client))
+    found = severe(check(parts, config(), client=client))
     assert [level for level, _, _ in found] == ["warning", "error"]
     assert "swapped has its bands as green, red, settings as red, green" in found[1][2]
 
@@ -226,18 +226,18 @@ def test_chips_larger_than_scenes(client):
     level, kind, text = only(sound(), client, chips={"size": 141})
     assert (level, kind) == ("error", "size")
     assert text.startswith("a chip of 141 pixels is larger than the areas of oslo (140), bonn (140), rome (140)")
-    assert grave(check(sound(), config(chips={"size": 140}), client=client)) == []
+    assert severe(check(sound(), config(chips={"size": 140}), client=client)) == []
     noted = [f.text for f in check(sound(), config(chips={"size": 140, "zoom": [0.5, 2.0]}), client=client)]
     assert any("asks for 280 pixels, for which there is no room in oslo" in text for text in noted)
 
 
 def test_resolutions(client):
-    assert grave(check(sound(), config(resolution=[8.5, 12.0]), client=client)) == []
+    assert severe(check(sound(), config(resolution=[8.5, 12.0]), client=client)) == []
     assert "not of the 0.5 to 1 m" in only(sound(), client, resolution=[0.5, 1.0])[2]
 
 
 def test_parts_without_samples(client):
-    found = grave(check({"train": [], "validate": []}, config(), client=client))
+    found = severe(check({"train": [], "validate": []}, config(), client=client))
     assert [level for level, _, _ in found] == ["error", "warning"]
 
 
@@ -254,7 +254,7 @@ def test_one_file_in_two_parts(tmp_path, client):
     first = Sample("a", image, labels, (Window(0, 75, 0, 140),))
     beside = Sample("a", image, labels, (Window(75, 150, 0, 140),))
     over = Sample("b", Adjusted(linked, 1.0, 0.0, None, "uint8"), labels, (Window(74, 150, 139, 140),))
-    assert grave(check({"train": [first], "validate": [beside]}, config(), client=client)) == []
+    assert severe(check({"train": [first], "validate": [beside]}, config(), client=client)) == []
     level, kind, text = only({"train": [first], "validate": [over]}, client)
     assert (level, kind) == ("error", "leakage")
     assert text.startswith("pixels of a, b are in train and in validate too")
@@ -284,7 +284,7 @@ def test_blank_scenes_are_no_copies(client):
     parts = sound()
     parts["train"].append(blank[0])
     parts["test"].append(blank[1])
-    assert not [found for found in grave(check(parts, config(), client=client)) if found[1] == "leakage"]
+    assert not [found for found in severe(check(parts, config(), client=client)) if found[1] == "leakage"]
 
 
 def test_scenes_on_the_same_ground(client):
@@ -300,7 +300,7 @@ def test_parts_of_one_scene_are_noted(client):
     parts["train"].append(make_sample("town_tile_1", at=(9000, 0)))
     parts["test"].append(make_sample("town_tile_2", at=(9500, 0)))
     findings = check(parts, config(), client=client)
-    assert grave(findings) == []
+    assert severe(findings) == []
     assert any(
         f.text.startswith("train and test have parts of the same scenes, as names tell: town;") for f in findings
     )
@@ -313,7 +313,7 @@ def test_another_radiometry(client):
     parts = sound()
     sample = make_sample("bright", at=(9000, 0))
     parts["validate"].append(replace(sample, source=Adjusted(sample.source, 40.0, 0.0, None, "uint8")))
-    found = grave(check(parts, config(), client=client))
+    found = severe(check(parts, config(), client=client))
     assert found == [("warning", "radiometry", found[0][2])]
     assert "bright (red: median 255, of most 99.5)" in found[0][2]
 
@@ -325,11 +325,11 @@ def test_half_of_a_set_with_another_gain(client):
         values = sample.source.array.values.astype(np.uint16) * 100
         object.__setattr__(sample.source, "array", sample.source.array.copy(data=values))
     object.__setattr__(samples[0].source, "array", samples[0].source.array.astype(np.uint16))
-    found = grave(check({"train": samples[:5], "validate": samples[5:]}, config(), client=client))
+    found = severe(check({"train": samples[:5], "validate": samples[5:]}, config(), client=client))
     assert "radiometry" in [kind for _, kind, _ in found]
 
 
-def test_a_glance_is_the_same_whatever_holds_the_pixels(tmp_path, client):
+def test_a_thumbnail_is_the_same_whatever_holds_the_pixels(tmp_path, client):
     """Strips or tiles, packed or not; and another band, shape or type is another image."""
     pixels = np.random.default_rng(0).integers(0, 250, (2, 300, 310)).astype(np.uint8)
     plain = write_raster(tmp_path / "a.tif", pixels)
@@ -338,9 +338,9 @@ def test_a_glance_is_the_same_whatever_holds_the_pixels(tmp_path, client):
     changed[0, 0, 0] ^= 1
     sources = [open_source(plain), open_source(tiled), open_source(write_raster(tmp_path / "c.tif", changed))]
     sources.append(select(sources[0], [2, 1]))
-    seen = glance_at([Sample(str(n), s, Gone(), (s.geobox.whole,)) for n, s in enumerate(sources)], client)
+    seen = read_thumbnails([Sample(str(n), s, Gone(), (s.geobox.whole,)) for n, s in enumerate(sources)], client)
     assert seen[0].digest == seen[1].digest
-    assert len({glance.digest for glance in seen}) == 3
+    assert len({thumbnail.digest for thumbnail in seen}) == 3
     np.testing.assert_allclose(seen[0].median, np.median(pixels, axis=(1, 2)), atol=2)
 
 
@@ -485,7 +485,7 @@ def test_real_tiles_have_nothing_wrong_but_an_unlabelled_one(client):
     }  # fmt: skip
     classes = [{"name": "clear", "color": "000000"}, {"name": "cloud", "color": "17BEBB"}]
     settings = settings_of({"name": "c", "bands": ["red", "green", "blue"], "classes": classes, "data": [tiles]})
-    findings = check(gather(settings).named(), settings, client=client)
-    assert [text for _, _, text in grave(findings)] == [
+    findings = check(gather(settings), settings, client=client)
+    assert [text for _, _, text in severe(findings)] == [
         "train: no pixel is labelled in r01_c02; are the labels theirs?",
-    ] + [text for _, kind, text in grave(findings) if kind == "parts"]
+    ] + [text for _, kind, text in severe(findings) if kind == "parts"]

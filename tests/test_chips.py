@@ -16,7 +16,7 @@ from train.config import Augment, Chips
 from train.data.augment import make_augment
 from train.data.chips import EpochNumbers, GridChips, RandomChips, stack
 from train.data.samples import IGNORE, Sample
-from train.data.statistics import measure
+from train.data.statistics import compute_statistics
 
 MEANS = (40.0, 60.0)
 
@@ -43,10 +43,10 @@ def sample(height: int, width: int, areas=None, seed: int = 0, name: str = "s", 
 
 
 def drawn(samples, count=50, seed=3, augment=None, **chips) -> RandomChips:
-    measured = measure(samples, 3)
+    statistics = compute_statistics(samples, 3)
     told = Chips(**{"size": 16, "batch": 2, **chips})
-    vary = make_augment(augment or Augment(flips=False, turns=False), measured.statistics)
-    return RandomChips(samples, measured.cells, MEANS, told, vary, seed, count)
+    vary = make_augment(augment or Augment(flips=False, turns=False), statistics.bands)
+    return RandomChips(samples, statistics.cells, MEANS, told, vary, seed, count)
 
 
 def test_a_chip_is_what_the_scene_shows_there():
@@ -106,12 +106,12 @@ def test_classes_are_drawn_alike_however_rare():
     labels = np.zeros((200, 200), np.uint8)
     labels[100, 100] = 1
     one = replace(sample(200, 200), labels=ArrayLabels(labels))
-    measured = measure([one], 3)
-    vary = make_augment(Augment(flips=False, turns=False), measured.statistics)
-    rare = RandomChips([one], measured.cells, MEANS, Chips(size=16), vary, 0, 1)
+    statistics = compute_statistics([one], 3)
+    vary = make_augment(Augment(flips=False, turns=False), statistics.bands)
+    rare = RandomChips([one], statistics.cells, MEANS, Chips(size=16), vary, 0, 1)
     share = np.mean([(rare[n][1] == 1).any().item() for n in range(200)])
     assert 0.4 < share < 0.65  # half by its class, and few by chance
-    even = RandomChips([one], measured.cells, MEANS, Chips(size=16, draw="area"), vary, 0, 1)
+    even = RandomChips([one], statistics.cells, MEANS, Chips(size=16, draw="area"), vary, 0, 1)
     assert np.mean([(even[n][1] == 1).any().item() for n in range(200)]) < 0.1
 
 

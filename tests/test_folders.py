@@ -19,9 +19,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from models.errors import SwatheError, TrainingError
 from models.metadata import ClassInfo
 from train.config import DataSet, Layout, Settings
-from train.data.folders import PARTS, Splits, find_samples, merge
+from train.data.datasets import find_samples, merge
 from train.data.layouts import find_pairs
-from train.data.samples import IGNORE, Adjusted, Sample
+from train.data.samples import IGNORE, PARTS, Adjusted, Parts, Sample
 
 TWO = (ClassInfo("ground", "000000"), ClassInfo("roof", "FFFFFF"))
 RGB = ("red", "green", "blue")
@@ -33,11 +33,11 @@ def settings_for(data: DataSet, bands: tuple[str, ...] = RGB, classes=TWO, **mor
     return Settings("x", bands, classes, (data,), **more)
 
 
-def found(data: DataSet, **more) -> Splits:
+def found(data: DataSet, **more) -> Parts:
     return find_samples(data, settings_for(data, **more))
 
 
-def names(splits: Splits) -> dict[str, list[str]]:
+def names(splits: Parts) -> dict[str, list[str]]:
     return {part: [sample.name for sample in splits[part]] for part in PARTS if splits[part]}
 
 

@@ -30,8 +30,7 @@ from models.errors import SwatheError, TrainingError
 from models.metadata import ClassInfo
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.scene import open_source
-from train.data.classes import OTHERS, ClassTable, color_table, pack, total, value_table
-from train.data.colors import read_colors
+from train.data.classes import OTHERS, ClassTable, color_table, pack, read_colors, total, value_table
 from train.data.labels import RasterLabels, open_labels
 from train.data.samples import IGNORE, LabelSource
 

@@ -47,7 +47,7 @@ def test_38_cloud_is_learnt_and_scored_on_whole_patches(tmp_path):
     bundle = train(settings, tmp_path / "clouds", show=False)
     assert bundle.metadata.dtype == "uint16"
     assert bundle.metadata.band_names == ("red", "green", "blue", "nir")
-    found = evaluate(bundle, gather(settings).train, show=False)
+    found = evaluate(bundle, gather(settings)["train"], show=False)
     # of what it has seen: three patches teach nothing about other scenes
     assert found.network.pooled.tally.confusion.accuracy > 0.6
     assert 0 <= load_bundle(tmp_path / "clouds").metadata.metrics["validation"]["iou"] <= 1
@@ -63,7 +63,7 @@ def test_massachusetts_roads_are_learnt_without_their_white_no_data(tmp_path):
     }
     settings = quick(data, ROAD, ["red", "green", "blue"])
     parts = gather(settings)
-    for sample in (*parts.train, *parts.validate):
+    for sample in (*parts["train"], *parts["validate"]):
         from train.data.samples import IGNORE
 
         read = sample.read(sample.geobox.whole)

@@ -20,11 +20,10 @@ from sklearn import metrics
 from models.errors import TrainingError
 from pipeline.grid.encoding import classify
 from train.metrics import confusion as formulas
-from train.metrics.bootstrap import intervals
 from train.metrics.calibration import Reliability, foreground_reliability, top_reliability
 from train.metrics.confusion import Confusion, confusion
-from train.metrics.metrics import Scores, Tally, block_tally
 from train.metrics.object_matching import ObjectCounts
+from train.metrics.scores import Scores, Tally, block_tally, intervals
 from train.metrics.thresholds import THRESHOLDS, ThresholdCurve, foreground_of, sweep
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
@@ -80,7 +79,7 @@ def same(one: Any, other: Any) -> None:
 @given(class_maps())
 def test_confusion_is_sklearns(maps: Maps) -> None:
     class_map, labels, classes = maps
-    with patch("train.metrics.counting.STRIP", 7):
+    with patch("train.metrics.confusion.STRIP", 7):
         found = confusion(class_map, labels, classes)
     truth, predicted = seen(class_map, labels)
     expected = np.zeros((classes, classes), int)
@@ -174,7 +173,7 @@ def test_sweep_is_what_classify_would_give(maps: tuple[Any, Any], foreground: in
     likely, labels = maps
     if foreground:
         likely = np.stack([1 - likely[1], likely[1]])
-    with patch("train.metrics.counting.STRIP", 5):
+    with patch("train.metrics.confusion.STRIP", 5):
         found = sweep(foreground_of(likely), labels, foreground)
     kept = (labels != 255) & ~np.isnan(likely[0])
     truth = (labels > 0 if foreground is None else labels == foreground)[kept]
@@ -313,7 +312,7 @@ def test_ece_is_torchmetrics_of_all_classes(maps: tuple[Any, Any], bins: int) ->
 def test_reliability_is_guos_formula(maps: tuple[Any, Any], bins: int) -> None:
     """On edges too: a bin holds ((m - 1) / M, m / M], and 0 belongs to the first."""
     likely, labels = maps
-    with patch("train.metrics.counting.STRIP", 5):
+    with patch("train.metrics.confusion.STRIP", 5):
         found = top_reliability(likely, labels, bins)
     rows, truth = counted(likely, labels)
     sure, hit = rows.max(1, initial=0), rows.argmax(1) == truth
@@ -434,7 +433,7 @@ def test_intervals_of_few_blocks_are_those_of_every_possible_draw() -> None:
 def test_intervals_hold_little_at_once(most: int) -> None:
     """However many draws are held, the same are drawn."""
     blocks = blocks_of(3, 13)
-    with patch("train.metrics.bootstrap.MOST", most):
+    with patch("train.metrics.scores.MOST", most):
         found = intervals(blocks, resamples=500)
     again = intervals(blocks, resamples=500)
     np.testing.assert_array_equal(found.low["iou"], again.low["iou"])

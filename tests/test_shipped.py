@@ -40,8 +40,8 @@ def test_its_scores_on_the_test_scenes(name):
     references = []
     if name == "clouds":
         with dask_client(None, threads=2) as client:
-            references = [fit_brightness(parts.test, client, "the best for these very samples")]
-    found = evaluate(bundle, parts.test, references=references, objects=False, show=False)
+            references = [fit_brightness(parts["test"], client, "the best for these very samples")]
+    found = evaluate(bundle, parts["test"], references=references, objects=False, show=False)
     iou = float(found.network.pooled.tally.confusion.iou[1])
     assert iou == pytest.approx(bundle.metadata.metrics["test"]["iou"], abs=1e-3)
     for reference in found.references:

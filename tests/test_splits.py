@@ -18,11 +18,8 @@ from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.array import ArraySource
 from train.config import Split
 from train.data.overlap import adjoining, overlapping
-from train.data.rectangles import Grid, disjoint, maximal
-from train.data.samples import Sample
-from train.data.splits import group_of, split_samples
-
-PARTS = ("train", "validate", "test")
+from train.data.samples import PARTS, Sample
+from train.data.splits import FoldGrid, disjoint_windows, group_of, maximal_windows, split_samples
 
 
 class Blank:
@@ -95,11 +92,11 @@ def test_no_pixel_is_in_two_parts_and_chips_find_room(made, side, gap, seed):
 @given(st.data(), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3))
 def test_rectangles_lose_no_place_of_a_chip(data, rows, columns, gap):
     """Wherever a square lies in the allowed pixels, one of the largest rectangles holds it; none lies in another."""
-    grid = Grid.of((rows * 8 + 3, columns * 8 + 5), 8)
+    grid = FoldGrid.of((rows * 8 + 3, columns * 8 + 5), 8)
     some = data.draw(st.lists(st.booleans(), min_size=len(grid.places), max_size=len(grid.places)))
     blocks = {place for place, taken in zip(grid.places, some, strict=True) if taken}
     allowed = blocks_of(grid.mask(blocks), grid, gap)
-    found = maximal(grid, blocks, gap)
+    found = maximal_windows(grid, blocks, gap)
     assert ((covered(found, allowed.shape) > 0) == allowed).all()
     assert len(set(found)) == len(found)
     for one, other in combinations(found, 2):
@@ -113,11 +110,11 @@ def test_rectangles_lose_no_place_of_a_chip(data, rows, columns, gap):
 
 @given(st.data(), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3))
 def test_disjoint_rectangles_keep_the_middles(data, rows, columns, gap):
-    grid = Grid.of((rows * 8 + 3, columns * 8 + 5), 8)
+    grid = FoldGrid.of((rows * 8 + 3, columns * 8 + 5), 8)
     some = data.draw(st.lists(st.booleans(), min_size=len(grid.places), max_size=len(grid.places)))
     blocks = {place for place, taken in zip(grid.places, some, strict=True) if taken}
     allowed = blocks_of(grid.mask(blocks), grid, gap)
-    counts = covered(disjoint(grid, blocks, gap), allowed.shape)
+    counts = covered(disjoint_windows(grid, blocks, gap), allowed.shape)
     assert counts.max() <= 1
     assert not (counts[~allowed]).any()
     if gap == 0:
@@ -138,7 +135,9 @@ def test_blocks_of_one_part_are_merged():
     """A whole scene of one part is one area, in which a chip may lie anywhere."""
     one = sample("s", 100, 130)
     assert parts_of([one], Split(side=16, validate=0.0))["s"]["train"] == (Window(0, 100, 0, 130),)
-    assert disjoint(Grid.of((100, 130), 16), set(Grid.of((100, 130), 16).places), 0) == [Window(0, 100, 0, 130)]
+    assert disjoint_windows(FoldGrid.of((100, 130), 16), set(FoldGrid.of((100, 130), 16).places), 0) == [
+        Window(0, 100, 0, 130)
+    ]
 
 
 @given(st.integers(0, 50), st.floats(0.05, 0.4), st.sampled_from([0, 0.1, 0.3]))

@@ -17,7 +17,7 @@ from models.exporting import export_onnx, write_item
 from pipeline.store.files import Files
 from train.cli.app import cli
 from train.config import Settings
-from train.data.readers import begin_reader, reader_errors
+from train.data.chips import begin_reader, reader_errors
 from train.evaluation.evaluation import workplace
 from train.fitting.fit import train
 from train.fitting.learning_rate import find_rate

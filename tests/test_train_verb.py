@@ -196,15 +196,15 @@ def test_blocks_that_are_kept_for_validation_count_nowhere_else(scenes):
     data = [{"root": str(scenes), "train": ["a", "b"], "split": {"side": 40, "validate": 0.3}}]
     settings = small_settings(scenes, data=data)
     parts = gather(settings)
-    assert not parts.test
+    assert not parts["test"]
     for name in ("a", "b"):
         seen = np.zeros((160, 160), int)
-        for samples in (parts.train, parts.validate):
+        for samples in (parts["train"], parts["validate"]):
             for sample in (one for one in samples if one.name == name):
                 seen += sample.read(sample.geobox.whole).labels != IGNORE
         assert (seen == 1).all()
     training = prepare(settings, show=False)
-    share = training.measured.class_pixels.sum() / (2 * 160 * 160)
+    share = training.statistics.class_pixels.sum() / (2 * 160 * 160)
     assert 0.6 < share < 0.8
     for number in range(20):
         assert (training.chips[number][1] != IGNORE).all()

@@ -122,7 +122,7 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
         raise TrainingError(
             f"{path} has the classes {', '.join(there)}, the bundle {', '.join(wanted)}: give the config of its kind"
         )
-    samples = list(getattr(gather(settings, only=part), part))
+    samples = list(gather(settings, only=part)[part])
     if not samples:
         raise TrainingError(f"{path} has no samples to {part}: name some in [[data]], or choose another --part")
     return samples

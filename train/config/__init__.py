@@ -1,7 +1,6 @@
 """What one training is told: `settings` reads a TOML file, whose tables are the classes of `sets` and `learning`."""
 
-from .data import DataSet, Layout, Split
-from .fitting import Augment, Chips, Loop, Loss, Network
+from .schema import Augment, Chips, DataSet, Layout, Loop, Loss, Network, Split
 from .settings import DTYPES, Settings, read_settings, settings_of
 
 __all__ = [

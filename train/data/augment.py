@@ -19,13 +19,13 @@ from torchvision.transforms import v2
 from ..config import Augment
 
 if TYPE_CHECKING:
-    from .statistics import Statistics
+    from .statistics import BandStatistics
 
 AugmentLike = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes and gives raw pixels `(band, y, x)` float32 and labels `(y, x)` int64."""
 
 
-def make_augment(settings: Augment, statistics: "Statistics") -> AugmentLike:
+def make_augment(settings: Augment, statistics: "BandStatistics") -> AugmentLike:
     """Make what varies one chip as a training's settings say.
 
     Parameters
@@ -51,7 +51,7 @@ class Augmentation:
     each of four. Then come gain, bias and gamma, then noise, then the loss of bands.
     """
 
-    def __init__(self, settings: Augment, statistics: "Statistics") -> None:
+    def __init__(self, settings: Augment, statistics: "BandStatistics") -> None:
         self.bands = len(statistics.mean)
         steps: list[v2.Transform] = []
         if settings.flips:
@@ -100,7 +100,7 @@ class Radiometry(v2.Transform):  # type: ignore[misc]
 
     _transformed_types = (tv_tensors.Image,)
 
-    def __init__(self, settings: Augment, statistics: "Statistics") -> None:
+    def __init__(self, settings: Augment, statistics: "BandStatistics") -> None:
         super().__init__()
         self.settings = settings
         self.mean, self.stddev = _known(statistics.mean), _known(statistics.stddev)
@@ -136,7 +136,7 @@ class Noise(v2.Transform):  # type: ignore[misc]
 
     _transformed_types = (tv_tensors.Image,)
 
-    def __init__(self, settings: Augment, statistics: "Statistics") -> None:
+    def __init__(self, settings: Augment, statistics: "BandStatistics") -> None:
         super().__init__()
         self.largest, self.stddev = settings.noise, _known(statistics.stddev)
 
@@ -156,7 +156,7 @@ class BandDrop(v2.Transform):  # type: ignore[misc]
 
     _transformed_types = (tv_tensors.Image,)
 
-    def __init__(self, settings: Augment, statistics: "Statistics") -> None:
+    def __init__(self, settings: Augment, statistics: "BandStatistics") -> None:
         super().__init__()
         self.probability, self.mean = settings.drop_band, _known(statistics.mean)
 

@@ -24,7 +24,14 @@ from .augment import AugmentLike, resize_chip
 from .samples import IGNORE, Labelled, Sample
 
 if TYPE_CHECKING:
-    from .statistics import Cells
+    from .statistics import CellCounts
+import signal
+from contextlib import contextmanager
+
+from models.errors import SwatheError
+
+CAUGHT = "Original Traceback"  # what torch puts into the message of an error that a process of a loader raised
+DIED = "DataLoader worker"
 
 Chip = tuple[Tensor, Tensor, int]
 """Raw pixels `(band, y, x)` float32, labels `(y, x)` int64, and the chip's number."""
@@ -65,7 +72,7 @@ class RandomChips(Dataset[Chip]):
     def __init__(
         self,
         samples: Sequence[Sample],
-        cells: "Sequence[Cells]",
+        cells: "Sequence[CellCounts]",
         means: tuple[float, ...],
         chips: Chips,
         augment: AugmentLike,
@@ -160,7 +167,7 @@ def check_size(samples: Sequence[Sample], side: int) -> None:
             )
 
 
-def _odds(cells: "Sequence[Cells]", chips: Chips) -> NDArray[np.float64]:
+def _odds(cells: "Sequence[CellCounts]", chips: Chips) -> NDArray[np.float64]:
     """Give how likely a chip is laid around a pixel of each class in each sample: `(sample, class)`, sum 1."""
     counts = np.array([cell.counts.sum(axis=(0, 1)) for cell in cells], np.float64)  # (sample, class)
     if not counts.any():
@@ -256,3 +263,36 @@ def stack(chips: Sequence[Chip]) -> dict[str, Any]:
     """Make a batch: `pixels` `(n, band, y, x)` float32, `labels` `(n, y, x)` int64, `numbers` `(n,)`."""
     pixels, labels, numbers = zip(*chips, strict=True)
     return {"pixels": torch.stack(pixels), "labels": torch.stack(labels), "numbers": torch.tensor(numbers)}
+
+
+def begin_reader(number: int) -> None:
+    """Leave Ctrl-C to the training's own process, which ends this one: it alone has something to say."""
+    signal.set_wakeup_fd(-1)  # inherited; the training would take our signals for its own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def reader_errors() -> Iterator[None]:
+    """Give errors of readers as they were raised there, without the traceback that torch writes into them.
+
+    Raises
+    ------
+    SwatheError
+        That of a reader.
+    TrainingError
+        A reader was killed.
+    """
+    try:
+        yield
+    except SwatheError as error:
+        kind, text = type(error), str(error)
+        if CAUGHT not in text:
+            raise
+    except RuntimeError as error:
+        if DIED not in str(error):
+            raise
+        kind, text = TrainingError, "a process that reads chips ahead has died, perhaps for lack of memory; set " \
+            "chips.workers to fewer, or to 0, and run the same again"  # fmt: skip
+    else:
+        return
+    raise kind(text.rpartition(f"{kind.__name__}: ")[2].strip())

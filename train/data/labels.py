@@ -1,31 +1,43 @@
-"""Labels on a scene's grid, by window, from rasters: values or colours, on the scene's grid or warped onto it.
+"""Labels of a scene, by window: values or colours of rasters, on the scene's grid or warped onto it, or vectors.
 
-Nothing is held open and nothing is read before it is asked for, so that scenes may be of any size. What codes mean is
-the class table's to say; vectors are the business of `shapes`.
+Nothing is held open and nothing is read before a window is, so that scenes may be of any size. Rasters on another grid
+are warped by GDAL, nearest neighbours, in blocks whose places depend on the scene alone, so that a pixel is the same in
+any window. What codes mean is up to the class table.
 """
 
+import os
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.vrt import WarpedVRT
+from typing_extensions import override
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.io.gdal import open_raster, run_with_env
+from pipeline.io.gdal import file_stamp, open_raster, run_with_env
 from pipeline.io.raster import open_rasters
 from pipeline.io.source import Pixels, RasterSource
 
 from .classes import GREY, ClassTable, Decoded, pack, total
 from .samples import IGNORE, LabelSource
 from .vector_labels import is_vector, open_shapes
-from .warps import overlaps, read_warped
 
 if TYPE_CHECKING:
     from rasterio import DatasetReader
 
 SIDE = 2048  # of the windows in which a whole label raster is counted
+TOLERANCE = 1e-6  # pixels; rasterio's own 0.125 moves borders, and of 0 it makes no warped raster (1.4.4)
+OPEN_WARPS = 16  # kept per thread
+
 Unlabelled = Literal["background", "ignore"]
+
+_local = threading.local()
 
 
 def open_labels(
@@ -67,12 +79,19 @@ def open_labels(
         return open_shapes(path, geobox, table, outside=outside, attribute=attribute, burn=burn)
     if attribute or burn:
         raise TrainingError(f"{path} is a raster; attribute and burn are for vector labels")
-    return _open_raster_labels(path, geobox, table, 0 if unlabelled == "background" else IGNORE)
+    source = open_rasters([path])
+    _refuse_lossy(path)
+    palette = _palette(path) if table.coded and len(source.layers) == 1 else ()
+    _refuse_bands(path, source, table)
+    warped = _is_warped(path, source.geobox, geobox)
+    if _means_class(source, table, palette):
+        source = open_rasters([f"vrt://{path}?a_nodata=none"])
+    return RasterLabels(path, source, geobox, table, 0 if unlabelled == "background" else IGNORE, palette, warped)
 
 
 @dataclass(frozen=True, slots=True)
-class RasterLabels:
-    """Labels from a raster; a `LabelSource`.
+class RasterLabels(LabelSource):
+    """Labels from a raster.
 
     Parameters
     ----------
@@ -100,6 +119,7 @@ class RasterLabels:
     palette: tuple[int, ...] = ()
     warped: bool = False
 
+    @override
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Read class values `(y, x)` of a window.
 
@@ -120,20 +140,16 @@ class RasterLabels:
         return total(self.decode(window).unknown for window in self.geobox.whole.split(SIDE))
 
     def decode(self, window: Window) -> Decoded:
-        """Read a window as `read` does, and give what is unknown in it rather than raise."""
-        pixels = self._pixels(window)
+        """Read a window as `read` does, and return what is unknown in it rather than raise."""
+        indexes = [band.index for band in self.source.layers]
+        path = self.source.layers[0].path
+        pixels = read_warped(path, indexes, self.geobox, window) if self.warped else self.source.read(window)
         decoded = self.table.decode(self._codes(pixels.data), pixels.valid)
         decoded.labels[~pixels.valid] = self.outside
         return decoded
 
-    def _pixels(self, window: Window) -> Pixels:
-        if not self.warped:
-            return self.source.read(window)
-        indexes = [layer.index for layer in self.source.layers]
-        return read_warped(self.source.layers[0].path, indexes, self.geobox, window)
-
     def _codes(self, data: NDArray[Any]) -> NDArray[Any]:
-        """Give codes `(y, x)` of raw values `(band, y, x)`."""
+        """Return codes `(y, x)` of raw values `(band, y, x)`."""
         if self.palette:
             colours: NDArray[np.uint32] = np.array(self.palette, np.uint32)[data[0]]
             return colours
@@ -146,17 +162,6 @@ class RasterLabels:
                 "the classes' own, or colors = a table of name,r,g,b"
             )
         return data[0]  # type: ignore[no-any-return]
-
-
-def _open_raster_labels(path: str, geobox: GeoBox, table: ClassTable, outside: int) -> RasterLabels:
-    source = open_rasters([path])
-    _refuse_lossy(path)
-    palette = _palette(path) if table.coded and len(source.layers) == 1 else ()
-    _refuse_bands(path, source, table)
-    warped = _is_warped(path, source.geobox, geobox)
-    if _means_class(source, table, palette):
-        source = open_rasters([f"vrt://{path}?a_nodata=none"])
-    return RasterLabels(path, source, geobox, table, outside, palette, warped)
 
 
 def _refuse_lossy(path: str) -> None:
@@ -175,7 +180,7 @@ def _refuse_lossy(path: str) -> None:
 
 
 def _palette(path: str) -> tuple[int, ...]:
-    """Give the colour code of each index of a palette, or of each grey of few bits; nothing where there is neither."""
+    """Return the colour code of each index of a palette, or of each grey of few bits; else empty."""
 
     def colors(dataset: "DatasetReader") -> dict[int, tuple[int, ...]]:
         try:
@@ -205,11 +210,11 @@ def _refuse_bands(path: str, source: RasterSource, table: ClassTable) -> None:
 
 
 def _is_warped(path: str, here: GeoBox, scene: GeoBox) -> bool:
-    """Say whether labels must be warped onto the scene's grid; refuse them where nobody can know how."""
+    """Return whether labels must be warped onto the scene's grid; refuse them where nobody can know how."""
     if here.same_grid(scene):
         return False
     if here.crs is not None and scene.crs is not None and here.transform is not None and scene.transform is not None:
-        if not overlaps(scene, here):
+        if not _overlap(scene, here):
             raise TrainingError(f"{path} lies elsewhere than its image: {here.describe()};\nimage: {scene.describe()}")
         return True
     if here.shape != scene.shape:
@@ -229,3 +234,70 @@ def _means_class(source: RasterSource, table: ClassTable, palette: tuple[int, ..
     if table.coded:
         code = palette[code] if 0 <= code < len(palette) else code * GREY
     return code in table.explicit
+
+
+def read_warped(path: str, indexes: Sequence[int], geobox: GeoBox, window: Window) -> Pixels:
+    """Read a window of a scene from a raster that lies on another grid, in another CRS too.
+
+    Parameters
+    ----------
+    path
+        A raster with a CRS.
+    indexes
+        Which of its bands, from 1.
+    geobox
+        The scene's, with a CRS.
+    window
+        Of the scene.
+
+    Returns
+    -------
+    Pixels
+        Values of the raster's own type, of the pixel in which each centre lies; valid where the raster reaches and has
+        neither nodata nor a mask.
+
+    Raises
+    ------
+    SceneError
+        It cannot be read.
+    """
+
+    def read() -> Pixels:
+        warped = _open_warped(path, geobox)
+        values = warped.read([*indexes, warped.count], window=window.to_rasterio())
+        return Pixels(values[:-1], values[-1] != 0)
+
+    return run_with_env(path, read)
+
+
+def _open_warped(path: str, geobox: GeoBox) -> WarpedVRT:
+    """Return this thread's warped raster, whose last band is alpha: as with other handles, threads share none."""
+    kept: dict[Any, WarpedVRT] = _local.__dict__.setdefault("warped", {})
+    key = os.getpid(), path, repr(file_stamp(path)), geobox
+    warped = kept.pop(key, None)
+    if warped is None:
+        dataset = open_raster(path)
+        warped = WarpedVRT(
+            dataset,
+            crs=CRS.from_wkt(str(geobox.crs)),
+            transform=geobox.affine,
+            height=geobox.height,
+            width=geobox.width,
+            resampling=Resampling.nearest,
+            tolerance=TOLERANCE,
+            add_alpha=dataset.colorinterp[-1] != ColorInterp.alpha,
+        )
+    while len(kept) >= OPEN_WARPS:
+        kept.pop(next(iter(kept)))
+    kept[key] = warped
+    return warped
+
+
+def _overlap(one: GeoBox, other: GeoBox) -> bool:
+    """Whether the bounds of two scenes, with their CRS, meet: False only where it is sure that they do not."""
+    there, here = one.bounds(other.crs), other.bounds()
+    if there is None or here is None:  # the other's CRS does not reach there
+        return False
+    (west, south, east, north), (left, bottom, right, top) = there, here
+    across = west > east or (west < right and left < east)  # across the antimeridian west is greater
+    return bool(across and south < top and bottom < north)

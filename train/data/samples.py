@@ -1,22 +1,25 @@
-"""One image with its labels, by window: what chips, statistics and scores are all made of. No torch, no networks."""
+"""Samples: an image with its labels, read by window. Chips, statistics and scores are all made of them. No torch."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.source import Pixels, Source
 
-IGNORE = 255  # the label of a pixel that nobody judged, or that the scene did not observe
+IGNORE = 255  # the label of a pixel that nobody labelled, or that the scene did not observe
+PARTS = ("train", "validate", "test")
 
 
 class LabelSource(Protocol):
     """Labels on a scene's grid, by window. Sent to workers by value: names and facts, never open files."""
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        """Read class values `(y, x)` of a window inside the scene, `IGNORE` where not judged."""
+        """Read class values `(y, x)` of a window inside the scene, `IGNORE` where not labelled."""
         ...
 
 
@@ -29,7 +32,7 @@ class Labelled:
     pixels
         Raw values `(band, y, x)`.
     labels
-        Class values uint8 `(y, x)`; `IGNORE` where not judged or not observed.
+        Class values uint8 `(y, x)`; `IGNORE` where not labelled or not observed.
     valid
         Bool `(y, x)`, True = observed.
     """
@@ -74,9 +77,42 @@ class Sample:
         return Labelled(read.data, np.where(read.valid, labels, np.uint8(IGNORE)), read.valid)
 
 
+Parts = Mapping[str, Sequence[Sample]]
+"""Samples by part: those of `train` are learnt from, `validate` chooses, `test` only scores at the very end."""
+
+
+def inside(areas: Sequence[Window], window: Window) -> NDArray[np.bool_]:
+    """Return which pixels of a window lie in any of some areas, bool `(y, x)`."""
+    mask = np.zeros(window.shape, bool)
+    for area in areas:
+        shared = area.overlap(window)
+        if shared:
+            mask[shared.within(window).slices] = True
+    return mask
+
+
 @dataclass(frozen=True, slots=True)
-class Adjusted:
-    """A `Source` whose raw values are brought to another radiometry, and whose blank pixels are not observed.
+class Restricted(LabelSource):
+    """Labels of which only some areas count: what lies outside belongs to another part."""
+
+    labels: LabelSource
+    areas: tuple[Window, ...]
+
+    @override
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        return np.where(inside(self.areas, window), self.labels.read(window), np.uint8(IGNORE))
+
+
+def unrestricted(labels: LabelSource) -> LabelSource:
+    """Return the labels of the whole scene under those that a part of it has."""
+    while hasattr(labels, "labels"):
+        labels = labels.labels
+    return labels
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted(Source):
+    """Raw values brought to another radiometry, and blank pixels marked as not observed.
 
     Parameters
     ----------
@@ -87,7 +123,7 @@ class Adjusted:
     blank
         A pixel with this raw value in every band is not observed. None: all are, as the source says.
     kind
-        Type of the values given; integers are rounded and kept in the type's range.
+        Type of the values returned; integers are rounded and kept in the type's range.
     """
 
     source: Source
@@ -97,60 +133,55 @@ class Adjusted:
     kind: str
 
     @property
+    @override
     def geobox(self) -> GeoBox:
-        """See `Source`."""
         return self.source.geobox
 
     @property
+    @override
     def bands(self) -> tuple[str, ...]:
-        """See `Source`."""
         return self.source.bands
 
     @property
+    @override
     def dtype(self) -> np.dtype[Any]:
-        """See `Source`."""
         return np.dtype(self.kind)
 
     @property
+    @override
     def nodata(self) -> tuple[float | None, ...]:
-        """See `Source`: those of the source are known by the valid mask alone, since their values change."""
+        # values that change leave the source's nodata to its valid mask alone
         return tuple(None for _ in self.bands) if self._changes else self.source.nodata
 
     @property
+    @override
     def notes(self) -> tuple[str, ...]:
-        """See `Source`."""
         return self.source.notes
 
     @property
+    @override
     def expensive_reads(self) -> bool:
-        """See `Source`."""
         return self.source.expensive_reads
 
     @property
     def _changes(self) -> bool:
         return (self.gain, self.offset) != (1.0, 0.0) or self.dtype != self.source.dtype
 
+    @override
     def read(self, window: Window) -> Pixels:
-        """See `Source`."""
         read = self.source.read(window)
         valid = read.valid
         if self.blank is not None:
             valid = valid & (read.data != read.data.dtype.type(self.blank)).any(axis=0)
-        return Pixels(self._adjusted(read.data) if self._changes else read.data, valid)
+        if not self._changes:
+            return Pixels(read.data, valid)
+        values = read.data * np.float64(self.gain) + self.offset
+        if self.dtype.kind != "f":
+            info = np.iinfo(self.dtype)
+            values = np.clip(np.rint(np.nan_to_num(values)), info.min, info.max)
+        return Pixels(values.astype(self.dtype), valid)
 
-    def _adjusted(self, data: NDArray[Any]) -> NDArray[Any]:
-        values = data * np.float64(self.gain) + self.offset
-        if self.dtype.kind == "f":
-            return values.astype(self.dtype)
-        info = np.iinfo(self.dtype)
-        return np.clip(np.rint(np.nan_to_num(values)), info.min, info.max).astype(self.dtype)
-
+    @override
     def identity(self) -> dict[str, Any]:
-        """See `Source`."""
         own = {"gain": self.gain, "offset": self.offset, "blank": self.blank, "kind": self.kind}
         return {**self.source.identity(), "adjusted": own}
-
-
-def within(sample: Sample, areas: tuple[Window, ...]) -> Sample:
-    """Give the same sample with chips only in some areas."""
-    return replace(sample, areas=areas)

@@ -1,7 +1,7 @@
-"""One streamed pass over samples: statistics of bands, counts of classes, and where in a scene each class lies.
+"""Dataset statistics in one streamed pass: of bands, of classes, and where in a scene each class lies.
 
-One task is a block of a large sample, or several small samples; all that is added up are whole numbers, so that the
-answer depends neither on blocks nor on workers. Memory is bounded by a block on each worker. Knows no chips.
+One task is a window of a large sample, or several small samples; all that is added up are whole numbers, so that the
+result depends neither on windows nor on workers. Memory is bounded by a window on each worker. Knows no chips.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from distributed import Client
-from numpy.typing import NDArray
 
 from models.errors import TrainingError
 from models.system import usable_cpus
@@ -19,18 +18,15 @@ from pipeline.grid.geobox import Window
 from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.progress import no_progress, progress
 
-from .histograms import TAILS, Growing
 from .samples import Sample
-from .window_counts import CELL, Fault, Ints, Task, WindowStats, measure_work, works_of
+from .window_stats import CELL, TAILS, Floats, HistogramSum, Ints, ReadError, WindowStats, batches, compute_window_stats
 
 BLOCK = 1024  # side of what is read at once, in pixels; a multiple of a cell's
 MOST_TASKS = 4  # at a time in this process
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class BandStatistics:
     """Of the raw values of each band, float64 `(band,)`; NaN where nothing was observed.
 
     Parameters
@@ -48,7 +44,7 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class CellCounts:
     """Where in a scene its labelled pixels are.
 
     Parameters
@@ -56,7 +52,7 @@ class Cells:
     shape
         Of the scene.
     counts
-        Int64 `(rows, columns, classes)`: labelled and observed pixels of each class inside the sample's areas.
+        Int64 `(rows, columns, classes)`: labelled and observed pixels of each class inside the sample's windows.
     side
         Of a cell, in pixels; those at the lower and right end are smaller.
     """
@@ -66,13 +62,13 @@ class Cells:
     side: int = CELL
 
     def window(self, row: int, column: int) -> Window:
-        """Give the pixels of a cell."""
+        """Return the pixels of a cell."""
         return Window.square(row * self.side, column * self.side, self.side).clip(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """What one sample has inside its areas, each pixel once.
+class SampleCounts:
+    """What one sample has inside its windows, each pixel once.
 
     Parameters
     ----------
@@ -81,10 +77,10 @@ class Count:
     class_pixels
         Int64 `(class,)`, of labelled and observed pixels.
     ignored, invalid
-        Pixels that were observed but not judged; pixels that were not observed.
+        Pixels that were observed but not labelled; pixels that were not observed.
     unknown
         Codes of its labels that mean nothing, and how many pixels have them; among those ignored. Counted in all
-        windows that were read, also outside the areas. Empty unless `measure` was asked to go on.
+        windows that were read, also outside the sample's own. Empty unless `keep_going`.
     """
 
     name: str
@@ -100,25 +96,25 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What samples hold inside their areas.
+class DatasetStatistics:
+    """What samples hold inside their windows.
 
     Parameters
     ----------
-    statistics
+    bands
         Of all observed pixels, labelled or not.
     samples
         Counts of each sample, in their order.
     cells
         Of each sample, in their order.
-    faults
-        What could not be read and is not counted, where `measure` was asked to go on.
+    errors
+        What could not be read and is not counted, with `keep_going`.
     """
 
-    statistics: Statistics
-    samples: tuple[Count, ...]
-    cells: tuple[Cells, ...]
-    faults: tuple[Fault, ...] = ()
+    bands: BandStatistics
+    samples: tuple[SampleCounts, ...]
+    cells: tuple[CellCounts, ...]
+    errors: tuple[ReadError, ...] = ()
 
     @property
     def class_pixels(self) -> Ints:
@@ -128,7 +124,7 @@ class Measured:
 
     @property
     def ignored(self) -> int:
-        """Pixels that were observed but not judged."""
+        """Pixels that were observed but not labelled."""
         return sum(count.ignored for count in self.samples)
 
     @property
@@ -137,7 +133,7 @@ class Measured:
         return sum(count.invalid for count in self.samples)
 
 
-def measure(
+def compute_statistics(
     samples: Sequence[Sample],
     classes: int,
     client: Client | str | None = None,
@@ -145,8 +141,8 @@ def measure(
     show: bool = False,
     keep_going: bool = False,
     block: int = BLOCK,
-) -> Measured:
-    """Measure samples, each pixel inside a sample's areas once, in one pass.
+) -> DatasetStatistics:
+    """Compute the statistics of samples, each pixel inside a sample's windows once, in one pass.
 
     Parameters
     ----------
@@ -161,12 +157,12 @@ def measure(
     keep_going
         Note what cannot be read, and label values that are unknown, instead of stopping at the first.
     block
-        Side in pixels of what is read at once; a multiple of 128. It does not change the answer.
+        Side in pixels of what is read at once; a multiple of 128. It does not change the result.
 
     Returns
     -------
-    Measured
-        Integers of 8 and 16 bits are counted exactly; for the error of other types see `histograms`. In all bands a
+    DatasetStatistics
+        Integers of 8 and 16 bits are counted exactly; for the error of other types see `window_stats`. In all bands a
         sample counts unless its pixel is invalid, or it is itself NaN or its band's nodata.
 
     Raises
@@ -176,19 +172,6 @@ def measure(
     SceneError, ClusterError
         Pixels cannot be read; workers are lost.
     """
-    _check(samples, block)
-    gathered = _Gathered(samples, classes)
-    works = list(works_of(samples, block))
-    shown = progress("measuring", len(works)) if show else nullcontext(no_progress)
-    task = Task(classes, keep_going)
-    with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
-        for found in map_bounded(connection, measure_work, task, works, key="swathe-measure"):
-            gathered.add(found)
-            advance(1, found.pixels)
-    return gathered.measured()
-
-
-def _check(samples: Sequence[Sample], block: int) -> None:
     if not samples:
         raise TrainingError("there are no samples to measure; look at data.root and the names in data.train")
     if block < CELL or block % CELL:
@@ -200,6 +183,55 @@ def _check(samples: Sequence[Sample], block: int) -> None:
                 f"{sample.name} has {len(sample.source.bands)} bands and {samples[0].name} {bands}; "
                 "choose the same ones by data.bands"
             )
+    total, tasks = _Total(samples, classes), list(batches(samples, block))
+    shown = progress("statistics", len(tasks)) if show else nullcontext(no_progress)
+    with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
+        options = (classes, keep_going)
+        for stats in map_bounded(connection, compute_window_stats, options, tasks, key="swathe-statistics"):
+            total.add(stats)
+            advance(1, stats.pixels)
+    return total.statistics()
+
+
+class _Total:
+    """The statistics of all windows, added up in whatever order they come."""
+
+    def __init__(self, samples: Sequence[Sample], classes: int) -> None:
+        self.samples = samples
+        self.bands = [HistogramSum() for _ in samples[0].source.bands]
+        shapes = [tuple(-(-size // CELL) for size in sample.geobox.shape) for sample in samples]
+        self.cells = [np.zeros((*shape, classes), np.int64) for shape in shapes]
+        self.others = np.zeros((len(samples), 2), np.int64)  # ignored, invalid
+        self.unknown: list[dict[str, int]] = [{} for _ in samples]
+        self.errors: list[ReadError] = []
+
+    def add(self, stats: WindowStats) -> None:
+        for band, histogram in zip(self.bands, stats.bands, strict=False):  # none, where nothing could be read
+            band.add(histogram)
+        self.errors += stats.errors
+        for one in stats.labels:
+            row, column = one.window.top // CELL, one.window.left // CELL
+            rows, columns = one.cells.shape[:2]
+            self.cells[one.number][row : row + rows, column : column + columns] += one.cells
+            self.others[one.number] += (one.ignored, one.invalid)
+            for value, pixels in one.unknown.items():
+                self.unknown[one.number][value] = self.unknown[one.number].get(value, 0) + pixels
+
+    def statistics(self) -> DatasetStatistics:
+        counts = [
+            SampleCounts(sample.name, cells.sum(axis=(0, 1)), int(ignored), int(invalid), dict(sorted(unknown.items())))
+            for sample, cells, (ignored, invalid), unknown in zip(
+                self.samples, self.cells, self.others, self.unknown, strict=True
+            )
+        ]
+        rows = []
+        for histogram in (band.histogram() for band in self.bands):
+            low, high = (histogram.quantile(share) for share in TAILS)
+            rows.append((*histogram.clipped(low, high), low, high))
+        bands: Any = np.array(rows, np.float64).T
+        cells = tuple(CellCounts(s.geobox.shape, c) for s, c in zip(self.samples, self.cells, strict=True))
+        errors = sorted(self.errors, key=lambda error: (error.sample, error.window.top, error.window.left))
+        return DatasetStatistics(BandStatistics(*bands), tuple(counts), cells, tuple(errors))
 
 
 def balanced_weights(class_pixels: Ints) -> tuple[float, ...]:
@@ -219,47 +251,6 @@ def balanced_weights(class_pixels: Ints) -> tuple[float, ...]:
     return tuple(total / (seen * int(pixels)) if pixels else 1.0 for pixels in class_pixels)
 
 
-class _Gathered:
-    """All that came back, added up in whatever order it came."""
-
-    def __init__(self, samples: Sequence[Sample], classes: int) -> None:
-        self.samples, self.classes = samples, classes
-        self.bands = [Growing() for _ in samples[0].source.bands]
-        shapes = [tuple(-(-size // CELL) for size in sample.geobox.shape) for sample in samples]
-        self.cells = [np.zeros((*shape, classes), np.int64) for shape in shapes]
-        self.others = np.zeros((len(samples), 2), np.int64)  # ignored, invalid
-        self.unknown: list[dict[str, int]] = [{} for _ in samples]
-        self.faults: list[Fault] = []
-
-    def add(self, found: WindowStats) -> None:
-        for band, histogram in zip(self.bands, found.bands, strict=False):  # none, where nothing could be read
-            band.add(histogram)
-        self.faults += found.faults
-        for one in found.counted:
-            row, column = one.window.top // CELL, one.window.left // CELL
-            rows, columns = one.cells.shape[:2]
-            self.cells[one.number][row : row + rows, column : column + columns] += one.cells
-            self.others[one.number] += (one.ignored, one.invalid)
-            for value, pixels in one.unknown.items():
-                self.unknown[one.number][value] = self.unknown[one.number].get(value, 0) + pixels
-
-    def measured(self) -> Measured:
-        counts = [
-            Count(sample.name, cells.sum(axis=(0, 1)), int(ignored), int(invalid), dict(sorted(unknown.items())))
-            for sample, cells, (ignored, invalid), unknown in zip(
-                self.samples, self.cells, self.others, self.unknown, strict=True
-            )
-        ]
-        cells = tuple(Cells(s.geobox.shape, c) for s, c in zip(self.samples, self.cells, strict=True))
-        faults = sorted(self.faults, key=lambda f: (f.sample, f.window.top, f.window.left))
-        return Measured(_statistics(self.bands), tuple(counts), cells, tuple(faults))
-
-
-def _statistics(bands: Sequence[Growing]) -> Statistics:
-    rows = []
-    for band in bands:
-        histogram = band.histogram()
-        low, high = (histogram.quantile(share) for share in TAILS)
-        rows.append((*histogram.clipped(low, high), low, high))
-    made: Any = np.array(rows, np.float64).T
-    return Statistics(*made)
+def means_of(means: Sequence[float]) -> tuple[float, ...]:
+    """Return band means as a bundle keeps them: to four digits."""
+    return tuple(round(float(mean), 4) for mean in means)

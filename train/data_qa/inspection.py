@@ -1,29 +1,35 @@
-"""What `swathe train --check` tells: findings about the data, and sheets of chips as the network will see them.
+"""What `swathe train --check` prints and draws: findings about the data, and contact sheets of chips.
 
-Nothing is learnt. Knows which file does what; finds nothing itself.
+Nothing is fitted; what can be wrong with the data is told by `checks` and `leaks`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from distributed import Client
+
 from models.errors import SwatheError
+from models.system import usable_cpus
+from pipeline.jobs.dask import dask_client
 from pipeline.store.local_files import check_output
 
 from ..config import Settings
-from ..data.datasets import Parts, gather
-from ..data.statistics import Measured, measure
-from ..fitting.training import Training, training_of
-from .augment_sheet import augmentation_sheet
-from .checks import check
-from .contact_sheet import write_sheet
-from .findings import Finding, describe
+from ..data.datasets import gather
+from ..data.samples import Parts
+from ..data.statistics import MOST_TASKS, DatasetStatistics, compute_statistics
+from ..fitting.training import training_of
+from .checks import Finding, check_files, check_statistics, describe, each_scene, key_of
+from .contact_sheet import augmentation_sheet, write_sheet
+from .leaks import find_leaks, find_odd_radiometry, read_thumbnails
 
 SHOWN = 16  # chips on a sheet
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a look at the data has found, in words for people; and how many errors are among it."""
+    """The findings about the data, in words for people; and how many of them are errors."""
 
     text: str
     errors: int
@@ -33,7 +39,7 @@ class Inspection:
 
 
 def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: bool = True) -> Inspection:
-    """Look at the data of a training, and draw some of it.
+    """Check the data of a training, and draw some of it.
 
     Parameters
     ----------
@@ -56,48 +62,91 @@ def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: 
     SwatheError
         A picture is there already, or its place cannot be written to.
     """
-    for path in (picture, _beside(Path(picture))):
-        check_output(path, overwrite=overwrite)
-    faults: list[SwatheError] = []
-    parts = gather(settings, faults=faults)
-    measured = measure(parts.train, len(settings.classes), show=show, keep_going=True) if parts.train else None
-    findings = [Finding("error", "reading", str(fault)) for fault in faults]
-    findings += check(parts.named(), settings, {"train": measured} if measured else None, show=show)
-    lines = [describe(findings), _counted(parts)]
-    if measured:
-        lines += _pictures(parts, measured, settings, Path(picture), overwrite=overwrite)
+    path = Path(picture)
+    for output in (path, _beside(path)):
+        check_output(output, overwrite=overwrite)
+    errors: list[SwatheError] = []
+    parts = gather(settings, errors=errors)
+    statistics: dict[str, DatasetStatistics] = {}
+    if parts["train"]:
+        of_train = compute_statistics(parts["train"], len(settings.classes), show=show, keep_going=True)
+        statistics["train"] = of_train
+    findings = [Finding("error", "reading", str(error)) for error in errors]
+    findings += check(parts, settings, statistics, show=show)
+    lines = [describe(findings), f"samples: {', '.join(f'{len(some)} to {part}' for part, some in parts.items())}"]
+    if statistics:
+        try:
+            lines.append(_draw(parts, statistics["train"], settings, path, overwrite=overwrite))
+        except SwatheError as error:  # the findings must not be lost for it
+            lines.append(f"no chips can be drawn: {error}")
     return Inspection("\n".join(lines), sum(finding.level == "error" for finding in findings))
-
-
-def _counted(parts: Parts) -> str:
-    told = ", ".join(f"{len(samples)} to {part}" for part, samples in parts.named().items())
-    return f"samples: {told}"
-
-
-def _pictures(parts: Parts, measured: Measured, settings: Settings, path: Path, *, overwrite: bool) -> list[str]:
-    try:
-        training = training_of(settings, parts, measured)
-        chips = [training.chips[number][:2] for number in range(min(SHOWN, len(training.chips)))]
-        drawn = write_sheet(
-            chips, settings.classes, path, bands=settings.bands, title=settings.name, overwrite=overwrite
-        )
-        return [f"wrote {drawn}, {_variations(training, path, overwrite=overwrite)}"]
-    except SwatheError as error:  # the findings must not be lost for it
-        return [f"no chips can be drawn: {error}"]
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}-augment.png")
 
 
-def _variations(training: Training, path: Path, *, overwrite: bool) -> Path:
-    settings = training.settings
-    return augmentation_sheet(
-        *training.chips.plain(0),
+def _draw(parts: Parts, statistics: DatasetStatistics, settings: Settings, path: Path, *, overwrite: bool) -> str:
+    chips = training_of(settings, parts, statistics).chips
+    shown = [chips[number][:2] for number in range(min(SHOWN, len(chips)))]
+    drawn = write_sheet(shown, settings.classes, path, bands=settings.bands, title=settings.name, overwrite=overwrite)
+    varied = augmentation_sheet(
+        *chips.plain(0),
         settings.augment,
-        training.measured.statistics,
+        statistics.bands,
         _beside(path),
         zoom=settings.chips.zoom,
         classes=settings.classes,
         overwrite=overwrite,
     )
+    return f"wrote {drawn}, {varied}"
+
+
+def check(
+    parts: Parts,
+    settings: Settings,
+    statistics: Mapping[str, DatasetStatistics] | None = None,
+    client: Client | str | None = None,
+    *,
+    show: bool = False,
+) -> list[Finding]:
+    """Find what is wrong with the samples of a training. Reads all pixels once.
+
+    Parameters
+    ----------
+    parts
+        Samples by part: `train`, `validate`, `test`.
+    settings
+        Of the training.
+    statistics
+        Of parts, where they are known, so that they are not computed again.
+    client
+        A Dask client or a scheduler's address; None: a worker in this process.
+    show
+        Show progress.
+
+    Returns
+    -------
+    list of Finding
+        In no order of weight; see `describe`. What cannot be read is a finding too.
+
+    Raises
+    ------
+    ClusterError
+        Workers are lost.
+    """
+    scenes = each_scene(parts)
+    known: dict[str, DatasetStatistics] = {}
+    with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection:
+        if len({len(sample.source.bands) for sample in scenes}) == 1:
+            for part, samples in parts.items():
+                given = (statistics or {}).get(part)
+                if samples:
+                    known[part] = given or compute_statistics(
+                        samples, len(settings.classes), connection, show=show, keep_going=True
+                    )
+        thumbnails = read_thumbnails(scenes, connection) if scenes else []
+    by_key = {key_of(sample): thumbnail for sample, thumbnail in zip(scenes, thumbnails, strict=True)}
+    found = chain(check_files(parts, settings), check_statistics(parts, known, settings))
+    once = dict.fromkeys(found)  # what a sample of several parts would say in each
+    return [*once, *find_leaks(parts, by_key), *find_odd_radiometry(list(zip(scenes, thumbnails, strict=True)))]

@@ -17,8 +17,8 @@ from pipeline.jobs.progress import ProgressFactory
 from pipeline.store.store import Store
 
 from ..metrics.confusion import confusion
-from ..metrics.metrics import Tally, block_tally
 from ..metrics.object_matching import ObjectCounts, Overlaps, match, merged, overlaps
+from ..metrics.scores import Tally, block_tally
 from ..metrics.thresholds import ThresholdCurve, foreground_of, sweep
 from .jobs import all_classes
 

@@ -7,7 +7,7 @@ from models.bundle import Bundle
 from models.metadata import ClassInfo
 
 from ..data.samples import Sample
-from ..metrics.metrics import Scores
+from ..metrics.scores import Scores
 from .runner import Scored
 from .worst_areas import Area
 

@@ -25,8 +25,7 @@ from pipeline.store.run_id import fingerprint
 from pipeline.store.store import Store, open_store
 
 from ..data.samples import Sample
-from ..metrics.bootstrap import intervals
-from ..metrics.metrics import Scores
+from ..metrics.scores import Scores, intervals
 from .counts import Cell, Counted, Counts, Kept, Pass, add_up, count_sample, sweep_sample
 from .jobs import decided_job, truth_job
 from .predictors import Predictor

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from ..metrics.metrics import Scores
+from ..metrics.scores import Scores
 
 if TYPE_CHECKING:
     from .result import Evaluation

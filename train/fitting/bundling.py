@@ -14,15 +14,14 @@ from models.errors import TrainingError
 from models.metadata import Band, BundleMetadata, ReceptiveField, Scaling, z_score
 from models.mlm import to_item
 
-from ..data.datasets import means_of
-from ..data.statistics import Statistics
+from ..data.statistics import BandStatistics, means_of
 from ..evaluation.evaluation import choose_threshold
 from .module import SegmentationModule
 from .run_folder import best_step
 from .training import Training
 
 
-def scaling_of(statistics: Statistics) -> Scaling:
+def scaling_of(statistics: BandStatistics) -> Scaling:
     """Give the scaling that a network learns with, and a bundle keeps: by mean and standard deviation per band."""
     stddev = [max(value, 1e-4) for value in means_of(statistics.stddev.tolist())]
     return z_score(means_of(statistics.mean.tolist()), stddev)
@@ -58,23 +57,23 @@ def write_best(
     network = learner.segmenter.network
     metadata = facts_of(training, learner.receptive_field, {"best step": best_step(run), "command": command})
     bundle = save_bundle(run / "bundle", network, metadata, overwrite=True)
-    if training.parts.validate:
-        metrics = choose_threshold(bundle, training.parts.validate, run / "validation", show=show)
+    if training.parts["validate"]:
+        metrics = choose_threshold(bundle, training.parts["validate"], run / "validation", show=show)
         metadata = replace(metadata, metrics=metrics)
     return save_bundle(output, network, metadata, overwrite=True)
 
 
 def facts_of(training: Training, receptive_field: ReceptiveField, provenance: Mapping[str, Any]) -> BundleMetadata:
     """Give all that inference must know of a trained network, and what people want to know."""
-    settings, measured = training.settings, training.measured
-    means = means_of(measured.statistics.mean.tolist())
+    settings, statistics = training.settings, training.statistics
+    means = means_of(statistics.bands.mean.tolist())
     return BundleMetadata(
         name=settings.name,
         architecture=settings.network.architecture,
         options=dict(settings.network.options),
         bands=tuple(Band(name, mean) for name, mean in zip(settings.bands, means, strict=True)),
-        dtype=settings.dtype or str(training.parts.train[0].source.dtype),
-        scaling=scaling_of(measured.statistics),
+        dtype=settings.dtype or str(training.parts["train"][0].source.dtype),
+        scaling=scaling_of(statistics.bands),
         classes=settings.classes,
         receptive_field=receptive_field,
         resolution=settings.resolution,
@@ -88,12 +87,12 @@ def _provenance(training: Training) -> dict[str, Any]:
     import lightning
 
     settings = training.settings
-    pixels = training.measured.class_pixels.tolist()
+    pixels = training.statistics.class_pixels.tolist()
     return {
         "config": Path(settings.path).name,
         "seed": settings.seed,
-        "trained on": [sample.name for sample in training.parts.train],
-        "chosen on": [sample.name for sample in training.parts.validate],
+        "trained on": [sample.name for sample in training.parts["train"]],
+        "chosen on": [sample.name for sample in training.parts["validate"]],
         "pixels": dict(zip(settings.class_names, pixels, strict=True)),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "torch": torch.__version__,

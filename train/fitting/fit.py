@@ -23,8 +23,7 @@ from models.segmenter import Segmenter
 from models.system import usable_cpus
 
 from ..config import Settings
-from ..data.chips import EpochNumbers, stack
-from ..data.readers import begin_reader, reader_errors
+from ..data.chips import EpochNumbers, begin_reader, reader_errors, stack
 from ..data.statistics import balanced_weights
 from .bundling import check_kept, scaling_of, write_best
 from .curves import write_curves
@@ -108,7 +107,7 @@ def make_learner(training: Training, *, show: bool = False) -> SegmentationModul
     network = make_network(settings.network, *sizes, folder=settings.folder, note=_told if show else _untold)
     receptive_field = measure_receptive_field(deepcopy(network), len(settings.bands))
     check_chips(network, len(settings.bands), settings.chips.size, settings.chips.batch, receptive_field.stride)
-    segmenter = Segmenter(network, scaling_of(training.measured.statistics))
+    segmenter = Segmenter(network, scaling_of(training.statistics.bands))
     if settings.loop.channels_last:
         segmenter = segmenter.to(memory_format=torch.channels_last)
     learner = SegmentationModule(settings, segmenter, receptive_field, _loss(training), training.describe)
@@ -118,7 +117,7 @@ def make_learner(training: Training, *, show: bool = False) -> SegmentationModul
 
 
 def _loss(training: Training) -> nn.Module:
-    told, pixels = training.settings.loss, training.measured.class_pixels
+    told, pixels = training.settings.loss, training.statistics.class_pixels
     if told.class_weights == "balanced":
         told = replace(told, class_weights=balanced_weights(pixels))
     return make_loss(told, len(pixels))

@@ -17,7 +17,7 @@ from lightning.pytorch.tuner.tuning import Tuner
 from models.errors import TrainingError
 from models.system import usable_cpus
 
-from ..data.readers import reader_errors
+from ..data.chips import reader_errors
 from .curves import write_rates
 from .fit import loaders, make_learner
 from .trainer import make_trainer, quiet_lightning

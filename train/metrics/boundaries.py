@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.samples import IGNORE
-from .counting import count
-from .ratios import Floats, Ints, mean, ratio
+from .confusion import Floats, Ints, count, mean, ratio
 
 DISTANCE = 2
 _OUTSIDE = 255  # no class has this value

@@ -11,8 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .counting import Indices, add_up, count, places, strips, truths
-from .ratios import Floats, Ints, plain, ratio
+from .confusion import Floats, Indices, Ints, add_up, count, places, plain, ratio, strips, truths
 
 BINS = 15
 UNIT = 1 << 24  # sums are of whole numbers of 1/UNIT, so that no order of adding changes them; 5e11 pixels fit

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.samples import IGNORE
-from .counting import strips
-from .ratios import Floats, Ints, plain, ratio
+from .confusion import Floats, Ints, plain, ratio, strips
 
 UNIT = 1 << 30  # sums of IoUs are of whole numbers of 1/UNIT, so that no order of adding changes them
 NOTHING = 0  # id of a pixel of no object

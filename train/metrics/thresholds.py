@@ -10,8 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .counting import count, strips, truths
-from .ratios import Floats, Ints, plain, ratio
+from .confusion import Floats, Ints, count, plain, ratio, strips, truths
 
 STEPS = 1000
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))

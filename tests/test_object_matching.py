@@ -110,7 +110,7 @@ def test_blocks_add_up_to_the_whole(given: tuple[Any, Any], rows: int, columns: 
     parts = [overlaps(*(values[top : top + rows, left : left + columns] for values in every))
              for top in range(0, height, rows) for left in range(0, width, columns)]  # fmt: skip
     order.shuffle(parts)
-    with patch("train.metrics.counting.STRIP", 9):
+    with patch("train.metrics.confusion.STRIP", 9):
         whole = overlaps(*every)
     for found in (merged(parts), reduce(add, parts)):
         for name in COLUMNS:

@@ -17,9 +17,9 @@ from pipeline.io.array import array_source
 from pipeline.io.scene import open_source
 from pipeline.io.source import Pixels
 from train.data.classes import value_table
-from train.data.histograms import DIGITS, Growing, count_values, merged
 from train.data.samples import IGNORE, Adjusted, Sample
-from train.data.statistics import balanced_weights, measure
+from train.data.statistics import balanced_weights, compute_statistics
+from train.data.window_stats import DIGITS, HistogramSum, count_values, merged
 
 CLASSES = 3
 ERROR = 2.0 ** -(DIGITS + 1)
@@ -105,12 +105,12 @@ def test_measured_equals_numpy_on_whole_arrays(client, kind, areas, seed):
         random_sample("one", (290, 270), kind, seed, tuple(areas)),
         random_sample("two", (37, 150), kind, seed + 1),
     ]
-    measured = measure(samples, CLASSES, client, block=128)
+    statistics = compute_statistics(samples, CLASSES, client, block=128)
     bands, counts, ignored, invalid = reference(samples)
-    np.testing.assert_array_equal(measured.class_pixels, counts)
-    assert (measured.ignored, measured.invalid) == (ignored, invalid)
+    np.testing.assert_array_equal(statistics.class_pixels, counts)
+    assert (statistics.ignored, statistics.invalid) == (ignored, invalid)
     error = ERROR if kind[0] == "f" or kind == "int32" else 0
-    found = measured.statistics
+    found = statistics.bands
     for place, values in enumerate(bands):
         low, high = np.quantile(values, [0.001, 0.999], method="inverted_cdf")
         clipped = values.clip(low, high)
@@ -119,7 +119,7 @@ def test_measured_equals_numpy_on_whole_arrays(client, kind, areas, seed):
         assert found.high[place] == pytest.approx(high, rel=error, abs=0)
         assert found.mean[place] == pytest.approx(clipped.mean(), rel=1e-12, abs=off)
         assert found.stddev[place] == pytest.approx(clipped.std(), rel=1e-11, abs=2 * off)
-    cells = measured.cells[0]
+    cells = statistics.cells[0]
     inside = np.zeros((290, 270), bool)
     for area in areas:
         inside[area.slices] = True
@@ -133,11 +133,11 @@ def test_measured_equals_numpy_on_whole_arrays(client, kind, areas, seed):
 @pytest.mark.parametrize("kind", ["uint16", "float32"])
 def test_blocks_and_workers_do_not_change_a_bit(client, kind):
     samples = [random_sample(f"s{n}", (500, 400 + n), kind, n) for n in range(3)]
-    first = measure(samples, CLASSES, client, block=128)
+    first = compute_statistics(samples, CLASSES, client, block=128)
     for block, workers in ((256, client), (1024, None)):
-        other = measure(samples, CLASSES, workers, block=block)
+        other = compute_statistics(samples, CLASSES, workers, block=block)
         for name in ("mean", "stddev", "low", "high"):
-            np.testing.assert_array_equal(getattr(first.statistics, name), getattr(other.statistics, name))
+            np.testing.assert_array_equal(getattr(first.bands, name), getattr(other.bands, name))
         for mine, theirs in zip(first.cells, other.cells, strict=True):
             np.testing.assert_array_equal(mine.counts, theirs.counts)
         assert [(c.name, c.ignored, c.invalid) for c in first.samples] == [
@@ -147,7 +147,7 @@ def test_blocks_and_workers_do_not_change_a_bit(client, kind):
 
 def test_counts_add_up_to_the_areas(client):
     sample = random_sample("s", (300, 300), "uint8", 0, (Window(10, 200, 20, 250), Window(150, 300, 0, 100)))
-    count = measure([sample], CLASSES, client, block=128).samples[0]
+    count = compute_statistics([sample], CLASSES, client, block=128).samples[0]
     assert count.pixels == 190 * 230 + 150 * 100 - 50 * 80
 
 
@@ -156,7 +156,7 @@ def test_pixels_of_other_areas_are_not_seen(client):
     pixels = np.full((1, 256, 256), 10, np.uint16)
     pixels[:, 128:] = 60000
     sample = make_sample("s", pixels, np.zeros((256, 256), np.uint8), areas=(Window(0, 128, 0, 256),))
-    found = measure([sample], 2, client).statistics
+    found = compute_statistics([sample], 2, client).bands
     assert (found.mean, found.stddev, found.low, found.high) == ([10], [0], [10], [10])
 
 
@@ -166,18 +166,18 @@ def test_nodata_and_outliers_do_not_decide(client):
     pixels[0, :30] = -9999
     pixels[:, 50:60] = -9999
     pixels[1, 99, :5] = 30000
-    found = measure([make_sample("s", pixels, np.zeros((100, 100), np.uint8), nodata=-9999)], 2, client)
+    found = compute_statistics([make_sample("s", pixels, np.zeros((100, 100), np.uint8), nodata=-9999)], 2, client)
     assert found.invalid == 1000
     kept = pixels[0][pixels[0] != -9999]
-    assert found.statistics.mean[0] == pytest.approx(kept.mean(), abs=0.01)
-    assert found.statistics.high[1] == 199
-    assert found.statistics.stddev[1] < 30
+    assert found.bands.mean[0] == pytest.approx(kept.mean(), abs=0.01)
+    assert found.bands.high[1] == 199
+    assert found.bands.stddev[1] < 30
 
 
 def test_adjusted_sources_are_measured_as_they_are_read(client):
     sample = random_sample("s", (140, 150), "uint8", 3)
     adjusted = replace(sample, source=Adjusted(sample.source, 18.7, 756.0, None, "uint16"))
-    plain, moved = (measure([one], CLASSES, client).statistics for one in (sample, adjusted))
+    plain, moved = (compute_statistics([one], CLASSES, client).bands for one in (sample, adjusted))
     np.testing.assert_allclose(moved.mean, plain.mean * 18.7 + 756, atol=0.5)
 
 
@@ -207,36 +207,36 @@ class Stripes:
 def test_memory_does_not_grow_with_the_scene(client):
     """128 MB of pixels, in blocks of 2 MB."""
     small, sample = (Sample("s", source, Stripes(), (source.geobox.whole,)) for source in (Endless(256), Endless(4096)))
-    measure([small], 2, client, block=512)
+    compute_statistics([small], 2, client, block=512)
     tracemalloc.start()
     try:
-        found = measure([sample], 2, client, block=512)
+        found = compute_statistics([sample], 2, client, block=512)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 40e6
     assert found.class_pixels.tolist() == [2**23, 2**23]
-    assert found.statistics.mean == pytest.approx([2047.5] * 4)
+    assert found.bands.mean == pytest.approx([2047.5] * 4)
 
 
 def test_a_raster_is_measured_as_an_array(tmp_path, client):
     random = np.random.default_rng(1)
     pixels, labels = random.integers(1, 4000, (3, 300, 310)).astype(np.uint16), np.ones((300, 310), np.uint8)
     source = open_source(write_raster(tmp_path / "a.tif", pixels, nodata=0))
-    found = measure([Sample("a", source, Given(labels), (source.geobox.whole,))], 2, client).statistics
+    found = compute_statistics([Sample("a", source, Given(labels), (source.geobox.whole,))], 2, client).bands
     np.testing.assert_allclose(found.mean, pixels.mean(axis=(1, 2)), rtol=1e-3)
 
 
 def test_nothing_observed_is_not_a_number(client):
     pixels = np.full((1, 20, 20), np.nan, np.float32)
-    found = measure([make_sample("s", pixels, np.zeros((20, 20), np.uint8))], 2, client)
-    assert np.isnan([found.statistics.mean, found.statistics.stddev, found.statistics.low]).all()
+    found = compute_statistics([make_sample("s", pixels, np.zeros((20, 20), np.uint8))], 2, client)
+    assert np.isnan([found.bands.mean, found.bands.stddev, found.bands.low]).all()
     assert found.invalid == 400
 
 
 def test_samples_without_areas_are_counted_as_empty(client):
     none = replace(random_sample("none", (50, 50), "uint8", 0), areas=())
-    found = measure([random_sample("some", (50, 50), "uint8", 1), none], CLASSES, client)
+    found = compute_statistics([random_sample("some", (50, 50), "uint8", 1), none], CLASSES, client)
     assert found.samples[1].pixels == 0
     assert found.cells[1].counts.shape == (1, 1, CLASSES)
 
@@ -244,14 +244,14 @@ def test_samples_without_areas_are_counted_as_empty(client):
 def test_what_cannot_be_measured_is_refused(client):
     sample = random_sample("s", (50, 50), "uint8", 0)
     with pytest.raises(TrainingError, match="no samples"):
-        measure([], 2, client)
+        compute_statistics([], 2, client)
     one_band = make_sample("t", np.zeros((1, 50, 50), np.uint8), np.zeros((50, 50), np.uint8))
     with pytest.raises(TrainingError, match="t has 1 bands and s 2"):
-        measure([sample, one_band], CLASSES, client)
+        compute_statistics([sample, one_band], CLASSES, client)
     with pytest.raises(ValueError, match="multiple of 128"):
-        measure([sample], CLASSES, client, block=100)
+        compute_statistics([sample], CLASSES, client, block=100)
     with pytest.raises(TrainingError, match=r"s: label values that mean no class: 2 \(\d+ pixels\)"):
-        measure([sample], 2, client)
+        compute_statistics([sample], 2, client)
 
 
 class Broken:
@@ -265,13 +265,13 @@ def test_going_on_notes_all_that_is_wrong(client):
     labels[:2], labels[2:3] = 7, 9
     odd = make_sample("odd", np.ones((1, 50, 50), np.uint8), labels)
     broken = replace(make_sample("broken", np.ones((1, 50, 50), np.uint8), labels), labels=Broken())
-    found = measure([odd, broken], 2, client, keep_going=True)
+    found = compute_statistics([odd, broken], 2, client, keep_going=True)
     assert found.samples[0].unknown == {"7": 100, "9": 50}
     assert found.samples[0].ignored == 150
     assert found.class_pixels.tolist() == [2350, 0]
-    assert [(f.sample, str(f.error)) for f in found.faults] == [("broken", "the disk is gone")]
+    assert [(f.sample, str(f.error)) for f in found.errors] == [("broken", "the disk is gone")]
     with pytest.raises(SceneError, match="disk"):
-        measure([broken], 2, client)
+        compute_statistics([broken], 2, client)
 
 
 def test_codes_of_label_files_are_noted_too(tmp_path, client):
@@ -285,7 +285,7 @@ def test_codes_of_label_files_are_noted_too(tmp_path, client):
     table = value_table([ClassInfo("a", "000000"), ClassInfo("b", "FFFFFF")])
     labels = open_labels(str(write_raster(tmp_path / "l.tif", values)), image.geobox, table)
     for these in (labels, Wrapped(labels)):
-        found = measure([Sample("s", image, these, (image.geobox.whole,))], 2, client, keep_going=True)
+        found = compute_statistics([Sample("s", image, these, (image.geobox.whole,))], 2, client, keep_going=True)
         assert found.samples[0].unknown == {"200": 700}
         assert found.class_pixels.tolist() == [3500, 0]
 
@@ -315,7 +315,7 @@ def test_whole_numbers_are_counted_exactly(values, kind):
 def test_histograms_add_up_in_any_order(parts, random):
     whole_one = count_values(np.array([value for part in parts for value in part], np.float64))
     random.shuffle(parts)
-    growing = Growing()
+    growing = HistogramSum()
     for part in parts:
         growing.add(count_values(np.array(part)))
     for found in (merged(count_values(np.array(part, float)) for part in parts), growing.histogram()):
