@@ -258,6 +258,8 @@ def _build(metadata: BundleMetadata) -> "nn.Module":
 
 def _without_numbers(metadata: BundleMetadata) -> "nn.Module":
     """Build the network on the meta device, where absurd options take no memory."""
+    import torch
+
     try:
         with torch.device("meta"):
             return _build(metadata)
