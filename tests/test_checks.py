@@ -13,7 +13,7 @@ from models import ClassInfo
 from models.errors import SceneError, StoreError, TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.array import array_source
-from pipeline.io.scene import open_source, select
+from pipeline.io.scene import open_source
 from train.config import settings_of
 from train.data.classes import value_table
 from train.data.labels import open_labels
@@ -337,7 +337,7 @@ def test_a_thumbnail_is_the_same_whatever_holds_the_pixels(tmp_path, client):
     changed = pixels.copy()
     changed[0, 0, 0] ^= 1
     sources = [open_source(plain), open_source(tiled), open_source(write_raster(tmp_path / "c.tif", changed))]
-    sources.append(select(sources[0], [2, 1]))
+    sources.append(sources[0].select([2, 1]))
     seen = read_thumbnails([Sample(str(n), s, Gone(), (s.geobox.whole,)) for n, s in enumerate(sources)], client)
     assert seen[0].digest == seen[1].digest
     assert len({thumbnail.digest for thumbnail in seen}) == 3

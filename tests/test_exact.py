@@ -19,7 +19,7 @@ from models import Bundle
 from models.engine import EngineSpec, make_engine
 from pipeline import run, segment
 from pipeline.grid.encoding import NODATA, classify, encode
-from pipeline.io.source import RasterSource
+from pipeline.io.raster import RasterSource
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64")
 

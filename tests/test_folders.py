@@ -564,6 +564,6 @@ def test_stac_items_as_images_with_bands_off_their_finest_grid(tmp_path):
     data = DataSet(str(folder), image="{name}.json", label="{name}_label.tif", train=("s",), bands=("B03", "B04"))
     (sample,) = found(data, bands=("green", "red"))["train"]
     assert sample.geobox.shape == (TALL, WIDE)
-    assert [Path(layer.path).stem for layer in sample.source.layers] == ["B03", "B04"]
+    assert [Path(layer.path).stem for layer in sample.source.raster_bands] == ["B03", "B04"]
     with pytest.raises(TrainingError, match="name 2, but the network has 3"):
         found(data)

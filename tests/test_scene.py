@@ -28,8 +28,9 @@ from pipeline import open_scene
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.array import ArraySource
 from pipeline.io.gdal import read_pixels
+from pipeline.io.raster import RasterSource
 from pipeline.io.scene import array_source, open_source
-from pipeline.io.source import RasterSource, observed
+from pipeline.io.source import observed
 
 ROTATED = Affine(8, 3, 500_000, 3, -8, 9_000_000)
 SOUTH_UP = Affine(10, 0, 500_000, 0, 10, 8_000_000)
@@ -467,7 +468,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
         seen.append(window)
         return read_pixels(path, indexes, window, dtype)
 
-    monkeypatch.setattr("pipeline.io.source.read_pixels", counted)
+    monkeypatch.setattr("pipeline.io.raster.read_pixels", counted)
     return seen
 
 

@@ -14,7 +14,7 @@ from models import SwatheError
 from pipeline import open_maps, open_scene, plan, run
 from pipeline.cli.app import cli
 from pipeline.io import stac
-from pipeline.io.scene import open_source, select
+from pipeline.io.scene import open_source
 
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 SHAPE = (70, 90)
@@ -84,8 +84,8 @@ def test_bands_by_name_open_their_files_alone(sentinel, bands, files):
 def test_a_source_answers_to_all_names_of_its_bands(sentinel):
     source = open_source(sentinel)
     for names in (["blue", "red"], ["B02", "B04"], ["b02", "RED"]):
-        assert [layer.path[-7:] for layer in select(source, names).layers] == ["B02.tif", "B04.tif"]
-    assert open_source(sentinel, ["B02"]).identity() == select(source, ["blue"]).identity()
+        assert [layer.path[-7:] for layer in source.select(names).raster_bands] == ["B02.tif", "B04.tif"]
+    assert open_source(sentinel, ["B02"]).identity() == source.select(["blue"]).identity()
 
 
 def test_numbers_are_those_of_what_is_shown(sentinel):
@@ -116,13 +116,13 @@ def test_bands_of_one_common_name_keep_their_own(tmp_path):
     item = write_item(tmp_path / "item.json", assets)
     assert open_source(item).bands == ("B05", "B06", "B07", "nir08")
     assert open_source(item, ["b06", "nir08"]).bands == ("b06", "nir08")
-    assert select(open_source(item), ["B07"]).layers[0].path.endswith("B07.tif")
+    assert open_source(item).select(["B07"]).raster_bands[0].path.endswith("B07.tif")
     with pytest.raises(SwatheError, match="several bands 'rededge'; name one of B05, B06, B07"):
         open_source(item, ["rededge"])
     key = "s1a-iw-grd-vv-20240101t000000-20240101t000025-052000-0648d0-001-cog"
     long = write_item(tmp_path / "long.json", {key: asset("B05.tif"), key.replace("vv", "vh"): asset("B06.tif")})
     assert open_source(long).bands == (key, key.replace("vv", "vh"))
-    assert open_source(long, [key.replace("vv", "vh")]).layers[0].path.endswith("B06.tif")
+    assert open_source(long, [key.replace("vv", "vh")]).raster_bands[0].path.endswith("B06.tif")
 
 
 UNTOLD = ({}, {"raster:bands": [{}, {}, {}]}, {"bands": [{"data_type": "uint16"}] * 3}, {"bands": 5}, {"bands": "red"},

@@ -8,8 +8,8 @@ from models.bundle import load_bundle, shipped_bundles
 from models.metadata import BundleMetadata
 
 from ..grid.geobox import GeoBox
+from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
-from ..io.source import RasterSource
 from ..store.files import Files
 from ..store.metadata import StoreMetadata
 from ..store.store import KEY, Store, open_store, read_metadata
@@ -29,7 +29,7 @@ def describe(scene: SceneLike) -> str:
     lines.append(f"nodata      {', '.join(nodata) or 'none'}")
     if isinstance(source, RasterSource):
         lines.append(f"mask        {'of its own' if source.masks else 'none'}")
-        scaled = [b for b in source.layers if (b.scale, b.offset) != (1.0, 0.0)]
+        scaled = [b for b in source.raster_bands if (b.scale, b.offset) != (1.0, 0.0)]
         if scaled:
             lines.append(f"scale       {scaled[0].scale:g}, offset {scaled[0].offset:g} (kept, not applied)")
     lines += [f"note        {note}" for note in source.notes]

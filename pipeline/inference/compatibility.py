@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from models.errors import BundleError, SceneError
 from models.metadata import BundleMetadata
 
-from ..io.scene import SceneLike, open_source, opens_by_name, select
+from ..io.scene import SceneLike, open_source, opens_by_name
 from ..io.source import Source
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
@@ -37,10 +37,10 @@ def fit_bands(source: Source, metadata: BundleMetadata, bands: Sequence[str | in
             raise BundleError(
                 f"{metadata.name} needs {len(wanted)} bands ({', '.join(wanted)}); --bands names {len(bands)}"
             )
-        return select(source, bands)
+        return source.select(bands)
     there = {name.lower() for name in source.bands}
     if all(name.lower() in there for name in wanted):
-        return select(source, wanted)
+        return source.select(wanted)
     if len(source.bands) == len(wanted) and all(UNNAMED.fullmatch(name) for name in source.bands):
         return source
     shown = ", ".join(source.bands[:12]) + (", ..." if len(source.bands) > 12 else "")

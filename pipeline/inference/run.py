@@ -13,10 +13,9 @@ from models.system import usable_cpus
 from ..grid.encoding import BlockResult
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
-from ..io.array import ArraySource
 from ..io.content_id import redact_url
 from ..io.scene import SceneLike
-from ..io.source import RasterSource, Source
+from ..io.source import Source
 from ..jobs.dask import run_once, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..store.metadata import StoreMetadata, level_count
@@ -80,7 +79,7 @@ class Network(BlockFunction):
     @property
     @override
     def scatter_once(self) -> bool:
-        return isinstance(self.source, ArraySource)
+        return self.source.scatter_once
 
     @property
     @override
@@ -107,7 +106,7 @@ class Segmentation(BlockJob):
     @property
     @override
     def reads(self) -> tuple[str, ...]:
-        return tuple(_paths(self.prepared.source))
+        return self.prepared.source.paths
 
     @property
     @override
@@ -168,14 +167,8 @@ def run_identity(prepared: SegmentPlan) -> dict[str, Any]:
 
 def _source_facts(source: Source) -> dict[str, Any]:
     """Give what people want to know of the scene later; its files may have moved by then."""
-    paths = [redact_url(path) for path in _paths(source)]
+    paths = [redact_url(path) for path in source.paths]
     return {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
-
-
-def _paths(source: Source) -> list[str]:
-    if isinstance(source, RasterSource):
-        return list(dict.fromkeys(layer.path for layer in source.layers))
-    return [source.path] if isinstance(source, ArraySource) and source.path else []
 
 
 def _with_threads(inference: InferenceSpec) -> InferenceSpec:

@@ -1,4 +1,4 @@
-"""A source over an xarray DataArray: in memory, dask-backed, or lazily read from Zarr. Its grid, names and nodata."""
+"""Scenes in xarray DataArrays: in memory, dask-backed, or lazily read from Zarr."""
 
 import os
 import warnings
@@ -18,7 +18,7 @@ from models.errors import SceneError
 from ..grid.geobox import GeoBox, Window, is_position
 from .content_id import folder_identity, pixels_seen
 from .gdal import fsspec_options, printable
-from .source import Pixels, observed
+from .source import BandNames, Pixels, find_bands, observed
 
 DIMS = ("band", "y", "x")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
@@ -27,30 +27,32 @@ NODATA_OF_BANDS = "nodata_of_bands"  # attribute, where bands differ; rioxarray 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """See `Source`. The array has the dims `(band, y, x)`; a coordinate `valid` (y, x) may narrow what is observed.
+    """A `Source` over an array of dims `(band, y, x)`; a coordinate `valid` (y, x) may narrow what is observed.
 
-    `path` is that of the Zarr group that the array is read from, if it is.
+    `paths` holds that of the Zarr group that the array is read from, if it is.
     """
 
     array: xr.DataArray
     geobox: GeoBox
     bands: tuple[str, ...]
     nodata: tuple[float | None, ...]
-    path: str | None = None
+    paths: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    scatter_once = True
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """See `Source`."""
+        """Type of the raw values, in this machine's byte order."""
         return self.array.dtype.newbyteorder("=")
 
     @property
     def expensive_reads(self) -> bool:
-        """See `Source`."""
+        """Whether pixels are computed, or read from files, each time."""
         return not self.array.variable._in_memory
 
     def read(self, window: Window) -> Pixels:
-        """See `Source`. Dask-backed arrays are computed in this thread."""
+        """Read a window that lies inside the scene, in this thread. Raises SceneError if it cannot."""
         rows, columns = window.slices
         part = self.array.variable.isel(y=rows, x=columns)
         data = _computed(part).astype(self.dtype, copy=False)
@@ -59,8 +61,14 @@ class ArraySource:
             valid = valid & _computed(self.array.coords["valid"].variable.isel(y=rows, x=columns)).astype(bool)
         return Pixels(data, valid)
 
+    def select(self, bands: BandNames) -> "ArraySource":
+        """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
+        places = find_bands([(name,) for name in self.bands], bands)
+        names, nodata = (self.bands[place] for place in places), (self.nodata[place] for place in places)
+        return replace(self, array=self.array.isel(band=places), bands=tuple(names), nodata=tuple(nodata))
+
     def identity(self) -> dict[str, Any]:
-        """See `Source`: for arrays in memory and dask's a token, of content or of how it is made; else some pixels."""
+        """Return a token of content, or of how it is made, for arrays in memory and dask's; else of some pixels."""
         parts = [_token(self.array.variable)]
         if "valid" in self.array.coords:
             parts.append(_token(self.array.coords["valid"].variable))
@@ -69,7 +77,7 @@ class ArraySource:
             "bands": list(self.bands),
             "nodata": [repr(v) for v in self.nodata],
             "grid": self.geobox.describe(),
-            **(folder_identity(self.path) if self.path else {}),
+            **(folder_identity(self.paths[0]) if self.paths else {}),
         }
 
 
@@ -212,7 +220,7 @@ def zarr_source(path: str) -> ArraySource:
         raise SceneError(f"{path} must hold one array with the dims (band, y, x) or (y, x); it has {held}")
     array = found[0]
     array = array.rename({dim: "band" for dim in array.dims if dim not in ("y", "x", "band")})
-    return replace(array_source(array), path=path)
+    return replace(array_source(array), paths=(path,))
 
 
 def _open_zarr(path: str) -> xr.Dataset:

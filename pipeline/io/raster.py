@@ -1,23 +1,27 @@
-"""Facts of rasters before any pixel is read: one file, or one file per band, into a RasterSource.
+"""Scenes in raster files: one file of several bands, or files of one band each, on one grid.
 
-Grids, nodata, masks and alpha are sorted out here; `names` finds the files and names the bands; which of the bands are
-wanted is `select`'s to say.
+`open_rasters` reads the facts of the files (grid, band names, nodata, masks, alpha) into a `RasterSource`, which reads
+windows.
 """
 
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
 from models.errors import SceneError
 
-from ..grid.geobox import GeoBox, is_position
-from .gdal import open_raster, run_with_env
-from .naming import band_names, names_from_files
-from .source import RasterBand, RasterMask, RasterSource
+from ..grid.geobox import GeoBox, Window, is_position
+from .content_id import raster_identity
+from .gdal import any_band, file_stamp, open_raster, printable, read_mask, read_pixels, run_with_env
+from .source import BandNames, Pixels, find_bands, observed
 
 if TYPE_CHECKING:
     from rasterio import DatasetReader
@@ -25,6 +29,116 @@ if TYPE_CHECKING:
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
 MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
 MOST_BANDS = 4096
+COLORS = {
+    kind: kind.name
+    for kind in ColorInterp
+    if kind.name in ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # some in GDAL 3.10 and newer alone
+}
+LONGEST_NAME = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RasterBand:
+    """One band of one file; `aliases` are further names that it answers to."""
+
+    path: str
+    index: int
+    name: str
+    dtype: str
+    nodata: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that it answers to, the best first."""
+        return self.name, *self.aliases
+
+
+@dataclass(frozen=True, slots=True)
+class RasterMask:
+    """A mask that a file brings beside nodata: an alpha band by its number, or the masks of bands; not 0 = observed."""
+
+    path: str
+    indexes: tuple[int, ...]
+    alpha: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSource:
+    """Bands of one or several rasters on one grid, read by rasterio. Each mask narrows what is observed."""
+
+    geobox: GeoBox
+    raster_bands: tuple[RasterBand, ...]
+    masks: tuple[RasterMask, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        return tuple(band.name for band in self.raster_bands)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that holds the values of all bands."""
+        return np.result_type(*(np.dtype(band.dtype) for band in self.raster_bands))
+
+    @property
+    def nodata(self) -> tuple[float | None, ...]:
+        """Per band, the value that stands for a missing pixel."""
+        return tuple(band.nodata for band in self.raster_bands)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files, each once."""
+        return tuple(dict.fromkeys(band.path for band in self.raster_bands))
+
+    expensive_reads = scatter_once = False  # GDAL keeps decoded blocks
+
+    def read(self, window: Window) -> Pixels:
+        """Read a window that lies inside the scene. Raises SceneError if it cannot."""
+        together: dict[tuple[str, str], list[int]] = {}  # rasterio reads bands of one file and one dtype at once
+        for place, band in enumerate(self.raster_bands):
+            together.setdefault((band.path, band.dtype), []).append(place)
+        if len(together) == 1:  # the usual case: no copy
+            data = read_pixels(self.paths[0], [band.index for band in self.raster_bands], window, self.dtype)
+        else:
+            data = np.empty((len(self.raster_bands), *window.shape), self.dtype)
+            for (path, _), places in together.items():
+                indexes = [self.raster_bands[place].index for place in places]
+                data[places] = read_pixels(path, indexes, window, self.dtype)
+        return Pixels(data, observed(data, self.nodata) & self.read_masks(window))
+
+    def read_masks(self, window: Window) -> NDArray[np.bool_]:
+        """Return where the files' own masks, apart from nodata, let pixels be observed: bool `(y, x)`."""
+        valid = np.ones(window.shape, bool)
+        for mask in self.masks:
+            if mask.alpha:
+                valid &= any_band(read_pixels(mask.path, mask.indexes, window, None))
+            else:
+                valid &= read_mask(mask.path, mask.indexes, window)
+        return valid
+
+    def select(self, bands: BandNames) -> "RasterSource":
+        """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
+        places = find_bands([band.names for band in self.raster_bands], bands)
+        selected = replace(self, raster_bands=tuple(self.raster_bands[place] for place in places))
+        # a mask beside a band that is not taken says nothing of the others
+        return replace(selected, masks=tuple(mask for mask in self.masks if mask.path in selected.paths))
+
+    def identity(self) -> dict[str, Any]:
+        """Return content and position of the files, and which bands are taken; not where the files lie."""
+        return {
+            "files": [raster_identity(path) for path in self.paths],
+            "bands": [[self.paths.index(band.path), band.index] for band in self.raster_bands],
+            "nodata": [None if v is None else repr(v) for v in self.nodata],
+            "grid": self.geobox.describe(),
+        }
+
+    def stamp(self) -> list[Any]:
+        """Return a cheap `identity`, for names in a graph of dask's: sizes and times of the files."""
+        return [[path, file_stamp(path)] for path in self.paths]
 
 
 def open_rasters(paths: Sequence[str]) -> RasterSource:
@@ -41,43 +155,42 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
     if len(sources) == 1:
         return sources[0]
     for path, source in zip(paths, sources, strict=True):
-        if len(source.layers) != 1:
-            raise SceneError(f"{path} holds {len(source.layers)} bands; several files must hold one band each")
-    layers = [replace(s.layers[0], name=name) for s, name in zip(sources, names_from_files(paths), strict=True)]
-    return join([replace(source, layers=(layer,)) for source, layer in zip(sources, layers, strict=True)])
+        if len(source.raster_bands) != 1:
+            raise SceneError(f"{path} holds {len(source.raster_bands)} bands; several files must hold one band each")
+    joined = join(sources)
+    named = zip(joined.raster_bands, _names_from_files(paths), strict=True)
+    return replace(joined, raster_bands=tuple(replace(band, name=name) for band, name in named))
 
 
 def join(sources: Sequence[RasterSource]) -> RasterSource:
     """Put the bands of sources into one, in their order. Raises SceneError where they lie on different grids."""
     first = sources[0]
     for source in sources:
-        _refuse_other_grid(source.layers[0].path, source, first.layers[0].path, first)
-    layers = [layer for source in sources for layer in source.layers]
+        if not source.geobox.same_grid(first.geobox):
+            raise SceneError(
+                f"{source.paths[0]} lies on another grid than {first.paths[0]}: {source.geobox.describe()};\n"
+                f"against {first.geobox.describe()}. Warp one onto the other's grid first, as with gdalwarp"
+            )
+    bands = [band for source in sources for band in source.raster_bands]
     masks = dict.fromkeys(mask for source in sources for mask in source.masks)
     notes = dict.fromkeys(note for source in sources for note in source.notes)
-    return RasterSource(first.geobox, tuple(layers), tuple(masks), tuple(notes))
-
-
-def _refuse_other_grid(path: str, source: RasterSource, first_path: str, first: RasterSource) -> None:
-    if not source.geobox.same_grid(first.geobox):
-        raise SceneError(
-            f"{path} lies on another grid than {first_path}: {source.geobox.describe()};\n"
-            f"against {first.geobox.describe()}. Warp one onto the other's grid first, as with gdalwarp"
-        )
+    return RasterSource(first.geobox, tuple(bands), tuple(masks), tuple(notes))
 
 
 def _open_one(path: str) -> RasterSource:
-    return run_with_env(path, lambda: _source(open_raster(path, anew=True), path))
+    def read_facts() -> RasterSource:
+        dataset = open_raster(path, anew=True)
+        _refuse_unusable(dataset, path)
+        alpha = bool(dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha)
+        indexes = list(dataset.indexes[:-1] if alpha else dataset.indexes)
+        bands = [_band(dataset, path, *named) for named in zip(indexes, _band_names(dataset, indexes), strict=True)]
+        crs = dataset.crs.to_wkt() if dataset.crs else None
+        transform = dataset.transform if is_position(dataset.transform) else None
+        geobox = GeoBox(dataset.height, dataset.width, transform, crs or None)
+        masks = _masks(dataset, path, indexes, alpha)
+        return RasterSource(geobox, tuple(bands), tuple(masks), tuple(_notes(dataset, geobox)))
 
-
-def _source(dataset: "DatasetReader", path: str) -> RasterSource:
-    _refuse_unusable(dataset, path)
-    _refuse_hollow(dataset, path)
-    indexes = _data_bands(dataset)
-    names = band_names(dataset, indexes)
-    layers = tuple(_layer(dataset, path, index, name) for index, name in zip(indexes, names, strict=True))
-    geobox = _geobox(dataset)
-    return RasterSource(geobox, layers, tuple(_masks(dataset, path, indexes)), tuple(_notes(dataset, geobox)))
+    return run_with_env(path, read_facts)
 
 
 def _refuse_unusable(dataset: "DatasetReader", path: str) -> None:
@@ -92,12 +205,9 @@ def _refuse_unusable(dataset: "DatasetReader", path: str) -> None:
     for dtype in dict.fromkeys(dataset.dtypes):
         if dtype.startswith(("complex", "cint")):
             raise SceneError(f"{path} holds complex numbers ({dtype}); take the amplitude or the parts first")
-
-
-def _refuse_hollow(dataset: "DatasetReader", path: str) -> None:
-    """Refuse a tiny file that declares a huge scene before anything is planned for it."""
     if not os.path.isfile(path) or dataset.driver in ("VRT", "GTI"):
         return
+    # a tiny file that declares a huge scene, before anything is planned for it
     declared = dataset.count * dataset.width * dataset.height * np.dtype(dataset.dtypes[0]).itemsize
     actual = os.path.getsize(path)
     if declared > HUGE and declared > SPARSE * actual:
@@ -107,24 +217,13 @@ def _refuse_hollow(dataset: "DatasetReader", path: str) -> None:
         )
 
 
-def _data_bands(dataset: "DatasetReader") -> list[int]:
-    """Give the numbers of the bands that are not the mask: all, but for a last one that is alpha."""
-    return list(dataset.indexes[:-1] if _has_alpha(dataset) else dataset.indexes)
-
-
-def _has_alpha(dataset: "DatasetReader") -> bool:
-    return bool(dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha)
-
-
-def _masks(dataset: "DatasetReader", path: str, indexes: Sequence[int]) -> list[RasterMask]:
-    """Give what the file says of observed pixels apart from nodata: an alpha band, and masks of the file or of bands.
+def _masks(dataset: "DatasetReader", path: str, indexes: Sequence[int], alpha: bool) -> list[RasterMask]:
+    """Return what the file says of observed pixels apart from nodata: an alpha band, and masks of the file or of bands.
 
     GDAL takes alpha for a mask in files of two or four bands only, and not beside nodata; people mean it in any.
     """
     flags = [set(dataset.mask_flag_enums[index - 1]) for index in indexes]
-    masks = []
-    if _has_alpha(dataset):
-        masks.append(RasterMask(path, (dataset.count,), alpha=True))
+    masks = [RasterMask(path, (dataset.count,), alpha=True)] if alpha else []
     if any(MaskFlags.per_dataset in of_band and MaskFlags.alpha not in of_band for of_band in flags):
         masks.append(RasterMask(path, (indexes[0],)))
     elif any(not of_band for of_band in flags):
@@ -132,7 +231,7 @@ def _masks(dataset: "DatasetReader", path: str, indexes: Sequence[int]) -> list[
     return masks
 
 
-def _layer(dataset: "DatasetReader", path: str, index: int, name: str) -> RasterBand:
+def _band(dataset: "DatasetReader", path: str, index: int, name: str) -> RasterBand:
     place = index - 1
     nodata = dataset.nodatavals[place]
     return RasterBand(
@@ -146,12 +245,6 @@ def _layer(dataset: "DatasetReader", path: str, index: int, name: str) -> Raster
     )
 
 
-def _geobox(dataset: "DatasetReader") -> GeoBox:
-    crs = dataset.crs.to_wkt() if dataset.crs else None
-    transform = dataset.transform if is_position(dataset.transform) else None
-    return GeoBox(dataset.height, dataset.width, transform, crs or None)
-
-
 def _notes(dataset: "DatasetReader", geobox: GeoBox) -> list[str]:
     """Say what of the file's position is not used."""
     if geobox.transform is not None:
@@ -159,11 +252,37 @@ def _notes(dataset: "DatasetReader", geobox: GeoBox) -> list[str]:
     if not dataset.transform.is_identity:
         return ["the file's transform has no area or is not finite: it is not used, and the map has no position"]
     if dataset.gcps[0]:
-        return [_unused(f"{len(dataset.gcps[0])} ground control points")]
-    if dataset.rpcs is not None:
-        return [_unused("rational polynomial coefficients (RPC)")]
-    return []
+        what = f"{len(dataset.gcps[0])} ground control points"
+    elif dataset.rpcs is not None:
+        what = "rational polynomial coefficients (RPC)"
+    else:
+        return []
+    return [f"the scene's position is given by {what} only, and is lost in the map: warp it first, as with gdalwarp"]
 
 
-def _unused(what: str) -> str:
-    return f"the scene's position is given by {what} only, and is lost in the map: warp it first, as with gdalwarp"
+def _band_names(dataset: "DatasetReader", indexes: Sequence[int]) -> list[str]:
+    """Name each band by its description, else by its color, else by its number; all by number where two are alike."""
+    numbered = [f"band_{index}" for index in indexes]
+    described = [printable(dataset.descriptions[index - 1] or "")[:LONGEST_NAME] for index in indexes]
+    colored = [COLORS.get(dataset.colorinterp[index - 1], "") for index in indexes]
+    for choice in (described, colored):
+        names = [name or number for name, number in zip(choice, numbered, strict=True)]
+        if any(choice) and len(set(names)) == len(names):
+            return names
+    return numbered
+
+
+def _names_from_files(paths: Sequence[str]) -> list[str]:
+    """Name each file's band by what tells its name from the others': `scene_B02.tif`, `scene_B03.tif` give B02, B03.
+
+    Where the files' own names are alike, their folders' are taken; where these are too, numbers.
+    """
+    places = [PurePosixPath(path.partition("?")[0]) for path in paths]
+    for parts in ([place.stem for place in places], [place.parent.name for place in places]):
+        words, names = [re.findall(r"[^\W_]+", part) for part in parts], parts
+        if len({len(w) for w in words}) == 1:
+            differing = [place for place, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1]
+            names = ["_".join(w[place] for place in differing) for w in words]
+        if all(names) and max(Counter(name.lower() for name in names).values()) == 1:
+            return names
+    return [f"band_{n + 1}" for n in range(len(paths))]

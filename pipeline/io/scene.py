@@ -1,16 +1,18 @@
 """Open a scene: any raster, files of one band each, a STAC Item, Zarr, or an array. Nothing is read yet.
 
-`open_scene` gives the lazy DataArray that notebooks use; `open_source` the same scene as what workers read from. Knows
-no networks.
+`open_scene` returns the lazy DataArray that notebooks use; `open_source` the same scene as what workers read from.
 """
 
+import glob
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import fsspec
 import numpy as np
 import rioxarray  # noqa: F401 -- registers `.rio`
 import xarray as xr
@@ -19,18 +21,18 @@ from numpy.typing import NDArray
 
 from models.errors import SceneError
 
-from ..grid.geobox import GeoBox, Window
+from ..grid.geobox import Window
 from ..grid.xr import coordinates, with_georeference
 from .array import NODATA_OF_BANDS, ArraySource, array_source, is_zarr, zarr_source
-from .naming import expand
-from .raster import open_rasters
-from .source import RasterSource, Source, observed
+from .gdal import fsspec_options, is_remote, printable
+from .raster import RasterSource, open_rasters
+from .source import BandNames, Source, observed
 from .stac import is_item, open_item
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray
-BandNames = Sequence[str | int]
 Index = Any  # of one axis, as numpy takes it
 CHUNK, CHUNK_BYTES = 2048, 2**28
+GDAL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+:.+")  # as GTI:index.gpkg or NETCDF:file.nc:variable
 
 
 def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int | None = None) -> xr.DataArray:
@@ -61,27 +63,41 @@ def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int |
         It cannot be opened, or has no such bands.
     """
     source = open_source(scene, bands)
-    chunk = chunk or _chunk(source)
-    if isinstance(source, ArraySource):
-        return _dressed(source.array.chunk({"band": -1, "y": chunk, "x": chunk}), source)
-    data = _lazy(_Lazy(source), (-1, chunk, chunk))
-    return _dressed(xr.DataArray(data, dims=("band", "y", "x"), name=_title(scene)), source)
-
-
-def _chunk(source: Source) -> int:
-    """Give the side of chunks: a power of two, so that neither a chunk of many bands nor one of few is too large."""
-    side = CHUNK
-    while side > 64 and side * side * len(source.bands) * source.dtype.itemsize > CHUNK_BYTES:
+    side = chunk or CHUNK
+    while not chunk and side > 64 and side * side * len(source.bands) * source.dtype.itemsize > CHUNK_BYTES:
         side //= 2
-    return side
+    if isinstance(source, ArraySource):
+        return _dressed(source.array.chunk({"band": -1, "y": side, "x": side}), source)
+    first = scene if isinstance(scene, str | os.PathLike) else next(iter(scene), "scene")
+    pixels = _lazy(_WindowReader(source), (-1, side, side))
+    array = xr.DataArray(pixels, dims=("band", "y", "x"), name=Path(str(first)).stem or "scene")
+    array = _dressed(array, source)
+    if source.masks:
+        valid = array.coords["valid"].data
+        array = array.assign_coords(valid=(("y", "x"), valid & _lazy(_WindowReader(source, masks=True), valid.chunks)))
+    if any((band.scale, band.offset) != (1.0, 0.0) for band in source.raster_bands):
+        array.attrs["scales"] = [band.scale for band in source.raster_bands]
+        array.attrs["offsets"] = [band.offset for band in source.raster_bands]
+    return array
 
 
-def open_source(scene: SceneLike, bands: BandNames | None = None) -> Source:
+def open_source(scene: SceneLike, bands: BandNames | None = None) -> RasterSource | ArraySource:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
     if bands is not None and opens_by_name(scene, bands):
         return open_item(_paths(scene)[0], _names(bands))
-    source = array_source(scene) if isinstance(scene, xr.DataArray) else _open_paths(_paths(scene))
-    return source if bands is None else select(source, bands)
+    source: RasterSource | ArraySource
+    paths = [] if isinstance(scene, xr.DataArray) else _paths(scene)
+    if isinstance(scene, xr.DataArray):
+        source = array_source(scene)
+    elif len(paths) == 1 and is_zarr(paths[0]):
+        source = zarr_source(paths[0])
+    elif any(is_item(path) for path in paths):
+        if len(paths) > 1:
+            raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
+        source = open_item(paths[0])
+    else:
+        source = open_rasters([path for pattern in paths for path in _expand(pattern)])
+    return source if bands is None else source.select(bands)
 
 
 def opens_by_name(scene: SceneLike, bands: BandNames) -> bool:
@@ -109,115 +125,102 @@ def _paths(scene: Any) -> list[str]:
     return [os.fspath(path) for path in scene]
 
 
-def _open_paths(paths: list[str]) -> Source:
-    if len(paths) == 1 and is_zarr(paths[0]):
-        return zarr_source(paths[0])
-    if any(is_item(path) for path in paths):
-        if len(paths) > 1:
-            raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
-        return open_item(paths[0])
-    return open_rasters([path for pattern in paths for path in expand(pattern)])
-
-
-def select(source: Source, bands: BandNames) -> Source:
-    """Take bands by name or number, in the order given.
+def _expand(pattern: str) -> list[str]:
+    """Return the files that a path or pattern names, in the order of their names, numbers by value.
 
     Raises
     ------
     SceneError
-        No such band; the message lists those there are.
+        Nothing there, or a folder.
     """
-    wanted = [bands] if isinstance(bands, str | int) else bands
-    places = [_place(source, band) for band in wanted]
-    if not places:
-        raise SceneError("no bands asked for")
-    if isinstance(source, RasterSource):
-        layers = tuple(source.layers[place] for place in places)
-        paths = {layer.path for layer in layers}  # a mask beside a band that is not taken says nothing of the others
-        return replace(source, layers=layers, masks=tuple(mask for mask in source.masks if mask.path in paths))
-    if isinstance(source, ArraySource):
-        return replace(
-            source,
-            array=source.array.isel(band=places),
-            bands=tuple(source.bands[place] for place in places),
-            nodata=tuple(source.nodata[place] for place in places),
-        )
-    raise TypeError(f"bands of a {type(source).__name__} cannot be selected")
+    pattern = os.path.expanduser(pattern.removeprefix("file://"))
+    if is_remote(pattern):
+        return _expand_remote(pattern) if "*" in pattern and not pattern.startswith("http") else [pattern]
+    if os.path.isfile(pattern) or pattern.startswith("/vsi"):
+        return [pattern]
+    if os.path.isdir(pattern):
+        rasters = sorted(p.name for p in Path(pattern).iterdir() if p.suffix.lower() in (".tif", ".tiff", ".jp2"))
+        example = f", as '{os.path.join(pattern, '*' + Path(rasters[0]).suffix)}'" if rasters else ""
+        raise SceneError(f"{pattern} is a folder; give a file, a list of files or a pattern{example}")
+    found = [path for path in glob.glob(pattern) if os.path.isfile(path)]
+    if found:
+        return sorted(found, key=_natural)
+    if GDAL_NAME.fullmatch(pattern):
+        return [pattern]
+    folder = Path(pattern).parent
+    why = "no file matches the pattern" if glob.has_magic(pattern) else "no such file"
+    raise SceneError(f"{why}: {printable(pattern)}" + ("" if folder.exists() else f" (and no folder {folder})"))
 
 
-def _place(source: Source, band: str | int) -> int:
-    names = source.bands
-    aliases = [layer.aliases for layer in source.layers] if isinstance(source, RasterSource) else [()] * len(names)
-    if isinstance(band, str):
-        for fold in (str, str.lower):  # exact first: B8a and B8A may be two bands
-            answers = ({fold(name) for name in (own, *others)} for own, others in zip(names, aliases, strict=True))
-            found = [place for place, answered in enumerate(answers) if fold(band) in answered]
-            if len(found) == 1:
-                return found[0]
-    if str(band).isdecimal() and 1 <= int(band) <= len(names):
-        return int(band) - 1
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    raise SceneError(f"the scene has no band {band!r}; it has {len(names)}: {shown[:400]}")
+def _expand_remote(pattern: str) -> list[str]:
+    try:
+        filesystem, inside = fsspec.core.url_to_fs(pattern, **fsspec_options(pattern))
+        found = [filesystem.unstrip_protocol(path) for path in filesystem.glob(inside)]
+    except Exception as error:  # each kind of server has its own errors
+        raise SceneError(f"{pattern} cannot be listed: {printable(str(error))[:200]}") from error
+    if not found:
+        raise SceneError(f"no file matches the pattern: {pattern}")
+    return sorted(found, key=_natural)
 
 
-def _title(scene: SceneLike) -> str:
-    first = scene if isinstance(scene, str | os.PathLike) else next(iter(scene), "scene")
-    return Path(str(first)).stem or "scene"
+def _natural(path: str) -> list[tuple[int, str]]:
+    """Sort B2 before B10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
-class _Lazy:
-    """What dask slices: reads a window of a source when asked, and not before."""
+@dataclass(frozen=True)
+class _WindowReader:
+    """What dask slices: reads a window of a source when asked, and not before; its masks, or its pixels."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.shape: tuple[int, ...] = (len(source.bands), *source.geobox.shape)
-        self.dtype: np.dtype[Any] = source.dtype
-        self.ndim = 3
+    source: RasterSource
+    masks: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.geobox.shape if self.masks else (len(self.source.bands), *self.source.geobox.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(bool) if self.masks else self.source.dtype
 
     def __getitem__(self, key: tuple[Index, ...]) -> NDArray[Any]:
         (top, bottom, rows), (left, right, columns) = map(_span, key[-2:], self.shape[-2:])
-        part = self._read(Window(top, bottom, left, right))
+        window = Window(top, bottom, left, right)
+        part = self.source.read_masks(window) if self.masks else self.source.read(window).data
         for axis, taken in reversed([*enumerate(key[:-2]), (part.ndim - 2, rows), (part.ndim - 1, columns)]):
             part = part[(slice(None),) * axis + (taken,)]
         return part
 
-    def _read(self, window: Window) -> NDArray[Any]:
-        return self.source.read(window).data
-
-
-class _LazyMask(_Lazy):
-    """As `_Lazy`, for the masks and alpha bands of rasters, apart from nodata."""
-
-    def __init__(self, source: RasterSource) -> None:
-        super().__init__(source)
-        self.masks = source.read_masks
-        self.shape, self.ndim, self.dtype = source.geobox.shape, 2, np.dtype(bool)
-
-    def _read(self, window: Window) -> NDArray[Any]:
-        return self.masks(window)
-
 
 def _span(index: Index, size: int) -> tuple[int, int, Index]:
-    """Give the pixels of one axis that an index needs, from and to, and what is to be taken of them."""
+    """Return the pixels of one axis that an index needs, from and to, and what is to be taken of them."""
     wanted = np.arange(size)[index]
     start, stop = int(wanted.min()), int(wanted.max()) + 1
     return start, stop, slice(None, None, index.step) if isinstance(index, slice) else wanted - start
 
 
-def _lazy(reader: _Lazy, chunks: tuple[Any, ...]) -> da.Array:
-    stamp = reader.source.stamp() if isinstance(reader.source, RasterSource) else None
-    name = f"swathe-{type(reader).__name__.strip('_').lower()}-{tokenize(repr(reader.source), stamp)}"
-    meta = np.empty((0,) * reader.ndim, reader.dtype)
-    return da.from_array(reader, chunks=chunks, name=name, meta=meta)
+def _lazy(reader: _WindowReader, chunks: tuple[Any, ...]) -> da.Array:
+    token = tokenize(repr(reader.source), reader.source.stamp())
+    name = f"swathe-{'masks' if reader.masks else 'pixels'}-{token}"
+    return da.from_array(reader, chunks=chunks, name=name, meta=np.empty((0,) * reader.ndim, reader.dtype))
 
 
 def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
-    """Give an array the coordinates and attributes that every scene has."""
+    """Return an array with the coordinates and attributes that every scene has."""
     geobox, nodata = source.geobox, source.nodata
-    array = array.assign_coords({"band": list(source.bands), **coordinates(geobox), **_places(geobox)})
+    array = array.assign_coords({"band": list(source.bands), **coordinates(geobox)})
+    if not geobox.rectilinear:  # so that a part of it still knows where it lies
+        rows, columns = (np.arange(0.5, size) for size in geobox.shape)
+        array = array.assign_coords(row=("y", rows), column=("x", columns))
     array = with_georeference(array, geobox)
     if "valid" not in array.coords:
-        array = array.assign_coords(valid=(("y", "x"), _lazy_valid(array, source)))
+        meta = np.empty((0, 0), bool)
+        valid = array.data.map_blocks(observed, nodata=nodata, drop_axis=0, dtype=bool, meta=meta)
+        array = array.assign_coords(valid=(("y", "x"), valid))
     array.attrs.pop("nodata", None)  # of rioxarray's names `_FillValue` comes first
     if len(set(map(repr, nodata))) > 1:
         array.attrs[NODATA_OF_BANDS] = list(nodata)
@@ -225,27 +228,7 @@ def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
         array.attrs["_FillValue"] = nodata[0]
     if source.notes:
         array.attrs["notes"] = list(source.notes)
-    if isinstance(source, RasterSource) and any((b.scale, b.offset) != (1.0, 0.0) for b in source.layers):
-        array.attrs["scales"] = [layer.scale for layer in source.layers]
-        array.attrs["offsets"] = [layer.offset for layer in source.layers]
     return array
 
 
-def _lazy_valid(array: xr.DataArray, source: Source) -> da.Array:
-    valid = array.data.map_blocks(observed, nodata=source.nodata, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool))
-    if isinstance(source, RasterSource) and source.masks:
-        valid &= _lazy(_LazyMask(source), valid.chunks)
-    return valid
-
-
-def _places(geobox: GeoBox) -> dict[str, tuple[str, NDArray[np.float64]]]:
-    """Give rows and columns of pixel centres of a rotated scene, so that a part of it still knows where it lies."""
-    if geobox.rectilinear:
-        return {}
-    return {
-        "row": ("y", np.arange(0.5, geobox.height)),
-        "column": ("x", np.arange(0.5, geobox.width)),
-    }
-
-
-__all__ = ["open_scene", "open_source", "select"]
+__all__ = ["open_scene", "open_source"]

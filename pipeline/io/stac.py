@@ -7,7 +7,7 @@ imagery. What an Item says may be anything: what makes no sense is passed over, 
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,7 @@ import fsspec
 from models.errors import SceneError
 
 from .gdal import fsspec_options, is_remote, printable
-from .naming import LONGEST_NAME
-from .raster import join, open_rasters
-from .source import RasterBand, RasterSource
+from .raster import LONGEST_NAME, RasterBand, RasterSource, join, open_rasters
 
 if TYPE_CHECKING:
     import pystac
@@ -183,18 +181,22 @@ def _is_copy(asset: Asset, other: Asset) -> bool:
     return other_format and one.stem == two.stem
 
 
-def _layers(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
-    """Open an asset's file, once, and give its bands all their names; where the Item tells none, the file's own."""
+def _open_asset(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
+    """Open an asset's file, once, and name its bands by all that the Item calls them; else as the file does."""
     if asset.href not in opened:
         opened[asset.href] = open_rasters([asset.href])
     source = opened[asset.href]
-    layers = []
-    for number, layer in enumerate(source.layers, 1):
+    count, bands = len(source.raster_bands), []
+    for number, band in enumerate(source.raster_bands, 1):
         told = asset.told[number - 1] if number <= len(asset.told) else ()
-        file = () if told or len(source.layers) == 1 else (layer.name,)
-        best, *others = dict.fromkeys((*told, *file, asset.own(number, len(source.layers))))
-        layers.append(replace(layer, name=best, aliases=tuple(others)))
-    return replace(source, layers=tuple(layers))
+        file = () if told or count == 1 else (band.name,)
+        bands.append(_renamed(band, dict.fromkeys((*told, *file, asset.own(number, count)))))
+    return replace(source, raster_bands=tuple(bands))
+
+
+def _renamed(band: RasterBand, names: Iterable[str]) -> RasterBand:
+    best, *others = names
+    return replace(band, name=best, aliases=tuple(others))
 
 
 def _chosen(assets: Sequence[Asset], bands: Sequence[str], path: str) -> list[RasterSource]:
@@ -211,29 +213,28 @@ def _named(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], 
     untold = [asset for asset in assets if not asset.told]  # only the files know what these hold
     for among in (answering, untold):
         ranked = [
-            (rank, layer, source)
+            (rank, found, source)
             for asset in _without_copies(among)
-            for source in [_layers(asset, opened)]
-            for layer in source.layers
-            if (rank := _rank(band, asset, layer)) is not None
+            for source in [_open_asset(asset, opened)]
+            for found in source.raster_bands
+            if (rank := _rank(band, asset, found)) is not None
         ]
         least = min((rank for rank, _, _ in ranked), default=None)
-        best = [found for found in ranked if found[0] == least]
+        best = [(found, source) for rank, found, source in ranked if rank == least]
         if len(best) == 1:
-            _, layer, source = best[0]
-            others = tuple(name for name in (layer.name, *layer.aliases) if name != band)
-            return replace(source, layers=(replace(layer, name=band, aliases=others),))
+            found, source = best[0]
+            return replace(source, raster_bands=(_renamed(found, dict.fromkeys((band, *found.names))),))
         if best:
-            which = _listed([layer.aliases[0] if layer.aliases else layer.name for _, layer, _ in best])
+            which = _listed([found.names[:2][-1] for found, _ in best])
             raise SceneError(f"{printable(path)} has several bands {band!r}; name one of {which}")
     shown = [names[0] for asset in _without_copies(assets) for names in asset.names()]
     raise SceneError(f"{printable(path)} has no band {band!r}; it has: {_listed(shown)}")
 
 
-def _rank(band: str, asset: Asset, layer: RasterBand) -> tuple[bool, bool, int] | None:
+def _rank(band: str, asset: Asset, found: RasterBand) -> tuple[bool, bool, int] | None:
     """Say how well a band answers to a name, less is better: measured, in the same case, by a better name."""
     for folded, fold in ((False, str), (True, str.lower)):  # B8a and B8A may be two bands
-        names = [fold(name) for name in (layer.name, *layer.aliases)]
+        names = [fold(name) for name in found.names]
         if fold(band) in names:
             return not asset.measured, folded, names.index(fold(band))
     return None
@@ -249,7 +250,7 @@ def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
     sources, closed = list[RasterSource](), list[tuple[str, SceneError]]()
     for asset in assets:
         try:
-            sources.append(_layers(asset, opened))
+            sources.append(_open_asset(asset, opened))
         except SceneError as error:
             closed.append((asset.key, error))
     if not sources:
@@ -264,10 +265,9 @@ def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
 
 def _with_single_names(source: RasterSource) -> RasterSource:
     """Call each band by the best of its names that no other band has; by its number, where it has none."""
-    uses = Counter(name.lower() for layer in source.layers for name in dict.fromkeys((layer.name, *layer.aliases)))
-    layers = []
-    for number, layer in enumerate(source.layers, 1):
-        names = (layer.name, *layer.aliases)
-        best = next((name for name in names if uses[name.lower()] == 1), f"band_{number}")
-        layers.append(replace(layer, name=best, aliases=tuple(name for name in names if name != best)))
-    return replace(source, layers=tuple(layers))
+    uses = Counter(name.lower() for band in source.raster_bands for name in dict.fromkeys(band.names))
+    bands = []
+    for number, band in enumerate(source.raster_bands, 1):
+        best = next((name for name in band.names if uses[name.lower()] == 1), f"band_{number}")
+        bands.append(_renamed(band, dict.fromkeys((best, *band.names))))
+    return replace(source, raster_bands=tuple(bands))

@@ -11,8 +11,8 @@ from models.errors import BundleError, StoreError
 from models.metadata import ClassInfo
 
 from ..grid.geobox import GeoBox, Window
-from ..io.scene import BandNames, SceneLike, open_source
-from ..io.source import Source
+from ..io.scene import SceneLike, open_source
+from ..io.source import BandNames, Source
 from ..store.local_files import check_output, whole_file
 from .colors import RGB, Style, paint, stretch
 from .map_preview import MapsLike, maps_classes, maps_geobox, read_maps

@@ -15,7 +15,8 @@ from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox, Window
-from ..io.scene import BandNames, SceneLike
+from ..io.scene import SceneLike
+from ..io.source import BandNames
 from ..store.local_files import check_output, whole_file
 from .colors import paint, paint_objects, stretch
 from .map_preview import MapsLike, SmallMaps, maps_classes, maps_geobox, read_maps

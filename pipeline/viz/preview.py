@@ -15,8 +15,9 @@ from models.errors import StoreError
 
 from ..grid.geobox import GeoBox, Window
 from ..io.gdal import any_band, open_raster, run_with_env
-from ..io.scene import BandNames, SceneLike, open_source, select
-from ..io.source import Pixels, RasterBand, RasterMask, RasterSource, Source, missing_samples, observed
+from ..io.raster import RasterBand, RasterMask, RasterSource
+from ..io.scene import SceneLike, open_source
+from ..io.source import BandNames, Pixels, Source, missing_samples, observed
 
 LONGEST = 2048  # side of a preview, in pixels
 TILE = 2048  # side of what is read at once where there are no overviews
@@ -101,12 +102,12 @@ def shown_bands(source: Source, bands: BandNames | None = None) -> Source:
             raise StoreError(
                 f"a picture shows three bands, or one; received {len(bands)}: {', '.join(map(str, bands))}"
             )
-        return select(source, bands)
+        return source.select(bands)
     names = [name.lower() for name in source.bands]
     for wanted in RGB_NAMES:
         if set(wanted) <= set(names) and all(names.count(name) == 1 for name in wanted):
-            return select(source, [names.index(name) + 1 for name in wanted])
-    return select(source, [1, 2, 3] if len(names) > 2 else [1])
+            return source.select([names.index(name) + 1 for name in wanted])
+    return source.select([1, 2, 3] if len(names) > 2 else [1])
 
 
 def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = None) -> Pixels:
@@ -156,21 +157,21 @@ def _read_tiles(source: Source, view: View) -> Pixels:
 
 def _read_rasters(source: RasterSource, view: View) -> Pixels:
     """Read each file once: bands of one file often lie pixel by pixel."""
-    data = np.empty((len(source.layers), *view.shape), source.dtype)
+    data = np.empty((len(source.raster_bands), *view.shape), source.dtype)
     together: dict[tuple[str, bool], list[int]] = {}
-    for place, layer in enumerate(source.layers):
-        together.setdefault((layer.path, _hides_nan(layer)), []).append(place)
+    for place, band in enumerate(source.raster_bands):
+        together.setdefault((band.path, _hides_nan(band)), []).append(place)
     for (path, hides_nan), places in together.items():
-        data[places] = _decimated(path, [source.layers[place].index for place in places], view, hides_nan)
+        data[places] = _decimated(path, [source.raster_bands[place].index for place in places], view, hides_nan)
     valid = observed(data, source.nodata)
     for mask in source.masks:
         valid &= _read_mask(mask, view)
     return Pixels(data, valid)
 
 
-def _hides_nan(layer: RasterBand) -> bool:
+def _hides_nan(band: RasterBand) -> bool:
     """Whether there may be NaN that GDAL does not know for nodata, and so would spread over neighbours."""
-    return layer.nodata is None and np.issubdtype(np.dtype(layer.dtype), np.floating)
+    return band.nodata is None and np.issubdtype(np.dtype(band.dtype), np.floating)
 
 
 def _decimated(path: str, indexes: list[int], view: View, hides_nan: bool) -> NDArray[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from models.errors import SceneError, SwatheError, TrainingError
 from pipeline.inference.compatibility import UNNAMED
-from pipeline.io.scene import open_source, opens_by_name, select
+from pipeline.io.scene import open_source, opens_by_name
 from pipeline.io.source import Source
 
 from ..config import DataSet, Settings
@@ -266,7 +266,7 @@ def _selected(pair: Pair, source: Source, data: DataSet, settings: Settings) -> 
     there = [band.lower() for band in source.bands]
     by_name = all(there.count(band.lower()) == 1 for band in wanted)
     try:
-        return select(source, data.bands or (wanted if by_name else range(1, count + 1)))
+        return source.select(data.bands or (wanted if by_name else range(1, count + 1)))
     except SceneError as error:
         reason = str(error)
     raise TrainingError(f"{pair.images[0]}: {reason}")

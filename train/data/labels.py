@@ -21,8 +21,8 @@ from typing_extensions import override
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.gdal import file_stamp, open_raster, run_with_env
-from pipeline.io.raster import open_rasters
-from pipeline.io.source import Pixels, RasterSource
+from pipeline.io.raster import RasterSource, open_rasters
+from pipeline.io.source import Pixels
 
 from .classes import GREY, ClassTable, Decoded, pack, total
 from .samples import IGNORE, LabelSource
@@ -81,7 +81,7 @@ def open_labels(
         raise TrainingError(f"{path} is a raster; attribute and burn are for vector labels")
     source = open_rasters([path])
     _refuse_lossy(path)
-    palette = _palette(path) if table.coded and len(source.layers) == 1 else ()
+    palette = _palette(path) if table.coded and len(source.raster_bands) == 1 else ()
     _refuse_bands(path, source, table)
     warped = _is_warped(path, source.geobox, geobox)
     if _means_class(source, table, palette):
@@ -141,8 +141,8 @@ class RasterLabels(LabelSource):
 
     def decode(self, window: Window) -> Decoded:
         """Read a window as `read` does, and return what is unknown in it rather than raise."""
-        indexes = [band.index for band in self.source.layers]
-        path = self.source.layers[0].path
+        indexes = [band.index for band in self.source.raster_bands]
+        path = self.source.raster_bands[0].path
         pixels = read_warped(path, indexes, self.geobox, window) if self.warped else self.source.read(window)
         decoded = self.table.decode(self._codes(pixels.data), pixels.valid)
         decoded.labels[~pixels.valid] = self.outside
@@ -199,7 +199,7 @@ def _palette(path: str) -> tuple[int, ...]:
 
 
 def _refuse_bands(path: str, source: RasterSource, table: ClassTable) -> None:
-    count = len(source.layers)
+    count = len(source.raster_bands)
     if count not in (1, 3):
         raise TrainingError(f"{path} has {count} bands; labels have one, or three for colours")
     if table.coded and source.dtype != np.uint8:

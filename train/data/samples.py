@@ -1,7 +1,7 @@
 """Samples: an image with its labels, read by window. Chips, statistics and scores are all made of them. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.io.source import Pixels, Source
+from pipeline.io.source import BandNames, Pixels, Source
 
 IGNORE = 255  # the label of a pixel that nobody labelled, or that the scene did not observe
 PARTS = ("train", "validate", "test")
@@ -162,6 +162,20 @@ class Adjusted(Source):
     @override
     def expensive_reads(self) -> bool:
         return self.source.expensive_reads
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that it reads, each once."""
+        return self.source.paths
+
+    @property
+    def scatter_once(self) -> bool:
+        """Whether it is sent to each worker once, and not with every task."""
+        return self.source.scatter_once
+
+    def select(self, bands: BandNames) -> "Adjusted":
+        """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
+        return replace(self, source=self.source.select(bands))
 
     @property
     def _changes(self) -> bool:

@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from os.path import realpath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from models.errors import SwatheError
-from pipeline.io.source import RasterSource
 
 from ..config import Settings
 from ..data.classes import total
@@ -73,13 +72,7 @@ def names(these: Sequence[str]) -> str:
 
 def key_of(sample: Sample) -> tuple[str, ...]:
     """Return what tells a scene from others: its image files, or its name and paths where it is no file."""
-    source: Any = sample.source
-    while hasattr(source, "source"):  # as `Adjusted` has
-        source = source.source
-    if isinstance(source, RasterSource):
-        return tuple(dict.fromkeys(realpath(band.path) for band in source.layers))
-    path = getattr(source, "path", None)
-    return (realpath(path),) if path else (sample.name, *sample.paths)
+    return tuple(dict.fromkeys(map(realpath, sample.source.paths))) or (sample.name, *sample.paths)
 
 
 def each_scene(parts: Parts) -> list[Sample]:
