@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.metrics.boundaries import Boundary, boundary_tally
+from train.metrics.boundaries import Boundary, count_boundary
 
 WHOLE = np.s_[:, :]
 
@@ -51,7 +51,7 @@ def direct(class_map: NDArray[np.uint8], labels: NDArray[np.uint8], distance: in
 @given(maps(), st.integers(1, 6))
 def test_it_is_the_authors_formula(given: tuple[Any, Any, int], distance: int) -> None:
     class_map, labels, classes = given
-    found = boundary_tally(class_map, labels, WHOLE, distance, classes)
+    found = count_boundary(class_map, labels, WHOLE, distance, classes)
     both, truth, predicted, union = direct(class_map, labels, distance, classes)
     for ours, theirs in ((found.both, both), (found.truth, truth), (found.predicted, predicted)):
         np.testing.assert_array_equal(ours, theirs)
@@ -74,9 +74,9 @@ def test_blocks_add_up_to_the_whole(
             first, start = max(0, top - halo), max(0, left - halo)
             buffered = np.s_[first : bottom + halo, start : right + halo]
             core = np.s_[top - first : bottom - first, left - start : right - start]
-            parts.append(boundary_tally(class_map[buffered], labels[buffered], core, distance, classes))
+            parts.append(count_boundary(class_map[buffered], labels[buffered], core, distance, classes))
     order.shuffle(parts)
-    found, whole = reduce(add, parts), boundary_tally(class_map, labels, WHOLE, distance, classes)
+    found, whole = reduce(add, parts), count_boundary(class_map, labels, WHOLE, distance, classes)
     for name in ("both", "truth", "predicted"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
 
@@ -85,7 +85,7 @@ def test_a_square_that_lies_one_pixel_off() -> None:
     labels, class_map = np.zeros((2, 20, 20), np.uint8)
     labels[5:15, 5:15] = 1
     class_map[5:15, 6:16] = 1
-    found = boundary_tally(class_map, labels, WHOLE, 1, 2)
+    found = count_boundary(class_map, labels, WHOLE, 1, 2)
     assert found.truth[1] == found.predicted[1] == 36
     assert found.both[1] == 18  # top and bottom rows, nine pixels each
     assert found.iou[1] == pytest.approx(18 / 54)
@@ -93,7 +93,7 @@ def test_a_square_that_lies_one_pixel_off() -> None:
 
 def test_a_class_that_fills_the_scene_has_the_scenes_edge_for_contour() -> None:
     full = np.ones((10, 12), np.uint8)
-    found = boundary_tally(full, full, WHOLE, 2, 2)
+    found = count_boundary(full, full, WHOLE, 2, 2)
     assert found.both[1] == 10 * 12 - 6 * 8
     assert found.iou[1] == 1
     assert np.isnan(found.iou[0])
@@ -103,16 +103,16 @@ def test_no_contour_begins_where_nothing_was_seen() -> None:
     labels = np.ones((30, 30), np.uint8)
     labels[10:20, 10:20] = 255
     full = np.ones((30, 30), np.uint8)
-    with_hole, without = (boundary_tally(full, each, WHOLE, 2, 2) for each in (labels, full))
+    with_hole, without = (count_boundary(full, each, WHOLE, 2, 2) for each in (labels, full))
     np.testing.assert_array_equal(with_hole.truth, without.truth)
-    unpredicted = boundary_tally(labels, full, WHOLE, 2, 2)
+    unpredicted = count_boundary(labels, full, WHOLE, 2, 2)
     np.testing.assert_array_equal(unpredicted.predicted, without.predicted)
 
 
 @pytest.mark.parametrize("distance", [0, -1])
 def test_distances_from_one(distance: int) -> None:
     with pytest.raises(ValueError, match="not from 1"):
-        boundary_tally(np.zeros((3, 3), np.uint8), np.zeros((3, 3), np.uint8), WHOLE, distance, 2)
+        count_boundary(np.zeros((3, 3), np.uint8), np.zeros((3, 3), np.uint8), WHOLE, distance, 2)
 
 
 def test_other_distances_do_not_add_up() -> None:

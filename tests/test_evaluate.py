@@ -88,17 +88,17 @@ def test_scores_are_those_of_the_network_over_the_whole_scene(
     counted[100:, 150:] = False
     truth, mapped = labels[counted], classify(probabilities, threshold)[counted]
     expected = metrics.confusion_matrix(truth, mapped, labels=range(classes))
-    assert (found.network.pooled.tally.confusion.counts == expected).all()
+    assert (found.network.pooled.counts.confusion.counts == expected).all()
     assert len(np.unique(mapped)) == classes  # or nothing would be tested
     by_sklearn = metrics.jaccard_score(truth, mapped, labels=range(classes), average=None)
-    assert found.network.pooled.tally.confusion.iou == pytest.approx(by_sklearn)
+    assert found.network.pooled.counts.confusion.iou == pytest.approx(by_sklearn)
     if classes == 2:
-        sweep = found.network.pooled.tally.sweep
+        curve = found.network.pooled.counts.thresholds
         for at in (0.2, 0.5, 0.71):
             positive = probabilities[1][counted] > np.float32(at)
-            assert sweep.at(at).iou == pytest.approx(metrics.jaccard_score(truth, positive), abs=1e-3)
+            assert curve.at(at).iou == pytest.approx(metrics.jaccard_score(truth, positive), abs=1e-3)
         brier = metrics.brier_score_loss(truth, np.clip(probabilities[1][counted], 0, 1))
-        assert found.network.pooled.tally.foreground.brier == pytest.approx(brier, abs=1e-6)
+        assert found.network.pooled.counts.foreground.brier == pytest.approx(brier, abs=1e-6)
 
 
 def test_the_map_itself_is_the_same_on_every_pixel(bundle_of, scene, threads, monkeypatch):
@@ -155,7 +155,7 @@ def test_objects_and_boundaries_by_scikit_image(bundle_of, scene, threads):
     expected = 2 * matched / (numbered[0].max() + numbered[1].max())
     assert matched
     assert found.network.pooled.objects.f1[1] == pytest.approx(expected)
-    assert 0 < float(found.network.pooled.tally.boundary.iou[1]) < 1
+    assert 0 < float(found.network.pooled.counts.boundary.iou[1]) < 1
     assert ndimage.label(masks[1])[1] == int(found.network.pooled.objects.truth[1])
 
 
@@ -173,7 +173,7 @@ def test_only_areas_count_and_the_rest_is_not_even_computed(bundle_of, scene, th
     inside = np.zeros(labels.shape, bool)
     for area in areas:
         inside[area.slices] = True
-    assert found.network.pooled.tally.confusion.pixels == (inside & (labels != IGNORE)).sum()
+    assert found.network.pooled.counts.confusion.pixels == (inside & (labels != IGNORE)).sum()
     assert {(window.top, window.left) for window in done} == {(0, 0), (64, 64)}
 
 
@@ -185,9 +185,9 @@ def test_samples_are_pooled_by_pixels_and_given_one_by_one(bundle_of, scene, thr
     both = run(bundle, samples, side=64)
     alone = [run(bundle, [sample], side=64).network.pooled for sample in samples]
     assert list(both.network.samples) == ["s", "small"]
-    assert (both.network.pooled.tally.confusion.counts == sum(one.tally.confusion.counts for one in alone)).all()
+    assert (both.network.pooled.counts.confusion.counts == sum(one.counts.confusion.counts for one in alone)).all()
     for one, scores in zip(alone, both.network.samples.values(), strict=True):
-        assert (one.tally.confusion.counts == scores.tally.confusion.counts).all()
+        assert (one.counts.confusion.counts == scores.counts.confusion.counts).all()
     assert both.network.pooled.intervals.blocks == sum(one.intervals.blocks for one in alone)
 
 
@@ -206,7 +206,7 @@ def test_thresholds(bundle_of, scene, threads, tmp_path):
     judged[100:, 150:] = False
     found, truth = torch_whole(own, open_source(scene))[1][judged], labels[judged] == 1
     ious = {t / 100: metrics.jaccard_score(truth, found > np.float32(t / 100)) for t in range(5, 100, 5)}
-    assert float(chosen.pooled.tally.confusion.iou[1]) == pytest.approx(max(ious.values()))
+    assert float(chosen.pooled.counts.confusion.iou[1]) == pytest.approx(max(ious.values()))
     assert ious[chosen.threshold] == max(ious.values())
     three = sample_of(scene, blobs(3))
     assert run(bundle_of("simple-unet", classes=3), [three], objects=False, choose=True).threshold is None
@@ -318,4 +318,4 @@ def test_the_shipped_bundle_on_its_test_scene():
         labels = file.read(1)
     found = evaluate(bundle, [Sample("kampala b", source, Given(labels), (source.geobox.whole,))], show=False)
     told = bundle.metadata.metrics["test"]
-    assert float(found.network.pooled.tally.confusion.iou[1]) == pytest.approx(told["iou"], abs=2e-3)
+    assert float(found.network.pooled.counts.confusion.iou[1]) == pytest.approx(told["iou"], abs=2e-3)

@@ -69,7 +69,7 @@ def same_bits(one: Path, other: Path) -> bool:
 def test_balanced_weights_are_those_of_the_training_pixels(scenes):
     told = {"name": "cross-entropy", "class_weights": "balanced"}
     training = prepare(small_settings(scenes, loss=told), show=False)
-    pixels = training.measured.class_pixels
+    pixels = training.statistics.class_pixels
     loss = make_learner(training).loss
     assert isinstance(loss.weights, torch.Tensor)
     assert loss.weights.tolist() == pytest.approx((pixels.sum() / 2 / pixels).tolist())

@@ -49,7 +49,7 @@ def test_38_cloud_is_learnt_and_scored_on_whole_patches(tmp_path):
     assert bundle.metadata.band_names == ("red", "green", "blue", "nir")
     found = evaluate(bundle, gather(settings)["train"], show=False)
     # of what it has seen: three patches teach nothing about other scenes
-    assert found.network.pooled.tally.confusion.accuracy > 0.6
+    assert found.network.pooled.counts.confusion.accuracy > 0.6
     assert 0 <= load_bundle(tmp_path / "clouds").metadata.metrics["validation"]["iou"] <= 1
 
 

@@ -120,10 +120,10 @@ def test_a_forest_learns_and_its_blocks_are_seamless(tmp_path, client, bundle_of
     bundle = bundle_of("simple-unet")
     found = [evaluate(bundle, [sample], references=[forest], block=block, show=False, client=client, objects=False)
              for block in (48, 512)]  # fmt: skip
-    counts = [one.references[0].pooled.tally.confusion for one in found]
+    counts = [one.references[0].pooled.counts.confusion for one in found]
     assert (counts[0].counts == counts[1].counts).all()
     assert counts[0].iou[1] > 0.8  # smoothing tells the stripes apart
-    assert counts[0].iou[1] > found[0].network.pooled.tally.confusion.iou[1] + 0.2
+    assert counts[0].iou[1] > found[0].network.pooled.counts.confusion.iou[1] + 0.2
     whole_scene = np.pad(sample.source.read(sample.geobox.whole).data, ((0, 0), (HALO, HALO), (HALO, HALO)), "reflect")
     mapped = forest.model.predict(features(whole_scene).reshape(-1, 51)).reshape(SHAPE)
     judged = sample.labels.values != IGNORE
@@ -139,7 +139,7 @@ def test_references_stand_beside_the_network(tmp_path, client, bundle_of):
     )
     judged = sample.labels.values != IGNORE
     expected = metrics.confusion_matrix(sample.labels.values[judged], brightness(values)[judged] > bright.limit)
-    assert (found.references[0].pooled.tally.confusion.counts == expected).all()
+    assert (found.references[0].pooled.counts.confusion.counts == expected).all()
     text = (tmp_path / "out/scores.md").read_text()
     assert f"brightness above {bright.threshold:.4g}, the best for these very samples" in text
 

@@ -88,7 +88,7 @@ def test_markdown(found, many):
     text = (folder / "scores.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines[:4]}) == 1
-    iou = float(made.network.pooled.tally.confusion.iou[1])
+    iou = float(made.network.pooled.counts.confusion.iou[1])
     assert re.search(rf"\| tiny-simple-unet, threshold 0\.4 \| {iou:.3f} \(0\.\d+–0\.\d+\) \|", text)
     assert "| brightness above 2200, chosen & <kept> |" in text
     assert "| <b>hill</b> / x |" in text
@@ -165,11 +165,11 @@ def test_what_the_page_says(visit, found, many):
     made, folder = found
     page = visit(folder / "index.html")
     first = page.locator("table.scores").first
-    iou = f"{float(made.network.pooled.tally.confusion.iou[1]):.3f}"
+    iou = f"{float(made.network.pooled.counts.confusion.iou[1]):.3f}"
     assert iou in first.locator("tbody tr").first.text_content()
     assert "chosen & <kept>" in first.text_content()
     assert "<b>hill</b> | x" in page.locator("table.scores").nth(1).text_content()
-    counts = made.network.pooled.tally.confusion.counts
+    counts = made.network.pooled.counts.confusion.counts
     cells = page.locator("table.matrix td small").all_text_contents()
     assert cells == [f"{count:,}" for count in counts.ravel().tolist()]
     assert page.locator("figure.strip").count() == 8
@@ -187,13 +187,13 @@ def test_curves_lie_where_the_numbers_say(visit, found):
     made, folder = found
     page = visit(folder / "index.html")
     line = page.locator("polyline.line.first").get_attribute("points").split()
-    sweep = made.network.pooled.tally.sweep
+    curve = made.network.pooled.counts.thresholds
     for point in line[5:95:10]:
         x, y = map(float, point.split(","))
-        assert 1 - y / 100 == pytest.approx(sweep.at(round(x / 100, 2)).iou, abs=1e-3)
+        assert 1 - y / 100 == pytest.approx(curve.at(round(x / 100, 2)).iou, abs=1e-3)
     used = page.locator("path.used").get_attribute("d")
     assert used.startswith("M40.00 ")
-    reliability = made.network.pooled.tally.foreground
+    reliability = made.network.pooled.counts.foreground
     filled = int((reliability.count > 0).sum())
     assert page.locator("circle").count() == filled
 

@@ -23,8 +23,8 @@ from train.metrics import confusion as formulas
 from train.metrics.calibration import Reliability, foreground_reliability, top_reliability
 from train.metrics.confusion import Confusion, confusion
 from train.metrics.object_matching import ObjectCounts
-from train.metrics.scores import Scores, Tally, block_tally, intervals
-from train.metrics.thresholds import THRESHOLDS, ThresholdCurve, foreground_of, sweep
+from train.metrics.scores import BlockCounts, Scores, count_pixels, intervals
+from train.metrics.thresholds import THRESHOLDS, ThresholdCurve, foreground_of, threshold_curve
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -65,7 +65,7 @@ def counted(likely: NDArray[np.float32], labels: NDArray[np.uint8]) -> tuple[NDA
 
 
 def same(one: Any, other: Any) -> None:
-    """Compare tallies exactly, of whatever dataclass."""
+    """Compare counts exactly, of whatever dataclass."""
     assert type(one) is type(other)
     for name in one.__slots__:
         a, b = getattr(one, name), getattr(other, name)
@@ -174,7 +174,7 @@ def test_sweep_is_what_classify_would_give(maps: tuple[Any, Any], foreground: in
     if foreground:
         likely = np.stack([1 - likely[1], likely[1]])
     with patch("train.metrics.confusion.STRIP", 5):
-        found = sweep(foreground_of(likely), labels, foreground)
+        found = threshold_curve(foreground_of(likely), labels, foreground)
     kept = (labels != 255) & ~np.isnan(likely[0])
     truth = (labels > 0 if foreground is None else labels == foreground)[kept]
     for threshold in THRESHOLDS:
@@ -194,14 +194,14 @@ def test_probabilities_next_to_every_threshold_fall_on_the_right_side() -> None:
         threshold = np.float32(step / 1000)
         around = [np.nextafter(threshold, np.float32(-1)), threshold, np.nextafter(threshold, np.float32(2))]
         likely = np.clip([around], 0, 1)
-        found = sweep(likely, np.ones(likely.shape, np.uint8)).at(step / 1000)
+        found = threshold_curve(likely, np.ones(likely.shape, np.uint8)).at(step / 1000)
         assert found.hits == (likely > threshold).sum()
 
 
 def test_a_probability_rounded_above_one_is_one() -> None:
     likely = np.array([[np.nextafter(np.float32(1), np.float32(2)), 1]], np.float32)
     labels = np.ones((1, 2), np.uint8)
-    assert sweep(likely, labels).counts[1, -1] == 2
+    assert threshold_curve(likely, labels).counts[1, -1] == 2
     assert foreground_reliability(likely, labels).count[-1] == 2
 
 
@@ -212,7 +212,7 @@ def test_best_threshold(seed: int, spread: float) -> None:
     likely = rng.beta(spread, spread, (8, 8)).astype(np.float32)
     says = {t: likely > np.float32(t) for t in THRESHOLDS}
     scores = {t: (each & (labels == 1)).sum() / max(1, (each | (labels == 1)).sum()) for t, each in says.items()}
-    found = sweep(likely, labels).best()
+    found = threshold_curve(likely, labels).best()
     assert found is not None or not labels.any()
     if found:
         ties = [t for t in THRESHOLDS if scores[t] == pytest.approx(max(scores.values()))]
@@ -220,12 +220,14 @@ def test_best_threshold(seed: int, spread: float) -> None:
 
 
 def test_best_threshold_of_nothing_and_of_ties() -> None:
-    assert sweep(np.float32([[0.2, 0.9]]), np.zeros((1, 2), np.uint8)).best() is None
+    assert threshold_curve(np.float32([[0.2, 0.9]]), np.zeros((1, 2), np.uint8)).best() is None
     assert ThresholdCurve.none().best() is None
-    best = sweep(np.float32([[0.1, 0.9]]), np.uint8([[0, 1]])).best()
+    best = threshold_curve(np.float32([[0.1, 0.9]]), np.uint8([[0, 1]])).best()
     assert best
     assert best.threshold == 0.5
-    best = sweep(np.float32([[0.5, 0.62]]), np.uint8([[1, 0]])).best((0.3, 0.4, 0.6, 0.65))  # 0.3, 0.4 are equal
+    best = threshold_curve(np.float32([[0.5, 0.62]]), np.uint8([[1, 0]])).best(
+        (0.3, 0.4, 0.6, 0.65)
+    )  # 0.3, 0.4 are equal
     assert best
     assert best.threshold == 0.4
 
@@ -243,7 +245,7 @@ def test_average_precision_is_sklearns(seed: int, levels: int | None, skill: flo
     likely = 1 / (1 + np.exp(-rng.normal(skill * (labels == 1), 1) * rng.choice([0.01, 1, 10])))
     likely = (np.rint(likely * levels) / levels if levels else likely).astype(np.float32)
     kept = labels != 255
-    found = sweep(likely, labels).average_precision
+    found = threshold_curve(likely, labels).average_precision
     expected = metrics.average_precision_score(labels[kept], likely[kept])
     assert found.low - 1e-9 <= expected <= found.high + 1e-9
     assert found.low - 1e-9 <= found.value <= found.high + 1e-9
@@ -257,7 +259,7 @@ def test_average_precision_is_well_known_where_probabilities_spread() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (500, 500), np.uint8)
     likely = rng.beta(1 + labels, 2 - labels).astype(np.float32)
-    found = sweep(likely, labels).average_precision
+    found = threshold_curve(likely, labels).average_precision
     assert found.error < 0.001
     exact = metrics.average_precision_score(labels.ravel(), likely.ravel())
     assert found.low < exact < found.high
@@ -347,21 +349,21 @@ def test_a_known_reliability() -> None:
     assert [row["pixels"] for row in found.curve()] == [3, 2]
 
 
-def whole_and_parts(seed: int, classes: int) -> tuple[Tally, list[Tally]]:
+def whole_and_parts(seed: int, classes: int) -> tuple[BlockCounts, list[BlockCounts]]:
     """A scene counted at once, and in uneven blocks."""
     rng = np.random.default_rng(seed)
     likely = rng.dirichlet(np.full(classes, 0.7), (17, 23)).transpose(2, 0, 1).astype(np.float32)
     class_map = likely.argmax(0).astype(np.uint8)
     labels = rng.choice([*range(classes), 255], (17, 23)).astype(np.uint8)
     class_map[rng.random((17, 23)) < 0.05] = 255
-    whole = block_tally(class_map, labels, np.s_[:, :], classes=classes, probabilities=likely)
+    whole = count_pixels(class_map, labels, np.s_[:, :], classes=classes, probabilities=likely)
     parts = []
     for (top, bottom), (left, right) in product([(0, 5), (5, 6), (6, 17)], [(0, 11), (11, 20), (20, 23)]):
         rows, columns = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
         core = (slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start))
         inside = likely[:, top:bottom, left:right]
         buffered = class_map[rows, columns], labels[rows, columns]
-        parts.append(block_tally(*buffered, core, classes=classes, probabilities=inside))
+        parts.append(count_pixels(*buffered, core, classes=classes, probabilities=inside))
     return whole, parts
 
 
@@ -387,10 +389,10 @@ def test_tallies_survive_the_way_to_a_worker() -> None:
         lambda one, three: one.confusion + three.confusion,
         lambda one, three: one.boundary + three.boundary,
         lambda one, three: one.top + Reliability.none(7),
-        lambda one, three: one + Tally(one.confusion, one.boundary),
+        lambda one, three: one + BlockCounts(one.confusion, one.boundary),
     ],
 )
-def test_what_differs_does_not_add_up(mixed: Callable[[Tally, Tally], Any]) -> None:
+def test_what_differs_does_not_add_up(mixed: Callable[[BlockCounts, BlockCounts], Any]) -> None:
     with pytest.raises(ValueError, match="do not add up"):
         mixed(whole_and_parts(0, 2)[0], whole_and_parts(0, 3)[0])
 
@@ -493,8 +495,8 @@ def test_summary_is_json(classes: int) -> None:
 def test_summary_of_nothing_is_json_too() -> None:
     nothing = np.full((3, 3), 255, np.uint8)
     likely = np.full((2, 3, 3), np.nan, np.float32)
-    tally = block_tally(nothing, nothing, np.s_[:, :], classes=2, probabilities=likely)
-    made = Scores(("a", "b"), tally, ObjectCounts.none(2), intervals(tally.confusion.counts[None])).as_dict()
+    counted = count_pixels(nothing, nothing, np.s_[:, :], classes=2, probabilities=likely)
+    made = Scores(("a", "b"), counted, ObjectCounts.none(2), intervals(counted.confusion.counts[None])).as_dict()
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     assert made["mean_iou"] is None
     assert made["thresholds"]["best"] is None
@@ -504,17 +506,17 @@ def test_summary_of_nothing_is_json_too() -> None:
 def test_pixels_without_prediction_are_in_no_score() -> None:
     likely = np.full((2, 3, 3), 0.5, np.float32)
     class_map = np.uint8([[0, 1, 255]] * 3)
-    tally = block_tally(class_map, np.uint8([[0, 255, 1]] * 3), np.s_[:, :], classes=2, probabilities=likely)
-    assert tally.sweep
-    assert tally.foreground
-    assert tally.top
-    for counts in (tally.confusion.counts, tally.sweep.counts, tally.foreground.count, tally.top.count):
+    counted = count_pixels(class_map, np.uint8([[0, 255, 1]] * 3), np.s_[:, :], classes=2, probabilities=likely)
+    assert counted.thresholds
+    assert counted.foreground
+    assert counted.top
+    for counts in (counted.confusion.counts, counted.thresholds.counts, counted.foreground.count, counted.top.count):
         assert counts.sum() == 3
-    assert tally.confusion.unpredicted.tolist() == [0, 3]
+    assert counted.confusion.unpredicted.tolist() == [0, 3]
 
 
 def test_maps_alone_have_no_probabilities() -> None:
     zeros = np.zeros((4, 4), np.uint8)
-    tally = block_tally(zeros, zeros, np.s_[:, :], classes=2)
-    same(tally + tally, tally + block_tally(zeros, zeros, np.s_[:, :], classes=2))
-    assert not {"thresholds", "calibration", "intervals"} & set(Scores(("a", "b"), tally).as_dict())
+    counted = count_pixels(zeros, zeros, np.s_[:, :], classes=2)
+    same(counted + counted, counted + count_pixels(zeros, zeros, np.s_[:, :], classes=2))
+    assert not {"thresholds", "calibration", "intervals"} & set(Scores(("a", "b"), counted).as_dict())

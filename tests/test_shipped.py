@@ -42,9 +42,9 @@ def test_its_scores_on_the_test_scenes(name):
         with dask_client(None, threads=2) as client:
             references = [fit_brightness(parts["test"], client, "the best for these very samples")]
     found = evaluate(bundle, parts["test"], references=references, objects=False, show=False)
-    iou = float(found.network.pooled.tally.confusion.iou[1])
+    iou = float(found.network.pooled.counts.confusion.iou[1])
     assert iou == pytest.approx(bundle.metadata.metrics["test"]["iou"], abs=1e-3)
     for reference in found.references:
-        assert iou > float(reference.pooled.tally.confusion.iou[1])
+        assert iou > float(reference.pooled.counts.confusion.iou[1])
     if name == "buildings":
         assert iou > 0.33  # a random forest's: `swathe evaluate ... --reference forest`, which takes minutes

@@ -18,8 +18,8 @@ from pipeline.store.store import Store
 
 from ..metrics.confusion import confusion
 from ..metrics.object_matching import ObjectCounts, Overlaps, match, merged, overlaps
-from ..metrics.scores import Tally, block_tally
-from ..metrics.thresholds import ThresholdCurve, foreground_of, sweep
+from ..metrics.scores import BlockCounts, count_pixels
+from ..metrics.thresholds import ThresholdCurve, foreground_of, threshold_curve
 from .jobs import all_classes
 
 TOGETHER = 64  # tables of overlapping objects that are merged at once
@@ -71,14 +71,14 @@ class Counted:
         None: not counted.
     """
 
-    tally: Tally
+    tally: BlockCounts
     cells: Mapping[Cell, Counts]
     objects: ObjectCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    tally: Tally
+    tally: BlockCounts
     cells: Mapping[Cell, Counts]
     overlaps: Overlaps | None
     pixels: int
@@ -123,7 +123,7 @@ def count_block(what: Pass, place: tuple[int, int]) -> _Block:
     class_map, labels = (store.read_layer("class_map", wide)[0] for store in (kept.decided, kept.truth))
     core = window.within(wide).slices
     probabilities = all_classes(kept.maps.read_layer("probability", window))
-    tally = block_tally(
+    tally = count_pixels(
         class_map, labels, core, classes=what.classes, probabilities=probabilities, distance=what.distance
     )
     cells = _cells(class_map[core], labels[core], window, what)
@@ -184,4 +184,4 @@ def sweep_block(what: Sweeping, place: tuple[int, int]) -> ThresholdCurve:
     window = what.maps.window(0, *place)
     labels: NDArray[np.uint8] = what.truth.read_layer("class_map", window)[0].copy()
     labels[what.maps.read_layer("class_map", window)[0] == NODATA] = NODATA
-    return sweep(foreground_of(all_classes(what.maps.read_layer("probability", window))), labels)
+    return threshold_curve(foreground_of(all_classes(what.maps.read_layer("probability", window))), labels)

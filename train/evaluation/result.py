@@ -57,7 +57,7 @@ class Evaluation:
 
 def summary(scores: Scores) -> dict[str, float]:
     """Give the few scores that a bundle keeps, to four digits: of two classes those of the second, else means."""
-    counts = scores.tally.confusion
+    counts = scores.counts.confusion
     if len(scores.names) == 2:
         told = {name: float(getattr(counts, name)[1]) for name in ("iou", "f1", "precision", "recall")}
     else:

@@ -169,17 +169,17 @@ def _context(found: "Evaluation", worst: list[Strip], best: list[Strip]) -> dict
     """Give what the template takes."""
     pooled, now = found.network.pooled, datetime.now(UTC)
     two = len(found.classes) == 2
-    reliability = pooled.tally.foreground if two else pooled.tally.top
+    reliability = pooled.counts.foreground if two else pooled.counts.top
     return {
         "title": found.bundle.metadata.name,
         "summary": summary(found),
         "tables": tables(found),
         "notes": notes(found),
         "names": pooled.names,
-        "confusion": confusion_rows(pooled.tally.confusion),
+        "confusion": confusion_rows(pooled.counts.confusion),
         "reliability": None if reliability is None else reliability_chart(reliability),
         "of": f"probability of {pooled.names[1]}" if two else "probability of the likeliest class",
-        "sweep": None if pooled.tally.sweep is None else sweep_chart(pooled.tally.sweep, found.threshold),
+        "sweep": None if pooled.counts.thresholds is None else sweep_chart(pooled.counts.thresholds, found.threshold),
         "strips": [(name, part) for name, part in (("Worst areas", worst), ("Best areas", best)) if part],
         "classes": [(info.name, f"#{info.color}") for info in found.classes[1:]],
         "errors": _legend(two),
@@ -192,7 +192,7 @@ def _context(found: "Evaluation", worst: list[Strip], best: list[Strip]) -> dict
 def summary(found: "Evaluation") -> str:
     """Give the page's first line."""
     pooled = found.network.pooled
-    counts, names = pooled.tally.confusion, pooled.names
+    counts, names = pooled.counts.confusion, pooled.names
     if len(names) == 2:
         score = f"IoU of {names[1]} {say(counts.iou[1])}{interval(pooled, 'iou', 1)}"
     else:

@@ -65,7 +65,7 @@ def cells(scores: Scores, *, graded: bool) -> tuple[str, ...]:
     graded
         Whether its probabilities are more than 0 and 1, so that their calibration says something.
     """
-    tally = scores.tally
+    tally = scores.counts
     counts, two = tally.confusion, len(scores.names) == 2
     reliability = tally.foreground if two else tally.top
     ece = say(reliability.ece) if reliability is not None and graded else NONE
@@ -101,7 +101,7 @@ def objects(scores: Scores, value: int) -> str:
 
 def by_class(scores: Scores) -> Table:
     """Give the scores of each class."""
-    counts, boundary = scores.tally.confusion, scores.tally.boundary
+    counts, boundary = scores.counts.confusion, scores.counts.boundary
     named = ("class", "IoU", "F1", "precision", "recall", "boundary IoU", "object F1", "pixels")
     rows = []
     for value, name in enumerate(scores.names):

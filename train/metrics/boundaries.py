@@ -1,4 +1,4 @@
-"""Boundary IoU: how well contours lie. Numbers only.
+"""Boundary IoU: how well the contours of classes lie. Numbers only.
 
 From Cheng et al. 2021, Boundary IoU (arXiv:2103.16562): of truth and prediction only those pixels count that lie within
 a distance of a class's contour, inside it. As in the authors' code, distances are those of a square (the greater of
@@ -45,12 +45,12 @@ class Boundary:
 
     @classmethod
     def none(cls, distance: int, classes: int) -> Self:
-        """Give that of no pixels."""
+        """Return that of no pixels."""
         return cls(distance, *(np.zeros(classes, np.int64) for _ in range(3)))
 
     def __add__(self, other: Self) -> Self:
         if (self.distance, len(self.both)) != (other.distance, len(other.both)):
-            raise ValueError("boundary tallies of different distances or classes do not add up")
+            raise ValueError("boundaries of different distances or classes do not add up")
         both, truth, predicted = self.both + other.both, self.truth + other.truth, self.predicted + other.predicted
         return type(self)(self.distance, both, truth, predicted)
 
@@ -65,7 +65,7 @@ class Boundary:
         return float(mean(self.iou))
 
 
-def boundary_tally(
+def count_boundary(
     class_map: NDArray[np.uint8], labels: NDArray[np.uint8], core: Core, distance: int, classes: int
 ) -> Boundary:
     """Count the pixels of a block that lie near contours. Blocks add up to exactly what the whole scene gives.

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability curves, expected calibration error, Brier score. Numbers only.
+"""Calibration of probabilities: reliability curves, expected calibration error, Brier score. Numbers only.
 
 From Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv:1706.04599): bins of equal width, each with what
 it holds above its lower edge and up to its upper one. torchmetrics' `CalibrationError` takes the lower edge in and
@@ -11,22 +11,22 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .confusion import Floats, Indices, Ints, add_up, count, places, plain, ratio, strips, truths
+from .confusion import Counts, Floats, Indices, Ints, count, places, plain, ratio, strips, truths
 
 BINS = 15
 UNIT = 1 << 24  # sums are of whole numbers of 1/UNIT, so that no order of adding changes them; 5e11 pixels fit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reliability:
-    """Pixels by how sure the network was. Two of them add up, in any order, to that of both areas.
+class Reliability(Counts):
+    """Pixels by how sure the network was.
 
     Parameters
     ----------
     count
         int64 `(bin,)`: pixels.
     hits
-        int64 `(bin,)`: those of them where what was probable is so.
+        int64 `(bin,)`: those of them that are of the class that was probable.
     confidences
         int64 `(bin,)`: sum of their probabilities, in 2^-24.
     squares
@@ -40,15 +40,9 @@ class Reliability:
 
     @classmethod
     def none(cls, bins: int = BINS) -> Self:
-        """Give that of no pixels."""
-        count, hits, confidences = np.zeros((3, bins), np.int64)
-        return cls(count, hits, confidences, 0)
-
-    def __add__(self, other: Self) -> Self:
-        if len(self.count) != len(other.count):
-            raise ValueError(f"reliabilities of {len(self.count)} and of {len(other.count)} bins do not add up")
-        count, hits = self.count + other.count, self.hits + other.hits
-        return type(self)(count, hits, self.confidences + other.confidences, self.squares + other.squares)
+        """Return that of no pixels."""
+        nothing = np.zeros(bins, np.int64)
+        return cls(nothing, nothing, nothing, 0)
 
     @property
     def edges(self) -> Floats:
@@ -62,7 +56,7 @@ class Reliability:
 
     @property
     def frequency(self) -> Floats:
-        """How often in each bin what was probable is so; NaN where there is none."""
+        """Share of hits in each bin; NaN where there is none."""
         return np.asarray(ratio(self.hits, self.count))
 
     @property
@@ -76,14 +70,14 @@ class Reliability:
         return float(ratio(self.squares / UNIT, self.count.sum()))
 
     def curve(self) -> list[dict[str, Any]]:
-        """Give the bins that hold anything, for JSON."""
+        """Return the bins that hold anything, for JSON."""
         columns = (self.edges[:-1], self.edges[1:], self.confidence, self.frequency, self.count)
         names = ("above", "to", "confidence", "frequency", "pixels")
         rows = zip(*columns, strict=True)
         return [dict(zip(names, map(plain, row), strict=True)) for row in rows if row[-1]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Give both scores and the curve, for JSON."""
+        """Return both scores and the curve, for JSON."""
         return {"ece": plain(self.ece), "brier": plain(self.brier), "curve": self.curve()}
 
 
@@ -142,17 +136,22 @@ def top_reliability(probabilities: NDArray[np.float32], labels: NDArray[np.uint8
 
 
 def _reliability(
-    confidence: NDArray[np.float32], hit: NDArray[np.bool_], errors: NDArray[Any], judged: NDArray[np.bool_], bins: int
+    confidence: NDArray[np.float32],
+    hit: NDArray[np.bool_],
+    errors: NDArray[Any],
+    labelled: NDArray[np.bool_],
+    bins: int,
 ) -> Reliability:
     uppers = np.linspace(0, 1, bins + 1).astype(np.float32)[1:]
     confidence = np.minimum(confidence, np.float32(1))
-    counted = judged & ~np.isnan(confidence)
+    counted = labelled & ~np.isnan(confidence)
     place: Indices = np.where(counted, np.searchsorted(uppers, confidence), bins)
     both = count(2 * place + hit, 2 * bins + 2).reshape(-1, 2)[:-1]
-    sums = add_up(place, _whole(confidence, counted), bins + 1)[:-1]
+    # exact: a strip's sums stay far below 2^53, above which floats skip some whole numbers
+    sums = np.bincount(place.ravel(), _whole(confidence, counted).ravel(), bins + 1).astype(np.int64)[:-1]
     return Reliability(both.sum(1), both[:, 1].copy(), sums, int(_whole(errors, counted).sum()))
 
 
 def _whole(values: NDArray[Any], counted: NDArray[np.bool_]) -> Floats:
-    """Give values in whole numbers of 2^-24, 0 where they do not count: a strip's sum of them is exact in float64."""
+    """Return values in whole numbers of 2^-24, 0 where they do not count."""
     return np.rint(np.where(counted, values, 0).astype(np.float64) * UNIT)

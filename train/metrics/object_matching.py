@@ -1,4 +1,4 @@
-"""Predicted objects and true ones matched, and scores of objects. Numbers only; memory grows with objects, not pixels.
+"""Object matching: predicted objects against true ones, and their scores. Memory grows with objects, not pixels.
 
 From Kirillov et al. 2019, Panoptic Segmentation (arXiv:1801.00868): a predicted object and a true one of the same class
 match where their IoU is above 0.5. No object has two matches: were a matched to b and to c, which do not overlap, more
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.samples import IGNORE
-from .confusion import Floats, Ints, plain, ratio, strips
+from .confusion import Counts, Floats, Ints, plain, ratio, strips
 
 UNIT = 1 << 30  # sums of IoUs are of whole numbers of 1/UNIT, so that no order of adding changes them
 NOTHING = 0  # id of a pixel of no object
-UNJUDGED = -1  # true id of a pixel that does not count
+IGNORED = -1  # true id of a pixel that does not count
 
 Ids = NDArray[np.int64]
 Values = NDArray[np.uint8]
@@ -69,8 +69,8 @@ def overlaps(predicted_ids: Ids, truth_ids: Ids, class_map: Values, labels: Valu
 
 
 def _overlaps(predicted: Ids, truth: Ids, class_map: Values, labels: Values) -> Overlaps:
-    unjudged = (class_map == IGNORE) | (labels == IGNORE)
-    predicted, truth = predicted.ravel(), np.where(unjudged, UNJUDGED, truth).ravel()
+    ignored = (class_map == IGNORE) | (labels == IGNORE)
+    predicted, truth = predicted.ravel(), np.where(ignored, IGNORED, truth).ravel()
     changed = np.ones(predicted.size, bool)  # stretches of equal pixels are few: only their starts are looked at
     changed[1:] = (predicted[1:] != predicted[:-1]) | (truth[1:] != truth[:-1])
     starts = np.flatnonzero(changed)
@@ -103,8 +103,8 @@ def _summed(rows: Overlaps) -> Overlaps:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ObjectCounts:
-    """Objects found and missed, by class. Those of several scenes add up, in any order.
+class ObjectCounts(Counts):
+    """Objects found and missed, by class.
 
     Parameters
     ----------
@@ -121,14 +121,8 @@ class ObjectCounts:
 
     @classmethod
     def none(cls, classes: int) -> Self:
-        """Give those of no objects."""
+        """Return those of no objects."""
         return cls(*(np.zeros(classes, np.int64) for _ in range(4)))
-
-    def __add__(self, other: Self) -> Self:
-        if len(self.matched) != len(other.matched):
-            raise ValueError("objects of different numbers of classes do not add up")
-        matched, predicted = self.matched + other.matched, self.predicted + other.predicted
-        return type(self)(matched, predicted, self.truth + other.truth, self.overlap + other.overlap)
 
     @property
     def precision(self) -> Floats:
@@ -156,7 +150,7 @@ class ObjectCounts:
         return np.asarray(ratio(2 * self.overlap / UNIT, self.predicted + self.truth))
 
     def of_class(self, value: int) -> dict[str, Any]:
-        """Give a class's counts and scores, for JSON."""
+        """Return a class's counts and scores, for JSON."""
         names = ("precision", "recall", "f1", "iou", "quality", "matched", "predicted", "truth")
         return {name: plain(getattr(self, name)[value]) for name in names}
 
@@ -189,16 +183,16 @@ class _Objects:
 
     ids: Ids
     value: Values
-    judged: Ints
-    unjudged: Ints
+    counted: Ints
+    ignored: Ints
 
     @classmethod
     def of(cls, ids: Ids, value: Values, rows: Overlaps) -> "_Objects":
         real = ids > NOTHING
-        judged = (rows.truth != UNJUDGED)[real]
+        counted = (rows.truth != IGNORED)[real]
         known, first, which = np.unique(ids[real], return_index=True, return_inverse=True)
         pixels = rows.pixels[real]
-        areas = (np.bincount(which, pixels * part, len(known)).astype(np.int64) for part in (judged, ~judged))
+        areas = (np.bincount(which, pixels * part, len(known)).astype(np.int64) for part in (counted, ~counted))
         return cls(known, value[real][first], *areas)
 
     def place(self, ids: Ids) -> NDArray[np.intp]:
@@ -224,17 +218,15 @@ def match(rows: Overlaps, classes: int) -> Matches:
     truth = _Objects.of(rows.truth, rows.truth_class, rows)
     pair = (rows.predicted > NOTHING) & (rows.truth > NOTHING) & (rows.predicted_class == rows.truth_class)
     found, there, shared = rows.predicted[pair], rows.truth[pair], rows.pixels[pair]
-    union = predicted.judged[predicted.place(found)] + truth.judged[truth.place(there)] - shared
+    union = predicted.counted[predicted.place(found)] + truth.counted[truth.place(there)] - shared
     matching = 2 * shared > union
     found, there, overlap = found[matching], there[matching], shared[matching] / union[matching]
-    alarm = predicted.without(found) & (predicted.judged >= predicted.unjudged)
+    alarm = predicted.without(found) & (predicted.counted >= predicted.ignored)
     missed = truth.without(there)
     value = rows.truth_class[pair][matching]
-    counts = _counted(value, predicted.value[alarm], truth.value[missed], overlap, classes)
+    number, false, lost = (
+        np.bincount(values, minlength=classes) for values in (value, predicted.value[alarm], truth.value[missed])
+    )
+    total = np.bincount(value, np.rint(overlap * UNIT), classes).astype(np.int64)
+    counts = ObjectCounts(number, number + false, number + lost, total)
     return Matches(found, there, overlap, truth.ids[missed], predicted.ids[alarm], counts)
-
-
-def _counted(matched: Values, alarms: Values, missed: Values, overlap: Floats, classes: int) -> ObjectCounts:
-    number, false, lost = (np.bincount(values, minlength=classes) for values in (matched, alarms, missed))
-    overlaps = np.bincount(matched, np.rint(overlap * UNIT), classes).astype(np.int64)
-    return ObjectCounts(number, number + false, number + lost, overlaps)

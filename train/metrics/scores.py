@@ -1,4 +1,14 @@
-"""TODO."""
+"""Scores of a scene, or of many: counted block by block, added up, written down, with bootstrap intervals.
+
+What each score is, `confusion`, `thresholds`, `boundaries`, `calibration` and `object_matching` say. Numbers only.
+
+Intervals say how far scores would differ had other blocks been scored. They are the percentile bootstrap of Efron &
+Tibshirani 1993 (An Introduction to the Bootstrap, chapter 13): blocks are drawn with replacement, as many as there are;
+the middle 95 % of the scores of many such draws is the interval. Blocks, not pixels, are what is drawn, because pixels
+beside each other are right or wrong together: intervals by pixels would be far too narrow. Blocks of one scene are
+still alike in sensor, season and place: an interval says how sure the score is of scenes like these, not how well the
+network does elsewhere.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,22 +18,97 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.samples import IGNORE
-from .boundaries import DISTANCE, Boundary, Core, boundary_tally
+from .boundaries import DISTANCE, Boundary, Core, count_boundary
 from .calibration import Reliability, foreground_reliability, top_reliability
 from .confusion import OF_CLASSES, OVERALL, Confusion, Floats, Ints, confusion, plain
 from .object_matching import ObjectCounts
-from .thresholds import ThresholdCurve, foreground_of, sweep
-
-Part = TypeVar("Part", ThresholdCurve, Reliability)
+from .thresholds import ThresholdCurve, foreground_of, threshold_curve
 
 FEW = 10  # blocks
 MOST = 1 << 22  # draws held at once
+
 Bounds = dict[str, Floats]
+Part = TypeVar("Part", ThresholdCurve, Reliability)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockCounts:
+    """What is counted in a block for the scores. Two of them add up, in any order, to that of both areas.
+
+    Parameters
+    ----------
+    confusion, boundary
+        Of class maps.
+    thresholds
+        Of probabilities: any class but the first against it. None: probabilities were not kept.
+    foreground
+        Of the second class's probability; None as above, or with more than two classes.
+    top
+        Of the likeliest class's probability; None as above.
+    """
+
+    confusion: Confusion
+    boundary: Boundary
+    thresholds: ThresholdCurve | None = None
+    foreground: Reliability | None = None
+    top: Reliability | None = None
+
+    def __add__(self, other: Self) -> Self:
+        maps = self.confusion + other.confusion, self.boundary + other.boundary
+        optional = (_both(getattr(self, name), getattr(other, name)) for name in ("thresholds", "foreground", "top"))
+        return type(self)(*maps, *optional)
+
+
+def _both(one: Part | None, other: Part | None) -> Part | None:
+    if one is None or other is None:
+        if one is not other:
+            raise ValueError("counts with probabilities and without do not add up")
+        return None
+    return one + other
+
+
+def count_pixels(
+    class_map: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    core: Core,
+    *,
+    classes: int,
+    probabilities: NDArray[np.float32] | None = None,
+    distance: int = DISTANCE,
+) -> BlockCounts:
+    """Count a block.
+
+    Parameters
+    ----------
+    class_map, labels
+        uint8 `(y, x)` of the block and `distance` pixels more on each side, or as far as the scene reaches; 255 = does
+        not count.
+    core
+        Rows and columns of the block in them.
+    classes
+        How many there are.
+    probabilities
+        float32 `(class, y, x)` of the block alone; NaN does not count.
+    distance
+        See `boundaries`.
+
+    Raises
+    ------
+    TrainingError
+        Labels or class map hold a value that is no class.
+    """
+    maps = confusion(class_map[core], labels[core], classes), count_boundary(class_map, labels, core, distance, classes)
+    if probabilities is None:
+        return BlockCounts(*maps)
+    truth = np.where(class_map[core] == IGNORE, np.uint8(IGNORE), labels[core])
+    curve = threshold_curve(foreground_of(probabilities), truth)
+    foreground = foreground_reliability(probabilities[1], truth) if classes == 2 else None
+    return BlockCounts(*maps, curve, foreground, top_reliability(probabilities, truth))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Intervals:
-    """Between what scores lie.
+    """Bootstrap intervals of scores.
 
     Parameters
     ----------
@@ -56,18 +141,18 @@ class Intervals:
         return f"intervals from {self.blocks} blocks only: with fewer than {FEW} they are rough and mostly too narrow"
 
     def of_class(self, value: int) -> dict[str, Any]:
-        """Give a class's intervals, for JSON."""
+        """Return a class's intervals, for JSON."""
         return {name: [plain(self.low[name][value]), plain(self.high[name][value])] for name in self.low}
 
     def as_dict(self) -> dict[str, Any]:
-        """Give what is said of all classes together, for JSON."""
+        """Return the intervals of all classes together, for JSON."""
         overall = {name: [plain(low), plain(self.overall_high[name])] for name, low in self.overall_low.items()}
         about = {"level": self.level, "resamples": self.resamples, "blocks": self.blocks, "note": self.note}
         return {**about, **overall}
 
 
 def intervals(blocks: Ints, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Intervals:
-    """Give intervals of all scores that follow from confusions.
+    """Return intervals of all scores that follow from confusions.
 
     Parameters
     ----------
@@ -91,7 +176,7 @@ def intervals(blocks: Ints, *, level: float = 0.95, resamples: int = 2000, seed:
 
 
 def _resampled(blocks: Ints, resamples: int, draw: np.random.Generator) -> Iterator[Ints]:
-    """Give the confusions of resamples, `(some, truth, predicted)`, a part of them at a time."""
+    """Return the confusions of resamples, `(some, truth, predicted)`, a part of them at a time."""
     number = len(blocks)
     if number < 2:
         yield np.zeros((1, *blocks.shape[1:]), np.int64)
@@ -106,83 +191,9 @@ def _resampled(blocks: Ints, resamples: int, draw: np.random.Generator) -> Itera
 
 
 def _quantiles(values: Floats, edges: tuple[float, float]) -> Floats:
-    """Give quantiles over the first axis of what is not NaN, `(2, ...)`; NaN where all is."""
+    """Return quantiles over the first axis of what is not NaN, `(2, ...)`; NaN where all is."""
     nowhere = np.isnan(values).all(0)
     return np.where(nowhere, np.nan, np.nanquantile(np.where(nowhere, 0.0, values), edges, axis=0))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tally:
-    """What a block counts for the scores. Two of them add up, in any order, to that of both areas.
-
-    Parameters
-    ----------
-    confusion, boundary
-        Of class maps.
-    sweep
-        Of probabilities: any class but the first against it. None: probabilities were not kept.
-    foreground
-        Of the second class's probability; None as above, or with more than two classes.
-    top
-        Of the likeliest class's probability; None as above.
-    """
-
-    confusion: Confusion
-    boundary: Boundary
-    sweep: ThresholdCurve | None = None
-    foreground: Reliability | None = None
-    top: Reliability | None = None
-
-    def __add__(self, other: Self) -> Self:
-        maps = self.confusion + other.confusion, self.boundary + other.boundary
-        sweeps = _both(self.sweep, other.sweep)
-        return type(self)(*maps, sweeps, _both(self.foreground, other.foreground), _both(self.top, other.top))
-
-
-def _both(one: Part | None, other: Part | None) -> Part | None:
-    if one is None or other is None:
-        if one is not other:
-            raise ValueError("tallies with probabilities and without do not add up")
-        return None
-    return one + other
-
-
-def block_tally(
-    class_map: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    core: Core,
-    *,
-    classes: int,
-    probabilities: NDArray[np.float32] | None = None,
-    distance: int = DISTANCE,
-) -> Tally:
-    """Count a block.
-
-    Parameters
-    ----------
-    class_map, labels
-        uint8 `(y, x)` of the block and `distance` pixels more on each side, or as far as the scene reaches; 255 = does
-        not count.
-    core
-        Rows and columns of the block in them.
-    classes
-        How many there are.
-    probabilities
-        float32 `(class, y, x)` of the block alone; NaN does not count.
-    distance
-        See `boundaries`.
-
-    Raises
-    ------
-    TrainingError
-        Labels or class map hold a value that is no class.
-    """
-    maps = confusion(class_map[core], labels[core], classes), boundary_tally(class_map, labels, core, distance, classes)
-    if probabilities is None:
-        return Tally(*maps)
-    truth = np.where(class_map[core] == IGNORE, np.uint8(IGNORE), labels[core])
-    foreground = foreground_reliability(probabilities[1], truth) if classes == 2 else None
-    return Tally(*maps, sweep(foreground_of(probabilities), truth), foreground, top_reliability(probabilities, truth))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,44 +204,39 @@ class Scores:
     ----------
     names
         Of the classes, by value.
-    tally
+    counts
         Of all blocks.
     objects
         Of all scenes; None: objects were not matched.
     intervals
-        None: not asked for.
+        None: none were computed.
     """
 
     names: tuple[str, ...]
-    tally: Tally
+    counts: BlockCounts
     objects: ObjectCounts | None = None
     intervals: Intervals | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give all of it for JSON: shares to four digits, None for a share of nothing; counts exactly."""
-        boundary = self.tally.boundary
+        """Return all of it for JSON: shares to four digits, None for a share of nothing; counts exactly."""
+        boundary, curve = self.counts.boundary, self.counts.thresholds
+        reliabilities = {"foreground": self.counts.foreground, "top": self.counts.top}
+        calibration = {name: some.as_dict() for name, some in reliabilities.items() if some}
         return {
-            **self.tally.confusion.overall(),
+            **self.counts.confusion.overall(),
             "classes": {name: self._of_class(value) for value, name in enumerate(self.names)},
-            "confusion": plain(self.tally.confusion.counts),
+            "confusion": plain(self.counts.confusion.counts),
             "boundary": {"distance": boundary.distance, "mean_iou": plain(boundary.mean_iou)},
-            **self._optional(),
+            **({"intervals": self.intervals.as_dict()} if self.intervals else {}),
+            **({"thresholds": curve.as_dict()} if curve else {}),
+            **({"calibration": calibration} if calibration else {}),
         }
 
     def _of_class(self, value: int) -> dict[str, Any]:
-        made = self.tally.confusion.of_class(value)
-        made["boundary_iou"] = plain(self.tally.boundary.iou[value])
+        made = self.counts.confusion.of_class(value)
+        made["boundary_iou"] = plain(self.counts.boundary.iou[value])
         if self.intervals:
             made["intervals"] = self.intervals.of_class(value)
         if self.objects and value:
             made["objects"] = self.objects.of_class(value)
         return made
-
-    def _optional(self) -> dict[str, Any]:
-        reliabilities = {"foreground": self.tally.foreground, "top": self.tally.top}
-        calibration = {name: some.as_dict() for name, some in reliabilities.items() if some}
-        return {
-            **({"intervals": self.intervals.as_dict()} if self.intervals else {}),
-            **({"thresholds": self.tally.sweep.as_dict()} if self.tally.sweep else {}),
-            **({"calibration": calibration} if calibration else {}),
-        }

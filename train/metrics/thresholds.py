@@ -1,4 +1,4 @@
-"""How many foreground pixels are hit at every threshold, which threshold is best, and the precision-recall curve.
+"""Threshold curve: precision, recall, F1 and IoU at every threshold, the best one, and average precision.
 
 One histogram of probabilities in thousandths serves all. Numbers only.
 """
@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .confusion import Floats, Ints, count, plain, ratio, strips, truths
+from .confusion import Counts, Floats, Ints, count, plain, ratio, strips, truths
 
 STEPS = 1000
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -19,7 +19,7 @@ _EDGES = np.array([step / STEPS for step in range(STEPS + 1)], np.float32)  # th
 
 @dataclass(frozen=True, slots=True)
 class ThresholdPoint:
-    """Pixels right and wrong at one threshold: foreground found, imagined, missed; background left alone."""
+    """Pixels right and wrong at one threshold: foreground found, foreground not there, missed; background."""
 
     threshold: float
     hits: int
@@ -39,16 +39,16 @@ class ThresholdPoint:
 
     @property
     def precision(self) -> float:
-        """How much of what was found is there."""
+        """Share of what was found that is foreground."""
         return float(ratio(self.hits, self.hits + self.false_alarms))
 
     @property
     def recall(self) -> float:
-        """How much of what is there was found."""
+        """Share of the foreground that was found."""
         return float(ratio(self.hits, self.hits + self.misses))
 
     def as_dict(self) -> dict[str, Any]:
-        """Give threshold and scores, for JSON."""
+        """Return threshold and scores, for JSON."""
         return {name: plain(getattr(self, name)) for name in ("threshold", "iou", "f1", "precision", "recall")}
 
 
@@ -67,8 +67,8 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ThresholdCurve:
-    """Pixels by truth and probability. Two of them add up, in any order, to that of both areas.
+class ThresholdCurve(Counts):
+    """Pixels by truth and probability.
 
     Parameters
     ----------
@@ -81,14 +81,11 @@ class ThresholdCurve:
 
     @classmethod
     def none(cls) -> Self:
-        """Give that of no pixels."""
+        """Return that of no pixels."""
         return cls(np.zeros((2, STEPS + 1), np.int64))
 
-    def __add__(self, other: Self) -> Self:
-        return type(self)(self.counts + other.counts)
-
     def at(self, threshold: float) -> ThresholdPoint:
-        """Give what is found where the probability is above a threshold.
+        """Return pixels right and wrong where foreground is what has a probability above a threshold.
 
         Raises
         ------
@@ -96,28 +93,26 @@ class ThresholdCurve:
             It is no multiple of 0.001 from 0 to 1.
         """
         step = _step(threshold)
-        (rejections, misses), (false_alarms, hits) = (
-            self.counts[:, : step + 1].sum(1),
-            self.counts[:, step + 1 :].sum(1),
-        )
-        return ThresholdPoint(threshold, int(hits), int(false_alarms), int(misses), int(rejections))
+        rejections, misses = self.counts[:, : step + 1].sum(1).tolist()
+        false_alarms, hits = self.counts[:, step + 1 :].sum(1).tolist()
+        return ThresholdPoint(threshold, hits, false_alarms, misses, rejections)
 
     def curve(self, thresholds: Sequence[float] = THRESHOLDS) -> tuple[ThresholdPoint, ...]:
-        """Give what is found at each of some thresholds."""
+        """Return the points of some thresholds."""
         return tuple(self.at(threshold) for threshold in thresholds)
 
     def best(self, thresholds: Sequence[float] = THRESHOLDS) -> ThresholdPoint | None:
-        """Give what is found at the threshold of the highest IoU. For validation: a test must choose nothing.
+        """Return the point of the highest IoU. For validation: a test must choose nothing.
 
         Returns
         -------
-        Found or None
+        ThresholdPoint or None
             Of equally good thresholds the nearest to 0.5, and the lower of two. None where the labels hold no
             foreground, since nothing can then be chosen.
         """
         if not self.counts[1].any():
             return None
-        return min(self.curve(thresholds), key=lambda found: (-found.iou, abs(_step(found.threshold) - STEPS // 2)))
+        return min(self.curve(thresholds), key=lambda point: (-point.iou, abs(_step(point.threshold) - STEPS // 2)))
 
     @property
     def average_precision(self) -> Estimate:
@@ -136,10 +131,10 @@ class ThresholdCurve:
         return Estimate(*(float(ratio(part, positives.sum())) for part in sums))
 
     def as_dict(self, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Any]:
-        """Give curve, best threshold and average precision, for JSON."""
+        """Return curve, best threshold and average precision, for JSON."""
         best, area = self.best(thresholds), self.average_precision
         return {
-            "curve": [found.as_dict() for found in self.curve(thresholds)],
+            "curve": [point.as_dict() for point in self.curve(thresholds)],
             "best": best and best.as_dict(),
             "average_precision": plain(area.value),
             "average_precision_error": plain(area.error, 6),
@@ -163,7 +158,7 @@ def _step(threshold: float) -> int:
 
 
 def foreground_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give what `predict.classify` compares with a threshold: the greatest of all classes but the first.
+    """Return what a class map's threshold is compared with: the greatest of all classes but the first.
 
     Parameters
     ----------
@@ -179,7 +174,9 @@ def foreground_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     return greatest
 
 
-def sweep(probability: NDArray[np.float32], labels: NDArray[np.uint8], foreground: int | None = None) -> ThresholdCurve:
+def threshold_curve(
+    probability: NDArray[np.float32], labels: NDArray[np.uint8], foreground: int | None = None
+) -> ThresholdCurve:
     """Count the pixels of a block by truth and probability.
 
     Parameters
