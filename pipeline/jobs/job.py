@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from models.errors import StoreError, SwatheError
 
@@ -127,6 +128,24 @@ class BlockJob(ABC):
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """Do what follows the blocks; returns results to keep in the store's metadata."""
         return {}
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedJob(BlockJob):
+    """A block job on the blocks of a finished store, which is only read."""
+
+    maps: Store
+    metadata: StoreMetadata
+
+    @property
+    @override
+    def geobox(self) -> GeoBox:
+        return self.maps.geobox
+
+    @property
+    @override
+    def reads(self) -> tuple[str, ...]:
+        return (self.maps.path,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,18 @@ Numbers only: no store, no dask. `merge_labels` joins the regions of blocks side
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.errors import PlanError
 
 from ..grid.encoding import NODATA
 from ..grid.geobox import Window
 
 NONE = -1  # no component
+Connectivity = Literal[4, 8]  # pixels touch at sides; or at corners too
 Labels = NDArray[np.int32]
 Sides = tuple[NDArray[Any], ...]
 """What lies along a rectangle's top, bottom, left and right side."""
@@ -122,6 +125,12 @@ def open_region(window: Window, edges: Sides, values: Sides, totals: Totals) -> 
     numbers = np.full(len(totals) + 1, NONE, np.int32)  # the last for NONE
     numbers[which] = np.arange(which.size)
     return Region(window, tuple(numbers[edge] for edge in edges), values, totals.take(which)), which
+
+
+def check_connectivity(connectivity: int) -> None:
+    """Raise PlanError for another one than 4 or 8."""
+    if connectivity not in (4, 8):
+        raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
 
 
 def label(values: NDArray[np.uint8], connectivity: int) -> tuple[Labels, int]:

@@ -6,7 +6,7 @@ From a finished store to another one with the arrays `class_map` and `objects`, 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -14,18 +14,20 @@ from distributed import Client
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from models.errors import PlanError, StoreError
+from models.errors import StoreError
 
 from ..grid.encoding import NODATA, BlockResult, Encoding
-from ..grid.geobox import GeoBox, Window
-from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
+from ..grid.geobox import Window
+from ..jobs.job import BlockFunction, DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..store.dataset import open_maps
 from ..store.lifecycle import TABLE
 from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
 from ..store.store import Store, open_store, store_errors
-from .label import BlockLabels, Region, Totals, summarize_block
+from .label import BlockLabels, Connectivity, Region, Totals, check_connectivity, summarize_block
+from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
+from .table import columns_schema, finish, merge
 from .tree import LabelMerge, TreeReduce, merge_labels, merged_totals, reduced, tree_reduce
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
     from ..grid.pixel_area import PixelAreas
 
-Connectivity = Literal[4, 8]
 COMMAND = "swathe objects"
 
 
@@ -55,7 +56,7 @@ def write_objects(
     store
         Path or URL of a finished store, cleaned or not. Objects are connected regions of any class but the first.
     output
-        Path or URL of the store to write. Its layer `objects` is int64 (y, x): 1 + row * width + column of the object's
+        Path or URL of the store to write. Its array `objects` is int64 (y, x): 1 + row * width + column of the object's
         first pixel, the same however the scene is cut; 0 where there is none. Its table is `table.parquet`, with the
         columns of `pipeline.objects.table`.
     connectivity
@@ -76,8 +77,7 @@ def write_objects(
 
 def labelling(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, widths: bool = True) -> "Labelling":
     """Check what `write_objects` is asked for, before anything is written."""
-    if connectivity not in (4, 8):
-        raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
+    check_connectivity(connectivity)
     maps, metadata = open_store(os.fspath(store))
     return Labelling(maps, metadata, connectivity, widths)
 
@@ -100,7 +100,7 @@ def open_objects(store: str | os.PathLike[str]) -> "tuple[xr.Dataset, pd.DataFra
 
 
 def objects_count(store: str | os.PathLike[str]) -> dict[str, int]:
-    """Give how many objects of each class a finished store of objects has, by name."""
+    """Return how many objects of each class a finished store of objects has, by name."""
     return dict(open_store(os.fspath(store))[1].results["objects"])
 
 
@@ -116,24 +116,12 @@ def read_table(store: str) -> "pa.Table":
 
 
 @dataclass(frozen=True, slots=True)
-class Labelling(BlockJob):
+class Labelling(DerivedJob):
     """The objects of a store."""
 
-    maps: Store
-    metadata: StoreMetadata
     connectivity: Connectivity
     widths: bool
     title = "numbering objects"
-
-    @property
-    @override
-    def geobox(self) -> GeoBox:
-        return self.maps.geobox
-
-    @property
-    @override
-    def reads(self) -> tuple[str, ...]:
-        return (self.maps.path,)
 
     @override
     def identity(self) -> Mapping[str, Any]:
@@ -164,8 +152,8 @@ class Labelling(BlockJob):
         from ..grid.pixel_area import pixel_areas
 
         names = self.metadata.class_names
-        rows = Measuring(self.maps, self.widths, pixel_areas(self.geobox))
-        job = TreeReduce(store, "measures", rows, store)
+        measured = Measuring(self.maps, self.widths, pixel_areas(self.geobox))
+        job = TreeReduce(store, "measures", store, measured.rows, merge)
         tree_reduce(client, job, show, "measuring objects")
         return {"objects": write_table(job, names)}
 
@@ -212,16 +200,14 @@ def object_ids(found: BlockLabels, merged: Totals | None) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """`Rows`: what a block measures of its objects."""
+    """The partial rows of the table that a block measures of its objects."""
 
     maps: Store
     widths: bool
     areas: "PixelAreas | None"
 
-    def leaf(self, store: Store, row: int, column: int) -> "pa.Table":
-        """See `Rows`."""
-        from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
-
+    def rows(self, store: Store, row: int, column: int) -> "pa.Table":
+        """Measure a block of a store of objects."""
         window = store.window(0, row, column)
         encoding, core = self.maps.encoding, store.read_layer("class_map", window)[0]
         kept = self.maps.read_layer("probability", window) if encoding.probability else None
@@ -235,15 +221,9 @@ class Measuring:
         )
         return measure(patch, widths=self.widths)
 
-    def merge(self, rows: "pa.Table") -> "pa.Table":
-        """See `Rows`."""
-        from .table import merge
-
-        return merge(rows)
-
 
 def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) -> NDArray[Any]:
-    """Read a layer's window with context on every side; beyond the scene stands a value."""
+    """Read an array's window with context on every side; beyond the scene stands a value."""
     wide = window.buffer(halo)
     inside = wide.clip(store.geobox.shape)
     pixels = store.read_layer(name, inside)[0]
@@ -256,8 +236,6 @@ def write_table(job: TreeReduce, classes: tuple[str, ...]) -> dict[str, int]:
     """Write the table of measured objects part by part; return how many objects each class has."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
-
-    from .table import columns_schema, finish
 
     store, counts = job.store, dict.fromkeys(classes[1:], 0)
     with (

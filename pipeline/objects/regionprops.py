@@ -110,7 +110,7 @@ def own_probability(
     probability
         `(class, y, x)`, as a store keeps it.
     kept
-        The class values of its layers.
+        The class values of its bands.
 
     Returns
     -------
@@ -120,8 +120,8 @@ def own_probability(
     if probability is None or not len(kept):
         return None
     own = np.full(class_map.shape, NODATA if probability.dtype == np.uint8 else np.nan, probability.dtype)
-    for layer, value in zip(probability, kept, strict=True):
-        np.copyto(own, layer, where=class_map == value)
+    for band, value in zip(probability, kept, strict=True):
+        np.copyto(own, band, where=class_map == value)
     return own
 
 

@@ -1,4 +1,4 @@
-"""Rows of the table of objects: their columns, rows of one object joined, and finished. Knows no pixels and no store.
+"""The table of objects: its columns, partial rows of one object merged, and finished. Knows no pixels and no store.
 
 Partial rows hold what adds up over the parts of an object; finished rows hold what people read, under the names and
 with the values of `skimage.measure.regionprops_table`. Means and moments are joined by the update of Chan, Golub and
@@ -51,9 +51,7 @@ PARTIAL = (
     Column("perimeter_corner", "int64", "pixels", "border pixels of length (1 + sqrt(2)) / 2"),
     Column("intensity_sum", "float64", "", "of the probability of its class; NaN: not known in every pixel"),
     Column("intensity_max", "float64", "", "as above"),
-    Column(
-        "depth_sum", "float64", "pixels^3", "of distance to the nearest pixel of another class less 1/2; NaN: too deep"
-    ),
+    Column("depth_sum", "float64", "pixels^3", "of distance to the nearest pixel not of its class, - 1/2; NaN: deep"),
 )
 
 COLUMNS = (
@@ -100,12 +98,12 @@ JOINED: Mapping[str, np.ufunc] = {  # all else, but for the moments, adds up
 
 
 def partial_schema() -> "pa.Schema":
-    """Give the schema of partial rows: `PARTIAL`, without nulls."""
+    """Return the schema of partial rows: `PARTIAL`, without nulls."""
     return _schema(PARTIAL)
 
 
 def columns_schema() -> "pa.Schema":
-    """Give the schema of finished rows: `COLUMNS`."""
+    """Return the schema of finished rows: `COLUMNS`."""
     return _schema(COLUMNS)
 
 
@@ -153,7 +151,7 @@ def merge(rows: "pa.Table") -> "pa.Table":
 
 
 def _joined_moments(columns: Columns, first: NDArray[np.intp]) -> Columns:
-    """Give the moments of wholes from those of their parts, about the mean of the whole."""
+    """Return the moments of wholes from those of their parts, about the mean of the whole."""
     count = columns["num_pixels"]
     lengths = np.diff(first, append=len(count))
     total = np.add.reduceat(count, first)
@@ -179,7 +177,7 @@ def _joined_moments(columns: Columns, first: NDArray[np.intp]) -> Columns:
 
 
 def finish(rows: "pa.Table", geobox: GeoBox, classes: Sequence[str]) -> "pa.Table":
-    """Give what people read of whole objects.
+    """Return the finished rows of whole objects.
 
     Parameters
     ----------
@@ -219,9 +217,8 @@ def _shapes(given: Columns) -> Columns:
     count = given["num_pixels"]
     rows, columns, both = (given[name] / count for name in ("rows_m2", "columns_m2", "both_m2"))
     high = (rows + columns) / 2 + np.hypot((rows - columns) / 2, both)
-    low = np.maximum(
-        rows * columns - both * both, 0
-    )  # the product of both eigenvalues: keeps more digits than a difference
+    # the product of both eigenvalues: keeps more digits than a difference
+    low = np.maximum(rows * columns - both * both, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         low = np.where((high == 0) | _straight(given), 0, low / high)
         low = np.minimum(low, high)

@@ -8,7 +8,7 @@ again: killed at any moment, the same call continues. What is added up is the ca
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from distributed import Client
@@ -206,24 +206,23 @@ def merge_labels_in_memory(regions: list[list[Region]], connectivity: int) -> li
     return [[totals[0, r, c] for c in range(tree.columns)] for r in range(tree.rows)]
 
 
-class Rows(Protocol):
-    """A table of objects, block by block. Sent to every worker."""
-
-    def leaf(self, store: Store, row: int, column: int) -> "pa.Table":
-        """Return a block's rows, one per object, with their `id`."""
-        ...
-
-    def merge(self, rows: "pa.Table") -> "pa.Table":
-        """Merge rows of one id into one; sorted by id."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class TreeReduce(TreeJob):
-    """What all tasks of one `tree_reduce` share: `store` keeps the files, `objects` has the ids at block edges."""
+    """What all tasks of one `tree_reduce` share; `store` keeps the files.
 
-    rows: Rows
+    Parameters
+    ----------
+    objects
+        The store with the ids at block edges.
+    rows
+        Returns a block's rows, one per object, with their `id`, given `store`, row and column.
+    merge
+        Merges rows of one id into one; sorted by id.
+    """
+
     objects: Store
+    rows: "Callable[[Store, int, int], pa.Table]"
+    merge: "Callable[[pa.Table], pa.Table]"
 
 
 def tree_reduce(client: Client, job: TreeReduce, show: ProgressFactory, title: str) -> None:
@@ -252,7 +251,7 @@ def _block_rows(job: TreeReduce, place: Place) -> tuple["pa.Table", dict[str, Id
     ids = {
         name: np.unique(side[side > 0]) for name, side in zip(("top", "bottom", "left", "right"), sides, strict=True)
     }
-    return job.rows.leaf(job.store, row, column), ids
+    return job.rows(job.store, row, column), ids
 
 
 def _node_rows(job: TreeReduce, place: Place) -> tuple["pa.Table", dict[str, Ids]]:
@@ -263,7 +262,7 @@ def _node_rows(job: TreeReduce, place: Place) -> tuple["pa.Table", dict[str, Ids
     ids = [[unpack(extra) for _, extra in line] for line in read]
     lines = {"top": ids[0], "bottom": ids[-1], "left": [line[0] for line in ids], "right": [line[-1] for line in ids]}
     sides = {name: np.unique(np.concatenate([part[name] for part in line])) for name, line in lines.items()}
-    return job.rows.merge(pa.concat_tables([table for table, _ in chain(*read)])), sides
+    return job.merge(pa.concat_tables([table for table, _ in chain(*read)])), sides
 
 
 def reduced(job: TreeReduce) -> Iterator["pa.Table"]:

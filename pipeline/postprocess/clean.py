@@ -8,9 +8,8 @@ from typing import Any, Unpack
 from distributed import Client
 from typing_extensions import override
 
-from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
-from ..jobs.job import BlockJob, RunResult, run_job
+from ..jobs.job import DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..objects.tree import merge_labels
 from ..store.metadata import StoreMetadata
@@ -70,24 +69,12 @@ def cleaning(store: str | os.PathLike[str], **keywords: Unpack[CleanKeywords]) -
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaning(BlockJob):
+class Cleaning(DerivedJob):
     """A store to be cleaned. `map_only`: without probabilities and overviews, for a GeoTIFF."""
 
-    maps: Store
-    metadata: StoreMetadata
     block: CleanBlock
     map_only: bool = False
     title = "cleaning"
-
-    @property
-    @override
-    def geobox(self) -> GeoBox:
-        return self.maps.geobox
-
-    @property
-    @override
-    def reads(self) -> tuple[str, ...]:
-        return (self.maps.path,)
 
     @override
     def identity(self) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ what needs the components of the whole scene is computed for all of it, once som
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import dask
 import dask.array as da
@@ -16,12 +16,12 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from models.errors import PlanError, StoreError
+from models.errors import StoreError
 
 from ..grid.geobox import Window
 from ..grid.pixel_area import pixel_areas
 from ..io.array import array_source
-from ..objects.label import BlockLabels, Totals, summarize_block
+from ..objects.label import BlockLabels, Connectivity, Totals, check_connectivity, summarize_block
 from ..objects.objects import object_ids
 from ..objects.tree import merge_labels_in_memory
 from ..store.metadata import objects_attributes
@@ -59,7 +59,7 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
         An option makes no sense or does not fit the maps.
     """
     asked, maps = CleanOptions(**keywords), _checked(maps)
-    names, kept = class_names(maps), None
+    names, kept = _class_names(maps), None
     if "probability" in maps:
         plain = [name.replace(" ", "_") for name in names]
         kept = [plain.index(str(name).replace(" ", "_")) for name in maps["class"].values]
@@ -83,7 +83,7 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
     return maps.assign(class_map=maps["class_map"].copy(data=cleaned))
 
 
-def label_objects(maps: xr.Dataset, *, connectivity: Literal[4, 8] = 4) -> xr.DataArray:
+def label_objects(maps: xr.Dataset, *, connectivity: Connectivity = 4) -> xr.DataArray:
     """Find and number the objects of maps lazily.
 
     Parameters
@@ -104,8 +104,7 @@ def label_objects(maps: xr.Dataset, *, connectivity: Literal[4, 8] = 4) -> xr.Da
     SwatheError
         Another connectivity; the maps hold no class map.
     """
-    if connectivity not in (4, 8):
-        raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
+    check_connectivity(connectivity)
     maps = _checked(maps)
     find = partial(summarize_block, connectivity=connectivity)
     numbered = map_components(_cut(maps["class_map"].data), find, _ids, np.int64, connectivity)
@@ -114,7 +113,7 @@ def label_objects(maps: xr.Dataset, *, connectivity: Literal[4, 8] = 4) -> xr.Da
     return objects
 
 
-def class_names(maps: xr.Dataset) -> list[str]:
+def _class_names(maps: xr.Dataset) -> list[str]:
     """Return the classes of maps by value, from a store's own metadata or from the CF flags."""
     own = maps.attrs.get("swathe")
     if own:

@@ -14,13 +14,18 @@ from .threshold import apply_threshold
 
 Mask = NDArray[np.bool_]
 
+PASSES: dict[Operation, tuple[bool, ...]] = {  # of each operation; whether it shrinks or grows
+    "erosion": (True,),
+    "dilation": (False,),
+    "opening": (True, False),
+    "closing": (False, True),
+}
 SMALL_DISK = 4  # up to this radius going through the structuring element is faster than a distance transform
 
 
 def local_halo(options: ResolvedOptions) -> int:
     """Return the pixels around a window that `smooth` needs, all operations added up."""
-    passes = {"erosion": 1, "dilation": 1, "opening": 2, "closing": 2}
-    return (options.majority or 0) // 2 + sum(passes[name] * radius for name, radius in options.radii)
+    return (options.majority or 0) // 2 + sum(len(PASSES[name]) * radius for name, radius in options.radii)
 
 
 def local(
@@ -99,37 +104,17 @@ def _transform(
     nodata = class_map == NODATA
     changed = class_map.copy()
     for value in options.values:
-        before = changed == value
+        before = after = changed == value
         if before.any():
-            after = _morphed(before, nodata, operation, radius, options.element)
+            for shrinks in PASSES[operation]:  # nodata counts for nothing: erosion sees it as inside, dilation as not
+                inside = _eroded(after | nodata if shrinks else ~after, radius, options.element)
+                after = (inside if shrinks else ~inside) & ~nodata
             changed[before & ~after] = 0
             changed[after & (changed == 0)] = value
     return changed
 
 
-def _morphed(mask: Mask, nodata: Mask, operation: Operation, radius: int, element: Element) -> Mask:
-    match operation:
-        case "erosion":
-            return _eroded(mask, nodata, radius, element)
-        case "dilation":
-            return _dilated(mask, nodata, radius, element)
-        case "opening":
-            return _dilated(_eroded(mask, nodata, radius, element), nodata, radius, element)
-        case "closing":
-            return _eroded(_dilated(mask, nodata, radius, element), nodata, radius, element)
-
-
-def _dilated(mask: Mask, nodata: Mask, radius: int, element: Element) -> Mask:
-    """Grow a mask, which holds no nodata, into what is not nodata."""
-    return ~_shrunk(~mask, radius, element) & ~nodata
-
-
-def _eroded(mask: Mask, nodata: Mask, radius: int, element: Element) -> Mask:
-    """Shrink a mask from everything that is neither in it nor nodata."""
-    return _shrunk(mask | nodata, radius, element) & ~nodata
-
-
-def _shrunk(mask: Mask, radius: int, element: Element) -> Mask:
+def _eroded(mask: Mask, radius: int, element: Element) -> Mask:
     """Erode a mask, with nothing outside its edges; three ways with the same result, each where it is fastest.
 
     A disk of radius r is all pixels at a distance of at most r, so a distance transform gives the same exactly: squares
@@ -138,14 +123,14 @@ def _shrunk(mask: Mask, radius: int, element: Element) -> Mask:
     from scipy import ndimage
     from skimage.morphology import disk, erosion, isotropic_erosion
 
-    shrunk: Mask
+    eroded: Mask
     if mask.all():  # a distance to nothing is not defined
         return mask
     if element == "square":
         side = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-        shrunk = erosion(mask, side, mode="ignore")
+        eroded = erosion(mask, side, mode="ignore")
     elif radius <= SMALL_DISK:
-        shrunk = ndimage.binary_erosion(mask, disk(radius), border_value=1)
+        eroded = ndimage.binary_erosion(mask, disk(radius), border_value=1)
     else:
-        shrunk = isotropic_erosion(mask, radius)
-    return shrunk
+        eroded = isotropic_erosion(mask, radius)
+    return eroded

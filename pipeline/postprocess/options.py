@@ -14,9 +14,10 @@ from typing import Any, Literal, TypedDict
 
 from models.errors import PlanError
 
+from ..objects.label import Connectivity, check_connectivity
+
 Element = Literal["disk", "square"]
 Operation = Literal["erosion", "dilation", "opening", "closing"]
-Connectivity = Literal[4, 8]
 Removed = Literal["background", "surrounding"]
 Thresholds = float | Mapping[str, float]
 
@@ -175,8 +176,7 @@ class CleanOptions:
         for name, known in (("element", ("disk", "square")), ("removed", ("background", "surrounding"))):
             if getattr(self, name) not in known:
                 raise PlanError(f"{name} is {' or '.join(known)}; received {getattr(self, name)!r}")
-        if self.connectivity not in (4, 8):
-            raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {self.connectivity!r}")
+        check_connectivity(self.connectivity)
         if self.classes is not None and not self.class_list:
             raise PlanError("classes is empty; name at least one, or leave it out for all but the background")
         _ = self.object_size, self.hole_size  # refused if they cannot be read

@@ -18,7 +18,8 @@ from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox
 from ..jobs.dask import dask_client
 from ..jobs.job import THREADS, make_progress, run_job
-from ..objects.objects import Connectivity, buffered, labelling
+from ..objects.label import Connectivity
+from ..objects.objects import buffered, labelling
 from ..objects.table import columns_schema
 from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import full_path
@@ -87,7 +88,7 @@ def write_vectors(
         Path or URL: what `write_objects` has made; or any other finished store, whose objects are found first.
     output
         Path or URL that ends in `.parquet` (GeoParquet), `.gpkg`, `.fgb` or `.geojson`. Each feature is one whole
-        object with its holes and the columns of `objects.records`, in the CRS of the store (GeoJSON: longitude and
+        object with its holes and the columns of `objects.table`, in the CRS of the store (GeoJSON: longitude and
         latitude). What is half done lies beside it, in `OUTPUT.unfinished`, and is removed at the end.
     connectivity
         Of objects that are still to be found. With 8, objects may be of several polygons that touch at corners.
@@ -125,7 +126,9 @@ def write_vectors(
             run_job(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
         traced = open_store(objects)[0]
         half_done = replace(traced, path=work.folder, run=work.run)
-        folding = TreeReduce(half_done, "polygons", Drawing(traced, outlines.simplify), traced)
+        drawn = Drawing(traced, outlines.simplify)
+        merge = polygons.merge if outlines.simplify is None else polygons.merge_simplified
+        folding = TreeReduce(half_done, "polygons", traced, drawn.rows, merge)
         with dask_client(client, threads=THREADS) as connection:
             tree_reduce(connection, folding, make_progress(show), "drawing outlines")
         batches = _features(folding, outlines)
@@ -161,23 +164,19 @@ def _schema() -> "pa.Schema":
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """`Rows`: the outlines of a block's objects, in pixels of the scene."""
+    """The outlines of a block's objects, in pixels of the scene."""
 
     objects: Store
     simplify: float | None
 
-    def leaf(self, store: Store, row: int, column: int) -> "pa.Table":
-        """See `Rows`."""
+    def rows(self, store: Store, row: int, column: int) -> "pa.Table":
+        """Trace a block."""
         window = self.objects.window(0, row, column)
         if self.simplify is None:
             return polygons.trace(self.objects.read_layer("objects", window)[0], window)
         ids = buffered(self.objects, "objects", window, 1, OUTSIDE)
         ids[(ids == 0) & (buffered(self.objects, "class_map", window, 1, 0) == NODATA)] = UNKNOWN
         return polygons.trace_simplified(ids, window, self.simplify)
-
-    def merge(self, rows: "pa.Table") -> "pa.Table":
-        """See `Rows`."""
-        return polygons.merge(rows) if self.simplify is None else polygons.merge_simplified(rows)
 
 
 def _features(folding: TreeReduce, outlines: Outlines) -> Iterator["pa.Table"]:
