@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import rioxarray  # noqa: F401 -- registers `.rio`, also for those who open maps
 from numpy.typing import NDArray
 
 from .geobox import GeoBox
