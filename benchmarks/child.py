@@ -45,7 +45,7 @@ def run_module(module: str, *arguments: object) -> str:
 
 @contextmanager
 def workplace(folder: Path | None) -> Iterator[Path]:
-    """Give a folder to work in: the one that is named, which stays, or one that goes afterwards.
+    """Return a folder to work in: the one that is named, which stays, or one that goes afterwards.
 
     Converted networks are cached there too, and not among the user's own.
     """
@@ -67,13 +67,13 @@ def report(**measured: Any) -> None:
 
 
 def peak_bytes() -> int:
-    """Give the peak resident memory of this process since it began; nothing is subtracted."""
+    """Return the peak resident memory of this process since it began; nothing is subtracted."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def cpu_seconds() -> float:
-    """Give the seconds that all cores together have spent on this process and its ended children."""
+    """Return the seconds that all cores together have spent on this process and its ended children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 

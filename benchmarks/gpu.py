@@ -1,4 +1,4 @@
-"""The GPU in one call: whether it answers as the CPU does, and how much of its speed a whole scene gets.
+"""The GPU in one call: whether its outputs are the CPU's, and how much of its speed a whole scene gets.
 
     python -m benchmarks.gpu --size 8192
 
@@ -85,7 +85,7 @@ def _row(
 
 
 def _tiles(bundle: Bundle, spec: EngineSpec, setting: Setting) -> tuple[NDArray[np.uint16], int]:
-    """Give one batch of raw tiles `(n, band, y, x)` as a run would make them, and their pixels without halo."""
+    """Return one batch of raw tiles `(n, band, y, x)` as a run would make them, and their pixels without halo."""
     cut = plan(setting.folder / "scene.tif", bundle, engine="torch", device=spec.device).plan
     height, width = next(cut.tiles(cut.block_at(0, 0).window)).shape
     tile = make_pixels(Window(0, height + 2 * cut.halo, 0, width + 2 * cut.halo), setting.size)
@@ -94,7 +94,7 @@ def _tiles(bundle: Bundle, spec: EngineSpec, setting: Setting) -> tuple[NDArray[
 
 
 def _bare(bundle: Bundle, spec: EngineSpec, tiles: NDArray[np.uint16]) -> Callable[[], object]:
-    """Make the network as the engine does, with its input on the device and its answer left there."""
+    """Make the network as the engine does, with its input on the device and its output left there."""
     segmenter = bundle.segmenter()
     segmenter.network = fold_batch_norm(segmenter.network)
     segmenter = segmenter.to(spec.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,7 +113,7 @@ def _autocast(spec: EngineSpec) -> AbstractContextManager[Any]:
 
 
 def _seconds(function: Callable[[], object], setting: Setting) -> float:
-    """Give the median seconds of a call, after one to warm up."""
+    """Return the median seconds of a call, after one to warm up."""
     taken = []
     for _ in range(setting.repeats + 1):
         _wait(setting.device)
@@ -131,7 +131,7 @@ def _wait(device: str) -> None:
 
 
 def _scene_rate(bundle: Bundle, spec: EngineSpec, setting: Setting) -> float:
-    """Give pixels/s of whole runs over the scene, in a process whose engine is warm."""
+    """Return pixels/s of whole runs over the scene, in a process whose engine is warm."""
     rates, store = [], setting.folder / "out.zarr"
     for name in ("warm.tif", *["scene.tif"] * setting.repeats):
         started = time.perf_counter()

@@ -132,7 +132,7 @@ JOBS: dict[str, dict[str, Job]] = {
 
 
 def agree(job: str, ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
-    """Whether two answers are the same: labels up to renaming, where ours are 1 + the place of the first pixel."""
+    """Whether two results are the same: labels up to renaming, where ours are 1 + the place of the first pixel."""
     if job == "clean":
         return np.array_equal(ours, theirs)
     found = np.unique(ours[ours > 0])

@@ -49,13 +49,13 @@ def _make(path: Path, architecture: str, device: str) -> Bundle:
         dtype="uint16",
         scaling=z_score(mean.tolist(), spread.tolist()),
         classes=(ClassInfo("background", "000000"), ClassInfo("object", "FFAA00")),
-        receptive_field=_footprint(network, architecture),
+        receptive_field=_receptive_field(network, architecture),
         resolution=(10.0, 10.0),
     )
     return save_bundle(path, network, metadata)
 
 
-def _footprint(network: nn.Module, architecture: str) -> ReceptiveField:
+def _receptive_field(network: nn.Module, architecture: str) -> ReceptiveField:
     if architecture in THIN:
         return measure_receptive_field(build(architecture, 1, 2, **THIN[architecture]), 1)
     return measure_receptive_field(network, len(BANDS))

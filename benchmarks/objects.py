@@ -9,7 +9,7 @@ keep, remove, fill    `write_clean` with the largest sizes of objects and holes 
 objects               `write_objects` with mean widths
 vectors               `write_vectors` of what `objects` left
 
-Each answer is checked against what is known of the mask: every pixel, the one id, the one row of the
+Each result is checked against what is known of the mask: every pixel, the one id, the one row of the
 table, the one polygon. `memory` is the peak of the process, nothing subtracted. Promise: right, and under 2 GB.
 
 Then the jobs of `benchmarks.labellers` on masks of many objects. Rounds are interleaved, each measurement is a fresh
@@ -131,7 +131,7 @@ def run_job(job: str, name: str, kind: str, folder: Path) -> None:
 
 
 def run_check(job: str, ours: Path, theirs: Path) -> None:
-    """Compare two answers in this process."""
+    """Compare two results in this process."""
     import zarr
 
     from .labellers import agree

@@ -1,4 +1,4 @@
-"""What Swathe itself costs per block: scheduling alone, and with the writes of an empty answer.
+"""What Swathe itself costs per block: scheduling alone, and with the writes of an empty result.
 
     python -m benchmarks.overhead
 

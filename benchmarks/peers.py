@@ -32,7 +32,7 @@ Peer = Callable[[Path, Segmenter, Path], None]
 
 
 def with_monai(scene: Path, segmenter: Segmenter, output: Path) -> None:
-    """MONAI's sliding window over the whole scene in memory; overlapping answers are averaged."""
+    """MONAI's sliding window over the whole scene in memory; overlapping outputs are averaged."""
     from monai.inferers import sliding_window_inference
 
     with rasterio.open(scene) as file:
@@ -73,7 +73,7 @@ def with_torchgeo(scene: Path, segmenter: Segmenter, output: Path) -> None:
 
 
 def _place(bounds: Any, transform: "rasterio.Affine") -> tuple[int, int]:
-    """Give the first row and column of a chip from its bounds `(x, y, t)` in the map."""
+    """Return the first row and column of a chip from its bounds `(x, y, t)` in the map."""
     x, y = (bounds[0].start, bounds[1].stop) if isinstance(bounds[0], slice) else (float(bounds[0]), float(bounds[4]))
     return round((y - transform.f) / transform.e), round((x - transform.c) / transform.a)
 

@@ -77,7 +77,7 @@ def _cover(window: Window) -> NDArray[np.intp]:
 
 
 def _missing(window: Window, size: int) -> NDArray[np.bool_]:
-    """Give what is nodata: the corner beside a swath, as in Landsat scenes, and some holes."""
+    """Return what is nodata: the corner beside a swath, as in Landsat scenes, and some holes."""
     rows, columns = np.ogrid[slice(*_span(window, 0)), slice(*_span(window, 1))]
     corner = columns + 4 * rows < 0.3 * size
     return np.asarray(corner | (smooth_noise(window, 200, 8) > 0.97))
@@ -88,7 +88,7 @@ def _span(window: Window, axis: int) -> tuple[int, int]:
 
 
 def smooth_noise(window: Window, scale: int, seed: int) -> NDArray[np.float32]:
-    """Give smooth noise from 0 to 1 `(y, x)` whose hills are `scale` pixels wide."""
+    """Return smooth noise from 0 to 1 `(y, x)` whose hills are `scale` pixels wide."""
     top, rows = _weights(*_span(window, 0), scale)
     left, columns = _weights(*_span(window, 1), scale)
     lattice = uniform(np.arange(top, top + rows.shape[1]), np.arange(left, left + columns.shape[1]), seed)
@@ -96,7 +96,7 @@ def smooth_noise(window: Window, scale: int, seed: int) -> NDArray[np.float32]:
 
 
 def _weights(start: int, stop: int, scale: int) -> tuple[int, NDArray[np.float32]]:
-    """Give the first lattice point, and how much each pixel of `start..stop` takes from each `(pixel, point)`."""
+    """Return the first lattice point, and how much each pixel of `start..stop` takes from each `(pixel, point)`."""
     place = np.arange(start, stop) / scale
     cell = place.astype(np.intp)
     step = place - cell
@@ -108,25 +108,25 @@ def _weights(start: int, stop: int, scale: int) -> tuple[int, NDArray[np.float32
 
 
 def _cells(window: Window, side: int, seed: int) -> NDArray[np.float32]:
-    """Give squares of one value each, from 0 to 1 `(y, x)`."""
+    """Return squares of one value each, from 0 to 1 `(y, x)`."""
     rows, columns = (np.arange(*_span(window, axis)) // side for axis in (0, 1))
     lattice = uniform(np.arange(rows[0], rows[-1] + 1), np.arange(columns[0], columns[-1] + 1), seed)
     return lattice[rows - rows[0]][:, columns - columns[0]]
 
 
 def _grain(window: Window) -> NDArray[np.float32]:
-    """Give noise of every pixel `(band, y, x)`, from -32 to 31: 16 bits of one hash for each band."""
+    """Return noise of every pixel `(band, y, x)`, from -32 to 31: 16 bits of one hash for each band."""
     bits = _hash(np.arange(*_span(window, 0)), np.arange(*_span(window, 1)), 9)
     return np.stack([(bits >> np.uint64(16 * n) & np.uint64(63)).astype(np.float32) - 32 for n in range(len(BANDS))])
 
 
 def uniform(rows: NDArray[np.intp], columns: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
-    """Give a random number from 0 to 1 for each place `(y, x)`."""
+    """Return a random number from 0 to 1 for each place `(y, x)`."""
     return np.asarray((_hash(rows, columns, seed) >> np.uint64(40)) / 2.0**24, np.float32)
 
 
 def _hash(rows: NDArray[np.intp], columns: NDArray[np.intp], seed: int) -> NDArray[np.uint64]:
-    """Give 64 random bits for each place `(y, x)`, by the mixing of SplitMix64."""
+    """Return 64 random bits for each place `(y, x)`, by the mixing of SplitMix64."""
     bits = (rows.astype(np.uint64)[:, None] << np.uint64(32)) + columns.astype(np.uint64)
     bits = (bits + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -80,7 +80,7 @@ def _timed(job: Job, scene: Path, folder: Path) -> tuple[float, int]:
 
 
 def _timed_engine(bundle: Bundle, keywords: SegmentKeywords) -> Callable[[Path, Path], tuple[float, int]]:
-    """Make the engine once; time nothing but its answers."""
+    """Make the engine once; time nothing but its predictions."""
     from models.engine import make_engine
     from pipeline import plan
     from pipeline.inference.predict import fill_missing, read_buffered
@@ -174,12 +174,12 @@ def _median(runs: list[dict[str, Any]]) -> float:
 
 
 def _rate(runs: list[dict[str, Any]]) -> float:
-    """Give megapixels per second, the median."""
+    """Return megapixels per second, the median."""
     return float(statistics.median(run["pixels"] / run["seconds"] for run in runs)) / 1e6
 
 
 def _agreement(folder: Path, name: str) -> str:
-    """Give the share of pixels that have swathe's class, where both are there."""
+    """Return the share of pixels that have swathe's class, where both are there."""
     ours, theirs = folder / "swathe.tif", folder / f"{name}.tif"
     if name == "swathe" or not (ours.exists() and theirs.exists()):
         return ""

@@ -9,13 +9,13 @@ torchgeo    TorchGeo's RandomGeoSampler over an intersection of two RasterDatase
 learning    a training step without its chips: forward, loss, backward and the optimiser, on one batch in memory
 
 Chips of 256 x 256 in batches of 8, float32 of four bands from uint16. Each loader runs in this process on one core and
-one thread, as a worker of `chips.workers` does; a network learns on all cores. By default the scene has twice the
+one thread, as a worker of `chips.workers` does; a network trains on all cores. By default the scene has twice the
 bytes that GDAL may keep decoded (256 MiB, here for TorchGeo too), so that most reads decode. The networks are
 SimpleUNet as it comes and those of the configs that are shipped, without their running mean of weights. Rounds are
 interleaved, every round draws other chips; medians, with the slowest and the fastest. CPU time tells of a loader on a
 machine that others use as well.
 
-Promise: one core gives at least 3 x the chips that a network learns from on all cores.
+Promise: one core gives at least 3 x the chips that a network trains on with all cores.
 """
 
 import argparse
@@ -31,10 +31,9 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
-from models.scaling import z_score
 from torch.utils.data import DataLoader
 
-from models.metadata import ReceptiveField
+from models.metadata import ReceptiveField, z_score
 from models.segmenter import Segmenter
 from models.system import usable_cpus
 from pipeline.io.scene import open_source
@@ -116,7 +115,7 @@ def open_sample(image: Path, label: Path) -> Sample:
 
 
 def swathe_round(sample: Sample, statistics: DatasetStatistics, chips: Chips, augment: Augment, count: int) -> Round:
-    """Give what reads chips through Swathe's loader."""
+    """Make what reads chips through Swathe's loader."""
     means = means_of(statistics.bands.mean.tolist())
     vary, seeds = make_augment(augment, statistics.bands), iter(range(10**6))
 
@@ -129,7 +128,7 @@ def swathe_round(sample: Sample, statistics: DatasetStatistics, chips: Chips, au
 
 
 def torchgeo_round(image: Path, label: Path, count: int) -> Round:
-    """Give what reads chips through TorchGeo's datasets and its random sampler."""
+    """Make what reads chips through TorchGeo's datasets and its random sampler."""
     from torchgeo.datasets import RasterDataset, stack_samples
     from torchgeo.samplers import RandomGeoSampler
 
@@ -150,20 +149,20 @@ def torchgeo_round(image: Path, label: Path, count: int) -> Round:
     return once
 
 
-def learning_round(settings: Settings, bf16: bool, steps: int) -> Round:
-    """Give what learns from one batch over and over."""
+def step_round(settings: Settings, bf16: bool, steps: int) -> Round:
+    """Make what trains on one batch over and over."""
     bands, classes = len(settings.bands), len(settings.classes)
     network = make_network(settings.network, bands, classes)
     segmenter = Segmenter(network, z_score([0.5] * bands, [0.3] * bands)).to(memory_format=torch.channels_last)
-    learner = SegmentationModule(settings, segmenter, ReceptiveField(1, None), make_loss(settings.loss, classes), str)
-    optimizer = learner.configure_optimizers()["optimizer"]
+    module = SegmentationModule(settings, segmenter, ReceptiveField(1, None), make_loss(settings.loss, classes), str)
+    optimizer = module.configure_optimizers()["optimizer"]
     pixels = torch.rand(BATCH, bands, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, classes, (BATCH, SIZE, SIZE))
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = learner.loss(segmenter.logits(pixels), labels)
+            loss = module.loss(segmenter.logits(pixels), labels)
         loss.backward()
         optimizer.step()
 
@@ -176,13 +175,13 @@ def learning_round(settings: Settings, bf16: bool, steps: int) -> Round:
 
 
 def settings_for(network: Network) -> Settings:
-    """Give settings of a training on the generated scene."""
+    """Return settings of a training on the generated scene."""
     raw: dict[str, Any] = {"name": "bench", "bands": list(BANDS), "classes": CLASSES, "data": [{"root": "."}]}
     return replace(settings_of(raw), network=network)
 
 
 def contenders(image: Path, label: Path, chips: int, steps: int) -> Iterator[tuple[str, Round]]:
-    """Give all rounds by name."""
+    """Return all rounds by name."""
     sample = open_sample(image, label)
     statistics = compute_statistics([sample], len(CLASSES))
     yield "plain", swathe_round(sample, statistics, PLAIN, STILL, chips)
@@ -193,7 +192,7 @@ def contenders(image: Path, label: Path, chips: int, steps: int) -> Iterator[tup
     networks |= {path.stem: read_settings(path) for path in sorted(CONFIGS.glob("*.toml"))}
     for name, told in networks.items():
         for precision in ("fp32", "bf16"):
-            yield f"learning {name} {precision}", learning_round(told, precision == "bf16", steps)
+            yield f"learning {name} {precision}", step_round(told, precision == "bf16", steps)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -201,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Chips per second: loaders and networks.")
     parser.add_argument("--size", type=int, default=8192, help="side of the scene in pixels")
     parser.add_argument("--chips", type=int, default=256, help="chips that a loader gives in a round")
-    parser.add_argument("--steps", type=int, default=3, help="steps that a network learns in a round")
+    parser.add_argument("--steps", type=int, default=3, help="training steps in a round")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep the scene here, and take it from here the next time")
     given = parser.parse_args(arguments)

@@ -7,8 +7,10 @@ import tomllib
 from pathlib import Path
 
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("models", "pipeline", "train")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 
@@ -65,6 +67,17 @@ def test_shipped_bundles_are_small_and_whole():
         assert bundle.segmenter() is not None
         assert bundle.metadata.provenance
         assert bundle.metadata.metrics
+
+
+def test_the_wheel_holds_every_file_of_the_packages():
+    held = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    there = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.*")}
+    assert there - held == {name for name in there if "__pycache__" in name or (ROOT / name).is_dir()}
+    examples = ("models/bundles/buildings/weights.safetensors", "pipeline/cli/scenes/zanzibar_b.tif",
+                "pipeline/viz/report_page/script.js", "train/configs/buildings.toml",
+                "train/evaluation/score_page/style.css")  # fmt: skip
+    for needed in (*examples, *(f"{package}/__init__.pyi" for package in PACKAGES)):
+        assert needed in held
 
 
 def test_readme_commands_exist():
