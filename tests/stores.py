@@ -83,7 +83,7 @@ def label_ids(class_map: np.ndarray) -> np.ndarray:
 def _write_table(path: Path, class_map: np.ndarray, ids: np.ndarray, classes: Any, geobox: GeoBox) -> None:
     numbers = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
     numbers = numbers if (ids == 0).any() else numbers + 1
-    table = regionprops_table(numbers, class_map, properties=("num_pixels", "intensity_max"))
+    table = regionprops_table(numbers, class_map, properties=("num_pixels", "intensity_max", "centroid"))
     area = table["num_pixels"] * (100.0 if geobox.crs else np.nan)  # GRID is of 10 m
     values = table["intensity_max"].astype(np.uint8)
     columns = {
@@ -92,6 +92,8 @@ def _write_table(path: Path, class_map: np.ndarray, ids: np.ndarray, classes: An
         "class_value": values,
         "num_pixels": table["num_pixels"].astype(np.int64),
         "area_m2": pa.array(area, from_pandas=True),
+        "centroid-0": table["centroid-0"],
+        "centroid-1": table["centroid-1"],
         "mean_width": np.full(len(values), 4.0),
         "mean_width_m": pa.array(np.full(len(values), 40.0 if geobox.crs else np.nan), from_pandas=True),
     }

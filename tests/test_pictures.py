@@ -15,15 +15,14 @@ from PIL import Image
 from rasterio.enums import ColorInterp, Resampling
 from stores import TOWN, label_ids, write_store
 
-from models.errors import SceneError, StoreError
+from models.errors import ArgumentError, SceneError, StoreError
 from pipeline import open_maps, open_scene
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.scene import open_source
 from pipeline.viz.colors import edge, object_index, object_palette, paint, paint_objects, stretch
-from pipeline.viz.map_preview import read_maps
 from pipeline.viz.overlay import overlay, write_picture
 from pipeline.viz.panels import five_panels, panels
-from pipeline.viz.preview import make_view, read_image
+from pipeline.viz.preview import make_view, read_image, read_maps
 
 ORANGE, TEAL = (0xE4, 0x57, 0x2E), (0x17, 0xBE, 0xBB)
 CLEAR = {"style": "mask", "opacity": 1.0}
@@ -282,7 +281,7 @@ def test_pictures_are_written_whole(place, tmp_path):
     with pytest.raises(StoreError, match=r"p\.png exists"):
         write_picture(pixels, tmp_path / "p.png")
     write_picture(pixels[:5], tmp_path / "p.png", overwrite=True)
-    with pytest.raises(StoreError, match=r"ends in \.png, \.jpg or \.webp"):
+    with pytest.raises(ArgumentError, match=r"ends in \.png, \.jpg or \.webp"):
         write_picture(pixels, tmp_path / "p.tif")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.jpg", "p.png", "p.webp"]
 
@@ -327,7 +326,7 @@ def test_five_panels_of_what_there_is(place, tmp_path):
     assert len(drawn(tmp_path / "c.png")) > 500
     with pytest.raises(StoreError, match="no layer `objects`"):
         five_panels(place / "s.tif", place / "s.zarr", tmp_path / "d.png", objects=place / "s.zarr")
-    with pytest.raises(StoreError, match=r"written as \.png"):
+    with pytest.raises(ArgumentError, match=r"written as \.png"):
         five_panels(place / "s.tif", place / "s.zarr", tmp_path / "d.jpg")
 
 
@@ -343,16 +342,16 @@ def test_panels_of_the_demo(place, tmp_path):
 @pytest.mark.parametrize(
     ("keywords", "error", "said"),
     [
-        ({"bands": ["red", "nir"]}, StoreError, "three bands, or one; received 2: red, nir"),
+        ({"bands": ["red", "nir"]}, ArgumentError, "three bands, or one; received 2: red, nir"),
         ({"bands": ["red", "nir", "purple"]}, SceneError, "no band 'purple'"),
-        ({"classes": ["tree"]}, StoreError, "no class 'tree'; the maps have: background, building, road"),
-        ({"colours": {"tree": "ff0000"}}, StoreError, "no class 'tree'"),
-        ({"colours": {"road": "red"}}, StoreError, "six hex digits"),
-        ({"style": "dots"}, StoreError, "'mask', 'outline' or 'both'; received 'dots'"),
-        ({"opacity": 1.5}, StoreError, "between 0 and 1; received 1.5"),
-        ({"percentiles": (98, 2)}, StoreError, "two rising numbers"),
-        ({"window": Window(0, 200, 0, 10)}, StoreError, "not a picture"),
-        ({"window": Window(5, 5, 0, 10)}, StoreError, "not a picture"),
+        ({"classes": ["tree"]}, ArgumentError, "no class 'tree'; the maps have: background, building, road"),
+        ({"colours": {"tree": "ff0000"}}, ArgumentError, "no class 'tree'"),
+        ({"colours": {"road": "red"}}, ArgumentError, "six hex digits"),
+        ({"style": "dots"}, ArgumentError, "'mask', 'outline' or 'both'; received 'dots'"),
+        ({"opacity": 1.5}, ArgumentError, "between 0 and 1; received 1.5"),
+        ({"percentiles": (98, 2)}, ArgumentError, "two rising numbers"),
+        ({"window": Window(0, 200, 0, 10)}, ArgumentError, "not a picture"),
+        ({"window": Window(5, 5, 0, 10)}, ArgumentError, "not a picture"),
     ],
 )
 def test_wishes_that_cannot_be_met(place, keywords, error, said):
@@ -367,7 +366,7 @@ def test_another_grid_is_refused_with_both(place, tmp_path):
 
 
 def test_probability_that_is_not_there(place, tmp_path):
-    with pytest.raises(StoreError, match="no probability of 'road' is kept; there is that of: building"):
+    with pytest.raises(ArgumentError, match="no probability of 'road' is kept; there is that of: building"):
         five_panels(place / "s.tif", place / "s.zarr", tmp_path / "p.png", probability_of="road")
     write_store(tmp_path / "n.zarr", village())
     with pytest.raises(StoreError, match="--probability"):

@@ -11,17 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from affine import Affine
 from helpers import SHARED, write_raster
 from PIL import Image
 from stores import TOWN, label_ids, town, town_image, write_store
 
 from models import ClassInfo
-from models.errors import SceneError, StoreError
+from models.errors import SceneError, StatisticsError, StoreError
+from pipeline import compute_statistics
+from pipeline.stats.object_stats import ObjectCounter, Objects, read_objects
+from pipeline.stats.table import format_area, format_number, format_share
 from pipeline.store.run_id import fingerprint
-from pipeline.viz.format import say_area, say_number, say_seconds, say_share
-from pipeline.viz.report import write_report
-from pipeline.viz.report_objects import Sizes, read_figures
-from pipeline.viz.report_sections import block_part
+from pipeline.viz.report import read_data, write_report
+from pipeline.viz.report_sections import block_section, format_seconds
 
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 
@@ -68,8 +70,8 @@ def test_the_page_says_what_the_store_holds(made, tmp_path):
     assert re.search(rf"building .{{0,20}}km² {100 * houses / seen:.2f} % {houses:,}", text)
     assert "nodata" in text
     sizes = np.unique(label_ids(class_map)[class_map == 1], return_counts=True)[1] * 100.0
-    assert f"{say_area(sizes.mean())} mean size".replace(NARROW, " ") in swapped(text)
-    assert f"{say_area(np.median(sizes))} median size".replace(NARROW, " ") in swapped(text)
+    assert f"{format_area(sizes.mean())} mean size".replace(NARROW, " ") in swapped(text)
+    assert f"{format_area(np.median(sizes))} median size".replace(NARROW, " ") in swapped(text)
     for words in ("town unet", "0123456789abcdef" * 4, "openvino on cpu", "fp32", "32 pixels", "town.tif"):
         assert words in text
     assert "min object 20 m²" in text
@@ -196,66 +198,113 @@ def test_what_is_refused(made, tmp_path):
 # figures of many objects
 
 
+class Everywhere:
+    """One group, in which all objects lie."""
+
+    def __len__(self):
+        return 1
+
+    def locate(self, rows, columns):
+        return np.arange(len(rows)), np.zeros(len(rows), np.int64)
+
+
+def counted(sizes, parts=1):
+    """Count objects of given sizes, of class 1 and with no width."""
+    counter = ObjectCounter(Everywhere(), 2)
+    for part in np.array_split(np.asarray(sizes, np.float64), parts):
+        nothing = np.full(len(part), np.nan)
+        counter.add(Objects(np.ones(len(part), np.int64), nothing, nothing, part, nothing))
+    return counter
+
+
 def test_sizes_are_those_of_numpy():
     sizes = np.random.default_rng(1).lognormal(4, 1.5, 10_001)
-    found = Sizes()
-    for part in np.array_split(sizes, 7):
-        found.add(part)
+    counter = counted(sizes, 7)
+    found = counter.stats()
     assert (found.count, found.smallest, found.largest) == (10_001, sizes.min(), sizes.max())
     assert found.mean == pytest.approx(sizes.mean())
-    assert found.median == pytest.approx(np.median(sizes), rel=3e-3)
+    assert found.quantiles[1] == pytest.approx(np.median(sizes), rel=1e-12)
     edges = np.array([1e-3, 10, 100, 1000, 1e9])
-    np.testing.assert_allclose(found.between(edges), np.histogram(sizes, edges)[0], atol=20)
-    assert found.between(edges).sum() == 10_001
+    np.testing.assert_array_equal(counter.sizes.histogram(0, edges), np.histogram(sizes, edges)[0])
+    assert counter.sizes.histogram(0, edges).sum() == 10_001
 
 
 @pytest.mark.parametrize("sizes", [[7.0], [3.0, 5.0], [1.0, 100.0, 2.0], [4.0] * 6])
 def test_the_median_of_a_few_is_exact(sizes):
-    found = Sizes()
-    found.add(np.array(sizes))
-    assert found.median == pytest.approx(np.median(sizes), rel=1e-12)
+    assert counted(sizes).stats().quantiles[1] == pytest.approx(np.median(sizes), rel=1e-12)
 
 
-def test_figures_are_read_in_passing(tmp_path):
+def test_objects_are_counted_in_passing(tmp_path):
     """Reading a long table takes the memory of a batch."""
     count = 2_000_000
     columns = {
         "class_value": np.where(np.arange(count) % 4, 1, 2).astype(np.uint8),
+        "centroid-0": np.zeros(count),
+        "centroid-1": np.zeros(count),
         "num_pixels": np.full(count, 9),
         "area_m2": np.full(count, 100.0),
         "mean_width_m": pa.array(np.where(np.arange(count) % 2, 3.0, np.nan), from_pandas=True),
     }
     pq.write_table(pa.table(columns), tmp_path / "table.parquet", row_group_size=2**16)
     tracemalloc.start()
-    figures = read_figures(str(tmp_path), metric=True)
+    counter = ObjectCounter(Everywhere(), 3)
+    for objects in read_objects(f"{tmp_path}/table.parquet"):
+        counter.add(objects)
+    found = counter.stats()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [(one.value, one.sizes.count, one.sizes.median) for one in figures] == [
-        (1, count // 4 * 3, 100.0),
-        (2, count // 4, 100.0),
-    ]
-    assert [one.width for one in figures] == [3.0, None]
+    assert found.count.tolist() == [[count // 4 * 3, count // 4]]
+    assert found.quantiles[1].tolist() == [[100.0, 100.0]]
+    np.testing.assert_array_equal(found.width, [[3.0, np.nan]])
     assert peak < 20e6
-    with pytest.raises(StoreError, match="No such file"):
-        read_figures(str(tmp_path / "none"), metric=True)
+    with pytest.raises(StatisticsError, match="No such file"):
+        next(read_objects(str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("where", ["utm", "degrees", "nowhere"])
+def test_the_page_says_what_stats_says(tmp_path, where):
+    """Areas, counts, means and medians are the very numbers of `compute_statistics`, and are shown as they are."""
+    grids = {
+        "utm": {},
+        "degrees": {"crs": "EPSG:4326", "transform": Affine(0.002, 0, 24.0, 0, -0.001, 60.5)},
+        "nowhere": {"crs": None, "transform": None},
+    }
+    path = write_store(tmp_path / "o.zarr", town(), objects=True, **grids[where])
+    frame = compute_statistics(path, show=False)
+    data = read_data(str(path), None, None)
+    assert set(data.stats.columns) == set(frame.columns) - {"geometry"}
+    if where == "nowhere":  # the page has sizes in pixels then
+        assert data.object_stats.objects.mean[0, 0] == np.mean([80, 144, 224, 320, 432])
+        columns = [name for name in data.stats.columns if "_size_" not in name and "_width_" not in name]
+    else:
+        columns = list(data.stats.columns)
+    for name in columns:
+        np.testing.assert_array_equal(data.stats.columns[name], frame[name][0], err_msg=name)
+    text = text_of(write_report(path, tmp_path / "r.html"))
+    if where != "nowhere":
+        for name in ("building_m2", "road_m2", "nodata_m2", "building_size_mean_m2", "building_size_median_m2"):
+            assert format_area(frame[name][0]).replace(NARROW, " ") in text, name
+        assert f"per km² {format_number(frame['building_per_km2'][0])} " in text
+        assert f"mean width {format_number(frame['building_width_mean_m'][0])} m" in text
+    assert f"objects {frame['building_count'][0]} " in text
 
 
 def test_many_blocks_are_put_together():
     seconds = np.arange(100 * 130, dtype=np.float32).reshape(100, 130)
-    part = block_part(seconds, 64, (100 * 64 - 10, 130 * 64 - 20), "swathe clean")
+    part = block_section(seconds, 64, (100 * 64 - 10, 130 * 64 - 20), "swathe clean")
     assert len(part.cells) == 25 * 33
     assert {cell.width for cell in part.cells} == {256, 108}
-    assert part.cells[0].words.endswith(say_seconds(float(seconds[:4, :4].mean())))
+    assert part.cells[0].words.endswith(format_seconds(float(seconds[:4, :4].mean())))
     assert (part.cells[0].strength, part.cells[-1].strength) == (0.08, 1.0)
 
 
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        (say_area(0.123456), "0.123 m²"), (say_area(12345.6), "12,346 m²"), (say_area(123456), "0.123 km²"),
-        (say_share(0), "0.00 %"), (say_share(1e-9), "< 0.01 %"), (say_share(0.123), "12.3 %"),
-        (say_seconds(0.0123), "0.012 s"), (say_seconds(59), "59.0 s"), (say_seconds(3723), "1 h 2 min"),
-        (say_number(1234567), "1,230,000"), (say_number(float("nan")), "unknown"),
+        (format_area(0.123456), "0.123 m²"), (format_area(12345.6), "12,346 m²"), (format_area(123456), "0.123 km²"),
+        (format_share(0), "0.00 %"), (format_share(1e-9), "< 0.01 %"), (format_share(0.123), "12.3 %"),
+        (format_seconds(0.0123), "0.012 s"), (format_seconds(59), "59.0 s"), (format_seconds(3723), "1 h 2 min"),
+        (format_number(1234567), "1,230,000"), (format_number(float("nan")), "unknown"),
     ],
 )  # fmt: skip
 def test_numbers_as_people_read_them(said, text):

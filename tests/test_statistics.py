@@ -24,8 +24,7 @@ from models.metadata import ReceptiveField
 from pipeline.grid.encoding import NODATA, BlockResult, Encoding
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.grid.tiling import make_plan
-from pipeline.stats import object_stats as tallies
-from pipeline.stats import sums
+from pipeline.stats import object_stats, sums
 from pipeline.stats import zones as zonal
 from pipeline.stats.cells import make_cells, pixel_sides
 from pipeline.stats.object_stats import Sizes
@@ -667,7 +666,7 @@ def test_a_damaged_object_table(tmp_path, client, content):
 def test_quantiles_of_sizes_equal_numpy(batches):
     sizes = Sizes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tallies, "BATCH", 5)
+        patch.setattr(object_stats, "BATCH", 5)
         for batch in batches:
             sizes.add(np.array([b for b, _ in batch], np.int64), np.array([v for _, v in batch], np.float64))
         found = sizes.quantiles((0.1, 0.5, 0.9), 5)

@@ -1,9 +1,8 @@
-"""A scene cut into square cells of whole pixels, counted from its origin; the whole scene is one cell. No files."""
+"""Cells: a scene cut into squares of whole pixels from its origin on; the whole scene is one cell. No files."""
 
 import re
 from dataclasses import dataclass
 from math import hypot, isfinite
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +11,10 @@ from models.errors import StatisticsError
 
 from ..grid.geobox import GeoBox, Window
 from ..grid.pixel_area import PixelAreas
-from .sums import Floats, Piece, Sums, add_up, pieces
+from .sums import NUDGE, Floats, Ints, Sums, add_up, pieces
 
-MOST_FIGURES = 3 << 20  # cells times kinds of pixels: some thirty numbers per row come of each, 1 GB in all
+MOST_VALUES = 3 << 20  # cells times kinds of pixels: some thirty numbers per row come of each, 1 GB in all
 TRUE_ENOUGH = 0.01  # where a map's own metres differ less from those on the ground, cells follow the map's
-NUDGE = 5e-7  # pixels down and right: what lies on a border belongs to what is below and to the right of it
 METRES = {"m": 1.0, "km": 1000.0}
 ALLOWED = "pixels as 256 or '256 px', or a length on the ground as '500 m' or '1 km'"
 
@@ -51,91 +49,58 @@ class Cells:
     def __len__(self) -> int:
         return self.rows * self.columns
 
-    def part(self, window: Window) -> "CellPart":
-        """Give what a block must know of the cells."""
-        return CellPart(self, window)
+    def part(self, window: Window) -> "BlockCells":
+        """Return what a block must know of the cells."""
+        return BlockCells(self, window)
 
-    def locate(self, rows: Floats, columns: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Give which points lie in which cell; each lies in exactly one.
-
-        Parameters
-        ----------
-        rows, columns
-            Float64 `(n,)`, as skimage counts them: the centre of the first pixel is 0, 0.
-
-        Returns
-        -------
-        tuple
-            Places among the points, and numbers of the cells, both int64 `(n,)`.
-        """
-        down = _place(rows, self.down, self.rows)
-        across = _place(columns, self.across, self.columns)
+    def locate(self, rows: Floats, columns: Floats) -> tuple[Ints, Ints]:
+        """Find the cells in which points lie, each in exactly one; see `Groups`."""
+        down, across = (
+            np.clip(np.floor((centres + 0.5 + NUDGE) / side).astype(np.int64), 0, count - 1)
+            for centres, side, count in ((rows, self.down, self.rows), (columns, self.across, self.columns))
+        )
         return np.arange(len(rows)), down * self.columns + across
 
-    def edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Give the rows and the columns of pixels at which cells begin, and where the last one ends."""
+    def edges(self) -> tuple[Ints, Ints]:
+        """Return the rows and the columns of pixels at which cells begin, and where the last one ends."""
         rows = np.minimum(np.arange(self.rows + 1) * self.down, self.height)
         columns = np.minimum(np.arange(self.columns + 1) * self.across, self.width)
         return rows, columns
 
 
 @dataclass(frozen=True, slots=True)
-class CellPart:
+class BlockCells:
     """The cells that a window lies in."""
 
     cells: Cells
     window: Window
 
     def sums(self, kinds: NDArray[np.uint8], areas: PixelAreas | None, count: int) -> Sums:
-        """Add the window's pixels up by cell.
-
-        Parameters
-        ----------
-        kinds
-            Uint8 `(y, x)`; see `kinds_of`.
-        areas
-            Of the scene's pixels; None: not known.
-        count
-            How many kinds there are.
-        """
+        """Add the window's pixels up by cell; see `BlockGroups`."""
         rows, columns = self._span(self.window)
-        numbers = np.arange(rows.start, rows.stop)[:, None] * self.cells.columns + np.arange(
-            columns.start, columns.stop
-        )
+        numbers = np.add.outer(np.array(rows) * self.cells.columns, np.array(columns))
         pixels, squares = np.zeros((*numbers.shape, count)), np.zeros((*numbers.shape, count))
         for piece in pieces(self.window, kinds, areas, count):
             here = self._span(piece.window)
-            place = tuple(
-                slice(a.start - b.start, a.stop - b.start) for a, b in zip(here, (rows, columns), strict=True)
-            )
-            some, some_squares = self._piece(piece, *here)
-            pixels[place] += some
-            squares[place] += some_squares
+            shape = len(here[0]), len(here[1])
+            down = np.arange(piece.window.top, piece.window.bottom) // self.cells.down - here[0].start
+            across = np.arange(piece.window.left, piece.window.right) // self.cells.across - here[1].start
+            places = np.add.outer(down * shape[1], across).ravel()
+            weights = None if piece.areas is None else piece.areas.ravel()
+            found = add_up(places, piece.kinds.ravel(), (shape[0] * shape[1], count), None, weights)
+            top, left = here[0].start - rows.start, here[1].start - columns.start
+            for sums, added in zip((pixels, squares), found, strict=True):
+                sums[top : top + shape[0], left : left + shape[1]] += added.reshape(*shape, count)
         return Sums(numbers.ravel(), pixels.reshape(-1, count), squares.reshape(-1, count))
 
     def _span(self, window: Window) -> tuple[range, range]:
-        """Give the rows and columns of the cells that a window lies in."""
+        """Return the rows and columns of the cells that a window lies in."""
         rows = range(window.top // self.cells.down, (window.bottom - 1) // self.cells.down + 1)
         return rows, range(window.left // self.cells.across, (window.right - 1) // self.cells.across + 1)
 
-    def _piece(self, piece: Piece, rows: range, columns: range) -> tuple[Floats, Floats]:
-        """Give pixels and areas `(row, column, kind)` of the cells that a piece lies in."""
-        down = np.arange(piece.window.top, piece.window.bottom) // self.cells.down - rows.start
-        across = np.arange(piece.window.left, piece.window.right) // self.cells.across - columns.start
-        places = down[:, None] * len(columns) + across
-        areas = None if piece.areas is None else piece.areas.ravel()
-        found = add_up(places.ravel(), piece.kinds.ravel(), (len(rows) * len(columns), piece.count), None, areas)
-        pixels, squares = (sums.reshape(len(rows), len(columns), piece.count) for sums in found)
-        return pixels, squares
-
-
-def _place(centres: Floats, side: int, count: int) -> NDArray[np.int64]:
-    places = np.floor((centres + 0.5 + NUDGE) / side).astype(np.int64)
-    return np.clip(places, 0, count - 1)
-
 
 def whole_scene(geobox: GeoBox) -> Cells:
-    """Give the scene as one cell."""
+    """Return the scene as one cell."""
     return Cells(geobox.height, geobox.width, geobox.height, geobox.width)
 
 
@@ -152,7 +117,7 @@ def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:
         maps that are true to a hundredth there, as UTM, the map's own metres count, so that neighbouring scenes get
         cells of one size.
     kinds
-        How many figures there are per cell, to refuse what memory cannot hold.
+        How many values there are per cell, to refuse what memory cannot hold.
 
     Raises
     ------
@@ -160,20 +125,26 @@ def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:
         It cannot be read, is not positive, is in metres where the scene has no CRS, or gives too many cells.
     """
     value, unit = _parsed(cell)
-    sides = (value, value) if unit == "px" else _in_pixels(geobox, value, cell)
+    sides: tuple[float, float] | None = (1, 1) if unit == "px" else pixel_sides(geobox)
+    if sides is None:
+        raise StatisticsError(
+            f"cells of {cell} need a scene with a CRS on the Earth; give cells in pixels, as '256 px'"
+        )
     if unit == "px" and (value < 1 or value != int(value)):
         raise StatisticsError(f"a cell has a whole number of pixels, at least 1; received {cell!r}")
-    down, across = (max(1, round(min(side, longest))) for side, longest in zip(sides, geobox.shape, strict=True))
+    down, across = (
+        max(1, round(min(value / side, longest))) for side, longest in zip(sides, geobox.shape, strict=True)
+    )
     cells = Cells(*geobox.shape, down, across)
-    if len(cells) * kinds > MOST_FIGURES:
+    if len(cells) * kinds > MOST_VALUES:
         raise StatisticsError(
-            f"cells of {cell} would make {len(cells):,} rows; {MOST_FIGURES // kinds:,} are allowed. Give larger cells"
+            f"cells of {cell} would make {len(cells):,} rows; {MOST_VALUES // kinds:,} are allowed. Give larger cells"
         )
     return cells
 
 
 def _parsed(cell: str | float) -> tuple[float, str]:
-    """Give the number and `px`, or the number in metres and `m`."""
+    """Return the number and `px`, or the number in metres and `m`."""
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(\w*)", str(cell).strip())
     unit = found[2].lower() if found else ""
     if found is None or isinstance(cell, bool) or unit not in ("", "px", *METRES):
@@ -184,17 +155,8 @@ def _parsed(cell: str | float) -> tuple[float, str]:
     return value, "m" if unit in METRES else "px"
 
 
-def _in_pixels(geobox: GeoBox, metres: float, cell: str | float) -> tuple[float, float]:
-    sides = pixel_sides(geobox)
-    if sides is None:
-        raise StatisticsError(
-            f"cells of {cell} need a scene with a CRS on the Earth; give cells in pixels, as '256 px'"
-        )
-    return metres / sides[0], metres / sides[1]
-
-
 def pixel_sides(geobox: GeoBox) -> tuple[float, float] | None:
-    """Give how far a row and a column reach, in metres, at the scene's centre; see `make_cells`.
+    """Return how far a row and a column reach, in metres, at the scene's centre; see `make_cells`.
 
     Distances are those of the geodesic on the CRS's ellipsoid (pyproj.Geod). None: they cannot be known.
     """
@@ -203,30 +165,21 @@ def pixel_sides(geobox: GeoBox) -> tuple[float, float] | None:
 
     if geobox.crs is None or geobox.transform is None:
         return None
+    row, column = geobox.height / 2, geobox.width / 2
+    ends = geobox.to_map(column + np.array([0, 0, -0.5, 0.5]), row + np.array([-0.5, 0.5, 0, 0]))
     try:
         crs = CRS.from_wkt(geobox.crs)
         geod, geographic = crs.get_geod(), crs.geodetic_crs
         if geod is None or geographic is None:
             return None
-        there = Transformer.from_crs(crs, geographic, always_xy=True)
-        row, column = geobox.height / 2, geobox.width / 2
-        ends = np.array(_cross(row, column))
         degrees = np.degrees(geographic.axis_info[0].unit_conversion_factor)  # some count in grads
-        longitudes, latitudes = degrees * np.array(there.transform(*geobox.to_map(ends[:, 0], ends[:, 1])))
+        there = Transformer.from_crs(crs, geographic, always_xy=True)
+        longitudes, latitudes = degrees * np.array(there.transform(*ends))
     except (CRSError, ProjError):
         return None
-    sides = geod.inv(longitudes[::2], latitudes[::2], longitudes[1::2], latitudes[1::2])[2]
-    if not all(isfinite(side) and side > 0 for side in sides):
+    down, across = map(float, geod.inv(longitudes[::2], latitudes[::2], longitudes[1::2], latitudes[1::2])[2])
+    if not all(isfinite(side) and side > 0 for side in (down, across)):
         return None
-    return _snapped(geobox, crs, float(sides[0]), float(sides[1]))
-
-
-def _cross(row: float, column: float) -> list[tuple[float, float]]:
-    """Give the ends of a pixel's height and of its width, as `(column, row)`."""
-    return [(column, row - 0.5), (column, row + 0.5), (column - 0.5, row), (column + 0.5, row)]
-
-
-def _snapped(geobox: GeoBox, crs: Any, down: float, across: float) -> tuple[float, float]:
     if not crs.is_projected or not crs.axis_info:
         return down, across
     unit, transform = float(crs.axis_info[0].unit_conversion_factor), geobox.affine

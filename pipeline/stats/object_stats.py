@@ -1,4 +1,4 @@
-"""Objects counted by group: how many, how large, how wide. Streams columns of the object table; never holds it whole.
+"""Object statistics by group: how many, how large, how wide. Streams columns of the object table; never holds it whole.
 
 A *bin* is one class in one group, numbered group by group. Sizes are kept exactly, each different one once, until there
 are more than `MOST` of them; from then on to 12 binary digits, 0.02 %, which is what quantiles are then good to.
@@ -6,60 +6,46 @@ are more than `MOST` of them; from then on to 12 binary digits, 0.02 %, which is
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import StatisticsError
 
-from .sums import Floats
+from .sums import Floats, Groups, Ints
 
-COLUMNS = ("class_value", "num_pixels", "area_m2", "centroid-0", "centroid-1", "mean_width_m")
-BATCH = 1 << 18  # rows read at once
+BATCH = 1 << 16  # rows read at once
 MOST = 1 << 22  # sizes kept exactly: 100 MB
 DIGITS = 12  # binary digits of a size that are kept beyond that
 QUANTILES = (0.1, 0.5, 0.9)
 
-Ints = NDArray[np.int64]
-
-
-class Division(Protocol):
-    """What divides a scene into groups: `Cells`, `ZoneShapes`."""
-
-    def __len__(self) -> int: ...
-
-    def locate(self, rows: Floats, columns: Floats) -> tuple[Ints, Ints]:
-        """Give which points lie in which groups."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Some rows of the object table: class values, and float64 columns with NaN where nothing is known."""
+    """Some rows of the object table: int64 class values; float64 centroids, sizes and widths, NaN where not known."""
 
     value: Ints
-    pixels: Ints
-    area: Floats
     row: Floats
     column: Floats
+    size: Floats
     width: Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """Figures of objects, float64 `(groups, classes - 1)`: from class 1 on, as the background has no objects.
+class ObjectStats:
+    """Statistics of objects, float64 `(groups, classes - 1)`: from class 1 on, as the background has no objects.
 
     Parameters
     ----------
     count
         Objects whose centroid lies in the group.
     mean, smallest, largest
-        Of their areas, m²; NaN where there is none, or no CRS.
+        Of their sizes in m² (or pixels, as they were read); NaN where there is none, or no CRS.
     quantiles
         Of `QUANTILES`, `(3, groups, classes - 1)`; between two objects as numpy's default interpolates.
     width
-        Their mean width in m, each counted by its area; those without a width are left out.
+        Their mean width in m (or pixels), each counted by its size; those without a width are left out.
     """
 
     count: Floats
@@ -70,8 +56,15 @@ class Tally:
     width: Floats
 
 
-def read_objects(path: str) -> Iterator[Objects]:
-    """Stream an object table, by its path or URL, in its own order.
+def read_objects(path: str, *, metric: bool = True) -> Iterator[Objects]:
+    """Stream an object table in its own order.
+
+    Parameters
+    ----------
+    path
+        Path or URL.
+    metric
+        Sizes in m² and widths in m; else both in pixels.
 
     Raises
     ------
@@ -82,69 +75,57 @@ def read_objects(path: str) -> Iterator[Objects]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    sizes = ("area_m2", "mean_width_m") if metric else ("num_pixels", "mean_width")
+    names = ("class_value", "centroid-0", "centroid-1", *sizes)
     try:
         with fsspec.open(path, "rb") as file:
             table = pq.ParquetFile(file, page_checksum_verification=True)
-            for batch in table.iter_batches(BATCH, columns=list(COLUMNS)):
-                yield _objects(batch)
+            for batch in table.iter_batches(BATCH, columns=list(names)):
+                value, *rest = (batch.column(name).to_numpy(zero_copy_only=False) for name in names)
+                yield Objects(value.astype(np.int64), *(values.astype(np.float64) for values in rest))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise StatisticsError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
-def _objects(batch: Any) -> Objects:
-    def floats(name: str) -> Floats:
-        values: Floats = batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
-        return values
+class ObjectCounter:
+    """Counts objects of all groups as they come in."""
 
-    value, pixels = (batch.column(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in COLUMNS[:2])
-    return Objects(value, pixels, *(floats(name) for name in COLUMNS[2:]))
-
-
-class Tallies:
-    """Tallies of all groups of a division, which grow as objects come in."""
-
-    def __init__(self, division: Division, classes: int) -> None:
-        self.division, self.shape = division, (len(division), classes - 1)
-        bins = len(division) * (classes - 1)
+    def __init__(self, groups: Groups, classes: int) -> None:
+        self.groups, self.shape = groups, (len(groups), classes - 1)
+        bins = len(groups) * (classes - 1)
         self.count = np.zeros(bins, np.int64)
         self.smallest, self.largest = np.full(bins, np.inf), np.full(bins, -np.inf)
-        self.area, self.wide, self.across = np.zeros(bins), np.zeros(bins), np.zeros(bins)
+        self.size, self.wide, self.across = np.zeros(bins), np.zeros(bins), np.zeros(bins)
         self.sizes = Sizes()
 
     def add(self, objects: Objects) -> None:
         """Count some objects. Which group an object belongs to is where its centroid lies."""
-        which, groups = self.division.locate(objects.row, objects.column)
+        which, groups = self.groups.locate(objects.row, objects.column)
         value = objects.value[which]
         known = (value >= 1) & (value <= self.shape[1])
         which, bins = which[known], groups[known] * self.shape[1] + value[known] - 1
-        area, width = objects.area[which], objects.width[which]
-        self.count += np.bincount(bins, minlength=len(self.count))
-        self._add_sizes(bins[np.isfinite(area)], area[np.isfinite(area)])
-        measured = np.isfinite(area) & np.isfinite(width)
-        self.wide += np.bincount(bins[measured], area[measured], len(self.count))
-        self.across += np.bincount(bins[measured], (area * width)[measured], len(self.count))
+        size, width, count = objects.size[which], objects.width[which], len(self.count)
+        self.count += np.bincount(bins, minlength=count)
+        measured = np.isfinite(size) & np.isfinite(width)
+        self.wide += np.bincount(bins[measured], size[measured], count)
+        self.across += np.bincount(bins[measured], (size * width)[measured], count)
+        bins, size = bins[np.isfinite(size)], size[np.isfinite(size)]
+        self.size += np.bincount(bins, size, count)
+        np.minimum.at(self.smallest, bins, size)
+        np.maximum.at(self.largest, bins, size)
+        self.sizes.add(bins, size)
 
-    def _add_sizes(self, bins: Ints, area: Floats) -> None:
-        self.area += np.bincount(bins, area, len(self.count))
-        np.minimum.at(self.smallest, bins, area)
-        np.maximum.at(self.largest, bins, area)
-        self.sizes.add(bins, area)
-
-    def tally(self) -> Tally:
-        """Give the figures."""
-        quantiles = self.sizes.quantiles(QUANTILES, len(self.count))
+    def stats(self) -> ObjectStats:
+        """Return the statistics of what was counted."""
         measured = np.isfinite(self.smallest)
-        return Tally(
-            count=self._shaped(self.count.astype(np.float64)),
-            mean=self._shaped(ratio(np.where(measured, self.area, np.nan), self.count)),
-            smallest=self._shaped(np.where(measured, self.smallest, np.nan)),
-            largest=self._shaped(np.where(measured, self.largest, np.nan)),
-            quantiles=quantiles.reshape(len(QUANTILES), *self.shape),
-            width=self._shaped(ratio(self.across, self.wide)),
+        mean = ratio(np.where(measured, self.size, np.nan), self.count)
+        smallest, largest = (np.where(measured, values, np.nan) for values in (self.smallest, self.largest))
+        quantiles = self.sizes.quantiles(QUANTILES, len(self.count)).reshape(len(QUANTILES), *self.shape)
+        count, mean, smallest, largest, width = (
+            values.reshape(self.shape)
+            for values in (self.count.astype(np.float64), mean, smallest, largest, ratio(self.across, self.wide))
         )
-
-    def _shaped(self, values: Floats) -> Floats:
-        return values.reshape(self.shape)
+        return ObjectStats(count, mean, smallest, largest, quantiles, width)
 
 
 def ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
@@ -172,7 +153,7 @@ class Sizes:
             self._merge()
 
     def quantiles(self, wanted: tuple[float, ...], count: int) -> Floats:
-        """Give quantiles of each of `count` bins, float64 `(wanted, count)`; NaN for an empty one."""
+        """Return quantiles of each of `count` bins, float64 `(wanted, count)`; NaN for an empty one."""
         self._merge()
         upto = np.cumsum(self.counts)
         sizes = np.bincount(self.bins, self.counts, count).astype(np.int64)
@@ -186,6 +167,12 @@ class Sizes:
             low, high = (self.values[np.searchsorted(upto, starts[full] + rank, "right")] for rank in (below, above))
             row[full] = low + (high - low) * (place - below)
         return found
+
+    def histogram(self, number: int, edges: Floats) -> Ints:
+        """Count the sizes of a bin between rising edges `(n + 1,)`, int64 `(n,)`."""
+        self._merge()
+        here = self.bins == number
+        return np.histogram(self.values[here], edges, weights=self.counts[here])[0].astype(np.int64)
 
     def _merge(self) -> None:
         counts = [self.counts, *(np.ones(len(bins), np.int64) for bins, _ in self.waiting)]

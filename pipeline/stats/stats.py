@@ -1,25 +1,21 @@
-"""Figures of a finished store: by whole scene, by cell, by zone. Block by block over a Dask client, with flat memory.
+"""Statistics of a finished store by whole scene, cell or zone: block by block over a Dask client, with flat memory.
 
 One task is one block: read the class map, add its pixels up by group. The client adds blocks up in their order, so that
-the same store gives the same figures to the last bit, and counts the objects of the object table, if there is one.
+the same store gives the same numbers to the last bit, and counts the objects of the object table, if there is one.
 """
 
 import os
 import uuid
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from distributed import Client
-from numpy.typing import NDArray
 
 from models.errors import StatisticsError
 from models.metadata import ClassInfo
 from models.system import usable_cpus
 
-from ..grid.geobox import Window
 from ..grid.pixel_area import PixelAreas, pixel_areas
 from ..jobs.dask import dask_client, map_bounded
 from ..jobs.progress import no_progress, progress
@@ -27,33 +23,12 @@ from ..store.files import Files
 from ..store.lifecycle import TABLE
 from ..store.store import Store, open_store
 from .cells import make_cells, whole_scene
-from .object_stats import Division, Tallies, Tally, read_objects
-from .sums import Sums, Totals, kinds_of
+from .object_stats import ObjectCounter, ObjectStats, Sizes, read_objects
+from .sums import BlockGroups, Groups, Sums, Totals, kinds_of
 from .table import area_columns, cells_frame, class_columns, joined, object_columns, with_bounds
 from .zones import ZoneShapes, place_zones
 
 MOST_TASKS = 4  # at a time in this process: reading waits for the disk, the rest is a matter of memory bandwidth
-
-
-class Part(Protocol):
-    """What a block must know of the groups it lies in."""
-
-    @property
-    def window(self) -> Window:
-        """The block."""
-        ...
-
-    def sums(self, kinds: NDArray[np.uint8], areas: PixelAreas | None, count: int) -> Sums:
-        """Add its pixels up."""
-        ...
-
-
-class Groups(Division, Protocol):
-    """What a scene is divided into."""
-
-    def part(self, window: Window) -> Part:
-        """Give what a block must know."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class StatsRequest:
-    """What is asked of which store.
+    """Which statistics of which store; see `validate`.
 
     Parameters
     ----------
@@ -94,15 +69,64 @@ class StatsRequest:
     @property
     def has_objects(self) -> bool:
         """Whether the store has an object table; one of objects that has lost it is damaged, as reading will show."""
-        return self.store.encoding.objects or Files(self.store.path).exists(TABLE)
+        return self.store.encoding.objects or self.store.files.exists(TABLE)
 
     def no_totals(self) -> Totals:
-        """Give sums of nothing."""
+        """Return sums of nothing."""
         return Totals(len(self.groups), len(self.classes) + 1, areas=self.areas is not None)
 
-    def no_tallies(self) -> Tallies:
-        """Give counts of no objects."""
-        return Tallies(self.groups, len(self.classes))
+    def no_objects(self) -> ObjectCounter:
+        """Return counts of no objects."""
+        return ObjectCounter(self.groups, len(self.classes))
+
+    def add_up(self, client: Client | str | None, show: bool) -> Totals:
+        """Add all blocks up in their order, however they come in."""
+        plan, totals = self.store.plan, self.no_totals()
+        task = Task(self.store, self.areas, len(self.classes))
+        parts = ((number, self.groups.part(block.window)) for number, block in enumerate(plan.blocks()))
+        early: dict[int, Sums] = {}
+        wanted = 0
+        key = f"swathe-statistics-{uuid.uuid4().hex[:8]}"
+        shown = progress("adding up", len(plan)) if show else nullcontext(no_progress)
+        with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
+            for number, sums, pixels in map_bounded(connection, add_block, task, parts, key=key):
+                early[number] = sums
+                advance(1, pixels)
+                while wanted in early:
+                    totals.add(early.pop(wanted))
+                    wanted += 1
+        return totals
+
+    def count_objects(self, *, metric: bool = True) -> ObjectCounter:
+        """Count the objects of the table; `metric`: their sizes in m², else in pixels."""
+        counter = self.no_objects()
+        for objects in read_objects(f"{self.store.path.rstrip('/')}/{TABLE}", metric=metric):
+            counter.add(objects)
+        return counter
+
+    def columns(self, totals: Totals, objects: ObjectStats | None) -> dict[str, Any]:
+        """Return the statistics as columns by name."""
+        names = class_columns(self.classes)
+        columns = area_columns(totals, names, whole=self.whole)
+        return columns if objects is None else columns | object_columns(objects, columns["area_m2"], names)
+
+    def table(self, totals: Totals, objects: ObjectStats | None) -> Any:
+        """Put the statistics beside what is known of each group, as a GeoDataFrame."""
+        frame, notes = joined(self.frame, self.columns(totals, objects)), list(self.notes)
+        if objects is None:
+            notes.append("no object table here, so no object statistics; `swathe objects` makes a store that has one")
+        columns = class_columns(self.classes)
+        classes = [{"name": one.name, "column": name} for one, name in zip(self.classes, columns, strict=True)]
+        frame.attrs = {"classes": classes, "scene": self.store.path, "notes": notes}
+        return frame
+
+
+def add_block(task: Task, part: tuple[int, BlockGroups]) -> tuple[int, Sums, int]:
+    """Add one block up, wherever a worker runs it: its number, its sums, and its pixels."""
+    number, here = part
+    (class_map,) = task.store.read_layer("class_map", here.window)
+    sums = here.sums(kinds_of(class_map, task.classes), task.areas, task.classes + 1)
+    return number, sums, class_map.size
 
 
 def compute_statistics(
@@ -114,13 +138,13 @@ def compute_statistics(
     client: Client | str | None = None,
     show: bool = True,
 ) -> Any:
-    """Give areas and shares by class, and figures of objects, of a finished store.
+    """Compute areas and shares by class, and object statistics, of a finished store.
 
     Parameters
     ----------
     store
-        Path or URL of a store that `run`, `clean` or `label_objects` has finished. Figures of objects need the object
-        table that `swathe objects` writes.
+        Path or URL of a store that `run`, `clean` or `label_objects` has finished. Object statistics need the
+        object table that `swathe objects` writes.
     zones
         One row per zone: path of a vector file, or a GeoDataFrame; see `place_zones`. Edge pixels count by the part of
         them that lies in the zone (exactextract). Zones that overlap count each on its own.
@@ -149,8 +173,7 @@ def compute_statistics(
     SwatheError
         The store is not finished or damaged; cells or zones do not fit it; see `make_cells` and `place_zones`.
     """
-    question = _asked(os.fspath(store), zones, cell, layer)
-    return _answered(question, client, show)
+    return _compute(validate(os.fspath(store), zones, cell, layer), client, show)
 
 
 def write_statistics(
@@ -186,39 +209,76 @@ def write_statistics(
     SwatheError
         As `compute_statistics`; or the file exists, or cannot be written. This is found before any block is read.
     """
-    from ..vector.write import check_target
+    from ..vector.write import check_target, write_features
 
-    question, target = _asked(os.fspath(store), zones, cell, layer), os.fspath(output)
-    _check_output(question, zones, target)
-    empty = _framed(question, question.no_totals(), question.no_tallies().tally() if question.has_objects else None)
-    check_target(target, _table(empty, target).schema, overwrite=overwrite)
-    frame = _answered(question, client, show)
-    _write(frame, target, overwrite=overwrite)
+    request, target = validate(os.fspath(store), zones, cell, layer), os.fspath(output)
+    _check_output(request, zones, target)
+    empty = request.table(request.no_totals(), request.no_objects().stats() if request.has_objects else None)
+    check_target(target, _writable(empty, target).schema, overwrite=overwrite)
+    frame = _compute(request, client, show)
+    rows, crs = _writable(frame, target), frame.crs.to_wkt() if frame.crs else None
+    frame.attrs["notes"] += write_features([rows], target, schema=rows.schema, crs=crs, overwrite=overwrite).notes
     return frame
 
 
-def _check_output(question: StatsRequest, zones: Any, target: str) -> None:
+def _compute(request: StatsRequest, client: Client | str | None, show: bool) -> Any:
+    totals = request.add_up(client, show)
+    return request.table(totals, request.count_objects().stats() if request.has_objects else None)
+
+
+@dataclass(frozen=True, slots=True)
+class SceneStats:
+    """Statistics of a whole scene, for the report.
+
+    Parameters
+    ----------
+    columns
+        The one row of `compute_statistics`, by column.
+    names
+        What the columns of each class begin with.
+    objects, sizes
+        Of each class from the second on, and how their sizes are spread: in m² and m, or in pixels where areas are not
+        known. None: there is no object table.
+    """
+
+    columns: dict[str, float]
+    names: list[str]
+    objects: ObjectStats | None
+    sizes: Sizes | None
+
+
+def compute_scene(store: str, client: Client | str | None = None) -> SceneStats:
+    """Compute the statistics of a whole scene; see `compute_statistics`."""
+    request = validate(store)
+    totals, objects, sizes = request.add_up(client, show=False), None, None
+    if request.has_objects:
+        counter = request.count_objects(metric=request.areas is not None)
+        objects, sizes = counter.stats(), counter.sizes
+    columns = {name: values[0] for name, values in request.columns(totals, objects).items()}
+    return SceneStats(columns, class_columns(request.classes), objects, sizes)
+
+
+def _check_output(request: StatsRequest, zones: Any, target: str) -> None:
     """Refuse other formats, and to write over what is read: an object table, or zones, whose file may have more."""
     from ..vector.gdal_formats import ending_of
     from ..vector.write import LAYERS
 
     if ending_of(target) not in (".csv", *LAYERS):
         raise StatisticsError(f"{target}: choose an ending that says what is written: .csv, {', '.join(LAYERS)}")
-    if question.store.files.holds(target):
+    if request.store.files.holds(target):
         raise StatisticsError(f"{target} would lie in the store that is read; choose another output")
     if isinstance(zones, str | os.PathLike) and Files(os.fspath(zones)).same_as(Files(target)):
         raise StatisticsError(f"{target} is the file of zones, which stays as it is; choose another output")
 
 
-def _asked(path: str, zones: Any, cell: str | float | None, layer: str | None) -> StatsRequest:
-    """Check all that can be wrong before any block is read."""
+def validate(path: str, zones: Any = None, cell: str | float | None = None, layer: str | None = None) -> StatsRequest:
+    """Check all that can be wrong with a request before any block is read; see `compute_statistics`."""
     if zones is not None and cell is not None:
-        raise StatisticsError("figures are by zone or by cell; give zones or a cell, not both")
+        raise StatisticsError("statistics are by zone or by cell; give zones or a cell, not both")
     if layer is not None and zones is None:
         raise StatisticsError(f"layer {layer!r} is of a file of zones, and no zones are given")
     store, metadata = open_store(path)
-    classes = metadata.classes
-    geobox = store.geobox
+    classes, geobox = metadata.classes, store.geobox
     areas = pixel_areas(geobox)
     if zones is not None:
         placed = place_zones(zones, geobox, layer)
@@ -228,88 +288,20 @@ def _asked(path: str, zones: Any, cell: str | float | None, layer: str | None) -
     return StatsRequest(store, classes, areas, cells, frame[["geometry"]] if cell is None else frame, True, ())
 
 
-def _answered(question: StatsRequest, client: Client | str | None, show: bool) -> Any:
-    task = Task(question.store, question.areas, len(question.classes))
-    totals = question.no_totals()
-    for sums in _sums(task, question.groups, client, show):
-        totals.add(sums)
-    return _framed(question, totals, _tally(question) if question.has_objects else None)
+def _writable(frame: Any, target: str) -> Any:
+    """Return a GeoDataFrame as a pyarrow Table: geometry as WKB, or for CSV its bounds instead.
 
-
-def _sums(task: Task, groups: Groups, client: Client | str | None, show: bool) -> Iterator[Sums]:
-    """Give the sums of all blocks in their order, however they come in."""
-    plan = task.store.plan
-    parts = ((number, groups.part(block.window)) for number, block in enumerate(plan.blocks()))
-    early: dict[int, Sums] = {}
-    wanted = 0
-    key = f"swathe-statistics-{uuid.uuid4().hex[:8]}"
-    shown = progress("adding up", len(plan)) if show else nullcontext(no_progress)
-    with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
-        for number, sums, pixels in map_bounded(connection, add_block, task, parts, key=key):
-            early[number] = sums
-            advance(1, pixels)
-            while wanted in early:
-                yield early.pop(wanted)
-                wanted += 1
-
-
-def add_block(task: Task, part: tuple[int, Part]) -> tuple[int, Sums, int]:
-    """Add one block up, wherever a worker runs it: its number, its sums, and its pixels."""
-    number, here = part
-    (class_map,) = task.store.read_layer("class_map", here.window)
-    sums = here.sums(kinds_of(class_map, task.classes), task.areas, task.classes + 1)
-    return number, sums, class_map.size
-
-
-def _tally(question: StatsRequest) -> Tally:
-    tallies = question.no_tallies()
-    for objects in read_objects(f"{question.store.path.rstrip('/')}/{TABLE}"):
-        tallies.add(objects)
-    return tallies.tally()
-
-
-def _framed(question: StatsRequest, totals: Totals, tally: Tally | None) -> Any:
-    """Put the figures beside what is known of each group."""
-    names = class_columns(question.classes)
-    columns = area_columns(totals, names, whole=question.whole)
-    if tally is not None:
-        columns |= object_columns(tally, columns["area_m2"], names)
-    frame = joined(question.frame, columns)
-    notes = list(question.notes)
-    if tally is None:
-        notes.append("no object table here, so no figures of objects; `swathe objects` makes a store that has one")
-    classes = [{"name": one.name, "column": name} for one, name in zip(question.classes, names, strict=True)]
-    frame.attrs = {"classes": classes, "scene": question.store.path, "notes": notes}
-    return frame
-
-
-def _table(frame: Any, target: str) -> Any:
-    """Give what is written as a pyarrow Table: geometry as WKB, or bounds in its place for CSV."""
-    import pyarrow as pa
-
-    if target.lower().endswith(".csv"):
-        return _arrow(with_bounds(frame))
-    table = _arrow(frame.drop(columns="geometry"))
-    return table.append_column("geometry", pa.array(frame.geometry.to_wkb(), pa.binary()))
-
-
-def _arrow(frame: Any) -> Any:
-    """Give a frame as a pyarrow Table; a column in which nothing is known becomes one of text."""
+    A column in which nothing is known becomes one of text.
+    """
     import pandas
     import pyarrow as pa
 
+    plain = target.lower().endswith(".csv")
+    kept = with_bounds(frame) if plain else pandas.DataFrame(frame.drop(columns="geometry"))
     try:
-        table = pa.Table.from_pandas(pandas.DataFrame(frame), preserve_index=False).replace_schema_metadata(None)
+        table = pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata(None)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise StatisticsError(f"the zones have an attribute that cannot be written: {str(error)[:200]}") from error
     known = [pa.field(field.name, pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
-    return table.cast(pa.schema(known))
-
-
-def _write(frame: Any, target: str, *, overwrite: bool) -> None:
-    from ..vector.write import write_features
-
-    table = _table(frame, target)
-    crs = frame.crs.to_wkt() if frame.crs else None
-    written = write_features([table], target, schema=table.schema, crs=crs, overwrite=overwrite)
-    frame.attrs["notes"] += written.notes
+    table = table.cast(pa.schema(known))
+    return table if plain else table.append_column("geometry", pa.array(frame.geometry.to_wkb(), pa.binary()))

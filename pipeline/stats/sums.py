@@ -1,10 +1,11 @@
-"""Pixels and areas per class, added up over windows and groups of pixels. Numbers only: no files, no maps, no dask.
+"""Pixels and areas per class, added up over windows and groups of pixels. Arrays only: no files, no dask.
 
 A *kind* is what a pixel counts as: its class, or, after the last class, nodata.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from ..grid.geobox import Window
 from ..grid.pixel_area import PixelAreas
 
 PIECE = 512  # side in pixels of what is added up at once: memory stays small in blocks of any size
+NUDGE = 5e-7  # pixels down and right: what lies on a border belongs to what is below and to the right of it
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,57 @@ class Sums:
         Float64 `(n, kinds)`: m². NaN where areas are not known.
     """
 
-    groups: NDArray[np.int64]
+    groups: Ints
     pixels: Floats
     areas: Floats
+
+
+class BlockGroups(Protocol):
+    """What a block must know of the groups it lies in."""
+
+    @property
+    def window(self) -> Window:
+        """The block."""
+        ...
+
+    def sums(self, kinds: NDArray[np.uint8], areas: PixelAreas | None, count: int) -> Sums:
+        """Add the block's pixels up by group.
+
+        Parameters
+        ----------
+        kinds
+            Uint8 `(y, x)`; see `kinds_of`.
+        areas
+            Of the scene's pixels; None: not known.
+        count
+            How many kinds there are.
+        """
+        ...
+
+
+class Groups(Protocol):
+    """What a scene is divided into: cells or zones, by number."""
+
+    def __len__(self) -> int: ...
+
+    def part(self, window: Window) -> BlockGroups:
+        """Return what a block must know of them."""
+        ...
+
+    def locate(self, rows: Floats, columns: Floats) -> tuple[Ints, Ints]:
+        """Find the groups in which points lie; what lies on a border belongs below and to the right of it.
+
+        Parameters
+        ----------
+        rows, columns
+            Float64 `(n,)`, as skimage counts them: the centre of the first pixel is 0, 0.
+
+        Returns
+        -------
+        tuple
+            Places among the points, and numbers of the groups, both int64 `(m,)`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +110,7 @@ class Piece:
 
 
 def kinds_of(class_map: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
-    """Give the kind of each pixel: its class, or `classes` for nodata."""
+    """Return the kind of each pixel: its class, or `classes` for nodata."""
     return np.minimum(np.arange(256), classes).astype(np.uint8)[class_map]
 
 
@@ -71,7 +122,7 @@ def pieces(window: Window, kinds: NDArray[np.uint8], areas: PixelAreas | None, c
 
 
 def add_up(
-    places: NDArray[np.int64],
+    places: Ints,
     kinds: NDArray[np.uint8],
     shape: tuple[int, int],
     coverage: Floats | None = None,

@@ -1,5 +1,6 @@
-"""Sums and tallies as a table of figures with named columns, and in words for a terminal. No files, no dask."""
+"""Statistics as a table with named columns, and as text: numbers, areas, shares. No files, no dask."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,17 +11,19 @@ from models.metadata import ClassInfo
 
 from ..grid.geobox import GeoBox
 from .cells import Cells
-from .object_stats import Tally, ratio
+from .object_stats import ObjectStats, ratio
 from .sums import Floats, Totals
 
 KM2 = 1e6  # m²
+MINUS = "\N{MINUS SIGN}"
+NARROW = "\N{NARROW NO-BREAK SPACE}"
 OURS = ("area_m2", "nodata_m2", "nodata_pixels", "geometry")
-SIZES = ("size_p10_m2", "size_median_m2", "size_p90_m2")  # as `tallies.QUANTILES` has them
+SIZES = ("size_p10_m2", "size_median_m2", "size_p90_m2")  # as `object_stats.QUANTILES` has them
 BOUNDS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def class_columns(classes: Sequence[ClassInfo]) -> list[str]:
-    """Give what the columns of each class begin with: its name in letters, digits and underscores, each only once.
+    """Return what the columns of each class begin with: its name in letters, digits and underscores, each only once.
 
     `area` and `nodata` are taken, and a name that would come twice has its class's value added.
     """
@@ -33,7 +36,7 @@ def class_columns(classes: Sequence[ClassInfo]) -> list[str]:
 
 
 def area_columns(totals: Totals, names: Sequence[str], *, whole: bool) -> dict[str, Any]:
-    """Give the columns of areas and shares.
+    """Return the columns of areas and shares.
 
     Parameters
     ----------
@@ -68,26 +71,26 @@ def area_columns(totals: Totals, names: Sequence[str], *, whole: bool) -> dict[s
     return columns
 
 
-def object_columns(tally: Tally, area: Floats, names: Sequence[str]) -> dict[str, Any]:
-    """Give the columns of objects; `area` is the observed one in m² `(groups,)`, `names` those of all classes."""
+def object_columns(objects: ObjectStats, area: Floats, names: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of objects; `area` is the observed one in m² `(groups,)`, `names` those of all classes."""
     columns: dict[str, Any] = {}
     for place, name in enumerate(names[1:]):
-        count = tally.count[:, place]
-        low, median, high = tally.quantiles[:, :, place]
+        count = objects.count[:, place]
+        low, median, high = objects.quantiles[:, :, place]
         columns |= {
             f"{name}_count": count.astype(np.int64),
             f"{name}_per_km2": ratio(count, area / KM2),
-            f"{name}_size_mean_m2": tally.mean[:, place],
+            f"{name}_size_mean_m2": objects.mean[:, place],
             **{f"{name}_{what}": values for what, values in zip(SIZES, (low, median, high), strict=True)},
-            f"{name}_size_min_m2": tally.smallest[:, place],
-            f"{name}_size_max_m2": tally.largest[:, place],
-            f"{name}_width_mean_m": tally.width[:, place],
+            f"{name}_size_min_m2": objects.smallest[:, place],
+            f"{name}_size_max_m2": objects.largest[:, place],
+            f"{name}_width_mean_m": objects.width[:, place],
         }
     return columns
 
 
 def cells_frame(cells: Cells, geobox: GeoBox) -> Any:
-    """Give cells as a GeoDataFrame: `row` and `column` in the grid of cells, and their outlines.
+    """Return cells as a GeoDataFrame: `row` and `column` in the grid of cells, and their outlines.
 
     Where the scene has no transform, outlines are in pixels, rows downwards.
     """
@@ -103,7 +106,7 @@ def cells_frame(cells: Cells, geobox: GeoBox) -> Any:
 
 
 def joined(frame: Any, columns: dict[str, Any]) -> Any:
-    """Put figures beside what rows had; names that are ours already get `_zone` added. The geometry comes last."""
+    """Put statistics beside what rows had; names that are ours already get `_zone` added. The geometry comes last."""
     import geopandas
     import pandas
 
@@ -123,7 +126,7 @@ def joined(frame: Any, columns: dict[str, Any]) -> Any:
 
 
 def with_bounds(frame: Any) -> Any:
-    """Give the table without geometry: the bounds of each row stand for it."""
+    """Return the table without geometry: the bounds of each row stand for it."""
     import pandas
 
     bounds = frame.geometry.bounds.set_axis(list(BOUNDS), axis=1)
@@ -131,87 +134,81 @@ def with_bounds(frame: Any) -> Any:
 
 
 def describe_statistics(frame: Any) -> str:
-    """Give the figures of `compute_statistics` as a short table for a terminal, and its notes below.
+    """Describe what `compute_statistics` gave as a short table for a terminal, with its notes below.
 
     Several rows are added up; zones that overlap then count in each. What cannot be added, as medians, is left out.
     """
-    metric = not frame["area_m2"].isna().all()
-    observed = f"{_said(frame, 'area_m2', _area)} observed, {_said(frame, 'nodata_m2', _area)} nodata"
-    if not metric:
-        pixels = sum(frame[f"{one['column']}_pixels"].sum() for one in frame.attrs["classes"])
+    classes, area = frame.attrs["classes"], _total(frame["area_m2"])
+    if np.isfinite(area):
+        observed = f"{_shown(area)} observed, {_shown(_total(frame['nodata_m2']))} nodata"
+    else:
+        pixels = sum(frame[f"{one['column']}_pixels"].sum() for one in classes)
         observed = f"{pixels:,.0f} pixels observed, {frame['nodata_pixels'].sum():,.0f} nodata; no CRS, so no areas"
-    rows = "" if len(frame) == 1 else f", {len(frame):,} rows, added up"
-    table = _aligned(
-        [_heads(frame), *(_class_line(frame, one["name"], one["column"]) for one in frame.attrs["classes"])]
-    )
+    objects = any(f"{one['column']}_count" in frame for one in classes)
+    heads = ["class", "pixels", "area", "share"]
+    heads += ["objects", "per km²", "mean size", "median size", "mean width"] if objects else []
+    lines = [heads, *(_class_line(frame, one["name"], one["column"]) for one in classes)]
+    full = [[*line, *[""] * (len(heads) - len(line))] for line in lines]  # the background has no objects
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in full]
     notes = [f"note: {note}" for note in frame.attrs["notes"]]
+    rows = "" if len(frame) == 1 else f", {len(frame):,} rows, added up"
     return "\n".join([f"{frame.attrs['scene']}{rows}", observed, "", *table, *([""] if notes else []), *notes])
 
 
-def _heads(frame: Any) -> list[str]:
-    objects = ["objects", "per km²", "mean size", "median size", "mean width"] if _with_objects(frame) else []
-    return ["class", "pixels", "area", "share", *objects]
-
-
-def _with_objects(frame: Any) -> bool:
-    return any(f"{one['column']}_count" in frame for one in frame.attrs["classes"])
-
-
 def _class_line(frame: Any, name: str, column: str) -> list[str]:
-    """Give the line of one class."""
-    pixels = frame[f"{column}_pixels"].sum()
-    basis = "pixels" if frame["area_m2"].isna().all() else "m2"
+    """Return the cells of one class."""
+    area = _total(frame["area_m2"])
+    basis = "m2" if np.isfinite(area) else "pixels"
     observed = sum(frame[f"{one['column']}_{basis}"].sum() for one in frame.attrs["classes"])
-    share = f"{frame[f'{column}_{basis}'].sum() / observed:.2%}" if observed else "-"
-    line = [name, f"{pixels:,.0f}", _said(frame, f"{column}_m2", _area), share]
+    share = frame[f"{column}_{basis}"].sum() / observed if observed else np.nan
+    pixels = f"{frame[f'{column}_pixels'].sum():,.0f}"
+    line = [name, pixels, _shown(_total(frame[f"{column}_m2"])), _shown(share, format_share)]
     if f"{column}_count" not in frame:
         return line
-    return line + _object_figures(frame, column)
-
-
-def _object_figures(frame: Any, column: str) -> list[str]:
-    count, area = frame[f"{column}_count"].sum(), frame["area_m2"].sum()
-    mean = (frame[f"{column}_size_mean_m2"] * frame[f"{column}_count"]).sum() / count if count else np.nan
-    one = frame.iloc[0] if len(frame) == 1 else {}
+    count, one = frame[f"{column}_count"].sum(), frame.iloc[0] if len(frame) == 1 else {}
+    mean = _total(frame[f"{column}_size_mean_m2"] * frame[f"{column}_count"])
+    width = _shown(one.get(f"{column}_width_mean_m", np.nan), format_number)
     return [
+        *line,
         f"{count:,}",
-        _number(count / area * KM2 if area > 0 else np.nan),
-        _area(mean if mean > 0 else np.nan),
-        _area(one.get(f"{column}_size_median_m2", np.nan)),
-        _length(one.get(f"{column}_width_mean_m", np.nan)),
+        _shown(count / area * KM2 if area > 0 else np.nan, format_number),
+        _shown(mean / count if count else np.nan),
+        _shown(one.get(f"{column}_size_median_m2", np.nan)),
+        width if width == "-" else f"{width} m",
     ]
 
 
-def _said(frame: Any, column: str, say: Callable[[float], str]) -> str:
-    values = frame[column]
-    return "-" if values.isna().all() else say(float(values.sum()))
+def _total(column: Any) -> float:
+    """Add a column up; NaN where nothing is known."""
+    return float(column.sum(min_count=1))
 
 
-def _area(value: float) -> str:
-    """Give an area in m², from a hectare on in ha, from a km² on in km²."""
-    if not np.isfinite(value):
-        return "-"
-    for unit, size in (("km²", KM2), ("ha", 1e4)):
-        if value >= size:
-            return f"{_number(value / size)} {unit}"
-    return f"{_number(value)} m²"
+def _shown(value: float, form: Callable[[float], str] | None = None) -> str:
+    """Return a number, as an area if not told otherwise, for a terminal."""
+    return (form or format_area)(float(value)).replace(NARROW, " ") if np.isfinite(value) else "-"
 
 
-def _length(value: float) -> str:
-    return f"{_number(value)} m" if np.isfinite(value) else "-"
+def format_number(value: float, digits: int = 3) -> str:
+    """Format a number to some significant digits, without an exponent, thousands apart: 12,300 or 0.0123."""
+    if not math.isfinite(value):
+        return "unknown"
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, places):,.{max(places, 0)}f}".replace("-", MINUS)
 
 
-def _number(value: float) -> str:
-    """Give a number to at least three digits."""
-    if not np.isfinite(value):
-        return "-"
-    digits = 0 if value == 0 else 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:,.{digits}f}"
+def format_area(square_metres: float, digits: int = 3) -> str:
+    """Format an area in whole m² or to some digits, in km² from a tenth of one on."""
+    if square_metres >= 1e5:
+        return f"{format_number(square_metres / KM2, digits)}{NARROW}km²"
+    return f"{format_number(square_metres, digits) if square_metres < 1000 else f'{square_metres:,.0f}'}{NARROW}m²"
 
 
-def _aligned(lines: list[list[str]]) -> list[str]:
-    """Give lines with their columns under each other: the first to the left, the rest to the right."""
-    wide = max(map(len, lines))
-    full = [[*line, *[""] * (wide - len(line))] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in full]
+def format_share(share: float) -> str:
+    """Format a share of 0..1 in per cent; one that is not 0 never looks like it."""
+    percent = 100 * share
+    if 0 < percent < 0.01:
+        return f"<{NARROW}0.01{NARROW}%"
+    return f"{percent:.{1 if percent >= 10 else 2}f}{NARROW}%"

@@ -17,8 +17,7 @@ from models.errors import StatisticsError
 from ..grid.geobox import GeoBox, Window
 from ..grid.pixel_area import PixelAreas
 from ..vector.read import PlacedPolygons, PolygonReader, Shapes
-from .cells import NUDGE
-from .sums import Floats, Piece, Sums, add_up, pieces
+from .sums import NUDGE, Floats, Ints, Piece, Sums, add_up, pieces
 
 SIMPLE = 256  # vertices; zones with more are cut to a block before they are sent there
 READER = PolygonReader("zones", StatisticsError, "choose one with --layer")
@@ -62,8 +61,8 @@ class ZoneShapes:
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def part(self, window: Window) -> "ZonePart":
-        """Give what a block must know of the zones: those that cover all of it, and the shapes of those at its side."""
+    def part(self, window: Window) -> "BlockZones":
+        """Return what a block must know of the zones: those that cover all of it, and shapes of those that do not."""
         import shapely
 
         box = box_of(window)
@@ -71,19 +70,12 @@ class ZoneShapes:
         covers = shapely.covers(self.shapes[near], box)
         whole, others = near[covers], near[~covers]
         others = others[shapely.intersects(self.shapes[others], box)]
-        return ZonePart(window, whole, others, shapely.to_wkb(self._cut(others, window)))
+        shapes, long = self.shapes[others], self.vertices[others] > SIMPLE
+        shapes[long] = shapely.intersection(shapes[long], box_of(window, 1))  # so that the cuts lie outside the block
+        return BlockZones(window, whole, others, shapely.to_wkb(shapes))
 
-    def _cut(self, numbers: NDArray[np.int64], window: Window) -> Shapes:
-        """Cut zones of many vertices to the block and a pixel around it, so that the cuts lie outside of it."""
-        import shapely
-
-        shapes = self.shapes[numbers]
-        long = self.vertices[numbers] > SIMPLE
-        shapes[long] = shapely.intersection(shapes[long], box_of(window, 1))
-        return shapes
-
-    def locate(self, rows: Floats, columns: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Give which points lie in which zones, as `Cells.locate`; one in no zone is left out, one in two is twice."""
+    def locate(self, rows: Floats, columns: Floats) -> tuple[Ints, Ints]:
+        """Find the zones in which points lie; see `Groups`. One in no zone is left out, one in two is there twice."""
         import shapely
 
         x, y = columns + 0.5 + NUDGE, -(rows + 0.5 + NUDGE)
@@ -93,7 +85,7 @@ class ZoneShapes:
 
 
 @dataclass(frozen=True, slots=True)
-class ZonePart:
+class BlockZones:
     """The zones that a window lies in.
 
     Parameters
@@ -107,42 +99,37 @@ class ZonePart:
     """
 
     window: Window
-    whole: NDArray[np.int64]
-    numbers: NDArray[np.int64]
+    whole: Ints
+    numbers: Ints
     shapes: NDArray[np.object_]
 
     def sums(self, kinds: NDArray[np.uint8], areas: PixelAreas | None, count: int) -> Sums:
-        """Add the window's pixels up by zone; see `CellPart.sums`."""
+        """Add the window's pixels up by zone; see `BlockGroups`."""
         import shapely
 
         size = len(self.whole) + len(self.numbers)
         pixels, squares = np.zeros((size, count)), np.zeros((size, count))
         shapes = shapely.from_wkb(self.shapes)
         shapely.prepare(shapes)
+        first = len(self.whole)
         for piece in pieces(self.window, kinds, areas, count) if size else ():
-            self._add(piece, shapes, pixels, squares)
+            box = box_of(piece.window)
+            covers = shapely.covers(shapes, box)
+            partly = np.flatnonzero(~covers & shapely.intersects(shapes, box))
+            full = np.concatenate([np.arange(first), first + np.flatnonzero(covers)])
+            if full.size:
+                every, all_squares = _of_piece(piece, np.arange(piece.kinds.size), None)
+                pixels[full] += every
+                squares[full] += all_squares
+            for place, found in zip(first + partly, coverage(piece.window, shapes[partly]), strict=True):
+                some, some_squares = _of_piece(piece, *found)
+                pixels[place] += some
+                squares[place] += some_squares
         return Sums(np.concatenate([self.whole, self.numbers]), pixels, squares)
 
-    def _add(self, piece: Piece, shapes: Shapes, pixels: Floats, squares: Floats) -> None:
-        """Add what a piece has to the sums of all zones."""
-        import shapely
 
-        box, first = box_of(piece.window), len(self.whole)
-        covers = shapely.covers(shapes, box)
-        partly = np.flatnonzero(~covers & shapely.intersects(shapes, box))
-        full = np.concatenate([np.arange(first), first + np.flatnonzero(covers)])
-        if full.size:
-            every, all_squares = _of_piece(piece, np.arange(piece.kinds.size), None)
-            pixels[full] += every
-            squares[full] += all_squares
-        for place, found in zip(partly, coverage(piece.window, shapes[partly]), strict=True):
-            some, some_squares = _of_piece(piece, *found)
-            pixels[first + place] += some
-            squares[first + place] += some_squares
-
-
-def _of_piece(piece: Piece, cells: NDArray[np.int64], parts: Floats | None) -> tuple[Floats, Floats]:
-    """Give pixels and areas of each kind of some pixels, by their place in the flat piece; the given parts count."""
+def _of_piece(piece: Piece, cells: Ints, parts: Floats | None) -> tuple[Floats, Floats]:
+    """Return pixels and areas of each kind of some pixels, by their place in the flat piece; the given parts count."""
     areas = None if piece.areas is None else piece.areas.ravel()[cells]
     places = np.zeros(len(cells), np.int64)
     pixels, squares = add_up(places, piece.kinds.ravel()[cells], (1, piece.count), parts, areas)
@@ -150,15 +137,15 @@ def _of_piece(piece: Piece, cells: NDArray[np.int64], parts: Floats | None) -> t
 
 
 def box_of(window: Window, margin: int = 0) -> Any:
-    """Give a window as a polygon in the zones' coordinates."""
+    """Return a window as a polygon in the zones' coordinates."""
     import shapely
 
     left, right, top, bottom = window.left, window.right, window.top, window.bottom
     return shapely.box(left - margin, -bottom - margin, right + margin, -top + margin)
 
 
-def coverage(window: Window, shapes: Shapes) -> list[tuple[NDArray[np.int64], Floats]]:
-    """Give the pixels of a window that lie in each polygon, and which part of them does.
+def coverage(window: Window, shapes: Shapes) -> list[tuple[Ints, Floats]]:
+    """Return the pixels of a window that lie in each polygon, and which part of them does.
 
     By exactextract (Baston 2018), whose operations `cell_id` and `coverage` these are; parts are good to 1e-7.
 
@@ -189,7 +176,7 @@ def coverage(window: Window, shapes: Shapes) -> list[tuple[NDArray[np.int64], Fl
 
 @cache
 def _sources() -> Any:
-    """Give a source of features that hands WKB to exactextract; its own take GeoJSON, five times slower."""
+    """Return a source of features that hands WKB to exactextract; its own take GeoJSON, five times slower."""
     from exactextract.feature import Feature, FeatureSource
 
     class Shape(Feature):  # type: ignore[misc]

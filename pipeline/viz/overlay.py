@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import BundleError, StoreError
+from models.errors import ArgumentError, BundleError, StoreError
 from models.metadata import ClassInfo
 
 from ..grid.geobox import GeoBox, Window
@@ -15,8 +15,7 @@ from ..io.scene import SceneLike, open_source
 from ..io.source import BandNames, Source
 from ..store.local_files import check_output, whole_file
 from .colors import RGB, Style, paint, stretch
-from .map_preview import MapsLike, maps_classes, maps_geobox, read_maps
-from .preview import LONGEST, make_view, read_image
+from .preview import LONGEST, MapsLike, make_view, maps_classes, maps_geobox, read_image, read_maps
 
 
 def overlay(
@@ -67,9 +66,16 @@ def overlay(
     SceneError
         The scene cannot be read, or has no such bands.
     StoreError
-        The store is not finished; the maps lie on another grid; no such class, style or colour.
+        The store is not finished; the maps lie on another grid.
+    ArgumentError
+        No such window, class, style or colour.
     """
-    _check_manner(style, opacity, percentiles)
+    if style not in ("mask", "outline", "both"):
+        raise ArgumentError(f"a style is 'mask', 'outline' or 'both'; received {style!r}")
+    if not 0 <= opacity <= 1:
+        raise ArgumentError(f"opacity lies between 0 and 1; received {opacity}")
+    if not 0 <= percentiles[0] < percentiles[1] <= 100:
+        raise ArgumentError(f"percentiles are two rising numbers of 0 to 100; received {percentiles}")
     source, geobox = on_one_grid(scene, maps)
     chosen = class_colours(maps_classes(maps), classes, colours)
     view = make_view(geobox, window, longest)
@@ -84,30 +90,23 @@ def write_picture(pixels: NDArray[np.uint8], output: str | os.PathLike[str], *, 
 
     Raises
     ------
+    ArgumentError
+        Another ending.
     StoreError
-        Another ending; the file exists; it cannot be written.
+        The file exists, or cannot be written.
     """
     from PIL import Image
 
     target = check_output(output, overwrite=overwrite)
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise StoreError(f"a picture's name ends in .png, .jpg or .webp; received {target.name}")
+        raise ArgumentError(f"a picture's name ends in .png, .jpg or .webp; received {target.name}")
     with whole_file(target) as part:
         Image.fromarray(pixels).save(part, quality=88)
     return target
 
 
-def _check_manner(style: str, opacity: float, percentiles: tuple[float, float]) -> None:
-    if style not in ("mask", "outline", "both"):
-        raise StoreError(f"a style is 'mask', 'outline' or 'both'; received {style!r}")
-    if not 0 <= opacity <= 1:
-        raise StoreError(f"opacity lies between 0 and 1; received {opacity}")
-    if not 0 <= percentiles[0] < percentiles[1] <= 100:
-        raise StoreError(f"percentiles are two rising numbers of 0 to 100; received {percentiles}")
-
-
 def on_one_grid(scene: SceneLike, maps: MapsLike) -> tuple[Source, GeoBox]:
-    """Open a scene for maps of it, and say where both lie. Raises StoreError if they lie apart."""
+    """Open a scene for maps of it, and return the grid of both. Raises StoreError if they lie apart."""
     source, geobox = open_source(scene), maps_geobox(maps)
     refuse_other_grid(source.geobox, geobox)
     return source, geobox
@@ -125,7 +124,7 @@ def refuse_other_grid(scene: GeoBox, maps: GeoBox) -> None:
 def class_colours(
     classes: Sequence[ClassInfo], wanted: Sequence[str] | None, changed: Mapping[str, str] | None
 ) -> dict[int, RGB]:
-    """Give the colour of each class that is drawn, by value.
+    """Return the colour of each class that is drawn, by value.
 
     Parameters
     ----------
@@ -136,16 +135,16 @@ def class_colours(
 
     Raises
     ------
-    StoreError
+    ArgumentError
         No such class, or not a colour.
     """
     names = [info.name for info in classes]
     for name in [*(wanted or []), *(changed or {})]:
         if name not in names:
-            raise StoreError(f"no class {name!r}; the maps have: {', '.join(names)}")
+            raise ArgumentError(f"no class {name!r}; the maps have: {', '.join(names)}")
     try:
         infos = [ClassInfo(i.name, (changed or {}).get(i.name, i.color).lstrip("#")) for i in classes]
     except BundleError as error:
-        raise StoreError(str(error)) from error
+        raise ArgumentError(str(error)) from error
     drawn = names[1:] if wanted is None else wanted
     return {value: info.rgb for value, info in enumerate(infos) if info.name in drawn}

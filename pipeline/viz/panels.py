@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from models.errors import StoreError
+from models.errors import ArgumentError, StoreError
 from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA
@@ -19,9 +19,8 @@ from ..io.scene import SceneLike
 from ..io.source import BandNames
 from ..store.local_files import check_output, whole_file
 from .colors import paint, paint_objects, stretch
-from .map_preview import MapsLike, SmallMaps, maps_classes, maps_geobox, read_maps
 from .overlay import class_colours, on_one_grid, refuse_other_grid
-from .preview import View, make_view, read_image
+from .preview import MapsLike, SmallMaps, View, make_view, maps_classes, maps_geobox, read_image, read_maps
 
 INK, PAPER = "#1c2733", "#ffffff"
 
@@ -95,12 +94,12 @@ def five_panels(
 
     Raises
     ------
-    SceneError, StoreError
-        As `overlay`; or the file exists or cannot be written.
+    SceneError, StoreError, ArgumentError
+        As `overlay`; or the file exists, cannot be written, or is no PNG.
     """
     target = check_output(output, overwrite=overwrite)
     if target.suffix.lower() != ".png":
-        raise StoreError(f"five panels are written as .png; received {target.name}")
+        raise ArgumentError(f"five panels are written as .png; received {target.name}")
     source, geobox = on_one_grid(scene, maps)
     view = make_view(geobox, window, longest)
     classes = maps_classes(maps)

@@ -1,27 +1,80 @@
-"""A report of a finished store: one HTML page that needs nothing beside it. Says what `metadata` has read."""
+"""The report of a finished store: what it is made from is read small, and put into one self-contained HTML page."""
 
 import base64
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
+from models.errors import SceneError, StoreError
+
 from ..grid.geobox import GeoBox
-from ..io.scene import SceneLike
+from ..grid.pixel_area import pixel_areas
+from ..io.scene import SceneLike, open_source
+from ..io.source import Pixels
+from ..stats.stats import SceneStats, compute_scene
+from ..stats.table import format_area, format_number, format_share
 from ..store.local_files import check_output, whole_file
 from ..store.metadata import StoreMetadata
-from .format import say_area, say_number, say_place, say_share, say_title
-from .map_preview import read_maps
-from .report_data import ReportData, gather
+from ..store.run_id import fingerprint
+from ..store.store import Store, open_store
+from .overlay import refuse_other_grid
+from .preview import SmallMaps, View, make_view, read_image, read_maps
 from .report_images import Layer, css_ramp, map_layers, objects_image, placed, probability_image, scene_image
-from .report_objects import read_figures
-from .report_sections import ObjectPart, block_part, class_rows, cleaning, object_part, provenance
+from .report_sections import (
+    ObjectSection,
+    block_section,
+    class_rows,
+    cleaning,
+    format_place,
+    format_title,
+    object_sections,
+    provenance,
+)
 
 PAGE = Path(__file__).parent / "report_page"
 LIBRARIES = ("swathe", "torch", "openvino", "dask", "xarray", "zarr", "rasterio", "scikit-image", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """What a report is made from.
+
+    Parameters
+    ----------
+    store, metadata
+        Of the maps.
+    view, maps, image
+        What the preview shows of the maps and of their scene; no image where there is none.
+    missing
+        Why there is no image.
+    stats
+        Of the store.
+    objects, object_stats
+        Path or URL of the objects store, which may be `store` itself, and its statistics. None: there is none.
+    """
+
+    store: Store
+    metadata: StoreMetadata
+    view: View
+    maps: SmallMaps
+    image: Pixels | None
+    missing: str
+    stats: SceneStats
+    objects: str | None
+    object_stats: SceneStats | None
+
+    @property
+    def pixel(self) -> float | None:
+        """The mean side of a pixel in metres, None where not known."""
+        areas = pixel_areas(self.store.geobox)
+        return None if areas is None else areas.mean() ** 0.5
 
 
 def write_report(
@@ -65,43 +118,94 @@ def write_report(
         The scene that was given cannot be read.
     """
     target = check_output(output, overwrite=overwrite)
-    gathered = gather(os.fspath(store), scene, None if objects is None else os.fspath(objects))
-    page = _render(_context(gathered, title or say_title(_stem(_scene_name(gathered.metadata) or gathered.store.path))))
+    data = read_data(os.fspath(store), scene, None if objects is None else os.fspath(objects))
+    name = PurePosixPath((_scene_name(data.metadata) or data.store.path).rstrip("/")).stem or "map"
+    page = _render(_context(data, title or format_title(name)))
     with whole_file(target) as part:
         part.write_text(page, encoding="utf-8")
     return target
 
 
-def _context(gathered: ReportData, title: str) -> dict[str, Any]:
-    """Give what the template takes."""
-    metadata, store = gathered.metadata, gathered.store
-    pixels, now = metadata.pixels, datetime.now(UTC)
-    seconds = store.block_seconds()
-    parts = _object_parts(gathered)
+def read_data(path: str, scene: SceneLike | None, objects: str | None) -> ReportData:
+    """Read what a report of a store shows; see `write_report`."""
+    store, metadata = open_store(path)
+    if objects is not None:
+        other = open_store(objects)[0]
+        refuse_other_grid(other.geobox, store.geobox)
+        if not other.encoding.objects:
+            raise StoreError(f"{objects} holds no objects; `swathe objects {objects} -o objects.zarr` finds them")
+    elif store.encoding.objects:
+        objects = path
+    view = make_view(store.geobox)
+    image, missing = _image(store.geobox, metadata, view, scene)
+    maps, stats = read_maps(_richest(path, metadata), view), compute_scene(path)
+    object_stats = None if objects is None else stats if objects == path else compute_scene(objects)
+    return ReportData(store, metadata, view, maps, image, missing, stats, objects, object_stats)
+
+
+def _richest(path: str, metadata: StoreMetadata) -> str:
+    """Give the store that an objects store was made from, if it is still there: it has probabilities and overviews."""
+    origin = metadata.made_from
+    if not origin or not metadata.encoding.objects:
+        return path
+    try:
+        _, theirs = open_store(origin)
+    except StoreError:
+        return path
+    return origin if fingerprint(theirs.identity)[:16] == metadata.identity.get("objects of") else path
+
+
+def _image(geobox: GeoBox, metadata: StoreMetadata, view: View, scene: SceneLike | None) -> tuple[Pixels | None, str]:
+    """Read the image, or say why it is not there. Only a scene that the user gave is worth an error."""
+    if scene is not None:
+        return _read_scene(geobox, scene, view), ""
+    recorded = metadata.source.get("path")
+    hint = "give it with --scene"
+    if not recorded:
+        return None, f"The store does not say where its scene lies; {hint}."
+    try:
+        return _read_scene(geobox, recorded, view), ""
+    except SceneError:
+        return None, f"The scene is no longer where the store was made from; {hint}."
+    except StoreError:
+        return None, f"Where the scene was, another one lies now; {hint}."
+
+
+def _read_scene(geobox: GeoBox, scene: SceneLike, view: View) -> Pixels:
+    source = open_source(scene)
+    refuse_other_grid(source.geobox, geobox)
+    return read_image(source, view)
+
+
+def _context(data: ReportData, title: str) -> dict[str, Any]:
+    """Return what the template takes."""
+    metadata, store = data.metadata, data.store
+    now, classes = datetime.now(UTC), metadata.classes
+    objects = None if data.object_stats is None else object_sections(classes, data.stats, data.object_stats)
     return {
         "title": title,
-        "summary": _summary(gathered, parts),
-        "viewer": _viewer(gathered),
-        "first_class": gathered.classes[0].name,
-        "areas_known": gathered.areas is not None,
-        "classes": class_rows(gathered.classes, pixels, gathered.areas),
-        "objects": parts,
-        "blocks": block_part(seconds, store.plan.block, store.geobox.shape, metadata.command),
+        "summary": _summary(data, objects or []),
+        "viewer": _viewer(data),
+        "first_class": classes[0].name,
+        "areas_known": np.isfinite(data.stats.columns["area_m2"]),
+        "classes": class_rows(classes, data.stats),
+        "objects": objects,
+        "blocks": block_section(store.block_seconds(), store.plan.block, store.geobox.shape, metadata.command),
         "provenance": provenance(metadata, _scene_name(metadata)),
         "cleaning": cleaning(metadata),
-        "grid": _grid(gathered),
+        "grid": _grid(data),
         "versions": [(name, version(name)) for name in LIBRARIES],
         "made": f"{now.day} {now:%B %Y, %H:%M} UTC",
     }
 
 
-def _viewer(gathered: ReportData) -> dict[str, Any]:
+def _viewer(data: ReportData) -> dict[str, Any]:
     """Choose what lies below the slider and what over it, by what there is."""
-    small, objects = gathered.maps, gathered.objects
+    small, objects = data.maps, data.objects
     probability = probability_image(small)
-    drawn = objects_image(read_maps(objects, gathered.view)) if objects else None
-    below = None if gathered.image is None else scene_image(gathered.image, "The scene")
-    layers = map_layers(small, gathered.classes, over_image=below is not None)
+    drawn = objects_image(read_maps(objects, data.view)) if objects else None
+    below = None if data.image is None else scene_image(data.image, "The scene")
+    layers = map_layers(small, data.metadata.classes, over_image=below is not None)
     layers += [Layer("objects", "Objects", (drawn,))] if drawn else []
     if probability and below:
         layers.append(Layer("probability", "Probability", (probability,)))
@@ -112,55 +216,36 @@ def _viewer(gathered: ReportData) -> dict[str, Any]:
         "images": placed(layers),
         "probability_of": small.probability_of,
         "ramp": css_ramp(),
-        "missing": gathered.missing,
-        **_scale(gathered),
+        "missing": data.missing,
+        "width": data.view.shape[1],
+        "height": data.view.shape[0],
+        "metres": (data.pixel or 0.0) * data.view.factor,  # of a pixel of the preview; 0: not known
+        "factor": data.view.factor,
     }
 
 
-def _scale(gathered: ReportData) -> dict[str, Any]:
-    """Say how large the preview is, and a pixel of it on the ground; 0 where that is not known."""
-    height, width = gathered.view.shape
-    factor = gathered.view.factor
-    return {"width": width, "height": height, "metres": (gathered.pixel or 0.0) * factor, "factor": factor}
-
-
-def _object_parts(gathered: ReportData) -> list[ObjectPart] | None:
-    """Describe the objects of each class that has any; None where there is no table."""
-    if gathered.objects is None:
-        return None
-    land, figures = gathered.land, read_figures(gathered.objects, metric=gathered.areas is not None)
-    pixels = gathered.metadata.pixels
-    seen = max(1, sum(count for name, count in pixels.items() if name != "nodata"))
-    found = []
-    for one in figures:
-        info = gathered.classes[one.value]
-        covered = gathered.areas[info.name] if gathered.areas else None
-        found.append(object_part(one, info, land, covered, pixels[info.name] / seen))
-    return found
-
-
-def _summary(gathered: ReportData, parts: list[ObjectPart] | None) -> str:
-    """Give the page's first line."""
-    pixels, land = gathered.metadata.pixels, gathered.land
-    seen = sum(count for name, count in pixels.items() if name != "nodata")
+def _summary(data: ReportData, objects: list[ObjectSection]) -> str:
+    """Return the page's first line."""
+    stats, classes = data.stats, data.metadata.classes
+    seen = int(sum(stats.columns[f"{name}_pixels"] for name in stats.names))
     if not seen:
         return "Nothing of this scene was observed."
-    ground = say_area(land) if land else f"{seen:,} pixels"
-    counts = {part.name: dict(part.figures)["objects"] for part in parts or []}
-    found = sorted(gathered.classes[1:], key=lambda info: -pixels[info.name])[:3]
-    told = [f"{ground} observed."]
-    for info in found:
+    area = stats.columns["area_m2"]
+    told = [f"{format_area(area) if np.isfinite(area) else f'{seen:,} pixels'} observed."]
+    counts = {section.name: dict(section.figures)["objects"] for section in objects}
+    pairs = list(zip(classes, stats.names, strict=True))[1:]
+    for info, name in sorted(pairs, key=lambda pair: -stats.columns[f"{pair[1]}_pixels"])[:3]:
         count = counts.get(info.name, "")
-        objects = f", {count} object{'' if count == '1' else 's'}" if count else ""
-        told.append(f"{say_title(info.name)}: {say_share(pixels[info.name] / seen)}{objects}.")
+        some = f", {count} object{'' if count == '1' else 's'}" if count else ""
+        told.append(f"{format_title(info.name)}: {format_share(stats.columns[f'{name}_share'])}{some}.")
     return " ".join(told)
 
 
-def _grid(gathered: ReportData) -> list[tuple[str, str]]:
-    geobox = gathered.store.geobox
+def _grid(data: ReportData) -> list[tuple[str, str]]:
+    geobox = data.store.geobox
     told = [("size", f"{geobox.height:,} × {geobox.width:,} pixels, down and across")]
-    if gathered.pixel:
-        told.append(("pixel", f"{say_number(gathered.pixel)} m on the ground"))
+    if data.pixel:
+        told.append(("pixel", f"{format_number(data.pixel)} m on the ground"))
     told.append(("projection", geobox.describe().split(", ")[1]))
     place = _place(geobox)
     return [*told, ("centre", place)] if place else told
@@ -175,7 +260,7 @@ def _place(geobox: GeoBox) -> str | None:
         return None
     try:
         transformer = Transformer.from_crs(CRS.from_wkt(geobox.crs), 4326, always_xy=True)
-        return say_place(*transformer.transform(*(geobox.to_map(geobox.width / 2, geobox.height / 2))))
+        return format_place(*transformer.transform(*(geobox.to_map(geobox.width / 2, geobox.height / 2))))
     except ProjError:
         return None
 
@@ -185,10 +270,6 @@ def _scene_name(metadata: StoreMetadata) -> str:
     recorded = metadata.source.get("path") or ""
     paths = [recorded] if isinstance(recorded, str) else list(recorded)
     return ", ".join(PurePosixPath(path).name for path in paths)
-
-
-def _stem(path: str) -> str:
-    return PurePosixPath(path.rstrip("/")).stem or "map"
 
 
 def _render(context: Mapping[str, Any]) -> str:

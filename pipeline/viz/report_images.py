@@ -14,7 +14,7 @@ from models.metadata import ClassInfo
 from ..grid.encoding import NODATA
 from ..io.source import Pixels
 from .colors import edge, object_index, object_palette, probability_colours, stretch
-from .map_preview import SmallMaps
+from .preview import SmallMaps
 
 GROUND: tuple[int, int, int] = (222, 217, 206)  # the first class where there is no image below
 CLEAR = 255  # the palette's place that is seen through

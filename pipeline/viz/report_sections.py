@@ -1,4 +1,4 @@
-"""What a report says: classes, objects, blocks, provenance, as the template takes them. No files, no HTML."""
+"""The sections of a report as its template takes them: classes, objects, blocks, provenance. No files, no HTML."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from models.metadata import ClassInfo
 
+from ..stats.stats import SceneStats
+from ..stats.table import NARROW, format_area, format_number, format_share
 from ..store.metadata import StoreMetadata
-from .format import say_area, say_number, say_seconds, say_setting, say_share
-from .report_objects import ObjectFigures
 
 BARS = 24  # of a histogram
 LEAST_DECADES = 1.0  # that its axis spans, so that it has marks where all sizes are alike
@@ -21,7 +21,7 @@ WEAKEST = 0.08  # strength of the colour of the quickest block; 1 is the slowest
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """One line of the class table; `share` of the observed pixels."""
+    """One line of the class table."""
 
     name: str
     colour: str
@@ -30,27 +30,23 @@ class ClassRow:
     share: str
 
 
-def class_rows(
-    classes: Sequence[ClassInfo], pixels: Mapping[str, int], areas: Mapping[str, float] | None
-) -> list[ClassRow]:
-    """Give the class table, the commonest class but the first on top; nodata, if any, last."""
-    seen = max(1, sum(count for name, count in pixels.items() if name != "nodata"))
-    order = sorted(classes[1:], key=lambda info: -pixels[info.name])
-    rows = [_class_row(info, pixels[info.name], areas, pixels[info.name] / seen) for info in [*order, classes[0]]]
-    if pixels.get("nodata"):
-        rows.append(_class_row(None, pixels["nodata"], areas, None))
+def class_rows(classes: Sequence[ClassInfo], stats: SceneStats) -> list[ClassRow]:
+    """Return the class table, the commonest class but the first on top; nodata, if any, last."""
+    columns, metric = stats.columns, np.isfinite(stats.columns["area_m2"])
+    pairs = list(zip(classes, stats.names, strict=True))
+    rows = [
+        ClassRow(
+            name=info.name,
+            colour=f"#{info.color}",
+            pixels=int(columns[f"{name}_pixels"]),
+            area=format_area(columns[f"{name}_m2"]) if metric else "",
+            share=format_share(np.nan_to_num(columns[f"{name}_share"])),
+        )
+        for info, name in [*sorted(pairs[1:], key=lambda pair: -columns[f"{pair[1]}_pixels"]), pairs[0]]
+    ]
+    if count := int(columns["nodata_pixels"]):
+        rows.append(ClassRow("nodata", "", count, format_area(columns["nodata_m2"]) if metric else "", ""))
     return rows
-
-
-def _class_row(info: ClassInfo | None, count: int, areas: Mapping[str, float] | None, share: float | None) -> ClassRow:
-    name = info.name if info else "nodata"
-    return ClassRow(
-        name=name,
-        colour=f"#{info.color}" if info else "",
-        pixels=count,
-        area=say_area(areas[name]) if areas else "",
-        share="" if share is None else say_share(share),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +61,8 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectPart:
-    """The objects of one class: figures `(name, value)`, and their histogram with ticks `(per cent, text)`."""
+class ObjectSection:
+    """The objects of one class: statistics `(name, value)`, and their histogram with ticks `(per cent, text)`."""
 
     name: str
     colour: str
@@ -80,57 +76,55 @@ class ObjectPart:
         return max(bar.count for bar in self.bars)
 
 
-def object_part(
-    figures: ObjectFigures, info: ClassInfo, land: float | None, covered: float | None, share: float
-) -> ObjectPart:
-    """Describe the objects of one class.
+def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: SceneStats) -> list[ObjectSection]:
+    """Describe the objects of each class that has any.
 
     Parameters
     ----------
-    figures, info
-        Of the class.
-    land, covered
-        Observed area and that of the class, in m²; None where areas are not known.
-    share
-        Of the observed pixels that the class takes.
+    classes, stats
+        Of the store.
+    objects
+        Of the store with the object table, which may be another one.
     """
-    sizes = figures.sizes
-    say = say_area if figures.metric else _say_pixels
-    told = [("objects", f"{sizes.count:,}"), ("mean size", say(sizes.mean)), ("median size", say(sizes.median))]
-    told.append(("of the land", say_share(covered / land if land and covered is not None else share)))
-    if land:
-        told.append(("per km²", say_number(sizes.count / (land / 1e6))))
-    if figures.width is not None:
-        told.append(("mean width", f"{say_number(figures.width)} {'m' if figures.metric else 'pixels'}"))
-    bars, ticks = _histogram(figures, say)
-    return ObjectPart(info.name, f"#{info.color}", told, bars, ticks)
+    metric, found = np.isfinite(stats.columns["area_m2"]), []
+    form = format_area if metric else _format_pixels
+    counts = [] if objects.objects is None else objects.objects.count[0]
+    for place, (info, name, count) in enumerate(zip(classes[1:], stats.names[1:], counts, strict=False)):
+        if not count or objects.objects is None or objects.sizes is None:
+            continue
+        one = objects.objects
+        figures = [
+            ("objects", f"{int(count):,}"),
+            ("mean size", form(one.mean[0, place])),
+            ("median size", form(one.quantiles[1, 0, place])),
+            ("of the land", format_share(np.nan_to_num(stats.columns[f"{name}_share"]))),
+        ]
+        if np.isfinite(density := objects.columns[f"{objects.names[place + 1]}_per_km2"]):
+            figures.append(("per km²", format_number(density)))
+        if np.isfinite(width := one.width[0, place]):
+            figures.append(("mean width", f"{format_number(width)} {'m' if metric else 'pixels'}"))
+        low, high = np.log10([one.smallest[0, place], one.largest[0, place]])
+        middle, half = (low + high) / 2, max(0.52 * (high - low), LEAST_DECADES / 2)
+        edges = np.linspace(middle - half, middle + half, BARS + 1)
+        bars = _bars(objects.sizes.histogram(place, 10**edges), [form(edge) for edge in 10**edges])
+        found.append(ObjectSection(info.name, f"#{info.color}", figures, bars, _ticks(edges[0], edges[-1], form)))
+    return found
 
 
-def _say_pixels(size: float, digits: int = 3) -> str:
-    return f"{say_number(size, digits)} pixels"
+def _format_pixels(size: float, digits: int = 3) -> str:
+    return f"{format_number(size, digits)} pixels"
 
 
-def _histogram(figures: ObjectFigures, say: Any) -> tuple[list[Bar], list[tuple[float, str]]]:
-    """Count sizes in bars of equal width on a logarithmic axis, which holds a shed and a hangar alike."""
-    low, high = np.log10(figures.sizes.smallest), np.log10(figures.sizes.largest)
-    middle, half = (low + high) / 2, max(0.52 * (high - low), LEAST_DECADES / 2)
-    edges = np.linspace(middle - half, middle + half, BARS + 1)
-    counts = figures.sizes.between(10**edges)
-    most = max(1, int(counts.max()))
-    bars = [
-        Bar(
-            100 * n / BARS,
-            100 / BARS,
-            100 * int(count) / most,
-            int(count),
-            f"{say(10 ** edges[n])} to {say(10 ** edges[n + 1])}",
-        )
+def _bars(counts: NDArray[np.int64], edges: Sequence[str]) -> list[Bar]:
+    """Draw counts as bars of equal width, on a logarithmic axis, which holds a shed and a hangar alike."""
+    width, most = 100 / len(counts), max(1, int(counts.max()))
+    return [
+        Bar(n * width, width, 100 * int(count) / most, int(count), f"{edges[n]} to {edges[n + 1]}")
         for n, count in enumerate(counts)
     ]
-    return bars, _ticks(float(edges[0]), float(edges[-1]), say)
 
 
-def _ticks(low: float, high: float, say: Any) -> list[tuple[float, str]]:
+def _ticks(low: float, high: float, form: Any) -> list[tuple[float, str]]:
     """Mark round sizes: powers of ten if two or more of them are in sight, else their doubles and halves too."""
     margin = 0.04 * (high - low)  # so that no mark is cut off
     powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
@@ -140,7 +134,7 @@ def _ticks(low: float, high: float, say: Any) -> list[tuple[float, str]]:
         if len(inside) >= 3:
             break
     return [
-        (100 * (place - low) / (high - low), say(10**place, 1)) for place in inside[:: max(1, -(-len(inside) // 6))]
+        (100 * (place - low) / (high - low), form(10**place, 1)) for place in inside[:: max(1, -(-len(inside) // 6))]
     ]
 
 
@@ -157,7 +151,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockPart:
+class BlockSection:
     """The map of blocks, with its legend."""
 
     cells: list[Cell]
@@ -168,7 +162,7 @@ class BlockPart:
     words: str
 
 
-def block_part(seconds: NDArray[np.floating[Any]], side: int, shape: tuple[int, int], command: str) -> BlockPart:
+def block_section(seconds: NDArray[np.floating[Any]], side: int, shape: tuple[int, int], command: str) -> BlockSection:
     """Draw how long each block took; neighbours are put together where there are too many to see.
 
     Parameters
@@ -189,8 +183,8 @@ def block_part(seconds: NDArray[np.floating[Any]], side: int, shape: tuple[int, 
         for row in range(rows)
         for column in range(columns)
     ]
-    return BlockPart(
-        cells, shape[1], shape[0], say_seconds(low), say_seconds(high), _block_words(seconds, joined, command)
+    return BlockSection(
+        cells, shape[1], shape[0], format_seconds(low), format_seconds(high), _block_words(seconds, joined, command)
     )
 
 
@@ -214,7 +208,7 @@ def _cell(
         width=min(side, shape[1] - left),
         height=min(side, shape[0] - top),
         strength=round(WEAKEST + (1 - WEAKEST) * ((seconds - low) / (high - low) if high > low else 0.5), 3),
-        words=f"row {row}, column {column}: {say_seconds(seconds)}",
+        words=f"row {row}, column {column}: {format_seconds(seconds)}",
     )
 
 
@@ -222,7 +216,7 @@ def _block_words(seconds: NDArray[np.floating[Any]], joined: int, command: str) 
     rows, columns = seconds.shape
     blocks = "1 block" if seconds.size == 1 else f"{seconds.size:,} blocks, {rows:,} down and {columns:,} across"
     together = f"; each cell stands for up to {joined} × {joined} of them" if joined > 1 else ""
-    total = say_seconds(float(np.nansum(seconds)))
+    total = format_seconds(float(np.nansum(seconds)))
     return f"{blocks}{together}. In {command} they took {total} together; several may have run at the same time."
 
 
@@ -248,4 +242,37 @@ def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
 def cleaning(metadata: StoreMetadata) -> list[tuple[str, str]]:
     """Say how a cleaned store was cleaned; nothing of others."""
     settings = metadata.cleaned or {}
-    return [(str(name).replace("_", " "), say_setting(value)) for name, value in settings.items()]
+    return [(str(name).replace("_", " "), format_setting(value)) for name, value in settings.items()]
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration: 3.2 s, 4 min 5 s, 2 h 3 min."""
+    if seconds < 60:
+        return f"{format_number(seconds, 2 if seconds < 10 else 3)}{NARROW}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{NARROW}min {rest}{NARROW}s"
+    return f"{minutes // 60:,}{NARROW}h {minutes % 60}{NARROW}min"
+
+
+def format_place(longitude: float, latitude: float) -> str:
+    """Format a place on the Earth to 0.0001 degrees."""
+    north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
+    return f"{abs(latitude):.4f}°{NARROW}{north}, {abs(longitude):.4f}°{NARROW}{east}"
+
+
+def format_setting(value: Any) -> str:
+    """Format a setting of any JSON kind in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {format_setting(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(format_setting(part) for part in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def format_title(stem: str) -> str:
+    """Format a file's stem as a title: blanks for underscores, a capital at the front."""
+    words = stem.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from pipeline.viz.format import say_share
+from pipeline.stats.table import format_share
 
 from ..metrics.calibration import Reliability
 from ..metrics.confusion import Confusion
@@ -118,7 +118,8 @@ def confusion_rows(counts: Confusion) -> list[list[Cell]]:
     for truth, line in enumerate(counts.counts.tolist()):
         total = sum(line)
         rows.append([
-            Cell(say_share(count / total) if total else NONE, count / total if total else 0.0, f"{count:,}", truth == n)
+            Cell(format_share(count / total) if total else NONE, count / total if total else 0.0, f"{count:,}",
+                 truth == n)
             for n, count in enumerate(line)
         ])  # fmt: skip
     return rows
