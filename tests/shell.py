@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
-    "pipeline.cli.app", "pipeline.postprocess.clean", "pipeline.jobs.cog", "pipeline.vector.vectorise",
+    "pipeline.cli.app", "pipeline.postprocess.clean", "pipeline.vector.vectorise",
     "pipeline.stats.stats", "pipeline.viz.report", "pipeline.grid.pixel_area", "pipeline.objects.regionprops",
     "geopandas", "pyarrow.parquet", "zarr.storage", "rasterio.features",
 )  # fmt: skip

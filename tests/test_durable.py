@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from distributed import LocalCluster
 from helpers import metadata, pixels, save, write_raster
 
 from models.errors import SceneError, StoreError
-from pipeline import open_maps, plan, run
+from pipeline import open_maps, plan, run, write_clean, write_objects
 from pipeline.cli.app import GRACE
 from pipeline.inference.run import Network, Segmentation
-from pipeline.jobs.cog import run_job_to_cog
 from pipeline.jobs.job import Task, run_job, run_place
 from pipeline.store.lifecycle import remove_store
 from pipeline.store.store import open_store, read_metadata, sole_writer
@@ -45,8 +45,8 @@ def _plan(case, **more):
     return plan(case / "scene.tif", case / "bundle", **{**CUT, **ENGINE, **more})
 
 
-def to_cog(prepared, output, **more):
-    return run_job_to_cog(Segmentation(prepared), len(prepared.plan), output, **more)
+def to_cog(prepared, output, overwrite=False, **more):
+    return run_job(Segmentation(prepared), output, "all" if overwrite else "nothing", **more)
 
 
 def _again(case, output, **more):
@@ -259,9 +259,9 @@ def test_a_run_while_another_writes_is_refused(case, tmp_path):
     _again(case, tmp_path / "o.zarr")
 
 
-def test_a_geotiff_is_not_the_name_of_a_store(case, tmp_path):
-    with pytest.raises(StoreError, match="a run fills a Zarr store"):
-        _again(case, tmp_path / "o.tif")
+def test_a_geotiff_is_not_the_name_of_a_store_of_objects(case, tmp_path):
+    with pytest.raises(StoreError, match="numbering objects fills a Zarr store"):
+        write_objects(case / "whole.zarr", tmp_path / "o.tif", show=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -315,6 +315,22 @@ def test_a_finished_file_is_left_as_it_is_and_leftovers_go(case, tmp_path):
         to_cog(_plan(case, pyramid=False, probability=None, threshold=0.7), tmp_path / "o.tif", show=False)
 
 
+def test_the_ending_of_the_output_decides_what_is_written(case, tmp_path):
+    told = []
+    result = _again(case, tmp_path / "o.tif", note=told.append)
+    assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
+    assert (result.output, result.blocks, result.resumed) == (str(tmp_path / "o.tif"), 48, 0)
+    assert [text.splitlines()[0][:8] for text in told] == ["scene   ", "writing "]
+    assert _again(case, tmp_path / "o.tif").resumed == 48
+    with pytest.raises(StoreError, match=r"o\.tif exists"):
+        write_clean(case / "whole.zarr", tmp_path / "o.tif", min_object=9, show=False)
+    write_clean(case / "whole.zarr", tmp_path / "c.zarr", min_object=9, show=False)
+    write_clean(case / "whole.zarr", tmp_path / "c.tif", min_object=9, show=False)
+    with rasterio.open(tmp_path / "c.tif") as file:
+        np.testing.assert_array_equal(file.read(1), open_maps(tmp_path / "c.zarr").class_map.values)
+
+
 def test_overwriting_a_file_replaces_an_unfinished_store_of_another_run(case, tmp_path, monkeypatch):
     shutil.copy(case / "whole.tif", tmp_path / "o.tif")
     other = _plan(case, pyramid=False, probability=None, threshold=0.7)
@@ -324,7 +340,7 @@ def test_overwriting_a_file_replaces_an_unfinished_store_of_another_run(case, tm
             to_cog(other, tmp_path / "o.tif", overwrite=True, show=False)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.jobs.cog.written_before", lambda *_: None)
+        patch.setattr("pipeline.jobs.job.written_before", lambda *_: None)
         mine = _plan(case, pyramid=False, probability=None)
         to_cog(mine, tmp_path / "o.tif", overwrite=True, show=False)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()

@@ -208,27 +208,14 @@ def segment(scene: tuple[str, ...], bundle: str, output: str, scheduler: str | N
 
     SCENE is a raster, a Zarr group, a URL, or several files or a quoted pattern with one band each.
     """
-    kind = output_kind(output)
     overwrite, quiet = rest.pop("overwrite"), rest.pop("quiet")
-    keywords = _wishes(rest, keep=kind == ".zarr")
+    keywords = _wishes(rest, keep=output_kind(output) == ".zarr")
     note(f"swathe: opening {' '.join(scene)}", quiet)
-    from ..inference.plan import plan
-    from ..inference.run import Segmentation
-    from ..jobs.cog import run_job_to_cog
-    from ..jobs.job import run_job
+    from ..inference.run import run
 
-    if kind == ".tif":
-        keywords["pyramid"] = False  # the file makes its own
-    prepared = plan(_scene(scene), bundle, **keywords)
-    note(str(prepared), quiet)
-    job = Segmentation(prepared)
-    run: dict[str, Any] = {"client": scheduler, "overwrite": overwrite, "show": not quiet}
-    if kind == ".tif":
-        report = run_job_to_cog(job, len(prepared.plan), output, note=lambda text: note(text, quiet), **run)
-    else:
-        run |= {"replacing": "all" if run.pop("overwrite") else "nothing"}
-        report = run_job(job, output, **run)
-    click.echo(describe_run(report, output, prepared.geobox.resolution()))
+    result = run(_scene(scene), bundle, output, client=scheduler, overwrite=overwrite, show=not quiet,
+                 note=lambda text: note(text, quiet), **keywords)  # fmt: skip
+    click.echo(describe_run(result, output))
 
 
 @cli.command(epilog="Example: swathe plan scene.tif -m buildings --tile 512")

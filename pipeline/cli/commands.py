@@ -5,7 +5,6 @@ Each is a few lines around one public function. Imports nothing heavy before a v
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
@@ -97,33 +96,26 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     In this order: threshold, minimum or hysteresis; majority; erosion, dilation, opening, closing; small objects are
     removed; small holes are filled. Interrupted at any moment, the same command continues.
     """
-    kind = output_kind(output)
+    output_kind(output)
     note(f"swathe: cleaning {store}", quiet)
-    from ..jobs.cog import run_job_to_cog
-    from ..jobs.job import run_job
-    from ..postprocess.clean import cleaning
+    from ..postprocess.clean import write_clean
     from ..postprocess.options import parse_thresholds
 
     for name in ("threshold", "hysteresis"):
         rest[name] = parse_thresholds(rest[name]) if rest[name] else None
     rest |= {"classes": rest["classes"] or None, "connectivity": int(rest["connectivity"])}
-    job = cleaning(store, **rest)
-    if kind == ".tif":
-        job = replace(job, map_only=True)
-        report = run_job_to_cog(job, len(job.maps.plan), output, client=scheduler, overwrite=overwrite, show=not quiet)
-    else:
-        report = run_job(job, output, "all" if overwrite else "nothing", client=scheduler, show=not quiet)
-    click.echo(describe_run(report, output, job.geobox.resolution()))
+    result = write_clean(store, output, client=scheduler, overwrite=overwrite, show=not quiet, **rest)
+    click.echo(describe_run(result, output))
 
 
-def describe_run(report: Any, output: str, resolution: float | None) -> str:
+def describe_run(result: Any, output: str) -> str:
     """Give what a run has done, for the terminal."""
     from .describe import class_table
 
-    rate = sum(report.pixels.values()) / max(report.seconds, 1e-6) / 1e6
-    resumed = f", {report.resumed} of them done before" if report.resumed else f", {rate:.2f} Mpx/s"
-    head = f"wrote {output} in {report.seconds:.1f} s: {counted(report.blocks, 'block')}{resumed}"
-    return "\n".join([head, class_table(report.pixels, resolution)])
+    rate = sum(result.pixels.values()) / max(result.seconds, 1e-6) / 1e6
+    resumed = f", {result.resumed} of them done before" if result.resumed else f", {rate:.2f} Mpx/s"
+    head = f"wrote {output} in {result.seconds:.1f} s: {counted(result.blocks, 'block')}{resumed}"
+    return "\n".join([head, class_table(result.pixels)])
 
 
 @click.command(epilog="Example: swathe objects clean.zarr -o objects.zarr")

@@ -46,7 +46,7 @@ def _maps(folder: Path) -> Iterator[str]:
     store = folder / "buildings.zarr"
     report = run(SCENE, bundle, store, overwrite=True, threshold=bundle.metadata.metrics.get("threshold"))
     yield f"wrote {store}  maps and probabilities; open with xarray: xr.open_zarr({str(store)!r})"
-    yield class_table(report.pixels, None)
+    yield class_table(report.pixels)
     yield f"wrote {write_cog(store, folder / 'buildings.tif', overwrite=True)}  Cloud-Optimized GeoTIFF; open with QGIS"
     picture = panels(open_scene(SCENE), open_maps(store), bundle.metadata.classes, folder / "buildings.png", TITLE)
     yield f"wrote {picture}  image, probability and map; look at this one"

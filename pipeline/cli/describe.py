@@ -73,7 +73,7 @@ def _describe_store(path: str) -> str:
         lines.append(f"cleaned     {keywords or 'nothing asked for'}")
     counts = metadata.results.get("objects", {})
     lines += [f"objects     {count:,} of {name}" for name, count in counts.items()]
-    return "\n".join([*lines, class_table(metadata.pixels, store.geobox.resolution())])
+    return "\n".join([*lines, class_table(metadata.pixels)])
 
 
 def _layers(store: Store, metadata: StoreMetadata) -> list[str]:
@@ -82,7 +82,7 @@ def _layers(store: Store, metadata: StoreMetadata) -> list[str]:
     return [kept if name == "probability" else name for name in store.layers]
 
 
-def class_table(pixels: Mapping[str, int], resolution: float | None) -> str:
+def class_table(pixels: Mapping[str, int]) -> str:
     """Give a table of pixels and shares per class; the shares are of the observed pixels."""
     observed = max(1, sum(count for name, count in pixels.items() if name != "nodata"))
     width = max(len(name) for name in pixels)

@@ -1,7 +1,7 @@
 """Segmenting, the durable way: blocks of a scene through the network into a store. The filling is `filling`'s."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, Unpack
 
@@ -34,9 +34,10 @@ def run(
     client: Client | str | None = None,
     overwrite: bool = False,
     show: bool = True,
+    note: Callable[[str], object] | None = None,
     **keywords: Unpack[SegmentKeywords],
 ) -> RunResult:
-    """Segment a scene of any size into a Zarr store. Run again after any interruption, it continues.
+    """Segment a scene of any size into a Zarr store or a GeoTIFF. Run again after any interruption, it continues.
 
     Parameters
     ----------
@@ -45,28 +46,34 @@ def run(
     bundle
         A bundle, or the name or path of one. On a cluster, its path must be reachable from the workers.
     output
-        Path or URL of the store, ending in `.zarr` by custom. One run at a time may write to it.
+        Path or URL of the store, ending in `.zarr` by custom; or a local path that ends in `.tif`: a Cloud-Optimized
+        GeoTIFF of the class map alone. One run at a time may write to it.
     client
         A Dask client or a scheduler's address; None: a worker in this process.
     overwrite
-        Replace a store of another run, and do a finished one again. What this very run has begun is continued all the
-        same. Nothing is removed before scene, bundle and cluster have been found fit.
+        Replace the output of another run, and do a finished one again. What this very run has begun is continued all
+        the same. Nothing is removed before scene, bundle and cluster have been found fit.
     show
         Show progress.
+    note
+        Called with the plan in words before the blocks, and with what follows them.
     **wishes
         See `pipeline.inference.options.SegmentOptions`.
 
     Returns
     -------
-    Report
+    RunResult
 
     Raises
     ------
     SwatheError
         As `plan`; or the output belongs to another run; or a block failed after retries. Finished blocks stay.
     """
-    job = Segmentation(plan(scene, bundle, **keywords))
-    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show)
+    prepared = plan(scene, bundle, **keywords)
+    if note is not None:
+        note(str(prepared))
+    job = Segmentation(prepared)
+    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show, note=note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,12 @@ class Segmentation(BlockJob):
         """Let a worker say which engine serves best: this machine may have no GPU where the workers have."""
         spec = run_once(client, resolve_engine, self.prepared.options.spec())
         return replace(self, prepared=replace(self.prepared, inference=replace(self.prepared.inference, spec=spec)))
+
+    @override
+    def map_only(self) -> Self:
+        options, inference = replace(self.prepared.options, probability=None, pyramid=False), self.prepared.inference
+        inference = replace(inference, encoding=options.encoding(inference.metadata))
+        return replace(self, prepared=replace(self.prepared, options=options, inference=inference))
 
     @override
     def new_metadata(self) -> StoreMetadata:

@@ -1,4 +1,4 @@
-"""Run a block job into a Zarr store over a Dask client, resumably: what every durable verb shares.
+"""Run a block job into a Zarr store or a GeoTIFF over a Dask client, resumably: what every durable verb shares.
 
 Killed at any moment, the same call continues. One task is one block: compute it, write whole shards, mark it done. What
 is computed is a `BlockJob`.
@@ -10,9 +10,9 @@ both write the same bytes, and one of them may end with an error when the other 
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,8 +24,9 @@ from models.errors import StoreError, SwatheError
 
 from ..grid.encoding import NODATA, BlockResult, empty_result
 from ..grid.geobox import GeoBox
+from ..store.cog import check_target, write_cog, written_before
 from ..store.files import Files, full_path
-from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, resume_store
+from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
 from ..store.metadata import StoreMetadata
 from ..store.overviews import halve
 from ..store.run_id import differences
@@ -33,6 +34,7 @@ from ..store.store import Place, Store, Summary, find_store, mark_name, reopen_s
 from .dask import dask_client, gpu_resources, map_bounded
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
+TIFF = (".tif", ".tiff")
 THREADS = 2  # one reads or writes while the other computes
 OverwritePolicy = Literal["nothing", "others", "all"]
 """What a run may replace: nothing, stores of other runs, or also its own finished one."""
@@ -125,6 +127,10 @@ class BlockJob(ABC):
     def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:  # noqa: B027 (no job need do anything)
         """Find out, durably too, what must be known before any block is computed."""
 
+    def map_only(self) -> Self | None:
+        """Return the job of the class map alone, without probabilities and overviews; None: it has no such map."""
+        return None
+
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
         """Do what follows the blocks; returns results to keep in the store's metadata."""
         return {}
@@ -165,22 +171,26 @@ def run_job(
     *,
     client: Client | str | None = None,
     show: bool = True,
+    note: Callable[[str], object] | None = None,
     mask: Store | None = None,
 ) -> RunResult:
-    """Run a block job into a Zarr store, or what is left of it.
+    """Run a block job into a Zarr store or a GeoTIFF, or what is left of it. Killed, the same call continues.
 
     Parameters
     ----------
     job
         What is computed.
     output
-        Path or URL of the store.
+        Path or URL of the store; or a local path that ends in `.tif`: a COG of the class map. The store that is filled
+        first, without probabilities and overviews, lies beside the file and is removed when that is whole.
     replacing
-        What may be replaced. What this very work has begun is continued all the same.
+        What may be replaced. What this very job has begun is continued all the same.
     client
         A Dask client or a scheduler's address; None: a worker in this process.
     show
         Show progress.
+    note
+        Called with a line about what follows the blocks.
     mask
         A finished store of the same shape: blocks in which its class map holds nothing but nodata are written empty,
         without computing them. It is not part of the job's identity: outputs under other masks need other names.
@@ -190,7 +200,35 @@ def run_job(
     SwatheError
         The output belongs to another run, or is what is read; or a block failed after retries. Finished blocks stay.
     """
-    started, path = time.monotonic(), _checked(job, os.fspath(output))
+    path = os.fspath(output)
+    if any(Files(path).same_as(Files(read)) for read in job.reads):
+        raise StoreError(f"{path} is what is read; choose another output")
+    if not path.lower().rstrip("/").endswith(TIFF):
+        return _run_to_store(job, full_path(path), replacing, client, show, mask)
+    started, store, bare = time.monotonic(), f"{path}.unfinished.zarr", job.map_only()
+    if bare is None:
+        raise StoreError(
+            f"{path}: {job.title} fills a Zarr store; end its name in .zarr, and use `write_cog` on it after"
+        )
+    pixels = None if replacing == "all" else written_before(path, bare.identity())
+    if pixels is not None:
+        remove_store(store)  # the run that wrote the file may have been killed just before
+        blocks = len(bare.new_metadata().plan)
+        return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
+    overwrite = replacing != "nothing"
+    target = check_target(path, overwrite=overwrite)
+    result = _run_to_store(bare, full_path(store), "others" if overwrite else "nothing", client, show, mask)
+    if note is not None:
+        note("writing the GeoTIFF and reading it back")
+    write_cog(store, target, overwrite=overwrite)
+    remove_store(store)
+    return replace(result, output=path, seconds=time.monotonic() - started)
+
+
+def _run_to_store(
+    job: BlockJob, path: str, replacing: OverwritePolicy, client: Client | str | None, show: bool, mask: Store | None
+) -> RunResult:
+    started = time.monotonic()
     with sole_writer(path), ExitStack() as stack:
         connection = None
         if client is not None:
@@ -218,20 +256,6 @@ def run_job(
         pixels = _pixels(summaries, metadata.class_names)
         finish_store(store, {"pixels": pixels, **job.finalize(connection, store, shown)}, _seconds(summaries, store))
     return _result(store, pixels, resumed, started)
-
-
-def _checked(job: BlockJob, output: str) -> str:
-    """Return the output's path in full, if it can be one."""
-    if output.lower().rstrip("/").endswith((".tif", ".tiff")):
-        raise StoreError(f"{output}: a run fills a Zarr store; end its name in .zarr, and use `write_cog` on it after")
-    refuse_own(job, output)
-    return full_path(output)
-
-
-def refuse_own(job: BlockJob, output: str) -> None:
-    """Raise StoreError if the output is what is read."""
-    if any(Files(output).same_as(Files(path)) for path in job.reads):
-        raise StoreError(f"{output} is what is read; choose another output")
 
 
 def make_progress(show: bool) -> ProgressFactory:

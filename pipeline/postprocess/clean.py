@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from distributed import Client
 from typing_extensions import override
@@ -36,14 +36,15 @@ def write_clean(
     show: bool = True,
     **keywords: Unpack[CleanKeywords],
 ) -> RunResult:
-    """Clean the map of a finished store into another store. Run again after any interruption, it continues.
+    """Clean the map of a finished store into another one or a GeoTIFF. Run again after any interruption, it continues.
 
     Parameters
     ----------
     store
         Path or URL of a finished store. It is only read.
     output
-        Path or URL of the store to write: the cleaned class map, the probabilities as they were, overviews.
+        Path or URL of the store to write: the cleaned class map, the probabilities as they were, overviews; or a local
+        path that ends in `.tif`: a Cloud-Optimized GeoTIFF of the cleaned class map.
     client, overwrite, show
         See `run`.
     **keywords
@@ -70,10 +71,9 @@ def cleaning(store: str | os.PathLike[str], **keywords: Unpack[CleanKeywords]) -
 
 @dataclass(frozen=True, slots=True)
 class Cleaning(DerivedJob):
-    """A store to be cleaned. `map_only`: without probabilities and overviews, for a GeoTIFF."""
+    """A store to be cleaned."""
 
     block: CleanBlock
-    map_only: bool = False
     title = "cleaning"
 
     @override
@@ -85,9 +85,13 @@ class Cleaning(DerivedJob):
         }
 
     @override
+    def map_only(self) -> Self:
+        return replace(self, block=replace(self.block, map_only=True))
+
+    @override
     def new_metadata(self) -> StoreMetadata:
         encoding, levels = replace(self.maps.encoding, objects=False), self.metadata.levels
-        if self.map_only:
+        if self.block.map_only:
             encoding, levels = replace(encoding, probability=None, kept=()), 0
         return self.metadata.derived(
             self.maps.path,
@@ -108,4 +112,4 @@ class Cleaning(DerivedJob):
 
     @override
     def block_function(self, store: Store) -> CleanBlock:
-        return replace(self.block, maps=self.maps.cut_as(store), map_only=self.map_only)
+        return replace(self.block, maps=self.maps.cut_as(store))

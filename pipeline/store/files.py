@@ -167,9 +167,9 @@ class Files:
         BlockingIOError
             Another process has it.
         """
-        if not self.local:
-            return lambda: None
         path = self._path("")
+        if not self.local or os.path.isfile(path):  # nobody fills a file: who reads it next will say so
+            return lambda: None
         made = not os.path.isdir(path)
         os.makedirs(path, exist_ok=True)
         handle = os.open(path, os.O_RDONLY)
