@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,61 +27,74 @@ class MergedRegion:
 
     Parameters
     ----------
-    region
-        The larger rectangle.
     groups
         int64: for the open components of all parts, one part after the other, the group each belongs to.
     counts
-        How many of them each part has.
-    totals
-        Of the groups, as far as they are known here.
+        int64: how many of them each part has.
     open
         int64: the groups that are open in the larger rectangle, by their number there.
+    totals
+        Of the groups, as far as they are known here.
     """
 
-    region: Region
     groups: NDArray[np.int64]
-    counts: tuple[int, ...]
-    totals: Totals
+    counts: NDArray[np.int64]
     open: NDArray[np.int64]
+    totals: Totals
 
-    def part_totals(self, whole: Totals) -> list[Totals]:
-        """Return whole totals of the open components of each part, from those of the larger rectangle's."""
-        totals = self.totals.put(self.open, whole)
+    def part_totals(self, whole: Totals | None) -> list[Totals]:
+        """Return whole totals of the open components of each part, from those of the larger rectangle's.
+
+        None: it is the whole scene, and nothing is open.
+        """
+        totals = self.totals if whole is None else self.totals.put(self.open, whole)
         return [totals.take(part) for part in np.split(self.groups, np.cumsum(self.counts)[:-1])]
 
+    def to_bytes(self) -> bytes:
+        """Return it as bytes, for a file."""
+        return pack({"groups": self.groups, "counts": self.counts, "open": self.open} | self.totals.arrays())
 
-def merge_regions(parts: Sequence[Sequence[Region]], connectivity: int) -> MergedRegion:
-    """Merge rectangles that lie side by side, given row by row, into the one they make up together."""
-    counts = tuple(len(part.totals) for row in parts for part in row)
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "MergedRegion":
+        """Return what `to_bytes` made bytes of."""
+        arrays = unpack(content)
+        return cls(arrays.pop("groups"), arrays.pop("counts"), arrays.pop("open"), Totals(**arrays))
+
+
+def merge_regions(parts: Sequence[Sequence[Region]], connectivity: int) -> tuple[Region, MergedRegion]:
+    """Merge rectangles that lie side by side, given row by row, into the one they make up together.
+
+    Returns
+    -------
+    tuple
+        The larger rectangle, and how it came about.
+    """
+    counts = np.array([len(part.totals) for row in parts for part in row])
     starts = iter(np.cumsum([0, *counts]).tolist())
     rows = [[_renumbered(part, next(starts)) for part in row] for row in parts]
     columns = list(zip(*rows, strict=True))
     totals = joined_totals([part.totals for row in rows for part in row])
     # each seam goes along the whole rectangle, so that corners where four parts meet are on it too
-    seams = [Seam(*_side(one, BOTTOM), *_side(other, TOP)) for one, other in pairwise(rows)]
-    seams += [Seam(*_side(one, RIGHT), *_side(other, LEFT)) for one, other in pairwise(columns)]
-    pairs = [np.empty((2, 0), np.int64), *(_touching(seam, totals.value, connectivity) for seam in seams)]
-    totals = replace(totals, borders=totals.borders + sum(_borders(seam, totals.borders.shape) for seam in seams))
+    seams = [(_line(one, BOTTOM), _line(other, TOP)) for one, other in pairwise(rows)]
+    seams += [(_line(one, RIGHT), _line(other, LEFT)) for one, other in pairwise(columns)]
+    pairs = [np.empty((2, 0), np.int64), *(_touching(*seam, totals.value, connectivity) for seam in seams)]
+    totals = replace(totals, borders=totals.borders + sum(_borders(*seam, totals.borders.shape) for seam in seams))
     groups, count = _groups(np.concatenate(pairs, axis=1), len(totals))
     merged = totals.grouped(groups, count)
-    sides = [_side(rows[0], TOP), _side(rows[-1], BOTTOM), _side(columns[0], LEFT), _side(columns[-1], RIGHT)]
+    sides = [_line(rows[0], TOP), _line(rows[-1], BOTTOM), _line(columns[0], LEFT), _line(columns[-1], RIGHT)]
     with_none = np.append(groups, NONE)  # an edge's NONE, -1, takes the last
-    edges, values = tuple(with_none[numbers] for numbers, _ in sides), tuple(values for _, values in sides)
+    edges, values = tuple(with_none[line.numbers] for line in sides), tuple(line.values for line in sides)
     first, last = rows[0][0].window, rows[-1][-1].window
     window = Window(first.top, last.bottom, first.left, last.right)
     region, which = open_region(window, edges, values, merged)
-    return MergedRegion(region, groups, counts, merged, which)
+    return region, MergedRegion(groups, counts, which, merged)
 
 
-@dataclass(frozen=True, slots=True)
-class Seam:
-    """Two lines of pixels on either side of a seam: numbers of components, and the class of each pixel."""
+class Line(NamedTuple):
+    """Pixels along a side: the number of each one's component, or NONE, and its class."""
 
-    one: NDArray[np.int64]
-    one_values: NDArray[np.uint8]
-    other: NDArray[np.int64]
-    other_values: NDArray[np.uint8]
+    numbers: NDArray[np.int64]
+    values: NDArray[np.uint8]
 
 
 def _renumbered(part: Region, start: int) -> Region:
@@ -89,33 +102,30 @@ def _renumbered(part: Region, start: int) -> Region:
     return replace(part, edges=tuple(np.where(edge < 0, NONE, edge.astype(np.int64) + start) for edge in part.edges))
 
 
-def _side(parts: Sequence[Region], side: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return the components and classes along one side of parts in a row or column."""
+def _line(parts: Sequence[Region], side: int) -> Line:
+    """Return one side of all parts of a row or column."""
     numbers = np.concatenate([part.edges[side] for part in parts])
-    return numbers, np.concatenate([part.values[side] for part in parts])
+    return Line(numbers, np.concatenate([part.values[side] for part in parts]))
 
 
-def _touching(seam: Seam, value: NDArray[np.uint8], connectivity: int) -> NDArray[np.int64]:
+def _touching(one: Line, other: Line, value: NDArray[np.uint8], connectivity: int) -> NDArray[np.int64]:
     """Return pairs (2, n) of components of one value that touch across a seam."""
-    ways = [(seam.one, seam.other)]
+    ways = [(one.numbers, other.numbers)]
     if connectivity == 8:
-        ways += [(seam.one[1:], seam.other[:-1]), (seam.one[:-1], seam.other[1:])]
+        ways += [(one.numbers[1:], other.numbers[:-1]), (one.numbers[:-1], other.numbers[1:])]
     pairs = np.concatenate([np.stack(way) for way in ways], axis=1)
     pairs = pairs[:, (pairs >= 0).all(axis=0)]
     pairs = pairs[:, value[pairs[0]] == value[pairs[1]]]
     return np.unique(pairs, axis=1)
 
 
-def _borders(seam: Seam, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def _borders(one: Line, other: Line, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Count the neighbours of each component across a seam, by class."""
     count, classes = shape
     borders = np.zeros(count * classes, np.int64)
-    for owner, mine, theirs in (
-        (seam.one, seam.one_values, seam.other_values),
-        (seam.other, seam.other_values, seam.one_values),
-    ):
-        met = (owner >= 0) & (mine != theirs) & (theirs < classes)
-        borders += np.bincount(owner[met] * classes + theirs[met], minlength=borders.size)
+    for mine, theirs in ((one, other), (other, one)):
+        met = (mine.numbers >= 0) & (mine.values != theirs.values) & (theirs.values < classes)
+        borders += np.bincount(mine.numbers[met] * classes + theirs.values[met], minlength=borders.size)
     return borders.reshape(shape)
 
 
@@ -144,19 +154,6 @@ def region_from(content: bytes) -> Region:
     arrays = unpack(content)
     edges, values = (tuple(arrays.pop(f"{kind}{n}") for n in range(4)) for kind in ("edges", "values"))
     return Region(Window(*arrays.pop("window").tolist()), edges, values, Totals(**arrays))
-
-
-def merged_bytes(merged: MergedRegion) -> bytes:
-    """Return a merged region as bytes, for a file: all but its region."""
-    arrays = {"groups": merged.groups, "counts": np.array(merged.counts), "open": merged.open}
-    return pack(arrays | merged.totals.arrays())
-
-
-def merged_from(content: bytes, region: Region) -> MergedRegion:
-    """Return the merged region that `merged_bytes` made bytes of, with its region."""
-    arrays = unpack(content)
-    groups, counts, which = (arrays.pop(name) for name in ("groups", "counts", "open"))
-    return MergedRegion(region, groups, tuple(counts.tolist()), Totals(**arrays), which)
 
 
 def pack(arrays: dict[str, NDArray[Any]]) -> bytes:

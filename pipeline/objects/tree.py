@@ -18,16 +18,7 @@ from ..jobs.dask import map_bounded
 from ..jobs.progress import ProgressFactory
 from ..store.store import MARKS, Place, Store, store_errors
 from .label import Region, Totals, edges
-from .merge_labels import (
-    MergedRegion,
-    merge_regions,
-    merged_bytes,
-    merged_from,
-    pack,
-    region_bytes,
-    region_from,
-    unpack,
-)
+from .merge_labels import MergedRegion, merge_regions, pack, region_bytes, region_from, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,18 +162,16 @@ def up_sweep(job: LabelMerge, place: Place) -> None:
         region = job.label(job.store, row, column)
     else:
         parts = [[region_from(job.read("region", child)) for child in line] for line in job.tree.children(place)]
-        merged = merge_regions(parts, job.connectivity)
-        job.write("merged", place, merged_bytes(merged))
-        region = merged.region
+        region, merged = merge_regions(parts, job.connectivity)
+        job.write("merged", place, merged.to_bytes())
     job.write("region", place, region_bytes(region))
 
 
 def down_sweep(job: LabelMerge, place: Place) -> None:
     """Write for each child of a node the totals of its open components, which are those of the whole scene."""
     job.store.check_run()
-    region = region_from(job.read("region", place))
-    merged = merged_from(job.read("merged", place), region)
-    whole = region.totals if place[0] == job.tree.top else Totals(**unpack(job.read("totals", place)))
+    merged = MergedRegion.from_bytes(job.read("merged", place))
+    whole = None if place[0] == job.tree.top else Totals(**unpack(job.read("totals", place)))
     for child, totals in zip(chain(*job.tree.children(place)), merged.part_totals(whole), strict=True):
         job.write("totals", child, pack(totals.arrays()))
 
@@ -198,8 +187,8 @@ def merge_labels_in_memory(regions: list[list[Region]], connectivity: int) -> li
     known = {(0, r, c): region for r, line in enumerate(regions) for c, region in enumerate(line)}
     merged: dict[Place, MergedRegion] = {}
     for place in chain(*map(tree.places, range(1, tree.top + 1))):
-        merged[place] = merge_regions([[known[child] for child in line] for line in tree.children(place)], connectivity)
-        known[place] = merged[place].region
+        parts = [[known[child] for child in line] for line in tree.children(place)]
+        known[place], merged[place] = merge_regions(parts, connectivity)
     totals = {(tree.top, 0, 0): known[tree.top, 0, 0].totals}
     for place in chain(*map(tree.places, range(tree.top, 0, -1))):
         totals |= dict(zip(chain(*tree.children(place)), merged[place].part_totals(totals[place]), strict=True))

@@ -48,11 +48,7 @@ def scene_stages(options: ResolvedOptions) -> tuple[Stage, ...]:
     """Return what needs components of the whole scene, in its order; nothing if context around a block decides all."""
     if options.low is None and removal_halo(options) is not None:
         return ()
-    asked: dict[Stage, object] = {
-        "hysteresis": options.low,
-        "objects": options.object_size,
-        "holes": options.hole_size,
-    }
+    asked: dict[Stage, object] = {"hysteresis": options.low, "objects": options.object_size, "holes": options.hole_size}
     return tuple(stage for stage, option in asked.items() if option is not None)
 
 
