@@ -1,7 +1,4 @@
-"""A sheet of training chips as one picture: each beside itself with its labels on it. For eyes, before a training.
-
-Chips come as arrays, as they were drawn and varied: how that is done is not this file's business.
-"""
+"""Contact sheets of training chips, for eyes before a training: chips beside their labels, and one chip augmented."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,11 +27,11 @@ from ..data.augment import BandDrop, Noise, QuarterTurn, Radiometry, make_augmen
 from ..data.samples import IGNORE
 
 if TYPE_CHECKING:
-    from ..data.statistics import BandStatistics
-INK, IGNORED = "#1c2733", (150, 150, 150)
-COLUMNS, PANEL, TITLE = 5, 2.6, 0.3  # panels in a row; inches of each, and of its title
+    from matplotlib.patches import Patch
 
-SIDE = 256  # pixels of a chip in the picture, at most
+    from ..data.statistics import BandStatistics
+
+SIDE = 256  # pixels of a chip in the contact sheet, at most
 DPI = 100
 INK, PAPER = "#1c2733", "#ffffff"
 GAP, APART = 4, 16  # pixels between a chip and its labels, and between pairs
@@ -42,6 +39,8 @@ GREY, STRIPE = (0.62, 0.38), 8  # of what is ignored; pixels from one stripe to 
 FRAME = 0.8  # its grey: a chip may be as white as paper
 MARGIN, TITLE, KEY = 16, 34, 30  # pixels around all, of the title, and of a row of the legend
 ENTRY = 12  # pixels that a letter of the legend takes, at most
+COLUMNS, PANEL, PANEL_TITLE = 5, 2.6, 0.3  # of the augmentation sheet: panels in a row; inches of each, and its title
+IGNORED = (150, 150, 150)
 
 Chip = tuple[Any, Any]
 """Raw pixels `(band, y, x)` and labels `(y, x)`, as arrays or as tensors on a CPU."""
@@ -66,7 +65,7 @@ def write_sheet(
     columns: int = 4,
     overwrite: bool = False,
 ) -> Path:
-    """Write a sheet of chips: each as an image, and beside it with its classes over it.
+    """Write a contact sheet: each chip as an image, and beside it with its classes over it.
 
     Parameters
     ----------
@@ -111,7 +110,7 @@ def write_sheet(
 
 
 def shown_places(bands: Sequence[str]) -> list[int]:
-    """Give the places of red, green and blue by their names, else of the first three bands, or of the first alone."""
+    """Return the places of red, green and blue by their names, else of the first three bands, or of the first alone."""
     low = [band.lower() for band in bands]
     for wanted in RGB_NAMES:
         if set(wanted) <= set(low):
@@ -132,43 +131,32 @@ def _scaled(array: NDArray[Any], step: int, times: int) -> NDArray[Any]:
 
 
 def _mosaic(pairs: Sequence[_Pair], classes: Sequence[ClassInfo], columns: int) -> NDArray[np.float32]:
-    """Lay pairs out in rows, on paper, float32 `(y, x, 3)` of 0 to 1."""
+    """Lay chips, and beside them chips with their labels, in rows on paper, framed: float32 `(y, x, 3)`, 0 to 1."""
     height, width = (max(pair.labels.shape[axis] for pair in pairs) for axis in (0, 1))
     across = min(columns, len(pairs))
     down = -(-len(pairs) // across)
     high, wide = height + APART, 2 * width + GAP + APART
     page = np.ones((down * high - APART + 2, across * wide - APART + 2, 3), np.float32)
-    for number, both in enumerate(_drawn(pairs, classes)):
+    colours, limits = class_colours(classes, None, None), _limits(pairs)
+    rows, columns_ = np.indices((height, width))
+    stripes = np.where((rows + columns_) % STRIPE < STRIPE // 2, *GREY).astype(np.float32)[..., None]
+    for number, pair in enumerate(pairs):
+        shown, (below, beside) = _stretched(pair.pixels, limits), pair.labels.shape
+        ignored = (pair.labels == IGNORE)[..., None]
+        painted = np.where(ignored, stripes[:below, :beside], paint(shown, pair.labels, colours))
         top, left = number // across * high + 1, number % across * wide + 1
-        for image, start in zip(both, (left, left + width + GAP), strict=True):
-            _lay(page, image, top, start)
+        for image, start in ((shown, left), (painted, left + width + GAP)):
+            page[top - 1 : top + below + 1, start - 1 : start + beside + 1] = FRAME
+            page[top : top + below, start : start + beside] = image
     return page
 
 
-def _lay(page: NDArray[np.float32], image: NDArray[np.float32], top: int, left: int) -> None:
-    """Lay an image onto a page, in a frame of a pixel."""
-    bottom, right = top + image.shape[0], left + image.shape[1]
-    page[top - 1 : bottom + 1, left - 1 : right + 1] = FRAME
-    page[top:bottom, left:right] = image
-
-
-def _drawn(
-    pairs: Sequence[_Pair], classes: Sequence[ClassInfo]
-) -> Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Give each chip as an image, and with its labels over it."""
-    colours = class_colours(classes, None, None)
-    limits = _limits(pairs)
-    for pair in pairs:
-        shown = _stretched(pair.pixels, limits)
-        yield shown, _hatched(paint(shown, pair.labels, colours), pair.labels == IGNORE)
-
-
 def _limits(pairs: Sequence[_Pair]) -> NDArray[np.float64]:
-    """Give what is drawn black and what is drawn full in all chips, `(2, band, 1, 1)`: what is ignored has no say."""
+    """Return what is drawn black and what is drawn full in all chips, `(2, band, 1, 1)`: what is ignored has no say."""
     bands = []
     for band in range(len(pairs[0].pixels)):
-        judged = np.concatenate([pair.pixels[band][pair.labels != IGNORE] for pair in pairs])
-        values = judged if judged.size else np.concatenate([pair.pixels[band].ravel() for pair in pairs])
+        labelled = np.concatenate([pair.pixels[band][pair.labels != IGNORE] for pair in pairs])
+        values = labelled if labelled.size else np.concatenate([pair.pixels[band].ravel() for pair in pairs])
         values = values[np.isfinite(values)]
         bands.append(np.percentile(values, (2, 98)) if values.size else np.array([0.0, 1.0]))
     return np.array(bands).T[..., None, None]
@@ -182,41 +170,31 @@ def _stretched(pixels: NDArray[np.float32], limits: NDArray[np.float64]) -> NDAr
     return image
 
 
-def _hatched(image: NDArray[np.float32], ignored: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Draw grey stripes where a pixel is ignored."""
-    rows, columns = np.indices(ignored.shape)
-    light = (rows + columns) % STRIPE < STRIPE // 2
-    stripes = np.where(light, *GREY).astype(np.float32)[..., None]
-    drawn: NDArray[np.float32] = np.where(ignored[..., None], stripes, image)
-    return drawn
+def _legend(pairs: Sequence[_Pair], classes: Sequence[ClassInfo]) -> "list[Patch]":
+    """Return a patch per class, with its share of the labelled pixels, and a striped one for what is ignored."""
+    from matplotlib.patches import Patch
 
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A row of the legend. `face` None: a striped patch."""
-
-    text: str
-    face: str | None
-
-
-def _legend(pairs: Sequence[_Pair], classes: Sequence[ClassInfo]) -> list[_Entry]:
-    """Say what colours mean, with the classes' shares of what is judged here."""
     counts = np.sum([np.bincount(pair.labels.ravel(), minlength=256) for pair in pairs], axis=0)
-    judged, total = max(1, int(counts.sum() - counts[IGNORE])), int(counts.sum())
-    shares = [f"{info.name}  {100 * counts[value] / judged:.1f} %" for value, info in enumerate(classes)]
-    made = [_Entry(f"{shares[0]}, not painted", PAPER)]
-    made += [_Entry(text, f"#{info.color}") for text, info in zip(shares[1:], classes[1:], strict=True)]
-    return [*made, _Entry(f"ignored  {100 * counts[IGNORE] / total:.1f} % of all", None)] if counts[IGNORE] else made
+    labelled, total = max(1, int(counts.sum() - counts[IGNORE])), int(counts.sum())
+    patches = []
+    for value, info in enumerate(classes):
+        text = f"{info.name}  {100 * counts[value] / labelled:.1f} %" + ("" if value else ", not painted")
+        face = f"#{info.color}" if value else PAPER
+        patches.append(Patch(facecolor=face, edgecolor=INK, linewidth=0.8, label=text))
+    if counts[IGNORE]:
+        text = f"ignored  {100 * counts[IGNORE] / total:.1f} % of all"
+        patches.append(Patch(facecolor="#9e9e9e", edgecolor="#616161", hatch="////", linewidth=0, label=text))
+    return patches
 
 
-def _figure(page: NDArray[np.float32], legend: Sequence[_Entry], title: str) -> Any:
+def _figure(page: NDArray[np.float32], legend: "Sequence[Patch]", title: str) -> Any:
     """Set a page pixel for pixel into a figure, with a title above and the legend below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     height, width = page.shape[:2]
     wide = max(width, 520) + 2 * MARGIN
-    columns = max(1, (wide - 2 * MARGIN) // (ENTRY * max(len(entry.text) for entry in legend) + 40))
+    columns = max(1, (wide - 2 * MARGIN) // (ENTRY * max(len(str(patch.get_label())) for patch in legend) + 40))
     above, below = (TITLE if title else 0) + MARGIN, -(-len(legend) // columns) * KEY + 2 * MARGIN
     high = height + above + below
     figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI, facecolor=PAPER)
@@ -226,21 +204,9 @@ def _figure(page: NDArray[np.float32], legend: Sequence[_Entry], title: str) -> 
     axes.set_axis_off()
     if title:
         figure.text(MARGIN / wide, 1 - MARGIN / high, title, color=INK, fontsize=14, ha="left", va="top")
-    _key(figure, legend, columns, (MARGIN / wide, (below - MARGIN) / high))
+    figure.legend(handles=legend, loc="upper left", bbox_to_anchor=(MARGIN / wide, (below - MARGIN) / high),
+                  ncols=columns, frameon=False, fontsize=12, borderaxespad=0, labelcolor=INK)  # fmt: skip
     return figure
-
-
-def _key(figure: Any, legend: Sequence[_Entry], columns: int, corner: tuple[float, float]) -> None:
-    from matplotlib.patches import Patch
-
-    patches = [
-        Patch(facecolor=entry.face, edgecolor=INK, linewidth=0.8, label=entry.text)
-        if entry.face
-        else Patch(facecolor="#9e9e9e", edgecolor="#616161", hatch="////", linewidth=0, label=entry.text)
-        for entry in legend
-    ]
-    figure.legend(handles=patches, loc="upper left", bbox_to_anchor=corner, ncols=columns, frameon=False,
-                  fontsize=12, borderaxespad=0, labelcolor=INK)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +237,7 @@ def augmentation_sheet(
         A square chip: raw values `(band, y, x)` float32, and labels `(y, x)` int64 with `IGNORE`, drawn grey. Drawn are
         the first three bands, or the first.
     settings, statistics, zoom
-        As training has them; see `make_augment` and `settings.Chips`. Of a zoom above 1, the picture's chip is the
+        As training has them; see `make_augment` and `Chips`. Of a zoom above 1, the picture's chip is the
         middle of this one.
     path
         The PNG to write.
@@ -292,9 +258,15 @@ def augmentation_sheet(
     colours = _colours(classes, int(labels[labels != IGNORE].max()) + 1 if (labels != IGNORE).any() else 1)
     limits = np.percentile(drawn[0].pixels.numpy()[:3], (2, 98), axis=(1, 2))
     rows = ceil(len(drawn) / COLUMNS)
-    figure = Figure(figsize=(COLUMNS * PANEL, rows * (PANEL + TITLE)), facecolor="white")
+    figure = Figure(figsize=(COLUMNS * PANEL, rows * (PANEL + PANEL_TITLE)), facecolor=PAPER)
     # places by hand: matplotlib's own layouts take seconds for so many panels
-    room = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 1 - TITLE / figure.get_figheight(), "wspace": 0.04}
+    room = {
+        "left": 0.01,
+        "right": 0.99,
+        "bottom": 0.01,
+        "top": 1 - PANEL_TITLE / figure.get_figheight(),
+        "wspace": 0.04,
+    }
     for place, axes in enumerate(figure.subplots(rows, COLUMNS, squeeze=False, gridspec_kw=room).ravel()):
         axes.set_axis_off()
         if place < len(drawn):
@@ -312,10 +284,16 @@ def variations(
     statistics: "BandStatistics",
     zoom: tuple[float, float] = (1.0, 1.0),
 ) -> Iterator[Variation]:
-    """Give a chip and its variations as `augmentation_sheet` draws them, and last three of all at once, seeded."""
+    """Return a chip and its variations as `augmentation_sheet` draws them, and last three of all at once, seeded."""
     chip = _middle(pixels, labels, int(min(labels.shape) / max(zoom[1], 1)))
     yield Variation("as it is", *chip)
-    yield from _zoomed(pixels, labels, zoom, chip[1].shape[0])
+    side = chip[1].shape[0]
+    for factor in zoom:
+        if factor != 1:
+            around = _middle(pixels, labels, min(round(side * factor), *labels.shape))
+            yield Variation(f"zoom {factor:g}", *resize_chip(*around, side))
+    if side < min(labels.shape):
+        yield Variation("another crop", pixels[:, :side, :side], labels[:side, :side])
     yield from _moved(*chip, settings)
     for title, varied in _recoloured(chip[0], settings, statistics):
         yield Variation(title, varied.as_subclass(Tensor), chip[1])
@@ -331,71 +309,53 @@ def _middle(pixels: Tensor, labels: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return pixels[:, top : top + side, left : left + side], labels[top : top + side, left : left + side]
 
 
-def _zoomed(pixels: Tensor, labels: Tensor, zoom: tuple[float, float], side: int) -> Iterator[Variation]:
-    for factor in zoom:
-        if factor != 1:
-            around = _middle(pixels, labels, min(round(side * factor), *labels.shape))
-            yield Variation(f"zoom {factor:g}", *resize_chip(*around, side))
-    if side < min(labels.shape):
-        yield Variation("another crop", pixels[:, :side, :side], labels[:side, :side])
-
-
 def _moved(pixels: Tensor, labels: Tensor, settings: Augment) -> Iterator[Variation]:
     if settings.flips:
         for title, flip in (("left to right", functional.horizontal_flip), ("upside down", functional.vertical_flip)):
             yield Variation(title, flip(pixels), flip(labels))
     if settings.turns:
         for quarters in (1, 2, 3):
-            told = {"quarters": quarters}
-            turned = (
-                QuarterTurn().transform(what, told) for what in (tv_tensors.Image(pixels), tv_tensors.Mask(labels))
-            )
-            yield Variation(f"turned by {90 * quarters}°", *(what.as_subclass(Tensor) for what in turned))
+            both = (tv_tensors.Image(pixels), tv_tensors.Mask(labels))
+            turned = (QuarterTurn().transform(one, {"quarters": quarters}) for one in both)
+            yield Variation(f"turned by {90 * quarters}°", *(one.as_subclass(Tensor) for one in turned))
 
 
 def _recoloured(pixels: Tensor, settings: Augment, statistics: "BandStatistics") -> Iterator[tuple[str, Tensor]]:
-    image = tv_tensors.Image(pixels)
+    image, bands = tv_tensors.Image(pixels), len(pixels)
+    ones = torch.ones(bands, dtype=torch.float64)
+    shifts = [("up", ones), ("down", -ones)]  # the largest; and as far apart as bands can be
+    if bands > 1:
+        shifts.append(("bands apart", torch.where(torch.arange(bands) % 2 == 0, 0.5, -0.5).double()))
     for place, name in enumerate(("gain", "bias", "gamma")):
         size = getattr(settings, name)
         if size:
-            alone = replace(Augment(), **{name: size})
-            for text, shift in _shifts(len(pixels)):
-                told = {"shift": torch.zeros(3, len(pixels), dtype=torch.float64)}
-                told["shift"][place] = shift
-                yield f"{name} {size:g}, {text}", Radiometry(alone, statistics).transform(image, told)
+            alone = Radiometry(replace(Augment(), **{name: size}), statistics)
+            for text, shift in shifts:
+                drawn = torch.zeros(3, bands, dtype=torch.float64)
+                drawn[place] = shift
+                yield f"{name} {size:g}, {text}", alone.transform(image, {"shift": drawn})
     if settings.noise:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             noisy = Noise(settings, statistics).transform(image, {"part": settings.noise})
         yield f"noise {settings.noise:g}", noisy
-    if settings.drop_band and len(pixels) > 1:
-        lost = torch.arange(len(pixels)) == 0
+    if settings.drop_band and bands > 1:
+        lost = torch.arange(bands) == 0
         yield "first band lost", BandDrop(settings, statistics).transform(image, {"lost": lost})
-
-
-def _shifts(bands: int) -> Iterator[tuple[str, Tensor]]:
-    """Give the largest shifts: all bands up, all down, and as far apart as bands can be."""
-    ones = torch.ones(bands, dtype=torch.float64)
-    yield "up", ones
-    yield "down", -ones
-    if bands > 1:
-        yield "bands apart", torch.where(torch.arange(bands) % 2 == 0, 0.5, -0.5).double()
 
 
 def _colours(classes: Sequence[ClassInfo], count: int) -> dict[int, tuple[int, int, int]]:
     if classes:
         return {value: info.rgb for value, info in enumerate(classes) if value}
-    red, green, blue = (object_palette()[1:count].astype(int).T.tolist()) or ((), (), ())
-    return dict(enumerate(zip(red, green, blue, strict=True), 1))
+    palette = object_palette()[1:count].astype(int).tolist()
+    return {value: (red, green, blue) for value, (red, green, blue) in enumerate(palette, 1)}
 
 
 def _panel(
     varied: Variation, limits: NDArray[np.float64], colours: dict[int, tuple[int, int, int]]
 ) -> NDArray[np.float32]:
     """Draw a chip `(y, x, 3)` from 0 to 1, stretched as the chip that is not varied, so that variations show."""
-    bands = [0, 1, 2] if len(varied.pixels) >= 3 else [0, 0, 0]
-    low, high = (limit[bands] for limit in limits)
-    shown = (np.moveaxis(varied.pixels.numpy()[bands], 0, -1) - low) / np.maximum(high - low, 1e-6)
+    bands = [0, 1, 2] if len(varied.pixels) >= 3 else [0]
+    shown = _stretched(varied.pixels.numpy()[bands], limits[:, bands, None, None])
     labels = varied.labels.numpy().astype(np.uint8)
-    outlined = paint(np.clip(shown, 0, 1).astype(np.float32), labels, colours, "outline")
-    return paint(outlined, labels, {IGNORE: IGNORED}, "mask", 0.5)
+    return paint(paint(shown, labels, colours, "outline"), labels, {IGNORE: IGNORED}, "mask", 0.5)
