@@ -1,4 +1,4 @@
-"""How class maps and probabilities are encoded: nodata, steps of 1/250, classes by threshold. Arrays only."""
+"""How class maps and probabilities are encoded: nodata, steps of 1/250, classes by threshold."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ ProbabilityType = Literal["uint8", "float16", "float32"]
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What is kept of the network's answer.
+    """What is kept of a network's output.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def empty_result(shape: tuple[int, int], encoding: Encoding) -> BlockResult:
 
 
 def classify(probabilities: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
-    """Give the class map uint8 `(y, x)` of probabilities `(class, y, x)`; see `Encoding.threshold`. Ties: the lower."""
+    """Return the class map uint8 `(y, x)` of probabilities `(class, y, x)`, as `Encoding` says. Ties: the lower."""
     first = 0 if threshold is None else 1
     best = probabilities[first]
     classes = np.full(best.shape, first, np.uint8)
@@ -68,7 +68,7 @@ def classify(probabilities: NDArray[np.float32], threshold: float | None = None)
 
 
 def encode(probability: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Give a probability as it is kept: in steps of 1/250 for uint8, rounded half up; else as a shorter float."""
+    """Return a probability as it is kept: in steps of 1/250 for uint8, rounded half up; else as a shorter float."""
     if dtype == np.uint8:
         return (probability * np.float32(STEPS) + np.float32(0.5)).astype(np.uint8)
     return probability.astype(dtype, copy=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import hypot, isfinite
+from math import cos, hypot, isfinite, radians
 from typing import Any
 
 from affine import Affine
@@ -197,7 +197,12 @@ class GeoBox:
         except CRSError:
             return None
         across, down = hypot(self.transform.a, self.transform.d), hypot(self.transform.b, self.transform.e)
-        metres = float((across * down) ** 0.5 * self._unit_metres(crs))
+        if crs.is_geographic:
+            _, latitude = self.to_map(self.width / 2, self.height / 2)
+            unit = 111_320.0 * float(abs(cos(radians(latitude))) ** 0.5)
+        else:
+            unit = (float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0) or 1.0
+        metres = float((across * down) ** 0.5 * unit)
         return metres if isfinite(metres) and metres > 0 else None
 
     def same_grid(self, other: "GeoBox") -> bool:
@@ -209,15 +214,6 @@ class GeoBox:
         there = ~self.transform * other.transform  # pixels of one in pixels of the other
         corners = [(0, 0), (self.width, 0), (0, self.height), (self.width, self.height)]
         return all(hypot(*(a - b for a, b in zip(there * corner, corner, strict=True))) < 0.01 for corner in corners)
-
-    def _unit_metres(self, crs: Any) -> float:
-        from math import cos, radians
-
-        if crs.is_geographic:
-            _, latitude = self.to_map(self.width / 2, self.height / 2)
-            return 111_320.0 * float(abs(cos(radians(latitude))) ** 0.5)
-        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-        return float(unit) or 1.0
 
     def describe(self) -> str:
         """Return one line for people, as printed when grids differ."""

@@ -1,20 +1,20 @@
-"""Blocks and tiles: integer geometry only. A plan is a value that can be printed, and refused, before anything runs.
-
-Knows no files, no network and no dask: only a scene's shape, a footprint and the user's wishes.
-"""
+"""How a scene is cut into blocks, one a task, and tiles, one a forward pass; integer geometry only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import PlanError
-from models.metadata import ReceptiveField
 
 from .geobox import Window
+
+if TYPE_CHECKING:
+    from models.metadata import ReceptiveField
 
 TILE, BLOCK, CHUNK = 1024, 2048, 512
 LARGEST_INPUT = 2048  # width of a tile with both halos; larger ones need gigabytes in most networks
@@ -43,14 +43,14 @@ class TilingPlan:
     halo
         Context pixels per side, read and thrown away.
     tile
-        Largest width of what the network answers at once, without halo.
+        Largest width of what goes through the network at once, without halo.
     block
         Side of what one task writes: one shard of the store.
     chunk
         Side of what the store compresses at once.
     exact
         Whether the halo covers the receptive radius, so that tiled equals whole.
-    tall
+    tile_aspect
         How many times taller than wide a tile may be.
     """
 
@@ -78,17 +78,17 @@ class TilingPlan:
         return self.rows * self.columns
 
     def block_at(self, row: int, column: int) -> Block:
-        """Give one block by its place; those at the right and bottom edge are cut to the scene."""
+        """Return one block by its place; those at the right and bottom edge are cut to the scene."""
         square = Window.square(row * self.block, column * self.block, self.block)
         return Block(row, column, square.clip((self.height, self.width)))
 
     def blocks(self) -> Iterator[Block]:
-        """Give all blocks, row by row."""
+        """Return all blocks, row by row."""
         for row, column in Window.of((self.height, self.width)).cells(self.block):
             yield self.block_at(row, column)
 
     def buffered(self, window: Window) -> Window:
-        """Give what must be read for a window: rounded up to the stride, and the halo around it.
+        """Return what must be read for a window: rounded up to the stride, and the halo around it.
 
         It may reach outside the scene; `reflected` says which pixels stand there.
         """
@@ -109,28 +109,26 @@ class TilingPlan:
 
     @cached_property
     def halo_overhead(self) -> float:
-        """Pixels that the network sees for each pixel of the scene: 1 would be no halo at all."""
-        rows = sum(b - t + 2 * self.halo for row in range(self.rows) for t, b in self._row_cuts(row, 0))
-        columns = sum(b - t + 2 * self.halo for column in range(self.columns) for t, b in self._row_cuts(column, 1))
-        return rows * columns / (self.height * self.width)
-
-    def _row_cuts(self, place: int, axis: int) -> list[tuple[int, int]]:
-        start, size = place * self.block, (self.height, self.width)[axis]
-        side = self.tile * self.tile_aspect if axis == 0 else self.tile
-        return _cuts(start, min(start + self.block, size), side, self.stride)
+        """Pixels that go through the network for each pixel of the scene: 1 would be no halo at all."""
+        seen = 1
+        for size, side in ((self.height, self.tile * self.tile_aspect), (self.width, self.tile)):
+            starts = range(0, size, self.block)
+            cuts = [c for s in starts for c in _cuts(s, min(s + self.block, size), side, self.stride)]
+            seen *= sum(stop - start + 2 * self.halo for start, stop in cuts)
+        return seen / (self.height * self.width)
 
     def bytes_per_block(self, bands: int, itemsize: int, classes: int) -> int:
         """Estimate what one task holds: raw pixels with halo and mask, and its outputs. Without the network's own."""
         side = self.block + 2 * self.halo
         tile = (self.tile * self.tile_aspect + 2 * self.halo) * (self.tile + 2 * self.halo)
         pixels = side * side * (bands * itemsize + 1)
-        answers = tile * classes * 4 * 2 + self.block * self.block * (classes + 1)
-        return pixels + answers
+        outputs = tile * classes * 4 * 2 + self.block * self.block * (classes + 1)
+        return pixels + outputs
 
 
 def make_plan(
     shape: tuple[int, int],
-    receptive_field: ReceptiveField,
+    receptive_field: "ReceptiveField",
     *,
     halo: int | None = None,
     tile: int | None = None,
@@ -142,7 +140,7 @@ def make_plan(
     ----------
     shape
         Rows and columns of the scene.
-    footprint
+    receptive_field
         Of the network.
     halo
         Pixels per side, rounded up to the stride. None: the exact halo.
@@ -159,37 +157,26 @@ def make_plan(
     for name, value in (("tile", tile), ("block", block)):
         if value is not None and value < 1:
             raise PlanError(f"{name} must be at least 1 pixel; received {value}")
-    halo = _halo(receptive_field, halo)
-    fitting = max(256, LARGEST_INPUT - 2 * halo)
-    tile_aspect = 2 if tile is None and 2 * TILE + 2 * halo <= TALLEST_INPUT else 1  # less halo for each pixel
-    tile = _up(min(TILE, fitting) if tile is None else tile, stride)
-    side, chunk = _block(shape, stride, block, tile)
-    exact = receptive_field.halo is not None and halo >= receptive_field.halo
-    return TilingPlan(*shape, stride, halo, min(tile, side), side, chunk, exact, tile_aspect)
-
-
-def _halo(receptive_field: ReceptiveField, halo: int | None) -> int:
-    if halo is not None:
-        if halo < 0:
-            raise PlanError(f"halo must not be negative; received {halo}")
-        return _up(halo, receptive_field.stride)
-    if receptive_field.halo is None:
+    if halo is None and receptive_field.halo is None:
         raise PlanError(
             "this network has no exact halo: each output sees the whole input. Give --halo N, as 128: "
             "the answer then depends a little on how the scene is cut"
         )
-    return receptive_field.halo
-
-
-def _block(shape: tuple[int, int], stride: int, block: int | None, tile: int) -> tuple[int, int]:
-    """Give block and chunk: the chunk a multiple of the stride, the block one or more whole chunks."""
+    if halo is not None and halo < 0:
+        raise PlanError(f"halo must not be negative; received {halo}")
+    halo = receptive_field.halo if halo is None else _up(halo, stride)
+    assert halo is not None  # refused above
+    fitting = max(256, LARGEST_INPUT - 2 * halo)
+    tile_aspect = 2 if tile is None and 2 * TILE + 2 * halo <= TALLEST_INPUT else 1  # less halo for each pixel
+    tile = _up(min(TILE, fitting) if tile is None else tile, stride)
     chunk = _up(CHUNK, stride)
     if block is None:
         block = min(max(BLOCK, tile), _up(max(shape), chunk))
     if block < chunk:
-        side = _up(block, stride)
-        return side, side
-    return _up(block, chunk), chunk
+        block = chunk = _up(block, stride)
+    block = _up(block, chunk)
+    exact = receptive_field.halo is not None and halo >= receptive_field.halo
+    return TilingPlan(*shape, stride, halo, min(tile, block), block, chunk, exact, tile_aspect)
 
 
 def _up(value: int, step: int) -> int:
@@ -205,7 +192,7 @@ def _cuts(start: int, stop: int, tile: int, stride: int) -> list[tuple[int, int]
 
 
 def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Give the pixels that stand at `start..stop` of an axis padded by reflection without its edge repeated.
+    """Return the pixels that stand at `start..stop` of an axis padded by reflection without its edge repeated.
 
     As `numpy.pad(mode="reflect")`, of any width: reflections are reflected again, and a single pixel is repeated.
     """

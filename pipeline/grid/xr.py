@@ -10,7 +10,7 @@ from .geobox import GeoBox
 
 
 def coordinates(geobox: GeoBox) -> dict[str, tuple[str, NDArray[np.float64]]]:
-    """Give x and y of pixel centres, for xarray; none where the grid is rotated or has no position."""
+    """Return x and y of pixel centres, for xarray; none where the grid is rotated or has no position."""
     if geobox.transform is None or not geobox.rectilinear:
         return {}
     t = geobox.transform

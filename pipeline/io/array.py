@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.errors import SceneError
 
 from ..grid.geobox import GeoBox, Window, is_position
-from .content_id import folder_identity, pixels_seen
+from .content_id import folder_identity, hash_pixels
 from .gdal import fsspec_options, printable
 from .source import BandNames, Pixels, find_bands, observed
 
@@ -91,11 +91,11 @@ def _computed(part: xr.Variable) -> NDArray[Any]:
 
 
 def _token(variable: xr.Variable) -> str:
-    """Give dask's token, but read only some pixels of what lies in a file: a token would load all of it."""
+    """Return dask's token, but read only some pixels of what lies in a file: a token would load all of it."""
     if is_dask_collection(variable) or variable._in_memory:
         return str(tokenize(variable.data))
     shape = variable.sizes["y"], variable.sizes["x"]
-    return pixels_seen(lambda w: _computed(variable.isel(y=w.slices[0], x=w.slices[1])), shape)
+    return hash_pixels(lambda w: _computed(variable.isel(y=w.slices[0], x=w.slices[1])), shape)
 
 
 def array_source(array: xr.DataArray) -> ArraySource:
@@ -115,7 +115,9 @@ def array_source(array: xr.DataArray) -> ArraySource:
         raise SceneError(f"a scene holds real numbers; received {array.dtype}")
     if 0 in array.shape:
         raise SceneError(f"the scene is empty: {dict(zip(array.dims, array.shape, strict=True))}")
-    return ArraySource(array, _geobox(array), _names(array), _nodata(array))
+    crs = array.rio.crs
+    geobox = GeoBox(array.sizes["y"], array.sizes["x"], _transform(array), crs.to_wkt() if crs else None)
+    return ArraySource(array, geobox, _names(array), _nodata(array))
 
 
 def _names(array: xr.DataArray) -> tuple[str, ...]:
@@ -129,54 +131,39 @@ def _names(array: xr.DataArray) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _geobox(array: xr.DataArray) -> GeoBox:
-    crs = array.rio.crs
-    return GeoBox(array.sizes["y"], array.sizes["x"], _transform(array), crs.to_wkt() if crs else None)
-
-
 def _transform(array: xr.DataArray) -> Affine | None:
-    """Give the transform of the array's file, moved to the part of the scene that it is; else that of x and y."""
+    """Return the transform of the array's file, moved to the part of the scene that it is; else that of x and y."""
     whole = _kept_transform(array)
-    if whole is not None and (whole.b or whole.d):
-        names, one = ("column", "row"), Affine.identity()
-    else:
-        names, one = ("x", "y"), whole or Affine.identity()
-    axes = [_axis(array, name, dim) for name, dim in zip(names, ("x", "y"), strict=True)]
-    if axes[0] is None or axes[1] is None:
+    rotated = whole is not None and bool(whole.b or whole.d)
+    one = Affine.identity() if rotated or whole is None else whole
+    x, y = _axis(array, "column" if rotated else "x", "x"), _axis(array, "row" if rotated else "y", "y")
+    if x is None or y is None:
         return whole
-    (left, across), (top, down) = axes[0], axes[1]
+    (left, across), (top, down) = x, y
     if whole is None:
         if across is None or down is None:
             return None  # a single row or column says not how wide it is
         return Affine(across, 0, left - across / 2, 0, down, top - down / 2)
-    return whole * _moved(one, left, across, top, down)
+    # the part's place in pixels of the whole: whole pixels, since a part is cut out by slices
+    steps = [1.0 if across is None else across / one.a, 1.0 if down is None else down / one.e]
+    starts = [(left - one.c) / one.a - steps[0] / 2, (top - one.f) / one.e - steps[1] / 2]
+    starts = [round(v * 2) / 2 if abs(v * 2 - round(v * 2)) < 1e-3 else v for v in starts]
+    steps = [round(v) if abs(v - round(v)) < 1e-6 else v for v in steps]
+    return whole * (Affine.translation(*starts) * Affine.scale(*steps))
 
 
 def _kept_transform(array: xr.DataArray) -> Affine | None:
-    """Give the transform that rioxarray keeps beside the CRS, if it says anything."""
-    text = (
-        array.coords[array.rio.grid_mapping].attrs.get("GeoTransform") if array.rio.grid_mapping in array.coords else ""
-    )
+    """Return the transform that rioxarray keeps beside the CRS, if it says anything."""
+    kept = array.coords.get(array.rio.grid_mapping)
     try:
-        whole = Affine.from_gdal(*map(float, str(text or "").split()))
+        whole = Affine.from_gdal(*map(float, str("" if kept is None else kept.attrs.get("GeoTransform", "")).split()))
     except (TypeError, ValueError):
         return None
     return whole if is_position(whole) else None
 
 
-def _moved(whole: Affine, left: float, across: float | None, top: float, down: float | None) -> Affine:
-    """Give the part's place in pixels of the whole: whole pixels, since a part is cut out by slices."""
-    step_x = 1.0 if across is None else across / whole.a
-    step_y = 1.0 if down is None else down / whole.e
-    column = (left - whole.c) / whole.a - step_x / 2
-    row = (top - whole.f) / whole.e - step_y / 2
-    near = [round(v * 2) / 2 if abs(v * 2 - round(v * 2)) < 1e-3 else v for v in (column, row)]
-    steps = [round(v) if abs(v - round(v)) < 1e-6 else v for v in (step_x, step_y)]
-    return Affine.translation(*near) * Affine.scale(*steps)
-
-
 def _axis(array: xr.DataArray, name: Hashable, dim: str) -> tuple[float, float | None] | None:
-    """Give the first centre and the step of evenly spaced coordinates; no step of a single one; None without any."""
+    """Return the first centre and the step of evenly spaced coordinates; no step of a single one; None without any."""
     if name not in array.coords or array.coords[name].dims != (dim,):
         return None
     values: NDArray[np.float64] = np.asarray(array.coords[name].values, dtype=np.float64)
@@ -211,9 +198,8 @@ def zarr_source(path: str) -> ArraySource:
         There is none, or it holds no such array or several.
     """
     dataset = _open_zarr(path)
-    dataset = dataset.set_coords(
-        [name for name, array in dataset.data_vars.items() if not array.ndim]
-    )  # as spatial_ref
+    scalars = [name for name, array in dataset.data_vars.items() if not array.ndim]  # as spatial_ref
+    dataset = dataset.set_coords(scalars)
     found = [array for array in dataset.data_vars.values() if {"y", "x"} <= set(array.dims) and array.ndim in (2, 3)]
     if len(found) != 1:
         held = ", ".join(sorted(str(array.name) for array in found)) or "none"

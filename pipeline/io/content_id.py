@@ -1,6 +1,6 @@
-"""What tells a scene's pixels from another's, so that a run is not continued with a scene that has changed.
+"""Digests of a scene's files and pixels, so that a run is not continued with a scene that has changed.
 
-Content counts, not names or times: a file that is copied or touched is the same one. Knows files and windows, no bands.
+Content counts, not names or times: a file that is copied or touched is the same one.
 """
 
 import hashlib
@@ -22,19 +22,23 @@ PIECES, PIECE = 64, 2**16  # of a larger one: so many pieces of so many bytes, s
 LOOKS, LOOK = 64, 32  # of a scene that is no file: so many windows of so many pixels per side
 SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", ".rpb", ".txt", ".met")
 
-Read = Callable[[Window], NDArray[Any]]
-
 
 def raster_identity(path: str) -> dict[str, Any]:
     """Identify what a path, URL or GDAL name leads to, with the files that it draws on; open nothing that is remote."""
     if url := _url(path):
-        return {"url": _without_secrets(url), **_told_by_server(url)}
-    if os.path.isfile(path) and not path.lower().endswith((".gpkg", ".fgb", ".geojson")):
-        return {**_file(path, WHOLE), **_parts(path)}
-    return _looks(path)
+        return _url_identity(url)
+    if not os.path.isfile(path) or path.lower().endswith((".gpkg", ".fgb", ".geojson")):
+        # a tile index or a part of a file has no bytes of its own: some of its pixels
+        indexes, shape = run_with_env(path, lambda: (open_raster(path).indexes, open_raster(path).shape))
+        return {"pixels": hash_pixels(lambda window: read_pixels(path, indexes, window), shape)}
+    # other files decide its pixels too: the parts of a virtual raster, and masks beside files
+    files = run_with_env(path, lambda: set(open_raster(path).files))
+    names = sorted(name for name in files if os.path.abspath(name) != os.path.abspath(path))
+    parts = [_part_identity(name) for name in names if not name.lower().endswith(SIDECARS)]
+    return {**_file_identity(path, WHOLE), **({"parts": parts} if parts else {})}
 
 
-def _file(path: str, whole: int) -> dict[str, Any]:
+def _file_identity(path: str, whole: int) -> dict[str, Any]:
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         if size <= whole:
@@ -46,28 +50,24 @@ def _file(path: str, whole: int) -> dict[str, Any]:
     return {"bytes": size, "content": digest.hexdigest()}
 
 
-def _parts(path: str) -> dict[str, Any]:
-    """Identify the other files that decide a raster's pixels: the parts of a virtual one, and masks beside files."""
-    own = os.path.abspath(path)
-    names = {name for name in run_with_env(path, lambda: open_raster(path).files) if os.path.abspath(name) != own}
-    pieces = [_part(name) for name in sorted(names) if not name.lower().endswith(SIDECARS)]
-    return {"parts": pieces} if pieces else {}
-
-
-def _part(name: str) -> dict[str, Any]:
+def _part_identity(name: str) -> dict[str, Any]:
     if url := _url(name):
-        return {"url": _without_secrets(url), **_told_by_server(url)}
-    return _file(name, PIECES * PIECE) if os.path.isfile(name) else {"name": name}
+        return _url_identity(url)
+    return _file_identity(name, PIECES * PIECE) if os.path.isfile(name) else {"name": name}
 
 
-def _looks(path: str) -> dict[str, Any]:
-    """Identify what has no bytes of its own, as a tile index or a part of a file, by some of its pixels."""
-    indexes, shape = run_with_env(path, lambda: (open_raster(path).indexes, open_raster(path).shape))
-    return {"pixels": pixels_seen(lambda window: read_pixels(path, indexes, window, None), shape)}
+def _url_identity(url: str) -> dict[str, Any]:
+    """Identify a remote file by its address and by what its server tells of it, if anything."""
+    try:
+        info = fsspec.core.url_to_fs(url, **fsspec_options(url))[0].info(url)
+    except Exception:  # each kind of server has its own errors
+        info = {}
+    told = {key: str(info[key]) for key in ("size", "ETag", "LastModified", "Last-Modified") if info.get(key)}
+    return {"url": _without_secrets(url), **told}
 
 
-def pixels_seen(read: Read, shape: tuple[int, int]) -> str:
-    """Give a digest of small windows spread over a scene, the same ones each time."""
+def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) -> str:
+    """Return a digest of small windows spread over a scene, the same ones each time."""
     digest = hashlib.sha256(repr(shape).encode())
     random = np.random.default_rng(0)
     for row, column in random.random((LOOKS, 2)):
@@ -78,7 +78,7 @@ def pixels_seen(read: Read, shape: tuple[int, int]) -> str:
 
 
 def _url(path: str) -> str | None:
-    """Give the URL of a remote file, also by GDAL's name for it; None for what is local."""
+    """Return the URL of a remote file, also by GDAL's name for it; None for what is local."""
     for prefix, scheme in (("/vsicurl/", ""), ("/vsis3/", "s3://"), ("/vsigs/", "gs://")):
         if path.startswith(prefix):
             return scheme + path.removeprefix(prefix)
@@ -86,7 +86,7 @@ def _url(path: str) -> str | None:
 
 
 def redact_url(path: str) -> str:
-    """Give a path as it may be written down: of a URL, no user, password or query."""
+    """Return a path as it may be written down: of a URL, no user, password or query."""
     return _without_secrets(url) if (url := _url(path)) else path
 
 
@@ -94,14 +94,6 @@ def _without_secrets(url: str) -> str:
     """Leave out user, password and query: a signed URL must not end up in a store, and is another one each day."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _told_by_server(url: str) -> dict[str, Any]:
-    try:
-        info = fsspec.core.url_to_fs(url, **fsspec_options(url))[0].info(url)
-    except Exception:  # a server that tells nothing of the file: its name must do
-        return {}
-    return {key: str(info[key]) for key in ("size", "ETag", "LastModified", "Last-Modified") if info.get(key)}
 
 
 def folder_identity(path: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """GDAL's open files: which formats are let in, with which settings, one handle per thread; its errors into ours.
 
-The only file that opens rasters for reading. Knows paths and pixels of windows, nothing of what bands mean.
+The only file that opens rasters for reading.
 """
 
 import os
@@ -81,27 +81,17 @@ def open_raster(path: str, *, anew: bool = False) -> DatasetReader:
     if kept is None or kept[0] != stamp or anew:
         while len(handles) >= OPEN_FILES:
             handles.pop(next(iter(handles)))
-        kept = stamp, _open(path)
+        # where there is something to say, `notes` say it; a lasting filter for this module alone, since
+        # `warnings.catch_warnings` in one thread undoes that of another
+        if not any(entry[3] == _OURS for entry in warnings.filters):
+            warnings.filterwarnings("ignore", module=_OURS.pattern)
+        kept = stamp, DatasetReader(path, driver=DRIVERS)
     handles[key] = kept  # last, as the most recently used
     return kept[1]
 
 
-def _open(path: str) -> DatasetReader:
-    _ignore_warnings()
-    return DatasetReader(path, driver=DRIVERS)
-
-
-def _ignore_warnings() -> None:
-    """Silence what rasterio warns of in this file's own calls: where there is something to say, `notes` say it.
-
-    A lasting filter for this module alone, since `warnings.catch_warnings` in one thread undoes that of another.
-    """
-    if not any(entry[3] == _OURS for entry in warnings.filters):
-        warnings.filterwarnings("ignore", module=_OURS.pattern)
-
-
 def file_stamp(path: str) -> list[tuple[int, int] | None]:
-    """Give what changes when a local file, or its mask or metadata beside it, is written: sizes and times."""
+    """Return what changes when a local file, or its mask or metadata beside it, is written: sizes and times."""
     return [_size_and_time(path + ending) for ending in ("", ".msk", ".aux.xml")]
 
 
@@ -128,20 +118,15 @@ def run_with_env(path: str, action: Callable[[], T]) -> T:
 
 
 def _settings(path: str) -> dict[str, Any]:
-    wanted = SETTINGS | (REMOTE | _s3_server() if is_remote(path) else {})
+    wanted = dict(SETTINGS)
+    if is_remote(path):
+        wanted |= REMOTE
+        # the S3 server that `AWS_ENDPOINT_URL` names, as boto3 and fsspec have it
+        url = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
+        if url.netloc:
+            https = "YES" if url.scheme == "https" else "NO"
+            wanted |= {"AWS_S3_ENDPOINT": url.netloc, "AWS_HTTPS": https, "AWS_VIRTUAL_HOSTING": "FALSE"}
     return {key: value for key, value in wanted.items() if key not in os.environ} | ALWAYS
-
-
-def _s3_server() -> dict[str, Any]:
-    """Give GDAL the S3 server that `AWS_ENDPOINT_URL` names, which is how everything else on this way is told of it."""
-    url = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
-    if not url.netloc:
-        return {}
-    return {
-        "AWS_S3_ENDPOINT": url.netloc,
-        "AWS_HTTPS": "YES" if url.scheme == "https" else "NO",
-        "AWS_VIRTUAL_HOSTING": "FALSE",
-    }
 
 
 def is_remote(path: str) -> bool:
@@ -152,7 +137,7 @@ def is_remote(path: str) -> bool:
 
 
 def fsspec_options(url: str) -> dict[str, Any]:
-    """Give fsspec's options for a URL, so that it too gives up a server that does not answer; it waits for minutes."""
+    """Return fsspec's options for a URL, with which it too gives up a server that does not answer within seconds."""
     if url.startswith("http"):
         from aiohttp import ClientTimeout
 
@@ -164,7 +149,7 @@ def fsspec_options(url: str) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
-    """Give GDAL's own words, which rasterio keeps in the cause of its error; a file may have put anything into them."""
+    """Return GDAL's words, which rasterio keeps in the cause of its error; a file may have put anything into them."""
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, MemoryError):
@@ -174,28 +159,24 @@ def _reason(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Give a text from a file in one line, without the control characters that would reach a terminal."""
+    """Return a text from a file in one line, without the control characters that would reach a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def read_pixels(path: str, indexes: Sequence[int], window: Window, dtype: np.dtype[Any] | None) -> NDArray[Any]:
-    """Read a window of bands, by their numbers from 1, as `(band, y, x)`."""
+def read_pixels(
+    path: str, indexes: Sequence[int], window: Window, dtype: np.dtype[Any] | None = None, *, masks: bool = False
+) -> NDArray[Any]:
+    """Read a window of bands, or of their masks, by the bands' numbers from 1, as `(band, y, x)`."""
 
     def read() -> NDArray[Any]:
-        return open_raster(path).read(list(indexes), window=window.to_rasterio(), out_dtype=dtype)  # type: ignore[no-any-return]
-
-    return run_with_env(f"{path} ({window.describe()})", read)
-
-
-def read_mask(path: str, indexes: Sequence[int], window: Window) -> NDArray[np.bool_]:
-    """Read the masks of bands in a window, bool `(y, x)`: True where that of any band is set."""
-
-    def read() -> NDArray[np.bool_]:
-        return any_band(open_raster(path).read_masks(list(indexes), window=window.to_rasterio()))
+        dataset, part = open_raster(path), window.to_rasterio()
+        if masks:
+            return dataset.read_masks(list(indexes), window=part)  # type: ignore[no-any-return]
+        return dataset.read(list(indexes), window=part, out_dtype=dtype)  # type: ignore[no-any-return]
 
     return run_with_env(f"{path} ({window.describe()})", read)
 
 
 def any_band(samples: NDArray[Any]) -> NDArray[np.bool_]:
-    """Give where a sample `(band, y, x)` of any band is not 0, bool `(y, x)`."""
+    """Return where a sample `(band, y, x)` of any band is not 0, bool `(y, x)`."""
     return (samples != 0).any(axis=0)  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ from models.errors import SceneError
 
 from ..grid.geobox import GeoBox, Window, is_position
 from .content_id import raster_identity
-from .gdal import any_band, file_stamp, open_raster, printable, read_mask, read_pixels, run_with_env
+from .gdal import any_band, file_stamp, open_raster, printable, read_pixels, run_with_env
 from .source import BandNames, Pixels, find_bands, observed
 
 if TYPE_CHECKING:
@@ -114,10 +114,7 @@ class RasterSource:
         """Return where the files' own masks, apart from nodata, let pixels be observed: bool `(y, x)`."""
         valid = np.ones(window.shape, bool)
         for mask in self.masks:
-            if mask.alpha:
-                valid &= any_band(read_pixels(mask.path, mask.indexes, window, None))
-            else:
-                valid &= read_mask(mask.path, mask.indexes, window)
+            valid &= any_band(read_pixels(mask.path, mask.indexes, window, masks=not mask.alpha))
         return valid
 
     def select(self, bands: BandNames) -> "RasterSource":

@@ -55,7 +55,7 @@ class Asset:
     measured: bool
 
     def names(self) -> list[tuple[str, ...]]:
-        """Give the names that each band answers to, the best first, as far as the Item tells."""
+        """Return the names that each band answers to, the best first, as far as the Item tells."""
         told = self.told or ((),)
         return [tuple(dict.fromkeys((*names, self.own(n, len(told))))) for n, names in enumerate(told, 1)]
 
@@ -89,17 +89,28 @@ def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
         No STAC Item; no such bands; files that cannot be opened, or lie on different grids.
     """
     assets = _assets(_item(path), path)
+    if bands is not None and not bands:
+        raise SceneError("no bands asked for")
+    opened: dict[str, RasterSource] = {}
     if bands is not None:
-        return join(_chosen(assets, bands, path))
+        return join([_find_band(assets, band, opened, path) for band in bands])
     measured = [asset for asset in assets if asset.measured]
-    return _on_finest_grid(_without_copies(measured or assets))
+    return _on_finest_grid(_without_copies(measured or assets), opened)
 
 
 def _item(path: str) -> "pystac.Item":
     import pystac  # here, for the tenth of a second that it takes
 
     place = path if is_remote(path) else os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
-    content = _json(place, path)
+    try:
+        with fsspec.open(place, "rb", **fsspec_options(place)) as file:
+            content = json.load(file)
+    except FileNotFoundError as error:
+        raise SceneError(f"no such file: {printable(path)}") from error
+    except (ValueError, RecursionError) as error:
+        raise SceneError(f"{printable(path)} is not JSON: {printable(str(error))[:100]}") from error
+    except Exception as error:  # each kind of server has its own errors
+        raise SceneError(f"{printable(path)} cannot be read: {printable(str(error))[:200]}") from error
     try:
         return pystac.Item.from_dict(content, href=place)
     except Exception as error:  # of the wrong kind, or wrong anywhere inside
@@ -108,36 +119,24 @@ def _item(path: str) -> "pystac.Item":
         ) from error
 
 
-def _json(place: str, path: str) -> Any:
-    try:
-        with fsspec.open(place, "rb", **fsspec_options(place)) as file:
-            return json.load(file)
-    except FileNotFoundError as error:
-        raise SceneError(f"no such file: {printable(path)}") from error
-    except (ValueError, RecursionError) as error:
-        raise SceneError(f"{printable(path)} is not JSON: {printable(str(error))[:100]}") from error
-    except Exception as error:  # each kind of server has its own errors
-        raise SceneError(f"{printable(path)} cannot be read: {printable(str(error))[:200]}") from error
-
-
 def _assets(item: "pystac.Item", path: str) -> list[Asset]:
-    """Give the rasters of an Item, measured values first."""
+    """Return the rasters of an Item, measured values first."""
     found = []
     for key, asset in item.assets.items():
-        roles = _roles(asset.roles)
-        if _is_raster(asset) and not roles & NEVER:
-            href = _href(asset, key)
-            measured = bool(roles & MEASURED) or not roles & (PICTURES | OTHER)
-            found.append(Asset(printable(str(key)), href, _told(asset.extra_fields), measured))
+        listed: Any = [asset.roles] if isinstance(asset.roles, str) else asset.roles
+        roles = {role for role in listed if isinstance(role, str)} if isinstance(listed, list) else set()
+        if not _is_raster(asset) or roles & NEVER:
+            continue
+        href = asset.get_absolute_href() or asset.href
+        if not isinstance(href, str) or not href.isprintable() or len(href) > LONGEST_HREF:
+            named = printable(str(key))[:LONGEST_NAME]
+            raise SceneError(f"the asset {named} of the Item has no address that can be used")
+        measured = bool(roles & MEASURED) or not roles & (PICTURES | OTHER)
+        found.append(Asset(printable(str(key)), href, _names_of_bands(asset.extra_fields), measured))
     if not found:
         keys = ", ".join(printable(str(key))[:LONGEST_NAME] for key in list(item.assets)[:MOST_SHOWN])
         raise SceneError(f"{printable(path)} has no asset that is a raster; it has: {keys or 'none'}")
     return sorted(found, key=lambda asset: not asset.measured)
-
-
-def _roles(given: Any) -> set[str]:
-    listed = [given] if isinstance(given, str) else given if isinstance(given, list) else []
-    return {role for role in listed if isinstance(role, str)}
 
 
 def _is_raster(asset: "pystac.Asset") -> bool:
@@ -146,15 +145,8 @@ def _is_raster(asset: "pystac.Asset") -> bool:
     return isinstance(asset.href, str) and asset.href.partition("?")[0].lower().endswith(RASTERS)
 
 
-def _href(asset: "pystac.Asset", key: str) -> str:
-    href = asset.get_absolute_href() or asset.href
-    if not isinstance(href, str) or not href.isprintable() or len(href) > LONGEST_HREF:
-        raise SceneError(f"the asset {printable(str(key))[:LONGEST_NAME]} of the Item has no address that can be used")
-    return href
-
-
-def _told(fields: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """Give what an Item calls an asset's bands, by either of its two lists or both."""
+def _names_of_bands(fields: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """Return what an Item calls an asset's bands, by either of its two lists or both."""
     lists = [value if isinstance(value, list) else [] for value in (fields.get("bands"), fields.get("eo:bands"))]
     told = []
     for number in range(max(map(len, lists))):
@@ -199,15 +191,7 @@ def _renamed(band: RasterBand, names: Iterable[str]) -> RasterBand:
     return replace(band, name=best, aliases=tuple(others))
 
 
-def _chosen(assets: Sequence[Asset], bands: Sequence[str], path: str) -> list[RasterSource]:
-    """Open the bands that are named, under these names."""
-    if not bands:
-        raise SceneError("no bands asked for")
-    opened: dict[str, RasterSource] = {}
-    return [_named(assets, band, opened, path) for band in bands]
-
-
-def _named(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], path: str) -> RasterSource:
+def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], path: str) -> RasterSource:
     """Find one band, alone and under the name that was asked for; a picture's only where no measured one has it."""
     answering = [asset for asset in assets if any(band.lower() in map(str.lower, names) for names in asset.names())]
     untold = [asset for asset in assets if not asset.told]  # only the files know what these hold
@@ -245,8 +229,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name[:LONGEST_NAME] for name in names[:MOST_SHOWN]) + more
 
 
-def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
-    opened: dict[str, RasterSource] = {}
+def _on_finest_grid(assets: Sequence[Asset], opened: dict[str, RasterSource]) -> RasterSource:
     sources, closed = list[RasterSource](), list[tuple[str, SceneError]]()
     for asset in assets:
         try:
