@@ -38,7 +38,7 @@ from models.segmenter import Segmenter
 from models.system import usable_cpus
 from pipeline.io.scene import open_source
 from train.config import Augment, Chips, Network, Settings, read_settings, settings_of
-from train.data.augment import make_augment
+from train.data.augment import Augmentation
 from train.data.chips import RandomChips, stack
 from train.data.classes import value_table
 from train.data.labels import open_labels
@@ -117,7 +117,7 @@ def open_sample(image: Path, label: Path) -> Sample:
 def swathe_round(sample: Sample, statistics: DatasetStatistics, chips: Chips, augment: Augment, count: int) -> Round:
     """Make what reads chips through Swathe's loader."""
     means = means_of(statistics.bands.mean.tolist())
-    vary, seeds = make_augment(augment, statistics.bands), iter(range(10**6))
+    vary, seeds = Augmentation(augment, statistics.bands), iter(range(10**6))
 
     def once() -> Took:
         drawn = RandomChips([sample], statistics.cells, means, chips, vary, next(seeds), count)

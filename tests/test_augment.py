@@ -24,7 +24,7 @@ from torchvision import tv_tensors
 from models.errors import StoreError
 from models.metadata import ClassInfo
 from train.config import Augment
-from train.data.augment import BandDrop, Noise, QuarterTurn, Radiometry, make_augment, resize_chip
+from train.data.augment import Augmentation, BandDrop, Noise, QuarterTurn, Radiometry, resize_chip
 from train.data.samples import IGNORE
 from train.data_qa.contact_sheet import Variation, augmentation_sheet, variations
 
@@ -83,7 +83,7 @@ def test_labels_move_with_their_pixels(
     bands: int, height: int, width: int, flips: bool, turns: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    pixels, labels = make_augment(Augment(flips, turns), known(bands))(*places(bands, height, width))
+    pixels, labels = Augmentation(Augment(flips, turns), known(bands))(*places(bands, height, width))
     assert (pixels == labels).all()
     assert sorted(labels.ravel().tolist()) == list(range(height * width))
     assert labels.shape in {(height, width)} | ({(width, height)} if turns else set())
@@ -99,7 +99,7 @@ def test_labels_stay_with_their_pixels_whatever_the_values_do(bands: int, seed: 
     steps = torch.from_numpy(told.stddev)[:, None, None]
     pixels = (torch.from_numpy(told.mean)[:, None, None] + steps * (labels % 7 - 1)).float()
     torch.manual_seed(seed)
-    values, moved = make_augment(Augment(gain=0.5, bias=0.5, gamma=0.5), told)(pixels, labels)
+    values, moved = Augmentation(Augment(gain=0.5, bias=0.5, gamma=0.5), told)(pixels, labels)
     for band in values:
         each = [band[moved == label] for label in (0, 1, 2)]
         assert all(float(found.max() - found.min()) < 0.01 for found in each)  # of hundreds: rounding
@@ -110,7 +110,7 @@ def test_labels_stay_with_their_pixels_whatever_the_values_do(bands: int, seed: 
     ("flips", "turns", "count"), [(True, True, 8), (True, False, 4), (False, True, 4), (False, False, 1)]
 )
 def test_symmetries_are_equally_likely(flips: bool, turns: bool, count: int) -> None:
-    augment, (pixels, labels) = make_augment(Augment(flips, turns), known(1)), places(1, 2, 2)
+    augment, (pixels, labels) = Augmentation(Augment(flips, turns), known(1)), places(1, 2, 2)
     torch.manual_seed(0)
     times = 400 * count
     seen = Counter(tuple(augment(pixels, labels)[1].ravel().tolist()) for _ in range(times))
@@ -168,7 +168,7 @@ def test_shifts_are_half_common_to_all_bands() -> None:
 def test_the_order_of_values_stays(values: list[float], seed: int) -> None:
     pixels = torch.tensor(sorted(values))[None, None]
     torch.manual_seed(seed)
-    made, _ = make_augment(replace(STILL, gain=1.0, bias=2.0, gamma=1.0), known(1))(pixels, torch.zeros(1, len(values)))
+    made, _ = Augmentation(replace(STILL, gain=1.0, bias=2.0, gamma=1.0), known(1))(pixels, torch.zeros(1, len(values)))
     assert (made.diff() >= -1e-3).all()  # of thousands: the rounding of float32
     assert torch.isfinite(made).all()
 
@@ -177,7 +177,7 @@ def test_values_beyond_the_range_are_not_cut_off() -> None:
     told = known(1)
     beyond = torch.tensor([[[told.high[0] * 3, told.high[0] * 4, told.low[0] - 900, told.low[0] - 1000]]]).float()
     torch.manual_seed(0)
-    made, _ = make_augment(replace(STILL, gain=0.3, gamma=1.0), told)(beyond, torch.zeros(1, 4))
+    made, _ = Augmentation(replace(STILL, gain=0.3, gamma=1.0), told)(beyond, torch.zeros(1, 4))
     assert made.unique().numel() == 4
 
 
@@ -185,7 +185,7 @@ def test_values_beyond_the_range_are_not_cut_off() -> None:
 def test_nothing_asked_for_changes_nothing(bands: int) -> None:
     pixels, labels = chip(bands)
     before = torch.random.get_rng_state()
-    made, same = make_augment(STILL, known(bands))(pixels, labels)
+    made, same = Augmentation(STILL, known(bands))(pixels, labels)
     assert torch.equal(made, pixels)
     assert torch.equal(same, labels)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -193,7 +193,7 @@ def test_nothing_asked_for_changes_nothing(bands: int) -> None:
 
 @pytest.mark.parametrize("bands", [1, 3, 4, 13])
 def test_seeds_decide_and_what_is_given_stays(bands: int) -> None:
-    augment, (pixels, labels) = make_augment(FULL, known(bands)), chip(bands)
+    augment, (pixels, labels) = Augmentation(FULL, known(bands)), chip(bands)
     kept, kept_labels, results = pixels.clone(), labels.clone(), []
     for seed, used in ((1, augment), (1, pickle.loads(pickle.dumps(augment))), (2, augment)):
         torch.manual_seed(seed)
@@ -215,7 +215,7 @@ def test_seeds_decide_and_what_is_given_stays(bands: int) -> None:
 @pytest.mark.parametrize("settings", [STILL, FULL, replace(STILL, noise=0.2)])
 def test_layout_in_memory_changes_nothing(settings: Augment) -> None:
     """A transposed view is a chip like any other; torch draws noise for one in another order."""
-    augment, (pixels, labels) = make_augment(settings, known(3)), chip(3)
+    augment, (pixels, labels) = Augmentation(settings, known(3)), chip(3)
     views = pixels.mT.contiguous().mT, labels.mT.contiguous().mT
     assert not views[0].is_contiguous()
     results = []
@@ -250,7 +250,7 @@ def test_parts_of_noise_reach_from_none_to_all() -> None:
 @pytest.mark.parametrize("probability", [0.2, 0.99])
 def test_bands_are_lost_but_never_all(bands: int, probability: float) -> None:
     told = known(bands)
-    augment, (pixels, labels) = make_augment(replace(STILL, drop_band=probability), told), chip(bands)
+    augment, (pixels, labels) = Augmentation(replace(STILL, drop_band=probability), told), chip(bands)
     torch.manual_seed(0)
     lost = np.zeros((1000, bands), bool)
     for row in lost:
@@ -266,7 +266,7 @@ def test_bands_are_lost_but_never_all(bands: int, probability: float) -> None:
 def test_a_band_of_one_value_or_of_none_stays_finite() -> None:
     told = Known(np.array([5.0, np.nan]), np.array([0.0, np.nan]), np.array([5.0, np.nan]), np.array([5.0, np.nan]))
     torch.manual_seed(0)
-    made, _ = make_augment(replace(FULL, drop_band=0), told)(
+    made, _ = Augmentation(replace(FULL, drop_band=0), told)(
         torch.tensor([5.0, 0]).expand(4, 4, 2).movedim(-1, 0), torch.zeros(4, 4)
     )  # type: ignore[arg-type]
     assert torch.isfinite(made).all()
@@ -275,7 +275,7 @@ def test_a_band_of_one_value_or_of_none_stays_finite() -> None:
 
 def test_other_bands_than_the_statistics_are_refused() -> None:
     with pytest.raises(ValueError, match="1 bands of pixels, 3 of statistics"):
-        make_augment(FULL, known(3))(*chip(1))
+        Augmentation(FULL, known(3))(*chip(1))
 
 
 @hypothesis(max_examples=100)

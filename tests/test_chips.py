@@ -13,7 +13,7 @@ from models.errors import TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.array import array_source
 from train.config import Augment, Chips
-from train.data.augment import make_augment
+from train.data.augment import Augmentation
 from train.data.chips import EpochNumbers, GridChips, RandomChips, stack
 from train.data.samples import IGNORE, Sample
 from train.data.statistics import compute_statistics
@@ -45,7 +45,7 @@ def sample(height: int, width: int, areas=None, seed: int = 0, name: str = "s", 
 def drawn(samples, count=50, seed=3, augment=None, **chips) -> RandomChips:
     statistics = compute_statistics(samples, 3)
     told = Chips(**{"size": 16, "batch": 2, **chips})
-    vary = make_augment(augment or Augment(flips=False, turns=False), statistics.bands)
+    vary = Augmentation(augment or Augment(flips=False, turns=False), statistics.bands)
     return RandomChips(samples, statistics.cells, MEANS, told, vary, seed, count)
 
 
@@ -107,7 +107,7 @@ def test_classes_are_drawn_alike_however_rare():
     labels[100, 100] = 1
     one = replace(sample(200, 200), labels=ArrayLabels(labels))
     statistics = compute_statistics([one], 3)
-    vary = make_augment(Augment(flips=False, turns=False), statistics.bands)
+    vary = Augmentation(Augment(flips=False, turns=False), statistics.bands)
     rare = RandomChips([one], statistics.cells, MEANS, Chips(size=16), vary, 0, 1)
     share = np.mean([(rare[n][1] == 1).any().item() for n in range(200)])
     assert 0.4 < share < 0.65  # half by its class, and few by chance

@@ -1,4 +1,4 @@
-"""How a chip is varied: its place and turn together with its labels, its values alone. Knows tensors, no files.
+"""Augmentation of chips: flips and turns together with their labels, radiometry and noise of values alone.
 
 Built on torchvision's transforms v2, whose flips serve images of any number of bands. Its transforms of colour know
 only one or three bands from 0 to 1, so those here are Swathe's own. All chance comes from torch's global random
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from .statistics import BandStatistics
 
 AugmentLike = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Takes and gives raw pixels `(band, y, x)` float32 and labels `(y, x)` int64."""
+"""Takes and returns raw pixels `(band, y, x)` float32 and labels `(y, x)` int64."""
 
 
-def make_augment(settings: Augment, statistics: "BandStatistics") -> AugmentLike:
-    """Make what varies one chip as a training's settings say.
+class Augmentation:
+    """Varies one chip as a training's settings say. It can be sent to other processes.
 
     Parameters
     ----------
@@ -35,20 +35,12 @@ def make_augment(settings: Augment, statistics: "BandStatistics") -> AugmentLike
     statistics
         Of the raw values per band; what bias and noise are relative to, and what gamma bends.
 
-    Returns
-    -------
-    Augmentation
-        Takes raw pixels `(band, y, x)` float32, all of them finite, and labels `(y, x)` int64; gives the same,
-        contiguous, and leaves what it was given as it is. It can be sent to other processes.
-    """
-    return Augmentation(settings, statistics)
-
-
-class Augmentation:
-    """Varies one chip; see `make_augment`.
-
-    Mirrored and turned, each of the square's eight symmetries is as likely as another; only mirrored or only turned,
-    each of four. Then come gain, bias and gamma, then noise, then the loss of bands.
+    Notes
+    -----
+    It takes raw pixels `(band, y, x)` float32, all of them finite, and labels `(y, x)` int64, returns the same,
+    contiguous, and leaves its arguments as they are. Mirrored and turned, each of the square's eight symmetries is as
+    likely as another; only mirrored or only turned, each of four. Then come gain, bias and gamma, then noise, then the
+    loss of bands.
     """
 
     def __init__(self, settings: Augment, statistics: "BandStatistics") -> None:
@@ -67,7 +59,7 @@ class Augmentation:
         self.steps = steps
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Give a varied chip. Raises ValueError for pixels of other bands than the statistics'."""
+        """Return a varied chip. Raises ValueError for pixels of other bands than the statistics'."""
         if len(pixels) != self.bands:
             raise ValueError(f"{len(pixels)} bands of pixels, {self.bands} of statistics")
         image, mask = tv_tensors.Image(pixels.contiguous()), tv_tensors.Mask(labels.contiguous())
@@ -115,11 +107,11 @@ class Radiometry(v2.Transform):  # type: ignore[misc]
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """Vary the image by `shift`."""
-        told, (gain_shift, bias_shift, gamma_shift) = self.settings, params["shift"]
-        gain, gamma = torch.exp(told.gain * gain_shift), torch.exp(told.gamma * gamma_shift)
-        bias = self.mean * (1 - gain) + told.bias * bias_shift * self.stddev
+        settings, (gain_shift, bias_shift, gamma_shift) = self.settings, params["shift"]
+        gain, gamma = torch.exp(settings.gain * gain_shift), torch.exp(settings.gamma * gamma_shift)
+        bias = self.mean * (1 - gain) + settings.bias * bias_shift * self.stddev
         values = _plain(inpt)
-        if not told.gamma:
+        if not settings.gamma:
             return _alike(torch.addcmul(_column(bias), values, _column(gain)), inpt)
         unit = torch.addcmul(_column((bias - self.low) / self.span), values, _column(gain / self.span))
         bent = unit.clamp(0, 1)
@@ -194,12 +186,12 @@ def resize_chip(pixels: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tens
 
 
 def _centres(count: int, size: int) -> Tensor:
-    """Give which of `count` pixels the centres of `size` pixels lie in, in whole numbers: floats err at their edges."""
+    """Return in which of `count` pixels the centres of `size` pixels lie; whole numbers, as floats err at edges."""
     return (2 * torch.arange(size) + 1) * count // (2 * size)
 
 
 def _known(values: NDArray[np.float64]) -> Tensor:
-    """Give a copy as float64 `(band,)`; 0 for a band of which nothing was observed."""
+    """Return a copy as float64 `(band,)`; 0 for a band of which nothing was observed."""
     return torch.from_numpy(np.nan_to_num(values.astype(np.float64)))
 
 
@@ -212,6 +204,5 @@ def _plain(values: Tensor) -> Tensor:
 
 
 def _alike(values: Tensor, like: Tensor) -> Tensor:
-    """Say of values that they are an image or a mask, as others are."""
-    told: Tensor = tv_tensors.wrap(values, like=like)
-    return told
+    """Return values marked as an image or a mask, as others are."""
+    return tv_tensors.wrap(values, like=like)  # type: ignore[no-any-return]

@@ -1,10 +1,12 @@
-"""Chips out of samples: random ones to learn from, a fixed grid to validate on. No networks, no loop.
+"""Chips cut from samples: random ones to train on, a fixed grid to validate on, and the processes that read them.
 
 A chip is decided by the training's seed and the chip's number alone: not by the process that reads it, nor by those
 read before it. So a resumed training sees the chips that an uninterrupted one would have seen.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from models.errors import TrainingError
+from models.errors import SwatheError, TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.inference.predict import fill_missing
 from pipeline.io.source import Pixels
@@ -25,10 +27,6 @@ from .samples import IGNORE, Labelled, Sample
 
 if TYPE_CHECKING:
     from .statistics import CellCounts
-import signal
-from contextlib import contextmanager
-
-from models.errors import SwatheError
 
 CAUGHT = "Original Traceback"  # what torch puts into the message of an error that a process of a loader raised
 DIED = "DataLoader worker"
@@ -51,7 +49,7 @@ class RandomChips(Dataset[Chip]):
     Parameters
     ----------
     samples, cells
-        Where chips come from; what each sample's cells hold, as `measuring` counts it.
+        Where chips come from; what each sample's cells hold, as `statistics` counts it.
     means
         Per band, what stands where nothing was observed.
     chips
@@ -86,7 +84,7 @@ class RandomChips(Dataset[Chip]):
         self.sums: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
-        """Give the chips in all."""
+        """Return how many chips there are."""
         return self.count
 
     def __getitem__(self, number: int) -> Chip:
@@ -126,7 +124,7 @@ class RandomChips(Dataset[Chip]):
         return window.top + int(rows[some]), window.left + int(columns[some])
 
     def _running(self, sample: int, value: int) -> NDArray[np.int64]:
-        """Give the running sum of a class's pixels over a sample's cells, row by row."""
+        """Return the running sum of a class's pixels over a sample's cells, row by row."""
         key = (sample, value if self.chips.draw == "class" else -1)
         if key not in self.sums:
             counts = self.cells[sample].counts
@@ -135,7 +133,10 @@ class RandomChips(Dataset[Chip]):
 
     def _around(self, random: np.random.Generator, sample: Sample, row: int, column: int) -> Window:
         """Lay a chip around a pixel, which may be anywhere in it: or objects would always be in its middle."""
-        area = self._area(random, sample, row, column)
+        fits = [area for area in sample.areas if min(area.shape) >= smallest_side(self.chips)]
+        pixel = Window.square(row, column, 1)
+        choice = [area for area in fits if area.contains(pixel)] or fits  # a pixel in too narrow a window: elsewhere
+        area = choice[int(random.integers(len(choice)))]
         zoom = float(np.exp(random.uniform(*np.log(self.chips.zoom))))
         side = min(round(self.chips.size * zoom), *area.shape)
         top, left = (
@@ -144,16 +145,9 @@ class RandomChips(Dataset[Chip]):
         )
         return Window.square(top, left, side)
 
-    def _area(self, random: np.random.Generator, sample: Sample, row: int, column: int) -> Window:
-        smallest = smallest_side(self.chips)
-        fits = [a for a in sample.areas if min(a.shape) >= smallest]
-        around = [a for a in fits if a.contains(Window.square(row, column, 1))]
-        choice = around or fits  # a pixel in an area too narrow for a chip: elsewhere
-        return choice[int(random.integers(len(choice)))]
-
 
 def smallest_side(chips: Chips) -> int:
-    """Give the smallest side that a chip may have in its scene's pixels."""
+    """Return the smallest side that a chip may have in its scene's pixels."""
     return round(chips.size * chips.zoom[0])
 
 
@@ -168,7 +162,7 @@ def check_size(samples: Sequence[Sample], side: int) -> None:
 
 
 def _odds(cells: "Sequence[CellCounts]", chips: Chips) -> NDArray[np.float64]:
-    """Give how likely a chip is laid around a pixel of each class in each sample: `(sample, class)`, sum 1."""
+    """Return how likely a chip is laid around a pixel of each class in each sample: `(sample, class)`, sum 1."""
     counts = np.array([cell.counts.sum(axis=(0, 1)) for cell in cells], np.float64)  # (sample, class)
     if not counts.any():
         raise TrainingError("no pixel of the training images is labelled; look at them with --check")
@@ -183,18 +177,18 @@ def _odds(cells: "Sequence[CellCounts]", chips: Chips) -> NDArray[np.float64]:
 
 
 def tensors(sample: Sample, read: Labelled, means: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Give pixels `(band, y, x)` float32, with the band's mean where none was observed, and labels `(y, x)` int64."""
+    """Return pixels `(band, y, x)` float32, with the band's mean where none was observed, and labels `(y, x)` int64."""
     pixels = fill_missing(Pixels(read.pixels, read.valid), sample.source.nodata, means)
     return torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(read.labels.astype(np.int64))
 
 
 class GridChips(Dataset[Chip]):
-    """All areas cut into chips of one size, every pixel counted once: those at the ends overlap, and are ignored there.
+    """Windows cut into chips of one size, every pixel counted once: those at the ends overlap, and are ignored there.
 
     Parameters
     ----------
     samples
-        What is cut. An area smaller than a chip is reflected beyond its sides, and ignored there.
+        What is cut. A window smaller than a chip is reflected beyond its sides, and ignored there.
     means
         As of `RandomChips`.
     size
@@ -206,34 +200,26 @@ class GridChips(Dataset[Chip]):
         self.places = [Place(n, w) for n, sample in enumerate(samples) for a in sample.areas for w in a.split(size)]
 
     def __len__(self) -> int:
-        """Give the chips in all."""
+        """Return how many chips there are."""
         return len(self.places)
 
     def __getitem__(self, number: int) -> Chip:
-        """Give the chip of a number."""
-        place = self.places[number]
-        area = next(a for a in self.samples[place.sample].areas if a.contains(place.window))
-        window = _moved_inside(place.window, area, self.size)
-        sample = self.samples[place.sample]
+        """Return the chip of a number."""
+        place, size = self.places[number], self.size
+        sample, new = self.samples[place.sample], place.window
+        area = next(area for area in sample.areas if area.contains(new))
+        top, left = max(area.top, min(new.top, area.bottom - size)), max(area.left, min(new.left, area.right - size))
+        window = Window.square(top, left, size).clip(area)
         read = sample.read(window)
         labels = np.full_like(read.labels, IGNORE)
-        new = place.window.within(window).slices
-        labels[new] = read.labels[new]
+        inside = new.within(window).slices
+        labels[inside] = read.labels[inside]
         pixels, truth = tensors(sample, Labelled(read.pixels, labels, read.valid), self.means)
-        return *_padded(pixels, truth, self.size), number
-
-
-def _moved_inside(window: Window, area: Window, size: int) -> Window:
-    top, left = max(area.top, min(window.top, area.bottom - size)), max(area.left, min(window.left, area.right - size))
-    return Window.square(top, left, size).clip(area)
-
-
-def _padded(pixels: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    below, right = size - labels.shape[0], size - labels.shape[1]
-    if not (below or right):
-        return pixels, labels
-    wide = np.pad(pixels.numpy(), ((0, 0), (0, below), (0, right)), mode="symmetric")
-    return torch.from_numpy(wide), torch.nn.functional.pad(labels, (0, right, 0, below), value=IGNORE)
+        below, right = size - labels.shape[0], size - labels.shape[1]
+        if below or right:
+            pixels = torch.from_numpy(np.pad(pixels.numpy(), ((0, 0), (0, below), (0, right)), mode="symmetric"))
+            truth = torch.nn.functional.pad(truth, (0, right, 0, below), value=IGNORE)
+        return pixels, truth, number
 
 
 class EpochNumbers(Sampler[int]):
@@ -250,11 +236,11 @@ class EpochNumbers(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Give the chips of an epoch for this process."""
+        """Return the chips of an epoch for this process."""
         return self.per_epoch // self.world
 
     def __iter__(self) -> Iterator[int]:
-        """Give their numbers."""
+        """Return their numbers."""
         first = self.epoch * self.per_epoch
         return iter(range(first + self.rank, first + self.per_epoch, self.world))
 
@@ -273,7 +259,7 @@ def begin_reader(number: int) -> None:
 
 @contextmanager
 def reader_errors() -> Iterator[None]:
-    """Give errors of readers as they were raised there, without the traceback that torch writes into them.
+    """Raise errors of readers as they were raised there, without the traceback that torch writes into them.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What label values, colours and names mean: a class, or nothing that counts. Arrays; no files.
+"""Class tables: what label values, colours and names mean, a class or nothing that counts; and tables of colours.
 
 A label's code is its value, or its colour as red * 65536 + green * 256 + blue. Codes are matched exactly: a colour that
 is nearly a class's is unknown, and unknown codes are counted, never guessed.
@@ -97,19 +97,17 @@ class ClassTable:
         left = left[~np.isin(left, ignored)] if ignored and left.size else left
         values, counts = np.unique(left, return_counts=True)
         first = np.argsort(-counts, kind="stable")[:MOST_LISTED]
-        listed = {self._shown(values[place]): int(counts[place]) for place in first}
+        form = "{:06X}" if self.coded else "{:.15g}" if values.dtype.kind == "f" else "{:d}"
+        listed = {form.format(values[place].item()): int(counts[place]) for place in first}
         rest = int(left.size) - sum(listed.values())
         return listed | ({OTHERS: rest} if rest else {})
 
-    def _shown(self, code: Any) -> str:
-        return f"{int(code):06X}" if self.coded else f"{float(code):.15g}" if code.dtype.kind == "f" else str(int(code))
-
     def class_of(self, text: str) -> int | None:
-        """Give the class value of a vector's attribute, `IGNORE` if it does not count, None if it means nothing."""
+        """Return the class value of a vector's attribute, `IGNORE` if it does not count, None if it means nothing."""
         return dict(self.texts).get(text)
 
     def refusal(self, path: str, unknown: Mapping[str, int]) -> TrainingError:
-        """Give the error that lists unknown codes, the commonest first, and says what to do."""
+        """Return the error that lists unknown codes, the commonest first, and says what to do."""
         common = sorted(unknown.items(), key=lambda item: (item[0] == OTHERS, -item[1]))
         shown = ", ".join(f"{code} ({count:,} pixel{'s' if count > 1 else ''})" for code, count in common[:SHOWN])
         more = f" and {len(common) - SHOWN} more" if len(common) > SHOWN else ""
@@ -143,7 +141,7 @@ def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _look_up(codes: Codes, known: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
-    """Give the class values of codes, `IGNORE` for those that are not known."""
+    """Return the class values of codes, `IGNORE` for those that are not known."""
     if codes.dtype == np.uint32 and known and min(known)[0] >= 0 and max(known)[0] < COLOURS:
         within = codes < COLOURS
         return _colours(known)[codes] if within.all() else _searched(np.where(within, codes, COLOURS), known)
@@ -156,7 +154,7 @@ def _look_up(codes: Codes, known: tuple[tuple[int, int], ...]) -> NDArray[np.uin
 
 @lru_cache(maxsize=4)
 def _colours(known: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
-    """Give the class value of every colour: 16 MiB, and one look-up a pixel however many classes there are."""
+    """Return the class value of every colour: 16 MiB, and one look-up a pixel however many classes there are."""
     table = np.full(COLOURS, IGNORE, np.uint8)
     for code, value in known:
         table[code] = value
@@ -165,7 +163,7 @@ def _colours(known: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=16)
 def _small(dtype: str, known: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
-    """Give the class value of every value of a small type, by its bits: -1 is the last."""
+    """Return the class value of every value of a small type, by its bits: -1 is the last."""
     kind = np.dtype("uint8" if dtype == "bool" else dtype)
     info = np.iinfo(kind)
     table = np.full(1 << info.bits, IGNORE, np.uint8)
@@ -189,7 +187,7 @@ def _searched(codes: Codes, known: tuple[tuple[int, int], ...]) -> NDArray[np.ui
 def value_table(
     classes: Sequence[ClassInfo], values: Mapping[str, str] | None = None, ignore: Sequence[int | str] = ()
 ) -> ClassTable:
-    """Make a table for labels that hold numbers, or for vectors with names.
+    """Return the table of labels that hold numbers, or for vectors with names.
 
     Parameters
     ----------
@@ -211,7 +209,9 @@ def value_table(
     texts = {name: place for place, name in enumerate(names)} | meant
     explicit = frozenset(int(key) for key in given if _is_whole(key))
     codes = {int(key): place for key, place in meant.items() if _is_whole(key)}
-    _refuse_twice([*given], ignore)
+    twice = sorted({str(item).strip() for item in ignore} & set(given))
+    if twice:
+        raise TrainingError(f"{', '.join(twice)} is both in values and in ignore; give it once")
     for item in ignore:
         texts[str(item).strip()] = IGNORE
         if _is_whole(str(item)):
@@ -225,14 +225,14 @@ def color_table(
     values: Mapping[str, str] | None = None,
     ignore: Sequence[int | str] = (),
 ) -> ClassTable:
-    """Make a table for masks that are coded with colours.
+    """Return the table of masks that are coded with colours.
 
     Parameters
     ----------
     classes
         In the order of their values.
     colors
-        Colour as six hex digits to the name that a table of the set's own gives it; see `colors.read_colors`. None: the
+        Colour as six hex digits to the name that a table of the set's own gives it; see `read_colors`. None: the
         classes' own colours.
     values
         Colour, or name in `colors`, to class name; added to `colors`.
@@ -247,14 +247,15 @@ def color_table(
     names, values = _names(classes), dict(values or {})
     if colors is None:
         colors = {info.color: info.name for info in classes}
-    told = {str(item).strip() for item in ignore}
+    ignored_texts = {str(item).strip() for item in ignore}
+    ignored_colors = {text.upper().removeprefix("#") for text in ignored_texts}
     meant: dict[int, int] = {}
     for color, name in colors.items():
-        ignored = name in told or any(_same_color(color, item) for item in told)
+        ignored = name in ignored_texts or color.upper() in ignored_colors
         _put(meant, color, IGNORE if ignored else _place(values.pop(name, name), names, f"colour {color}"), names)
     for color, name in values.items():
         _put(meant, color, _place(name, names, f"colour {color}"), names)
-    for item in told - set(colors.values()):
+    for item in ignored_texts - set(colors.values()):
         code = code_of(item)
         if meant.get(code, IGNORE) != IGNORE:
             raise TrainingError(f"colour {item} is both {names[meant[code]]} and in ignore; give it once")
@@ -263,22 +264,12 @@ def color_table(
     return ClassTable(names, True, tuple(sorted(meant.items())), (), explicit)
 
 
-def _same_color(one: str, other: str) -> bool:
-    return one.upper() == other.upper().removeprefix("#")
-
-
 def _put(meant: dict[int, int], color: str, value: int, names: Sequence[str]) -> None:
     code = code_of(color)
     if meant.get(code, value) != value:
         both = " and ".join("ignored" if v == IGNORE else names[v] for v in (meant[code], value))
         raise TrainingError(f"colour {color} is both {both}; give it once")
     meant[code] = value
-
-
-def _refuse_twice(given: Sequence[str], ignore: Sequence[int | str]) -> None:
-    twice = sorted({str(item).strip() for item in ignore} & set(given))
-    if twice:
-        raise TrainingError(f"{', '.join(twice)} is both in values and in ignore; give it once")
 
 
 def _names(classes: Sequence[ClassInfo]) -> tuple[str, ...]:
@@ -290,7 +281,7 @@ def _names(classes: Sequence[ClassInfo]) -> tuple[str, ...]:
 
 
 def _place(name: Any, names: Sequence[str], what: str) -> int:
-    """Give a class's place by its name; case counts only where names differ by it."""
+    """Return a class's place by its name; case counts only where names differ by it."""
     for fold in (str, str.casefold):
         found = [place for place, known in enumerate(names) if fold(known) == fold(str(name))]
         if len(found) == 1:
@@ -324,7 +315,14 @@ def read_colors(path: str | Path) -> dict[str, str]:
         raise TrainingError(f"{path} cannot be read as a table of colours: {error}") from error
     colors: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
-        name, color = _row({str(key).strip().lower(): value for key, value in row.items()}, path, number)
+        cells = {str(key).strip().lower(): value for key, value in row.items()}
+        try:
+            name, parts = str(cells["name"]).strip(), [int(cells[key]) for key in ("r", "g", "b")]
+            color = bytes(parts).hex().upper()  # ValueError beyond 255
+        except (KeyError, TypeError, ValueError):
+            name = ""
+        if not name:
+            raise TrainingError(f"{path}, line {number}: give name,r,g,b with whole numbers from 0 to 255")
         if name in colors.values() or color in colors:
             twice = f"colour {color}" if color in colors else f"name {name!r}"
             raise TrainingError(f"{path}, line {number}: the {twice} is there twice; give each once")
@@ -334,18 +332,8 @@ def read_colors(path: str | Path) -> dict[str, str]:
     return colors
 
 
-def _row(row: Mapping[str, Any], path: str | Path, number: int) -> tuple[str, str]:
-    try:
-        name, parts = str(row["name"]).strip(), [int(row[key]) for key in ("r", "g", "b")]
-    except (KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path}, line {number}: give name,r,g,b with whole numbers from 0 to 255") from error
-    if not name or not all(0 <= part <= 255 for part in parts):
-        raise TrainingError(f"{path}, line {number}: give name,r,g,b with whole numbers from 0 to 255")
-    return name, bytes(parts).hex().upper()
-
-
 def code_of(color: str) -> int:
-    """Give the code of a colour of six hex digits, with or without `#`. Raises TrainingError if it is none."""
+    """Return the code of a colour of six hex digits, with or without `#`. Raises TrainingError if it is none."""
     digits = color.strip().removeprefix("#")
     if len(digits) != 6 or any(digit not in "0123456789abcdefABCDEF" for digit in digits):
         raise TrainingError(

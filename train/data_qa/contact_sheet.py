@@ -23,7 +23,7 @@ from pipeline.viz.overlay import class_colours
 from pipeline.viz.preview import RGB_NAMES
 
 from ..config import Augment
-from ..data.augment import BandDrop, Noise, QuarterTurn, Radiometry, make_augment, resize_chip
+from ..data.augment import Augmentation, BandDrop, Noise, QuarterTurn, Radiometry, resize_chip
 from ..data.samples import IGNORE
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def augmentation_sheet(
         A square chip: raw values `(band, y, x)` float32, and labels `(y, x)` int64 with `IGNORE`, drawn grey. Drawn are
         the first three bands, or the first.
     settings, statistics, zoom
-        As training has them; see `make_augment` and `Chips`. Of a zoom above 1, the picture's chip is the
+        As training has them; see `Augmentation` and `Chips`. Of a zoom above 1, the picture's chip is the
         middle of this one.
     path
         The PNG to write.
@@ -297,7 +297,7 @@ def variations(
     yield from _moved(*chip, settings)
     for title, varied in _recoloured(chip[0], settings, statistics):
         yield Variation(title, varied.as_subclass(Tensor), chip[1])
-    augment = make_augment(settings, statistics)
+    augment = Augmentation(settings, statistics)
     for seed in range(3):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

@@ -6,7 +6,7 @@ from typing import Any
 from models.errors import TrainingError
 
 from ..config import Settings
-from ..data.augment import make_augment
+from ..data.augment import Augmentation
 from ..data.chips import GridChips, RandomChips
 from ..data.datasets import gather
 from ..data.samples import Parts
@@ -78,7 +78,7 @@ def training_of(settings: Settings, parts: Parts, statistics: DatasetStatistics)
     """As `prepare`, for samples that are found, with their statistics."""
     _check_classes(statistics, settings)
     loop, chips = settings.loop, settings.chips
-    augment = make_augment(settings.augment, statistics.bands)
+    augment = Augmentation(settings.augment, statistics.bands)
     means = means_of(statistics.bands.mean.tolist())
     count = round_up(loop.steps, loop.check_every) * loop.accumulate * chips.batch
     drawn = RandomChips(parts["train"], statistics.cells, means, chips, augment, settings.seed, count)
