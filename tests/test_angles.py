@@ -12,7 +12,7 @@ from rasterio.features import rasterize
 from shapely import affinity
 from test_polygons import geometries, label_whole, objects_of, whole
 
-from pipeline.vector.regularize import regularise, square
+from pipeline.vector.regularize import orthogonalize, orthogonalize_table
 
 BUILDINGS = {
     "box": shapely.box(-20, -12, 20, 12),
@@ -47,7 +47,7 @@ def corner_distance(one: shapely.Geometry, other: shapely.Geometry) -> float:
 @given(st.floats(0, 90), st.floats(0, 1), st.floats(0, 1))
 def test_corners_come_back(name, angle, x, y):
     real = affinity.translate(affinity.rotate(BUILDINGS[name], angle, origin=(0, 0)), 60 + x, 60 + y)
-    (found,) = square(traced(real), 1.0)
+    (found,) = orthogonalize(traced(real), 1.0)
     assert found.is_valid
     assert largest_cosine(found) < 1e-6
     assert corner_distance(found, real) < 1.5
@@ -62,7 +62,7 @@ def test_corners_come_back(name, angle, x, y):
 )
 def test_whatever_comes_is_given_back_valid(kind, side, seed, connectivity):
     before = geometries(whole(objects_of(kind, side, side, seed, connectivity)))
-    after = square(before, 1.0)
+    after = orthogonalize(before, 1.0)
     assert len(after) == len(before)
     assert shapely.is_valid(after).all()
     shared, total = shapely.intersection(before, after), shapely.union(before, after)
@@ -72,9 +72,9 @@ def test_whatever_comes_is_given_back_valid(kind, side, seed, connectivity):
 
 def test_a_circle_stays_and_so_does_an_empty_table():
     disc = traced(shapely.Point(60, 60).buffer(30))
-    assert square(disc, 1.0, least_iou=0.99)[0].equals(disc[0])
+    assert orthogonalize(disc, 1.0, least_iou=0.99)[0].equals(disc[0])
     empty = whole(np.zeros((3, 3), np.int64))
-    assert regularise(empty, 1.0).equals(empty)
+    assert orthogonalize_table(empty, 1.0).equals(empty)
 
 
 def test_map_units_and_large_coordinates_change_nothing():
@@ -82,10 +82,10 @@ def test_map_units_and_large_coordinates_change_nothing():
     small = traced(real)
     large = shapely.transform(small, lambda points: points * 0.3 + [500_000, 9_000_000])
     table = pa.table({"id": [7], "geometry": pa.array(shapely.to_wkb(large), pa.binary()), "name": ["hut"]})
-    found = regularise(table, 0.3)
+    found = orthogonalize_table(table, 0.3)
     assert found.schema == table.schema
     back = shapely.transform(geometries(found), lambda points: (points - [500_000, 9_000_000]) / 0.3)
-    assert corner_distance(back[0], square(small, 1.0)[0]) < 1e-5
+    assert corner_distance(back[0], orthogonalize(small, 1.0)[0]) < 1e-5
     assert largest_cosine(geometries(found)[0]) < 1e-6
 
 
@@ -98,6 +98,6 @@ def test_thousands_a_second():
     ]
     before = geometries(whole(label_whole(rasterize(boxes, (2048, 2048)))))
     start = time.perf_counter()
-    after = square(before, 1.0)
+    after = orthogonalize(before, 1.0)
     assert len(before) / (time.perf_counter() - start) > 1000  # over 7000 on a quiet machine
     assert max(largest_cosine(shape) for shape in after) < 1e-6

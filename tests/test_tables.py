@@ -19,7 +19,8 @@ from affine import Affine
 from helpers import GRID, UTM
 
 from models.errors import SwatheError
-from pipeline.vector.write import check_target, count_features, finish, remove_partial, write_features
+from pipeline.grid.geobox import GeoBox
+from pipeline.vector.write import check_target, count_features, place_on_map, remove_partial, write_features
 
 LAYERS = ("parquet", "gpkg", "fgb", "geojson")
 SCHEMA = pa.schema(
@@ -53,7 +54,7 @@ def rows(*, place: Affine = GRID) -> pa.Table:
         "centroid-0": [1.5, float("nan"), 0.1],
         "geometry": [shapely.to_wkb(shape) for shape in shapes()],
     }
-    return finish(pa.table(columns, SCHEMA), place)
+    return place_on_map(pa.table(columns, SCHEMA), GeoBox(1, 1, place, None))
 
 
 def read(path: Path) -> geopandas.GeoDataFrame:

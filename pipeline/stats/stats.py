@@ -260,7 +260,7 @@ def compute_scene(store: str, client: Client | str | None = None) -> SceneStats:
 
 def _check_output(request: StatsRequest, zones: Any, target: str) -> None:
     """Refuse other formats, and to write over what is read: an object table, or zones, whose file may have more."""
-    from ..vector.gdal_formats import ending_of
+    from ..vector.formats import ending_of
     from ..vector.write import LAYERS
 
     if ending_of(target) not in (".csv", *LAYERS):

@@ -1,10 +1,11 @@
-"""Objects into polygons, one block at a time, and the parts of one object into one polygon.
+"""Polygonization: objects into polygons, one block at a time, and the parts of one object into one polygon.
 
 Tables have the columns `id` int64 and `geometry`, WKB in pixels of the whole scene: x counts columns and y rows, whole
-numbers are corners of pixels. Knows no map coordinates, no files and no dask; `rings` finds the outlines, GEOS joins
-and simplifies where coordinates are no longer on the pixels' sides.
+numbers are corners of pixels. `trace` finds the outlines; GEOS joins and simplifies where coordinates are no longer on
+the pixels' sides.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,7 @@ Shapes = NDArray[np.object_]  # of shapely's polygons and multipolygons
 
 
 def trace(objects: Ints, window: Window) -> "pa.Table":
-    """Give the outline of each object in a block, along the pixels' sides.
+    """Trace the outline of each object in a block, along the pixels' sides.
 
     Parameters
     ----------
@@ -49,7 +50,8 @@ def trace(objects: Ints, window: Window) -> "pa.Table":
     """
     framed = np.pad(objects.astype(np.int64, copy=False), 1, constant_values=OUTSIDE)
     framed[framed < 1] = OUTSIDE
-    return _table(*_shapes(trace_rings(find_corners(framed, window.top, window.left))))
+    ids, shapes = _shapes(trace_rings(find_corners(framed, window.top, window.left)))
+    return _table(ids, shapely.to_wkb(shapes))
 
 
 def merge(table: "pa.Table") -> "pa.Table":
@@ -65,15 +67,11 @@ def merge(table: "pa.Table") -> "pa.Table":
     pyarrow.Table
         One row per id, sorted by id: byte for byte what `trace` gives for the blocks as one.
     """
-    ids, shapes, repeated = _repeated(table)
-    if not repeated.any():
-        return _sorted(ids, _column(table))
-    whole = _shapes(trace_rings(_corners(ids[repeated], shapes)))
-    return _sorted(np.append(ids[~repeated], whole[0]), [*_column(table)[~repeated], *shapely.to_wkb(whole[1])])
+    return _merge(table, lambda ids, shapes: _shapes(trace_rings(_corners(ids, shapes))))
 
 
 def trace_simplified(objects: Ints, window: Window, tolerance: float) -> "pa.Table":
-    """Give simplified outlines of a block's objects, with borders between neighbours still shared exactly.
+    """Trace simplified outlines of a block's objects, with borders between neighbours still shared exactly.
 
     All pixels take part as one coverage (background and nodata too), simplified by the method of Visvalingam and Whyatt
     (1993) as `shapely.coverage_simplify` does it: points where three regions meet stay, and so do all on the block's
@@ -95,13 +93,14 @@ def trace_simplified(objects: Ints, window: Window, tolerance: float) -> "pa.Tab
     pyarrow.Table
         One row per id, sorted by id; points lie on corners of pixels. To be joined by `merge_simplified`.
     """
-    framed = _framed(objects, window)
+    frame = int(objects.shape == window.shape)
+    framed = np.pad(objects.astype(np.int64, copy=False), frame, constant_values=OUTSIDE)
     alone = framed.copy()
     alone[[0, -1]] = alone[:, [0, -1]] = OUTSIDE
     rings = trace_rings(find_corners(alone, window.top, window.left))
     ids, shapes = _shapes(insert_t_junctions(rings, find_t_junctions(framed, window.top, window.left)))
     simplified = shapely.coverage_simplify(shapes, tolerance, simplify_boundary=False)
-    return _table(ids[ids > 0], simplified[ids > 0])
+    return _table(ids[ids > 0], shapely.to_wkb(simplified[ids > 0]))
 
 
 def merge_simplified(table: "pa.Table") -> "pa.Table":
@@ -112,25 +111,28 @@ def merge_simplified(table: "pa.Table") -> "pa.Table":
     pyarrow.Table
         One row per id, sorted by id.
     """
-    ids, shapes, repeated = _repeated(table)
+
+    def join(ids: Ints, shapes: Shapes) -> tuple[Ints, Any]:
+        order = np.argsort(ids, kind="stable")
+        whole, first = np.unique(ids[order], return_index=True)
+        return whole, [shapely.union_all(parts) for parts in np.split(shapes[order], first[1:])]
+
+    return _merge(table, join)
+
+
+def _merge(table: "pa.Table", join: Callable[[Ints, Shapes], tuple[Ints, Any]]) -> "pa.Table":
+    """Join the rows whose ids repeat; `join` is given their ids and shapes and returns those of the whole objects."""
+    ids, column = table["id"].to_numpy(), table["geometry"].to_numpy()
+    _, which, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    repeated = counts[which] > 1
     if not repeated.any():
-        return _sorted(ids, _column(table))
-    owners = ids[repeated]
-    order = np.argsort(owners, kind="stable")
-    whole, first = np.unique(owners[order], return_index=True)
-    joined = [shapely.union_all(parts) for parts in np.split(shapes[order], first[1:])]
-    return _sorted(np.append(ids[~repeated], whole), [*_column(table)[~repeated], *shapely.to_wkb(joined)])
-
-
-def _framed(objects: Ints, window: Window) -> Ints:
-    """Give the block within a frame one pixel wide, as a copy."""
-    if objects.shape == window.shape:
-        return np.pad(objects.astype(np.int64, copy=False), 1, constant_values=OUTSIDE)
-    return objects.astype(np.int64)
+        return _table(ids, column)
+    whole, shapes = join(ids[repeated], shapely.from_wkb(column[repeated]))
+    return _table(np.append(ids[~repeated], whole), [*column[~repeated], *shapely.to_wkb(shapes)])
 
 
 def _shapes(rings: Rings) -> tuple[Ints, Shapes]:
-    """Give ids and their polygons, sorted by id; parts and holes in the order of their first points."""
+    """Return ids and their polygons, sorted by id; parts and holes in the order of their first points."""
     if not len(rings.owner):
         return rings.owner, np.empty(0, object)
     part = _parts(rings)
@@ -148,19 +150,16 @@ def _shapes(rings: Rings) -> tuple[Ints, Shapes]:
 
 
 def _parts(rings: Rings) -> NDArray[np.intp]:
-    """Give the polygon that each ring belongs to, counted by exteriors."""
+    """Return the polygon that each ring belongs to, counted by exteriors.
+
+    A hole belongs to the smallest exterior of its owner around the pixel that lies above it.
+    """
     part = np.cumsum(rings.exterior) - 1  # right where an owner has one exterior: its first ring
-    exteriors = np.flatnonzero(rings.exterior)
-    _, owner, counts = np.unique(rings.owner[exteriors], return_inverse=True, return_counts=True)
+    _, owner, counts = np.unique(rings.owner[rings.exterior], return_inverse=True, return_counts=True)
     several = counts[owner[part]] > 1
-    holes = np.flatnonzero(several & ~rings.exterior)
-    if len(holes):
-        part[holes] = part[_around(rings, holes, np.flatnonzero(several & rings.exterior))]
-    return part
-
-
-def _around(rings: Rings, holes: NDArray[np.intp], exteriors: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Give for each hole its exterior: the smallest of the same owner around the pixel that lies above the hole."""
+    holes, exteriors = np.flatnonzero(several & ~rings.exterior), np.flatnonzero(several & rings.exterior)
+    if not len(holes):
+        return part
     x, y = rings.column[rings.starts[holes]] + 0.5, rings.row[rings.starts[holes]] - 0.5
     points, starts = _closed(rings, exteriors)
     filled = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, (starts, np.arange(len(starts))))
@@ -172,12 +171,12 @@ def _around(rings: Rings, holes: NDArray[np.intp], exteriors: NDArray[np.intp]) 
     hole, outer = hole[inside], outer[inside]
     order = np.lexsort((shapely.area(filled)[outer], hole))
     _, first = np.unique(hole[order], return_index=True)
-    found: NDArray[np.intp] = exteriors[outer[order][first]]
-    return found
+    part[holes] = part[exteriors[outer[order][first]]]
+    return part
 
 
 def _closed(rings: Rings, order: NDArray[np.intp]) -> tuple[NDArray[np.float64], Ints]:
-    """Give chosen rings as points (x, y), each ring's first point again at its end, and where each begins."""
+    """Return chosen rings as points (x, y), each ring's first point again at its end, and where each begins."""
     first, counts = rings.starts[order], np.diff(rings.starts)[order] + 1
     starts = np.append(0, np.cumsum(counts))
     place = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
@@ -187,7 +186,7 @@ def _closed(rings: Rings, order: NDArray[np.intp]) -> tuple[NDArray[np.float64],
 
 
 def _corners(ids: Ints, shapes: Shapes) -> Corners:
-    """Give the corners of polygons as they were traced; those that parts share cancel."""
+    """Return the corners of polygons as they were traced; those that parts share cancel."""
     parts, shape = shapely.get_parts(shapes, return_index=True)
     loops, part = shapely.get_rings(parts, return_index=True)
     points, loop = shapely.get_coordinates(loops, return_index=True)
@@ -198,32 +197,16 @@ def _corners(ids: Ints, shapes: Shapes) -> Corners:
     return add_corners(owner[~last], row[~last], column[~last], sign[~last])
 
 
-def _table(ids: Ints, shapes: Shapes) -> "pa.Table":
-    return _sorted(ids, shapely.to_wkb(shapes))
-
-
-def _sorted(ids: Ints, geometry: Any) -> "pa.Table":
-    """Give a table of ids and WKB, in the order of the ids."""
+def _table(ids: Ints, geometry: Any) -> "pa.Table":
+    """Return a table of ids and WKB, in the order of the ids."""
     import pyarrow as pa
 
     table = pa.table({"id": pa.array(ids, pa.int64()), "geometry": pa.array(geometry, pa.binary())}, schema())
     return table if (np.diff(ids) > 0).all() else table.sort_by("id")
 
 
-def _repeated(table: "pa.Table") -> tuple[Ints, Shapes, NDArray[np.bool_]]:
-    """Give all ids, the geometries of those that repeat, and which these are."""
-    ids = table["id"].to_numpy()
-    _, which, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    repeated = counts[which] > 1
-    return ids, shapely.from_wkb(_column(table)[repeated]), repeated
-
-
-def _column(table: "pa.Table") -> Shapes:
-    return table["geometry"].to_numpy()  # type: ignore[no-any-return]
-
-
 def schema() -> "pa.Schema":
-    """Give the columns of all tables here."""
+    """Return the columns of all tables here."""
     import pyarrow as pa
 
     return pa.schema([("id", pa.int64()), ("geometry", pa.binary())])

@@ -1,4 +1,4 @@
-"""Outlines of buildings with right angles only: each edge along one of two perpendicular directions, many at once.
+"""Orthogonalization: building footprints with right angles only, each edge along one of two perpendicular directions.
 
 The way is that of Sampath and Shan (2007), "Building boundary tracing and regularization from airborne lidar point
 clouds", Photogrammetric Engineering & Remote Sensing 73(7): split the traced outline into straight edges (here
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+
+from .formats import GEOMETRY, replace_geometry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,13 +38,18 @@ class Edges(NamedTuple):
     weight: Floats
 
 
-def regularise(table: "pa.Table", pixel: float, *, least_iou: float = LEAST_IOU) -> "pa.Table":
-    """Give a table with right-angled outlines.
+def orthogonalize_table(table: "pa.Table", pixel: float) -> "pa.Table":
+    """Return a table with the right-angled outlines of its column `geometry`, WKB; see `orthogonalize`."""
+    return replace_geometry(table, orthogonalize(shapely.from_wkb(table[GEOMETRY].to_numpy()), pixel))
+
+
+def orthogonalize(shapes: Shapes, pixel: float, *, least_iou: float = LEAST_IOU) -> Shapes:
+    """Return right-angled polygons for polygons.
 
     Parameters
     ----------
-    table
-        With a column `geometry`: WKB of polygons and multipolygons, in map units of a projected CRS.
+    shapes
+        shapely's polygons and multipolygons, in map units of a projected CRS.
     pixel
         Size of a pixel in map units.
     least_iou
@@ -50,19 +57,10 @@ def regularise(table: "pa.Table", pixel: float, *, least_iou: float = LEAST_IOU)
 
     Returns
     -------
-    pyarrow.Table
-        The same rows and columns. Each polygon has edges in two perpendicular directions only and is valid, or is as it
-        was: where it is round, too small, or its holes would touch its outline. Neighbours may overlap by a pixel.
+    numpy.ndarray
+        One for each. Each has edges in two perpendicular directions only and is valid, or is as it was: where it is
+        round, too small, or its holes would touch its outline. Neighbours may overlap by a pixel.
     """
-    import pyarrow as pa
-
-    place = table.schema.get_field_index("geometry")
-    shapes = square(shapely.from_wkb(table["geometry"].to_numpy()), pixel, least_iou=least_iou)
-    return table.set_column(place, table.schema.field(place), pa.array(shapely.to_wkb(shapes), pa.binary()))
-
-
-def square(shapes: Shapes, pixel: float, *, least_iou: float = LEAST_IOU) -> Shapes:
-    """Give right-angled polygons for polygons; as `regularise`, of arrays of shapely's polygons or multipolygons."""
     if not len(shapes):
         return shapes
     parts, shape = shapely.get_parts(shapes, return_index=True)
@@ -74,13 +72,21 @@ def square(shapes: Shapes, pixel: float, *, least_iou: float = LEAST_IOU) -> Sha
     angle = _directions(points[breaks], ring[breaks], part)
     turned = _turned(points, -angle[part[ring]])
     edges = _join(_alternating(turned, ring, breaks), SHORTEST * pixel)
-    corners, owner = _corners(edges)
-    corners = _turned(corners, angle[part[owner]]) + centres[part[owner]]
-    return _checked(shapes, _assembled(corners, owner, part, shape, len(shapes)), least_iou)
+    following = edges.offset[_around(edges.ring)[1]] if len(edges.ring) else edges.offset
+    meetings = (np.where(edges.level, following, edges.offset), np.where(edges.level, edges.offset, following))
+    corners = _turned(np.column_stack(meetings), angle[part[edges.ring]]) + centres[part[edges.ring]]
+    made = _assembled(corners, edges.ring, part, shape, len(shapes))
+    good = np.flatnonzero(shapely.is_valid(made) & shapely.is_valid(shapes))
+    shared = shapely.area(shapely.intersection(shapes[good], made[good]))
+    total = shapely.area(shapes[good]) + shapely.area(made[good]) - shared
+    good = good[shared >= least_iou * total]
+    answer = shapes.copy()
+    answer[good] = shapely.orient_polygons(made[good])
+    return answer
 
 
 def _breaks(points: Floats, ring: Ints, tolerance: float) -> NDArray[np.bool_]:
-    """Say which points end straight edges: those that Douglas-Peucker's method keeps of each ring."""
+    """Find which points end straight edges: those that Douglas-Peucker's method keeps of each ring."""
     loops = shapely.linearrings(points, indices=ring)
     kept, owner = shapely.get_coordinates(shapely.simplify(loops, tolerance), return_index=True)
     both, rings = np.vstack([points, kept]), np.append(ring, owner)
@@ -98,7 +104,7 @@ def _breaks(points: Floats, ring: Ints, tolerance: float) -> NDArray[np.bool_]:
 
 
 def _directions(points: Floats, ring: Ints, part: Ints) -> Floats:
-    """Give each polygon's dominant direction in radians, modulo a right angle, from its edges.
+    """Return each polygon's dominant direction in radians, modulo a right angle, from its edges.
 
     Directions are averaged as angles times four, so that those a right angle apart agree, with squared lengths as
     weights; and once more without the edges that are far off.
@@ -143,7 +149,7 @@ def _alternating(points: Floats, ring: Ints, breaks: NDArray[np.bool_]) -> Edges
 
 
 def _around(ring: Ints) -> tuple[Ints, Ints]:
-    """Give the edge before and after each, around its ring."""
+    """Return the edge before and after each, around its ring."""
     new = np.flatnonzero(np.append(True, np.diff(ring) != 0))
     last = np.append(new[1:], len(ring)) - 1
     before, after = np.arange(len(ring)) - 1, np.arange(len(ring)) + 1
@@ -175,15 +181,8 @@ def _join(edges: Edges, shortest: float) -> Edges:
     return edges
 
 
-def _corners(edges: Edges) -> tuple[Floats, Ints]:
-    """Give where each edge meets the next one, and their rings."""
-    following = edges.offset[_around(edges.ring)[1]] if len(edges.ring) else edges.offset
-    x, y = np.where(edges.level, following, edges.offset), np.where(edges.level, edges.offset, following)
-    return np.column_stack([x, y]), edges.ring
-
-
 def _assembled(corners: Floats, ring: Ints, part: Ints, shape: Ints, count: int) -> Shapes:
-    """Give polygons of rings; None where a ring was lost, or a polygon of a multipolygon."""
+    """Return polygons of rings; None where a ring was lost, or a polygon of a multipolygon."""
     answer = np.full(count, None, object)
     sizes = np.bincount(ring, minlength=len(part))
     lost = np.isin(np.arange(count), shape[part[sizes < 4]])
@@ -196,15 +195,4 @@ def _assembled(corners: Floats, ring: Ints, part: Ints, shape: Ints, count: int)
     answer[owner] = polygons[first]
     many = np.isin(shape[parts], owner[several > 1])
     shapely.multipolygons(polygons[many], indices=shape[parts][many], out=answer)
-    return answer
-
-
-def _checked(before: Shapes, after: Shapes, least_iou: float) -> Shapes:
-    """Keep what is valid and still much the same; else give what was before."""
-    good = np.flatnonzero(shapely.is_valid(after) & shapely.is_valid(before))
-    shared = shapely.area(shapely.intersection(before[good], after[good]))
-    total = shapely.area(before[good]) + shapely.area(after[good]) - shared
-    good = good[shared >= least_iou * total]
-    answer = before.copy()
-    answer[good] = shapely.orient_polygons(after[good])
     return answer

@@ -1,9 +1,8 @@
-"""Outlines of regions of equal numbers: pixels into signed corners, corners into closed rings. Integers only.
+"""Tracing of outlines: pixels of equal numbers into signed corners, corners into closed rings. Integers only.
 
 A region is written as the places where its outline turns, each with a sign: the mixed difference of the region's mask,
 `f[y, x] - f[y-1, x] - f[y, x-1] + f[y-1, x-1]`, which is 0 everywhere else. Masks of parts that do not overlap add up,
-and so do their corners: where two blocks meet, those on the seam cancel, and no collinear point is left. Knows nothing
-of polygons, files or blocks.
+and so do their corners: where two blocks meet, those on the seam cancel, and no collinear point is left.
 """
 
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ def find_corners(framed: Ints, top: int, left: int) -> Corners:
 
 
 def find_t_junctions(framed: Ints, top: int, left: int) -> TJunctions:
-    """Find the knots on what `find_corners` traces; here the frame may hold the neighbours' pixels."""
+    """Find the T-junctions on what `find_corners` traces; here the frame may hold the neighbours' pixels."""
     quads, inside = _quads(framed), _quads(np.pad(np.ones(np.subtract(framed.shape, 2), bool), 1))
     found = []
     for one, twin, *others in ((0, 1, 2, 3), (2, 3, 0, 1), (0, 2, 1, 3), (1, 3, 0, 2)):
@@ -88,7 +87,7 @@ def find_t_junctions(framed: Ints, top: int, left: int) -> TJunctions:
 
 
 def _quads(framed: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """Give the four pixels around each corner of pixels: above left, above right, below left, below right."""
+    """Return the four pixels around each corner of pixels: above left, above right, below left, below right."""
     return framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:]
 
 
@@ -127,7 +126,7 @@ def trace_rings(corners: Corners) -> Rings:
 
 
 def _follow(nodes: Corners) -> Ints:
-    """Give for each corner the next one on its ring. Where four edges meet, two nodes stand for the place.
+    """Return for each corner the next one on its ring. Where four edges meet, two nodes stand for the place.
 
     Along a row, corners pair up to edges: first with second, third with fourth. Along a column too. An edge along a row
     runs from a positive corner to a negative one, and one along a column back.
@@ -137,26 +136,25 @@ def _follow(nodes: Corners) -> Ints:
     rank = np.zeros(count, np.int8)  # which of the two nodes has the edge upwards
     rank[twin], rank[twin + 1] = nodes.sign[twin] < 0, nodes.sign[twin] > 0
     upright = np.lexsort((rank, nodes.row, nodes.column, nodes.owner))
-    follows = _paired(nodes, upright)
+
+    def pair() -> Ints:
+        down = np.empty(count, np.int64)
+        down[upright[::2]], down[upright[1::2]] = upright[1::2], upright[::2]
+        return np.where(nodes.sign > 0, np.arange(count) ^ 1, down)
+
+    follows = pair()
     if len(twin):  # each part of an owner has its own rings by now; where one meets itself, its ring is cut in two
         label, _ = _cycles(follows)
         same = twin[label[twin] == label[twin + 1]]
         place = np.empty(count, np.int64)
         place[upright] = np.arange(count)
         upright[place[same]], upright[place[same + 1]] = same + 1, same
-        follows = _paired(nodes, upright)
+        follows = pair()
     return follows
 
 
-def _paired(nodes: Corners, upright: Ints) -> Ints:
-    across = np.arange(len(nodes.owner)) ^ 1
-    down = np.empty_like(across)
-    down[upright[::2]], down[upright[1::2]] = upright[1::2], upright[::2]
-    return np.where(nodes.sign > 0, across, down)
-
-
 def _cycles(follows: Ints) -> tuple[Ints, Ints]:
-    """Give each node's ring, and each ring's first node."""
+    """Return each node's ring, and each ring's first node."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
@@ -169,7 +167,7 @@ def _cycles(follows: Ints) -> tuple[Ints, Ints]:
 
 
 def _in_turn(follows: Ints, first: Ints) -> Ints:
-    """Give the nodes ring by ring, each from its first node on.
+    """Return the nodes ring by ring, each from its first node on.
 
     Each ring is cut open before its first node and tied to the next: one chain, which a depth-first walk gives in
     order, in compiled code. (Under a root with many children SciPy's walk takes quadratic time.)
@@ -188,7 +186,7 @@ def _in_turn(follows: Ints, first: Ints) -> Ints:
 
 
 def insert_t_junctions(rings: Rings, t_junctions: TJunctions) -> Rings:
-    """Put knots into the edges that they lie on; every knot must lie on one."""
+    """Put T-junctions into the edges that they lie on; each must lie on one."""
     ring = np.repeat(np.arange(len(rings.owner)), np.diff(rings.starts))
     onward = np.arange(1, len(ring) + 1)
     onward[rings.starts[1:] - 1] = rings.starts[:-1]
@@ -214,7 +212,7 @@ def insert_t_junctions(rings: Rings, t_junctions: TJunctions) -> Rings:
 
 
 def _last_before(edges: tuple[Ints, ...], sought: tuple[Ints, ...]) -> Ints:
-    """Give for each place the last edge that begins at or before it, by owner, line and position on the line."""
+    """Return for each place the last edge that begins at or before it, by owner, line and position on the line."""
     count, wanted = len(edges[0]), len(sought[0])
     both = [np.append(edge, place) for edge, place in zip(edges, sought, strict=True)]
     order = np.lexsort((np.repeat([0, 1], [count, wanted]), *reversed(both)))

@@ -1,14 +1,15 @@
-"""Objects as polygons with their measures, into a file of features. Killed at any moment, the same call continues.
+"""Objects of a store as polygons with their measures, into a vector file. Killed at any moment, it is continued.
 
 Outlines are traced block by block and joined on the tree of blocks, as the table of measures was: both come out part by
-part in one order, and are put together row by row. How outlines and files are made, others know.
+part in one order, and are put together row by row.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from distributed import Client
 
@@ -24,14 +25,12 @@ from ..objects.table import columns_schema
 from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import full_path
 from ..store.lifecycle import TABLE
-from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
 from ..store.store import Store, open_store, sole_writer, store_errors
 from ..store.work_folder import WorkFolder
 from . import polygons
-from . import regularize as angles
-from . import write as tables
-from .write import check_target, count_features, remove_partial, write_features
+from .regularize import orthogonalize_table
+from .write import check_target, count_features, place_on_map, remove_partial, write_features
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,14 +101,16 @@ def write_vectors(
     Raises
     ------
     SwatheError
-        The store is missing or unfinished; the file exists or cannot be written; a wish makes no sense.
+        The store is missing or unfinished; the file exists or cannot be written; an option makes no sense.
     """
     started, path = time.monotonic(), full_path(output)
     opened, metadata = open_store(os.fspath(store))
     if opened.files.holds(path):
         raise StoreError(f"{path} would lie in the store that is read; choose another output")
     _check(outlines, opened.geobox, metadata.class_names)
-    work = WorkFolder(path, fingerprint(_settings(opened, metadata, connectivity, outlines)))
+    made_from = fingerprint(metadata.identity)[:16]
+    settings = {"vectors of": made_from, "connectivity": connectivity, "block": opened.plan.block, **asdict(outlines)}
+    work = WorkFolder(path, fingerprint(settings))  # of blocks too: what is half done is kept block by block
     try:
         check_target(path, _schema(), overwrite=overwrite)
     except SwatheError:
@@ -126,21 +127,15 @@ def write_vectors(
             run_job(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
         traced = open_store(objects)[0]
         half_done = replace(traced, path=work.folder, run=work.run)
-        drawn = Drawing(traced, outlines.simplify)
         merge = polygons.merge if outlines.simplify is None else polygons.merge_simplified
-        folding = TreeReduce(half_done, "polygons", traced, drawn.rows, merge)
+        trace = partial(trace_block, traced, outlines.simplify)
+        reduction = TreeReduce(half_done, "polygons", traced, trace, merge)
         with dask_client(client, threads=THREADS) as connection:
-            tree_reduce(connection, folding, make_progress(show), "drawing outlines")
-        batches = _features(folding, outlines)
+            tree_reduce(connection, reduction, make_progress(show), "drawing outlines")
+        batches = _features(reduction, outlines)
         written = write_features(batches, path, schema=_schema(), crs=opened.geobox.crs, overwrite=overwrite)
         work.remove()
     return Features(path, written.features, time.monotonic() - started, written.notes)
-
-
-def _settings(store: Store, metadata: StoreMetadata, connectivity: Connectivity, outlines: Outlines) -> dict[str, Any]:
-    """Give what decides the output; and the side of blocks, since what is half done is kept block by block."""
-    made_from = fingerprint(metadata.identity)[:16]
-    return {"vectors of": made_from, "connectivity": connectivity, "block": store.plan.block, **asdict(outlines)}
 
 
 def _check(outlines: Outlines, geobox: GeoBox, names: tuple[str, ...]) -> None:
@@ -156,52 +151,45 @@ def _check(outlines: Outlines, geobox: GeoBox, names: tuple[str, ...]) -> None:
 
 
 def _schema() -> "pa.Schema":
-    """Give the columns of the file: the measures, and the outline."""
+    """Return the columns of the file: the measures, and the outline."""
     import pyarrow as pa
 
     return columns_schema().append(pa.field("geometry", pa.binary()))
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """The outlines of a block's objects, in pixels of the scene."""
-
-    objects: Store
-    simplify: float | None
-
-    def rows(self, store: Store, row: int, column: int) -> "pa.Table":
-        """Trace a block."""
-        window = self.objects.window(0, row, column)
-        if self.simplify is None:
-            return polygons.trace(self.objects.read_layer("objects", window)[0], window)
-        ids = buffered(self.objects, "objects", window, 1, OUTSIDE)
-        ids[(ids == 0) & (buffered(self.objects, "class_map", window, 1, 0) == NODATA)] = UNKNOWN
-        return polygons.trace_simplified(ids, window, self.simplify)
+def trace_block(objects: Store, simplify: float | None, store: Store, row: int, column: int) -> "pa.Table":
+    """Trace the outlines of a block's objects, in pixels of the scene; `store` is that of the steps."""
+    window = objects.window(0, row, column)
+    if simplify is None:
+        return polygons.trace(objects.read_layer("objects", window)[0], window)
+    ids = buffered(objects, "objects", window, 1, OUTSIDE)
+    ids[(ids == 0) & (buffered(objects, "class_map", window, 1, 0) == NODATA)] = UNKNOWN
+    return polygons.trace_simplified(ids, window, simplify)
 
 
-def _features(folding: TreeReduce, outlines: Outlines) -> Iterator["pa.Table"]:
+def _features(reduction: TreeReduce, outlines: Outlines) -> Iterator["pa.Table"]:
     """Put outlines and measures together, part by part: both are in the order of the tree."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    objects = folding.objects
+    objects = reduction.objects
     pixel = objects.geobox.affine.determinant
     with store_errors(objects.path), objects.files.open(TABLE) as file:
         table = pq.ParquetFile(file, page_checksum_verification=True)
         take = _rows_of(table.iter_batches(), table.schema_arrow)
-        for part in reduced(folding):
+        for part in reduced(reduction):
             rows = take(part.num_rows)
             if not rows["id"].equals(part["id"]):
-                raise StoreError(f"{objects.path} is damaged: its table and its layer do not fit; make it anew")
-            made = tables.finish(rows.append_column("geometry", part["geometry"]), objects.geobox)
+                raise StoreError(f"{objects.path} is damaged: its table and its objects do not fit; make it anew")
+            made = place_on_map(rows.append_column("geometry", part["geometry"]), objects.geobox)
             if outlines.classes:
                 made = made.filter(pc.is_in(made["class"], pa.array(outlines.classes)))
-            yield angles.regularise(made, abs(pixel) ** 0.5) if outlines.right_angles else made
+            yield orthogonalize_table(made, abs(pixel) ** 0.5) if outlines.right_angles else made
 
 
 def _rows_of(batches: Iterator["pa.RecordBatch"], schema: "pa.Schema") -> Callable[[int], "pa.Table"]:
-    """Give a function that takes the next rows of a stream."""
+    """Return a function that takes the next rows of a stream."""
     import pyarrow as pa
 
     left = schema.empty_table()

@@ -1,14 +1,13 @@
-"""Tables of rows, with polygons or without, into files that people open: written whole or not at all.
+"""Writer of vector files and tables: the ending of the name chooses the format; written whole or not at all.
 
-Pixels become map coordinates here, and the ending of the name chooses the format. Knows Arrow tables and paths; nothing
-of objects, blocks or stores. `geoparquet` writes Parquet, `layers` what GDAL knows.
+Pixels become map coordinates here. Knows Arrow tables and paths; nothing of objects, blocks or stores.
 """
 
 import glob
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from models.errors import SwatheError
 
 from ..grid.geobox import GeoBox
-from .gdal_formats import DRIVERS, check_columns, ending_of, replace_geometry, write_layer
-from .geoparquet import BOX, GEOMETRY, write_parquet
+from .formats import BOX, DRIVERS, GEOMETRY, check_columns, ending_of, replace_geometry, write_layer, write_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,8 +32,8 @@ class Written:
     notes: tuple[str, ...] = ()
 
 
-def finish(table: "pa.Table", geobox: GeoBox) -> "pa.Table":
-    """Give geometries in map coordinates.
+def place_on_map(table: "pa.Table", geobox: GeoBox) -> "pa.Table":
+    """Return geometries in map coordinates.
 
     Parameters
     ----------
@@ -51,15 +49,11 @@ def finish(table: "pa.Table", geobox: GeoBox) -> "pa.Table":
         RFC 7946 have it.
     """
     import numpy as np
-    import pyarrow as pa
     import shapely
 
-    def place(points: Any) -> Any:
-        return np.column_stack(geobox.to_map(points[:, 0], points[:, 1]))
-
     shapes = shapely.from_wkb(table[GEOMETRY].to_numpy())
-    moved = shapely.orient_polygons(shapely.transform(shapes, place))
-    return replace_geometry(table, pa.array(shapely.to_wkb(moved), pa.binary()))
+    moved = shapely.transform(shapes, lambda points: np.column_stack(geobox.to_map(points[:, 0], points[:, 1])))
+    return replace_geometry(table, shapely.orient_polygons(moved))
 
 
 def write_features(
@@ -98,13 +92,22 @@ def write_features(
     with _whole(path) as part:
         try:
             with _errors(path):
-                _writer(ending)(rows, part, schema, crs)
-                _check(part, rows.count)
+                writers = {".parquet": write_parquet, ".csv": _write_csv}
+                writers.get(ending, write_layer)(rows, part, schema, crs)
+                if (found := _count(part)) != rows.count:
+                    raise OSError(f"{found} of {rows.count} rows can be read back; is the disk full?")
         except BaseException as error:
             if rows.failure is not None and rows.failure is not error:
                 raise rows.failure from None  # GDAL tells only that its source failed, not why
             raise
-    return Written(rows.count, _notes(ending, crs))
+    notes = []
+    if crs is None and ending in DRIVERS:
+        notes.append("the scene's CRS is unknown: coordinates are written as they are")
+    if ending == ".geojson" and crs is not None:
+        notes.append("GeoJSON is in longitude and latitude (WGS 84), as RFC 7946 has it")
+    if ending == ".fgb":
+        notes.append("FlatGeobuf has its rows in the order of its spatial index")
+    return Written(rows.count, tuple(notes))
 
 
 def check_target(path: str, schema: "pa.Schema", *, overwrite: bool = False) -> None:
@@ -226,10 +229,6 @@ def _reason(error: Exception) -> str:
     return str(strerror or " ".join(str(error).split())[:200] or type(error).__name__)
 
 
-def _writer(ending: str) -> Callable[["_Rows", str, "pa.Schema", str | None], None]:
-    return {".parquet": write_parquet, ".csv": _write_csv}.get(ending, write_layer)
-
-
 def _write_csv(rows: _Rows, part: str, schema: "pa.Schema", _: str | None) -> None:
     """Write figures as text; what is not a number is left empty, as what is unknown."""
     import pyarrow as pa
@@ -243,13 +242,6 @@ def _write_csv(rows: _Rows, part: str, schema: "pa.Schema", _: str | None) -> No
                 for column in table.columns
             ]
             writer.write_table(pa.table(columns, schema=schema))
-
-
-def _check(part: str, count: int) -> None:
-    """Count the rows that can be read back."""
-    found = _count(part)
-    if found != count:
-        raise OSError(f"{found} of {count} rows can be read back; is the disk full?")
 
 
 def count_features(path: str) -> int:
@@ -284,14 +276,3 @@ def _count(part: str) -> int:
     import pyogrio
 
     return int(pyogrio.read_info(part, force_feature_count=True)["features"])
-
-
-def _notes(ending: str, crs: str | None) -> tuple[str, ...]:
-    notes = []
-    if crs is None and ending in LAYERS[1:]:
-        notes.append("the scene's CRS is unknown: coordinates are written as they are")
-    if ending == ".geojson" and crs is not None:
-        notes.append("GeoJSON is in longitude and latitude (WGS 84), as RFC 7946 has it")
-    if ending == ".fgb":
-        notes.append("FlatGeobuf has its rows in the order of its spatial index")
-    return tuple(notes)
