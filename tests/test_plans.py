@@ -16,14 +16,16 @@ from pipeline.grid.tiling import TilingPlan, make_plan, reflected
 from pipeline.store.overviews import halve, mean_of_four, mode_of_four
 
 sides = st.integers(1, 3000)
-wishes = st.none() | st.integers(1, 2500)
+given_sides = st.none() | st.integers(1, 2500)
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> TilingPlan:
     receptive_field = ReceptiveField(draw(st.sampled_from([1, 2, 3, 8, 12, 64])), draw(st.integers(0, 300)))
     halo = draw(st.none() | st.integers(0, 700))
-    cut = make_plan((draw(sides), draw(sides)), receptive_field, halo=halo, tile=draw(wishes), block=draw(wishes))
+    cut = make_plan(
+        (draw(sides), draw(sides)), receptive_field, halo=halo, tile=draw(given_sides), block=draw(given_sides)
+    )
     assume(len(cut) <= 3000)
     return cut
 
@@ -70,7 +72,7 @@ def test_tiles_cover_a_block_once(plan, data):
 
 
 @given(plans(), st.data())
-def test_grown_holds_every_tile_with_its_halo(plan, data):
+def test_buffered_holds_every_tile_with_its_halo(plan, data):
     window = data.draw(st.sampled_from(list(plan.blocks()))).window
     buffered = plan.buffered(window)
     tiles = list(plan.tiles(window))
@@ -187,13 +189,13 @@ def test_mean_is_of_what_was_observed(shape, seed, dtype):
                 assert found[y, x] == pytest.approx(np.mean(seen), rel=2e-3 if dtype == "float16" else 1e-6)
 
 
-def test_halving_halves_every_layer():
-    answer = BlockResult(np.zeros((5, 4), np.uint8), np.arange(40, dtype=np.uint8).reshape(2, 5, 4))
-    half = halve(answer)
+def test_halving_halves_every_array():
+    result = BlockResult(np.zeros((5, 4), np.uint8), np.arange(40, dtype=np.uint8).reshape(2, 5, 4))
+    half = halve(result)
     assert half.class_map.shape == (3, 2)
     assert half.probability.shape == (2, 3, 2)
-    np.testing.assert_array_equal(half.probability[1], mean_of_four(answer.probability[1]))
-    assert halve(BlockResult(answer.class_map, None)).probability is None
+    np.testing.assert_array_equal(half.probability[1], mean_of_four(result.probability[1]))
+    assert halve(BlockResult(result.class_map, None)).probability is None
 
 
 @given(st.integers(1, 5000), st.integers(1, 600), st.sampled_from([1, 8, 64]))

@@ -336,14 +336,14 @@ def test_names_come_from_descriptions_then_colours_then_numbers(
     ],
 )
 def test_files_of_one_band_each_are_named_by_what_differs(tmp_path: Path, files: list[str], names: list[str]) -> None:
-    layers = [pixels((1, 12, 14), seed=n) for n, _ in enumerate(files)]
-    for name, layer in zip(files, layers, strict=True):
+    bands = [pixels((1, 12, 14), seed=n) for n, _ in enumerate(files)]
+    for name, band in zip(files, bands, strict=True):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        write_raster(tmp_path / name, layer)
+        write_raster(tmp_path / name, band)
     scene = open_scene([tmp_path / name for name in files])
     assert scene.band.values.tolist() == names
     if len(set(files)) == len(files):
-        np.testing.assert_array_equal(scene.values, np.concatenate(layers))
+        np.testing.assert_array_equal(scene.values, np.concatenate(bands))
 
 
 def test_a_pattern_sorts_numbers_by_value_and_dtypes_are_joined(tmp_path: Path) -> None:

@@ -81,10 +81,10 @@ def test_bands_by_name_open_their_files_alone(sentinel, bands, files):
     assert (found == np.concatenate([read(sentinel.parent / f"b/{name}.tif") for name in files])).all()
 
 
-def test_a_source_answers_to_all_names_of_its_bands(sentinel):
+def test_a_sources_bands_are_found_by_all_their_names(sentinel):
     source = open_source(sentinel)
     for names in (["blue", "red"], ["B02", "B04"], ["b02", "RED"]):
-        assert [layer.path[-7:] for layer in source.select(names).raster_bands] == ["B02.tif", "B04.tif"]
+        assert [band.path[-7:] for band in source.select(names).raster_bands] == ["B02.tif", "B04.tif"]
     assert open_source(sentinel, ["B02"]).identity() == source.select(["blue"]).identity()
 
 

@@ -160,7 +160,7 @@ def make_plan(
     if halo is None and receptive_field.halo is None:
         raise PlanError(
             "this network has no exact halo: each output sees the whole input. Give --halo N, as 128: "
-            "the answer then depends a little on how the scene is cut"
+            "the map then depends a little on how the scene is cut"
         )
     if halo is not None and halo < 0:
         raise PlanError(f"halo must not be negative; received {halo}")

@@ -1,1 +1,1 @@
-"""Reading scenes: GeoTIFF and other rasters, Zarr, xarray, STAC Items. Nothing is written here."""
+"""Reading scenes: GeoTIFF and other rasters, Zarr, xarray, STAC Items."""

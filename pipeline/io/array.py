@@ -124,8 +124,8 @@ def _names(array: xr.DataArray) -> tuple[str, ...]:
     """Name bands by their coordinate, else by `long_name` as rioxarray gives it, else by number."""
     names = [printable(str(v)) for v in array.coords["band"].values] if "band" in array.coords else []
     if not names or all(name.isdecimal() for name in names):
-        told = array.attrs.get("long_name")
-        names = [str(name) for name in told] if isinstance(told, list | tuple) else []
+        long_names = array.attrs.get("long_name")
+        names = [str(name) for name in long_names] if isinstance(long_names, list | tuple) else []
     if len(names) != array.sizes["band"] or len(set(names)) != len(names) or not all(names):
         names = [f"band_{n + 1}" for n in range(array.sizes["band"])]
     return tuple(names)

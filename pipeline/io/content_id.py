@@ -57,13 +57,13 @@ def _part_identity(name: str) -> dict[str, Any]:
 
 
 def _url_identity(url: str) -> dict[str, Any]:
-    """Identify a remote file by its address and by what its server tells of it, if anything."""
+    """Identify a remote file by its address and by what its server says of it, if anything."""
     try:
         info = fsspec.core.url_to_fs(url, **fsspec_options(url))[0].info(url)
     except Exception:  # each kind of server has its own errors
         info = {}
-    told = {key: str(info[key]) for key in ("size", "ETag", "LastModified", "Last-Modified") if info.get(key)}
-    return {"url": _without_secrets(url), **told}
+    facts = {key: str(info[key]) for key in ("size", "ETag", "LastModified", "Last-Modified") if info.get(key)}
+    return {"url": _without_secrets(url), **facts}
 
 
 def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) -> str:

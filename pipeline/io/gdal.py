@@ -37,7 +37,7 @@ SETTINGS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "8",  # seconds; a server that is not there is asked twice
     "GDAL_HTTP_LOW_SPEED_TIME": "10",  # a server that sends nothing for so long is given up
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
-    "GDAL_HTTP_MAX_RETRY": "3",  # of answers as 429 and 503
+    "GDAL_HTTP_MAX_RETRY": "3",  # of responses as 429 and 503
     "GDAL_HTTP_RETRY_DELAY": "1",
 }
 REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}  # no search for sidecars

@@ -39,7 +39,7 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True, slots=True)
 class RasterBand:
-    """One band of one file; `aliases` are further names that it answers to."""
+    """One band of one file; `aliases` are further names by which it is found."""
 
     path: str
     index: int
@@ -52,7 +52,7 @@ class RasterBand:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names that it answers to, the best first."""
+        """All of its names, its own first."""
         return self.name, *self.aliases
 
 

@@ -79,7 +79,7 @@ class Source(Protocol):
 
 
 def find_bands(names: Sequence[Sequence[str]], bands: BandNames) -> list[int]:
-    """Return the places of bands by name or number (from 1); `names` holds all that each band answers to.
+    """Return the places of bands by name or number (from 1); `names` holds all names of each band, its own first.
 
     Raises
     ------

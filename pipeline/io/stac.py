@@ -1,7 +1,7 @@
-"""A STAC Item as a scene: the bands that its assets hold, by name. Opens files for their facts, reads no pixels.
+"""A STAC Item as a scene: the bands of its assets, by name; files are opened for their facts, no pixels are read.
 
 Items of STAC 1.0 and 1.1 (stacspec.org), with their `bands`, or the `eo:bands` of the extension for electro-optical
-imagery. What an Item says may be anything: what makes no sense is passed over, and the files have the last word.
+imagery. An Item may hold anything: what makes no sense is passed over, and what the files say counts.
 """
 
 import json
@@ -43,7 +43,7 @@ class Asset:
         Its name in the Item.
     href
         Where it lies, in full.
-    told
+    band_names
         What the Item calls each of its bands: common name, then own name. Empty: nothing.
     measured
         Whether it holds measured values, and not a picture of them.
@@ -51,15 +51,15 @@ class Asset:
 
     key: str
     href: str
-    told: tuple[tuple[str, ...], ...]
+    band_names: tuple[tuple[str, ...], ...]
     measured: bool
 
-    def names(self) -> list[tuple[str, ...]]:
-        """Return the names that each band answers to, the best first, as far as the Item tells."""
-        told = self.told or ((),)
-        return [tuple(dict.fromkeys((*names, self.own(n, len(told))))) for n, names in enumerate(told, 1)]
+    def all_names(self) -> list[tuple[str, ...]]:
+        """Return all names of each band, the best first, as far as the Item says."""
+        known = self.band_names or ((),)
+        return [tuple(dict.fromkeys((*names, self.key_name(n, len(known))))) for n, names in enumerate(known, 1)]
 
-    def own(self, number: int, count: int) -> str:
+    def key_name(self, number: int, count: int) -> str:
         """Name one of so many bands by the asset's key."""
         return self.key if count == 1 else f"{self.key}_{number}"
 
@@ -148,12 +148,12 @@ def _is_raster(asset: "pystac.Asset") -> bool:
 def _names_of_bands(fields: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
     """Return what an Item calls an asset's bands, by either of its two lists or both."""
     lists = [value if isinstance(value, list) else [] for value in (fields.get("bands"), fields.get("eo:bands"))]
-    told = []
+    found = []
     for number in range(max(map(len, lists))):
         entries = [one[number] for one in lists if number < len(one) and isinstance(one[number], dict)]
         names = [entry.get(key) for key in ("eo:common_name", "common_name", "name") for entry in entries]
-        told.append(tuple(dict.fromkeys(printable(name) for name in names if isinstance(name, str) and name)))
-    return tuple(told) if any(told) else ()
+        found.append(tuple(dict.fromkeys(printable(name) for name in names if isinstance(name, str) and name)))
+    return tuple(found) if any(found) else ()
 
 
 def _without_copies(assets: Sequence[Asset]) -> list[Asset]:
@@ -168,8 +168,8 @@ def _without_copies(assets: Sequence[Asset]) -> list[Asset]:
 def _is_copy(asset: Asset, other: Asset) -> bool:
     one, two = (PurePosixPath(each.href.partition("?")[0]) for each in (asset, other))
     other_format = one.suffix.lower() != two.suffix.lower()
-    if asset.told or other.told:
-        return asset.told == other.told and (other_format or one.stem == two.stem)
+    if asset.band_names or other.band_names:
+        return asset.band_names == other.band_names and (other_format or one.stem == two.stem)
     return other_format and one.stem == two.stem
 
 
@@ -180,9 +180,10 @@ def _open_asset(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
     source = opened[asset.href]
     count, bands = len(source.raster_bands), []
     for number, band in enumerate(source.raster_bands, 1):
-        told = asset.told[number - 1] if number <= len(asset.told) else ()
-        file = () if told or count == 1 else (band.name,)
-        bands.append(_renamed(band, dict.fromkeys((*told, *file, asset.own(number, count)))))
+        names = asset.band_names[number - 1] if number <= len(asset.band_names) else ()
+        if not names and count > 1:
+            names = (band.name,)
+        bands.append(_renamed(band, dict.fromkeys((*names, asset.key_name(number, count)))))
     return replace(source, raster_bands=tuple(bands))
 
 
@@ -193,9 +194,9 @@ def _renamed(band: RasterBand, names: Iterable[str]) -> RasterBand:
 
 def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], path: str) -> RasterSource:
     """Find one band, alone and under the name that was asked for; a picture's only where no measured one has it."""
-    answering = [asset for asset in assets if any(band.lower() in map(str.lower, names) for names in asset.names())]
-    untold = [asset for asset in assets if not asset.told]  # only the files know what these hold
-    for among in (answering, untold):
+    named = [asset for asset in assets if any(band.lower() in map(str.lower, names) for names in asset.all_names())]
+    unnamed = [asset for asset in assets if not asset.band_names]  # only the files know what these hold
+    for among in (named, unnamed):
         ranked = [
             (rank, found, source)
             for asset in _without_copies(among)
@@ -211,12 +212,12 @@ def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSourc
         if best:
             which = _listed([found.names[:2][-1] for found, _ in best])
             raise SceneError(f"{printable(path)} has several bands {band!r}; name one of {which}")
-    shown = [names[0] for asset in _without_copies(assets) for names in asset.names()]
+    shown = [names[0] for asset in _without_copies(assets) for names in asset.all_names()]
     raise SceneError(f"{printable(path)} has no band {band!r}; it has: {_listed(shown)}")
 
 
 def _rank(band: str, asset: Asset, found: RasterBand) -> tuple[bool, bool, int] | None:
-    """Say how well a band answers to a name, less is better: measured, in the same case, by a better name."""
+    """Rank how well a name fits a band, less is better: measured, in the same case, by a better name."""
     for folded, fold in ((False, str), (True, str.lower)):  # B8a and B8A may be two bands
         names = [fold(name) for name in found.names]
         if fold(band) in names:
