@@ -7,7 +7,6 @@ bundle fits a scene is checked in `pipeline.inference.compatibility`.
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError, require_s3
+from .files import put_in_place, refuse_existing
 from .metadata import BundleMetadata
 from .mlm import from_item, to_item
 
@@ -106,7 +106,7 @@ def save_bundle(
     """
     target = Path(path)
     if target.exists() and not overwrite:
-        raise BundleError(f"{target} exists; choose another name, or pass overwrite to replace it")
+        refuse_existing(target, error=BundleError)
     check_replaced(target)
     difference = _compare(_without_numbers(metadata), network.state_dict())
     if difference:
@@ -121,7 +121,7 @@ def save_bundle(
                     for name in (ITEM, WEIGHTS):
                         archive.write(whole / name, name)  # stored: weights do not compress
                 whole = whole.with_suffix(".zip")
-            _replace(whole, target)
+            put_in_place(whole, target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:
@@ -298,17 +298,3 @@ def _write_folder(folder: Path, network: "nn.Module", metadata: BundleMetadata) 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     item = to_item(metadata, WEIGHTS, parameters, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     (folder / ITEM).write_text(json.dumps(item, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _replace(whole: Path, target: Path) -> None:
-    """Put a whole bundle in place; a folder that is replaced is moved aside first and removed last."""
-    aside = whole.with_name("replaced")
-    if target.is_dir():
-        os.replace(target, aside)
-    try:
-        os.replace(whole, target)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from .bundle import ITEM, WEIGHTS, Bundle
 from .errors import BundleError, NetworkError, SwatheError, require_extra
+from .files import check_output
 from .mlm import JSON, to_item
 
 if TYPE_CHECKING:
@@ -137,15 +138,10 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 @contextmanager
 def _writing(path: str | os.PathLike[str], ending: str, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary path in the folder of the target, which takes the target's name at the end."""
-    target = Path(path)
-    if "://" in os.fspath(path):
-        raise BundleError(f"{os.fspath(path)} is not a local path; write to a local file, and copy that")
-    if target.suffix.lower() != ending:
-        raise BundleError(f"{target} must end in {ending}")
-    if target.exists() and not overwrite:
-        raise BundleError(f"{target} exists; choose another name, or pass overwrite to replace it")
+    if Path(path).suffix.lower() != ending:
+        raise BundleError(f"{os.fspath(path)} must end in {ending}")
+    target = check_output(path, overwrite=overwrite, error=BundleError)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
             part = Path(folder) / f"part{ending}"
             yield part

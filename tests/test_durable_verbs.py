@@ -203,7 +203,7 @@ def test_an_older_file_is_not_taken_for_what_a_stopped_run_would_have_made(case,
         stopped_after(patch, trees, 12, "polygons")
         with pytest.raises(KeyboardInterrupt):
             call(VERBS["vectors of objects"], case, tmp_path, client, overwrite=True)
-    with pytest.raises(SwatheError, match="exists already"):
+    with pytest.raises(SwatheError, match="exists; choose another output"):
         call(VERBS["vectors of objects"], case, tmp_path, client)
     assert output.read_bytes() == before
     call(VERBS["vectors of objects"], case, tmp_path, client, overwrite=True)

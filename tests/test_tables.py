@@ -186,7 +186,7 @@ BAD = [
     ("o.gpkg", PLAIN, "tables are not written as '.gpkg'; choose one of .parquet, .csv"),
     ("none/o.gpkg", SCHEMA, "there is no folder .*none; make it first"),
     ("folder.gpkg", SCHEMA, "folder.gpkg is a folder"),
-    ("there.gpkg", SCHEMA, "exists already; choose another output, or pass --overwrite"),
+    ("there.gpkg", SCHEMA, "exists; choose another output, or pass --overwrite"),
     ("o.gpkg", SCHEMA.append(pa.field("a", pa.list_(pa.int64()))), r"cannot hold the column a \(list"),
     ("o.fgb", SCHEMA.append(pa.field("big", pa.uint64())), "cannot hold the column big"),
     ("o.csv", PLAIN.append(pa.field("s", pa.struct([("x", pa.int8())]))), "cannot hold the column s"),
@@ -271,7 +271,7 @@ def test_urls_get_whole_files():
     files = fsspec.filesystem("memory")
     for ending in ("parquet", "gpkg"):
         write_features([rows()], f"memory://tables/o.{ending}", schema=SCHEMA, crs=UTM)
-        with pytest.raises(SwatheError, match="exists already"):
+        with pytest.raises(SwatheError, match="exists"):
             write_features([rows()], f"memory://tables/o.{ending}", schema=SCHEMA, crs=UTM)
         assert count_features(f"memory://tables/o.{ending}") == 3
     with files.open("/tables/o.parquet") as file:

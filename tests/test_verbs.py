@@ -146,7 +146,7 @@ def everything(folder: Path) -> dict[Path, tuple[int, int]]:
         ("vectorise maps.zarr -o x", 1, "choose one of .parquet"),
         ("vectorise maps.zarr -o folder.parquet", 1, "folder.parquet is a folder"),
         ("vectorise maps.zarr -o none/x.parquet", 1, "there is no folder .*none"),
-        ("vectorise maps.zarr -o lists.parquet", 1, "lists.parquet exists already"),
+        ("vectorise maps.zarr -o lists.parquet", 1, "lists.parquet exists; choose another output"),
         ("vectorise objects.zarr -o objects.zarr/table.parquet --overwrite", 1, "would lie in the store that is read"),
         ("stats maps.zarr -o x.xlsx", 1, r"x.xlsx: choose an ending .*\.csv, \.parquet"),
         ("stats maps.zarr -o folder.csv", 1, "folder.csv is a folder"),

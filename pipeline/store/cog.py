@@ -23,12 +23,12 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from models.errors import StoreError
+from models.files import check_output
 from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA, STEPS
 from ..grid.geobox import GeoBox, Window
 from .files import Files
-from .local_files import check_output
 from .metadata import StoreMetadata
 from .run_id import fingerprint
 from .store import Store, open_store

@@ -54,12 +54,13 @@ class Files:
             _filesystem(self.root).pipe_file(path, content)
             return
         try:
-            _write_local(path, content)
+            with self.stream(name) as file:
+                file.write(content)
         except FileNotFoundError:
             if not make:
                 raise
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            _write_local(path, content)
+            self.write(name, content, make=False)
 
     @contextmanager
     def stream(self, name: str) -> Iterator[IO[bytes]]:
@@ -76,9 +77,10 @@ class Files:
             with open(part, "wb") as file:
                 yield file
             os.replace(part, path)
-        finally:
+        except BaseException:
             with suppress(OSError):
                 os.remove(part)
+            raise
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of any size to read it piece by piece. Raises FileNotFoundError."""
@@ -196,18 +198,6 @@ def full_path(path: str | os.PathLike[str]) -> str:
     """Give a local path in full, also of a `file://` URL: workers may run in other folders. Other URLs stay."""
     text = os.fspath(path)
     return os.path.abspath(_base(text) if text.startswith(SCHEME) else text) if Files(text).local else text
-
-
-def _write_local(path: str, content: bytes) -> None:
-    part = f"{path}.{uuid.uuid4().hex}.partial"
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    except OSError:
-        with suppress(OSError):
-            os.remove(part)
-        raise
 
 
 def _lock(handle: int) -> None:

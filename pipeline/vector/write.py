@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.errors import SwatheError
+from models.files import refuse_existing
 
 from ..grid.geobox import GeoBox
 from .formats import BOX, DRIVERS, GEOMETRY, check_columns, ending_of, replace_geometry, write_layer, write_parquet
@@ -151,7 +152,7 @@ def _check_place(path: str, overwrite: bool) -> None:
             raise SwatheError(f"{path} is a folder; choose another output")
         exists = os.path.lexists(path)
     if exists and not overwrite:
-        raise SwatheError(f"{path} exists already; choose another output, or pass --overwrite to replace it")
+        refuse_existing(path, error=SwatheError)
 
 
 class _Rows:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ArgumentError, BundleError, StoreError
+from models.files import check_output, whole_file
 from models.metadata import ClassInfo
 
 from ..grid.geobox import GeoBox, Window
 from ..io.scene import SceneLike, open_source
 from ..io.source import BandNames, Source
-from ..store.local_files import check_output, whole_file
 from .colors import RGB, Style, paint, stretch
 from .preview import LONGEST, MapsLike, make_view, maps_classes, maps_geobox, read_image, read_maps
 

@@ -11,13 +11,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.errors import ArgumentError, StoreError
+from models.files import check_output, whole_file
 from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox, Window
 from ..io.scene import SceneLike
 from ..io.source import BandNames
-from ..store.local_files import check_output, whole_file
 from .colors import paint, paint_objects, stretch
 from .overlay import class_colours, on_one_grid, refuse_other_grid
 from .preview import MapsLike, SmallMaps, View, make_view, maps_classes, maps_geobox, read_image, read_maps

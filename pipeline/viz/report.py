@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import SceneError, StoreError
+from models.files import check_output, whole_file
 
 from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
@@ -20,7 +21,6 @@ from ..io.scene import SceneLike, open_source
 from ..io.source import Pixels
 from ..stats.stats import SceneStats, compute_scene
 from ..stats.table import format_area, format_number, format_share
-from ..store.local_files import check_output, whole_file
 from ..store.metadata import StoreMetadata
 from ..store.run_id import fingerprint
 from ..store.store import Store, open_store

@@ -81,7 +81,7 @@ def _check(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -
 
 
 def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:
-    from pipeline.store.local_files import check_output
+    from models.files import check_output
 
     from ..fitting.learning_rate import draw_rates, find_rate
     from ..fitting.training import prepare

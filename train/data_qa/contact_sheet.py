@@ -16,8 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from models.errors import StoreError, TrainingError
+from models.files import check_output, whole_file
 from models.metadata import ClassInfo
-from pipeline.store.local_files import check_output, whole_file
 from pipeline.viz.colors import object_palette, paint
 from pipeline.viz.overlay import class_colours
 from pipeline.viz.preview import RGB_NAMES

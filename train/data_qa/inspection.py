@@ -11,9 +11,9 @@ from pathlib import Path
 from distributed import Client
 
 from models.errors import SwatheError
+from models.files import check_output
 from models.system import usable_cpus
 from pipeline.jobs.dask import dask_client
-from pipeline.store.local_files import check_output
 
 from ..config import Settings
 from ..data.datasets import gather

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import StoreError
+from models.files import put_in_place, refuse_existing
 from pipeline.viz.report import PAGE as REPORT
 
 from .charts import confusion_rows, reliability_chart, sweep_chart
@@ -52,7 +53,7 @@ def check_folder(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
     if foreign:
         raise StoreError(f"{target} also holds {', '.join(sorted(foreign)[:5])}; choose another folder")
     if held and not overwrite:
-        raise StoreError(f"{target} exists; choose another output, or pass --overwrite to replace it")
+        refuse_existing(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,27 +93,12 @@ def write_scorecard(found: "Evaluation", kept: Mapping[str, Kept], target: Path)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-        _take_place(part, target)
+        put_in_place(part, target)
     except OSError as error:
         raise StoreError(f"{target} could not be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             shutil.rmtree(part)
-
-
-def _take_place(part: Path, target: Path) -> None:
-    """Put a whole folder in place; one that is replaced is moved aside first and removed last."""
-    if not target.exists():
-        os.replace(part, target)
-        return
-    aside = part.with_name(f"{part.name}.replaced")
-    os.replace(target, aside)
-    try:
-        os.replace(part, target)
-    except OSError:
-        os.replace(aside, target)
-        raise
-    shutil.rmtree(aside)
 
 
 def as_dict(found: "Evaluation") -> dict[str, Any]:

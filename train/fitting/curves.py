@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.local_files import whole_file
+from models.files import whole_file
 
 from .run_folder import LOGS
 

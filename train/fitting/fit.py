@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from models.bundle import Bundle, check_replaced
 from models.errors import TrainingError
+from models.files import refuse_existing
 from models.receptive_field import measure_receptive_field
 from models.segmenter import Segmenter
 from models.system import usable_cpus
@@ -152,7 +153,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise TrainingError(f"{output} is not a local path; train into a local one, and copy that")
     if output.exists():
         if not overwrite:
-            raise TrainingError(f"{output} exists; choose another name, or --overwrite to replace it")
+            refuse_existing(output, error=TrainingError)
         check_replaced(output)
     parent = next(path for path in output.absolute().parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

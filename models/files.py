@@ -1,0 +1,78 @@
+"""Local files and folders that appear under their name only when whole; what exists is not replaced unasked."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import StoreError, SwatheError
+
+
+def refuse_existing(output: str | os.PathLike[str], *, error: type[SwatheError] = StoreError) -> None:
+    """Raise the error that says that an output is there already, and what to do."""
+    raise error(f"{os.fspath(output)} exists; choose another output, or pass --overwrite to replace it")
+
+
+def check_output(output: str | os.PathLike[str], *, overwrite: bool, error: type[SwatheError] = StoreError) -> Path:
+    """Refuse a file that exists, or a place where none can be, before any work is done for it.
+
+    Raises
+    ------
+    StoreError
+        It is a URL or a folder, it exists, or its folder cannot be written to. `error`: another class.
+    """
+    text = os.fspath(output)
+    if "://" in text:
+        raise error(f"{text} is not a local path; write to a local file, and copy that")
+    target = Path(text)
+    if target.is_dir():
+        raise error(f"{target} is a folder; give the name of a file")
+    if target.exists() and not overwrite:
+        refuse_existing(target, error=error)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as caught:
+        raise error(f"{target} cannot be written: {target.parent} is a file") from caught
+    except OSError as caught:
+        raise error(f"{target} cannot be written: {caught.strerror}") from caught
+    if not os.access(target.parent, os.W_OK):
+        raise error(f"{target} cannot be written: no permission in {target.parent}")
+    return target
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside a file, with its ending; it takes the file's place when all went well.
+
+    Raises
+    ------
+    StoreError
+        The disk refuses; what was there before is as it was.
+    """
+    part = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.partial{target.suffix}")
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except OSError as error:
+        raise StoreError(f"{target} could not be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def put_in_place(whole: Path, target: Path) -> None:
+    """Give a whole file or folder its name; a folder that is replaced is moved aside first and removed last."""
+    aside = whole.with_name(f"{whole.name}.replaced")
+    if target.is_dir():
+        os.replace(target, aside)
+    try:
+        os.replace(whole, target)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
