@@ -77,7 +77,7 @@ class Files:
             with open(part, "wb") as file:
                 yield file
             os.replace(part, path)
-        except BaseException:
+        except Exception:  # what a kill leaves, `remove_partial` removes
             with suppress(OSError):
                 os.remove(part)
             raise
