@@ -186,7 +186,7 @@ def test_other_settings_are_refused_by_name_and_overwrite_replaces(case, tmp_pat
             call(VERBS["clean"], case, tmp_path, client, **keywords)
     assert content(tmp_path / "clean.zarr") == content(case / "clean.zarr")
     call(VERBS["clean"], case, tmp_path, client, min_object=301, overwrite=True)
-    assert open_store(str(tmp_path / "clean.zarr"))[1]["cleaned"]["min_object"] == "301 px"
+    assert open_store(str(tmp_path / "clean.zarr"))[1].cleaned["min_object"] == "301 px"
     call(VERBS["clean"], case, tmp_path, client, overwrite=True)
     assert content(tmp_path / "clean.zarr") == content(case / "clean.zarr")
     shutil.copytree(case / "objects.zarr", tmp_path / "objects.zarr")
