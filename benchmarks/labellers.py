@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.jobs.job import run_job
 from pipeline.jobs.progress import ProgressFactory
-from pipeline.objects.objects import Labelling, labelling
+from pipeline.objects.objects import LabelJob, label_job
 from pipeline.store.lifecycle import TABLE
 from pipeline.store.store import Store
 
@@ -41,7 +41,7 @@ def _swathe_clean(source: Path, output: Path, small: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class OnlyLabels(Labelling):
+class OnlyLabels(LabelJob):
     """`write_objects` with an empty table: what is numbered is not measured."""
 
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
@@ -52,7 +52,7 @@ class OnlyLabels(Labelling):
 
 def _swathe_label(source: Path, output: Path, small: int) -> str:
     """Run two of the three parts of the durable verb; its store has the class map beside the ids."""
-    asked = labelling(source, widths=False)
+    asked = label_job(source, widths=False)
     run_job(OnlyLabels(asked.maps, asked.metadata, asked.connectivity, asked.widths), output, show=False)
     return "objects"
 

@@ -71,15 +71,15 @@ def write_objects(
     SwatheError
         The store is missing, unfinished or not Swathe's; the output belongs to another run.
     """
-    job = labelling(store, connectivity=connectivity, widths=widths)
+    job = label_job(store, connectivity=connectivity, widths=widths)
     return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show)
 
 
-def labelling(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, widths: bool = True) -> "Labelling":
+def label_job(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, widths: bool = True) -> "LabelJob":
     """Check what `write_objects` is asked for, before anything is written."""
     check_connectivity(connectivity)
     maps, metadata = open_store(os.fspath(store))
-    return Labelling(maps, metadata, connectivity, widths)
+    return LabelJob(maps, metadata, connectivity, widths)
 
 
 def open_objects(store: str | os.PathLike[str]) -> "tuple[xr.Dataset, pd.DataFrame]":
@@ -116,7 +116,7 @@ def read_table(store: str) -> "pa.Table":
 
 
 @dataclass(frozen=True, slots=True)
-class Labelling(DerivedJob):
+class LabelJob(DerivedJob):
     """The objects of a store."""
 
     connectivity: Connectivity
@@ -143,8 +143,8 @@ class Labelling(DerivedJob):
         merge_labels(client, self.block_function(store).merge(store), show, "finding objects")
 
     @override
-    def block_function(self, store: Store) -> "Numbering":
-        return Numbering(self.maps.cut_as(store), self.connectivity)
+    def block_function(self, store: Store) -> "NumberBlock":
+        return NumberBlock(self.maps.cut_as(store), self.connectivity)
 
     @override
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
@@ -152,14 +152,14 @@ class Labelling(DerivedJob):
         from ..grid.pixel_area import pixel_areas
 
         names = self.metadata.class_names
-        measured = Measuring(self.maps, self.widths, pixel_areas(self.geobox))
+        measured = MeasureBlock(self.maps, self.widths, pixel_areas(self.geobox))
         job = TreeReduce(store, "measures", store, measured.rows, merge)
         tree_reduce(client, job, show, "measuring objects")
         return {"objects": write_table(job, names)}
 
 
 @dataclass(frozen=True, slots=True)
-class Numbering(BlockFunction):
+class NumberBlock(BlockFunction):
     """The ids of a block's objects."""
 
     maps: Store
@@ -199,7 +199,7 @@ def object_ids(found: BlockLabels, merged: Totals | None) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True)
-class Measuring:
+class MeasureBlock:
     """The partial rows of the table that a block measures of its objects."""
 
     maps: Store

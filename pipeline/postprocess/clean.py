@@ -1,4 +1,4 @@
-"""Cleaning durably: the blocks of a finished store, cleaned, into another store. A job for `pipeline.jobs`."""
+"""Clean the map of a finished store, block by block, into another store or a GeoTIFF, resumably."""
 
 import os
 from collections.abc import Mapping
@@ -56,21 +56,17 @@ def write_clean(
         An option makes no sense or does not fit the store; the store is missing or unfinished; the output belongs to
         another run.
     """
-    return run_job(cleaning(store, **keywords), output, "all" if overwrite else "nothing", client=client, show=show)
-
-
-def cleaning(store: str | os.PathLike[str], **keywords: Unpack[CleanKeywords]) -> "Cleaning":
-    """Check what `write_clean` is asked for, before anything is written."""
     options = CleanOptions(**keywords)
     maps, metadata = open_store(os.fspath(store))
     areas = pixel_areas(maps.geobox) if options.needs_areas else None
     kept = maps.encoding.kept if maps.encoding.probability else None
     resolved = options.resolve(metadata.class_names, kept, has_areas=areas is not None)
-    return Cleaning(maps, metadata, CleanBlock(maps, resolved, areas))
+    job = CleanJob(maps, metadata, CleanBlock(maps, resolved, areas))
+    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show)
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaning(DerivedJob):
+class CleanJob(DerivedJob):
     """A store to be cleaned."""
 
     block: CleanBlock

@@ -20,7 +20,7 @@ from ..grid.geobox import GeoBox
 from ..jobs.dask import dask_client
 from ..jobs.job import THREADS, make_progress, run_job
 from ..objects.label import Connectivity
-from ..objects.objects import buffered, labelling
+from ..objects.objects import buffered, label_job
 from ..objects.table import columns_schema
 from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import full_path
@@ -124,7 +124,7 @@ def write_vectors(
         objects = opened.path
         if not opened.encoding.objects:
             objects = f"{work.folder}/objects.zarr"
-            run_job(labelling(store, connectivity=connectivity), objects, "others", client=client, show=show)
+            run_job(label_job(store, connectivity=connectivity), objects, "others", client=client, show=show)
         traced = open_store(objects)[0]
         half_done = replace(traced, path=work.folder, run=work.run)
         merge = polygons.merge if outlines.simplify is None else polygons.merge_simplified
