@@ -1,4 +1,4 @@
-"""What one training is told: `settings` reads a TOML file, whose tables are the classes of `sets` and `learning`."""
+"""Settings of a training: `settings` reads a TOML file, whose tables are the classes of `schema`."""
 
 from .schema import Augment, Chips, DataSet, Layout, Loop, Loss, Network, Split
 from .settings import DTYPES, Settings, read_settings, settings_of

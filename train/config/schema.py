@@ -1,4 +1,7 @@
-"""TODO."""
+"""Schema of a training's settings: the tables `[[data]]`, `[network]`, `[chips]`, `[augment]`, `[loss]` and `[loop]`.
+
+Frozen dataclasses whose fields are the keys of the TOML file, each checked for its range.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +20,14 @@ class Split:
     Parameters
     ----------
     by
-        `blocks`: squares of each sample, so that neighbours never straddle two parts. `scenes`: whole samples.
+        `blocks`: fold blocks, squares of each sample, so that neighbours never straddle two parts. `scenes`: whole
+        samples.
     side
-        Of a block, in pixels.
+        Of a fold block, in pixels.
     validate, test
-        Parts, from 0 to 1.
+        Shares, from 0 to 1.
     gap
-        Pixels along a block's sides next to another part that belong to neither.
+        Pixels along a fold block's sides next to another part that belong to neither.
     """
 
     by: Literal["blocks", "scenes"] = "blocks"
@@ -49,7 +53,7 @@ class DataSet:
         Folder; in a file, relative to that file.
     layout
         `scenes`: `image` and `label` are patterns with `{name}`. `38-cloud` (also 95-Cloud), `massachusetts` and
-        `folders`: as those sets are published; see `folders`.
+        `folders`: as those sets are published; see `layouts`.
     image, label
         Patterns below `root`. Several images: one file per band. A label is a raster of any CRS, or a vector file.
     bands
@@ -109,7 +113,7 @@ def require(good: bool, name: str, received: object, wanted: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Which network learns, and from which weights.
+    """Which network is trained, and from which weights.
 
     Parameters
     ----------
@@ -204,7 +208,7 @@ class Augment:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What is made small.
+    """What is minimised.
 
     Parameters
     ----------
@@ -234,7 +238,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """How long and how fast to learn.
+    """How long to train, and at which learning rate.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""What one training is told, read from a TOML file into frozen facts. Opens no raster, builds no network.
+"""Settings of one training, read from a TOML file into frozen dataclasses. Opens no raster, builds no network.
 
-Every table of the file is a class of this folder; its keys are the class's fields. An unknown key is refused, with the
-one that was probably meant.
+Every table of the file is a class of `schema`; its keys are the class's fields. Every key and value is checked, and
+named where it is wrong; an unknown key is refused, with the one that was probably meant.
 """
 
 import difflib
@@ -19,7 +19,6 @@ from models.metadata import ClassInfo
 from .schema import Augment, Chips, DataSet, Loop, Loss, Network, require
 
 HIDDEN = "path"  # a field that no file sets
-
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -60,7 +59,8 @@ class Settings:
     path: str = ""
 
     def __post_init__(self) -> None:
-        require(_is_name(self.name), "name", repr(self.name), "letters, digits, '-', '_' and '.'")
+        name = all(letter.isalnum() or letter in "-_." for letter in self.name)
+        require(bool(self.name) and name, "name", repr(self.name), "letters, digits, '-', '_' and '.'")
         require(0 <= self.seed < 2**32, "seed", self.seed, f"from 0 to {2**32 - 1}")
         require(self.dtype in ("", *DTYPES), "dtype", repr(self.dtype), f"one of {', '.join(DTYPES)}")
         low, high = self.resolution or (1.0, 1.0)
@@ -90,20 +90,16 @@ class Settings:
         return Path(self.path).parent if self.path else Path()
 
 
-def _is_name(text: str) -> bool:
-    return bool(text) and all(letter.isalnum() or letter in "-_." for letter in text)
-
-
 def read_settings(path: str | Path, changes: Sequence[str] = ()) -> Settings:
     """Read a training's settings.
 
     Parameters
     ----------
     path
-        A TOML file whose tables are the classes of this file: `[[data]]`, `[data.split]`, `[network]`, `[chips]`,
+        A TOML file whose tables are the classes of `schema`: `[[data]]`, `[data.split]`, `[network]`, `[chips]`,
         `[augment]`, `[loss]`, `[loop]`, `[provenance]`; see train/configs.
     changes
-        What shall differ from the file: `loop.steps=500`, `data.0.root="elsewhere"`; values as in TOML, or bare text.
+        Changes to the file: `loop.steps=500`, `data.0.root="elsewhere"`; values as in TOML, or bare text.
 
     Raises
     ------
@@ -120,17 +116,17 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> Settings:
 
 
 def settings_of(raw: dict[str, Any], path: str = "", changes: Sequence[str] = ()) -> Settings:
-    """Make settings of what a TOML file holds. Raises TrainingError, which names the file and the key."""
+    """Return settings of what a TOML file holds. Raises TrainingError, which names the file and the key."""
     try:
         for text in changes:
-            change(raw, text)
-        settings: Settings = made(Settings, {**raw, "path": path}, "")
+            apply_change(raw, text)
+        settings: Settings = from_table(Settings, {**raw, "path": path}, "")
     except SwatheError as error:
         raise TrainingError(f"{path}: {error}" if path else str(error)) from error
     return settings
 
 
-def change(raw: dict[str, Any], text: str) -> None:
+def apply_change(raw: dict[str, Any], text: str) -> None:
     """Put one value, `key.key=value`, into what a file holds. Raises TrainingError where it names nothing."""
     name, equals, value = text.partition("=")
     *path, key = name.strip().split(".")
@@ -152,8 +148,8 @@ def _toml_value(text: str) -> Any:
         return text.strip()
 
 
-def made(kind: Any, raw: Any, where: str) -> Any:
-    """Make a dataclass of a table.
+def from_table(kind: Any, raw: Any, where: str) -> Any:
+    """Return a dataclass of a table.
 
     Parameters
     ----------
@@ -174,7 +170,10 @@ def made(kind: Any, raw: Any, where: str) -> Any:
     hints, known = get_type_hints(kind), {item.name: item for item in fields(kind)}
     for key in raw:
         if key not in known:
-            raise TrainingError(_unknown(f"{where}{key}", key, [name for name in known if name != HIDDEN]))
+            names = [name for name in known if name != HIDDEN]
+            close = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+            raise TrainingError(f"unknown key {where + key!r}; {hint}")
     needed = [n for n, item in known.items() if item.default is MISSING and item.default_factory is MISSING]
     missing = [name for name in needed if name not in raw]
     if missing:
@@ -182,14 +181,8 @@ def made(kind: Any, raw: Any, where: str) -> Any:
     return kind(**{key: _value(hints[key], value, f"{where}{key}") for key, value in raw.items()})
 
 
-def _unknown(shown: str, key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-    return f"unknown key {shown!r}; {hint}"
-
-
 def _value(hint: Any, value: Any, where: str) -> Any:
-    """Make a value of what TOML gave, of the type that a field has."""
+    """Return a value from TOML as the type that a field has."""
     kind, parts = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
         return _one_of(parts, value, where)
@@ -200,28 +193,29 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if kind is tuple:
         return _several(parts, value, where)
     if is_dataclass(hint):
-        return made(hint, value, f"{where}.")
+        return from_table(hint, value, f"{where}.")
     wanted = Mapping if kind is not None or hint is Mapping else hint
     fits = isinstance(value, wanted) and not (isinstance(value, bool) and wanted in (int, float))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not fits:
-        raise TrainingError(f"{where} is {value!r}; it must be {_named(wanted)}")
+        named = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(wanted, "a table")
+        raise TrainingError(f"{where} is {value!r}; it must be {named}")
     return value
 
 
 def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in kinds:
         return None
-    said = []
+    wanted = []
     for kind in (kind for kind in kinds if kind is not type(None)):
         try:
             return _value(kind, value, where)
         except TrainingError as error:
             if is_dataclass(kind):
                 raise
-            said.append(str(error).split("it must be ")[-1])
-    raise TrainingError(f"{where} is {value!r}; it must be {', or '.join(said)}")
+            wanted.append(str(error).split("it must be ")[-1])
+    raise TrainingError(f"{where} is {value!r}; it must be {', or '.join(wanted)}")
 
 
 def _several(parts: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -231,7 +225,3 @@ def _several(parts: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
         raise TrainingError(f"{where} is {value!r}; it must be a list of {len(parts)}")
     kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
     return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-
-
-def _named(kind: Any) -> str:
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a table")

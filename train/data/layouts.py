@@ -1,4 +1,4 @@
-"""Where the files of a set lie: images and labels by name, as each layout has them on disk. Opens no raster.
+"""Layouts of datasets on disk: where the images and labels of a set lie, by name. Opens no raster.
 
 Layouts of published sets: 38-Cloud and 95-Cloud (Mohajerani and Saeedi, arXiv:1901.10077 and 2001.08768), Massachusetts
 Buildings and Roads (Mnih, Machine Learning for Aerial Image Labeling, Toronto 2013), as their authors and Kaggle give
@@ -8,7 +8,7 @@ them.
 import csv
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,39 +94,27 @@ def _scenes(data: DataSet, root: Path) -> list[Pair]:
     names = sorted({*images[0], *labels})
     if not names:
         raise TrainingError(f"nothing in {root} matches {patterns[0]!r}; there are {_some_of(root)}")
-    return [_scene_pair(name, root, patterns, images, data.label, labels) for name in names]
-
-
-def _scene_pair(
-    name: str,
-    root: Path,
-    patterns: Sequence[str],
-    images: Sequence[Mapping[str, str]],
-    pattern: str,
-    labels: Mapping[str, str],
-) -> Pair:
-    fixed = "{name}" not in pattern
-    label = str(root / pattern) if fixed else labels.get(name, "")
-    found = [place.get(name) for place in images]
-    absent = [p for p, path in zip(patterns, found, strict=True) if path is None]
-    lacks = f"no image: {root / absent[0].replace('{name}', name)}" if absent else ""
-    if not lacks and not (label and Path(label).is_file()):
-        lacks = f"no label: {root / pattern.replace('{name}', name)}"
-    return Pair(name, tuple(path for path in found if path), label, lacks=lacks)
+    pairs = []
+    for name in names:
+        label = str(root / data.label) if fixed else labels.get(name, "")
+        absent = [pattern for pattern, found in zip(patterns, images, strict=True) if name not in found]
+        lacks = f"no image: {root / absent[0].replace('{name}', name)}" if absent else ""
+        if not lacks and not (label and Path(label).is_file()):
+            lacks = f"no label: {root / data.label.replace('{name}', name)}"
+        pairs.append(Pair(name, tuple(found[name] for found in images if name in found), label, lacks=lacks))
+    return pairs
 
 
 def _matches(root: Path, pattern: str) -> dict[str, str]:
-    """Give the files that a pattern matches by name: `{name}` and `*` stand for anything but `/`."""
+    """Return the files that a pattern matches by name: `{name}` and `*` stand for anything but `/`."""
     parts = re.split(r"(\{name\}|\*)", pattern)
-    looked = "".join("*" if part in ("{name}", "*") else glob.escape(part) for part in parts)
-    named = False
+    globbed = "".join("*" if part in ("{name}", "*") else glob.escape(part) for part in parts)
     regex = ""
     for part in parts:
-        group = "(?P=name)" if named else "(?P<name>[^/]+)"
+        group = "(?P=name)" if "?P<name>" in regex else "(?P<name>[^/]+)"
         regex += group if part == "{name}" else "[^/]*" if part == "*" else re.escape(part)
-        named = named or part == "{name}"
     found: dict[str, str] = {}
-    for path in sorted(glob.glob(looked, root_dir=root)):
+    for path in sorted(glob.glob(globbed, root_dir=root)):
         match = re.fullmatch(regex, path)
         if match and (root / path).is_file():
             name = match.groupdict().get("name") or Path(path).stem
@@ -152,7 +140,7 @@ def _clouds(data: DataSet, root: Path) -> list[Pair]:
 
 
 def _cloud_folder(folder: Path, what: str) -> Path | None:
-    """Give the folder of a band or of the ground truth; 95-Cloud's own have longer names."""
+    """Return the folder of a band or of the ground truth; 95-Cloud's own have longer names."""
     wanted = (folder / f"train_{what}", folder / f"train_{what}_additional_to38cloud")
     return next((path for path in wanted if path.is_dir()), None)
 
@@ -166,14 +154,13 @@ def _cloud_patches(folder: Path, root: Path) -> list[Pair]:
             f"{folder} has labels, but none of the folders train_red, train_green, train_blue, train_nir"
         )
     names = {name for of_one in files.values() for name in of_one}
-    return [_cloud_patch(name, bands, files, folder) for name in sorted(_nonempty(names, folder, root))]
-
-
-def _cloud_patch(name: str, bands: list[str], files: Mapping[str, Mapping[str, str]], folder: Path) -> Pair:
-    absent = [what for what in (*bands, "gt") if name not in files[what]]
-    lacks = f"no {'label' if absent[0] == 'gt' else 'image'}: {absent[0]}_{name} in {folder}" if absent else ""
-    images = tuple(files[band].get(name, "") for band in bands)
-    return Pair(name, images, files["gt"].get(name, ""), lacks=lacks)
+    pairs = []
+    for name in sorted(_nonempty(names, folder, root)):
+        absent = [what for what in (*bands, "gt") if name not in files[what]]
+        lacks = f"no {'label' if absent[0] == 'gt' else 'image'}: {absent[0]}_{name} in {folder}" if absent else ""
+        images = tuple(files[band].get(name, "") for band in bands)
+        pairs.append(Pair(name, images, files["gt"].get(name, ""), lacks=lacks))
+    return pairs
 
 
 def _named(folder: Path, prefix: str) -> dict[str, str]:
@@ -229,7 +216,7 @@ def _known_folder(root: Path, names: Sequence[str]) -> str:
 
 
 def _folder_pairs(root: Path, image: str, label: str) -> Iterator[tuple[str, Path, Path]]:
-    """Give what `*` stands for, the folder of images, and that of labels, where `*` stands for the same."""
+    """Yield what `*` stands for, the folder of images, and that of labels, where `*` stands for the same."""
     regex = re.escape(image.rstrip("/")).replace(r"\*", "([^/]*)")
     for path in sorted(glob.glob(glob.escape(image.rstrip("/")).replace("[*]", "*"), root_dir=root)):
         match = re.fullmatch(regex, path)

@@ -1,4 +1,4 @@
-"""Where samples lie on the ground, and which lie over or beside each other. Knows outlines and CRS; reads no pixel."""
+"""Overlap of samples on the ground: which lie over or beside each other, in any CRS. Reads no pixel."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ Outlines = NDArray[np.object_]
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """Two samples, by their places in what was asked, and the part of the smaller one that both cover, 0 to 1."""
+    """Two samples, by their places in the sequence given, and the part of the smaller one that both cover, 0 to 1."""
 
     first: int
     second: int
@@ -65,13 +65,15 @@ class _Group:
 
 def _contacts(samples: Sequence[Sample], reach: float) -> Iterator[Contact]:
     """Compare the samples of each CRS among themselves, and then with those of each later CRS."""
+    import shapely
+
     groups = _groups(samples)
     for number, group in enumerate(groups):
         yield from _pairs(group, group, reach)
         for other in groups[number + 1 :]:
             here = other.moved(group.crs)
             yield from _pairs(group, here, reach)
-            beyond = _empty(here.outlines)  # as a map of the world, of which a UTM zone holds a part
+            beyond = shapely.is_empty(here.outlines)  # as a map of the world, of which a UTM zone holds a part
             if beyond.any():
                 yield from _pairs(other.of(beyond), group.moved(other.crs), reach)
 
@@ -83,7 +85,7 @@ def _groups(samples: Sequence[Sample]) -> list[_Group]:
             by_crs[sample.geobox.crs].append(place)
     made = []
     for crs, places in by_crs.items():
-        pixels = np.array([_pixel(samples[place]) for place in places])
+        pixels = np.array([abs(samples[place].geobox.affine.determinant) ** 0.5 for place in places], float)
         made.append(_Group(crs, np.array(places), _outlines(samples, places), pixels))
     return sorted(made, key=lambda group: _geographic(group.crs))  # degrees break at the antimeridian; metres do not
 
@@ -99,7 +101,7 @@ def _geographic(crs: str) -> bool:
 
 
 def _outlines(samples: Sequence[Sample], places: list[int]) -> Outlines:
-    """Give the areas of samples as polygons in their own CRS."""
+    """Return the areas of samples as polygons in their own CRS."""
     import shapely
     from shapely.affinity import affine_transform
 
@@ -110,11 +112,6 @@ def _outlines(samples: Sequence[Sample], places: list[int]) -> Outlines:
         both = shapely.union_all(shapely.box(*np.array(boxes, float).T))
         made[number] = affine_transform(both, (where.a, where.b, where.d, where.e, where.c, where.f))
     return made
-
-
-def _pixel(sample: Sample) -> float:
-    """Give the side of a pixel in units of its CRS."""
-    return float(abs(sample.geobox.affine.determinant) ** 0.5)
 
 
 def _moved(outlines: Outlines, source: str, target: str) -> Outlines:
@@ -137,12 +134,6 @@ def _moved(outlines: Outlines, source: str, target: str) -> Outlines:
     inside = np.isin(which, good)
     made[good] = shapely.make_valid(shapely.set_coordinates(bent[good], np.column_stack([x, y])[inside]))
     return made
-
-
-def _empty(outlines: Outlines) -> NDArray[np.bool_]:
-    import shapely
-
-    return shapely.is_empty(outlines)  # type: ignore[no-any-return]
 
 
 def _pairs(mine: _Group, theirs: _Group, reach: float) -> Iterator[Contact]:

@@ -1,7 +1,7 @@
-"""Labels from vectors: polygons brought into a scene's pixels, and drawn window by window.
+"""Vector labels: polygons brought into a scene's pixels, and rasterized window by window.
 
-A pixel belongs to the polygon in which its centre lies; where polygons overlap, to the later row. How polygons are
-read, mended and placed is told by `pipeline.vector.read`.
+A pixel belongs to the polygon in which its centre lies; where polygons overlap, to the later row. Polygons are
+read, mended and placed by `pipeline.vector.read`.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
@@ -21,6 +22,7 @@ from pipeline.io.gdal import file_stamp
 from pipeline.vector.read import PolygonReader
 
 from .classes import SHOWN, ClassTable
+from .samples import LabelSource
 
 ENDINGS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".geoparquet", ".pq", ".fgb")
 FEW = 200  # vertices of a polygon that is drawn as it is
@@ -34,8 +36,8 @@ def is_vector(path: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class VectorLabels:
-    """Labels from polygons; a `LabelSource`. Each process that reads it reads the file once.
+class VectorLabels(LabelSource):
+    """Labels from polygons. Each process that reads it reads the file once.
 
     Parameters
     ----------
@@ -63,27 +65,25 @@ class VectorLabels:
     burn: int | None
     outside: int
 
+    @override
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Read class values `(y, x)` of a window. Raises TrainingError if the file has gone or was changed."""
+        import shapely
         from rasterio.features import rasterize
 
-        _ignore_warnings()
+        # rasterio warns of the raster that it draws in: it ignores that itself, but not with several threads
+        if not any(entry[3] == _DRAWING for entry in warnings.filters):
+            warnings.filterwarnings("ignore", module=_DRAWING.pattern)
         placed = _placed(self)
         labels = np.full(window.shape, self.outside, np.uint8)
-        found = placed.near(window)
-        if found.size:
+        # the polygons whose bounds meet the window, in the order of their rows
+        near = np.sort(placed.tree.query(shapely.box(window.left, -window.bottom, window.right, -window.top)))
+        pairs = [(_near_part(placed.shapes[place], window), int(placed.values[place])) for place in near]
+        drawn = [(part, value) for part, value in pairs if part is not None]
+        if drawn:
             pixels = Affine(1, 0, window.left, 0, -1, -window.top)  # y is minus the row
-            pairs = [(_near_part(placed.shapes[place], window), int(placed.values[place])) for place in found]
-            drawn = [(part, value) for part, value in pairs if part is not None]
-            if drawn:
-                rasterize(drawn, out=labels, transform=pixels, all_touched=False)
+            rasterize(drawn, out=labels, transform=pixels, all_touched=False)
         return labels
-
-
-def _ignore_warnings() -> None:
-    """Silence what rasterio says of the raster that it draws in: it does so itself, but not with several threads."""
-    if not any(entry[3] == _DRAWING for entry in warnings.filters):
-        warnings.filterwarnings("ignore", module=_DRAWING.pattern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +94,9 @@ class _Placed:
     values: NDArray[np.uint8]
     tree: Any
 
-    def near(self, window: Window) -> NDArray[np.intp]:
-        """Give the polygons whose bounds meet a window, in the order of their rows."""
-        import shapely
-
-        found = self.tree.query(shapely.box(window.left, -window.bottom, window.right, -window.top))
-        return np.sort(found)
-
 
 def _near_part(shape: Any, window: Window) -> Any:
-    """Give a polygon without the vertices that a window does not need, as GeoJSON; None if it needs none.
+    """Return a polygon without the vertices that a window does not need, as GeoJSON; None if it needs none.
 
     What lies beyond one side of the window is drawn nowhere in it, and only its ends matter to what is inside or
     outside: the same pixels are drawn, and a polygon of a million vertices costs no more than one of a few.
@@ -192,7 +185,7 @@ def _placed(labels: VectorLabels) -> _Placed:
 
 
 def _near_scene(labels: VectorLabels, frame: Any) -> NDArray[np.intp]:
-    """Give the rows around the scene: a file may hold a whole country's. Refuse a file that lies elsewhere."""
+    """Return the rows around the scene: a file may hold a whole country's. Refuse a file that lies elsewhere."""
     import shapely
 
     if getattr(frame, "crs", None) is None:  # or no geometry: placing refuses both
@@ -220,7 +213,7 @@ def _burnt(path: str, frame: Any, table: ClassTable, burn: str) -> int:
 
 
 def _class_values(labels: VectorLabels, frame: Any) -> NDArray[np.uint8]:
-    """Give the class value of each row."""
+    """Return the class value of each row."""
     if labels.burn is not None:
         return np.full(len(frame), labels.burn, np.uint8)
     if labels.attribute not in frame.columns:
@@ -230,24 +223,21 @@ def _class_values(labels: VectorLabels, frame: Any) -> NDArray[np.uint8]:
     meant = {text: labels.table.class_of(text) for text in set(texts)}
     unknown = Counter(text for text in texts if meant[text] is None)
     if unknown:
-        raise _refusal(labels, unknown)
+        common = unknown.most_common()
+        shown = ", ".join(f"{text!r} ({count} polygon{'s' if count > 1 else ''})" for text, count in common[:SHOWN])
+        more = f" and {len(common) - SHOWN} more" if len(common) > SHOWN else ""
+        text, name = common[0][0], labels.table.names[-1]
+        raise TrainingError(
+            f"{labels.path}: column {labels.attribute!r} holds what means no class: {shown}{more}.\nSay in [[data]] "
+            f'what they are, as values = {{ "{text}" = "{name}" }}, or ignore = ["{text}"]'
+        )
     return np.array([meant[text] for text in texts], np.uint8)
 
 
 def _text(value: Any) -> str:
-    """Give an attribute as text: 6201.0, which stands for 6201 where rows are missing, as 6201; missing as nothing."""
+    """Return an attribute as text: 6201.0, which stands for 6201 where rows are missing, as 6201; missing as empty."""
     if value is None or value != value:
         return ""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value).strip()
-
-
-def _refusal(labels: VectorLabels, unknown: Counter[str]) -> TrainingError:
-    common = unknown.most_common()
-    shown = ", ".join(f"{text!r} ({count} polygon{'s' if count > 1 else ''})" for text, count in common[:SHOWN])
-    more = f" and {len(common) - SHOWN} more" if len(common) > SHOWN else ""
-    return TrainingError(
-        f"{labels.path}: column {labels.attribute!r} holds what means no class: {shown}{more}.\nSay in [[data]] what "
-        f'they are, as values = {{ "{common[0][0]}" = "{labels.table.names[-1]}" }}, or ignore = ["{common[0][0]}"]'
-    )
