@@ -68,7 +68,7 @@ def paint(
 
 
 def edge(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Give the outermost two pixels of a mask, along its own inner side; not along the picture's margin."""
+    """Return the outermost two pixels of a mask, along its own inner side; not along the picture's margin."""
     from skimage.morphology import disk, erosion
 
     core: NDArray[np.bool_] = erosion(inside, disk(2))
@@ -76,7 +76,7 @@ def edge(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def object_index(ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Give each object's place in `object_palette`, by its id alone, so that every window draws it alike; 0 = none.
+    """Return each object's place in `object_palette`, by its id alone, so that every window draws it alike; 0 = none.
 
     The bits of the id are mixed as in SplitMix64 (Steele, Lea, Flood 2014): neighbours have neighbouring ids.
     """
@@ -89,7 +89,7 @@ def object_index(ids: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def object_palette() -> NDArray[np.uint8]:
-    """Give colours that are told apart, `(241, 3)`: hues a golden angle apart, in three tones; the first is unused."""
+    """Return colours that are told apart, `(241, 3)`: hues a golden angle apart, three tones; the first is unused."""
     colours = [(0.0, 0.0, 0.0)]
     for place in range(OBJECT_COLOURS):
         tone = (0.62, 0.5, 0.72)[place % 3]
@@ -106,7 +106,7 @@ def paint_objects(ids: NDArray[np.int64], paper: float = 1.0) -> NDArray[np.floa
 
 
 def probability_colours() -> NDArray[np.uint8]:
-    """Give matplotlib's `magma` as a palette `(256, 3)`: dark for 0, light for 1."""
+    """Return matplotlib's `magma` as a palette `(256, 3)`: dark for 0, light for 1."""
     from matplotlib import colormaps
 
     table: NDArray[np.uint8] = colormaps["magma"](np.arange(256), bytes=True)[:, :3]

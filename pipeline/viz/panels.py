@@ -1,8 +1,7 @@
-"""Figures of a result, for people: image, probability, map and objects side by side. PNG files."""
+"""Panels of a result side by side in one PNG: image, probability, map, objects."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,10 @@ def panels(scene: xr.DataArray, maps: xr.Dataset, classes: Sequence[ClassInfo], 
         The PNG to write, and what stands over it.
     """
     shown, small = _seen(scene, maps, make_view(maps_geobox(maps)))
-    figure, (left, middle, right) = _figure(shown.shape[0] / shown.shape[1])
+    aspect = shown.shape[0] / shown.shape[1]
+    wide = aspect < 0.5  # then one above the other
+    figure = _blank(12, min(30, 3 * (12 * aspect + 0.4) + 1.3)) if wide else _blank(16, min(20, 5.2 * aspect + 1.6))
+    left, middle, right = figure.subplots(3, 1) if wide else figure.subplots(1, 3)
     left.imshow(shown)
     drawn = middle.imshow(small.probability, vmin=0, vmax=1, cmap="magma")
     right.imshow(paint(shown, small.class_map, class_colours(classes, None, None)))
@@ -78,7 +80,7 @@ def five_panels(
     output
         The PNG to write.
     objects
-        A store with the layer `objects`, or such a Dataset. None: that of `maps`, if it has one; else regions of one
+        A store with the array `objects`, or such a Dataset. None: that of `maps`, if it has one; else regions of one
         class are told apart as this picture shows them.
     probability_of
         The class whose probability is shown; None: the last that is kept. Without any, that panel says so.
@@ -105,7 +107,23 @@ def five_panels(
     classes = maps_classes(maps)
     shown, small = _seen(source, maps, view, bands, probability_of)
     ids, told = _object_ids(small, objects, geobox, view)
-    figure = _five(_Stages(shown, small, ids, told, classes))
+    aspect = shown.shape[0] / shown.shape[1]
+    rows, columns = (3, 2) if aspect < 0.6 else (2, 3)
+    across = 16 if aspect < 1.6 else 11
+    figure = _blank(across, min(34.0, rows * (across / columns * aspect + 0.45) + 0.6))
+    *places, key = figure.subplots(rows, columns).ravel()
+    colours, flat = class_colours(classes, None, None), np.ones_like(shown)
+    flat[small.class_map == 0] = 0.93
+    pictures = [
+        ("image", shown),
+        (f"probability of {small.probability_of}", small.probability),
+        ("map", paint(flat, small.class_map, colours, "mask", 1.0)),
+        ("map over the image", paint(shown, small.class_map, colours)),
+        (told, _objects_over(shown, ids)),
+    ]
+    for axes, (text, picture) in zip(places, pictures, strict=True):
+        _panel(axes, text, picture)
+    _key(key, small, classes)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=15)
     with whole_file(target) as part:
         figure.savefig(part, dpi=110, metadata={"Software": "Swathe"})
@@ -122,7 +140,7 @@ def _seen(
 def _object_ids(
     small: SmallMaps, objects: MapsLike | None, geobox: GeoBox, view: View
 ) -> tuple[NDArray[np.int64], str]:
-    """Give ids as they are kept, or those of regions in this picture, and what to call them."""
+    """Return ids as they are kept, or those of regions in this picture, and what to call them."""
     if objects is not None:
         refuse_other_grid(maps_geobox(objects), geobox)
         small = read_maps(objects, view)
@@ -136,38 +154,6 @@ def _object_ids(
     return label(classes, connectivity=1).astype(np.int64), "objects, as this picture shows them"
 
 
-@dataclass(frozen=True, slots=True)
-class _Stages:
-    shown: NDArray[np.float32]
-    small: SmallMaps
-    ids: NDArray[np.int64]
-    told: str
-    classes: tuple[ClassInfo, ...]
-
-
-def _five(stages: _Stages) -> Any:
-    """Draw the five panels, and what the colours mean in the place of a sixth."""
-    height, width = stages.shown.shape[:2]
-    rows, columns = (3, 2) if height / width < 0.6 else (2, 3)
-    across = 16 if height / width < 1.6 else 11
-    figure = _blank(across, min(34.0, rows * (across / columns * height / width + 0.45) + 0.6))
-    axes = list(figure.subplots(rows, columns).ravel())
-    colours = class_colours(stages.classes, None, None)
-    flat = np.ones_like(stages.shown)
-    flat[stages.small.class_map == 0] = 0.93
-    pictures = [
-        ("image", stages.shown),
-        (f"probability of {stages.small.probability_of}", stages.small.probability),
-        ("map", paint(flat, stages.small.class_map, colours, "mask", 1.0)),
-        ("map over the image", paint(stages.shown, stages.small.class_map, colours)),
-        (stages.told, _objects_over(stages)),
-    ]
-    for place, (text, picture) in zip(axes, pictures, strict=False):
-        _panel(place, text, picture)
-    _key(axes[5], stages)
-    return figure
-
-
 def _panel(axes: Any, text: str, picture: NDArray[np.float32] | None) -> None:
     if picture is None:
         axes.text(0.5, 0.5, "no probability was kept", ha="center", va="center", color=INK, transform=axes.transAxes)
@@ -177,26 +163,24 @@ def _panel(axes: Any, text: str, picture: NDArray[np.float32] | None) -> None:
     _label(axes, text)
 
 
-def _objects_over(stages: _Stages) -> NDArray[np.float32]:
+def _objects_over(shown: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """Draw objects over the image in grey and pale, so that their colours count."""
-    grey = stages.shown.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    ground: NDArray[np.float32] = 0.45 * grey + 0.55
-    drawn = paint_objects(stages.ids)
-    inside = stages.ids > 0
-    ground[inside] = 0.15 * ground[inside] + 0.85 * drawn[inside]
+    ground: NDArray[np.float32] = 0.45 * shown.mean(axis=2, keepdims=True).repeat(3, axis=2) + 0.55
+    inside = ids > 0
+    ground[inside] = 0.15 * ground[inside] + 0.85 * paint_objects(ids)[inside]
     return ground
 
 
-def _key(axes: Any, stages: _Stages) -> None:
+def _key(axes: Any, small: SmallMaps, classes: Sequence[ClassInfo]) -> None:
     """Say what the colours mean: classes with their shares, and the scale of the probability."""
     axes.set_axis_off()
-    axes.legend(handles=_legend(stages.small.class_map, stages.classes), loc="upper left", frameon=False, fontsize=13)
-    if stages.small.probability is None:
+    axes.legend(handles=_legend(small.class_map, classes), loc="upper left", frameon=False, fontsize=13)
+    if small.probability is None:
         return
     scale = axes.inset_axes((0.03, 0.18, 0.7, 0.07))
     scale.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap="magma", extent=(0, 1, 0, 1))
     scale.set(yticks=[], xticks=[0, 0.5, 1])
-    scale.set_title(f"probability of {stages.small.probability_of}", loc="left", color=INK, fontsize=12)
+    scale.set_title(f"probability of {small.probability_of}", loc="left", color=INK, fontsize=12)
 
 
 def _label(axes: Any, text: str) -> None:
@@ -211,14 +195,6 @@ def _blank(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def _figure(aspect: float) -> tuple[Any, Any]:
-    """Give a figure and three panels: side by side, or one above the other where scenes are wide."""
-    wide = aspect < 0.5
-    size = (12, min(30, 3 * (12 * aspect + 0.4) + 1.3)) if wide else (16, min(20, 5.2 * aspect + 1.6))
-    figure = _blank(*size)
-    return figure, figure.subplots(3, 1) if wide else figure.subplots(1, 3)
 
 
 def _legend(class_map: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[Any]:

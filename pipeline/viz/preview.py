@@ -18,7 +18,7 @@ from models.metadata import ClassInfo
 from ..grid.geobox import GeoBox, Window
 from ..io.array import array_source
 from ..io.gdal import any_band, open_raster, run_with_env
-from ..io.raster import RasterBand, RasterMask, RasterSource
+from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..io.source import BandNames, Pixels, Source, missing_samples, observed
 from ..store.dataset import open_maps
@@ -163,42 +163,33 @@ def _read_tiles(source: Source, view: View) -> Pixels:
 
 def _read_rasters(source: RasterSource, view: View) -> Pixels:
     """Read each file once: bands of one file often lie pixel by pixel."""
+    from rasterio.enums import Resampling
+
     data = np.empty((len(source.raster_bands), *view.shape), source.dtype)
-    together: dict[tuple[str, bool], list[int]] = {}
+    together: dict[tuple[str, Resampling], list[int]] = {}
     for place, band in enumerate(source.raster_bands):
-        together.setdefault((band.path, _hides_nan(band)), []).append(place)
-    for (path, hides_nan), places in together.items():
-        data[places] = _decimated(path, [source.raster_bands[place].index for place in places], view, hides_nan)
+        # averages would spread NaN that GDAL does not know for nodata over its neighbours
+        hides_nan = band.nodata is None and np.issubdtype(np.dtype(band.dtype), np.floating)
+        resampling = Resampling.nearest if hides_nan else Resampling.average
+        together.setdefault((band.path, resampling), []).append(place)
+    for (path, resampling), places in together.items():
+        indexes = [source.raster_bands[place].index for place in places]
+        data[places] = _read_small(path, "read", indexes, view, resampling=resampling)
     valid = observed(data, source.nodata)
     for mask in source.masks:
-        valid &= _read_mask(mask, view)
+        valid &= any_band(_read_small(mask.path, "read" if mask.alpha else "read_masks", list(mask.indexes), view))
     return Pixels(data, valid)
 
 
-def _hides_nan(band: RasterBand) -> bool:
-    """Whether there may be NaN that GDAL does not know for nodata, and so would spread over neighbours."""
-    return band.nodata is None and np.issubdtype(np.dtype(band.dtype), np.floating)
-
-
-def _decimated(path: str, indexes: list[int], view: View, hides_nan: bool) -> NDArray[Any]:
-    from rasterio.enums import Resampling
-
-    shape, resampling = (len(indexes), *view.shape), Resampling.nearest if hides_nan else Resampling.average
+def _read_small(path: str, method: str, indexes: list[int], view: View, **options: Any) -> NDArray[Any]:
+    """Read bands, or their masks, from the overview of a raster that fits."""
 
     def read() -> NDArray[Any]:
-        dataset = open_raster(path)
-        return dataset.read(indexes, window=view.window.to_rasterio(), out_shape=shape, resampling=resampling)  # type: ignore[no-any-return]
+        reader = getattr(open_raster(path), method)
+        shape = (len(indexes), *view.shape)
+        return reader(indexes, window=view.window.to_rasterio(), out_shape=shape, **options)  # type: ignore[no-any-return]
 
     return run_with_env(path, read)
-
-
-def _read_mask(mask: RasterMask, view: View) -> NDArray[np.bool_]:
-    def read() -> NDArray[Any]:
-        dataset, indexes = open_raster(mask.path), list(mask.indexes)
-        reader = dataset.read if mask.alpha else dataset.read_masks
-        return reader(indexes, window=view.window.to_rasterio(), out_shape=(len(indexes), *view.shape))  # type: ignore[no-any-return]
-
-    return any_band(run_with_env(mask.path, read))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,22 +248,26 @@ def read_maps(maps: MapsLike, view: View, probability_of: str | None = None) -> 
     Raises
     ------
     StoreError
-        As `open_maps`; or no probability of that class is kept.
+        As `open_maps`; or no probability is kept.
+    ArgumentError
+        None of that class is kept.
     """
-    level = 0 if isinstance(maps, xr.Dataset) else _level(os.fspath(maps), view)
-    dataset = maps if isinstance(maps, xr.Dataset) else open_maps(maps, level=level)
-    probability, name = _probability(dataset, probability_of)
+    level, dataset = 0, maps
+    if not isinstance(dataset, xr.Dataset):
+        levels = open_store(os.fspath(dataset))[0].levels
+        level = max(number for number in range(levels + 1) if number == 0 or 2**number <= view.factor)
+        dataset = open_maps(dataset, level=level)
+    bands, name = _probability(dataset, probability_of)
+    probability = None if bands is None else _small(bands, view, level).astype(np.float32)
+    class_map = _small(dataset["class_map"], view, level).astype(np.uint8)
+    if level and "objects" not in dataset:  # of which a store has no overviews
+        dataset, level = open_maps(maps), 0
     return SmallMaps(
-        class_map=_small(dataset["class_map"], view, level).astype(np.uint8),
-        probability=None if probability is None else _small(probability, view, level).astype(np.float32),
+        class_map=class_map,
+        probability=probability,
         probability_of=name,
-        objects=_objects(maps, dataset, view, level),
+        objects=_small(dataset["objects"], view, level).astype(np.int64) if "objects" in dataset else None,
     )
-
-
-def _level(path: str, view: View) -> int:
-    levels = open_store(path)[0].levels
-    return max(level for level in range(levels + 1) if level == 0 or 2**level <= view.factor)
 
 
 def _probability(dataset: xr.Dataset, wanted: str | None) -> tuple[xr.DataArray | None, str]:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -144,7 +145,7 @@ def read_data(path: str, scene: SceneLike | None, objects: str | None) -> Report
 
 
 def _richest(path: str, metadata: StoreMetadata) -> str:
-    """Give the store that an objects store was made from, if it is still there: it has probabilities and overviews."""
+    """Return the store that an objects store was made from, if it is still there: it has probabilities, overviews."""
     origin = metadata.made_from
     if not origin or not metadata.encoding.objects:
         return path
@@ -242,31 +243,26 @@ def _summary(data: ReportData, objects: list[ObjectSection]) -> str:
 
 
 def _grid(data: ReportData) -> list[tuple[str, str]]:
+    """Say where on the Earth the scene lies, and how large its pixels are, as far as that is known."""
     geobox = data.store.geobox
     told = [("size", f"{geobox.height:,} × {geobox.width:,} pixels, down and across")]
     if data.pixel:
         told.append(("pixel", f"{format_number(data.pixel)} m on the ground"))
     told.append(("projection", geobox.describe().split(", ")[1]))
-    place = _place(geobox)
-    return [*told, ("centre", place)] if place else told
-
-
-def _place(geobox: GeoBox) -> str | None:
-    """Say where on the Earth the middle of the scene is, or None where that cannot be known."""
+    if geobox.crs is None or geobox.transform is None:
+        return told
     from pyproj import CRS, Transformer
     from pyproj.exceptions import ProjError
 
-    if geobox.crs is None or geobox.transform is None:
-        return None
-    try:
+    with suppress(ProjError):
         transformer = Transformer.from_crs(CRS.from_wkt(geobox.crs), 4326, always_xy=True)
-        return format_place(*transformer.transform(*(geobox.to_map(geobox.width / 2, geobox.height / 2))))
-    except ProjError:
-        return None
+        centre = transformer.transform(*geobox.to_map(geobox.width / 2, geobox.height / 2))
+        told.append(("centre", format_place(*centre)))
+    return told
 
 
 def _scene_name(metadata: StoreMetadata) -> str:
-    """Give the scene's own name: where it lay is nobody's business but its owner's."""
+    """Return the scene's own name: where it lay is nobody's business but its owner's."""
     recorded = metadata.source.get("path") or ""
     paths = [recorded] if isinstance(recorded, str) else list(recorded)
     return ", ".join(PurePosixPath(path).name for path in paths)

@@ -84,7 +84,7 @@ def objects_image(maps: SmallMaps) -> Image | None:
 
 
 def placed(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """Give each image once, with the keys of the layers that show it."""
+    """Return each image once, with the keys of the layers that show it."""
     found: dict[str, dict[str, Any]] = {}
     for layer in layers:
         for image in layer.images:
@@ -94,7 +94,7 @@ def placed(layers: Sequence[Layer]) -> list[dict[str, Any]]:
 
 
 def css_ramp() -> str:
-    """Give the colours of probabilities, for a gradient in CSS."""
+    """Return the colours of probabilities, for a gradient in CSS."""
     return ", ".join(f"rgb({r} {g} {b})" for r, g, b in probability_colours()[::51].tolist())
 
 

@@ -175,53 +175,35 @@ def block_section(seconds: NDArray[np.floating[Any]], side: int, shape: tuple[in
         What took the time.
     """
     joined = -(-max(seconds.shape) // MOST_CELLS)
-    means = _means(seconds, joined)
-    rows, columns = means.shape
-    low, high = float(means.min()), float(means.max())
-    cells = [
-        _cell(row, column, side * joined, shape, float(means[row, column]), (low, high))
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    return BlockSection(
-        cells, shape[1], shape[0], format_seconds(low), format_seconds(high), _block_words(seconds, joined, command)
-    )
-
-
-def _means(seconds: NDArray[Any], joined: int) -> NDArray[np.float64]:
-    """Give the mean of each `joined` x `joined` blocks, of fewer at the right and lower edge."""
-    ends = [(0, -side % joined) for side in seconds.shape]
+    ends = [(0, -count % joined) for count in seconds.shape]  # fewer are put together at the right and lower edge
     padded = np.pad(seconds.astype(np.float64), ends, constant_values=np.nan)
-    rows, columns = (side // joined for side in padded.shape)
-    means: NDArray[np.float64] = np.nanmean(padded.reshape(rows, joined, columns, joined), axis=(1, 3))
-    return means
-
-
-def _cell(
-    row: int, column: int, side: int, shape: tuple[int, int], seconds: float, extremes: tuple[float, float]
-) -> Cell:
-    low, high = extremes
-    top, left = row * side, column * side
-    return Cell(
-        left=left,
-        top=top,
-        width=min(side, shape[1] - left),
-        height=min(side, shape[0] - top),
-        strength=round(WEAKEST + (1 - WEAKEST) * ((seconds - low) / (high - low) if high > low else 0.5), 3),
-        words=f"row {row}, column {column}: {format_seconds(seconds)}",
-    )
-
-
-def _block_words(seconds: NDArray[np.floating[Any]], joined: int, command: str) -> str:
+    down, across = (count // joined for count in padded.shape)
+    means = np.nanmean(padded.reshape(down, joined, across, joined), axis=(1, 3))
+    low, high = float(means.min()), float(means.max())
+    cells = []
+    for (row, column), mean in np.ndenumerate(means):
+        top, left = row * side * joined, column * side * joined
+        share = (float(mean) - low) / (high - low) if high > low else 0.5
+        cells.append(
+            Cell(
+                left=left,
+                top=top,
+                width=min(side * joined, shape[1] - left),
+                height=min(side * joined, shape[0] - top),
+                strength=round(WEAKEST + (1 - WEAKEST) * share, 3),
+                words=f"row {row}, column {column}: {format_seconds(float(mean))}",
+            )
+        )
     rows, columns = seconds.shape
     blocks = "1 block" if seconds.size == 1 else f"{seconds.size:,} blocks, {rows:,} down and {columns:,} across"
     together = f"; each cell stands for up to {joined} × {joined} of them" if joined > 1 else ""
     total = format_seconds(float(np.nansum(seconds)))
-    return f"{blocks}{together}. In {command} they took {total} together; several may have run at the same time."
+    words = f"{blocks}{together}. In {command} they took {total} together; several may have run at the same time."
+    return BlockSection(cells, shape[1], shape[0], format_seconds(low), format_seconds(high), words)
 
 
 def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
-    """Say where a store comes from, from its own facts: scene, bundle, engine, settings of the segmentation."""
+    """Say where a store comes from, from its metadata: scene, bundle, engine, settings of the segmentation."""
     bundle, seen, made = metadata.bundle, metadata.source, metadata.segmentation
     kept = made.get("encoding") or asdict(metadata.encoding)
     told = [
