@@ -23,7 +23,7 @@ TINY: dict[str, dict[str, Any]] = {
     "unet": {"widths": [4, 8, 8]},
     "unet-resnet": {"depth": 18},
 }
-FOOTPRINTS = {  # measuring takes seconds; test_models does it
+RECEPTIVE_FIELDS = {  # measuring takes seconds; test_models does it
     "simple-unet": ReceptiveField(8, 58),
     "unet": ReceptiveField(4, 23),
     "unet-resnet": ReceptiveField(64, 468),
@@ -65,11 +65,11 @@ def _balance(made: nn.Module, bands: int) -> None:
 
 @cache
 def receptive_field(architecture: str) -> ReceptiveField:
-    return FOOTPRINTS.get(architecture) or measure_receptive_field(network(architecture, 1, 1), 1)
+    return RECEPTIVE_FIELDS.get(architecture) or measure_receptive_field(network(architecture, 1, 1), 1)
 
 
 def metadata(architecture: str = "simple-unet", **changes: Any) -> BundleMetadata:
-    """Facts of a small bundle; `bands` and `classes` may be given as counts."""
+    """Metadata of a small bundle; `bands` and `classes` may be given as counts."""
     bands, classes = changes.pop("bands", 3), changes.pop("classes", 2)
     dtype = changes.get("dtype", "uint16")
     centre, spread = middle(dtype), SPREAD.get(dtype, 800.0)
@@ -88,7 +88,7 @@ def metadata(architecture: str = "simple-unet", **changes: Any) -> BundleMetadat
 
 
 def save(path: Path, described: BundleMetadata, seed: int = 0) -> Bundle:
-    """Save a bundle of random weights for some facts."""
+    """Save a bundle of random weights for some metadata."""
     options = dict(described.options)
     made = network(described.architecture, len(described.bands), described.channels, seed, **options)
     return save_bundle(path, made, described)

@@ -50,7 +50,7 @@ def test_openvino_is_near_torch(architecture, head, bundle_of, threads):
 
 
 def test_engine_is_the_plain_network(bundle_of, threads):
-    """Folded, steady and channels-last: still what the segmenter gives."""
+    """Folded, deterministic and channels-last: still what the segmenter gives."""
     for architecture in ("simple-unet", "unet"):
         values = pixels((1, 3, 64, 64))
         found = make_engine(bundle_of(architecture), CPU["torch"]).predict(values)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import FOOTPRINTS, SHARED, metadata, network, receptive_field, save
+from helpers import RECEPTIVE_FIELDS, SHARED, metadata, network, receptive_field, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -106,18 +106,18 @@ def stack(*layers: nn.Module) -> nn.Module:
         (stack(nn.MaxPool2d(3), nn.Upsample(scale_factor=3)), ReceptiveField(3, 2)),
     ],
 )
-def test_footprint_is_the_analytic_one(made, right):
+def test_receptive_field_is_the_analytic_one(made, right):
     assert measure_receptive_field(made, 2) == right
 
 
 @pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
-def test_footprint_of_our_networks(architecture):
-    assert measure_receptive_field(network(architecture, 2, 2), 2) == FOOTPRINTS[architecture]
+def test_receptive_field_of_our_networks(architecture):
+    assert measure_receptive_field(network(architecture, 2, 2), 2) == RECEPTIVE_FIELDS[architecture]
 
 
 @pytest.mark.slow
-def test_footprint_of_the_deep_encoder():
-    assert measure_receptive_field(network("unet-resnet", 1, 1), 1) == FOOTPRINTS["unet-resnet"]
+def test_receptive_field_of_the_deep_encoder():
+    assert measure_receptive_field(network("unet-resnet", 1, 1), 1) == RECEPTIVE_FIELDS["unet-resnet"]
 
 
 @pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
@@ -161,14 +161,14 @@ def test_unbounded_networks_are_recognised(made):
         ("smp:FPN", {"encoder_name": "resnet18"}, None),
     ],
 )
-def test_footprints_of_smp(architecture, options, bounded):
+def test_receptive_fields_of_smp(architecture, options, bounded):
     found = measure_receptive_field(build(architecture, 3, 2, **options), 3)
     assert found.stride == 32
     if bounded is not None:
         assert (found.radius is not None) == bounded
 
 
-def test_network_of_another_size_has_no_footprint():
+def test_network_of_another_size_has_no_receptive_field():
     with pytest.raises(NetworkError, match="another size"):
         measure_receptive_field(stack(nn.Conv2d(2, 2, 3)), 2)
 
@@ -208,10 +208,10 @@ def test_softmax_and_sigmoid_are_torchs(classes):
 @pytest.mark.parametrize("bias", [True, False])
 def test_steady_upsampling_is_the_transposed_convolution(kernel, extra, bias):
     plain = nn.ConvTranspose2d(5, 7, kernel, stride=2, padding=1, output_padding=extra, bias=bias).double()
-    steady = deterministic_upsampling(stack(plain))
+    deterministic = deterministic_upsampling(stack(plain))
     x = torch.randn(2, 5, 9, 12, dtype=torch.float64)
-    assert not isinstance(steady[0], nn.ConvTranspose2d)
-    torch.testing.assert_close(steady(x), plain(x), atol=1e-12, rtol=0)
+    assert not isinstance(deterministic[0], nn.ConvTranspose2d)
+    torch.testing.assert_close(deterministic(x), plain(x), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_scaling_that_would_poison_everything(value, folder):
 
 @pytest.mark.parametrize("entry", [{"stride": 0, "radius": 5}, {"stride": 8, "radius": -1}, {"stride": 10**12, "radius": 5},  # noqa: E501
                                    {"stride": 8, "radius": 10**12}, {"stride": float("inf"), "radius": 5}])  # fmt: skip
-def test_footprint_that_makes_no_sense(entry, folder):
+def test_receptive_field_that_makes_no_sense(entry, folder):
     edit(folder, **{"swathe:footprint": entry})
     refused(folder, "is not a usable bundle")
 
