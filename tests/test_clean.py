@@ -299,7 +299,7 @@ def test_info_describes_what_is_made_of_maps(tmp_path, client):
     assert "cleaned     min_object 2 px, connectivity 8" in describe(str(tmp_path / "c.zarr"))
     shown = describe(str(tmp_path / "o.zarr"))
     assert "objects     1 of building" in shown
-    assert "layers      class_map, objects" in shown
+    assert "arrays      class_map, objects" in shown
 
 
 def test_a_store_that_says_footprint_is_the_same_run(tmp_path, client):

@@ -261,7 +261,7 @@ def test_info_plan_export_and_bundles_say_what_there_is(place, tmp_path):
     assert "150 x 200 pixels, EPSG:32736" in scene
     assert re.search(r"^nodata +0", scene, re.MULTILINE)
     store = swathe("info", "fertig é.zarr", cwd=place).stdout
-    assert re.search(r"^layers +class_map, probability \(uint8\) of class_1$", store, re.MULTILINE)
+    assert re.search(r"^arrays +class_map, probability \(uint8\) of class_1$", store, re.MULTILINE)
     planned = swathe("plan", "die scène.tif", "-m", "mein bundle", "--block", "64", cwd=place).stdout
     assert re.search(r"^blocks +12 of up to 64 x 64 pixels", planned, re.MULTILINE)
     exported = swathe("export", "fertig é.zarr", "--layer", "probability", "-o", tmp_path / "p.tif", cwd=place)

@@ -1,10 +1,10 @@
-"""The verbs of the command `swathe` that begin with a finished store: clean, objects, vectorise, stats, report.
+"""The verbs of the command `swathe` on scenes and stores, and the options that verbs share.
 
-Each is a few lines around one public function. Imports nothing heavy before a verb runs, so that help is quick.
+Each verb is one call of one public function. Imports nothing heavy before a verb runs, so that help is quick.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -14,25 +14,9 @@ TIFF = (".tif", ".tiff")
 
 
 def note(text: str, quiet: bool) -> None:
-    """Tell what goes on, apart from results."""
+    """Say on stderr what goes on; stdout is for results."""
     if not quiet:
         print(text, file=sys.stderr, flush=True)
-
-
-def output_kind(output: str) -> str:
-    """Give `.zarr` or `.tif`, by the ending. Raises BadParameter for others."""
-    lower = output.rstrip("/").lower()
-    if lower.endswith(".zarr"):
-        return ".zarr"
-    if lower.endswith(TIFF):
-        return ".tif"
-    raise click.BadParameter(f"{output} must end in .zarr or .tif; the ending decides what is written",
-                             param_hint="--output")  # fmt: skip
-
-
-def counted(count: int, noun: str) -> str:
-    """Give a number of things in words."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -46,37 +30,156 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def output(metavar: str, help: str, endings: Sequence[str], refusal: str) -> Callable[[F], F]:
+    """Make the option `-o`, which refuses a path of another ending by "PATH must end in REFUSAL"."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
+        if value.rstrip("/").lower().endswith(tuple(endings)):
+            return value
+        raise click.BadParameter(f"{value} must end in {refusal}")
+
+    return click.option("-o", "--output", required=True, metavar=metavar, help=help, callback=check)
+
+
+def _bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read band names or numbers with commas between them."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty name; give names or numbers with commas between, as 4,3,2")
+    return names
+
+
+def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
+    if value in ("exact", "auto"):
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is not 'exact', 'auto' or a number of pixels")
+
+
+def _connectivity(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    return int(value)
+
+
+pixels, radius = click.IntRange(min=1), click.IntRange(min=0)
+store_argument = click.argument("store")
+overwriting = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
 running = options(
     click.option("--scheduler", metavar="ADDRESS", help="Address of a Dask cluster's scheduler.  [default: here]"),
-    click.option("--overwrite", is_flag=True, help="Replace an output that is there."),
+    overwriting,
     click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
 )
-connected_by = click.option(
-    "--connectivity",
-    type=click.Choice(["4", "8"]),
-    default="4",
-    show_default=True,
-    help="Pixels touch at sides; or at corners too.",
+connectivity = click.option("--connectivity", type=click.Choice(["4", "8"]), default="4", show_default=True,
+                            callback=_connectivity, help="Pixels touch at sides; or at corners too.")  # fmt: skip
+map_output = output("OUT", "OUT.zarr (maps and probabilities) or OUT.tif (COG of the map).", (".zarr", *TIFF),
+                    ".zarr or .tif; the ending decides what is written")  # fmt: skip
+planning = options(
+    click.argument("scene", nargs=-1, required=True),
+    click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
+    click.option("--bands", callback=_bands, metavar="LIST",
+                 help="The scene's bands in the network's order, as 4,3,2 or red,green,blue."),
+    click.option("--tile", type=pixels,
+                 help="Side of what the network computes at once, in pixels.  [default: 1024, or twice as tall]"),
+    click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: 2048]"),
+    click.option("--halo", callback=_halo, metavar="exact|auto|N", default="exact", show_default=True,
+                 help="Context around each tile, in pixels."),
+    click.option("--tolerance", type=float, default=0.004, show_default=True, help="Error that --halo auto accepts."),
+    click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True),
+    click.option("--threads", type=pixels, help="CPU threads of the engine.  [default: all]"),
+    click.option("--compile", is_flag=True, help="Optimise the network with torch.compile."),
+    click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability of a class but the first."),
+    click.option("--probability", type=click.Choice(["uint8", "float16", "float32", "none"]),
+                 help="How probabilities are kept.  [default: uint8 in .zarr, none for .tif]"),
+    click.option("--probability-of", metavar="CLASS", help="Keep those of one class, or of 'all'."),
+    click.option("--no-pyramid", is_flag=True, help="Write no overviews into the store."),
+    click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's."),
+)  # fmt: skip
+
+
+def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
+    return scene[0] if len(scene) == 1 else list(scene)
+
+
+def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
+    """Turn the flags of `planning` into the keywords of `run`, for a store or a GeoTIFF."""
+    given, pyramid = rest["probability"], not rest.pop("no_pyramid")
+    if not store and (given not in (None, "none") or rest["probability_of"]):
+        raise click.UsageError(
+            "a .tif holds the class map alone: write .zarr to keep probabilities, then `swathe export`"
+        )
+    kept = None if given == "none" or not store else given or "uint8"
+    return {**rest, "pyramid": pyramid, "probability": kept}
+
+
+@click.command(
+    epilog="Example: swathe segment scene.tif -m buildings -o buildings.tif\n\n"
+    "Example: swathe segment 'LC08_B[234].TIF' -m bundle.zip --bands B4,B3,B2 -o maps.zarr --scheduler tcp://host:8786"
 )
-radius = click.IntRange(min=0)
+@planning
+@map_output
+@running
+def segment(
+    scene: tuple[str, ...], bundle: str, output: str, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any
+) -> None:
+    """Segment SCENE into OUT. Interrupted at any moment, the same command continues.
+
+    SCENE is a raster, a Zarr group, a URL, or several files or a quoted pattern with one band each.
+    """
+    keywords = _segment_keywords(rest, store=output.rstrip("/").lower().endswith(".zarr"))
+    note(f"swathe: opening {' '.join(scene)}", quiet)
+    from ..inference.run import run
+    from .describe import describe_run
+
+    result = run(_scene(scene), bundle, output, client=scheduler, overwrite=overwrite, show=not quiet,
+                 note=lambda text: note(text, quiet), **keywords)  # fmt: skip
+    click.echo(describe_run(result, output))
+
+
+@click.command(epilog="Example: swathe plan scene.tif -m buildings --tile 512")
+@planning
+def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
+    """Show what a run would do and cost: blocks, memory, halo. Nothing is computed."""
+    from ..inference.plan import plan as make_plan
+
+    click.echo(str(make_plan(_scene(scene), bundle, **_segment_keywords(rest, store=True))))
+
+
+@click.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr")
+@click.argument("scene", nargs=-1, required=True)
+def info(scene: tuple[str, ...]) -> None:
+    """Show what a scene or a store holds. No pixels are read."""
+    from .describe import describe
+
+    click.echo(describe(_scene(scene)))
+
+
+@click.command(epilog="Example: swathe export buildings.zarr -o buildings.tif\n\n"
+                      "Example: swathe export buildings.zarr --layer probability -o probability.tif")  # fmt: skip
+@store_argument
+@output("OUT.tif", "The file to write.", TIFF, ".tif")
+@click.option("--layer", type=click.Choice(["class_map", "probability"]), default="class_map", show_default=True)
+@overwriting
+def export(store: str, output: str, layer: str, overwrite: bool) -> None:
+    """Write an array of a finished STORE as a Cloud-Optimized GeoTIFF with overviews, colours and class names."""
+    from ..store.cog import write_cog
+
+    click.echo(f"wrote {write_cog(store, output, layer=layer, overwrite=overwrite)}")
 
 
 @click.command(
     epilog="Example: swathe clean maps.zarr -o clean.zarr --threshold 0.7 --min-object 200 --min-hole '20 m2'\n\n"
     "Example: swathe clean maps.zarr -o clean.tif --opening 2 --min-object '1 ha' --connectivity 8"
 )
-@click.argument("store")
-@click.option("-o", "--output", required=True, metavar="OUT", help="OUT.zarr or OUT.tif (COG).")
+@store_argument
+@map_output
 @click.option("--threshold", multiple=True, metavar="P", help="Least probability; or NAME=P, once for each class.")
-@click.option(
-    "--hysteresis", multiple=True, metavar="P", help="A lower one, for what touches pixels above --threshold."
-)
-@click.option(
-    "--minimum", type=float, metavar="P", help="Likeliest class of all, where its probability is at least this."
-)
-@click.option(
-    "--majority", type=radius, metavar="N", help="Side of the square whose most frequent class a pixel takes."
-)
+@click.option("--hysteresis", multiple=True, metavar="P", help="A lower one, for what touches those above --threshold.")
+@click.option("--minimum", type=float, metavar="P", help="Likeliest class, where its probability is at least this.")
+@click.option("--majority", type=radius, metavar="N", help="Side of a square whose most frequent class a pixel takes.")
 @click.option("--erosion", type=radius, metavar="N", help="Shrink classes by N pixels.")
 @click.option("--dilation", type=radius, metavar="N", help="Grow classes by N pixels into the background.")
 @click.option("--opening", type=radius, metavar="N", help="Remove what is thinner than 2 N + 1 pixels.")
@@ -85,7 +188,7 @@ radius = click.IntRange(min=0)
               help="Structuring element of these four.")  # fmt: skip
 @click.option("--min-object", metavar="SIZE", help="Remove smaller objects; a bare number is pixels, or as '20 m2'.")
 @click.option("--min-hole", metavar="SIZE", help="Fill smaller holes.")
-@connected_by
+@connectivity
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Clean this class only; may be repeated.")
 @click.option("--removed", type=click.Choice(["background", "surrounding"]), default="background", show_default=True,
               help="What small objects become.")  # fmt: skip
@@ -96,52 +199,36 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     In this order: threshold, minimum or hysteresis; majority; erosion, dilation, opening, closing; small objects are
     removed; small holes are filled. Interrupted at any moment, the same command continues.
     """
-    output_kind(output)
     note(f"swathe: cleaning {store}", quiet)
     from ..postprocess.clean import write_clean
     from ..postprocess.options import parse_thresholds
+    from .describe import describe_run
 
     for name in ("threshold", "hysteresis"):
         rest[name] = parse_thresholds(rest[name]) if rest[name] else None
-    rest |= {"classes": rest["classes"] or None, "connectivity": int(rest["connectivity"])}
+    rest["classes"] = rest["classes"] or None
     result = write_clean(store, output, client=scheduler, overwrite=overwrite, show=not quiet, **rest)
     click.echo(describe_run(result, output))
 
 
-def describe_run(result: Any, output: str) -> str:
-    """Give what a run has done, for the terminal."""
-    from .describe import class_table
-
-    rate = sum(result.pixels.values()) / max(result.seconds, 1e-6) / 1e6
-    resumed = f", {result.resumed} of them done before" if result.resumed else f", {rate:.2f} Mpx/s"
-    head = f"wrote {output} in {result.seconds:.1f} s: {counted(result.blocks, 'block')}{resumed}"
-    return "\n".join([head, class_table(result.pixels)])
-
-
 @click.command(epilog="Example: swathe objects clean.zarr -o objects.zarr")
-@click.argument("store")
-@click.option("-o", "--output", required=True, metavar="OUT.zarr", help="The store to write.")
-@connected_by
+@store_argument
+@output("OUT.zarr", "The store to write.", [".zarr"], ".zarr; for polygons see `swathe vectorise`")
+@connectivity
 @click.option("--no-widths", is_flag=True, help="Do not measure mean widths, which takes half of the time.")
 @running
-def objects(
-    store: str, output: str, connectivity: str, no_widths: bool, scheduler: str | None, overwrite: bool, quiet: bool
-) -> None:
+def objects(store: str, output: str, no_widths: bool, scheduler: str | None, quiet: bool, **rest: Any) -> None:
     """Find, number and measure the objects of a finished STORE.
 
-    OUT.zarr holds their ids as the layer `objects`, and OUT.zarr/table.parquet one row for each: class, area,
+    OUT.zarr holds their ids as the array `objects`, and OUT.zarr/table.parquet one row for each: class, area,
     perimeter, centroid, box, axes, probability, mean width. Interrupted, the same command continues.
     """
-    if not output.rstrip("/").lower().endswith(".zarr"):
-        raise click.BadParameter(
-            f"{output} must end in .zarr; for polygons see `swathe vectorise`", param_hint="--output"
-        )
     note(f"swathe: finding the objects of {store}", quiet)
     from ..objects.objects import objects_count, write_objects
+    from .describe import counted
 
-    report = write_objects(store, output, connectivity=4 if connectivity == "4" else 8, widths=not no_widths,
-                           client=scheduler, overwrite=overwrite, show=not quiet)  # fmt: skip
-    click.echo(f"wrote {output} in {report.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet")
+    result = write_objects(store, output, widths=not no_widths, client=scheduler, show=not quiet, **rest)
+    click.echo(f"wrote {output} in {result.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet")
     for name, count in objects_count(output).items():
         click.echo(f"  {name}: {counted(count, 'object')}")
 
@@ -150,18 +237,15 @@ def objects(
     epilog="Example: swathe vectorise objects.zarr -o buildings.parquet\n\n"
     "Example: swathe vectorise clean.zarr -o buildings.gpkg --simplify 1.5 --class building"
 )
-@click.argument("store")
+@store_argument
 @click.option("-o", "--output", required=True, metavar="OUT", help="OUT.parquet (GeoParquet), .gpkg, .fgb or .geojson.")
-@click.option(
-    "--simplify", type=float, metavar="PIXELS", help="How much outlines may change; shared borders stay shared."
-)
-@click.option("--right-angles", is_flag=True, help="Give outlines right angles only, as buildings have.")
+@click.option("--simplify", type=float, metavar="PIXELS",
+              help="How much outlines may change; shared borders stay shared.")  # fmt: skip
+@click.option("--right-angles", is_flag=True, help="Make all angles right angles, as buildings have.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Write this class only; may be repeated.")
-@connected_by
+@connectivity
 @running
-def vectorise(
-    store: str, output: str, connectivity: str, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any
-) -> None:
+def vectorise(store: str, output: str, scheduler: str | None, quiet: bool, **rest: Any) -> None:
     """Write the objects of a finished STORE as polygons with their measures.
 
     STORE is what `swathe objects` has made, or any other; its objects are found first then. Objects that cross
@@ -169,9 +253,10 @@ def vectorise(
     """
     note(f"swathe: drawing the objects of {store}", quiet)
     from ..vector.vectorise import Outlines, write_vectors
+    from .describe import counted
 
-    made = write_vectors(store, output, connectivity=4 if connectivity == "4" else 8, outlines=Outlines(**rest),
-                         client=scheduler, overwrite=overwrite, show=not quiet)  # fmt: skip
+    outlines = Outlines(**{name: rest.pop(name) for name in ("simplify", "right_angles", "classes")})
+    made = write_vectors(store, output, outlines=outlines, client=scheduler, show=not quiet, **rest)
     click.echo(f"wrote {output} in {made.seconds:.1f} s: {counted(made.features, 'feature')}")
     for text in made.notes:
         click.echo(f"note: {text}")
@@ -182,49 +267,57 @@ def vectorise(
     "Example: swathe stats objects.zarr --cell '500 m' -o cells.parquet\n\n"
     "Example: swathe stats clean.zarr --zones districts.gpkg -o districts.csv"
 )
-@click.argument("store")
+@store_argument
 @click.option("-o", "--output", metavar="OUT", help=".csv, .parquet, .gpkg, .fgb or .geojson.  [default: shown only]")
-@click.option("--zones", metavar="FILE", help="Polygons, in any vector format and CRS: figures for each.")
+@click.option("--zones", metavar="FILE", help="Polygons, in any vector format and CRS: statistics for each.")
 @click.option("--layer", metavar="NAME", help="Which layer of the zones' file.")
-@click.option("--cell", metavar="SIZE", help="Figures for each square cell: '500 m', or 256 for pixels.")
+@click.option("--cell", metavar="SIZE", help="Statistics for each square cell: '500 m', or 256 for pixels.")
 @running
 def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any) -> None:
     """Show areas and shares by class of a finished STORE, and of objects counts, sizes and widths.
 
-    Areas are those on the ellipsoid. Figures of objects need what `swathe objects` has made.
+    Areas are those on the ellipsoid. Those of objects need what `swathe objects` has made.
     """
     note(f"swathe: adding up {store}", quiet)
     from ..stats.stats import compute_statistics, write_statistics
     from ..stats.table import describe_statistics
+    from .describe import counted
 
-    running_on: dict[str, Any] = {"client": scheduler, "show": not quiet}
+    rest |= {"client": scheduler, "show": not quiet}
     if output is None:
-        frame = compute_statistics(store, **rest, **running_on)
-    else:
-        frame = write_statistics(store, output, overwrite=overwrite, **rest, **running_on)
-    click.echo(describe_statistics(frame))
-    if output is not None:
-        click.echo(f"wrote {output}: {counted(len(frame), 'row')}")
+        click.echo(describe_statistics(compute_statistics(store, **rest)))
+        return
+    frame = write_statistics(store, output, overwrite=overwrite, **rest)
+    click.echo(f"{describe_statistics(frame)}\nwrote {output}: {counted(len(frame), 'row')}")
 
 
 @click.command(epilog="Example: swathe report clean.zarr -o report.html --objects objects.zarr")
-@click.argument("store")
-@click.option("-o", "--output", required=True, metavar="OUT.html", help="The page to write.")
+@store_argument
+@output("OUT.html", "The page to write.", (".html", ".htm"), ".html: a report is a page")
 @click.option("--scene", metavar="SCENE", help="The image.  [default: where it was when it was segmented]")
 @click.option("--objects", metavar="STORE", help="What `swathe objects` has made of the same maps.")
 @click.option("--title", metavar="TEXT", help="The heading.")
-@click.option("--overwrite", is_flag=True, help="Replace a page that is there.")
+@overwriting
 def report(store: str, output: str, **rest: Any) -> None:
-    """Write one page about a finished STORE, with a map to look into, figures and where they come from.
+    """Write one page about a finished STORE, with a map to look into, statistics and where they come from.
 
     The page is one file; nothing is fetched when it is read.
     """
-    if not output.lower().endswith((".html", ".htm")):
-        raise click.BadParameter(f"{output} must end in .html: a report is a page", param_hint="--output")
     note(f"swathe: writing a report on {store}", False)
     from ..viz.report import write_report
 
     click.echo(f"wrote {write_report(store, output, **rest)}")
 
 
-VERBS = (clean, objects, vectorise, stats, report)
+@click.command(epilog="Example: swathe demo -o demo-output")
+@click.option("-o", "--output", default="demo-output", show_default=True, metavar="FOLDER", help="Where results go.")
+def demo(output: str) -> None:
+    """Segment a real scene that comes with Swathe, find its buildings, and make a report. Takes seconds."""
+    from .demo import run_demo
+
+    note("swathe: segmenting buildings of Zanzibar in the scene that comes with Swathe", False)
+    for line in run_demo(output):
+        click.echo(line)
+
+
+VERBS = (segment, plan, info, export, clean, objects, vectorise, stats, report, demo)

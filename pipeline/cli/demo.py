@@ -27,7 +27,7 @@ SIMPLIFY = 2.0  # pixels, 30 cm: the steps of pixels go, corners of houses stay
 
 
 def run_demo(output: str | os.PathLike[str]) -> Iterator[str]:
-    """Segment the scene that comes with Swathe and find its buildings; give one line for each result.
+    """Segment the scene that comes with Swathe and find its buildings; yield one line for each result.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def run_demo(output: str | os.PathLike[str]) -> Iterator[str]:
 def _maps(folder: Path) -> Iterator[str]:
     bundle = load_bundle("buildings")
     store = folder / "buildings.zarr"
-    report = run(SCENE, bundle, store, overwrite=True, threshold=bundle.metadata.metrics.get("threshold"))
+    result = run(SCENE, bundle, store, overwrite=True, threshold=bundle.metadata.metrics.get("threshold"))
     yield f"wrote {store}  maps and probabilities; open with xarray: xr.open_zarr({str(store)!r})"
-    yield class_table(report.pixels)
+    yield class_table(result.pixels)
     yield f"wrote {write_cog(store, folder / 'buildings.tif', overwrite=True)}  Cloud-Optimized GeoTIFF; open with QGIS"
     picture = panels(open_scene(SCENE), open_maps(store), bundle.metadata.classes, folder / "buildings.png", TITLE)
     yield f"wrote {picture}  image, probability and map; look at this one"

@@ -1,5 +1,6 @@
-"""What people read: descriptions of scenes, stores and bundles, and the table of classes. Text only."""
+"""Texts for the terminal: descriptions of scenes, stores, bundles and runs, and the table of classes."""
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,35 +11,33 @@ from models.metadata import BundleMetadata
 from ..grid.geobox import GeoBox
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
+from ..jobs.job import RunResult
 from ..store.files import Files
-from ..store.metadata import StoreMetadata
-from ..store.store import KEY, Store, open_store, read_metadata
+from ..store.store import KEY, open_store, read_metadata
 
 
 def describe(scene: SceneLike) -> str:
-    """Describe a scene or a store of ours."""
+    """Describe a scene, or a store that Swathe wrote."""
     if isinstance(scene, str | os.PathLike) and _is_store(os.fspath(scene)):
         return _describe_store(os.fspath(scene))
     source = open_source(scene)
+    nodata = ", ".join(sorted({str(value) for value in source.nodata if value is not None}))
     lines = [
         _where(source.geobox),
         f"bands       {len(source.bands)}: {', '.join(source.bands[:20])}",
         f"type        {source.dtype}",
+        f"nodata      {nodata or 'none'}",
     ]
-    nodata = sorted({str(value) for value in source.nodata if value is not None})
-    lines.append(f"nodata      {', '.join(nodata) or 'none'}")
     if isinstance(source, RasterSource):
         lines.append(f"mask        {'of its own' if source.masks else 'none'}")
         scaled = [b for b in source.raster_bands if (b.scale, b.offset) != (1.0, 0.0)]
         if scaled:
             lines.append(f"scale       {scaled[0].scale:g}, offset {scaled[0].offset:g} (kept, not applied)")
-    lines += [f"note        {note}" for note in source.notes]
+    lines += [f"note        {text}" for text in source.notes]
     return "\n".join(lines)
 
 
 def _is_store(path: str) -> bool:
-    import json
-
     if not path.rstrip("/").endswith(".zarr"):
         return False
     try:
@@ -60,10 +59,12 @@ def _describe_store(path: str) -> str:
         return f"store       {path}\nstate       not finished: the same `{command}` command continues it"
     store, metadata = open_store(path)
     segmented = metadata.segmentation
+    names = ", ".join(metadata.class_names[value] for value in store.encoding.kept)
+    kept = f"probability ({store.encoding.probability}) of {names}"
     lines = [
         f"store       {path}, finished",
         _where(store.geobox),
-        f"layers      {', '.join(_layers(store, metadata))}",
+        f"arrays      {', '.join(kept if name == 'probability' else name for name in store.layers)}",
         f"overviews   {store.levels}",
         f"bundle      {metadata.bundle['name']} {metadata.bundle['digest'][:12]}",
         f"engine      {segmented['engine']}, {segmented['precision']}, halo {segmented['halo']}",
@@ -71,19 +72,25 @@ def _describe_store(path: str) -> str:
     if metadata.cleaned is not None:
         keywords = ", ".join(f"{name} {value}" for name, value in metadata.cleaned.items())
         lines.append(f"cleaned     {keywords or 'nothing asked for'}")
-    counts = metadata.results.get("objects", {})
-    lines += [f"objects     {count:,} of {name}" for name, count in counts.items()]
+    lines += [f"objects     {count:,} of {name}" for name, count in metadata.results.get("objects", {}).items()]
     return "\n".join([*lines, class_table(metadata.pixels)])
 
 
-def _layers(store: Store, metadata: StoreMetadata) -> list[str]:
-    names = [metadata.class_names[value] for value in store.encoding.kept]
-    kept = f"probability ({store.encoding.probability}) of {', '.join(names)}"
-    return [kept if name == "probability" else name for name in store.layers]
+def describe_run(result: RunResult, output: str) -> str:
+    """Describe a finished run: seconds, blocks, speed, and the table of classes."""
+    rate = sum(result.pixels.values()) / max(result.seconds, 1e-6) / 1e6
+    resumed = f", {result.resumed} of them done before" if result.resumed else f", {rate:.2f} Mpx/s"
+    head = f"wrote {output} in {result.seconds:.1f} s: {counted(result.blocks, 'block')}{resumed}"
+    return f"{head}\n{class_table(result.pixels)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Format a count and its noun, as "1 block" or "2,000 blocks"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def class_table(pixels: Mapping[str, int]) -> str:
-    """Give a table of pixels and shares per class; the shares are of the observed pixels."""
+    """Format a table of pixels and shares per class; the shares are of the observed pixels."""
     observed = max(1, sum(count for name, count in pixels.items() if name != "nodata"))
     width = max(len(name) for name in pixels)
     lines = [f"  {'class':{width}}  {'pixels':>15}  share"]
@@ -95,11 +102,8 @@ def class_table(pixels: Mapping[str, int]) -> str:
 
 def list_bundles() -> str:
     """List the bundles that come with Swathe, one line each."""
-    found = shipped_bundles()
-    if not found:
-        return "no bundles come with this installation"
     lines = []
-    for bundle in found:
+    for bundle in shipped_bundles():
         metadata = bundle.metadata
         parts = [
             ", ".join(metadata.class_names),
@@ -110,14 +114,14 @@ def list_bundles() -> str:
         lines.append(f"{metadata.name:12} {'; '.join(parts)}")
         if metadata.description:
             lines.append(f"{'':12} {metadata.description}")
-    return "\n".join(lines)
+    return "\n".join(lines) or "no bundles come with this installation"
 
 
 def describe_bundle(name: str) -> str:
-    """Describe all that a bundle knows."""
+    """Describe all that is known of a bundle."""
     bundle = load_bundle(name)
     metadata, field = bundle.metadata, bundle.metadata.receptive_field
-    halo = "none: every output sees the whole input" if field.halo is None else f"{field.halo} pixels"
+    halo = "none, every output sees the whole input" if field.halo is None else f"{field.halo} pixels"
     lines = [
         f"bundle      {metadata.name}  {bundle.path}",
         f"digest      {bundle.digest}",
@@ -125,7 +129,7 @@ def describe_bundle(name: str) -> str:
         f"bands       {', '.join(metadata.band_names)}; {metadata.dtype}; scaled by {metadata.scaling.kind}",
         f"classes     {', '.join(f'{value} {info.name} #{info.color}' for value, info in enumerate(metadata.classes))}",
         f"resolution  {_scale(metadata)}",
-        f"receptive   stride {field.stride}, radius {field.radius}; exact halo {halo}",
+        f"halo        exact: {halo}; stride {field.stride}, receptive radius {field.radius}",
     ]
     for title, values in (("metrics", metadata.metrics), ("provenance", metadata.provenance)):
         lines += [f"{title:11} {line}" for line in _flat(values)]
@@ -140,7 +144,7 @@ def _scale(metadata: BundleMetadata) -> str:
 
 
 def _flat(values: Any, prefix: str = "") -> list[str]:
-    """Give nested facts as lines of dotted names."""
+    """Format nested values as lines of dotted names."""
     if isinstance(values, dict):
         return [
             line for key, value in values.items() for line in _flat(value, f"{prefix}.{key}" if prefix else str(key))

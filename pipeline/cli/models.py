@@ -1,13 +1,36 @@
-"""The verbs of the command `swathe` that give a bundle to others: export-model and package.
+"""The verbs of the command `swathe` on bundles: bundles, import-weights, export-model and package.
 
-Each is a few lines around public functions of `models`. Imports nothing heavy before a verb runs.
+Each is one call of one public function of `models`. Imports nothing heavy before a verb runs.
 """
 
 import click
 
-from .commands import note
+from .commands import note, output, overwriting
 
-BUNDLE = "Shipped bundle, path or URL."
+
+@click.command(epilog="Example: swathe bundles")
+@click.argument("bundle", required=False)
+def bundles(bundle: str | None) -> None:
+    """List the bundles that come with Swathe, or show all of one BUNDLE."""
+    from .describe import describe_bundle, list_bundles
+
+    click.echo(describe_bundle(bundle) if bundle else list_bundles())
+
+
+@click.command(
+    "import-weights",
+    epilog="Example: swathe import-weights checkpoint.pth --config network.toml -o bundle.zip",
+)
+@click.argument("checkpoint")
+@click.option("--config", required=True, metavar="FILE", help="TOML or JSON that describes network, bands and classes.")
+@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder or .zip to write.")
+@overwriting
+def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -> None:
+    """Make a bundle of foreign weights: a torch state dict or safetensors. No code in the file is run."""
+    from models.importing import import_bundle
+
+    made = import_bundle(checkpoint, config, output, overwrite=overwrite)
+    click.echo(f"wrote {made.path}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
 
 
 @click.command(
@@ -16,8 +39,9 @@ BUNDLE = "Shipped bundle, path or URL."
     "Example: swathe export-model bundle.zip -o bundle.pt2",
 )
 @click.argument("bundle")
-@click.option("-o", "--output", required=True, metavar="OUT", help="OUT.onnx, or OUT.pt2 for torch.export.load.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@output("OUT", "OUT.onnx, or OUT.pt2 for torch.export.load.", (".onnx", ".pt2"),
+        ".onnx or .pt2; the ending decides what is written")  # fmt: skip
+@overwriting
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None:
     """Write a BUNDLE's whole graph for other programs: raw pixels in, probabilities out.
@@ -25,16 +49,12 @@ def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None
     Batch, height and width are free; sides are multiples of the network's stride. The file is run and compared with
     the bundle before it gets its name.
     """
-    ending = output.lower().rpartition(".")[2]
-    if ending not in ("onnx", "pt2"):
-        raise click.BadParameter(f"{output} must end in .onnx or .pt2; the ending decides what is written",
-                                 param_hint="--output")  # fmt: skip
     from models.bundle import load_bundle
     from models.exporting import export_onnx, export_program
 
     loaded = load_bundle(bundle)
     note(f"swathe: exporting {loaded.metadata.name}, then comparing", quiet)
-    made = (export_onnx if ending == "onnx" else export_program)(loaded, output, overwrite=overwrite)
+    made = (export_onnx if output.lower().endswith(".onnx") else export_program)(loaded, output, overwrite=overwrite)
     click.echo(f"wrote {made.path}: {made.path.stat().st_size:,} bytes, within {made.difference:.1e} of the bundle")
 
 
@@ -43,14 +63,12 @@ def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None
     "Example: swathe package bundle.zip -o item.json --with bundle.onnx --href https://example.org/bundle.zip"
 )
 @click.argument("bundle")
-@click.option("-o", "--output", required=True, metavar="ITEM.json", help="The STAC item to write.")
+@output("ITEM.json", "The STAC Item to write.", [".json"], ".json: it is a STAC Item")
 @click.option("--with", "exported", multiple=True, metavar="FILE", help="What `export-model` has made of it; repeat.")
 @click.option("--href", default="", metavar="URL", help="Where others find the weights.  [default: where they are]")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@overwriting
 def package(bundle: str, output: str, exported: tuple[str, ...], href: str, overwrite: bool) -> None:
-    """Describe a BUNDLE for catalogues: a STAC item with the Machine Learning Model extension, sizes and checksums."""
-    if not output.lower().endswith(".json"):
-        raise click.BadParameter(f"{output} must end in .json: it is a STAC item", param_hint="--output")
+    """Describe a BUNDLE for catalogues: a STAC Item with the Machine Learning Model extension, sizes and checksums."""
     from models.bundle import load_bundle
     from models.exporting import write_item
 
