@@ -22,13 +22,12 @@ from models import load_bundle
 from models.errors import TrainingError
 from pipeline import run
 from train.config import Loop
-from train.fitting import module as learners
-from train.fitting.curves import read_logs, write_curves
-from train.fitting.fit import fit, make_learner, train
+from train.fitting import module as fitting
+from train.fitting.fit import fit, train
 from train.fitting.learning_rate import draw_rates, find_rate
 from train.fitting.module import SegmentationModule, round_up, schedule_of, scores_of
-from train.fitting.run_folder import best_checkpoint
-from train.fitting.training import prepare
+from train.fitting.run_folder import best_checkpoint, read_logs, write_curves
+from train.fitting.training import make_module, prepare
 
 SWATHE = Path(sys.executable).with_name("swathe")
 
@@ -70,7 +69,7 @@ def test_balanced_weights_are_those_of_the_training_pixels(scenes):
     told = {"name": "cross-entropy", "class_weights": "balanced"}
     training = prepare(small_settings(scenes, loss=told), show=False)
     pixels = training.statistics.class_pixels
-    loss = make_learner(training).loss
+    loss = make_module(training).loss
     assert isinstance(loss.weights, torch.Tensor)
     assert loss.weights.tolist() == pytest.approx((pixels.sum() / 2 / pixels).tolist())
     assert loss.weights[1] > 2 * loss.weights[0]  # roofs are rare there
@@ -196,11 +195,11 @@ def test_a_frozen_encoder_stays_and_thaws(scenes, tmp_path):
     def moved(freeze: bool | int) -> list[bool]:
         settings = small_settings(scenes, network={"freeze": freeze}, loop={"ema": 0.0})
         training = prepare(settings, show=False)
-        learner = make_learner(training)
-        before = {k: v.clone() for k, v in learner.state_dict().items()}
+        module = make_module(training)
+        before = {k: v.clone() for k, v in module.state_dict().items()}
         (run_folder := tmp_path / f"run{freeze}").mkdir()
-        fit(training, learner, run_folder, show=False)
-        after = learner.state_dict()
+        fit(training, module, run_folder, show=False)
+        after = module.state_dict()
         encoder = [key for key in before if ".down." in key and key.endswith("weight")]
         assert len(encoder) >= 6
         rest = [key for key in before if ".up." in key and key.endswith("weight")]
@@ -213,9 +212,9 @@ def test_a_frozen_encoder_stays_and_thaws(scenes, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_and_names_the_batch(scenes, tmp_path, monkeypatch):
-    real = learners.Segmenter.logits
+    real = fitting.Segmenter.logits
     monkeypatch.setattr(
-        learners.Segmenter, "logits", lambda self, x: real(self, x) * (float("nan") if self.training else 1)
+        fitting.Segmenter, "logits", lambda self, x: real(self, x) * (float("nan") if self.training else 1)
     )
     with pytest.raises(TrainingError) as caught:
         train(small_settings(scenes), tmp_path / "o", show=False)
@@ -342,22 +341,22 @@ def test_every_network_learns_one_chip_by_heart(scenes, architecture):
         scenes, network=network, chips={"size": 64, "zoom": [1, 1], "batch": 2}, loop={"ema": 0, "learning_rate": 4e-3}
     )
     training = prepare(settings, show=False)
-    learner = make_learner(training)
+    module = make_module(training)
     batch = {
         "pixels": training.chips[0][0][None].repeat(2, 1, 1, 1),
         "labels": training.chips[0][1][None].repeat(2, 1, 1),
     }
     assert {0, 1} <= set(batch["labels"].unique().tolist())
     rate = 1e-2 if architecture == "simple-unet" else 4e-3  # its last block ends in two channels behind a ReLU
-    optimizer = torch.optim.Adam(learner.parameters(), lr=rate)
+    optimizer = torch.optim.Adam(module.parameters(), lr=rate)
     for step in range(600):
-        learner.train()
-        loss = learner.loss(learner.segmenter.logits(batch["pixels"]), batch["labels"])
+        module.train()
+        loss = module.loss(module.segmenter.logits(batch["pixels"]), batch["labels"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step % 20 == 19:
-            said = learner.segmenter.logits(batch["pixels"]).argmax(dim=1)
+            said = module.segmenter.logits(batch["pixels"]).argmax(dim=1)
             if jaccard_score(batch["labels"].ravel(), said.ravel()) > 0.99:
                 return
     pytest.fail(f"IoU {jaccard_score(batch['labels'].ravel(), said.ravel()):.3f} after 600 steps")

@@ -21,8 +21,7 @@ from train.data.chips import begin_reader, reader_errors
 from train.evaluation.evaluation import workplace
 from train.fitting.fit import train
 from train.fitting.learning_rate import find_rate
-from train.fitting.trainer import WholeCheckpoints, make_trainer
-from train.fitting.training import prepare
+from train.fitting.training import WholeCheckpoints, make_trainer, prepare
 
 TINY = {"network": {"options": {"widths": [4, 8]}}, "loop": {"steps": 2, "check_every": 1, "ema": 0.0}}
 

@@ -33,14 +33,14 @@ def swathe(*words) -> str:
 
 def test_images_and_labels_by_flags(scenes, tmp_path):
     learn = (
-        "--learn",
+        "--train",
         scenes / "a_image.tif",
         scenes / "a_label.tif",
-        "--learn",
+        "--train",
         scenes / "b_image.tif",
         scenes / "b_label.tif",
     )
-    choose = ("--choose", scenes / "v_image.tif", scenes / "v_label.tif", "--classes", "ground,roof")
+    choose = ("--val", scenes / "v_image.tif", scenes / "v_label.tif", "--classes", "ground,roof")
     said = swathe("train", *learn, *choose, "-o", tmp_path / "mine", *QUICK)
     assert "wrote" in said
     assert "validation: iou" in said
@@ -62,7 +62,7 @@ def test_vectors_by_flags_and_blocks_kept_for_validation(scenes, tmp_path):
         found = [shape(outline) for outline, value in shapes(source.read(1), transform=source.transform) if value]
         frame = geopandas.GeoDataFrame(geometry=found, crs=source.crs)
     frame.to_crs(4326).to_file(tmp_path / "roofs.geojson")
-    said = swathe("train", "--learn", scenes / "a_image.tif", tmp_path / "roofs.geojson", "--classes", "ground,roof",
+    said = swathe("train", "--train", scenes / "a_image.tif", tmp_path / "roofs.geojson", "--classes", "ground,roof",
                   "-o", tmp_path / "mine.zip", *QUICK, "--set", "data.0.split.side=64")  # fmt: skip
     assert "wrote" in said
     assert load_bundle(tmp_path / "mine.zip").metadata.provenance["chosen on"] == ["a_image"]
@@ -135,7 +135,7 @@ def test_a_check_goes_on_past_a_bad_first_image_a_bad_set_and_a_split_of_nothing
 
 
 def test_a_check_that_finds_errors_says_so_to_scripts(scenes, tmp_path):
-    flags = ("--learn", scenes / "none.tif", scenes / "a_label.tif", "--classes", "a,b", "--bands", "1,2,3")
+    flags = ("--train", scenes / "none.tif", scenes / "a_label.tif", "--classes", "a,b", "--bands", "1,2,3")
     words = [str(word) for word in ("train", *flags, "--check", "-o", tmp_path / "s.png")]
     result = CliRunner().invoke(cli, words)
     assert (result.exit_code, "none" in result.output) == (1, True)
@@ -181,7 +181,7 @@ def test_a_config_with_changes_and_a_rate(scenes, tmp_path):
         (("x.toml",), "cannot be read"),
         ((), "give CONFIG"),
         (("x.toml", "--classes", "a,b"), "not both"),
-        (("--learn", "a.tif", "b.tif"), "--classes"),
+        (("--train", "a.tif", "b.tif"), "--classes"),
     ],
 )
 def test_wrong_usage(words, said):

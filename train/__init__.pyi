@@ -5,8 +5,8 @@ from .data.datasets import gather as gather
 from .data_qa.inspection import inspect as inspect
 from .evaluation.evaluation import evaluate as evaluate
 from .evaluation.result import Evaluation as Evaluation
-from .fitting.curves import read_logs as read_logs
 from .fitting.fit import train as train
+from .fitting.run_folder import read_logs as read_logs
 
 __all__ = [
     "Evaluation",

@@ -1,4 +1,4 @@
-"""The verb `swathe train`: a few lines around `train.fitting.fit`. Imports nothing heavy before it runs."""
+"""The verb `swathe train`: fits a network, checks data, or searches for a learning rate. Light to import."""
 
 import shlex
 import sys
@@ -19,16 +19,16 @@ COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", 
 
 @click.command(
     epilog="Example: swathe train train/configs/buildings.toml -o buildings\n\n"
-    "Example: swathe train --learn a.tif a.geojson --choose b.tif b.geojson --classes ground,building -o mine"
+    "Example: swathe train --train a.tif a.geojson --val b.tif b.geojson --classes ground,building -o mine"
 )
 @click.argument("config", required=False)
 @click.option(
     "-o", "--output", metavar="OUT", help="The bundle: a folder, or .zip. With --check or --find-rate: a .png."
 )
-@click.option("--learn", nargs=2, multiple=True, metavar="IMAGE LABELS", help="Instead of CONFIG: what to learn from.")
-@click.option(
-    "--choose", nargs=2, multiple=True, metavar="IMAGE LABELS", help="Instead of CONFIG: what to validate on."
-)
+@click.option("--train", "training", nargs=2, multiple=True, metavar="IMAGE LABELS",
+              help="Instead of CONFIG: an image to train on; may be repeated.")  # fmt: skip
+@click.option("--val", "validation", nargs=2, multiple=True, metavar="IMAGE LABELS",
+              help="Instead of CONFIG: an image to validate on; may be repeated.")  # fmt: skip
 @click.option("--classes", metavar="LIST", help="Instead of CONFIG: names of the classes, the background first.")
 @click.option("--bands", metavar="LIST", help="Instead of CONFIG: the images' bands, as 4,3,2 or red,green,blue.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting, as loop.steps=500.")
@@ -94,32 +94,32 @@ def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: boo
     return f"suggested: --set loop.learning_rate={rates.suggested:.2g}  (where the loss falls fastest); wrote {drawn}"
 
 
-def _settings(config: str | None, changes: Sequence[str], learn: Sequence[Pair], choose: Sequence[Pair],
+def _settings(config: str | None, changes: Sequence[str], training: Sequence[Pair], validation: Sequence[Pair],
               classes: str | None, bands: str | None) -> "Settings":  # fmt: skip
     from ..config import read_settings, settings_of
 
-    if config and (learn or choose or classes or bands):
-        raise click.UsageError("give CONFIG, or --learn, --choose, --classes and --bands; not both")
+    if config and (training or validation or classes or bands):
+        raise click.UsageError("give CONFIG, or --train, --val, --classes and --bands; not both")
     if config:
         return read_settings(config, changes)
-    if not learn or not classes:
-        raise click.UsageError("give CONFIG, or at least --learn IMAGE LABELS and --classes LIST")
-    return settings_of(_raw(learn, choose, _listed(classes), _listed(bands or "")), changes=changes)
+    if not training or not classes:
+        raise click.UsageError("give CONFIG, or at least --train IMAGE LABELS and --classes LIST")
+    return settings_of(_raw(training, validation, _listed(classes), _listed(bands or "")), changes=changes)
 
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _raw(learn: Sequence[Pair], choose: Sequence[Pair], classes: list[str], bands: list[str]) -> dict[str, Any]:
-    """Make what a config would hold; without --choose, a fifth of the images' blocks is kept for validation."""
+def _raw(training: Sequence[Pair], validation: Sequence[Pair], classes: list[str], bands: list[str]) -> dict[str, Any]:
+    """Return what a config would hold; without --val, a fifth of the images' blocks is kept for validation."""
     from pipeline.io.scene import open_source
 
-    sets = [_set(pair, "train", bands) for pair in learn] + [_set(pair, "validate", bands) for pair in choose]
-    if not choose:
+    sets = [_set(pair, "train", bands) for pair in training] + [_set(pair, "validate", bands) for pair in validation]
+    if not validation:
         for one in sets:
             one["split"] = {"by": "blocks", "validate": 0.2}
-    names = bands or list(open_source(learn[0][0]).bands)
+    names = bands or list(open_source(training[0][0]).bands)
     colors = [COLORS[n] if n < len(COLORS) else f"{n * 2654435761 % 2**24:06X}" for n in range(len(classes))]
     described = [{"name": name, "color": color} for name, color in zip(classes, colors, strict=True)]
     return {"name": "trained", "bands": [f"band{n}" if n.isdecimal() else n for n in names], "classes": described,

@@ -1,39 +1,44 @@
-"""A training from settings to a bundle: what Lightning is told, and how it goes on after an interruption.
+"""The training loop from settings to a bundle: `train`, its continuation after an interruption, and the bundle's facts.
 
-The folder `OUTPUT.training` beside the bundle keeps checkpoints, logs and the curve. Knows no pixels and no tensors.
+The folder `OUTPUT.training` beside the bundle keeps checkpoints, logs and the curve.
 """
 
+import json
 import os
-import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
+import lightning
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
 
-from models.bundle import Bundle, check_replaced
+from models.bundle import WEIGHTS, Bundle, check_replaced, save_bundle
 from models.errors import TrainingError
 from models.files import refuse_existing
-from models.receptive_field import measure_receptive_field
-from models.segmenter import Segmenter
+from models.metadata import Band, BundleMetadata, ReceptiveField
+from models.mlm import to_item
 from models.system import usable_cpus
 
 from ..config import Settings
-from ..data.chips import EpochNumbers, begin_reader, reader_errors, stack
-from ..data.statistics import balanced_weights
-from .bundling import check_kept, scaling_of, write_best
-from .curves import write_curves
-from .losses import make_loss
+from ..data.chips import reader_errors
+from ..data.statistics import means_of
+from ..evaluation.evaluation import choose_threshold
 from .module import SegmentationModule
-from .networks import check_chips, make_network
-from .run_folder import begin, best_checkpoint, check_fits, file_errors, last_checkpoint, read, run_folder, taken
-from .trainer import make_trainer, quiet_lightning
-from .training import Training, prepare
+from .run_folder import (
+    begin,
+    best_checkpoint,
+    check_fits,
+    file_errors,
+    last_checkpoint,
+    locked,
+    read_checkpoint,
+    run_folder,
+    write_curves,
+)
+from .training import Training, loaders, make_module, make_trainer, prepare, quiet_lightning, scaling_of
 
 
 def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool = False, overwrite: bool = False,
@@ -64,88 +69,19 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
         As `prepare`; the output exists; a training with other settings was begun there; the loss is not a number.
     """
     _check_output(Path(output), overwrite=overwrite)
+    # the process that was started, and not one that Lightning started beside it for another device
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
     training, run = prepare(settings, show=show), run_folder(output)
-    learner = make_learner(training, show=show and is_first())
-    check_kept(training, learner.receptive_field)
-    with file_errors(run), taken(run) if is_first() else nullcontext():
-        if is_first():
+    module = make_module(training, show=show and first)
+    _check_provenance(training, module.receptive_field)
+    with file_errors(run), locked(run) if first else nullcontext():
+        if first:
             begin(run, settings, restart=restart, images=training.images)
-        fit(training, learner, run, show=show and is_first())
-        if not is_first():
-            raise SystemExit(0)  # a further process of Lightning's, on another device: what follows is the first's
+        fit(training, module, run, show=show and first)
+        if not first:
+            raise SystemExit(0)  # what follows is the first process's
         write_curves(run, settings.name)
-        return write_best(Path(output), training, learner, run, command=command, show=show)
-
-
-def is_first() -> bool:
-    """Whether this is the process that was started, and not one that Lightning started beside it for another device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def fit(training: Training, learner: SegmentationModule, run: Path, *, show: bool = True) -> None:
-    """Run Lightning's loop, from the last checkpoint if there is one; the learner ends with the best weights."""
-    loop = training.settings.loop
-    torch.set_num_threads(loop.threads or usable_cpus())
-    with quiet_lightning():
-        trainer = make_trainer(loop, training.epochs, run, validated=len(training.grid) > 0, show=show)
-        begun = last_checkpoint(run)
-        if begun:
-            check_fits(begun, read(begun), learner.state_dict())
-        try:
-            learn, validate = loaders(training, trainer)
-            with reader_errors():
-                trainer.fit(learner, learn, validate, ckpt_path=begun, weights_only=True)
-        except SystemExit as end:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from end
-    learner.load_state_dict(read(best_checkpoint(run))["state_dict"])
-
-
-def make_learner(training: Training, *, show: bool = False) -> SegmentationModule:
-    """Build the network with its first weights, which the seed decides. `show`: say which weights were taken."""
-    settings = training.settings
-    torch.manual_seed(settings.seed)
-    sizes = len(settings.bands), len(settings.classes)
-    network = make_network(settings.network, *sizes, folder=settings.folder, note=_told if show else _untold)
-    receptive_field = measure_receptive_field(deepcopy(network), len(settings.bands))
-    check_chips(network, len(settings.bands), settings.chips.size, settings.chips.batch, receptive_field.stride)
-    segmenter = Segmenter(network, scaling_of(training.statistics.bands))
-    if settings.loop.channels_last:
-        segmenter = segmenter.to(memory_format=torch.channels_last)
-    learner = SegmentationModule(settings, segmenter, receptive_field, _loss(training), training.describe)
-    if settings.loop.compile:
-        learner.segmenter.network.compile()
-    return learner
-
-
-def _loss(training: Training) -> nn.Module:
-    told, pixels = training.settings.loss, training.statistics.class_pixels
-    if told.class_weights == "balanced":
-        told = replace(told, class_weights=balanced_weights(pixels))
-    return make_loss(told, len(pixels))
-
-
-def _told(line: str) -> None:
-    print(f"training: {line}", file=sys.stderr, flush=True)
-
-
-def _untold(line: str) -> None:
-    pass
-
-
-def loaders(training: Training, trainer: "pl.Trainer | None" = None) -> tuple[Any, Any]:
-    """Give the loaders of chips to learn from and to validate on; the latter None where there are none."""
-    chips, loop = training.settings.chips, training.settings.loop
-    rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-    share: dict[str, Any] = {
-        "batch_size": max(1, chips.batch // world),
-        "collate_fn": stack,
-        "num_workers": chips.workers,
-        "persistent_workers": chips.workers > 0,
-        "worker_init_fn": begin_reader,
-    }
-    numbers = EpochNumbers(loop.check_every * loop.accumulate * chips.batch, rank, world)
-    learn = DataLoader(training.chips, sampler=numbers, **share)
-    return learn, DataLoader(training.grid, **share) if len(training.grid) else None
+        return write_best(Path(output), training, module, run, command=command, show=show)
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
@@ -158,3 +94,86 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     parent = next(path for path in output.absolute().parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise TrainingError(f"{output} cannot be written: {parent} is no folder that you may write to")
+
+
+def _check_provenance(training: Training, receptive_field: ReceptiveField) -> None:
+    """Refuse what no bundle could hold, before the training. Raises SwatheError."""
+    try:
+        json.dumps(to_item(_metadata(training, receptive_field, {}), WEIGHTS, 0, ""), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"provenance holds what a bundle cannot: {error}; give text or finite numbers") from error
+
+
+def fit(training: Training, module: SegmentationModule, run: Path, *, show: bool = True) -> None:
+    """Run Lightning's loop, from the last checkpoint if there is one; the module ends with the best weights."""
+    loop = training.settings.loop
+    torch.set_num_threads(loop.threads or usable_cpus())
+    with quiet_lightning():
+        trainer = make_trainer(loop, training.epochs, run, validated=len(training.grid) > 0, show=show)
+        begun = last_checkpoint(run)
+        if begun:
+            check_fits(begun, read_checkpoint(begun), module.state_dict())
+        try:
+            batches, validation = loaders(training, trainer)
+            with reader_errors():
+                trainer.fit(module, batches, validation, ckpt_path=begun, weights_only=True)
+        except SystemExit as end:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from end
+    module.load_state_dict(read_checkpoint(best_checkpoint(run))["state_dict"])
+
+
+def write_best(
+    output: Path, training: Training, module: SegmentationModule, run: Path, *, command: str = "", show: bool = True
+) -> Bundle:
+    """Write a bundle; the threshold is chosen, and scores found, on whole validation scenes.
+
+    Parameters
+    ----------
+    output
+        A folder, or a zip by its ending; what is there is replaced once the new one is whole.
+    training, module
+        What was trained, with its best weights.
+    run
+        The training's folder; a bundle without scores is kept there as well.
+    command
+        That was typed, for the provenance.
+    show
+        Show progress.
+    """
+    network, step = module.segmenter.network, int(read_checkpoint(best_checkpoint(run))["global_step"])
+    metadata = _metadata(training, module.receptive_field, {"best step": step, "command": command})
+    bundle = save_bundle(run / "bundle", network, metadata, overwrite=True)
+    if training.parts["validate"]:
+        metrics = choose_threshold(bundle, training.parts["validate"], run / "validation", show=show)
+        metadata = replace(metadata, metrics=metrics)
+    return save_bundle(output, network, metadata, overwrite=True)
+
+
+def _metadata(training: Training, receptive_field: ReceptiveField, provenance: Mapping[str, Any]) -> BundleMetadata:
+    """Return the metadata of the bundle: all that inference must know, and the provenance."""
+    settings, statistics = training.settings, training.statistics
+    means = means_of(statistics.bands.mean.tolist())
+    origin = {
+        "config": Path(settings.path).name,
+        "seed": settings.seed,
+        "trained on": [sample.name for sample in training.parts["train"]],
+        "chosen on": [sample.name for sample in training.parts["validate"]],
+        "pixels": dict(zip(settings.class_names, statistics.class_pixels.tolist(), strict=True)),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+    }
+    return BundleMetadata(
+        name=settings.name,
+        architecture=settings.network.architecture,
+        options=dict(settings.network.options),
+        bands=tuple(Band(name, mean) for name, mean in zip(settings.bands, means, strict=True)),
+        dtype=settings.dtype or str(training.parts["train"][0].source.dtype),
+        scaling=scaling_of(statistics.bands),
+        classes=settings.classes,
+        receptive_field=receptive_field,
+        resolution=settings.resolution,
+        patch=settings.chips.size,
+        description=settings.description,
+        provenance={**settings.provenance, **origin, **provenance},
+    )

@@ -1,4 +1,4 @@
-"""The search for a learning rate: a short training whose rate rises with every step. Knows Lightning's tuner only.
+"""The search for a learning rate: a short training whose rate rises with every step, by Lightning's tuner.
 
 Source of the method: L. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), arXiv:1506.01186.
 """
@@ -18,10 +18,8 @@ from models.errors import TrainingError
 from models.system import usable_cpus
 
 from ..data.chips import reader_errors
-from .curves import write_rates
-from .fit import loaders, make_learner
-from .trainer import make_trainer, quiet_lightning
-from .training import Training
+from .run_folder import panels, save_figure
+from .training import Training, loaders, make_module, make_trainer, quiet_lightning
 
 LOW, HIGH = 1e-6, 1.0
 
@@ -44,12 +42,12 @@ class Rates:
 
 
 def find_rate(training: Training, *, steps: int = 100, show: bool = True) -> Rates:
-    """Search for a learning rate; nothing is kept of what was learnt.
+    """Search for a learning rate; nothing is kept of the training.
 
     Parameters
     ----------
     training
-        As `prepare` gives it.
+        As `prepare` returns it.
     steps
         How many rates are tried, from 1e-6 to 1 on a logarithmic scale; the search ends where the loss explodes.
     show
@@ -61,14 +59,13 @@ def find_rate(training: Training, *, steps: int = 100, show: bool = True) -> Rat
         The loss is not a number from the first steps on.
     """
     torch.set_num_threads(training.settings.loop.threads or usable_cpus())
-    learner = make_learner(training)
-    learn, _ = loaders(training)
+    module, (batches, _) = make_module(training), loaders(training)
     epochs = -(-steps // training.settings.loop.check_every) + 1  # a short training's own would end the search
     silent = nullcontext() if show else redirect_stderr(io.StringIO())  # the tuner's bar cannot be turned off
     with tempfile.TemporaryDirectory(prefix="swathe-rates-") as folder, quiet_lightning(), silent, reader_errors():
         trainer = make_trainer(training.settings.loop, epochs, Path(folder), validated=False, show=False)
         finder = Tuner(trainer).lr_find(
-            learner, learn, min_lr=LOW, max_lr=HIGH, num_training=steps, update_attr=False
+            module, batches, min_lr=LOW, max_lr=HIGH, num_training=steps, update_attr=False
         )  # fmt: skip
     if show:
         print(file=sys.stderr)  # the bar leaves its line open
@@ -80,5 +77,12 @@ def find_rate(training: Training, *, steps: int = 100, show: bool = True) -> Rat
 
 
 def draw_rates(rates: Rates, path: str | os.PathLike[str]) -> Path:
-    """Draw what a search found into a picture (`.png`)."""
-    return write_rates(rates.tried, rates.losses, rates.suggested, Path(path))
+    """Draw the loss over the learning rates that were tried, and the one suggested, into a picture (`.png`)."""
+    figure, (axes,) = panels("learning rate", 1)
+    axes.plot(rates.tried, rates.losses)
+    if rates.suggested is not None:
+        axes.axvline(rates.suggested, linestyle="--", color="0.3", label=f"suggested: {rates.suggested:.2g}")
+        axes.legend(frameon=False)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axes.grid(alpha=0.3)
+    return save_figure(figure, Path(path))

@@ -1,4 +1,4 @@
-"""The folder beside a bundle in which a training keeps its settings, checkpoints and logs. Knows names and bytes.
+"""The folder `OUTPUT.training` beside a bundle: a training's settings, checkpoints and logs, and its curve.
 
 A folder belongs to one training, at one time to one process: another's settings, images or networks are refused, with
 what differs. A folder that no training has made is never touched.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import TrainingError
+from models.files import whole_file
 from pipeline.store.files import Files
 
 from ..config import Settings
@@ -22,23 +23,24 @@ SETTINGS, CHECKPOINTS, LAST, LOGS = "settings.json", "checkpoints", "last.ckpt",
 PART = "settings.partial"
 FREE = ("path", "provenance", "description")  # what a continued training may have changed
 FREE_LOOP = ("device", "devices", "keep")
+NAMES = {"loss": "training", "validation_loss": "validation", "iou": "IoU", "f1": "F1", "accuracy": "accuracy"}
 
 
 def run_folder(output: str | os.PathLike[str]) -> Path:
-    """Give the folder that belongs to a bundle."""
+    """Return the training folder of a bundle."""
     return Path(f"{os.fspath(output).rstrip('/')}.training")
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """Give the checkpoint to go on from, if there is one. Raises TrainingError if it is damaged."""
+    """Return the checkpoint to go on from, if there is one. Raises TrainingError if it is damaged."""
     path = run / CHECKPOINTS / LAST
     if not path.exists():
         return None
-    read(path)
+    read_checkpoint(path)
     return path
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, without running any code that is in it. Raises TrainingError if it is damaged."""
     import torch
 
@@ -55,9 +57,9 @@ def check_fits(path: Path, content: Mapping[str, Any], state: Mapping[str, Any])
     Parameters
     ----------
     path, content
-        The checkpoint, as `read` gives it.
+        The checkpoint, as `read_checkpoint` returns it.
     state
-        State dict of the learner that is to go on.
+        State dict of the module that is to go on.
     """
     theirs = content.get("state_dict", {}) if isinstance(content, dict) else {}
     shapes, wanted = ({key: tuple(t.shape) for key, t in s.items() if hasattr(t, "shape")} for s in (theirs, state))
@@ -71,22 +73,17 @@ def check_fits(path: Path, content: Mapping[str, Any], state: Mapping[str, Any])
 
 
 def best_checkpoint(run: Path) -> Path:
-    """Give the checkpoint that did best, or the last where nothing was validated."""
+    """Return the checkpoint that did best, or the last where nothing was validated."""
     last = run / CHECKPOINTS / LAST
-    states = read(last)["callbacks"]
+    states = read_checkpoint(last)["callbacks"]
     best = [s["best_model_path"] for name, s in states.items() if "'monitor': 'iou'" in name and "best_model_path" in s]
     path = last.with_name(Path(best[0]).name) if best and best[0] else last
     # on a GPU an epoch that is done again after a kill may not be the best again, whose file made way for it
     return path if path.exists() else last
 
 
-def best_step(run: Path) -> int:
-    """Give the step at which the best checkpoint was written."""
-    return int(read(best_checkpoint(run))["global_step"])
-
-
 @contextmanager
-def taken(run: Path) -> Iterator[None]:
+def locked(run: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder. Raises TrainingError if one has it."""
     try:
         release = Files(os.path.abspath(run)).lock()
@@ -154,7 +151,7 @@ def _check_same(run: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def deciding(settings: Settings) -> dict[str, Any]:
-    """Give what decides the weights that come out, as JSON values."""
+    """Return the settings that decide the weights, as JSON values."""
     values = {key: value for key, value in asdict(settings).items() if key not in FREE}
     values["loop"] = {key: value for key, value in values["loop"].items() if key not in FREE_LOOP}
     values["data"] = [{**data, "root": os.path.abspath(settings.folder / data["root"])} for data in values["data"]]
@@ -186,3 +183,48 @@ def file_errors(run: Path) -> Iterator[None]:
         raise TrainingError(
             f"{run} cannot be written: {reason}; the last whole checkpoint stays, mend it and run the same again"
         ) from error
+
+
+def read_logs(run: Path) -> Any:
+    """Read the logs of a training, interrupted or not: a pandas table, one row an epoch, the latest where two."""
+    import pandas as pd
+
+    tables = [pd.read_csv(path) for path in sorted(run.glob(f"{LOGS}/*/metrics.csv")) if path.stat().st_size]
+    if not tables:
+        return pd.DataFrame({"epoch": [], "step": []})
+    # Lightning writes an epoch's validation and training into two rows
+    return pd.concat([table.groupby("epoch").last() for table in tables]).groupby(level=0).last().reset_index()
+
+
+def write_curves(run: Path, title: str) -> Path:
+    """Draw losses and scores over the steps into `curves.png` in the run's folder."""
+    table = read_logs(run)
+    figure, (losses, scores) = panels(title)
+    for axes, names in ((losses, ("loss", "validation_loss")), (scores, ("iou", "f1", "accuracy"))):
+        for name in (name for name in names if name in table):
+            axes.plot(table["step"] + 1, table[name], marker=".", label=NAMES[name])
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
+    losses.set_ylabel("loss")
+    scores.set(ylabel="on the validation samples", ylim=(0, 1))
+    return save_figure(figure, run / "curves.png")
+
+
+def panels(title: str, count: int = 2) -> tuple[Any, Any]:
+    """Return a figure, and its axes side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * count, 3.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all."""
+    with whole_file(path) as part:
+        figure.savefig(part, metadata={"Software": "Swathe"})
+    return path
