@@ -224,15 +224,15 @@ def summarize_block(
     first = np.zeros(count + 1, np.int64)
     first[runs.owners[::-1]] = runs.starts[::-1]  # of several values for one place, the last one stays
     rows, columns = np.divmod(first[1:], max(1, labels.shape[1]))
-    marked = np.zeros(count + 1, bool)
+    above = np.zeros(count + 1, bool)
     if above_high is not None:
-        marked[labels[above_high]] = True
+        above[labels[above_high]] = True
     totals = Totals(
         value=class_map.ravel()[first[1:]],
         pixels=np.bincount(runs.owners, runs.lengths, count + 1)[1:].astype(np.int64),
         area=np.zeros(count) if areas is None else _areas(runs, areas, labels.shape, count),
         first=(rows + window.top) * shape[1] + columns + window.left,
-        above_high=marked[1:],
+        above_high=above[1:],
         borders=_borders(runs, count, class_map, classes),
     )
     numbers = tuple(edge.astype(np.int64) - 1 for edge in edges(labels, window, shape))

@@ -217,7 +217,7 @@ class MeasureBlock:
             objects=buffered(store, "objects", window, EDGE, 0),
             class_map=buffered(store, "class_map", window, DEPTH if self.widths else 0, NODATA),
             probability=own_probability(core, kept, encoding.kept),
-            areas=None if self.areas is None else np.broadcast_to(self.areas.of(window), window.shape),
+            areas=None if self.areas is None else self.areas.of(window),
         )
         return measure(patch, widths=self.widths)
 

@@ -228,12 +228,7 @@ def _moments(runs: Runs, patch: Patch) -> dict[str, NDArray[Any]]:
 
 
 def _areas(runs: Runs, patch: Patch) -> NDArray[np.float64]:
-    if patch.areas is None:
-        return runs.unknown
-    if patch.areas.shape[1] > 1:
-        return runs.summed(np.broadcast_to(patch.areas, runs.shape))
-    rows, _, lengths = runs.spans()  # all of a row are alike
-    return runs.joined(np.broadcast_to(patch.areas, (runs.shape[0], 1))[rows, 0] * lengths)
+    return runs.unknown if patch.areas is None else runs.summed(np.broadcast_to(patch.areas, runs.shape))
 
 
 def _intensities(runs: Runs, probability: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
