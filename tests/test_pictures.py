@@ -324,7 +324,7 @@ def test_five_panels_of_what_there_is(place, tmp_path):
     five_panels(tmp_path / "e.tif", tmp_path / "e.zarr", tmp_path / "c.png")
     assert len(drawn(tmp_path / "b.png")) < len(drawn(tmp_path / "a.png"))
     assert len(drawn(tmp_path / "c.png")) > 500
-    with pytest.raises(StoreError, match="no layer `objects`"):
+    with pytest.raises(StoreError, match="no array `objects`"):
         five_panels(place / "s.tif", place / "s.zarr", tmp_path / "d.png", objects=place / "s.zarr")
     with pytest.raises(ArgumentError, match=r"written as \.png"):
         five_panels(place / "s.tif", place / "s.zarr", tmp_path / "d.jpg")

@@ -1,7 +1,4 @@
-"""Writers of polygon files: GeoParquet 1.1 through Arrow; GeoPackage, FlatGeobuf and GeoJSON through GDAL. Streamed.
-
-Knows Arrow tables and what each format asks for; nothing of temporary names or of what the columns mean.
-"""
+"""Writers of polygon files: GeoParquet 1.1 through Arrow; GeoPackage, FlatGeobuf and GeoJSON through GDAL. Streamed."""
 
 import json
 import os

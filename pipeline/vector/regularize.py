@@ -3,7 +3,7 @@
 The way is that of Sampath and Shan (2007), "Building boundary tracing and regularization from airborne lidar point
 clouds", Photogrammetric Engineering & Remote Sensing 73(7): split the traced outline into straight edges (here
 Douglas-Peucker), find the dominant direction from edges weighted by length, put every edge parallel or perpendicular to
-it at the least-squares place, and intersect neighbours. Knows polygons in map units; no pixels, files or blocks.
+it at the least-squares place, and intersect neighbours. Polygons are in map units.
 """
 
 from typing import TYPE_CHECKING, NamedTuple

@@ -1,6 +1,6 @@
 """Writer of vector files and tables: the ending of the name chooses the format; written whole or not at all.
 
-Pixels become map coordinates here. Knows Arrow tables and paths; nothing of objects, blocks or stores.
+Arrow tables come in; `place_on_map` brings their geometries from pixels into map coordinates.
 """
 
 import glob
@@ -178,7 +178,7 @@ class _Rows:
 
 @contextmanager
 def _whole(path: str) -> Iterator[str]:
-    """Give a name to write to, which becomes the file when all went well; else nothing is left."""
+    """Yield a name to write to, which becomes the file when all went well; else nothing is left."""
     if "://" in path:
         with tempfile.TemporaryDirectory() as folder:
             part = os.path.join(folder, os.path.basename(path))
@@ -231,7 +231,7 @@ def _reason(error: Exception) -> str:
 
 
 def _write_csv(rows: _Rows, part: str, schema: "pa.Schema", _: str | None) -> None:
-    """Write figures as text; what is not a number is left empty, as what is unknown."""
+    """Write rows as text; what is not a number is left empty, as what is unknown."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv

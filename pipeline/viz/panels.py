@@ -106,7 +106,7 @@ def five_panels(
     view = make_view(geobox, window, longest)
     classes = maps_classes(maps)
     shown, small = _seen(source, maps, view, bands, probability_of)
-    ids, told = _object_ids(small, objects, geobox, view)
+    ids, caption = _object_ids(small, objects, geobox, view)
     aspect = shown.shape[0] / shown.shape[1]
     rows, columns = (3, 2) if aspect < 0.6 else (2, 3)
     across = 16 if aspect < 1.6 else 11
@@ -119,7 +119,7 @@ def five_panels(
         (f"probability of {small.probability_of}", small.probability),
         ("map", paint(flat, small.class_map, colours, "mask", 1.0)),
         ("map over the image", paint(shown, small.class_map, colours)),
-        (told, _objects_over(shown, ids)),
+        (caption, _objects_over(shown, ids)),
     ]
     for axes, (text, picture) in zip(places, pictures, strict=True):
         _panel(axes, text, picture)
@@ -145,7 +145,7 @@ def _object_ids(
         refuse_other_grid(maps_geobox(objects), geobox)
         small = read_maps(objects, view)
         if small.objects is None:
-            raise StoreError("these maps have no layer `objects`; `swathe objects` makes it")
+            raise StoreError("these maps have no array `objects`; `swathe objects` makes it")
     if small.objects is not None:
         return small.objects, "objects"
     from skimage.measure import label

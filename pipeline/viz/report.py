@@ -99,7 +99,7 @@ def write_report(
         The image, see `open_scene`; on the store's grid. None: where the store says it was, if it is still there; the
         page is made without it otherwise, and says so.
     objects
-        An objects store of the same maps, for the figures of objects. None: `store` itself, if it is one.
+        An objects store of the same maps, for the object statistics. None: `store` itself, if it is one.
     title
         The heading. None: from the scene's name if the store knows it, else from its own.
     overwrite
@@ -232,33 +232,33 @@ def _summary(data: ReportData, objects: list[ObjectSection]) -> str:
     if not seen:
         return "Nothing of this scene was observed."
     area = stats.columns["area_m2"]
-    told = [f"{format_area(area) if np.isfinite(area) else f'{seen:,} pixels'} observed."]
-    counts = {section.name: dict(section.figures)["objects"] for section in objects}
+    sentences = [f"{format_area(area) if np.isfinite(area) else f'{seen:,} pixels'} observed."]
+    counts = {section.name: dict(section.stats)["objects"] for section in objects}
     pairs = list(zip(classes, stats.names, strict=True))[1:]
     for info, name in sorted(pairs, key=lambda pair: -stats.columns[f"{pair[1]}_pixels"])[:3]:
         count = counts.get(info.name, "")
         some = f", {count} object{'' if count == '1' else 's'}" if count else ""
-        told.append(f"{format_title(info.name)}: {format_share(stats.columns[f'{name}_share'])}{some}.")
-    return " ".join(told)
+        sentences.append(f"{format_title(info.name)}: {format_share(stats.columns[f'{name}_share'])}{some}.")
+    return " ".join(sentences)
 
 
 def _grid(data: ReportData) -> list[tuple[str, str]]:
     """Say where on the Earth the scene lies, and how large its pixels are, as far as that is known."""
     geobox = data.store.geobox
-    told = [("size", f"{geobox.height:,} × {geobox.width:,} pixels, down and across")]
+    lines = [("size", f"{geobox.height:,} × {geobox.width:,} pixels, down and across")]
     if data.pixel:
-        told.append(("pixel", f"{format_number(data.pixel)} m on the ground"))
-    told.append(("projection", geobox.describe().split(", ")[1]))
+        lines.append(("pixel", f"{format_number(data.pixel)} m on the ground"))
+    lines.append(("projection", geobox.describe().split(", ")[1]))
     if geobox.crs is None or geobox.transform is None:
-        return told
+        return lines
     from pyproj import CRS, Transformer
     from pyproj.exceptions import ProjError
 
     with suppress(ProjError):
         transformer = Transformer.from_crs(CRS.from_wkt(geobox.crs), 4326, always_xy=True)
         centre = transformer.transform(*geobox.to_map(geobox.width / 2, geobox.height / 2))
-        told.append(("centre", format_place(*centre)))
-    return told
+        lines.append(("centre", format_place(*centre)))
+    return lines
 
 
 def _scene_name(metadata: StoreMetadata) -> str:

@@ -66,7 +66,7 @@ class ObjectSection:
 
     name: str
     colour: str
-    figures: list[tuple[str, str]]
+    stats: list[tuple[str, str]]
     bars: list[Bar]
     ticks: list[tuple[float, str]]
 
@@ -93,21 +93,21 @@ def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: Sc
         if not count or objects.objects is None or objects.sizes is None:
             continue
         one = objects.objects
-        figures = [
+        lines = [
             ("objects", f"{int(count):,}"),
             ("mean size", form(one.mean[0, place])),
             ("median size", form(one.quantiles[1, 0, place])),
             ("of the land", format_share(np.nan_to_num(stats.columns[f"{name}_share"]))),
         ]
         if np.isfinite(density := objects.columns[f"{objects.names[place + 1]}_per_km2"]):
-            figures.append(("per km²", format_number(density)))
+            lines.append(("per km²", format_number(density)))
         if np.isfinite(width := one.width[0, place]):
-            figures.append(("mean width", f"{format_number(width)} {'m' if metric else 'pixels'}"))
+            lines.append(("mean width", f"{format_number(width)} {'m' if metric else 'pixels'}"))
         low, high = np.log10([one.smallest[0, place], one.largest[0, place]])
         middle, half = (low + high) / 2, max(0.52 * (high - low), LEAST_DECADES / 2)
         edges = np.linspace(middle - half, middle + half, BARS + 1)
         bars = _bars(objects.sizes.histogram(place, 10**edges), [form(edge) for edge in 10**edges])
-        found.append(ObjectSection(info.name, f"#{info.color}", figures, bars, _ticks(edges[0], edges[-1], form)))
+        found.append(ObjectSection(info.name, f"#{info.color}", lines, bars, _ticks(edges[0], edges[-1], form)))
     return found
 
 
@@ -206,7 +206,7 @@ def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
     """Say where a store comes from, from its metadata: scene, bundle, engine, settings of the segmentation."""
     bundle, seen, made = metadata.bundle, metadata.source, metadata.segmentation
     kept = made.get("encoding") or asdict(metadata.encoding)
-    told = [
+    lines = [
         ("scene", source),
         ("bands", f"{', '.join(seen['bands'])} ({seen['dtype']})" if seen else ""),
         ("bundle", " ".join(filter(None, (bundle.get("name", ""), bundle.get("architecture", ""))))),
@@ -218,7 +218,7 @@ def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
         ("probability", f"kept as {kept['probability']}" if kept.get("probability") else "not kept"),
         ("blocks", f"up to {metadata.plan.block:,} × {metadata.plan.block:,} pixels"),
     ]
-    return [(name, value) for name, value in told if value]
+    return [(name, value) for name, value in lines if value]
 
 
 def cleaning(metadata: StoreMetadata) -> list[tuple[str, str]]:
