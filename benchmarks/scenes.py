@@ -14,7 +14,6 @@ import os
 
 import numpy as np
 import rasterio
-import rasterio.windows
 from numpy.typing import NDArray
 
 from pipeline.grid.geobox import Window

@@ -216,7 +216,7 @@ class GeoBox:
         return all(hypot(*(a - b for a, b in zip(there * corner, corner, strict=True))) < 0.01 for corner in corners)
 
     def describe(self) -> str:
-        """Return one line for people, as printed when grids differ."""
+        """Return shape, CRS and transform in one line, as messages name a grid."""
         where = "no transform" if self.transform is None else f"transform {tuple(self.transform)[:6]}"
         return f"{self.height} x {self.width} pixels, {_crs_name(self.crs)}, {where}"
 

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import rasterio
-import rasterio.windows
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, some of which rasterio lets through
 from rasterio.errors import RasterioError

@@ -14,7 +14,6 @@ from typing import Any
 import dask.array as da
 import fsspec
 import numpy as np
-import rioxarray  # noqa: F401 -- registers `.rio`
 import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
