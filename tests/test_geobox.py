@@ -117,6 +117,12 @@ def test_bounds_in_another_crs():
     assert west > east  # across the antimeridian
 
 
+def test_a_place_on_the_earth_needs_crs_and_transform():
+    transform = Affine(2, 0, 5, 0, -2, 7)
+    assert GeoBox(*SHAPE, transform, UTM).georeferenced
+    assert not any(box.georeferenced for box in (GeoBox(*SHAPE), GeoBox(*SHAPE, transform), GeoBox(*SHAPE, None, UTM)))
+
+
 @given(sides, sides, st.integers(0, 6))
 def test_levels_halve_and_round_up(height, width, number):
     box = GeoBox(height, width, Affine(2, 0, 5, 0, -2, 7), UTM)

@@ -133,6 +133,11 @@ class GeoBox:
         return self.transform is None or (self.transform.b == 0 and self.transform.d == 0)
 
     @property
+    def georeferenced(self) -> bool:
+        """Whether CRS and transform are known, so that the pixels have a place on the Earth."""
+        return self.crs is not None and self.transform is not None
+
+    @property
     def affine(self) -> Affine:
         """The transform; pixel coordinates themselves where the file gives none."""
         return Affine.identity() if self.transform is None else self.transform
@@ -190,13 +195,13 @@ class GeoBox:
         from pyproj import CRS
         from pyproj.exceptions import CRSError
 
-        if self.crs is None or self.transform is None:
+        if not self.georeferenced:
             return None
         try:
             crs = CRS.from_user_input(self.crs)
         except CRSError:
             return None
-        across, down = hypot(self.transform.a, self.transform.d), hypot(self.transform.b, self.transform.e)
+        across, down = hypot(self.affine.a, self.affine.d), hypot(self.affine.b, self.affine.e)
         if crs.is_geographic:
             _, latitude = self.to_map(self.width / 2, self.height / 2)
             unit = 111_320.0 * float(abs(cos(radians(latitude))) ** 0.5)

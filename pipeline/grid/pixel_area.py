@@ -155,16 +155,16 @@ def pixel_areas(geobox: GeoBox) -> PixelAreas | None:
     from pyproj import Transformer
     from pyproj.exceptions import CRSError
 
-    if geobox.crs is None or geobox.transform is None:
+    if not geobox.georeferenced:
         return None
     try:
-        crs, geographic = _horizontal(geobox.crs)
+        crs, geographic = _horizontal(str(geobox.crs))
     except CRSError:
         return None
     if geographic is None or not geographic.is_geographic:
         return None
     unit, sphere = float(geographic.axis_info[0].unit_conversion_factor), Sphere.of(geographic.ellipsoid)
-    transformer, transform = None, geobox.transform
+    transformer, transform = None, geobox.affine
     if crs != geographic:
         transformer = Transformer.from_crs(crs, geographic, always_xy=True)
     elif transform.d == 0:

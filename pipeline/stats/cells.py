@@ -163,12 +163,12 @@ def pixel_sides(geobox: GeoBox) -> tuple[float, float] | None:
     from pyproj import CRS, Transformer
     from pyproj.exceptions import CRSError, ProjError
 
-    if geobox.crs is None or geobox.transform is None:
+    if not geobox.georeferenced:
         return None
     row, column = geobox.height / 2, geobox.width / 2
     ends = geobox.to_map(column + np.array([0, 0, -0.5, 0.5]), row + np.array([-0.5, 0.5, 0, 0]))
     try:
-        crs = CRS.from_wkt(geobox.crs)
+        crs = CRS.from_wkt(str(geobox.crs))
         geod, geographic = crs.get_geod(), crs.geodetic_crs
         if geod is None or geographic is None:
             return None

@@ -41,7 +41,7 @@ def place_zones(zones: Any, geobox: GeoBox, layer: str | None = None) -> PlacedP
         The file cannot be read, has several layers or not the one asked for; there are no zones, or some are not
         polygons; the zones or the scene have no CRS, or the scene lies where the zones' CRS does not reach.
     """
-    if geobox.crs is None or geobox.transform is None:
+    if not geobox.georeferenced:
         raise StatisticsError("this scene has no CRS, so no zone can be placed on it; use cells in pixels, as '256 px'")
     frame = READER.read(os.fspath(zones), layer) if isinstance(zones, str | os.PathLike) else zones
     return READER.place(frame, geobox)

@@ -249,13 +249,13 @@ def _grid(data: ReportData) -> list[tuple[str, str]]:
     if data.pixel:
         lines.append(("pixel", f"{format_number(data.pixel)} m on the ground"))
     lines.append(("projection", geobox.describe().split(", ")[1]))
-    if geobox.crs is None or geobox.transform is None:
+    if not geobox.georeferenced:
         return lines
     from pyproj import CRS, Transformer
     from pyproj.exceptions import ProjError
 
     with suppress(ProjError):
-        transformer = Transformer.from_crs(CRS.from_wkt(geobox.crs), 4326, always_xy=True)
+        transformer = Transformer.from_crs(CRS.from_wkt(str(geobox.crs)), 4326, always_xy=True)
         centre = transformer.transform(*geobox.to_map(geobox.width / 2, geobox.height / 2))
         lines.append(("centre", format_place(*centre)))
     return lines

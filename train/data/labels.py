@@ -213,7 +213,7 @@ def _is_warped(path: str, here: GeoBox, scene: GeoBox) -> bool:
     """Return whether labels must be warped onto the scene's grid; refuse them where nobody can know how."""
     if here.same_grid(scene):
         return False
-    if here.crs is not None and scene.crs is not None and here.transform is not None and scene.transform is not None:
+    if here.georeferenced and scene.georeferenced:
         if not _overlap(scene, here):
             raise TrainingError(f"{path} lies elsewhere than its image: {here.describe()};\nimage: {scene.describe()}")
         return True

@@ -81,8 +81,8 @@ def _contacts(samples: Sequence[Sample], reach: float) -> Iterator[Contact]:
 def _groups(samples: Sequence[Sample]) -> list[_Group]:
     by_crs: dict[str, list[int]] = defaultdict(list)
     for place, sample in enumerate(samples):
-        if sample.geobox.crs is not None and sample.geobox.transform is not None and sample.areas:
-            by_crs[sample.geobox.crs].append(place)
+        if sample.geobox.georeferenced and sample.areas:
+            by_crs[str(sample.geobox.crs)].append(place)
     made = []
     for crs, places in by_crs.items():
         pixels = np.array([abs(samples[place].geobox.affine.determinant) ** 0.5 for place in places], float)

@@ -146,7 +146,7 @@ def open_shapes(
         No CRS, no such column, values of it that mean no class (listed with counts), not polygons, polygons that lie
         elsewhere, a file that cannot be read.
     """
-    if geobox.crs is None or geobox.transform is None:
+    if not geobox.georeferenced:
         raise TrainingError(f"the image has no CRS, so the polygons of {path} cannot be placed on it")
     if attribute and burn:
         raise TrainingError(f"{path}: attribute names a column, burn one class for all polygons; give one of them")
