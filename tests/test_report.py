@@ -225,8 +225,8 @@ def test_sizes_are_those_of_numpy():
     assert found.mean == pytest.approx(sizes.mean())
     assert found.quantiles[1] == pytest.approx(np.median(sizes), rel=1e-12)
     edges = np.array([1e-3, 10, 100, 1000, 1e9])
-    np.testing.assert_array_equal(counter.sizes.histogram(0, edges), np.histogram(sizes, edges)[0])
-    assert counter.sizes.histogram(0, edges).sum() == 10_001
+    np.testing.assert_array_equal(found.sizes.histogram(0, edges), np.histogram(sizes, edges)[0])
+    assert found.sizes.histogram(0, edges).sum() == 10_001
 
 
 @pytest.mark.parametrize("sizes", [[7.0], [3.0, 5.0], [1.0, 100.0, 2.0], [4.0] * 6])
@@ -271,7 +271,7 @@ def test_the_page_says_what_stats_says(tmp_path, where):
     }
     path = write_store(tmp_path / "o.zarr", town(), objects=True, **grids[where])
     frame = compute_statistics(path, show=False)
-    data = read_data(str(path), None, None)
+    data = read_data(str(path))
     assert set(data.stats.columns) == set(frame.columns) - {"geometry"}
     if where == "nowhere":  # the page has sizes in pixels then
         assert data.object_stats.objects.mean[0, 0] == np.mean([80, 144, 224, 320, 432])

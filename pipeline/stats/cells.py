@@ -61,12 +61,6 @@ class Cells:
         )
         return np.arange(len(rows)), down * self.columns + across
 
-    def edges(self) -> tuple[Ints, Ints]:
-        """Return the rows and the columns of pixels at which cells begin, and where the last one ends."""
-        rows = np.minimum(np.arange(self.rows + 1) * self.down, self.height)
-        columns = np.minimum(np.arange(self.columns + 1) * self.across, self.width)
-        return rows, columns
-
 
 @dataclass(frozen=True, slots=True)
 class BlockCells:
@@ -97,11 +91,6 @@ class BlockCells:
         """Return the rows and columns of the cells that a window lies in."""
         rows = range(window.top // self.cells.down, (window.bottom - 1) // self.cells.down + 1)
         return rows, range(window.left // self.cells.across, (window.right - 1) // self.cells.across + 1)
-
-
-def whole_scene(geobox: GeoBox) -> Cells:
-    """Return the scene as one cell."""
-    return Cells(geobox.height, geobox.width, geobox.height, geobox.width)
 
 
 def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:

@@ -46,6 +46,8 @@ class ObjectStats:
         Of `QUANTILES`, `(3, groups, classes - 1)`; between two objects as numpy's default interpolates.
     width
         Their mean width in m (or pixels), each counted by its size; those without a width are left out.
+    sizes
+        How their sizes are spread.
     """
 
     count: Floats
@@ -54,6 +56,7 @@ class ObjectStats:
     largest: Floats
     quantiles: Floats
     width: Floats
+    sizes: "Sizes"
 
 
 def read_objects(path: str, *, metric: bool = True) -> Iterator[Objects]:
@@ -125,7 +128,7 @@ class ObjectCounter:
             values.reshape(self.shape)
             for values in (self.count.astype(np.float64), mean, smallest, largest, ratio(self.across, self.wide))
         )
-        return ObjectStats(count, mean, smallest, largest, quantiles, width)
+        return ObjectStats(count, mean, smallest, largest, quantiles, width, self.sizes)
 
 
 def ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:

@@ -22,8 +22,8 @@ from ..jobs.progress import no_progress, progress
 from ..store.files import Files
 from ..store.lifecycle import TABLE
 from ..store.store import Store, open_store
-from .cells import make_cells, whole_scene
-from .object_stats import ObjectCounter, ObjectStats, Sizes, read_objects
+from .cells import Cells, make_cells
+from .object_stats import ObjectCounter, ObjectStats, read_objects
 from .sums import BlockGroups, Groups, Sums, Totals, kinds_of
 from .table import area_columns, cells_frame, class_columns, joined, object_columns, with_bounds
 from .zones import ZoneShapes, place_zones
@@ -236,26 +236,21 @@ class SceneStats:
         The one row of `compute_statistics`, by column.
     names
         What the columns of each class begin with.
-    objects, sizes
-        Of each class from the second on, and how their sizes are spread: in m² and m, or in pixels where areas are not
-        known. None: there is no object table.
+    objects
+        Of each class from the second on: in m² and m, or in pixels where areas are not known. None: there is no table.
     """
 
     columns: dict[str, float]
     names: list[str]
     objects: ObjectStats | None
-    sizes: Sizes | None
 
 
 def compute_scene(store: str, client: Client | str | None = None) -> SceneStats:
     """Compute the statistics of a whole scene; see `compute_statistics`."""
     request = validate(store)
-    totals, objects, sizes = request.add_up(client, show=False), None, None
-    if request.has_objects:
-        counter = request.count_objects(metric=request.areas is not None)
-        objects, sizes = counter.stats(), counter.sizes
-    columns = {name: values[0] for name, values in request.columns(totals, objects).items()}
-    return SceneStats(columns, class_columns(request.classes), objects, sizes)
+    objects = request.count_objects(metric=request.areas is not None).stats() if request.has_objects else None
+    columns = request.columns(request.add_up(client, show=False), objects)
+    return SceneStats({name: values[0] for name, values in columns.items()}, class_columns(request.classes), objects)
 
 
 def _check_output(request: StatsRequest, zones: Any, target: str) -> None:
@@ -283,7 +278,8 @@ def validate(path: str, zones: Any = None, cell: str | float | None = None, laye
     if zones is not None:
         placed = place_zones(zones, geobox, layer)
         return StatsRequest(store, classes, areas, ZoneShapes(placed.shapes), placed.frame, False, placed.notes)
-    cells = whole_scene(geobox) if cell is None else make_cells(geobox, cell, len(classes) + 1)
+    shape = geobox.shape
+    cells = Cells(*shape, *shape) if cell is None else make_cells(geobox, cell, len(classes) + 1)
     frame = cells_frame(cells, geobox)
     return StatsRequest(store, classes, areas, cells, frame[["geometry"]] if cell is None else frame, True, ())
 

@@ -97,7 +97,8 @@ def cells_frame(cells: Cells, geobox: GeoBox) -> Any:
     import geopandas
     import shapely
 
-    rows, columns = cells.edges()
+    rows = np.minimum(np.arange(cells.rows + 1) * cells.down, cells.height)
+    columns = np.minimum(np.arange(cells.columns + 1) * cells.across, cells.width)
     row, column = np.divmod(np.arange(len(cells)), cells.columns)
     boxes = shapely.box(columns[column], rows[row], columns[column + 1], rows[row + 1])
     outlines = shapely.transform(boxes, lambda points: np.column_stack(geobox.to_map(points[:, 0], points[:, 1])))

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from distributed import Client
 
 from models.errors import SceneError, StoreError
 from models.files import check_output, whole_file
@@ -85,6 +86,7 @@ def write_report(
     scene: SceneLike | None = None,
     objects: str | os.PathLike[str] | None = None,
     title: str | None = None,
+    client: Client | str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML page about a store. Memory grows with neither scene nor object table.
@@ -102,6 +104,8 @@ def write_report(
         An objects store of the same maps, for the object statistics. None: `store` itself, if it is one.
     title
         The heading. None: from the scene's name if the store knows it, else from its own.
+    client
+        Where areas are added up, see `compute_statistics`: the page shows the same numbers.
     overwrite
         Replace an existing file.
 
@@ -119,7 +123,7 @@ def write_report(
         The scene that was given cannot be read.
     """
     target = check_output(output, overwrite=overwrite)
-    data = read_data(os.fspath(store), scene, None if objects is None else os.fspath(objects))
+    data = read_data(os.fspath(store), scene, None if objects is None else os.fspath(objects), client)
     name = PurePosixPath((_scene_name(data.metadata) or data.store.path).rstrip("/")).stem or "map"
     page = _render(_context(data, title or format_title(name)))
     with whole_file(target) as part:
@@ -127,7 +131,9 @@ def write_report(
     return target
 
 
-def read_data(path: str, scene: SceneLike | None, objects: str | None) -> ReportData:
+def read_data(
+    path: str, scene: SceneLike | None = None, objects: str | None = None, client: Client | str | None = None
+) -> ReportData:
     """Read what a report of a store shows; see `write_report`."""
     store, metadata = open_store(path)
     if objects is not None:
@@ -139,8 +145,8 @@ def read_data(path: str, scene: SceneLike | None, objects: str | None) -> Report
         objects = path
     view = make_view(store.geobox)
     image, missing = _image(store.geobox, metadata, view, scene)
-    maps, stats = read_maps(_richest(path, metadata), view), compute_scene(path)
-    object_stats = None if objects is None else stats if objects == path else compute_scene(objects)
+    maps, stats = read_maps(_richest(path, metadata), view), compute_scene(path, client)
+    object_stats = None if objects is None else stats if objects == path else compute_scene(objects, client)
     return ReportData(store, metadata, view, maps, image, missing, stats, objects, object_stats)
 
 

@@ -86,13 +86,12 @@ def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: Sc
     objects
         Of the store with the object table, which may be another one.
     """
-    metric, found = np.isfinite(stats.columns["area_m2"]), []
-    form = format_area if metric else _format_pixels
-    counts = [] if objects.objects is None else objects.objects.count[0]
+    metric, one = np.isfinite(stats.columns["area_m2"]), objects.objects
+    form, found = format_area if metric else _format_pixels, []
+    counts = () if one is None else one.count[0]
     for place, (info, name, count) in enumerate(zip(classes[1:], stats.names[1:], counts, strict=False)):
-        if not count or objects.objects is None or objects.sizes is None:
+        if one is None or not count:
             continue
-        one = objects.objects
         lines = [
             ("objects", f"{int(count):,}"),
             ("mean size", form(one.mean[0, place])),
@@ -106,7 +105,7 @@ def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: Sc
         low, high = np.log10([one.smallest[0, place], one.largest[0, place]])
         middle, half = (low + high) / 2, max(0.52 * (high - low), LEAST_DECADES / 2)
         edges = np.linspace(middle - half, middle + half, BARS + 1)
-        bars = _bars(objects.sizes.histogram(place, 10**edges), [form(edge) for edge in 10**edges])
+        bars = _bars(one.sizes.histogram(place, 10**edges), [form(edge) for edge in 10**edges])
         found.append(ObjectSection(info.name, f"#{info.color}", lines, bars, _ticks(edges[0], edges[-1], form)))
     return found
 
