@@ -79,7 +79,7 @@ def _check(verb: str, kind: str, size: int, folder: Path) -> None:
     store, _ = open_store(str(folder / f"{verb}.zarr"))
     for place in store.places(0):
         window = store.window(0, *place)
-        pixels = store.read_layer("objects" if verb == "objects" else "class_map", window)[0]
+        pixels = store.read_array("objects" if verb == "objects" else "class_map", window)[0]
         assert np.array_equal(pixels, expected[verb](window)), f"{verb}: block {place} is wrong"
     if verb == "objects":
         _check_table(kind, size, folder)

@@ -28,7 +28,7 @@ from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.job import Task
 from pipeline.store.lifecycle import create_store
 from pipeline.store.metadata import StoreMetadata
-from pipeline.store.store import Place, Summary
+from pipeline.store.store import BlockIndex, Summary
 
 from .child import peak_bytes, table, workplace
 from .networks import make_bundle
@@ -39,18 +39,18 @@ ACROSS = 100  # blocks in a row
 BLOCK = 64  # pixels
 
 
-def return_at_once(task: Task, place: Place) -> Summary:
+def return_at_once(task: Task, place: BlockIndex) -> Summary:
     """Do nothing with a block."""
     return Summary(*place, (0, 0, 0), 0.0)
 
 
-def write_nothing(task: Task, place: Place) -> Summary:
+def write_nothing(task: Task, place: BlockIndex) -> Summary:
     """Write nodata and the mark, as a block without observed pixels does."""
     window = task.store.window(*place)
     empty = np.full(window.shape, NODATA, np.uint8)
     task.store.write(place[0], window, BlockResult(empty, empty[None]))
     summary = Summary(*place, (0, 0, empty.size), 0.0)
-    task.store.mark(summary)
+    task.store.mark_done(summary)
     return summary
 
 
@@ -67,7 +67,7 @@ def make_task(folder: Path, blocks: int) -> Task:
     return Task(Network(prepared.source, inference), store, len(classes))
 
 
-def seconds_for(function: Callable[[Any, Place], Summary], task: Task, blocks: int) -> float:
+def seconds_for(function: Callable[[Any, BlockIndex], Summary], task: Task, blocks: int) -> float:
     """Run that many blocks through the cluster; starting and closing it does not count."""
     with dask_client(None, THREADS) as client:
         started = time.perf_counter()
@@ -78,7 +78,7 @@ def seconds_for(function: Callable[[Any, Place], Summary], task: Task, blocks: i
     return seconds
 
 
-def _places(blocks: int) -> Iterator[Place]:
+def _places(blocks: int) -> Iterator[BlockIndex]:
     return ((0, *divmod(number, ACROSS)) for number in range(blocks))
 
 

@@ -54,7 +54,7 @@ def _swathe(bundle: Bundle, keywords: SegmentKeywords, name: str, scene: Path, f
     store = folder / f"{name}.zarr"
     if name == "zarr":
         return sum(run(scene, bundle, store, show=False, **keywords).pixels.values())
-    keywords = {**keywords, "probability": None, "pyramid": False}
+    keywords = {**keywords, "probability": None, "overviews": False}
     done = run(scene, bundle, store, show=False, **keywords)
     write_cog(store, folder / f"{name}.tif", overwrite=True)
     return sum(done.pixels.values())

@@ -33,7 +33,7 @@ def write_store(
     block: int = 64,
     crs: str | None = UTM,
     transform: Affine | None = GRID,
-    pyramid: bool = True,
+    overviews: bool = True,
     **metadata: Any,
 ) -> Path:
     """Write a finished store of a class map uint8 `(y, x)`; `probability` uint8 `(y, x)` is that of class 1."""
@@ -47,7 +47,7 @@ def write_store(
     }
     plan = TilingPlan(height, width, stride=8, halo=32, tile=block, block=block, chunk=block, exact=True)
     geobox = GeoBox(height, width, transform, None if crs is None else CRS.from_user_input(crs).to_wkt())
-    levels = level_count(geobox) if pyramid else 0
+    levels = level_count(geobox) if overviews else 0
     store = create_store(
         str(path), geobox, StoreMetadata(plan, encoding, classes, levels=levels, **{**about, **metadata})
     )

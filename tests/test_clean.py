@@ -73,7 +73,7 @@ def test_stores_and_datasets_are_cleaned_as_the_whole(tmp_path_factory, client, 
         keywords = {**keywords, "hysteresis": 0.4}
     folder = tmp_path_factory.mktemp("clean")
     store = write_store(folder / "maps.zarr", class_map, probability=probability, block=block, classes=TOWN[:2],
-                        pyramid=False)  # fmt: skip
+                        overviews=False)  # fmt: skip
     expected = whole(class_map, probability, **keywords)
     write_clean(store, folder / "clean.zarr", client=client, show=False, **keywords)
     made = open_maps(folder / "clean.zarr")
@@ -89,7 +89,7 @@ def test_two_classes_equal_skimage(tmp_path_factory, client, mask, block, size, 
     if not mask.any():
         return  # skimage would fill a scene without objects; see `remove_by_halo`
     folder = tmp_path_factory.mktemp("clean")
-    store = write_store(folder / "maps.zarr", mask.astype(np.uint8), block=block, classes=TOWN[:2], pyramid=False)
+    store = write_store(folder / "maps.zarr", mask.astype(np.uint8), block=block, classes=TOWN[:2], overviews=False)
     neighbours = 1 if connectivity == 4 else 2
     kept = remove_small_objects(mask, max_size=size - 1, connectivity=neighbours)
     expected = remove_small_holes(kept, max_size=size // 2 - 1, connectivity=neighbours) if kept.any() else kept
@@ -112,7 +112,7 @@ def test_hysteresis_equals_skimage(tmp_path, client):
 @given(class_map=class_maps(3), block=BLOCKS, connectivity=st.sampled_from([4, 8]))
 def test_objects_equal_skimage_for_any_block(tmp_path_factory, client, class_map, block, connectivity):
     folder = tmp_path_factory.mktemp("objects")
-    store = write_store(folder / "maps.zarr", class_map, block=block, pyramid=False)
+    store = write_store(folder / "maps.zarr", class_map, block=block, overviews=False)
     write_objects(store, folder / "o.zarr", connectivity=connectivity, client=client, show=False)
     maps, table = open_objects(folder / "o.zarr")
     numbers, count = label(np.where(class_map == 255, 0, class_map), background=0, return_num=True,
@@ -215,13 +215,13 @@ def test_what_is_continued_keeps_its_blocks_when_the_maps_are_made_anew_with_oth
         made = write_objects if keywords is None else write_clean
         made(path, target, client=client, show=False, **(keywords or {}))
 
-    write_store(path, class_map, block=16, pyramid=False)
+    write_store(path, class_map, block=16, overviews=False)
     make(expected)
     with monkeypatch.context() as patched:
         patched.setattr(filling, "_all_levels", _killed)
         with pytest.raises(KeyboardInterrupt):
             make(output)
-    write_store(path, class_map, block=32, pyramid=False)
+    write_store(path, class_map, block=32, overviews=False)
     make(output)
     np.testing.assert_array_equal(open_maps(output)[layer].values, open_maps(expected)[layer].values)
 

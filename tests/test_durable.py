@@ -21,7 +21,7 @@ from models.errors import SceneError, StoreError
 from pipeline import open_maps, plan, run, write_clean, write_objects
 from pipeline.cli.app import GRACE
 from pipeline.inference.run import Network, Segmentation
-from pipeline.jobs.job import Task, run_job, run_place
+from pipeline.jobs.job import Task, run_block, run_job
 from pipeline.store.lifecycle import remove_store
 from pipeline.store.store import open_store, read_metadata, sole_writer
 
@@ -37,7 +37,7 @@ def case(tmp_path_factory):
     write_raster(folder / "scene.tif", pixels((3, 700, 900)), nodata=0)
     save(folder / "bundle", metadata("simple-unet"))
     run(folder / "scene.tif", folder / "bundle", folder / "whole.zarr", show=False, **CUT, **ENGINE)
-    to_cog(_plan(folder, pyramid=False, probability=None), folder / "whole.tif", show=False)
+    to_cog(_plan(folder, overviews=False, probability=None), folder / "whole.tif", show=False)
     return folder
 
 
@@ -192,12 +192,12 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
     task = Task(Network(prepared.source, prepared.inference), store, 2)
     shard = tmp_path / "o.zarr/class_map/c/1/2"
     before = shard.read_bytes(), shard.stat().st_mtime_ns
-    run_place(task, (0, 1, 2))
+    run_block(task, (0, 1, 2))
     assert shard.read_bytes() == before[0]
     assert shard.stat().st_mtime_ns != before[1]
     run_job(Segmentation(prepared), tmp_path / "o.zarr", client=client, show=False)
     with pytest.raises(StoreError, match=r"block 1, 2 \(rows 128 to 256, columns 256 to 384\).*finished or replaced"):
-        run_place(task, (0, 1, 2))
+        run_block(task, (0, 1, 2))
     assert content(tmp_path / "o.zarr") == content(case / "whole.zarr")
 
 
@@ -212,7 +212,7 @@ def test_a_block_done_twice_is_the_same_and_one_done_late_is_refused(case, tmp_p
         ({"probability": "float16"}, "probability float16, there uint8"),
         ({"probability": None}, "probability None, there uint8"),
         ({"engine": "openvino"}, "engine openvino on cpu, there torch on cpu"),
-        ({"pyramid": False}, "overviews False, there True"),
+        ({"overviews": False}, "overviews False, there True"),
         ({"bands": [3, 2, 1]}, "another source"),
     ],
 )
@@ -300,7 +300,7 @@ def damage(path: Path) -> None:
 
 
 def test_a_finished_file_is_left_as_it_is_and_leftovers_go(case, tmp_path):
-    prepared = _plan(case, pyramid=False, probability=None)
+    prepared = _plan(case, overviews=False, probability=None)
     report = to_cog(prepared, tmp_path / "o.tif", show=False)
     assert (report.output, report.resumed) == (str(tmp_path / "o.tif"), 0)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
@@ -312,7 +312,7 @@ def test_a_finished_file_is_left_as_it_is_and_leftovers_go(case, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
     assert (tmp_path / "o.tif").stat().st_mtime_ns == before
     with pytest.raises(StoreError, match=r"o\.tif exists"):
-        to_cog(_plan(case, pyramid=False, probability=None, threshold=0.7), tmp_path / "o.tif", show=False)
+        to_cog(_plan(case, overviews=False, probability=None, threshold=0.7), tmp_path / "o.tif", show=False)
 
 
 def test_the_ending_of_the_output_decides_what_is_written(case, tmp_path):
@@ -333,7 +333,7 @@ def test_the_ending_of_the_output_decides_what_is_written(case, tmp_path):
 
 def test_overwriting_a_file_replaces_an_unfinished_store_of_another_run(case, tmp_path, monkeypatch):
     shutil.copy(case / "whole.tif", tmp_path / "o.tif")
-    other = _plan(case, pyramid=False, probability=None, threshold=0.7)
+    other = _plan(case, overviews=False, probability=None, threshold=0.7)
     with monkeypatch.context() as patch:
         stopped_after(patch, 20)
         with pytest.raises(KeyboardInterrupt):
@@ -341,7 +341,7 @@ def test_overwriting_a_file_replaces_an_unfinished_store_of_another_run(case, tm
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.jobs.job.written_before", lambda *_: None)
-        mine = _plan(case, pyramid=False, probability=None)
+        mine = _plan(case, overviews=False, probability=None)
         to_cog(mine, tmp_path / "o.tif", overwrite=True, show=False)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]

@@ -110,8 +110,8 @@ def test_the_map_itself_is_the_same_on_every_pixel(bundle_of, scene, threads, mo
     def look(_, kept, __):
         (one,) = kept.values()
         window = Window(0, HEIGHT, 0, WIDTH)
-        seen["map"] = one.decided.read_layer("class_map", window)[0]
-        seen["probability"] = one.maps.read_layer("probability", window)
+        seen["map"] = one.decided.read_array("class_map", window)[0]
+        seen["probability"] = one.maps.read_array("probability", window)
 
     monkeypatch.setattr(evaluation, "write_scorecard", look)
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)

@@ -100,7 +100,7 @@ def stored(path: Path) -> dict[str, np.ndarray]:
 
 
 def ran(scene: Scene, bundle: Bundle, folder: Path, client: Client, **keywords: Any) -> dict[str, np.ndarray]:
-    keep = {"probability": "float32", "probability_of": "all", "pyramid": False, **scene.cuts}
+    keep = {"probability": "float32", "probability_of": "all", "overviews": False, **scene.cuts}
     run(scene.open(folder), bundle, folder / "out.zarr", client=client, show=False, overwrite=True, **(keep | keywords))
     return stored(folder / "out.zarr")
 

@@ -35,7 +35,7 @@ def test_cleaning(tmp_path_factory, client, mask, block, size, connectivity):
     if not mask.any():
         return  # skimage would fill a scene without objects; see `remove_by_halo`
     folder = tmp_path_factory.mktemp("clean")
-    store = write_store(folder / "m.zarr", mask.astype(np.uint8), block=block, classes=TOWN[:2], pyramid=False)
+    store = write_store(folder / "m.zarr", mask.astype(np.uint8), block=block, classes=TOWN[:2], overviews=False)
     kept = remove_small_objects(mask, max_size=size - 1, connectivity=NEIGHBOURS[connectivity])
     if kept.any():
         kept = remove_small_holes(kept, max_size=size // 2 - 1, connectivity=NEIGHBOURS[connectivity])
@@ -48,7 +48,7 @@ def test_cleaning(tmp_path_factory, client, mask, block, size, connectivity):
 @given(mask=masks(most=LARGE), block=BLOCKS, connectivity=CONNECTIVITY)
 def test_objects_and_outlines(tmp_path_factory, client, mask, block, connectivity):
     folder = tmp_path_factory.mktemp("objects")
-    store = write_store(folder / "m.zarr", mask.astype(np.uint8), block=block, classes=TOWN[:2], pyramid=False)
+    store = write_store(folder / "m.zarr", mask.astype(np.uint8), block=block, classes=TOWN[:2], overviews=False)
     write_objects(store, folder / "o.zarr", connectivity=connectivity, client=client, show=False)
     maps, table = open_objects(folder / "o.zarr")
     numbers, count = label(mask, connectivity=NEIGHBOURS[connectivity], return_num=True)

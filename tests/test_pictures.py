@@ -181,15 +181,15 @@ def test_overlay_takes_arrays(place):
 # previews
 
 
-@pytest.mark.parametrize("pyramid", [True, False])
-def test_previews_show_what_lies_there(tmp_path, pyramid):
+@pytest.mark.parametrize("overviews", [True, False])
+def test_previews_show_what_lies_there(tmp_path, overviews):
     """Without overviews too, and of sides that no factor divides."""
     class_map = np.zeros((1501, 2203), np.uint8)
     class_map[300:700, 500:1100] = 1
     class_map[1400:, 2000:] = 255
     bands = np.stack([np.where(class_map == 1, 200, 50)] * 3).astype(np.uint8)
     write_raster(tmp_path / "s.tif", bands)
-    write_store(tmp_path / "s.zarr", class_map, objects=True, block=512, pyramid=pyramid)
+    write_store(tmp_path / "s.zarr", class_map, objects=True, block=512, overviews=overviews)
     shown = overlay(tmp_path / "s.tif", tmp_path / "s.zarr", longest=220, **CLEAR)
     assert shown.shape == (150, 220, 3)
     orange = (shown == ORANGE).all(axis=2)

@@ -251,14 +251,14 @@ def test_a_run_into_s3_continues_there(
 ) -> None:
     bundle, output = bundle_of(), "s3://scenes/maps/out.zarr"
     scene = put(s3, write_raster(tmp_path / "scene.tif", pixels((3, 300, 260))), "scene.tif")
-    keywords: dict[str, Any] = {"client": client, "show": False, "engine": "torch", "block": 128, "pyramid": False}
+    keywords: dict[str, Any] = {"client": client, "show": False, "engine": "torch", "block": 128, "overviews": False}
     keywords["bands"] = [1, 2, 3]
     run(tmp_path / "scene.tif", bundle, tmp_path / "local.zarr", **keywords)
 
     from pipeline.jobs import job as filling
 
     done: list[Any] = []
-    real = filling._run_place
+    real = filling._run_block
 
     def failing(*args: Any) -> Any:
         if len(done) >= 4:
@@ -266,10 +266,10 @@ def test_a_run_into_s3_continues_there(
         done.append(args)
         return real(*args)
 
-    monkeypatch.setattr(filling, "_run_place", failing)
+    monkeypatch.setattr(filling, "_run_block", failing)
     with pytest.raises(SwatheError, match="power is cut"):
         run(scene, bundle, output, **keywords)
-    monkeypatch.setattr(filling, "_run_place", real)
+    monkeypatch.setattr(filling, "_run_block", real)
     report = run(scene, bundle, output, **keywords)
     assert report.blocks == 9
     assert 1 <= report.resumed < 9

@@ -21,7 +21,7 @@ from models.errors import SceneError, StatisticsError, StoreError
 from pipeline import compute_statistics
 from pipeline.stats.object_stats import ObjectCounter, Objects, read_objects
 from pipeline.stats.table import format_area, format_number, format_share
-from pipeline.store.run_id import fingerprint
+from pipeline.store.metadata import fingerprint
 from pipeline.viz.report import read_data, write_report
 from pipeline.viz.report_sections import block_section, format_seconds
 

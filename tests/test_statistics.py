@@ -55,7 +55,7 @@ def make_store(path, class_map, transform=GRID, crs=UTM, block=32, classes=CLASS
     for row, column in store.places(0):
         window = store.window(0, row, column)
         store.write(0, window, BlockResult(class_map[window.slices], None))
-        store.mark(Summary(0, row, column, (1,), 0.1))
+        store.mark_done(Summary(0, row, column, (1,), 0.1))
     finish_store(store, {"pixels": {}}, np.zeros((plan.rows, plan.columns), np.float32))
     return store
 

@@ -24,9 +24,8 @@ from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
 from pipeline.store.files import Files
 from pipeline.store.lifecycle import check_whole, create_store, finish_store, remove_store, resume_store
-from pipeline.store.metadata import StoreMetadata, level_count
+from pipeline.store.metadata import StoreMetadata, differences, fingerprint, level_count
 from pipeline.store.overviews import halve
-from pipeline.store.run_id import differences, fingerprint
 from pipeline.store.store import Store, Summary, open_store, read_metadata, sole_writer
 
 WKT = CRS.from_string(UTM).to_wkt()
@@ -39,10 +38,10 @@ ABOUT = {
 TWO = (ClassInfo("open ground", "102030"), ClassInfo("house, garden", "E4572E"))
 
 
-def begin(path, shape=(150, 210), encoding=UINT8, transform=GRID, crs=WKT, pyramid=False, classes=TWO, block=64):
+def begin(path, shape=(150, 210), encoding=UINT8, transform=GRID, crs=WKT, overviews=False, classes=TWO, block=64):
     plan = make_plan(shape, ReceptiveField(8, 8), tile=32, block=block)
     geobox = GeoBox(*shape, transform, crs)
-    levels = level_count(geobox) if pyramid else 0
+    levels = level_count(geobox) if overviews else 0
     return create_store(str(path), geobox, StoreMetadata(plan, encoding, classes, levels=levels, **ABOUT))
 
 
@@ -68,7 +67,7 @@ def fill(store: Store, whole: BlockResult) -> None:
             rows, columns = window.slices
             probability = None if whole.probability is None else whole.probability[:, rows, columns]
             store.write(level, window, BlockResult(whole.class_map[rows, columns], probability))
-            store.mark(Summary(level, row, column, (1, 2, 3), 0.1))
+            store.mark_done(Summary(level, row, column, (1, 2, 3), 0.1))
         whole = halve(whole)
 
 
@@ -128,7 +127,7 @@ def test_probabilities_of_every_kind_come_back(tmp_path, kind, kept):
     np.testing.assert_allclose(maps.probability.values, expected, atol=1e-7)
     assert maps.probability.dtype == np.float32
     assert list(maps["class"].values) == [TWO[value].name for value in kept]
-    assert store.layers == ["class_map", "probability"]
+    assert store.array_names == ["class_map", "probability"]
 
 
 def test_zarr_alone_reads_it_and_its_classes(tmp_path):
@@ -151,7 +150,7 @@ def test_zarr_alone_reads_it_and_its_classes(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata", "ignore:Object at")
 def test_metadata_are_consolidated_as_zarr_does(tmp_path):
-    finished(tmp_path / "s.zarr", (1100, 700), pyramid=True, block=256)
+    finished(tmp_path / "s.zarr", (1100, 700), overviews=True, block=256)
     mine = json.loads((tmp_path / "s.zarr/zarr.json").read_text())
     zarr.consolidate_metadata(tmp_path / "s.zarr")
     assert mine == json.loads((tmp_path / "s.zarr/zarr.json").read_text())
@@ -170,7 +169,7 @@ def test_gdal_reads_it_where_its_zarr_driver_knows_shards(tmp_path):
 
 
 def test_overviews_halve_what_lies_below(tmp_path):
-    store, whole = finished(tmp_path / "s.zarr", shape=(700, 1030), pyramid=True, block=256)
+    store, whole = finished(tmp_path / "s.zarr", shape=(700, 1030), overviews=True, block=256)
     assert store.levels == 2
     for level in range(store.levels + 1):
         maps = open_maps(tmp_path / "s.zarr", level=level)
@@ -215,7 +214,7 @@ def test_geozarr_attributes_fit_the_conventions(tmp_path, name, crs):
     shown = subprocess.run(
         ["git", "--git-dir", mirror, "show", "HEAD:schema.json"], capture_output=True, check=True, text=True
     )
-    finished(tmp_path / "s.zarr", shape=(700, 700), pyramid=True, crs=crs, block=256)
+    finished(tmp_path / "s.zarr", shape=(700, 700), overviews=True, crs=crs, block=256)
     root = json.loads((tmp_path / "s.zarr/zarr.json").read_text())
     jsonschema.validate({k: v for k, v in root.items() if k != "consolidated_metadata"}, json.loads(shown.stdout))
     assert SCHEMAS[name] in [convention["name"] for convention in root["attributes"]["zarr_conventions"]]
@@ -236,7 +235,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, name, place):
     store, _ = finished(tmp_path / "s.zarr")
     flip(shards(tmp_path / "s.zarr", name)[0], place)
     with pytest.raises(StoreError, match=r"s\.zarr") as caught:
-        store.read_layer(name, store.window(0, 0, 0))
+        store.read_array(name, store.window(0, 0, 0))
     assert "\n" not in str(caught.value)
     with pytest.raises(StoreError, match=r"s\.zarr"):
         open_maps(tmp_path / "s.zarr")[name].compute(scheduler="synchronous")
@@ -246,7 +245,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, name, place):
 @pytest.mark.parametrize("name", ["class_map", "probability"])
 @pytest.mark.parametrize("way", ["missing", "empty", "cut"])
 def test_a_lost_shard_is_an_error_never_nodata(tmp_path, name, level, way):
-    store, _ = finished(tmp_path / "s.zarr", shape=(600, 500), pyramid=True, block=256)
+    store, _ = finished(tmp_path / "s.zarr", shape=(600, 500), overviews=True, block=256)
     array = f"overviews/{level}/{name}" if level else name
     shard = shards(tmp_path / "s.zarr", array)[0]
     if way == "missing":

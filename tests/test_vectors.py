@@ -45,7 +45,7 @@ def burnt(frame, column, shape, transform):
 )
 def test_polygons_are_the_map(tmp_path_factory, client, class_map, block, connectivity, straight):
     folder = tmp_path_factory.mktemp("vectors")
-    store = write_store(folder / "maps.zarr", class_map, block=block, pyramid=False)
+    store = write_store(folder / "maps.zarr", class_map, block=block, overviews=False)
     if straight:
         write_objects(store, folder / "o.zarr", connectivity=connectivity, client=client, show=False)
         store = folder / "o.zarr"
@@ -144,7 +144,7 @@ def test_what_is_half_done_is_not_continued_with_other_blocks(tmp_path, client, 
     class_map = blobs((60, 70), 1, width=3).astype(np.uint8)
 
     def make(block):
-        write_store(path, class_map, block=block, pyramid=False)
+        write_store(path, class_map, block=block, overviews=False)
         write_objects(path, tmp_path / "o.zarr", client=client, show=False, overwrite=True)
 
     def killed(*_, **__):

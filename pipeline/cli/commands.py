@@ -95,7 +95,7 @@ planning = options(
     click.option("--probability", type=click.Choice(["uint8", "float16", "float32", "none"]),
                  help="How probabilities are kept.  [default: uint8 in .zarr, none for .tif]"),
     click.option("--probability-of", metavar="CLASS", help="Keep those of one class, or of 'all'."),
-    click.option("--no-pyramid", is_flag=True, help="Write no overviews into the store."),
+    click.option("--no-overviews", is_flag=True, help="Write no overviews into the store."),
     click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's."),
 )  # fmt: skip
 
@@ -106,13 +106,13 @@ def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
 
 def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
     """Turn the flags of `planning` into the keywords of `run`, for a store or a GeoTIFF."""
-    given, pyramid = rest["probability"], not rest.pop("no_pyramid")
+    given, overviews = rest["probability"], not rest.pop("no_overviews")
     if not store and (given not in (None, "none") or rest["probability_of"]):
         raise click.UsageError(
             "a .tif holds the class map alone: write .zarr to keep probabilities, then `swathe export`"
         )
     kept = None if given == "none" or not store else given or "uint8"
-    return {**rest, "pyramid": pyramid, "probability": kept}
+    return {**rest, "overviews": overviews, "probability": kept}
 
 
 @click.command(

@@ -64,7 +64,7 @@ def _describe_store(path: str) -> str:
     lines = [
         f"store       {path}, finished",
         _where(store.geobox),
-        f"arrays      {', '.join(kept if name == 'probability' else name for name in store.layers)}",
+        f"arrays      {', '.join(kept if name == 'probability' else name for name in store.array_names)}",
         f"overviews   {store.levels}",
         f"bundle      {metadata.bundle['name']} {metadata.bundle['digest'][:12]}",
         f"engine      {segmented['engine']}, {segmented['precision']}, halo {segmented['halo']}",

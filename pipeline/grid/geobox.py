@@ -179,7 +179,7 @@ class GeoBox:
         return bounds if all(map(isfinite, bounds)) else None
 
     def level(self, number: int) -> "GeoBox":
-        """Return the grid of a pyramid level: each level halves the one before, rounding up; 0 is this one."""
+        """Return the grid of an overview: each level halves the one before, rounding up; 0 is this one."""
         if number == 0:
             return self
         factor = 2**number

@@ -20,7 +20,7 @@ def fit_bands(source: Source, metadata: BundleMetadata, bands: Sequence[str | in
     ----------
     source
         The scene, with all its bands.
-    facts
+    metadata
         Of the bundle.
     bands
         The user's choice, in the network's order. None: by the bundle's names; where the scene's bands have no names,

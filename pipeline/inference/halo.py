@@ -24,7 +24,7 @@ def smallest_halo(source: Source, inference: InferenceSpec, tolerance: float) ->
     ----------
     source
         The scene; some windows with observed pixels, spread over it, are read.
-    recipe
+    inference
         With a plan whose halo is exact.
     tolerance
         Largest change of any probability.
@@ -60,7 +60,7 @@ def smallest_halo(source: Source, inference: InferenceSpec, tolerance: float) ->
 
 
 def _windows(source: Source, plan: TilingPlan) -> list[Window]:
-    """Give a few windows with observed pixels, the same ones each time: halo tile borders fall inside them."""
+    """Return a few windows with observed pixels, the same ones each time: halo tile borders fall inside them."""
     side = -(-CORE // plan.stride) * plan.stride
     rows, columns = (range(0, max(1, size - side), plan.stride) for size in (plan.height, plan.width))
     random = np.random.default_rng(0)

@@ -1,6 +1,6 @@
 """The lazy way: a scene in, a dask-backed Dataset out that computes only what is looked at.
 
-The same block function as durable runs, so the same answers. For notebooks and for scenes that fit a session.
+The same block function as durable runs, so the same results. For notebooks and for scenes that fit a session.
 """
 
 from typing import Any, Unpack
@@ -32,8 +32,8 @@ def segment(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyw
         See `open_scene`; a DataArray, also a part of one, is taken as a scene of its own.
     bundle
         A bundle, or the name or path of one.
-    **wishes
-        See `pipeline.inference.options.SegmentOptions`. `probability` and `pyramid` do not count: probabilities are
+    **keywords
+        See `pipeline.inference.options.SegmentOptions`. `probability` and `overviews` do not count: probabilities are
         float32 here.
 
     Returns
@@ -64,29 +64,29 @@ def _with_encoding(inference: InferenceSpec, encoding: Encoding) -> InferenceSpe
 
 def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Array]:
     cut, layers = inference.plan, len(inference.encoding.kept)
-    # one node that all tasks share holds source and recipe, so that the graph grows by a few bytes a block
+    # one node that all tasks share holds source and settings, so that the graph grows by a few bytes a block
     shared = dask.delayed(
-        (source, inference), name=f"swathe-recipe-{tokenize(source.identity(), repr(inference))}", traverse=False
+        (source, inference), name=f"swathe-inference-{tokenize(source.identity(), repr(inference))}", traverse=False
     )
     maps, probabilities = [], []
     for row in range(cut.rows):
-        answers = [_delayed(shared, cut.block_at(row, column).window) for column in range(cut.columns)]
-        maps.append([da.from_delayed(a[0], w.shape, np.uint8) for a, w in answers])
-        probabilities.append([da.from_delayed(a[1], (layers, *w.shape), np.float32) for a, w in answers])
+        results = [_delayed(shared, cut.block_at(row, column).window) for column in range(cut.columns)]
+        maps.append([da.from_delayed(a[0], w.shape, np.uint8) for a, w in results])
+        probabilities.append([da.from_delayed(a[1], (layers, *w.shape), np.float32) for a, w in results])
     return da.block(maps), da.block(probabilities)
 
 
 def _delayed(shared: Any, window: Window) -> tuple[Any, Window]:
     token = f"{shared.key}-{window.top}-{window.left}"
-    answer = dask.delayed(_predict, nout=2, pure=True)(shared, window, dask_key_name=f"predict-{token}")
-    return answer, window
+    result = dask.delayed(_predict, nout=2, pure=True)(shared, window, dask_key_name=f"predict-{token}")
+    return result, window
 
 
 def _predict(shared: tuple[Source, InferenceSpec], window: Window) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     source, inference = shared
-    answer = predict(source, window, inference)
-    assert answer.probability is not None  # `segment` asks for it
-    return answer.class_map, answer.probability
+    result = predict(source, window, inference)
+    assert result.probability is not None  # `segment` asks for it
+    return result.class_map, result.probability
 
 
 def _dataset(class_map: da.Array, probability: da.Array, prepared: SegmentPlan, kept: tuple[int, ...]) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""What a user may wish of a run, in one place, for the shell, for notebooks and for jobs. Facts only."""
+"""The options of a segmentation: of the command, of notebooks and of jobs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ class SegmentKeywords(TypedDict, total=False):
     threshold: float | None
     probability: ProbabilityType | None
     probability_of: str | None
-    pyramid: bool
+    overviews: bool
     allow_mismatch: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentOptions:
-    """SegmentKeywords, checked.
+    """What a segmentation is asked for, checked.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class SegmentOptions:
         Type in which probabilities are kept; None: they are not.
     probability_of
         `all` classes, or one by name. None: all, but of two classes only the second, since the first is what remains.
-    pyramid
+    overviews
         Whether the store gets overviews.
     allow_mismatch
         Run although the scene's dtype or resolution is not what the bundle was trained on.
@@ -74,7 +74,7 @@ class SegmentOptions:
     threshold: float | None = None
     probability: ProbabilityType | None = "uint8"
     probability_of: str | None = None
-    pyramid: bool = True
+    overviews: bool = True
     allow_mismatch: bool = False
 
     def __post_init__(self) -> None:
@@ -88,11 +88,11 @@ class SegmentOptions:
             raise PlanError(f"probabilities are kept as uint8, float16, float32 or not; received {self.probability!r}")
 
     def spec(self) -> EngineSpec:
-        """Give the engine that is wished for."""
+        """Return the engine that is asked for."""
         return EngineSpec(self.engine, self.device, self.precision, self.threads, self.compile)
 
     def encoding(self, metadata: BundleMetadata) -> Encoding:
-        """Give what is kept of the network's answer for the classes of a bundle."""
+        """Return what is kept of the network's answer for the classes of a bundle."""
         kept = self._kept(metadata) if self.probability else ()
         return Encoding(self.threshold, self.probability, kept)
 

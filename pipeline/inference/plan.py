@@ -1,4 +1,4 @@
-"""From a scene, a bundle and wishes to a plan: everything that can be refused is refused here, before any writing."""
+"""From a scene, a bundle and options to a plan: everything that can be refused is refused here, before any writing."""
 
 import os
 from dataclasses import dataclass
@@ -88,13 +88,13 @@ def plan(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyword
         See `open_scene`.
     bundle
         A bundle, or the name or path of one.
-    **wishes
+    **keywords
         See `pipeline.inference.options.SegmentOptions`.
 
     Raises
     ------
     SwatheError
-        The scene cannot be opened, does not fit the bundle, or the wishes make no sense.
+        The scene cannot be opened, does not fit the bundle, or the options make no sense.
     """
     options = SegmentOptions(**keywords)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)

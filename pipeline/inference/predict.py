@@ -1,4 +1,4 @@
-"""One block of a scene into what is kept of the network's answer. Numbers only: no dask, no store.
+"""Run the network over one block of a scene: read with halo, fill missing samples, predict tile by tile.
 
 The only file of `pipeline` that touches an engine. A process makes each engine once and shares it between its threads.
 """
@@ -57,7 +57,7 @@ def resolve_engine(spec: EngineSpec) -> EngineSpec:
 
 
 def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
-    """Give this process's engine for a bundle, made at the first call.
+    """Return this process's engine for a bundle, made at the first call.
 
     Raises
     ------
@@ -92,20 +92,20 @@ def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockRe
         Raw pixels.
     window
         Inside the scene; its origin is a multiple of the stride.
-    recipe
+    inference
         See `InferenceSpec`.
 
     Returns
     -------
-    Answer
+    BlockResult
         Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
     """
-    answer = empty_result(window.shape, inference.encoding)
-    for read, probabilities in _answers(_seen(source, window, inference), source.nodata, inference):
+    result = empty_result(window.shape, inference.encoding)
+    for read, probabilities in _predicted(_seen(source, window, inference), source.nodata, inference):
         halo, (height, width) = inference.plan.halo, read.cut.shape
         core = np.s_[..., halo : halo + height, halo : halo + width]
-        _keep(answer, probabilities[core], read.pixels.valid[core], read.cut.within(window), inference.encoding)
-    return answer
+        _keep(result, probabilities[core], read.pixels.valid[core], read.cut.within(window), inference.encoding)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def read_buffered(source: Source | CachedWindow, plan: TilingPlan, window: Windo
 
 
 def _inside(buffered: Window, plan: TilingPlan) -> Window:
-    """Give the part of the scene that a grown window, reflections too, is made of."""
+    """Return the part of the scene that a grown window, reflections too, is made of."""
     rows, columns = (
         reflected(buffered.top, buffered.bottom, plan.height),
         reflected(buffered.left, buffered.right, plan.width),
@@ -206,29 +206,29 @@ def _as_type(value: float, dtype: np.dtype[Any]) -> Any:
     return dtype.type(int(min(max(round(value), info.min), info.max)))
 
 
-def _answers(
+def _predicted(
     reads: Iterator[TileRead], nodata: tuple[float | None, ...], inference: InferenceSpec
 ) -> Iterator[tuple[TileRead, NDArray[np.float32]]]:
-    """Give each tile with the probabilities `(class, y, x)` of all its pixels; equal tiles go in batches."""
+    """Yield each tile with the probabilities `(class, y, x)` of all its pixels; equal tiles go in batches."""
     means = tuple(band.mean for band in inference.metadata.bands)
     for _, equal in groupby(reads, key=lambda read: read.pixels.valid.shape):
         shared = shared_engine(inference.bundle, inference.digest, inference.spec)
         for some in batched(equal, shared.engine.batch):
             inputs = [fill_missing(read.pixels, nodata, means) for read in some]
             with shared.lock:
-                answers = shared.engine.predict(np.stack(inputs) if len(inputs) > 1 else inputs[0][None])
-            yield from zip(some, answers, strict=True)
+                results = shared.engine.predict(np.stack(inputs) if len(inputs) > 1 else inputs[0][None])
+            yield from zip(some, results, strict=True)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """Give items in tuples of at most `size` (itertools has this from Python 3.12 on)."""
+    """Yield items in tuples of at most `size` (itertools has this from Python 3.12 on)."""
     rest = iter(items)
     while some := tuple(islice(rest, size)):
         yield some
 
 
 def _keep(
-    answer: BlockResult,
+    result: BlockResult,
     probabilities: NDArray[np.float32],
     valid: NDArray[np.bool_],
     place: Window,
@@ -236,11 +236,11 @@ def _keep(
 ) -> None:
     rows, columns = place.slices
     missing = None if valid.all() else ~valid
-    kept = [(answer.class_map, classify(probabilities, encoding.threshold))]
-    if answer.probability is not None:
-        dtype = answer.probability.dtype
+    kept = [(result.class_map, classify(probabilities, encoding.threshold))]
+    if result.probability is not None:
+        dtype = result.probability.dtype
         kept += [(layer, encode(probabilities[value], dtype))
-                 for layer, value in zip(answer.probability, encoding.kept, strict=True)]  # fmt: skip
+                 for layer, value in zip(result.probability, encoding.kept, strict=True)]  # fmt: skip
     for layer, values in kept:
         layer[rows, columns] = values
         if missing is not None:

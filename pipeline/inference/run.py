@@ -1,8 +1,9 @@
-"""Segmenting, the durable way: blocks of a scene through the network into a store. The filling is `filling`'s."""
+"""Segment a scene of any size on Dask, resumably: its blocks through the network into a Zarr store or a GeoTIFF."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, Unpack
 
 from distributed import Client
@@ -12,14 +13,12 @@ from models.system import usable_cpus
 
 from ..grid.encoding import BlockResult
 from ..grid.geobox import GeoBox
-from ..grid.tiling import TilingPlan
 from ..io.content_id import redact_url
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import run_once, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..store.metadata import StoreMetadata, level_count
-from ..store.run_id import Identity
 from ..store.store import Store
 from .options import SegmentKeywords
 from .plan import BundleLike, SegmentPlan, plan
@@ -57,7 +56,7 @@ def run(
         Show progress.
     note
         Called with the plan in words before the blocks, and with what follows them.
-    **wishes
+    **keywords
         See `pipeline.inference.options.SegmentOptions`.
 
     Returns
@@ -95,7 +94,10 @@ class Network(BlockFunction):
 
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        return predict(self.source, store.window(0, row, column), _with_threads(self.inference))
+        inference, threads = self.inference, worker_nthreads()
+        if threads is not None and inference.spec.threads is None:  # workers of one machine share its cores
+            inference = replace(inference, spec=replace(inference.spec, threads=threads))
+        return predict(self.source, store.window(0, row, column), inference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,21 @@ class Segmentation(BlockJob):
 
     @override
     def identity(self) -> Mapping[str, Any]:
-        return run_identity(self.prepared)
+        inference, cut = self.prepared.inference, self.prepared.plan
+        identity = {
+            "source": self.prepared.scene_identity,
+            "bundle": inference.digest,
+            "engine": f"{inference.spec.name} on {inference.spec.device}",
+            "precision": inference.spec.precision,
+            "compile": inference.spec.compile,
+            "halo": cut.halo,
+            # under the exact halo, tile and block do not change pixels
+            "cut": {} if cut.exact else {"tile": cut.tile, "tall": cut.tile_aspect, "block": cut.block},
+            "encoding": asdict(inference.encoding),
+            "shape": self.geobox.shape,
+            "overviews": self.prepared.options.overviews,
+        }
+        return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
 
     @override
     def bind_to_cluster(self, client: Client) -> Self:
@@ -132,61 +148,28 @@ class Segmentation(BlockJob):
 
     @override
     def map_only(self) -> Self:
-        options, inference = replace(self.prepared.options, probability=None, pyramid=False), self.prepared.inference
+        options, inference = replace(self.prepared.options, probability=None, overviews=False), self.prepared.inference
         inference = replace(inference, encoding=options.encoding(inference.metadata))
         return replace(self, prepared=replace(self.prepared, options=options, inference=inference))
 
     @override
     def new_metadata(self) -> StoreMetadata:
         inference, bundle = self.prepared.inference, self.prepared.inference.metadata
+        source = self.prepared.source
+        paths = [redact_url(path) for path in source.paths]
+        scene = {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
         return StoreMetadata(
             inference.plan,
             inference.encoding,
             bundle.classes,
             self.identity(),
-            level_count(self.geobox) if self.prepared.options.pyramid else 0,
+            level_count(self.geobox) if self.prepared.options.overviews else 0,
             bundle={"name": bundle.name, "digest": inference.digest, "architecture": bundle.architecture},
-            source=_source_facts(self.prepared.source),
+            source=scene,
         )
 
     @override
     def block_function(self, store: Store) -> Network:
-        inference = replace(self.prepared.inference, plan=_merged(self.prepared.plan, store.plan))
-        return Network(self.prepared.source, inference)
-
-
-def _merged(mine: TilingPlan, theirs: TilingPlan) -> TilingPlan:
-    """Take blocks from the store that is continued; tiles do not change pixels and may differ."""
-    return replace(theirs, tile=min(mine.tile, theirs.block), tile_aspect=mine.tile_aspect)
-
-
-def run_identity(prepared: SegmentPlan) -> dict[str, Any]:
-    """Give what decides the pixels of a run, as JSON values."""
-    inference, cut = prepared.inference, prepared.plan
-    identity = Identity(
-        source=prepared.scene_identity,
-        bundle=inference.digest,
-        engine=f"{inference.spec.name} on {inference.spec.device}",
-        precision=inference.spec.precision,
-        compile=inference.spec.compile,
-        halo=cut.halo,
-        cut={} if cut.exact else {"tile": cut.tile, "tall": cut.tile_aspect, "block": cut.block},
-        encoding=inference.encoding,
-        shape=prepared.geobox.shape,
-        overviews=prepared.options.pyramid,
-    )
-    return identity.to_json()
-
-
-def _source_facts(source: Source) -> dict[str, Any]:
-    """Give what people want to know of the scene later; its files may have moved by then."""
-    paths = [redact_url(path) for path in source.paths]
-    return {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
-
-
-def _with_threads(inference: InferenceSpec) -> InferenceSpec:
-    """Let the engine use as many threads as its worker may: workers on one machine must not fight for its cores."""
-    threads = worker_nthreads()
-    if threads is None or inference.spec.threads is not None:
-        return inference
-    return replace(inference, spec=replace(inference.spec, threads=threads))
+        mine, theirs = self.prepared.plan, store.plan  # tiles do not change pixels and may differ from the store's
+        plan = replace(theirs, tile=min(mine.tile, theirs.block), tile_aspect=mine.tile_aspect)
+        return Network(self.prepared.source, replace(self.prepared.inference, plan=plan))

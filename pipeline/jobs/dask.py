@@ -1,7 +1,4 @@
-"""Connect to a Dask cluster, or start one in this process; keep a rolling window of tasks on it.
-
-Knows dask and nothing of scenes: what it runs are functions and items.
-"""
+"""Connect to a Dask cluster, or start one in this process; run many tasks of which few are known to it at a time."""
 
 import asyncio
 import logging
@@ -27,6 +24,7 @@ PATIENCE = 120  # seconds without any worker before a run gives up
 LOOK_EVERY = 5  # seconds between looks at the cluster while no task ends
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
 RETRIES = 2
+LOST = "the Dask scheduler was lost; finished blocks are kept, run the same command again to continue"
 # what dask's monitors take from the engine's cores, 1 s in 14, when a worker shares this process
 LIGHT = {
     "distributed.worker.profile.enabled": False,
@@ -42,7 +40,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def dask_client(client: Client | str | None, threads: int) -> Iterator[Client]:
-    """Give a client.
+    """Yield a client.
 
     Parameters
     ----------
@@ -61,18 +59,17 @@ def dask_client(client: Client | str | None, threads: int) -> Iterator[Client]:
         yield client
         return
     with silence_logging_cmgr(logging.CRITICAL):  # what matters comes as an error; the rest is dask's own talk
-        made = _connect(client) if client else _in_process(threads)
+        if client:
+            _probe(client)
+            made = Client(client, timeout=TIMEOUT, set_as_default=False)
+        else:
+            made = _in_process(threads)
         try:
             yield made
         finally:
             made.close(timeout=2)
             if client is None and made.cluster is not None:
                 made.cluster.close(timeout=2)
-
-
-def _connect(address: str) -> Client:
-    _probe(address)
-    return Client(address, timeout=TIMEOUT, set_as_default=False)
 
 
 def _probe(address: str) -> None:
@@ -116,7 +113,7 @@ def _in_process(threads: int) -> Client:
 
 
 def worker_threads(client: Client) -> int:
-    """Give how many tasks the workers run at a time, now."""
+    """Return how many tasks the workers run at a time, now."""
     workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
     return sum(int(worker["nthreads"]) for worker in workers.values())
 
@@ -148,7 +145,7 @@ def _alone(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 def gpu_resources(client: Client) -> dict[str, float] | None:
-    """Give `{"GPU": 1}` if workers declare that resource, so that each GPU gets one task at a time; else None."""
+    """Return `{"GPU": 1}` if workers declare that resource, so that each GPU gets one task at a time; else None."""
     workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
     return {"GPU": 1} if any("GPU" in worker.get("resources", {}) for worker in workers.values()) else None
 
@@ -162,7 +159,7 @@ def map_bounded(
     key: str,
     resources: Mapping[str, float] | None = None,
 ) -> Iterator[Result]:
-    """Run `function(shared, item)` for every item on the cluster; give results as they come.
+    """Run `function(shared, item)` for every item on the cluster; yield results as they come.
 
     Only a window of tasks is ever known to the scheduler, so that its graph does not grow with the number of items.
 
@@ -181,13 +178,7 @@ def map_bounded(
     def submit(count: int) -> None:
         for number, item in islice(waiting, count):
             future = client.submit(
-                function,
-                shared,
-                item,
-                key=f"{key}-{once}-{number}",
-                pure=False,
-                retries=RETRIES,
-                resources=resources,
+                function, shared, item, key=f"{key}-{once}-{number}", pure=False, retries=RETRIES, resources=resources
             )
             active.add(future)
             future.add_done_callback(finished.put)
@@ -212,7 +203,7 @@ def _next(finished: "queue.SimpleQueue[Future]", client: Client) -> list[Future]
             break
         except queue.Empty:
             if client.status not in ("running", "connecting"):
-                raise _lost() from None
+                raise ClusterError(LOST) from None
             if client.status == "running" and worker_threads(client):
                 seen = time.monotonic()
             if time.monotonic() - seen > PATIENCE:
@@ -222,10 +213,6 @@ def _next(finished: "queue.SimpleQueue[Future]", client: Client) -> list[Future]
     while not finished.empty():
         done.append(finished.get())
     return done
-
-
-def _lost() -> ClusterError:
-    return ClusterError("the Dask scheduler was lost; finished blocks are kept, run the same command again to continue")
 
 
 def _results(client: Client, done: list[Future]) -> list[Any]:
@@ -242,4 +229,4 @@ def _results(client: Client, done: list[Future]) -> list[Any]:
     except MemoryError as error:
         raise ClusterError("memory is exhausted; use a smaller --tile and --block") from error
     except (CancelledError, CommClosedError) as error:
-        raise _lost() from error
+        raise ClusterError(LOST) from error

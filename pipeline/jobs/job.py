@@ -17,7 +17,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from distributed import Client
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.errors import StoreError, SwatheError
@@ -27,10 +26,9 @@ from ..grid.geobox import GeoBox
 from ..store.cog import check_target, write_cog, written_before
 from ..store.files import Files, full_path
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
-from ..store.metadata import StoreMetadata
+from ..store.metadata import StoreMetadata, differences
 from ..store.overviews import halve
-from ..store.run_id import differences
-from ..store.store import Place, Store, Summary, find_store, mark_name, reopen_store, sole_writer
+from ..store.store import BlockIndex, Store, Summary, find_store, marker_name, reopen_store, sole_writer
 from .dask import dask_client, gpu_resources, map_bounded
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
@@ -242,7 +240,8 @@ def _run_to_store(
             store = reopen_store(path, metadata, job.geobox)
             check_whole(store)
             remove_markers(store)
-            return _result(store, metadata.pixels, len(store.plan), started)
+            blocks = len(store.plan)
+            return RunResult(path, blocks, blocks, dict(metadata.pixels), time.monotonic() - started)
         if metadata and state == "mine" and metadata.state == "running":
             store = resume_store(path, metadata, job.geobox)
         else:
@@ -253,13 +252,17 @@ def _run_to_store(
         job.prepare(connection, store, shown)
         task = Task(job.block_function(store), store, len(metadata.classes), mask)
         summaries, resumed = _all_levels(connection, task, shown, job.title)
-        pixels = _pixels(summaries, metadata.class_names)
-        finish_store(store, {"pixels": pixels, **job.finalize(connection, store, shown)}, _seconds(summaries, store))
-    return _result(store, pixels, resumed, started)
+        counts = np.array([summary.pixels for summary in summaries], np.int64).sum(axis=0).tolist()
+        pixels = dict(zip([*metadata.class_names, "nodata"], counts, strict=True))
+        seconds = np.zeros((store.plan.rows, store.plan.columns), np.float32)
+        for summary in summaries:
+            seconds[summary.row, summary.column] = summary.seconds
+        finish_store(store, {"pixels": pixels, **job.finalize(connection, store, shown)}, seconds)
+    return RunResult(path, len(store.plan), resumed, pixels, time.monotonic() - started)
 
 
 def make_progress(show: bool) -> ProgressFactory:
-    """Give what shows progress, or nothing at all."""
+    """Return what shows progress, or nothing at all."""
     return progress if show else lambda *_: nullcontext(no_progress)
 
 
@@ -275,7 +278,7 @@ def _refused(path: str, job: BlockJob, metadata: StoreMetadata) -> StoreError:
 
 
 def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -> tuple[list[Summary], int]:
-    """Run the full resolution, then each overview from the one below; give the summaries of the full resolution."""
+    """Run the full resolution, then each overview from the one below; return the summaries of the full resolution."""
     shared = client.scatter(task, broadcast=True) if task.block_function.scatter_once else task
     found: list[Summary] = []
     resumed = 0
@@ -284,7 +287,7 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
         missing = [(level, *place) for place in task.store.places(level) if place not in done]
         if level == 0:
             resumed = len(done)
-            found = task.store.summaries([mark_name(0, *place) for place in sorted(done)])
+            found = task.store.summaries([marker_name(0, *place) for place in sorted(done)])
         if missing:
             shown = show(f"overview {level}" if level else title, len(missing) + len(done), len(done))
             made = _level(client, shared, missing, shown, task)
@@ -293,18 +296,18 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
 
 
 def _level(
-    client: Client, shared: Any, missing: list[Place], shown: AbstractContextManager[ProgressCallback], task: Task
+    client: Client, shared: Any, missing: list[BlockIndex], shown: AbstractContextManager[ProgressCallback], task: Task
 ) -> list[Summary]:
     resources = gpu_resources(client) if task.block_function.on_gpu else None
     found, key = [], f"swathe-level-{missing[0][0]}"
     with shown as advance:
-        for summary in map_bounded(client, run_place, shared, missing, key=key, resources=resources):
+        for summary in map_bounded(client, run_block, shared, missing, key=key, resources=resources):
             found.append(summary)
             advance(1, sum(summary.pixels))
     return found
 
 
-def run_place(task: Task, place: Place) -> Summary:
+def run_block(task: Task, index: BlockIndex) -> Summary:
     """Do one block of one level, wherever a worker runs it. Doing it twice writes the same bytes.
 
     Raises
@@ -313,45 +316,28 @@ def run_place(task: Task, place: Place) -> Summary:
         Of the kind that was met, with the block's place.
     """
     try:
-        return _run_place(task, *place)
+        return _run_block(task, *index)
     except SwatheError as error:
-        level, row, column = place
-        window = task.store.window(*place)
+        level, row, column = index
+        window = task.store.window(*index)
         name = f"block {row}, {column}" + (f" of overview {level}" if level else "")
         raise type(error)(f"{name} ({window.describe()}): {error}") from error
 
 
-def _run_place(task: Task, level: int, row: int, column: int) -> Summary:
+def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
     started = time.perf_counter()
     window = task.store.window(level, row, column)
     if level == 0:
-        if task.mask is not None and (task.mask.read_layer("class_map", window) == NODATA).all():
-            answer = empty_result(window.shape, task.store.encoding)
+        if task.mask is not None and (task.mask.read_array("class_map", window) == NODATA).all():
+            result = empty_result(window.shape, task.store.encoding)
         else:
-            answer = task.block_function.compute_block(task.store, row, column)
+            result = task.block_function.compute_block(task.store, row, column)
     else:
         below = window.scale(2).clip(task.store.geobox.level(level - 1).shape)
-        answer = halve(task.store.read(level - 1, below))
-    task.store.write(level, window, answer)
-    counts = np.bincount(answer.class_map.ravel(), minlength=NODATA + 1)
+        result = halve(task.store.read(level - 1, below))
+    task.store.write(level, window, result)
+    counts = np.bincount(result.class_map.ravel(), minlength=NODATA + 1)
     pixels = (*counts[: task.classes].tolist(), int(counts[NODATA]))
     summary = Summary(level, row, column, pixels, round(time.perf_counter() - started, 3))
-    task.store.mark(summary)
+    task.store.mark_done(summary)
     return summary
-
-
-def _pixels(summaries: list[Summary], names: tuple[str, ...]) -> dict[str, int]:
-    counts = np.array([summary.pixels for summary in summaries], dtype=np.int64).sum(axis=0).tolist()
-    return dict(zip([*names, "nodata"], counts, strict=True))
-
-
-def _seconds(summaries: list[Summary], store: Store) -> NDArray[np.float32]:
-    """Give how long each block took, by its place."""
-    seconds = np.zeros((store.plan.rows, store.plan.columns), np.float32)
-    for summary in summaries:
-        seconds[summary.row, summary.column] = summary.seconds
-    return seconds
-
-
-def _result(store: Store, pixels: Mapping[str, int], resumed: int, started: float) -> RunResult:
-    return RunResult(store.path, len(store.plan), resumed, dict(pixels), time.monotonic() - started)

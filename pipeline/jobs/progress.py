@@ -1,4 +1,4 @@
-"""How a long run shows itself: a bar in a terminal, tqdm in a notebook, plain lines in a log. Knows only counts."""
+"""Show the progress of a long run: a bar in a terminal, tqdm in a notebook, plain lines in a log."""
 
 import sys
 import time
@@ -105,7 +105,7 @@ def _lines(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[Prog
 
 
 def _rate(pixels: int, started: float) -> str:
-    """Give pixels per second; nothing for work that counts blocks alone."""
+    """Return pixels per second; nothing for work that counts blocks alone."""
     return f"{pixels / max(1e-6, time.monotonic() - started) / 1e6:.2f} Mpx/s" if pixels else ""
 
 

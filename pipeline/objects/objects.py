@@ -22,8 +22,7 @@ from ..jobs.job import BlockFunction, DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..store.dataset import open_maps
 from ..store.lifecycle import TABLE
-from ..store.metadata import StoreMetadata
-from ..store.run_id import fingerprint
+from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store, store_errors
 from .label import BlockLabels, Connectivity, Region, Totals, check_connectivity, summarize_block
 from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
@@ -175,7 +174,7 @@ class NumberBlock(BlockFunction):
 
     def _labels(self, row: int, column: int) -> tuple[NDArray[np.uint8], BlockLabels]:
         window = self.maps.window(0, row, column)
-        class_map = self.maps.read_layer("class_map", window)[0]
+        class_map = self.maps.read_array("class_map", window)[0]
         return class_map, summarize_block(class_map, window, self.maps.geobox.shape, self.connectivity)
 
     @override
@@ -209,8 +208,8 @@ class MeasureBlock:
     def rows(self, store: Store, row: int, column: int) -> "pa.Table":
         """Measure a block of a store of objects."""
         window = store.window(0, row, column)
-        encoding, core = self.maps.encoding, store.read_layer("class_map", window)[0]
-        kept = self.maps.read_layer("probability", window) if encoding.probability else None
+        encoding, core = self.maps.encoding, store.read_array("class_map", window)[0]
+        kept = self.maps.read_array("probability", window) if encoding.probability else None
         patch = Patch(
             core=window,
             width=store.geobox.width,
@@ -226,7 +225,7 @@ def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) ->
     """Read an array's window with context on every side; beyond the scene stands a value."""
     wide = window.buffer(halo)
     inside = wide.clip(store.geobox.shape)
-    pixels = store.read_layer(name, inside)[0]
+    pixels = store.read_array(name, inside)[0]
     rows = inside.top - wide.top, wide.bottom - inside.bottom
     columns = inside.left - wide.left, wide.right - inside.right
     return np.pad(pixels, (rows, columns), constant_values=beyond) if any((*rows, *columns)) else pixels

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..jobs.dask import map_bounded
 from ..jobs.progress import ProgressFactory
-from ..store.store import MARKS, Place, Store, store_errors
+from ..store.store import MARKERS, BlockIndex, Store, store_errors
 from .label import Region, Totals, edges
 from .merge_labels import MergedRegion, merge_regions, pack, region_bytes, region_from, unpack
 
@@ -47,12 +47,12 @@ class Tree:
         side = FAN**level
         return -(-self.rows // side), -(-self.columns // side)
 
-    def places(self, level: int) -> list[Place]:
+    def places(self, level: int) -> list[BlockIndex]:
         """Return a level's nodes, row by row."""
         rows, columns = self.shape(level)
         return [(level, row, column) for row in range(rows) for column in range(columns)]
 
-    def children(self, place: Place) -> list[list[Place]]:
+    def children(self, place: BlockIndex) -> list[list[BlockIndex]]:
         """Return the nodes below one, row by row."""
         level, row, column = place
         rows, columns = self.shape(level - 1)
@@ -75,14 +75,14 @@ class TreeJob:
     @property
     def folder(self) -> str:
         """The folder of the steps' files: the run's own, for a late task of a stopped one may still write to its."""
-        return f"{MARKS}/{self.name}.{self.store.run[:16]}"
+        return f"{MARKERS}/{self.name}.{self.store.run[:16]}"
 
-    def write(self, kind: str, place: Place, content: bytes) -> None:
+    def write(self, kind: str, place: BlockIndex, content: bytes) -> None:
         """Write a step's file. Raises StoreError where the run has ended, or as where the disk is full."""
         with store_errors(self.store.path):
             self.store.owned_files().write(f"{self.folder}/{_file(kind, place)}", content)
 
-    def read(self, kind: str, place: Place) -> bytes:
+    def read(self, kind: str, place: BlockIndex) -> bytes:
         """Read a step's file. Raises StoreError where it is lost."""
         with store_errors(self.store.path):
             return self.store.files.read(f"{self.folder}/{_file(kind, place)}")
@@ -108,12 +108,12 @@ class TreeJob:
 class Step:
     """A task for each node of a level, and the files of a node that say that it is done."""
 
-    task: Callable[[Any, Place], None]
+    task: Callable[[Any, BlockIndex], None]
     level: int
-    files: Callable[[Place], list[str]]
+    files: Callable[[BlockIndex], list[str]]
 
 
-def _file(kind: str, place: Place) -> str:
+def _file(kind: str, place: BlockIndex) -> str:
     return f"{kind}.{'.'.join(map(str, place))}"
 
 
@@ -154,7 +154,7 @@ def merge_labels(client: Client, job: LabelMerge, show: ProgressFactory, title: 
     job.run(client, steps, show, title)
 
 
-def up_sweep(job: LabelMerge, place: Place) -> None:
+def up_sweep(job: LabelMerge, place: BlockIndex) -> None:
     """Write what a block or node tells the node above it. The region comes last: with it, the step is done."""
     level, row, column = place
     job.store.check_run()
@@ -167,7 +167,7 @@ def up_sweep(job: LabelMerge, place: Place) -> None:
     job.write("region", place, region_bytes(region))
 
 
-def down_sweep(job: LabelMerge, place: Place) -> None:
+def down_sweep(job: LabelMerge, place: BlockIndex) -> None:
     """Write for each child of a node the totals of its open components, which are those of the whole scene."""
     job.store.check_run()
     merged = MergedRegion.from_bytes(job.read("merged", place))
@@ -185,7 +185,7 @@ def merge_labels_in_memory(regions: list[list[Region]], connectivity: int) -> li
     """Do what `merge_labels` does for blocks that are all at hand, given row by row; for lazy arrays."""
     tree = Tree(len(regions), len(regions[0]))
     known = {(0, r, c): region for r, line in enumerate(regions) for c, region in enumerate(line)}
-    merged: dict[Place, MergedRegion] = {}
+    merged: dict[BlockIndex, MergedRegion] = {}
     for place in chain(*map(tree.places, range(1, tree.top + 1))):
         parts = [[known[child] for child in line] for line in tree.children(place)]
         known[place], merged[place] = merge_regions(parts, connectivity)
@@ -220,7 +220,7 @@ def tree_reduce(client: Client, job: TreeReduce, show: ProgressFactory, title: s
     job.run(client, steps, show, title)
 
 
-def reduce_rows(job: TreeReduce, place: Place) -> None:
+def reduce_rows(job: TreeReduce, place: BlockIndex) -> None:
     """Write the rows of objects that end in a block or node, and those of objects that may go on. The latter last."""
     job.store.check_run()
     rows, sides = _block_rows(job, place) if place[0] == 0 else _node_rows(job, place)
@@ -232,18 +232,18 @@ def reduce_rows(job: TreeReduce, place: Place) -> None:
 Ids = NDArray[np.int64]
 
 
-def _block_rows(job: TreeReduce, place: Place) -> tuple["pa.Table", dict[str, Ids]]:
+def _block_rows(job: TreeReduce, place: BlockIndex) -> tuple["pa.Table", dict[str, Ids]]:
     """Return a block's rows, and the ids of the objects on each of its open sides."""
     _, row, column = place
     window = job.objects.window(0, row, column)
-    sides = edges(job.objects.read_layer("objects", window)[0], window, job.objects.geobox.shape)
+    sides = edges(job.objects.read_array("objects", window)[0], window, job.objects.geobox.shape)
     ids = {
         name: np.unique(side[side > 0]) for name, side in zip(("top", "bottom", "left", "right"), sides, strict=True)
     }
     return job.rows(job.store, row, column), ids
 
 
-def _node_rows(job: TreeReduce, place: Place) -> tuple["pa.Table", dict[str, Ids]]:
+def _node_rows(job: TreeReduce, place: BlockIndex) -> tuple["pa.Table", dict[str, Ids]]:
     """Return the same of a node, from those of the nodes below."""
     import pyarrow as pa
 

@@ -121,7 +121,7 @@ class CleanBlock(BlockFunction):
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
         there = self.maps.encoding.probability and not self.map_only
-        probability = self.maps.read_layer("probability", self.maps.window(0, row, column)) if there else None
+        probability = self.maps.read_array("probability", self.maps.window(0, row, column)) if there else None
         if stages := scene_stages(self.options):
             return BlockResult(self._after(store, stages[-1], row, column), probability)
         halo = local_halo(self.options) + (removal_halo(self.options) or 0)
@@ -180,8 +180,8 @@ class CleanBlock(BlockFunction):
         return made
 
     def _read(self, window: Window) -> tuple[ClassMap, NDArray[Any] | None]:
-        probability = self.maps.read_layer("probability", window) if self.options.kept else None
-        return self.maps.read_layer("class_map", window)[0], probability
+        probability = self.maps.read_array("probability", window) if self.options.kept else None
+        return self.maps.read_array("class_map", window)[0], probability
 
     def _local(self, window: Window) -> ClassMap:
         return local(*self._read(window), self.options)

@@ -12,8 +12,7 @@ from ..grid.pixel_area import pixel_areas
 from ..jobs.job import DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..objects.tree import merge_labels
-from ..store.metadata import StoreMetadata
-from ..store.run_id import fingerprint
+from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store
 from .block import CleanBlock
 from .options import CleanKeywords, CleanOptions

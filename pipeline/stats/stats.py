@@ -124,7 +124,7 @@ class StatsRequest:
 def add_block(task: Task, part: tuple[int, BlockGroups]) -> tuple[int, Sums, int]:
     """Add one block up, wherever a worker runs it: its number, its sums, and its pixels."""
     number, here = part
-    (class_map,) = task.store.read_layer("class_map", here.window)
+    (class_map,) = task.store.read_array("class_map", here.window)
     sums = here.sums(kinds_of(class_map, task.classes), task.areas, task.classes + 1)
     return number, sums, class_map.size
 

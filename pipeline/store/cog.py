@@ -1,6 +1,6 @@
-"""From a finished store to a Cloud-Optimized GeoTIFF: overviews, colours, class names; flat memory.
+"""Write a finished store as a Cloud-Optimized GeoTIFF: overviews, colours, class names; memory does not grow.
 
-The file appears under its name only when it is whole and was read back. Knows the store's layers, nothing of networks.
+The file appears under its name only when it is whole and was read back.
 """
 
 import json
@@ -28,8 +28,7 @@ from models.metadata import ClassInfo
 from ..grid.encoding import NODATA, STEPS
 from ..grid.geobox import GeoBox, Window
 from .files import Files
-from .metadata import StoreMetadata
-from .run_id import fingerprint
+from .metadata import StoreMetadata, fingerprint
 from .store import Store, open_store
 
 BLOCK = 512  # side of the file's own tiles, in pixels
@@ -86,7 +85,7 @@ def write_cog(
     classes = metadata.classes
     what = _layer(opened, layer, classes)
     target = check_target(output, overwrite=overwrite)
-    with _workshop(target) as folder:
+    with _work_folder(target) as folder:
         try:
             work, whole = folder / "work.tif", folder / "whole.tif"
             _write_work(work, opened, what, metadata)
@@ -100,8 +99,8 @@ def write_cog(
 
 
 @contextmanager
-def _workshop(target: Path) -> Iterator[Path]:
-    """Give a hidden folder beside the file to work in. What a killed run left there is removed, at the next run."""
+def _work_folder(target: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside the file to work in. What a killed run left there is removed, at the next run."""
     folder = target.with_name(f".{target.name}.partial")
     try:
         release = Files(str(folder)).lock()
@@ -126,7 +125,7 @@ def _sweep(folder: Path) -> None:
 
 
 def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str, int] | None:
-    """Give the pixels per class of a COG if it is the class map of a run of this identity, written whole; else None."""
+    """Return the pixels per class of a COG if it is the whole class map of a run of this identity; else None."""
     try:
         with _quiet(), rasterio.open(output) as file:
             tags = file.tags()
@@ -161,9 +160,9 @@ def _layer(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> Layer:
 
 
 def _blocks(store: Store, layer: Layer) -> Iterator[tuple[Window, NDArray[Any]]]:
-    """Give the layer's pixels `(band, y, x)` block by block."""
+    """Yield pixels `(band, y, x)` block by block."""
     for block in store.plan.blocks():
-        yield block.window, store.read_layer(layer.name, block.window).astype(layer.dtype, copy=False)
+        yield block.window, store.read_array(layer.name, block.window).astype(layer.dtype, copy=False)
 
 
 def _write_work(path: Path, store: Store, layer: Layer, metadata: StoreMetadata) -> None:
@@ -185,7 +184,7 @@ def _profile(geobox: GeoBox, layer: Layer) -> dict[str, Any]:
         "nodata": layer.nodata,
         "bigtiff": "if_safer",
         "crs": CRS.from_wkt(geobox.crs) if geobox.crs else None,
-        **({"transform": geobox.transform} if geobox.transform is not None else {}),
+        **({} if geobox.transform is None else {"transform": geobox.transform}),
     }
 
 
@@ -243,7 +242,7 @@ def _put_in_place(whole: Path, target: Path, layer: Layer, classes: tuple[ClassI
 
 
 def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
-    """Give GDAL's auxiliary metadata (PAM): category names, and the attribute table that QGIS and ArcGIS show."""
+    """Return GDAL's auxiliary metadata (PAM): category names, and the attribute table that QGIS and ArcGIS show."""
     root = ET.Element("PAMDataset")
     band = ET.SubElement(root, "PAMRasterBand", band="1")
     names = ET.SubElement(band, "CategoryNames")

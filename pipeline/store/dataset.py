@@ -1,4 +1,4 @@
-"""Open a finished store as xarray: the same Dataset as the lazy way gives, read from disk instead of computed."""
+"""Open a finished store as an xarray Dataset backed by dask."""
 
 import os
 from typing import Any
@@ -12,8 +12,7 @@ from models.errors import StoreError
 
 from ..grid.encoding import NODATA, STEPS
 from ..grid.geobox import Window
-from .metadata import group_path
-from .run_id import fingerprint
+from .metadata import fingerprint, group_path
 from .store import Store, open_store, store_errors
 
 
@@ -45,19 +44,19 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
         raise StoreError(f"{path} has the levels 0 to {opened.levels}; received {level}")
     with store_errors(path):
         dataset: xr.Dataset = xr.open_zarr(path, group=group_path(level) or None, chunks=None, mask_and_scale=False)
-    for name in opened.layers:
-        layer = _Layer(opened, name, level, dataset[name].shape)
+    for name in opened.array_names:
+        stored = _StoredArray(opened, name, level, dataset[name].shape)
         chunks = {"y": opened.plan.block, "x": opened.plan.block}
         token = f"swathe-{fingerprint(metadata.identity)}-{name}-{level}-{path}"
         sides = [chunks.get(str(dim), -1) for dim in dataset[name].dims]
-        lazy = da.from_array(layer, sides, name=token, getitem=_read)
+        lazy = da.from_array(stored, sides, name=token, getitem=_read)
         dataset[name] = dataset[name].copy(data=lazy)
     if "probability" in dataset:
         dataset["probability"] = _decoded(dataset["probability"])
     return dataset
 
 
-class _Layer:
+class _StoredArray:
     """An array of the store, as dask cuts it up."""
 
     def __init__(self, store: Store, name: str, level: int, shape: tuple[int, ...]) -> None:
@@ -67,16 +66,16 @@ class _Layer:
         self.dtype = np.dtype(kinds[name])
 
 
-def _read(layer: _Layer, key: tuple[slice, ...]) -> NDArray[Any]:
+def _read(stored: _StoredArray, key: tuple[slice, ...]) -> NDArray[Any]:
     """Read one of dask's chunks when asked, and say so where it is damaged. Its own getter would take any index."""
-    *classes, rows, columns = (range(*part.indices(n)) for part, n in zip(key, layer.shape, strict=True))
+    *classes, rows, columns = (range(*part.indices(n)) for part, n in zip(key, stored.shape, strict=True))
     window = Window(rows.start, rows.stop, columns.start, columns.stop)
-    pixels = layer.store.read_layer(layer.name, window, layer.level)
+    pixels = stored.store.read_array(stored.name, window, stored.level)
     return pixels[list(classes[0])] if classes else pixels[0]
 
 
 def _decoded(kept: xr.DataArray) -> xr.DataArray:
-    """Give probabilities as float32 with NaN for nodata, whatever they are kept as."""
+    """Return probabilities as float32 with NaN for nodata, whatever they are kept as."""
     values = kept.astype(np.float32)
     if "scale_factor" in kept.attrs:  # divided, since that is rounded once: 175 is 0.7 then, and no more
         values = values.where(kept != NODATA) / np.float32(STEPS)

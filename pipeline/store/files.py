@@ -1,7 +1,4 @@
-"""Small files beside a store's arrays, on a local disk or an object store: written whole or not at all.
-
-Knows names and bytes, nothing of what they mean.
-"""
+"""Small files beside a store's arrays, on a local disk or an object store: written whole or not at all."""
 
 import errno
 import os
@@ -100,7 +97,7 @@ class Files:
         return [found[self._path(name)] for name in names] if isinstance(found, dict) else [found]
 
     def names(self, folder: str) -> list[str]:
-        """Give the names of the files in a folder, without what was cut short; empty where there is no such folder."""
+        """Return the names of the files in a folder, without what was cut short; none where there is no such folder."""
         try:
             found = _filesystem(self.root).ls(self._path(folder), detail=False, refresh=True)
         except FileNotFoundError:
@@ -109,7 +106,7 @@ class Files:
         return [name for name in names if not CUT_SHORT.search(name)]
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Give all files below a folder with their sizes in bytes, by their path from there."""
+        """Return all files below a folder with their sizes in bytes, by their path from there."""
         filesystem, base = _filesystem(self.root), self._path(folder)
         filesystem.invalidate_cache()
         found = filesystem.find(base, detail=True)
@@ -160,7 +157,7 @@ class Files:
                     os.remove(os.path.join(folder, name))
 
     def lock(self) -> Callable[[], None]:
-        """Keep every other process out that asks for the same folder; give what ends this.
+        """Keep every other process out that asks for the same folder; return what ends this.
 
         A killed process keeps no lock. An object store, and a disk without locks, keep nobody out.
 
@@ -195,7 +192,7 @@ class Files:
 
 
 def full_path(path: str | os.PathLike[str]) -> str:
-    """Give a local path in full, also of a `file://` URL: workers may run in other folders. Other URLs stay."""
+    """Return a local path in full, also of a `file://` URL: workers may run in other folders. Other URLs stay."""
     text = os.fspath(path)
     return os.path.abspath(_base(text) if text.startswith(SCHEME) else text) if Files(text).local else text
 

@@ -1,7 +1,4 @@
-"""A store's life: created, resumed, finished, removed. Each of these still works after a kill between any two writes.
-
-Knows metadata and files; pixels are `store`'s.
-"""
+"""Create, resume, finish and remove a store. Each of these still works after a kill between any two writes."""
 
 import json
 import uuid
@@ -31,9 +28,9 @@ from .metadata import (
     probability_attributes,
     spatial_ref_attributes,
 )
-from .store import KEY, MARKS, ROOT, RUN, SECONDS, Store, forget, read_metadata, reopen_store, store_errors
+from .store import KEY, MARKERS, ROOT, RUN, SECONDS, Store, close_groups, read_metadata, reopen_store, store_errors
 
-OURS = {ROOT, MARKS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews", "blocks"}
+OURS = {ROOT, MARKERS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews", "blocks"}
 TABLE = "table.parquet"  # of objects
 
 
@@ -56,7 +53,10 @@ def create_store(path: str, geobox: GeoBox, metadata: StoreMetadata) -> Store:
         root = zarr.create_group(path, attributes={KEY: own, **geozarr_attributes(geobox, store.levels)})
         for level in range(store.levels + 1):
             _create_level(root, store, level, metadata.classes)
-        _create_seconds(root, store.plan)
+        shape, group = (store.plan.rows, store.plan.columns), root.require_group(SECONDS.rsplit("/", 1)[0])
+        about: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
+        group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=about,
+                           dimension_names=("row", "column"))  # fmt: skip
         store.files.write(RUN, store.run.encode())
         _consolidate(store.files)
     return store
@@ -64,7 +64,7 @@ def create_store(path: str, geobox: GeoBox, metadata: StoreMetadata) -> Store:
 
 def _clear(files: Files) -> None:
     """Remove all that Swathe has written, the root's metadata last: a kill leaves what is still known as ours."""
-    forget()
+    close_groups()
     if files.exists(ROOT):
         foreign = sorted(set(files.names("")) - OURS - {TABLE})
         if foreign:
@@ -116,7 +116,10 @@ def _consolidate(files: Files) -> None:
 def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[ClassInfo, ...]) -> None:
     geobox, encoding = store.geobox.level(level), store.encoding
     group = root.require_group(group_path(level)) if level else root
-    _create_coordinates(group, geobox)
+    for name, (dimension, values) in coordinates(geobox).items():
+        group.create_array(name, shape=values.shape, dtype="float64", dimension_names=(dimension,))[:] = values
+    about = spatial_ref_attributes(geobox)
+    group.create_array("spatial_ref", shape=(), dtype="int64", attributes=about, dimension_names=())[()] = 0
     _create_pixels(group, store.plan, "class_map", geobox.shape, "uint8", NODATA, class_map_attributes(classes))
     if encoding.objects:
         _create_pixels(group, store.plan, "objects", geobox.shape, "int64", 0, objects_attributes())
@@ -127,22 +130,6 @@ def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[C
         _create_pixels(group, store.plan, "probability", shape, encoding.probability, fill, attributes)
         names = np.array([classes[value].name for value in encoding.kept], dtype=object)
         group.create_array("class", shape=names.shape, dtype=str, dimension_names=("class",))[:] = names
-
-
-def _create_seconds(root: "zarr.Group", plan: TilingPlan) -> None:
-    shape = plan.rows, plan.columns
-    group = root.require_group(SECONDS.rsplit("/", 1)[0])
-    attributes: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
-    group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=attributes,
-                       dimension_names=("row", "column"))  # fmt: skip
-
-
-def _create_coordinates(group: "zarr.Group", geobox: GeoBox) -> None:
-    for name, (dimension, values) in coordinates(geobox).items():
-        array = group.create_array(name, shape=values.shape, dtype="float64", dimension_names=(dimension,))
-        array[:] = values
-    attributes = spatial_ref_attributes(geobox)
-    group.create_array("spatial_ref", shape=(), dtype="int64", attributes=attributes, dimension_names=())[()] = 0
 
 
 def _create_pixels(
@@ -197,7 +184,7 @@ def finish_store(store: Store, results: Mapping[str, Any], seconds: NDArray[np.f
 def remove_markers(store: Store) -> None:
     """Remove the done markers of a complete store; the run that completed it may have been killed just before."""
     with store_errors(store.path):
-        store.files.remove(MARKS)
+        store.files.remove(MARKERS)
 
 
 def check_whole(store: Store) -> None:

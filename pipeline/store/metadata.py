@@ -4,8 +4,10 @@ CF flags for classes, CF scale and fill for probabilities, CF grid mapping as ri
 conventions `multiscales`, `spatial:` and `proj:` (https://github.com/zarr-conventions).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from typing import Any, Literal, Self
 
 import xarray as xr
@@ -16,6 +18,13 @@ from ..grid.encoding import NODATA, STEPS, Encoding
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import with_georeference
+
+SOURCES = {
+    "source": "another source, or one that has changed",
+    "cleaned from": "another store was cleaned, or it has changed",
+    "objects of": "objects of another store, or it has changed",
+}
+RENAMED = {"footprint": "element"}  # settings that stores of before 0.1.0 keep under another name
 
 JSON = dict[str, Any]
 COMMAND = "swathe segment"  # which makes a store that names no other command
@@ -55,7 +64,7 @@ class StoreMetadata:
     plan: TilingPlan  # in which blocks it is written
     encoding: Encoding
     classes: tuple[ClassInfo, ...]  # by value
-    identity: Mapping[str, Any]  # what decides the pixels: see `store.run_id`
+    identity: Mapping[str, Any]  # what decides the pixels: see `BlockJob`
     levels: int = 0  # of overviews
     state: Literal["creating", "running", "complete"] = "creating"
     command: str = COMMAND
@@ -196,3 +205,29 @@ def _level(geobox: GeoBox, level: int) -> JSON:
     if here.transform is not None:
         entry["spatial:transform"] = list(here.transform)[:6]
     return entry
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """Return the digest of an identity, for files that cannot hold it all."""
+    return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Name the settings in which two identities differ, with both values."""
+    found, theirs = [], {RENAMED.get(key, key): value for key, value in theirs.items()}
+    for key in {**mine, **theirs}:  # of some settings only what is not as by default is kept
+        here, there = mine.get(key), theirs.get(key)
+        if here == there:
+            continue
+        if key in SOURCES:
+            found.append(SOURCES[key])
+        elif isinstance(here, dict) and isinstance(there, dict):
+            found += differences(here, there)
+        else:
+            found.append(f"{key} {_short(here)}, there {_short(there)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12]

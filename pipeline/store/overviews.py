@@ -1,4 +1,4 @@
-"""Overviews: each level halves the one before. Numbers only.
+"""Halve class maps and probabilities for overviews.
 
 A class is the most frequent of its four pixels, a probability their mean; nodata counts for nothing.
 """
@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 from ..grid.encoding import NODATA, BlockResult
 
 
-def halve(answer: BlockResult) -> BlockResult:
+def halve(result: BlockResult) -> BlockResult:
     """Halve a window, rounding its sides up."""
-    probability = answer.probability
+    probability = result.probability
     return BlockResult(
-        mode_of_four(answer.class_map),
+        mode_of_four(result.class_map),
         None if probability is None else np.stack([mean_of_four(layer) for layer in probability]),
     )
 
 
 def _corners(values: NDArray[np.generic], fill: float) -> NDArray[np.generic]:
-    """Give the four pixels of each square, `(4, y/2, x/2)`; beyond an odd edge stands `fill`."""
+    """Return the four pixels of each square, `(4, y/2, x/2)`; beyond an odd edge stands `fill`."""
     height, width = values.shape
     even = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=fill)
     return np.stack([even[0::2, 0::2], even[0::2, 1::2], even[1::2, 0::2], even[1::2, 1::2]])
 
 
 def mode_of_four(class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give the most frequent class of each square, uint8 `(y/2, x/2)`; of equals, the first in reading order."""
+    """Return the most frequent class of each square, uint8 `(y/2, x/2)`; of equals, the first in reading order."""
     corners = _corners(class_map, NODATA)
     if not (corners == NODATA).any():
         return _mode_of_observed(*corners)
@@ -41,13 +41,13 @@ def mode_of_four(class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _mode_of_observed(
     a: NDArray[np.uint8], b: NDArray[np.uint8], c: NDArray[np.uint8], d: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Give the mode where no corner is nodata, as nearly all squares are: only a pair can outvote the first."""
+    """Return the mode where no corner is nodata, as nearly all squares are: only a pair can outvote the first."""
     rest = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
     return np.where((a == b) | (a == c) | (a == d), a, rest)
 
 
 def mean_of_four(layer: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Give the mean probability of each square `(y/2, x/2)` as it is kept; uint8 is rounded half up."""
+    """Return the mean probability of each square `(y/2, x/2)` as it is kept; uint8 is rounded half up."""
     whole = layer.dtype == np.uint8
     corners = _corners(layer, NODATA if whole else np.nan)
     if whole and not (corners == NODATA).any():

@@ -1,8 +1,8 @@
-"""The Zarr store that a run fills: opened, written by blocks, marked, read. No network, no dask.
+"""The Zarr store that a run fills: opened, read, written block by block with done markers. No network, no dask.
 
 A store is in one of three states, kept in its root attributes: `creating`, `running`, `complete`. While it is running,
-a block counts as done when its mark is there, and its shards too; marks are written after the shards, each of which
-appears whole. Once it is complete, every shard must be there: one that is missing is an error, never nodata.
+a block counts as done when its marker is there, and its shards too; markers are written after the shards, each of
+which appears whole. Once it is complete, every shard must be there: one that is missing is an error, never nodata.
 """
 
 import json
@@ -30,16 +30,15 @@ from ..grid.encoding import BlockResult, Encoding
 from ..grid.geobox import GeoBox, Window
 from ..grid.tiling import TilingPlan
 from .files import Files, full_path
-from .metadata import FORMAT, StoreMetadata, group_path
-from .run_id import differences
+from .metadata import FORMAT, StoreMetadata, differences, group_path
 
 SHARD = re.compile(r"(^|/)c(/\d+)+$")  # Zarr's name of a shard's file
-KEY = "swathe"  # of our own facts among the root attributes
+KEY = "swathe"  # of StoreMetadata among the root attributes
 ROOT = "zarr.json"
-MARKS = ".swathe"  # where the marks of a run lie, and the file that names the run
-RUN = f"{MARKS}/run"
+MARKERS = ".swathe"  # where the done markers of a run lie, and the file that names the run
+RUN = f"{MARKERS}/run"
 READABLE = "give one that `swathe segment`, `clean` or `objects` has written"
-Place = tuple[int, int, int]  # level, row, column
+BlockIndex = tuple[int, int, int]  # level, row, column
 StoreState = Literal["missing", "creating", "mine", "other"]
 SECONDS = "blocks/seconds"  # the array of what each block took
 
@@ -56,12 +55,12 @@ class Summary:
 
     @property
     def name(self) -> str:
-        """The name of the block's mark."""
-        return mark_name(self.level, self.row, self.column)
+        """The name of the block's done marker."""
+        return marker_name(self.level, self.row, self.column)
 
 
-def mark_name(level: int, row: int, column: int) -> str:
-    """Give the name of a block's mark."""
+def marker_name(level: int, row: int, column: int) -> str:
+    """Return the name of a block's done marker."""
     return f"{level}.{row}.{column}.json"
 
 
@@ -89,7 +88,7 @@ class Store:
         return Files(self.path)
 
     @property
-    def layers(self) -> list[str]:
+    def array_names(self) -> list[str]:
         """The names of the arrays of pixels."""
         kept = {"probability": bool(self.encoding.probability), "objects": self.encoding.objects}
         return ["class_map", *(name for name, there in kept.items() if there)]
@@ -98,25 +97,25 @@ class Store:
         """Open a level's arrays by name. A shard that is missing reads as an error, and when writing as nodata."""
         with store_errors(self.path):
             group = _group(self.path) if writing else _strict_group(self.path)
-            found = {name: group[_array_path(level, name)] for name in self.layers}
+            found = {name: group[_array_path(level, name)] for name in self.array_names}
             if writing:  # Zarr does not keep this setting with the array
                 found = {name: array.with_config({"write_empty_chunks": True}) for name, array in found.items()}  # type: ignore[union-attr]
             return found  # type: ignore[return-value]
 
-    def write(self, level: int, window: Window, answer: BlockResult) -> None:
+    def write(self, level: int, window: Window, result: BlockResult) -> None:
         """Write whole shards of a level; only the task that owns the block may."""
         self.check_run()
         rows, columns = window.slices
         arrays = self.arrays(level, writing=True)
         with store_errors(self.path):
-            if answer.probability is not None:
-                arrays["probability"][:, rows, columns] = answer.probability
-            if answer.objects is not None:
-                arrays["objects"][rows, columns] = answer.objects
-            arrays["class_map"][rows, columns] = answer.class_map
+            if result.probability is not None:
+                arrays["probability"][:, rows, columns] = result.probability
+            if result.objects is not None:
+                arrays["objects"][rows, columns] = result.objects
+            arrays["class_map"][rows, columns] = result.class_map
 
     def owned_files(self) -> Files:
-        """Give the files for a task of this run to write to. Raises StoreError if the run has ended or was replaced."""
+        """Return the files for a task of this run to write. Raises StoreError if the run has ended or was replaced."""
         self.check_run()
         return self.files
 
@@ -140,7 +139,7 @@ class Store:
                 return BlockResult(class_map, None)
             return BlockResult(class_map, np.asarray(arrays["probability"][:, rows, columns]))
 
-    def read_layer(self, name: str, window: Window, level: int = 0) -> NDArray[Any]:
+    def read_array(self, name: str, window: Window, level: int = 0) -> NDArray[Any]:
         """Read a window of one array, always as `(band, y, x)`."""
         rows, columns = window.slices
         array = self.arrays(level)[name]
@@ -148,37 +147,37 @@ class Store:
             pixels = np.asarray(array[..., rows, columns])
         return pixels if pixels.ndim == 3 else pixels[None]
 
-    def mark(self, summary: Summary) -> None:
+    def mark_done(self, summary: Summary) -> None:
         """Mark a block as done. Its shards must be written."""
         with store_errors(self.path):
-            self.files.write(f"{MARKS}/{summary.name}", json.dumps(asdict(summary)).encode(), make=False)
+            self.files.write(f"{MARKERS}/{summary.name}", json.dumps(asdict(summary)).encode(), make=False)
 
     def places(self, level: int) -> Iterator[tuple[int, int]]:
-        """Give the rows and columns of a level's blocks."""
+        """Yield the rows and columns of a level's blocks."""
         return self.geobox.level(level).whole.cells(self.plan.block)
 
     def window(self, level: int, row: int, column: int) -> Window:
-        """Give the pixels of a block, cut to the level."""
+        """Return the pixels of a block, cut to the level."""
         side = self.plan.block
         return Window.square(row * side, column * side, side).clip(self.geobox.level(level).shape)
 
     def present(self, level: int) -> set[tuple[int, int]]:
-        """Give the blocks whose shards are there, in every array, and are not empty."""
+        """Return the blocks whose shards are there, in every array, and are not empty."""
         found = []
         with store_errors(self.path):
-            for name in self.layers:
+            for name in self.array_names:
                 sizes = self.files.sizes(f"{_array_path(level, name)}/c")
                 found.append({_place(path) for path, size in sizes.items() if size and path[-1].isdecimal()})
         return set.intersection(*found)
 
     def done(self, level: int) -> set[tuple[int, int]]:
-        """Give the blocks that are done: marked, and their shards still there."""
+        """Return the blocks that are done: their marker is there, and their shards still there."""
         with store_errors(self.path):
-            marks = set(self.files.names(MARKS))
-        return {place for place in self.present(level) if mark_name(level, *place) in marks}
+            markers = set(self.files.names(MARKERS))
+        return {place for place in self.present(level) if marker_name(level, *place) in markers}
 
     def missing(self) -> list[tuple[int, int, int]]:
-        """Give level, row and column of every block that lacks a shard."""
+        """Return level, row and column of every block that lacks a shard."""
         return [
             (level, *place)
             for level in range(self.levels + 1)
@@ -186,14 +185,14 @@ class Store:
         ]
 
     def block_seconds(self) -> NDArray[np.float32]:
-        """Give the seconds that each block of the full resolution took, `(row, column)`."""
+        """Return the seconds that each block of the full resolution took, `(row, column)`."""
         with store_errors(self.path):
             return np.asarray(_strict_group(self.path)[SECONDS])
 
     def summaries(self, names: list[str]) -> list[Summary]:
-        """Read marks by name."""
+        """Read done markers by name."""
         with store_errors(self.path):
-            found = [json.loads(text) for text in self.files.read_all([f"{MARKS}/{name}" for name in names])]
+            found = [json.loads(text) for text in self.files.read_all([f"{MARKERS}/{name}" for name in names])]
         return [Summary(**{**values, "pixels": tuple(values["pixels"])}) for values in found]
 
 
@@ -202,7 +201,7 @@ def _array_path(level: int, name: str) -> str:
 
 
 def _place(path: str) -> tuple[int, int]:
-    """Give row and column of a shard by its path, which ends in both."""
+    """Return row and column of a shard by its path, which ends in both."""
     row, column = path.split("/")[-2:]
     return int(row), int(column)
 
@@ -273,8 +272,8 @@ def _strict_group(path: str) -> "zarr.Group":
     return zarr.open_group(StrictStore(_group(path).store), mode="r", use_consolidated=False)
 
 
-def forget() -> None:
-    """Drop what this process has kept open of stores; for when one is made anew."""
+def close_groups() -> None:
+    """Drop the Zarr groups that this process has kept open; for when a store is made anew."""
     _group.cache_clear()
     _strict_group.cache_clear()
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from models.errors import StoreError
 
 from .files import Files
-from .store import MARKS, RUN, store_errors
+from .store import MARKERS, RUN, store_errors
 
-OLD, NOTHING = f"{MARKS}/old", "nothing"  # what the output replaces
+OLD, NOTHING = f"{MARKERS}/old", "nothing"  # what the output replaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class WorkFolder:
         files = Files(self.folder)
         with store_errors(self.folder):
             try:
-                if files.names("") and not files.exists(MARKS):
+                if files.names("") and not files.exists(MARKERS):
                     raise StoreError(f"{self.folder} is not ours to work in; move it away, or choose another output")
                 if self._begun() != self.run:
                     files.remove(OLD)
                     files.write(RUN, self.run.encode())  # before the rest goes: the folder must stay known as ours
-                    for name in {f"{MARKS}/{name}" for name in files.names(MARKS)} - {RUN}:
+                    for name in {f"{MARKERS}/{name}" for name in files.names(MARKERS)} - {RUN}:
                         files.remove(name)
                 files.write(OLD, self._there().encode())
             except OSError as error:
@@ -61,11 +61,11 @@ class WorkFolder:
         """Remove the folder with all that is in it; what tells whose it is comes last, for a kill meanwhile."""
         files = Files(self.folder)
         with store_errors(self.folder):
-            steps = [f"{MARKS}/{name}" for name in files.names(MARKS)]
+            steps = [f"{MARKERS}/{name}" for name in files.names(MARKERS)]
             for name in (*files.names(""), *steps):
-                if name not in (MARKS, RUN, OLD):
+                if name not in (MARKERS, RUN, OLD):
                     files.remove(name)
-            files.remove(MARKS)
+            files.remove(MARKERS)
             files.remove_empty()
 
     def _begun(self) -> str | None:

@@ -25,7 +25,7 @@ from ..objects.table import columns_schema
 from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import full_path
 from ..store.lifecycle import TABLE
-from ..store.run_id import fingerprint
+from ..store.metadata import fingerprint
 from ..store.store import Store, open_store, sole_writer, store_errors
 from ..store.work_folder import WorkFolder
 from . import polygons
@@ -161,7 +161,7 @@ def trace_block(objects: Store, simplify: float | None, store: Store, row: int, 
     """Trace the outlines of a block's objects, in pixels of the scene; `store` is that of the steps."""
     window = objects.window(0, row, column)
     if simplify is None:
-        return polygons.trace(objects.read_layer("objects", window)[0], window)
+        return polygons.trace(objects.read_array("objects", window)[0], window)
     ids = buffered(objects, "objects", window, 1, OUTSIDE)
     ids[(ids == 0) & (buffered(objects, "class_map", window, 1, 0) == NODATA)] = UNKNOWN
     return polygons.trace_simplified(ids, window, simplify)

@@ -23,8 +23,7 @@ from ..io.scene import SceneLike, open_source
 from ..io.source import Pixels
 from ..stats.stats import SceneStats, compute_scene
 from ..stats.table import format_area, format_number, format_share
-from ..store.metadata import StoreMetadata
-from ..store.run_id import fingerprint
+from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store
 from .overlay import refuse_other_grid
 from .preview import SmallMaps, View, make_view, read_image, read_maps

@@ -120,9 +120,9 @@ def count_block(what: Pass, place: tuple[int, int]) -> _Block:
     kept = what.kept
     window = kept.decided.window(0, *place)
     wide = window.buffer(what.distance).clip(kept.decided.geobox.shape)
-    class_map, labels = (store.read_layer("class_map", wide)[0] for store in (kept.decided, kept.truth))
+    class_map, labels = (store.read_array("class_map", wide)[0] for store in (kept.decided, kept.truth))
     core = window.within(wide).slices
-    probabilities = all_classes(kept.maps.read_layer("probability", window))
+    probabilities = all_classes(kept.maps.read_array("probability", window))
     tally = count_pixels(
         class_map, labels, core, classes=what.classes, probabilities=probabilities, distance=what.distance
     )
@@ -151,7 +151,7 @@ def _overlaps(what: Pass, window: Window, class_map: NDArray[np.uint8], labels: 
     stores = what.kept.objects, what.kept.truth_objects
     if stores[0] is None or stores[1] is None:
         return None
-    predicted, truth = (store.read_layer("objects", window)[0] for store in stores if store is not None)
+    predicted, truth = (store.read_array("objects", window)[0] for store in stores if store is not None)
     return overlaps(predicted, truth, class_map, labels)
 
 
@@ -182,6 +182,6 @@ def add_up(sweeps: Sequence[ThresholdCurve]) -> ThresholdCurve:
 def sweep_block(what: Sweeping, place: tuple[int, int]) -> ThresholdCurve:
     """Count one block, wherever a worker does it."""
     window = what.maps.window(0, *place)
-    labels: NDArray[np.uint8] = what.truth.read_layer("class_map", window)[0].copy()
-    labels[what.maps.read_layer("class_map", window)[0] == NODATA] = NODATA
-    return threshold_curve(foreground_of(all_classes(what.maps.read_layer("probability", window))), labels)
+    labels: NDArray[np.uint8] = what.truth.read_array("class_map", window)[0].copy()
+    labels[what.maps.read_array("class_map", window)[0] == NODATA] = NODATA
+    return threshold_curve(foreground_of(all_classes(what.maps.read_array("probability", window))), labels)

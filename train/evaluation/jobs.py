@@ -124,11 +124,11 @@ class Deciding(BlockFunction):
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
         window = store.window(0, row, column)
-        class_map: NDArray[np.uint8] = self.maps.read_layer("class_map", window)[0]
+        class_map: NDArray[np.uint8] = self.maps.read_array("class_map", window)[0]
         if self.threshold is not None:
-            probabilities = all_classes(self.maps.read_layer("probability", window))
+            probabilities = all_classes(self.maps.read_array("probability", window))
             class_map = np.where(class_map == NODATA, class_map, classify(probabilities, self.threshold))
-        class_map[self.truth.read_layer("class_map", window)[0] == IGNORE] = NODATA
+        class_map[self.truth.read_array("class_map", window)[0] == IGNORE] = NODATA
         return BlockResult(class_map, None)
 
 

@@ -83,7 +83,7 @@ def shown_bands(names: Sequence[str]) -> list[int]:
 def _panels(
     area: Area, image: NDArray[np.float32], kept: Kept, classes: Sequence[ClassInfo]
 ) -> tuple[tuple[str, str], ...]:
-    truth, found = (store.read_layer("class_map", area.window)[0] for store in (kept.truth, kept.decided))
+    truth, found = (store.read_array("class_map", area.window)[0] for store in (kept.truth, kept.decided))
     drawn = (image_uri((image * 255).round().astype(np.uint8)), *(
         map_uri(index, palette)
         for index, palette in ((truth, _palette(classes)), (found, _palette(classes)), (errors(truth, found), ERRORS))

@@ -60,7 +60,7 @@ class Network(Predictor):
     def prepared(self, source: Source) -> SegmentPlan:
         """Plan a scene."""
         of = None if len(self.bundle.metadata.classes) == 2 else "all"
-        kept: dict[str, Any] = {"probability": "float32", "probability_of": of, "pyramid": False}
+        kept: dict[str, Any] = {"probability": "float32", "probability_of": of, "overviews": False}
         return plan_source(source, self.bundle, **{**self.keywords, **kept})
 
     @override

@@ -21,7 +21,7 @@ from pipeline.grid.tiling import TilingPlan
 from pipeline.io.gdal import file_stamp
 from pipeline.jobs.job import make_progress, run_job
 from pipeline.objects.objects import write_objects
-from pipeline.store.run_id import fingerprint
+from pipeline.store.metadata import fingerprint
 from pipeline.store.store import Store, open_store
 
 from ..data.samples import Sample
