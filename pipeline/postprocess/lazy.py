@@ -68,10 +68,10 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
     cleaned = _cut(maps["class_map"].data)
     if options.kept:
         probability = da.asarray(maps["probability"].transpose("class", "y", "x").data)
-        both, options_of = (cleaned, probability.rechunk((-1, *cleaned.chunks))), {"options": options, "drop_axis": 0}
-        cleaned = da.map_blocks(_decide, *both, how=apply_threshold, dtype=np.uint8, **options_of)
+        both, more = (cleaned, probability.rechunk((-1, *cleaned.chunks))), {"options": options, "drop_axis": 0}
+        cleaned = da.map_blocks(apply_threshold, *both, dtype=np.uint8, **more)
         if options.low is not None:
-            above = da.map_blocks(_decide, *both, how=above_high, dtype=bool, **options_of)
+            above = da.map_blocks(above_high, *both, dtype=bool, **more)
             cleaned = _decide_stage(cleaned, "hysteresis", options, None, above)
     cleaned = _with_context(smooth, cleaned, local_halo(options), options)
     stages = scene_stages(options)
@@ -137,12 +137,6 @@ def _checked(maps: xr.Dataset) -> xr.Dataset:
 
 def _cut(pixels: Any) -> da.Array:
     return pixels if isinstance(pixels, da.Array) else da.from_array(pixels, chunks=BLOCK)
-
-
-def _decide(
-    class_map: ClassMap, probability: NDArray[Any], *, how: Callable[..., NDArray[Any]], options: ResolvedOptions
-) -> NDArray[Any]:
-    return how(class_map.reshape(class_map.shape[-2:]), probability, options)  # dask gives it the classes' axis
 
 
 def _decide_stage(
