@@ -132,7 +132,7 @@ def test_blocks_change_no_score(bundle_of, scene, threads):
     told = [one.network.pooled.as_dict() for one in found]
     assert told[0] == told[1]
     assert told[0]["classes"]["class_1"]["objects"]["truth"] > 3
-    assert found[0].areas == found[1].areas
+    assert found[0].squares == found[1].squares
 
 
 def test_objects_and_boundaries_by_scikit_image(bundle_of, scene, threads):
@@ -143,10 +143,10 @@ def test_objects_and_boundaries_by_scikit_image(bundle_of, scene, threads):
     bundle, labels = bundle_of("simple-unet"), blobs(2)
     labels[torch_whole(bundle, open_source(scene))[1] > 0.7] = 1  # so that something matches
     found = run(bundle, [sample_of(scene, labels)], block=64, distance=2)
-    judged = labels != IGNORE
-    judged[100:, 150:] = False
+    labelled = labels != IGNORE
+    labelled[100:, 150:] = False
     mapped = classify(torch_whole(bundle, open_source(scene)))
-    masks = [(part == 1) & judged for part in (mapped, labels)]
+    masks = [(part == 1) & labelled for part in (mapped, labels)]
     numbered = [label(mask, connectivity=1) for mask in masks]
     pairs, counts = np.unique(np.stack([one[masks[0] & masks[1]] for one in numbered]), axis=1, return_counts=True)
     sizes = [np.bincount(one.ravel()) for one in numbered]
@@ -202,9 +202,9 @@ def test_thresholds(bundle_of, scene, threads, tmp_path):
     assert run(own, [sample], objects=False, threshold=0.3).threshold == 0.3
     chosen = run(own, [sample], objects=False, choose=True).network
     assert chosen.threshold_from == "chosen on these very samples"
-    judged = labels != IGNORE
-    judged[100:, 150:] = False
-    found, truth = torch_whole(own, open_source(scene))[1][judged], labels[judged] == 1
+    labelled = labels != IGNORE
+    labelled[100:, 150:] = False
+    found, truth = torch_whole(own, open_source(scene))[1][labelled], labels[labelled] == 1
     ious = {t / 100: metrics.jaccard_score(truth, found > np.float32(t / 100)) for t in range(5, 100, 5)}
     assert float(chosen.pooled.counts.confusion.iou[1]) == pytest.approx(max(ious.values()))
     assert ious[chosen.threshold] == max(ious.values())
@@ -268,7 +268,7 @@ def test_other_labels_begin_anew(bundle_of, scene, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("whom", list(product(("IGNORE", "nodata"), (1, 2))))
-def test_nothing_judged(bundle_of, scene, tmp_path, whom):
+def test_nothing_labelled(bundle_of, scene, tmp_path, whom):
     why, count = whom
     labels = np.full((HEIGHT, WIDTH), IGNORE, np.uint8)
     blank = write_raster(tmp_path / "blank.tif", np.zeros((3, HEIGHT, WIDTH), np.uint16), nodata=0)
@@ -278,7 +278,7 @@ def test_nothing_judged(bundle_of, scene, tmp_path, whom):
         assert "s is left out" in found.notes[0]
         assert list(found.network.samples) == ["good"]
         return
-    with pytest.raises(TrainingError, match="no judged pixel"):
+    with pytest.raises(TrainingError, match="no labelled pixel"):
         run(bundle_of("simple-unet"), [sample], tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 

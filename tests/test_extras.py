@@ -49,7 +49,7 @@ def test_forest_as_a_baseline(tmp_path):
     (tmp_path / "data.toml").write_text(CONFIG)
     labels, config = SCENE.with_suffix(".geojson"), tmp_path / "data.toml"
     said = without("sklearn", "evaluate", "buildings", SCENE, labels, "-o", tmp_path / "scores",
-                   "--reference", "forest", "--train", config)  # fmt: skip
+                   "--baseline", "forest", "--train", config)  # fmt: skip
     assert said == "error: a random forest needs sklearn: pip install 'swathe[train]'"
 
 

@@ -11,7 +11,7 @@ from models.errors import TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.scene import open_source
 from train.data.samples import IGNORE, Sample
-from train.evaluation.baselines import SIDE, best_limit, brightness, fit_brightness, spots
+from train.evaluation.baselines import SIDE, best_limit, brightness, fit_brightness, windows
 from train.evaluation.evaluation import evaluate
 from train.evaluation.random_forest import HALO, features, fit_forest
 
@@ -50,11 +50,11 @@ def test_the_brightness_threshold_is_the_best_of_all(tmp_path, client, dtype, li
     sample, values = scene_of(tmp_path / "s.tif", dtype, lift)
     found = fit_brightness([sample], client, "best")
     labels = sample.labels.values
-    judged = labels != IGNORE
-    means, truth = values.astype(np.float64).mean(axis=0)[judged], labels[judged] == 1
+    labelled = labels != IGNORE
+    means, truth = values.astype(np.float64).mean(axis=0)[labelled], labels[labelled] == 1
     tried = np.quantile(means, np.linspace(0, 1, 80))
     best = max(metrics.jaccard_score(truth, means > t) for t in tried)
-    mine = metrics.jaccard_score(truth, found.probabilities(values)[1][judged] > 0.5)
+    mine = metrics.jaccard_score(truth, found.probabilities(values)[1][labelled] > 0.5)
     assert mine >= best - 1e-9
     assert mine == pytest.approx(metrics.jaccard_score(truth, means > found.threshold), abs=1e-3)
     assert 0.4 < mine < 1
@@ -90,10 +90,10 @@ def test_missing_samples_do_not_count(tmp_path, client):
     assert abs(limits[1] - limits[0]) < 500
 
 
-def test_spots_cover_the_areas_once(tmp_path):
+def test_windows_cover_the_areas_once(tmp_path):
     sample, _ = scene_of(tmp_path / "s.tif", shape=(60, 1100))
     seen = np.zeros((60, 1100), int)
-    for number, window in spots([sample]):
+    for number, window in windows([sample]):
         assert number == 0
         assert max(window.shape) <= SIDE
         seen[window.slices] += 1
@@ -118,28 +118,28 @@ def test_a_forest_learns_and_its_blocks_are_seamless(tmp_path, client, bundle_of
     assert forest.metadata() == again.metadata()
     assert fit_forest([sample], client, 2, pixels=1500, seed=1).metadata() != forest.metadata()
     bundle = bundle_of("simple-unet")
-    found = [evaluate(bundle, [sample], references=[forest], block=block, show=False, client=client, objects=False)
+    found = [evaluate(bundle, [sample], baselines=[forest], block=block, show=False, client=client, objects=False)
              for block in (48, 512)]  # fmt: skip
-    counts = [one.references[0].pooled.counts.confusion for one in found]
+    counts = [one.baselines[0].pooled.counts.confusion for one in found]
     assert (counts[0].counts == counts[1].counts).all()
     assert counts[0].iou[1] > 0.8  # smoothing tells the stripes apart
     assert counts[0].iou[1] > found[0].network.pooled.counts.confusion.iou[1] + 0.2
     whole_scene = np.pad(sample.source.read(sample.geobox.whole).data, ((0, 0), (HALO, HALO), (HALO, HALO)), "reflect")
     mapped = forest.model.predict(features(whole_scene).reshape(-1, 51)).reshape(SHAPE)
-    judged = sample.labels.values != IGNORE
-    by_sklearn = metrics.confusion_matrix(sample.labels.values[judged], mapped[judged])
+    labelled = sample.labels.values != IGNORE
+    by_sklearn = metrics.confusion_matrix(sample.labels.values[labelled], mapped[labelled])
     assert (counts[0].counts == by_sklearn).all()
 
 
-def test_references_stand_beside_the_network(tmp_path, client, bundle_of):
+def test_baselines_stand_beside_the_network(tmp_path, client, bundle_of):
     sample, values = scene_of(tmp_path / "s.tif")
     bright = fit_brightness([sample], client, "the best for these very samples")
     found = evaluate(
-        bundle_of("simple-unet"), [sample], tmp_path / "out", references=[bright], show=False, client=client
+        bundle_of("simple-unet"), [sample], tmp_path / "out", baselines=[bright], show=False, client=client
     )
-    judged = sample.labels.values != IGNORE
-    expected = metrics.confusion_matrix(sample.labels.values[judged], brightness(values)[judged] > bright.limit)
-    assert (found.references[0].pooled.counts.confusion.counts == expected).all()
+    labelled = sample.labels.values != IGNORE
+    expected = metrics.confusion_matrix(sample.labels.values[labelled], brightness(values)[labelled] > bright.limit)
+    assert (found.baselines[0].pooled.counts.confusion.counts == expected).all()
     text = (tmp_path / "out/scores.md").read_text()
     assert f"brightness above {bright.threshold:.4g}, the best for these very samples" in text
 

@@ -20,11 +20,11 @@ from train.data.samples import IGNORE, Sample
 from train.evaluation import random_forest as forest
 from train.evaluation import scorecard
 from train.evaluation.baselines import Brightness
+from train.evaluation.counts import ScoredSquare, rank_squares
 from train.evaluation.evaluation import evaluate
 from train.evaluation.pictures import errors, shown_bands
+from train.evaluation.results import markdown, tables
 from train.evaluation.scorecard import best_and_worst, check_folder
-from train.evaluation.table import markdown, tables
-from train.evaluation.worst_areas import Area, rank_areas
 
 SHAPE = (260, 330)
 
@@ -52,12 +52,12 @@ def sample_of(path, classes=2, name="town") -> Sample:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory, bundle_of):
-    """Two classes on two samples, with references; named so that escaping shows."""
+    """Two classes on two samples, with baselines; named so that escaping shows."""
     folder = tmp_path_factory.mktemp("scores")
     samples = [sample_of(folder / "a.tif"), sample_of(folder / "b.tif", name="<b>hill</b> | x")]
     bundle = bundle_of("simple-unet")
-    references = [Brightness("chosen & <kept>", 6600.0, (2000.0, 2000.0, 2000.0))]
-    how = {"references": references, "side": 64, "show": False, "engine": "torch", "threshold": 0.4}
+    baselines = [Brightness("chosen & <kept>", 6600.0, (2000.0, 2000.0, 2000.0))]
+    how = {"baselines": baselines, "side": 64, "show": False, "engine": "torch", "threshold": 0.4}
     return evaluate(bundle, samples, folder / "out", **how), folder / "out"
 
 
@@ -102,7 +102,7 @@ def test_an_output_that_is_there(found, tmp_path, monkeypatch):
     made, _ = found
     target = tmp_path / "out"
     assert check_folder(target, overwrite=False) == target
-    scorecard.write_scorecard(replace(made, areas=()), {}, target)
+    scorecard.write_scorecard(replace(made, squares=()), {}, target)
     with pytest.raises(StoreError, match="exists"):
         check_folder(target, overwrite=False)
     before = (target / "scores.md").read_text()
@@ -113,9 +113,9 @@ def test_an_output_that_is_there(found, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(scorecard.os, "fsync", full)
         with pytest.raises(StoreError, match="No space left"):
-            scorecard.write_scorecard(replace(made, areas=(), notes=("new",)), {}, target)
+            scorecard.write_scorecard(replace(made, squares=(), notes=("new",)), {}, target)
     assert (target / "scores.md").read_text() == before
-    scorecard.write_scorecard(replace(made, areas=(), notes=("new",)), {}, check_folder(target, overwrite=True))
+    scorecard.write_scorecard(replace(made, squares=(), notes=("new",)), {}, check_folder(target, overwrite=True))
     assert "New." in (target / "scores.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     for bad in (target / "scores.md", "s3://bucket/out", target / "scores.md/below"):
@@ -141,10 +141,10 @@ def test_areas_are_ranked(tmp_path):
         (0, 0): [[50, 0], [0, 4000]],
         (0, 1): [[4000, 50], [10, 36]],
         (1, 0): [[4096, 0], [0, 0]],  # nothing to see
-        (1, 1): [[2, 0], [9, 0]],  # hardly judged
+        (1, 1): [[2, 0], [9, 0]],  # hardly labelled
         (4, 5): [[0, 0], [30, 0]],  # at the edge: 4 by 10 pixels
     }
-    ranked = rank_areas([(sample, {cell: np.array(c) for cell, c in counts.items()})], 64)
+    ranked = rank_squares([(sample, {cell: np.array(c) for cell, c in counts.items()})], 64)
     assert [(area.window.top, area.window.left, round(area.iou, 3)) for area in ranked] == [
         (0, 0, 1.0), (0, 64, 0.375), (256, 320, 0.0)
     ]  # fmt: skip
@@ -153,7 +153,7 @@ def test_areas_are_ranked(tmp_path):
 
 @pytest.mark.parametrize("count", range(12))
 def test_no_area_is_both_best_and_worst(count):
-    areas = [Area("s", None, 1 - n / 20) for n in range(count)]
+    areas = [ScoredSquare("s", None, 1 - n / 20) for n in range(count)]
     best, worst = best_and_worst(areas, 4)
     assert not {id(area) for area in best} & {id(area) for area in worst}
     assert len(best) + len(worst) == min(count, 8)
@@ -264,7 +264,7 @@ def town(tmp_path_factory):
 def test_the_verb_with_scene_and_labels(town, tmp_path):
     flags = ("--values", "0=class_0", "--values", "255=class_1", "--ignore", "128", "-q", "--engine", "torch")
     said = call(town / "bundle", town / "a_image.tif", town / "a_label.tif", "-o", tmp_path / "out", *flags,
-                "--reference", "brightness", "--threshold", 0.3)  # fmt: skip
+                "--baseline", "brightness", "--threshold", 0.3)  # fmt: skip
     told = json.loads((tmp_path / "out/scores.json").read_text())
     assert told["scores"]["pixels"] == (blocks(2) != IGNORE).sum()
     assert (tmp_path / "out/scores.md").read_text() in said
@@ -277,7 +277,7 @@ def test_the_verb_with_scene_and_labels(town, tmp_path):
 def test_the_verb_with_a_config(town, tmp_path, monkeypatch):
     monkeypatch.setattr(forest, "PIXELS", 3000)
     said = call(town / "bundle", town / "c.toml", "-o", tmp_path / "out", "-q", "--engine", "torch",
-                "--reference", "brightness", "--reference", "forest")  # fmt: skip
+                "--baseline", "brightness", "--baseline", "forest")  # fmt: skip
     told = json.loads((tmp_path / "out/scores.json").read_text())
     assert list(told["samples"].values()) == [["b_image.tif", "b_label.tif"]]
     assert [one["name"].split(",")[-1] for one in told["references"]] == [
@@ -300,7 +300,7 @@ def test_what_the_verb_refuses(town, tmp_path):
         (TrainingError, r"--values VALUE=CLASS", (image, labels)),
         (TrainingError, "did you mean 'class_1'", (image, labels, "--values", "255=clas_1")),
         (TrainingError, "not aligned", (image, small, *values)),
-        (TrainingError, "no judged pixel", (image, labels, "--values", "1=class_1", *ignored)),
+        (TrainingError, "no labelled pixel", (image, labels, "--values", "1=class_1", *ignored)),
         (TrainingError, "class_0, roof", (others,)),
         (TrainingError, "validate", (town / "c.toml", "--part", "validate")),
         (BundleError, "needs 3 bands", (image, labels, "--bands", "1,2")),
@@ -312,8 +312,8 @@ def test_what_the_verb_refuses(town, tmp_path):
         ("SCENE and LABELS", (image,)),
         ("--part is of a CONFIG", (image, labels, "--part", "test")),
         ("VALUE=CLASS", (image, labels, "--values", "255")),
-        ("give --train", (image, labels, "--reference", "forest")),
-        ("give --reference", (image, labels, "--train", town / "c.toml")),
+        ("give --train", (image, labels, "--baseline", "forest")),
+        ("give --baseline", (image, labels, "--train", town / "c.toml")),
         ("CONFIG says them", (town / "c.toml", "--bands", "1,2,3")),
     ):
         ended = CliRunner().invoke(verb, [str(part) for part in (town / "bundle", *arguments, *out)])

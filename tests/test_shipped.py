@@ -1,4 +1,4 @@
-"""The shipped bundles do as well as they say, on the test scenes that their configs name, and beat their references."""
+"""The shipped bundles do as well as they say, on the test scenes that their configs name, and beat their baselines."""
 
 from pathlib import Path
 
@@ -37,14 +37,14 @@ def test_a_bundle_is_what_its_config_describes(name):
 def test_its_scores_on_the_test_scenes(name):
     settings, bundle = read_settings(CONFIGS / f"{name}.toml"), load_bundle(name)
     parts = gather(settings)
-    references = []
+    baselines = []
     if name == "clouds":
         with dask_client(None, threads=2) as client:
-            references = [fit_brightness(parts["test"], client, "the best for these very samples")]
-    found = evaluate(bundle, parts["test"], references=references, objects=False, show=False)
+            baselines = [fit_brightness(parts["test"], client, "the best for these very samples")]
+    found = evaluate(bundle, parts["test"], baselines=baselines, objects=False, show=False)
     iou = float(found.network.pooled.counts.confusion.iou[1])
     assert iou == pytest.approx(bundle.metadata.metrics["test"]["iou"], abs=1e-3)
-    for reference in found.references:
-        assert iou > float(reference.pooled.counts.confusion.iou[1])
+    for baseline in found.baselines:
+        assert iou > float(baseline.pooled.counts.confusion.iou[1])
     if name == "buildings":
-        assert iou > 0.33  # a random forest's: `swathe evaluate ... --reference forest`, which takes minutes
+        assert iou > 0.33  # a random forest's: `swathe evaluate ... --baseline forest`, which takes minutes

@@ -17,8 +17,9 @@ from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.array import ArraySource
 from train.config import Split
+from train.config.schema import PARTS
 from train.data.overlap import adjoining, overlapping
-from train.data.samples import PARTS, Sample
+from train.data.samples import Sample
 from train.data.splits import FoldGrid, disjoint_windows, group_of, maximal_windows, split_samples
 
 

@@ -18,7 +18,7 @@ from pipeline.store.files import Files
 from train.cli.app import cli
 from train.config import Settings
 from train.data.chips import begin_reader, reader_errors
-from train.evaluation.evaluation import workplace
+from train.evaluation.evaluation import work_folder
 from train.fitting.fit import train
 from train.fitting.learning_rate import find_rate
 from train.fitting.training import WholeCheckpoints, make_trainer, prepare
@@ -232,7 +232,7 @@ def test_an_item_or_a_graph_takes_no_input_s_place(begun, tmp_path):
 
 def test_an_evaluation_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(TrainingError, match="cannot be written"), workplace(tmp_path / "file/scores"):
+    with pytest.raises(TrainingError, match="cannot be written"), work_folder(tmp_path / "file/scores"):
         raise AssertionError("it was given")
 
 

@@ -4,7 +4,7 @@ from .config import settings_of as settings_of
 from .data.datasets import gather as gather
 from .data_qa.inspection import inspect as inspect
 from .evaluation.evaluation import evaluate as evaluate
-from .evaluation.result import Evaluation as Evaluation
+from .evaluation.results import Evaluation as Evaluation
 from .fitting.fit import train as train
 from .fitting.run_folder import read_logs as read_logs
 

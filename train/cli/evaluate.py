@@ -1,6 +1,5 @@
-"""The verb `swathe evaluate`: a few lines around `train.evaluation`. Imports nothing heavy before it runs."""
+"""The verb `swathe evaluate`: scores a bundle on a labelled scene or the samples of a config. Light to import."""
 
-import re
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
@@ -11,23 +10,24 @@ import click
 from models.errors import TrainingError
 from pipeline.cli.commands import note, running
 
+from ..config.schema import PARTS
+
 if TYPE_CHECKING:
     from distributed import Client
 
     from models.bundle import Bundle
 
     from ..data.samples import Sample
-    from ..evaluation.baselines import Reference
-    from ..evaluation.result import Evaluation
+    from ..evaluation.baselines import BaselinePredictor
 
 TOML = ".toml"
-PARTS = ("test", "validate", "train")
+BASELINE = click.Choice(["brightness", "forest"])
 
 
 @click.command(
     epilog="Example: swathe evaluate buildings scene.tif labels.geojson -o scores\n\n"
     "Example: swathe evaluate clouds scene.tif labels.tif --values 255=cloud --ignore 128 -o scores\n\n"
-    "Example: swathe evaluate mine.zip settings.toml --part test --reference forest -o scores"
+    "Example: swathe evaluate mine.zip settings.toml --part test --baseline forest -o scores"
 )
 @click.argument("bundle")
 @click.argument("data", nargs=-1, required=True, metavar="SCENE LABELS | CONFIG.toml")
@@ -38,9 +38,9 @@ PARTS = ("test", "validate", "train")
 @click.option("--ignore", multiple=True, metavar="VALUE", help="Label values that do not count.")
 @click.option("--attribute", default="", metavar="COLUMN", help="Column of vector labels that names the class.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability.  [default: the bundle's own]")
-@click.option("--reference", "references", multiple=True, type=click.Choice(["brightness", "forest"]),
-              help="Score this beside it; may be repeated.")  # fmt: skip
-@click.option("--train", metavar="CONFIG.toml", help="What references learn from.  [default: CONFIG's train samples]")
+@click.option("--baseline", "baselines", multiple=True, type=BASELINE, help="Score this beside it; may be repeated.")
+@click.option("--reference", "more", multiple=True, type=BASELINE, hidden=True)  # the former name
+@click.option("--train", metavar="CONFIG.toml", help="What baselines are fitted to.  [default: CONFIG's train samples]")
 @click.option(
     "--distance", type=click.IntRange(min=1), default=2, show_default=True, help="Width of boundaries, pixels."
 )
@@ -51,43 +51,37 @@ PARTS = ("test", "validate", "train")
 def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | None, quiet: bool, **rest: Any) -> None:
     """Score BUNDLE on labelled scenes, whole, and print the scores.
 
-    Labels are a raster, on the scene's grid or another, or vectors. Pixels that are not judged, or not observed, do not
+    Labels are a raster, on the scene's grid or another, or vectors. Pixels that are ignored, or not observed, do not
     count. Interrupted at any moment, the same command continues.
     """
     config = data[0] if len(data) == 1 and data[0].lower().endswith(TOML) else None
+    rest["baselines"] += rest.pop("more")
     _check(config, data, rest)
     note(f"swathe: scoring {bundle} on {' '.join(data)}", quiet)
-    from models.bundle import load_bundle
+    from models.bundle import add_metrics, load_bundle
 
     from ..evaluation.evaluation import evaluate as score
+    from ..evaluation.results import as_markdown, summary
     from ..evaluation.scorecard import check_folder
-    from ..evaluation.table import as_markdown
 
     loaded = load_bundle(bundle)
-    overwrite, learnt = rest.pop("overwrite"), rest.pop("train") or config
-    check_folder(output, overwrite=overwrite)  # before references are fitted, which takes minutes
+    overwrite, fitted = rest.pop("overwrite"), rest.pop("train") or config
+    check_folder(output, overwrite=overwrite)  # before baselines are fitted, which takes minutes
     samples = _of_config(config, rest["part"] or "test", loaded) if config else [_sample(data, loaded, rest)]
     how: dict[str, Any] = {name: rest[name] for name in ("threshold", "distance", "engine", "allow_mismatch")}
-    references = _references(rest["references"], loaded, samples, learnt, scheduler, quiet)
+    baselines = _baselines(rest["baselines"], loaded, samples, fitted, scheduler, quiet)
     try:
-        found = score(loaded, samples, output, references=references, client=scheduler, overwrite=overwrite,
+        found = score(loaded, samples, output, baselines=baselines, client=scheduler, overwrite=overwrite,
                       show=not quiet, **how)  # fmt: skip
     except TrainingError as error:
-        raise TrainingError(_by_flags(str(error)) if config is None else str(error)) from error
+        message, advice, _ = str(error).partition("Say in [[data]] ")
+        flags = "Say what they are with --values VALUE=CLASS, or --ignore VALUE"
+        raise TrainingError(message + flags if advice and config is None else str(error)) from error
     if rest["record"]:
-        _record(loaded, samples, found)
+        scores = {"test": summary(found.network.pooled), "tested on": [sample.name for sample in samples]}
+        add_metrics(loaded.path, {**scores, "test threshold": found.threshold})
     click.echo(as_markdown(found))
     click.echo(f"wrote {Path(output) / 'index.html'}, scores.json and scores.md")
-
-
-def _record(bundle: "Bundle", samples: "Sequence[Sample]", found: "Evaluation") -> None:
-    """Write scores into the bundle that was scored."""
-    from models.bundle import add_metrics
-
-    from ..evaluation.result import summary
-
-    news = {"test": summary(found.network.pooled), "tested on": [sample.name for sample in samples]}
-    add_metrics(bundle.path, {**news, "test threshold": found.threshold})
 
 
 def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> None:
@@ -100,19 +94,14 @@ def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> No
         raise click.UsageError("--bands, --values, --ignore and --attribute are for SCENE LABELS; CONFIG says them")
     if given["threshold"] is not None and isnan(given["threshold"]):
         raise click.BadParameter("nan is not in the range 0<=x<=1", param_hint="--threshold")
-    if "forest" in given["references"] and not (config or given["train"]):
-        raise click.UsageError("a forest learns from labelled samples: give --train CONFIG.toml")
-    if given["train"] and not given["references"]:
-        raise click.UsageError("--train is what references learn from: give --reference too")
-
-
-def _by_flags(message: str) -> str:
-    """Say of label values what to do here, rather than in a config."""
-    return re.sub(r"Say in \[\[data\]\] .*", "Say what they are with --values VALUE=CLASS, or --ignore VALUE", message)
+    if "forest" in given["baselines"] and not (config or given["train"]):
+        raise click.UsageError("a forest is fitted to labelled samples: give --train CONFIG.toml")
+    if given["train"] and not given["baselines"]:
+        raise click.UsageError("--train is what baselines are fitted to: give --baseline too")
 
 
 def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
-    """Give the samples of one part of a config, whose classes are the bundle's."""
+    """Return the samples of one part of a config, whose classes are the bundle's."""
     from ..config import read_settings
     from ..data.datasets import gather
 
@@ -135,6 +124,7 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
     from ..data.classes import value_table
     from ..data.labels import open_labels
     from ..data.samples import Sample
+    from ..data.vector_labels import is_vector
 
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
@@ -142,15 +132,9 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
     table = value_table(bundle.metadata.classes, _values(given["values"]), given["ignore"])
     two = bundle.metadata.class_names[1] if len(bundle.metadata.classes) == 2 and not given["attribute"] else ""
     opened = open_labels(
-        labels, source.geobox, table, attribute=given["attribute"], burn=two if _vector(labels) else ""
+        labels, source.geobox, table, attribute=given["attribute"], burn=two if is_vector(labels) else ""
     )
     return Sample(Path(scene[0]).stem, source, opened, (source.geobox.whole,), tuple(data))
-
-
-def _vector(path: str) -> bool:
-    from ..data.vector_labels import is_vector
-
-    return is_vector(path)
 
 
 def _values(given: Sequence[str]) -> dict[str, str]:
@@ -167,33 +151,33 @@ def _values(given: Sequence[str]) -> dict[str, str]:
     return {value.strip(): name.strip() for value, _, name in pairs}
 
 
-def _references(
+def _baselines(
     names: Sequence[str],
     bundle: "Bundle",
     samples: "Sequence[Sample]",
-    learnt: str | None,
+    fitted: str | None,
     scheduler: "Client | str | None",
     quiet: bool,
-) -> "list[Reference]":
-    """Fit what the bundle must beat."""
+) -> "list[BaselinePredictor]":
+    """Fit the baselines of these names, to the training samples of a config; brightness to the scored ones too."""
     if not names:
         return []
     from pipeline.jobs.dask import dask_client
 
     from ..evaluation.baselines import fit_brightness
 
-    classes, made = len(bundle.metadata.classes), list["Reference"]()
+    classes, made = len(bundle.metadata.classes), list["BaselinePredictor"]()
     if "brightness" in names and classes != 2:
         raise TrainingError(f"a brightness threshold tells two classes apart; the bundle has {classes}")
-    learn = _of_config(learnt, "train", bundle) if learnt else []
+    training = _of_config(fitted, "train", bundle) if fitted else []
     with dask_client(scheduler, 2) as client:
         if "brightness" in names:
             note("swathe: looking for the best brightness thresholds", quiet)
-            made += [fit_brightness(learn, client, "chosen on the training samples")] if learn else []
+            made += [fit_brightness(training, client, "chosen on the training samples")] if training else []
             made += [fit_brightness(samples, client, "the best for these very samples")]
         if "forest" in names:
             from ..evaluation.random_forest import fit_forest
 
             note("swathe: fitting a random forest", quiet)
-            made += [fit_forest(learn, client, classes)]
+            made += [fit_forest(training, client, classes)]
     return made

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from models.errors import TrainingError
 
+PARTS = ("train", "validate", "test")  # of samples
 Layout = Literal["scenes", "38-cloud", "massachusetts", "folders"]
 
 

@@ -21,10 +21,11 @@ from pipeline.io.scene import open_source, opens_by_name
 from pipeline.io.source import Source
 
 from ..config import DataSet, Settings
+from ..config.schema import PARTS
 from .classes import ClassTable, color_table, read_colors, value_table
 from .labels import open_labels
 from .layouts import LISTED, Pair, find_pairs
-from .samples import PARTS, Adjusted, Parts, Restricted, Sample
+from .samples import Adjusted, Parts, Restricted, Sample
 from .splits import split_samples
 
 TABLE = "label_class_dict.csv"

@@ -12,7 +12,6 @@ from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.source import BandNames, Pixels, Source
 
 IGNORE = 255  # the label of a pixel that nobody labelled, or that the scene did not observe
-PARTS = ("train", "validate", "test")
 
 
 class LabelSource(Protocol):

@@ -20,8 +20,9 @@ from models.errors import TrainingError
 from pipeline.grid.geobox import Window
 
 from ..config import Split
+from ..config.schema import PARTS
 from .overlap import adjoining
-from .samples import PARTS, Parts, Sample
+from .samples import Parts, Sample
 
 Item = TypeVar("Item")
 Place = tuple[int, int]  # row and column of a fold block

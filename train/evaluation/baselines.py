@@ -1,11 +1,11 @@
-"""What a network must beat: what a reference is, and the simplest one, a threshold on brightness. Knows no scores.
+"""Baselines that a network must beat: the base class of them, and the simplest, a threshold on brightness.
 
-References are fitted to labelled samples window by window, and answer by block as a network does.
+A baseline is fitted to labelled samples window by window, and predicts by block as a network does.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,113 +14,93 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.errors import TrainingError
-from models.metadata import ClassInfo, ReceptiveField
+from models.metadata import ReceptiveField
 from pipeline.grid.encoding import NODATA, BlockResult, Encoding, classify
 from pipeline.grid.geobox import Window
 from pipeline.grid.tiling import TilingPlan, make_plan
 from pipeline.inference.predict import fill_missing, read_buffered
-from pipeline.io.source import Pixels, Source, missing_samples
+from pipeline.io.source import Source, missing_samples
 from pipeline.jobs.dask import map_bounded
 from pipeline.jobs.job import BlockFunction, BlockJob
 from pipeline.store.store import Store
 
 from ..data.samples import IGNORE, Sample
-from .jobs import StoreJob, kept_classes
+from .jobs import Classes, Predictor, StoreJob
 
 SIDE = 512  # of the windows that are read at once, in pixels
 EXACT = 1 << 20  # whole numbers up to this span have a bin each
 BINS = 1 << 16  # of what is no whole number
 
+Place = tuple[int, Window]  # a sample by its number, and a window of it
 
-class Reference(ABC):
-    """Maps pixels to probabilities, and each pixel by those within `halo` of it."""
+
+class BaselinePredictor(Predictor):
+    """Maps pixels to probabilities, and each pixel by those within `halo` of it.
+
+    Attributes
+    ----------
+    means
+        Per band, what stands in for missing samples.
+    halo
+        Pixels of context on every side that a probability depends on.
+    scatter_once
+        Whether it is so large that each worker is sent it once.
+    """
 
     __slots__ = ()
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """For reports."""
-
-    @property
-    @abstractmethod
-    def means(self) -> tuple[float, ...]:
-        """Per band, what stands in for missing samples."""
-
-    @property
-    def halo(self) -> int:
-        """Pixels of context on every side that a probability depends on."""
-        return 0
-
-    @property
-    def scatter_once(self) -> bool:
-        """Whether it is so large that each worker is sent it once."""
-        return False
-
-    @property
-    def graded(self) -> bool:
-        """Whether its probabilities are more than 0 and 1."""
-        return False
-
-    @abstractmethod
-    def metadata(self) -> dict[str, Any]:
-        """Return what tells it from others, as JSON values."""
+    means: tuple[float, ...]
+    graded = False
+    halo = 0
+    scatter_once = False
 
     @abstractmethod
     def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities `(class, y, x)` of raw pixels `(band, y, x)` without missing samples, less the halo."""
+
+    @override
+    def job(self, source: Source, classes: Classes, block: int) -> BlockJob:
+        plan = make_plan(source.geobox.shape, ReceptiveField(1, self.halo), tile=SIDE, block=block)
+        kept = (1,) if len(classes) == 2 else tuple(range(len(classes)))  # of two the first is what remains
+        encoding = Encoding(None, "float32", kept)
+        metadata = {"reference": self.metadata(), "source": source.identity()}
+        function = BaselineFunction(self, source, plan)
+        return StoreJob(self.name, source.geobox, plan, classes, encoding, metadata, function)
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineFunction(BlockFunction):
     """A block is what a baseline predicts for it."""
 
-    reference: Reference
+    baseline: BaselinePredictor
     source: Source
     plan: TilingPlan
 
     @property
     @override
     def scatter_once(self) -> bool:
-        return self.reference.scatter_once
+        return self.baseline.scatter_once
 
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        window, kept = store.window(0, row, column), store.encoding.kept
+        window, kept, halo = store.window(0, row, column), store.encoding.kept, self.plan.halo
         class_map = np.full(window.shape, NODATA, np.uint8)
         kept_maps = np.full((len(kept), *window.shape), np.nan, np.float32)
         for tile in self.plan.tiles(window):
-            cut = tile.overlap(window)
-            pixels = None if cut is None else read_buffered(self.source, self.plan, cut)
-            if cut is None or pixels is None or not pixels.valid.any():
+            core = tile.overlap(window)
+            pixels = None if core is None else read_buffered(self.source, self.plan, core)
+            if core is None or pixels is None or not pixels.valid.any():
                 continue
-            probabilities, valid = self._core(pixels, cut.shape)
-            rows, columns = cut.within(window).slices
+            height, width = core.shape
+            valid = pixels.valid[halo : halo + height, halo : halo + width]
+            filled = fill_missing(pixels, self.source.nodata, self.baseline.means)
+            probabilities = self.baseline.probabilities(filled)
+            rows, columns = core.within(window).slices
             class_map[rows, columns] = np.where(valid, classify(probabilities), np.uint8(NODATA))
             kept_maps[:, rows, columns] = np.where(valid, probabilities[list(kept)], np.float32(np.nan))
         return BlockResult(class_map, kept_maps)
 
-    def _core(self, pixels: Pixels, shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Give probabilities and valid mask of a window that was read with its halo."""
-        filled = fill_missing(pixels, self.source.nodata, self.reference.means)
-        halo, (height, width) = self.plan.halo, shape
-        valid = pixels.valid[halo : halo + height, halo : halo + width]
-        return self.reference.probabilities(filled), valid
 
-
-def baseline_job(reference: Reference, source: Source, classes: tuple[ClassInfo, ...], block: int) -> BlockJob:
-    """Return the job that predicts a whole scene, in blocks of a side in pixels."""
-    plan = make_plan(source.geobox.shape, ReceptiveField(1, reference.halo), tile=SIDE, block=block)
-    function = BaselineFunction(reference, source, plan)
-    encoding = Encoding(None, "float32", kept_classes(len(classes)))
-    metadata = {"reference": reference.metadata(), "source": source.identity()}
-    return StoreJob(reference.name, source.geobox, plan, classes, encoding, metadata, function)
-
-
-Spot = tuple[int, Window]  # a sample by its number, and a part of it
-
-
-def spots(samples: Sequence[Sample]) -> list[Spot]:
+def windows(samples: Sequence[Sample]) -> list[Place]:
     """Cut the areas of all samples into windows that are read at once."""
     return [
         (number, window)
@@ -131,7 +111,7 @@ def spots(samples: Sequence[Sample]) -> list[Spot]:
 
 
 def complete(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np.bool_]:
-    """Say where no band `(band, y, x)` lacks its sample."""
+    """Return a mask `(y, x)` of where no band `(band, y, x)` lacks its sample."""
     whole = np.ones(pixels.shape[1:], bool)
     for band, sentinel in zip(pixels, nodata, strict=True):
         missing = missing_samples(band, sentinel)
@@ -141,7 +121,7 @@ def complete(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[
 
 
 @dataclass(frozen=True, slots=True)
-class Brightness(Reference):
+class Brightness(BaselinePredictor):
     """The second class where the bands' sum is above a limit, else the first.
 
     Parameters
@@ -151,12 +131,12 @@ class Brightness(Reference):
     limit
         Of the sum over the bands.
     means
-        See `Reference`.
+        Per band, what stands in for missing samples.
     """
 
     chosen: str
     limit: float
-    means: tuple[float, ...] = field()  # without `field`, the base's property would pass for a default
+    means: tuple[float, ...]
 
     @property
     @override
@@ -179,7 +159,7 @@ class Brightness(Reference):
 
 
 def brightness(pixels: NDArray[Any]) -> NDArray[np.float64]:
-    """Give the sum of the bands `(band, y, x)`: whole numbers stay whole."""
+    """Return the sum of the bands `(band, y, x)`: whole numbers stay whole."""
     total: NDArray[np.float64] = pixels.sum(axis=0, dtype=np.float64)
     return total
 
@@ -206,38 +186,25 @@ def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str) -> Br
     TrainingError
         No pixel is labelled with the second class.
     """
-    where = spots(samples)
-    seen = [part for part in map_bounded(client, _see, samples, where, key="swathe-brightness-span") if part.count]
-    if not seen:
-        raise TrainingError(f"{_named(samples)}: no labelled pixel to learn from")
-    counting = Counting(tuple(samples), _edges(samples, seen))
-    empty = np.zeros((2, len(counting.edges)), np.int64)
-    counts = sum(map_bounded(client, _count, counting, where, key="swathe-brightness"), empty)
+    names = ", ".join(sample.name for sample in samples[:3]) + (", ..." if len(samples) > 3 else "")
+    places, key = windows(samples), "swathe-brightness-span"
+    parts = [part for part in map_bounded(client, _window_sums, samples, places, key=key) if part.count]
+    if not parts:
+        raise TrainingError(f"{names}: no labelled pixel to learn from")
+    low, high = min(part.low for part in parts), max(part.high for part in parts)
+    whole = all(np.issubdtype(sample.source.dtype, np.integer) for sample in samples) and high - low < EXACT
+    edges = np.arange(low, high + 1) if whole else np.linspace(low, high, BINS)
+    task, empty = _CountTask(tuple(samples), edges), np.zeros((2, len(edges)), np.int64)
+    counts = sum(map_bounded(client, _count, task, places, key="swathe-brightness"), empty)
     if not counts[1].any():
-        raise TrainingError(f"{_named(samples)}: no pixel of the second class to learn from")
-    return Brightness(chosen, float(counting.edges[best_limit(counts)]), mean_of(seen))
-
-
-def _edges(samples: Sequence[Sample], seen: Sequence["Seen"]) -> NDArray[np.float64]:
-    """Give the limits that are tried, the least and greatest brightness among them."""
-    low, high = min(part.low for part in seen), max(part.high for part in seen)
-    if all(np.issubdtype(sample.source.dtype, np.integer) for sample in samples) and high - low < EXACT:
-        return np.arange(low, high + 1)
-    return np.linspace(low, high, BINS)
-
-
-def mean_of(seen: Sequence["Seen"]) -> tuple[float, ...]:
-    """Give each band's mean over several windows."""
-    count = sum(part.count for part in seen)
-    return tuple(sum(sums) / count for sums in zip(*(part.sums for part in seen), strict=True))
-
-
-def _named(samples: Sequence[Sample]) -> str:
-    return ", ".join(sample.name for sample in samples[:3]) + (", ..." if len(samples) > 3 else "")
+        raise TrainingError(f"{names}: no pixel of the second class to learn from")
+    total = sum(part.count for part in parts)
+    means = tuple(sum(sums) / total for sums in zip(*(part.sums for part in parts), strict=True))
+    return Brightness(chosen, float(edges[best_limit(counts)]), means)
 
 
 def best_limit(counts: NDArray[np.int64]) -> int:
-    """Give the bin above which the second class has the highest IoU; the first of equals.
+    """Return the bin above which the second class has the highest IoU; the first of equals.
 
     Parameters
     ----------
@@ -250,16 +217,16 @@ def best_limit(counts: NDArray[np.int64]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Counting:
-    """What the tasks that count by brightness share."""
+class _CountTask:
+    """Samples, and the limits that are tried: the upper edges of the bins."""
 
     samples: tuple[Sample, ...]
     edges: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a window tells of its labelled pixels: least and greatest brightness, the sum of each band, their count."""
+class _WindowSums:
+    """Labelled pixels of a window: least and greatest brightness, the sum of each band, their count."""
 
     low: float
     high: float
@@ -274,16 +241,16 @@ def _labelled(sample: Sample, window: Window) -> tuple[NDArray[Any], NDArray[np.
     return read.pixels[:, counts], read.labels[counts]
 
 
-def _see(samples: Sequence[Sample], spot: Spot) -> Seen:
-    pixels, labels = _labelled(samples[spot[0]], spot[1])
+def _window_sums(samples: Sequence[Sample], place: Place) -> _WindowSums:
+    pixels, labels = _labelled(samples[place[0]], place[1])
     if not labels.size:
-        return Seen(np.inf, -np.inf, (0.0,) * len(pixels), 0)
+        return _WindowSums(np.inf, -np.inf, (0.0,) * len(pixels), 0)
     bright, sums = brightness(pixels), pixels.sum(axis=1, dtype=np.float64)
-    return Seen(float(bright.min()), float(bright.max()), tuple(sums.tolist()), labels.size)
+    return _WindowSums(float(bright.min()), float(bright.max()), tuple(sums.tolist()), labels.size)
 
 
-def _count(what: Counting, spot: Spot) -> NDArray[np.int64]:
-    pixels, labels = _labelled(what.samples[spot[0]], spot[1])
-    bins = np.searchsorted(what.edges, brightness(pixels))  # the first edge that is not below
-    second, size = labels > 0, len(what.edges)
+def _count(task: _CountTask, place: Place) -> NDArray[np.int64]:
+    pixels, labels = _labelled(task.samples[place[0]], place[1])
+    bins = np.searchsorted(task.edges, brightness(pixels))  # the first edge that is not below
+    second, size = labels > 0, len(task.edges)
     return np.stack([np.bincount(bins[~second], minlength=size), np.bincount(bins[second], minlength=size)])

@@ -1,9 +1,9 @@
-"""One pass over a sample whose truth and answers are kept: tallies of each block, added up. Memory stays flat.
+"""Counts of a sample whose labels and maps are in stores: one pass, block by block, added up. Memory stays flat.
 
-What is counted is `scores`'s to know; what is kept, `works`'s.
+Also the squares of a sample ranked by how well they are mapped, to show the best and the worst.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,28 +16,30 @@ from pipeline.jobs.dask import map_bounded
 from pipeline.jobs.progress import ProgressFactory
 from pipeline.store.store import Store
 
-from ..metrics.confusion import confusion
+from ..data.samples import Sample
+from ..metrics.confusion import confusion, iou
 from ..metrics.object_matching import ObjectCounts, Overlaps, match, merged, overlaps
 from ..metrics.scores import BlockCounts, count_pixels
 from ..metrics.thresholds import ThresholdCurve, foreground_of, threshold_curve
-from .jobs import all_classes
 
 TOGETHER = 64  # tables of overlapping objects that are merged at once
+LEAST_LABELLED = 0.25  # share of a square's pixels that must be labelled for it to be shown
+LEAST_FOREGROUND = 0.01  # share of those that must be of another class than the first, in truth or map
 
-Counts = NDArray[np.int64]
+Counts = NDArray[np.int64]  # (truth, predicted)
 Cell = tuple[int, int]  # row and column of a square of the sample
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SampleStores:
     """The stores of one sample and one predictor.
 
     Parameters
     ----------
     truth, maps, decided
-        Labels; class map and probabilities as they were predicted; the class map that is judged.
+        Labels; class map and probabilities as they were predicted; the class map at the threshold.
     truth_objects, objects
-        Of truth and of the map that is judged; None: not counted.
+        Of truth and of the class map at the threshold; None: objects are not matched.
     """
 
     truth: Store
@@ -48,140 +50,136 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """What all blocks of a pass share: stores, classes, and sides of boundary and squares in pixels."""
+class CountTask:
+    """What all blocks of a pass share: stores, number of classes, and sides of boundary and squares in pixels."""
 
-    kept: Kept
+    stores: SampleStores
     classes: int
     distance: int
     side: int
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """What was counted in a sample, or in a block of it.
+class SampleCounts:
+    """What was counted in a sample.
 
     Parameters
     ----------
-    tally
-        See `scores`.
+    pixels
+        Of the whole sample.
     cells
         Counts `(truth, predicted)` of each square that has any.
     objects
-        None: not counted.
+        None: objects are not matched.
     """
 
-    tally: BlockCounts
+    pixels: BlockCounts
     cells: Mapping[Cell, Counts]
     objects: ObjectCounts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    tally: BlockCounts
-    cells: Mapping[Cell, Counts]
-    overlaps: Overlaps | None
-    pixels: int
+Counted = tuple[BlockCounts, dict[Cell, Counts], Overlaps | None, int]  # the last: pixels, for the progress
 
 
-def count_sample(client: Client, what: Pass, show: ProgressFactory, title: str) -> Counted:
+def count_sample(client: Client, task: CountTask, show: ProgressFactory, title: str) -> SampleCounts:
     """Count a whole sample, block by block; each block is read once.
 
     Parameters
     ----------
     client
         Where blocks are counted.
-    what
-        Finished stores.
+    task
+        With finished stores.
     show, title
         For progress.
     """
-    tally, cells, tables = None, dict[Cell, Counts](), list[Overlaps]()
-    places = list(what.kept.decided.places(0))
+    total, cells, tables = None, dict[Cell, Counts](), list[Overlaps]()
+    places = list(task.stores.decided.places(0))
     with show(title, len(places), 0) as advance:
-        for block in map_bounded(client, count_block, what, places, key="swathe-count"):
-            tally = block.tally if tally is None else tally + block.tally
-            _add(cells, block.cells)
-            tables += [] if block.overlaps is None else [block.overlaps]
+        for counts, squares, table, pixels in map_bounded(client, count_block, task, places, key="swathe-count"):
+            total = counts if total is None else total + counts
+            for cell, more in squares.items():
+                cells[cell] = cells[cell] + more if cell in cells else more
+            tables += [] if table is None else [table]
             if len(tables) >= TOGETHER:
                 tables = [merged(tables)]
-            advance(1, block.pixels)
-    assert tally is not None  # a scene has a block
-    return Counted(tally, cells, match(merged(tables), what.classes).counts if tables else None)
+            advance(1, pixels)
+    assert total is not None  # a scene has a block
+    return SampleCounts(total, cells, match(merged(tables), task.classes).counts if tables else None)
 
 
-def _add(cells: dict[Cell, Counts], more: Mapping[Cell, Counts]) -> None:
-    for cell, counts in more.items():
-        cells[cell] = cells[cell] + counts if cell in cells else counts
+def all_classes(kept: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return probabilities `(class, y, x)` of all classes; of two only the second's are kept in a store."""
+    return np.concatenate([1 - kept, kept]) if len(kept) == 1 else kept
 
 
-def count_block(what: Pass, place: tuple[int, int]) -> _Block:
+def count_block(task: CountTask, place: tuple[int, int]) -> Counted:
     """Count one block, wherever a worker does it."""
-    kept = what.kept
-    window = kept.decided.window(0, *place)
-    wide = window.buffer(what.distance).clip(kept.decided.geobox.shape)
-    class_map, labels = (store.read_array("class_map", wide)[0] for store in (kept.decided, kept.truth))
+    stores = task.stores
+    window = stores.decided.window(0, *place)
+    wide = window.buffer(task.distance).clip(stores.decided.geobox.shape)
+    class_map, labels = (store.read_array("class_map", wide)[0] for store in (stores.decided, stores.truth))
     core = window.within(wide).slices
-    probabilities = all_classes(kept.maps.read_array("probability", window))
-    tally = count_pixels(
-        class_map, labels, core, classes=what.classes, probabilities=probabilities, distance=what.distance
+    probabilities = all_classes(stores.maps.read_array("probability", window))
+    counts = count_pixels(
+        class_map, labels, core, classes=task.classes, probabilities=probabilities, distance=task.distance
     )
-    cells = _cells(class_map[core], labels[core], window, what)
-    return _Block(tally, cells, _overlaps(what, window, class_map[core], labels[core]), labels[core].size)
-
-
-def _cells(class_map: NDArray[np.uint8], labels: NDArray[np.uint8], window: Window, what: Pass) -> dict[Cell, Counts]:
-    """Count each square of the sample that a block has a part of."""
-    found = {}
-    for cell in window.cells(what.side):
-        inside = cell_window(cell, what.side).clip(window).within(window).slices
-        counts = confusion(class_map[inside], labels[inside], what.classes).counts
-        if counts.any():
-            found[cell] = counts
-    return found
+    class_map, labels, squares, table = class_map[core], labels[core], {}, None
+    for cell in window.cells(task.side):
+        inside = cell_window(cell, task.side).clip(window).within(window).slices
+        pairs = confusion(class_map[inside], labels[inside], task.classes).counts
+        if pairs.any():
+            squares[cell] = pairs
+    if stores.objects is not None and stores.truth_objects is not None:
+        predicted, truth = (store.read_array("objects", window)[0] for store in (stores.objects, stores.truth_objects))
+        table = overlaps(predicted, truth, class_map, labels)
+    return counts, squares, table, labels.size
 
 
 def cell_window(cell: Cell, side: int) -> Window:
-    """Give the pixels of a square; those at the edges may reach out of the sample."""
+    """Return the pixels of a square; those at the edges may reach out of the sample."""
     row, column = cell
     return Window.square(row * side, column * side, side)
 
 
-def _overlaps(what: Pass, window: Window, class_map: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Overlaps | None:
-    stores = what.kept.objects, what.kept.truth_objects
-    if stores[0] is None or stores[1] is None:
-        return None
-    predicted, truth = (store.read_array("objects", window)[0] for store in stores if store is not None)
-    return overlaps(predicted, truth, class_map, labels)
+def count_thresholds(client: Client, maps: Store, truth: Store) -> ThresholdCurve:
+    """Count a sample at every threshold, before one is chosen."""
+    blocks = map_bounded(client, _block_thresholds, (maps, truth), list(maps.places(0)), key="swathe-thresholds")
+    return sum(blocks, ThresholdCurve.none())
+
+
+def _block_thresholds(stores: tuple[Store, Store], place: tuple[int, int]) -> ThresholdCurve:
+    maps, truth = stores
+    window = maps.window(0, *place)
+    labels: NDArray[np.uint8] = truth.read_array("class_map", window)[0].copy()
+    labels[maps.read_array("class_map", window)[0] == NODATA] = NODATA
+    return threshold_curve(foreground_of(all_classes(maps.read_array("probability", window))), labels)
 
 
 @dataclass(frozen=True, slots=True)
-class Sweeping:
-    """What the blocks of a sweep share."""
+class ScoredSquare:
+    """A square of a sample, with the mean IoU of the classes but the first that are there, in truth or map."""
 
-    maps: Store
-    truth: Store
-
-
-def sweep_sample(client: Client, maps: Store, truth: Store) -> ThresholdCurve:
-    """Count how each threshold would do, before one is chosen."""
-    blocks: Iterable[ThresholdCurve] = map_bounded(
-        client, sweep_block, Sweeping(maps, truth), list(maps.places(0)), key="swathe-sweep"
-    )
-    return add_up(list(blocks))
+    sample: str
+    window: Window
+    iou: float
 
 
-def add_up(sweeps: Sequence[ThresholdCurve]) -> ThresholdCurve:
-    """Add up sweeps, of blocks or of samples; there is at least one."""
-    total = sweeps[0]
-    for more in sweeps[1:]:
-        total = total + more
-    return total
+def rank_squares(counted: Sequence[tuple[Sample, Mapping[Cell, Counts]]], side: int) -> tuple[ScoredSquare, ...]:
+    """Return the squares that show something, best first.
 
-
-def sweep_block(what: Sweeping, place: tuple[int, int]) -> ThresholdCurve:
-    """Count one block, wherever a worker does it."""
-    window = what.maps.window(0, *place)
-    labels: NDArray[np.uint8] = what.truth.read_array("class_map", window)[0].copy()
-    labels[what.maps.read_array("class_map", window)[0] == NODATA] = NODATA
-    return threshold_curve(foreground_of(all_classes(what.maps.read_array("probability", window))), labels)
+    Parameters
+    ----------
+    counted
+        Each sample with the counts `(truth, predicted)` of its squares.
+    side
+        Of a square, in pixels.
+    """
+    ranked = []
+    for sample, cells in counted:
+        for cell, counts in sorted(cells.items()):
+            labelled, window = int(counts.sum()), cell_window(cell, side).clip(sample.geobox.shape)
+            foreground = labelled - int(counts[0, 0])
+            if labelled >= LEAST_LABELLED * window.size and foreground >= LEAST_FOREGROUND * labelled:
+                ranked.append(ScoredSquare(sample.name, window, float(np.nanmean(iou(counts)[1:]))))
+    return tuple(sorted(ranked, key=lambda square: -square.iou))

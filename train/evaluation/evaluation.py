@@ -1,37 +1,67 @@
-"""How well a bundle does on whole labelled scenes of any size, beside what it must beat.
+"""How well a bundle does on whole labelled scenes of any size, beside baselines that it must beat.
 
-Scenes go through the very function of blocks that segments them (`pipeline.inference.predict`), so that the scores are
-those of the network run over each scene at once. What is worked out is kept in a folder until the scores are whole: a
+Scenes go through the same block function that segments them (`pipeline.inference.predict`), so that the scores are
+those of the network run over each scene at once. What is computed is kept in a folder until the scores are whole: a
 run that was stopped continues.
 """
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distributed import Client
+from typing_extensions import override
 
 from models.bundle import Bundle, load_bundle
 from models.errors import StoreError, TrainingError
-from pipeline.inference.plan import BundleLike, SegmentPlan
+from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
 from pipeline.inference.run import Segmentation
+from pipeline.io.source import Source
 from pipeline.jobs.dask import dask_client
+from pipeline.jobs.job import BlockJob
 from pipeline.store.work_folder import WorkFolder
 
 from ..data.samples import Sample
-from .baselines import Reference
-from .counts import Counted
-from .predictors import BaselinePredictor, Network
-from .result import Evaluation, summary
-from .runner import EvalOptions, Runner, Scored, judge
+from .baselines import BaselinePredictor
+from .counts import rank_squares
+from .jobs import Classes, Predictor
+from .results import Evaluation, summary
+from .runner import EvalOptions, Runner, prepare_samples
 from .scorecard import check_folder, write_scorecard
-from .worst_areas import rank_areas
 
 FEW = 3  # samples of which every stage is shown
-DISTANCE, SIDE = 2, 256  # pixels: width of a boundary; side of the squares that are drawn anew, and shown
+DISTANCE, SIDE = 2, 256  # pixels: width of a boundary; side of the squares that are resampled, and shown
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPredictor(Predictor):
+    """A bundle, by the pipeline's own block function; `keywords` are those of `SegmentOptions`."""
+
+    bundle: Bundle
+    keywords: Mapping[str, Any]
+
+    @property
+    @override
+    def name(self) -> str:
+        return self.bundle.metadata.name
+
+    @override
+    def metadata(self) -> Mapping[str, Any]:
+        return {"digest": self.bundle.digest}
+
+    def plan(self, source: Source) -> SegmentPlan:
+        """Plan a scene; probabilities are kept."""
+        of = None if len(self.bundle.metadata.classes) == 2 else "all"
+        kept: dict[str, Any] = {"probability": "float32", "probability_of": of, "overviews": False}
+        return plan_source(source, self.bundle, **{**self.keywords, **kept})
+
+    @override
+    def job(self, source: Source, classes: Classes, block: int) -> BlockJob:
+        return Segmentation(self.plan(source))
 
 
 def evaluate(
@@ -41,7 +71,7 @@ def evaluate(
     *,
     threshold: float | None = None,
     choose: bool = False,
-    references: Sequence[Reference] = (),
+    baselines: Sequence[BaselinePredictor] = (),
     distance: int = DISTANCE,
     side: int = SIDE,
     objects: bool = True,
@@ -59,15 +89,15 @@ def evaluate(
     samples
         Scored inside their areas; pixels with the label `IGNORE` and those not observed do not count.
     output
-        Folder for `scores.json`, `scores.md` and `index.html`. What is worked out lies in `OUTPUT.unfinished`
+        Folder for `scores.json`, `scores.md` and `index.html`. What is computed lies in `OUTPUT.unfinished`
         meanwhile. None: nothing is written.
     threshold
         See `pipeline.grid.encoding.Encoding`. None: the bundle's own, by its metrics; else the likeliest class.
     choose
         Take the threshold with the highest IoU on these very samples: for validation, never for a test. With more
         than two classes it stays the likeliest class.
-    references
-        What the bundle must beat, fitted; see `references` and `forest`.
+    baselines
+        Fitted predictors that the bundle must beat; see `fit_brightness` and `fit_forest`.
     distance
         Width of a boundary in pixels, for boundary IoU.
     side
@@ -76,7 +106,7 @@ def evaluate(
         Whether objects are matched, at an IoU of 0.5.
     client, overwrite, show
         See `pipeline.run`.
-    **wishes
+    **keywords
         See `pipeline.inference.options.SegmentOptions`, but for what is kept.
 
     Returns
@@ -86,38 +116,43 @@ def evaluate(
     Raises
     ------
     TrainingError
-        Nothing is judged; labels are of no class of the bundle.
+        No pixel is labelled; labels are of no class of the bundle.
     SwatheError
         The output exists; a scene or its labels cannot be read, or the scene does not fit the bundle. What is finished
         stays.
     """
     few = len(samples) <= FEW
-    asked = EvalOptions(distance, side, objects, show and few, show and not few)
-    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    network = Network(loaded, keywords)
+    options = EvalOptions(distance, side, objects, show and few, show and not few)
+    network = NetworkPredictor(bundle if isinstance(bundle, Bundle) else load_bundle(bundle), keywords)
     target = None if output is None else check_folder(output, overwrite=overwrite)
-    plans = [network.prepared(sample.source) for sample in samples]
+    plans = [network.plan(sample.source) for sample in samples]
     if not plans:
         raise TrainingError("there is no sample to evaluate on")
-    with workplace(target) as folder, dask_client(client, Segmentation(plans[0]).threads) as connection:
-        cuts, classes = [prepared.plan for prepared in plans], loaded.metadata.classes
-        judged, notes = judge(connection, samples, cuts, classes, folder, asked)
-        runner = Runner(connection, judged, classes, asked)
-        scored, counted = _network(runner, network, threshold, choose)
-        rivals = [BaselinePredictor(reference, classes, cuts[0].block) for reference in references]
-        beside = tuple(runner.score(rival, None, "it decides itself")[0] for rival in rivals)
-        shown = rank_areas([(one.sample, part.cells) for one, part in zip(judged, counted, strict=True)], side)
+    with work_folder(target) as folder, dask_client(client, Segmentation(plans[0]).threads) as connection:
+        classes = network.bundle.metadata.classes
+        tiling = [plan.plan for plan in plans]
+        prepared, notes = prepare_samples(connection, samples, tiling, classes, folder, options)
+        runner = Runner(connection, prepared, classes, options)
+        scored, counts = runner.score(network, *_threshold(runner, network, threshold, choose))
         spec = plans[0].inference.spec
-        kept = tuple(one.sample for one in judged)
-        found = Evaluation(loaded, scored, beside, kept, shown, distance, side,
-                           f"{spec.name} on {spec.device}, {spec.precision}", (*notes, *_said(plans)))  # fmt: skip
+        found = Evaluation(
+            network.bundle,
+            scored,
+            tuple(runner.score(baseline, None, "it decides itself")[0] for baseline in baselines),
+            tuple(one.sample for one in prepared),
+            rank_squares([(one.sample, part.cells) for one, part in zip(prepared, counts, strict=True)], side),
+            distance,
+            side,
+            f"{spec.name} on {spec.device}, {spec.precision}",
+            (*notes, *dict.fromkeys(note for plan in plans for note in plan.notes)),
+        )
         if target is not None:
-            write_scorecard(found, {one.sample.name: runner.kept(network, one) for one in judged}, target)
+            write_scorecard(found, {one.sample.name: runner.stores(network, one) for one in prepared}, target)
     return found
 
 
 @contextmanager
-def workplace(target: Path | None) -> Iterator[Path]:
+def work_folder(target: Path | None) -> Iterator[Path]:
     """Make a folder for stores: removed when all went well, kept where the same call can continue."""
     if target is None:
         with tempfile.TemporaryDirectory(prefix="swathe-") as name:
@@ -136,20 +171,19 @@ def workplace(target: Path | None) -> Iterator[Path]:
     work.remove()
 
 
-def _said(plans: Sequence[SegmentPlan]) -> list[str]:
-    return list(dict.fromkeys(note for prepared in plans for note in prepared.notes))
-
-
-def _network(runner: Runner, network: Network, threshold: float | None, choose: bool) -> tuple[Scored, list[Counted]]:
-    """Score the bundle at the threshold that is given, chosen here, or the bundle's own."""
-    own = network.bundle.metadata.metrics.get("threshold")
+def _threshold(
+    runner: Runner, network: NetworkPredictor, threshold: float | None, choose: bool
+) -> tuple[float | None, str]:
+    """Return the threshold that is given, chosen here, or the bundle's own, and which of these it is."""
+    metrics = network.bundle.metadata.metrics
     if threshold is not None:
-        return runner.score(network, threshold, "given")
+        return threshold, "given"
     if choose and len(runner.classes) == 2:
-        return runner.score(network, runner.best_threshold(network), "chosen on these very samples")
-    if not choose and isinstance(own, float | int) and 0 <= own <= 1:
-        return runner.score(network, float(own), "the bundle's own")
-    return runner.score(network, None, "the likeliest class")
+        return runner.best_threshold(network), "chosen on these very samples"
+    kept = metrics.get("threshold")
+    if not choose and isinstance(kept, float | int) and 0 <= kept <= 1:
+        return float(kept), "the bundle's own"
+    return None, "the likeliest class"
 
 
 def choose_threshold(
@@ -160,11 +194,11 @@ def choose_threshold(
     show: bool = True,
     **keywords: Any,
 ) -> dict[str, Any]:
-    """Choose a bundle's threshold on validation samples; give metrics for its facts.
+    """Choose a bundle's threshold on validation samples; return metrics for its metadata.
 
     Parameters
     ----------
-    bundle, samples, output, show, **wishes
+    bundle, samples, output, show, **keywords
         See `evaluate`; an output that is there is replaced.
 
     Returns

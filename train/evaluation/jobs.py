@@ -1,8 +1,10 @@
-"""Block jobs of an evaluation: the labels of a sample, and its class map at a threshold, each into a store.
+"""Block jobs of an evaluation: a sample's labels, its class map at a threshold, and what a predictor must offer.
 
-Memory does not grow with the scene, and a run that was stopped goes on. In all of these stores 255 is what is ignored.
+Each job fills a store, so that memory does not grow with the scene and a run that was stopped goes on. In all of these
+stores 255 is what is ignored.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,23 +18,37 @@ from models.metadata import ClassInfo
 from pipeline.grid.encoding import NODATA, BlockResult, Encoding, classify
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import TilingPlan
+from pipeline.io.source import Source
 from pipeline.jobs.job import BlockFunction, BlockJob
 from pipeline.store.metadata import StoreMetadata
 from pipeline.store.store import Store
 
 from ..data.samples import IGNORE, Sample
+from .counts import all_classes
 
-assert IGNORE == NODATA  # what nobody judged is kept as nodata
+Classes = tuple[ClassInfo, ...]
 
-
-def kept_classes(count: int) -> tuple[int, ...]:
-    """Give the classes whose probabilities are kept: of two only the second, since the first is what remains."""
-    return (1,) if count == 2 else tuple(range(count))
+assert IGNORE == NODATA  # an ignored label is kept as nodata
 
 
-def all_classes(kept: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give probabilities `(class, y, x)` of all classes from those that are kept; see `kept_classes`."""
-    return np.concatenate([1 - kept, kept]) if len(kept) == 1 else kept
+class Predictor(ABC):
+    """Predicts a scene, block by block, into a store with its class map and probabilities."""
+
+    __slots__ = ()
+    graded = True  # whether probabilities are more than 0 and 1, so that their calibration says something
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """For reports."""
+
+    @abstractmethod
+    def metadata(self) -> Mapping[str, Any]:
+        """Return what tells it from others beside its name, as JSON values."""
+
+    @abstractmethod
+    def job(self, source: Source, classes: Classes, block: int) -> BlockJob:
+        """Return the job for one scene, in blocks of a side in pixels. Raises SwatheError where it does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +64,7 @@ class StoreJob(BlockJob):
     encoding
         What is kept.
     metadata
-        What decides the pixels.
+        What decides the pixels, as JSON values.
     function
         Computes the blocks.
     reads
@@ -58,7 +74,7 @@ class StoreJob(BlockJob):
     title: str = field()  # without `field`, the base's property would pass for a default
     geobox: GeoBox = field()
     plan: TilingPlan
-    classes: tuple[ClassInfo, ...]
+    classes: Classes
     encoding: Encoding
     metadata: Mapping[str, Any]
     function: BlockFunction
@@ -78,44 +94,38 @@ class StoreJob(BlockJob):
 
 
 @dataclass(frozen=True, slots=True)
-class Labels(BlockFunction):
-    """The labels of a sample inside its areas."""
+class LabelFunction(BlockFunction):
+    """A block is the labels of a sample inside its areas."""
 
     sample: Sample
     classes: int
 
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        """Read the labels of a block. Raises TrainingError where one is of no class."""
         window = store.window(0, row, column)
         labels = np.full(window.shape, IGNORE, np.uint8)
         for area in self.sample.areas:
             part = area.overlap(window)
             if part is not None:
                 labels[part.within(window).slices] = self.sample.read(part).labels
-        self._check(labels)
-        return BlockResult(labels, None)
-
-    def _check(self, labels: NDArray[np.uint8]) -> None:
         wrong = np.unique(labels[(labels >= self.classes) & (labels != IGNORE)])
         if wrong.size:
             raise TrainingError(
                 f"the labels of {self.sample.name} hold {', '.join(map(str, wrong[:5]))}, but the bundle has "
                 f"{self.classes} classes: say what they are with --values {wrong[0]}=NAME, or --ignore {wrong[0]}"
             )
+        return BlockResult(labels, None)
 
 
-def truth_job(
-    sample: Sample, plan: TilingPlan, classes: tuple[ClassInfo, ...], metadata: Mapping[str, Any]
-) -> BlockJob:
+def labels_job(sample: Sample, plan: TilingPlan, classes: Classes, metadata: Mapping[str, Any]) -> BlockJob:
     """Return the job that keeps a sample's labels; `metadata` tell them from others."""
-    function = Labels(sample, len(classes))
+    function = LabelFunction(sample, len(classes))
     return StoreJob("reading labels", sample.geobox, plan, classes, Encoding(), metadata, function, sample.paths)
 
 
 @dataclass(frozen=True, slots=True)
-class Deciding(BlockFunction):
-    """The class map at a threshold, where the truth counts."""
+class ThresholdFunction(BlockFunction):
+    """A block is the class map at a threshold, nodata where the truth is ignored."""
 
     maps: Store
     truth: Store
@@ -132,9 +142,9 @@ class Deciding(BlockFunction):
         return BlockResult(class_map, None)
 
 
-def decided_job(
-    maps: Store, truth: Store, threshold: float | None, classes: tuple[ClassInfo, ...], metadata: Mapping[str, Any]
+def threshold_job(
+    maps: Store, truth: Store, threshold: float | None, classes: Classes, metadata: Mapping[str, Any]
 ) -> BlockJob:
     """Return the job that writes the labelled part of the map at a threshold; `metadata` tell the maps from others."""
-    metadata, function = {**metadata, "threshold": threshold}, Deciding(maps, truth, threshold)
+    metadata, function = {**metadata, "threshold": threshold}, ThresholdFunction(maps, truth, threshold)
     return StoreJob("deciding", maps.geobox, maps.plan, classes, Encoding(), metadata, function, (maps.path,))

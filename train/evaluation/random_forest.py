@@ -1,4 +1,4 @@
-"""A reference: a random forest that judges each pixel by its bands and the texture around it.
+"""A baseline: a random forest that classifies each pixel by its bands and the texture around it.
 
 Breiman (2001), "Random Forests"; the features are those of `skimage.feature.multiscale_basic_features`: the bands
 smoothed at several scales, their gradients, and the eigenvalues of their Hessian matrices.
@@ -23,17 +23,17 @@ from pipeline.inference.predict import fill_missing, read_buffered
 from pipeline.jobs.dask import map_bounded
 
 from ..data.samples import IGNORE, Sample
-from .baselines import Reference, Spot, complete, spots
+from .baselines import BaselinePredictor, Place, complete, windows
 
 FINEST, COARSEST = 1.0, 8.0  # scales of texture: the sigmas of Gaussians, in pixels, each twice the one before
 HALO = 36  # skimage cuts a Gaussian at 4 sigma; three differences of neighbours follow at most
 PIXELS = 200_000
-MOST_WINDOWS = 96  # from which it learns: more make it later, hardly better
+MOST_WINDOWS = 96  # to fit to: more make it later, hardly better
 TREES, LEAF = 60, 20
 
 
 @dataclass(frozen=True, slots=True)
-class Forest(Reference):
+class Forest(BaselinePredictor):
     """A random forest, fitted.
 
     Parameters
@@ -45,15 +45,15 @@ class Forest(Reference):
     classes
         How many there are; those that it has not seen have the probability 0.
     means
-        See `Reference`.
+        Per band, what stands in for missing samples.
     learnt_from
         Digest of what it was fitted to.
     """
 
-    name: str = field()  # without `field`, the base's properties would pass for defaults
+    name: str = field()  # without `field`, the base's property would pass for a default
     model: Any
     classes: int
-    means: tuple[float, ...] = field()
+    means: tuple[float, ...]
     learnt_from: str
     halo = HALO
     scatter_once = True
@@ -65,14 +65,15 @@ class Forest(Reference):
 
     @override
     def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        found = features(pixels)
-        flat = np.ascontiguousarray(found.reshape(-1, found.shape[-1]))
-        told = np.zeros((len(flat), len(self.model.classes_)))
+        described = features(pixels)
+        flat = np.ascontiguousarray(described.reshape(-1, described.shape[-1]))
+        total = np.zeros((len(flat), len(self.model.classes_)))
         for tree in self.model.estimators_:  # scikit-learn's own loop changes the warning filters of all threads
-            told += tree.predict_proba(flat, check_input=False)
-        answer = np.zeros((self.classes, *found.shape[:2]), np.float32)
-        answer[self.model.classes_] = (told / len(self.model.estimators_)).T.reshape(-1, *found.shape[:2])
-        return answer
+            total += tree.predict_proba(flat, check_input=False)
+        shares = (total / len(self.model.estimators_)).T.reshape(-1, *described.shape[:2])
+        probabilities = np.zeros((self.classes, *described.shape[:2]), np.float32)
+        probabilities[self.model.classes_] = shares
+        return probabilities
 
 
 def features(pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -135,8 +136,8 @@ def fit_forest(
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
-    """What the tasks that draw pixels share: the samples, and how many pixels of each window are drawn."""
+class DrawTask:
+    """Samples, how many pixels of each window are drawn, and the seed."""
 
     samples: tuple[Sample, ...]
     wanted: tuple[int, ...]
@@ -147,32 +148,32 @@ def _draw(
     samples: Sequence[Sample], client: Client, pixels: int, seed: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
     """Draw pixels `(n, feature)` with their labels `(n,)`, window by window."""
-    random, where = np.random.default_rng(seed), spots(samples)
+    random, where = np.random.default_rng(seed), windows(samples)
     chosen = [where[place] for place in sorted(random.permutation(len(where))[:MOST_WINDOWS])]
     counted = map_bounded(client, _count, samples, list(enumerate(chosen)), key="swathe-forest-count")
     counts = np.array([count for _, count in sorted(counted)])
     if not counts.sum():
         raise TrainingError(f"{samples[0].name}: no labelled pixel to learn from")
     wanted = np.minimum(random.multinomial(pixels, counts / counts.sum()), counts)
-    drawing = Drawing(tuple(samples), tuple(wanted.tolist()), seed)
-    todo = [(number, spot) for number, spot in enumerate(chosen) if wanted[number]]
-    drawn = {found[0]: found for found in map_bounded(client, _look, drawing, todo, key="swathe-forest")}
+    task = DrawTask(tuple(samples), tuple(wanted.tolist()), seed)
+    todo = [(number, place) for number, place in enumerate(chosen) if wanted[number]]
+    drawn = {found[0]: found for found in map_bounded(client, _draw_window, task, todo, key="swathe-forest")}
     return [drawn[number][1:] for number in sorted(drawn)]
 
 
-def _count(samples: Sequence[Sample], item: tuple[int, Spot]) -> tuple[int, int]:
-    number, (place, window) = item
-    return number, int((samples[place].read(window).labels != IGNORE).sum())
+def _count(samples: Sequence[Sample], item: tuple[int, Place]) -> tuple[int, int]:
+    number, (sample, window) = item
+    return number, int((samples[sample].read(window).labels != IGNORE).sum())
 
 
-def _look(what: Drawing, item: tuple[int, Spot]) -> tuple[int, NDArray[np.float32], NDArray[np.uint8]]:
+def _draw_window(task: DrawTask, item: tuple[int, Place]) -> tuple[int, NDArray[np.float32], NDArray[np.uint8]]:
     """Draw the pixels of one window."""
-    number, (place, window) = item
-    source, labels = what.samples[place].source, what.samples[place].read(window).labels.ravel()
+    number, (sample, window) = item
+    source, labels = task.samples[sample].source, task.samples[sample].read(window).labels.ravel()
     read = read_buffered(source, make_plan(source.geobox.shape, ReceptiveField(1, HALO)), window)
     whole = complete(read.data, source.nodata) & read.valid
     means = tuple(float(band[whole].mean(dtype=np.float64)) if whole.any() else 0.0 for band in read.data)
-    random = np.random.default_rng((what.seed, number))
-    chosen = np.sort(random.choice(np.flatnonzero(labels != IGNORE), what.wanted[number], replace=False))
+    random = np.random.default_rng((task.seed, number))
+    chosen = np.sort(random.choice(np.flatnonzero(labels != IGNORE), task.wanted[number], replace=False))
     described = features(fill_missing(read, source.nodata, means))
     return number, described.reshape(len(labels), -1)[chosen], labels[chosen]

@@ -1,7 +1,4 @@
-"""An evaluation written down: `scores.json`, `scores.md` and the page `index.html`, all three or none.
-
-Says in which form; what is said in tables, charts and pictures, `table`, `charts` and `pictures` know.
-"""
+"""An evaluation written down: `scores.json`, `scores.md` and the page `index.html`, all three or none."""
 
 import json
 import os
@@ -12,26 +9,32 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pipeline.viz as viz
 from models.errors import StoreError
 from models.files import put_in_place, refuse_existing
-from pipeline.viz.report import PAGE as REPORT
 
-from .charts import confusion_rows, reliability_chart, sweep_chart
-from .counts import Kept
-from .pictures import ALARM, CONFUSED, MISSED, QUIET, RIGHT, Strip, draw
-from .table import as_markdown, interval, label, notes, say, tables
-from .worst_areas import Area
-
-if TYPE_CHECKING:
-    from .result import Evaluation
-    from .runner import Scored
+from .counts import SampleStores, ScoredSquare
+from .pictures import (
+    ALARM,
+    CONFUSED,
+    MISSED,
+    QUIET,
+    RIGHT,
+    Strip,
+    confusion_rows,
+    draw,
+    reliability_chart,
+    threshold_chart,
+)
+from .results import Evaluation, as_markdown, format_score, interval, notes, tables
 
 PAGE = Path(__file__).parent / "score_page"
+REPORT_STYLE = Path(viz.__file__).parent / "report_page/style.css"  # which the page of scores shares
 JSON, MARKDOWN, HTML = "scores.json", "scores.md", "index.html"
-SHOWN = 4  # best areas, and worst ones
-LISTED = 50  # areas of each kind in the JSON
+SHOWN = 4  # best squares, and worst ones
+LISTED = 50  # squares of each kind in the JSON
 
 
 def check_folder(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -63,14 +66,14 @@ def check_folder(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return target
 
 
-def write_scorecard(found: "Evaluation", kept: Mapping[str, Kept], target: Path) -> None:
+def write_scorecard(found: Evaluation, stores: Mapping[str, SampleStores], target: Path) -> None:
     """Write the three files into a folder that appears whole; one that is there is replaced.
 
     Parameters
     ----------
     found
-        What is told.
-    kept
+        The results.
+    stores
         The stores of each sample, by its name, for the pictures.
     target
         See `check_folder`.
@@ -83,7 +86,7 @@ def write_scorecard(found: "Evaluation", kept: Mapping[str, Kept], target: Path)
     files = {
         JSON: json.dumps(as_dict(found), indent=1, ensure_ascii=False) + "\n",
         MARKDOWN: as_markdown(found),
-        HTML: _page(found, kept),
+        HTML: _page(found, stores),
     }
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -101,9 +104,9 @@ def write_scorecard(found: "Evaluation", kept: Mapping[str, Kept], target: Path)
             shutil.rmtree(part)
 
 
-def as_dict(found: "Evaluation") -> dict[str, Any]:
-    """Give all of an evaluation as JSON values."""
-    bundle, best, worst = found.bundle, *best_and_worst(found.areas, LISTED)
+def as_dict(found: Evaluation) -> dict[str, Any]:
+    """Return all of an evaluation as JSON values."""
+    bundle, best, worst = found.bundle, *best_and_worst(found.squares, LISTED)
     return {
         "made by": f"swathe {version('swathe')}",
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -114,105 +117,37 @@ def as_dict(found: "Evaluation") -> dict[str, Any]:
         "threshold": {"value": found.network.threshold, "from": found.network.threshold_from},
         "scores": found.network.pooled.as_dict(),
         "by sample": {name: scores.as_dict() for name, scores in found.network.samples.items()},
-        "references": [_reference(one) for one in found.references],
+        "references": [
+            {
+                "name": one.name,
+                "facts": dict(one.metadata),
+                "scores": one.pooled.as_dict(),
+                "by sample": {name: scores.as_dict() for name, scores in one.samples.items()},
+            }
+            for one in found.baselines
+        ],
         "areas": {
             "side": found.side,
-            "best": [_area(area) for area in best],
-            "worst": [_area(area) for area in worst],
+            "best": [_square(square) for square in best],
+            "worst": [_square(square) for square in worst],
         },
         "notes": notes(found),
     }
 
 
-def _reference(scored: "Scored") -> dict[str, Any]:
-    return {
-        "name": scored.name,
-        "facts": dict(scored.metadata),
-        "scores": scored.pooled.as_dict(),
-        "by sample": {name: scores.as_dict() for name, scores in scored.samples.items()},
-    }
-
-
-def _area(area: Area) -> dict[str, Any]:
-    window = area.window
+def _square(square: ScoredSquare) -> dict[str, Any]:
+    window = square.window
     rows, columns = [window.top, window.bottom], [window.left, window.right]
-    return {"sample": area.sample, "rows": rows, "columns": columns, "iou": round(area.iou, 4)}
+    return {"sample": square.sample, "rows": rows, "columns": columns, "iou": round(square.iou, 4)}
 
 
-def best_and_worst(areas: Sequence[Area], most: int) -> tuple[list[Area], list[Area]]:
-    """Give the first and the last of areas, the last one first; none is in both."""
-    half = min(most, -(-len(areas) // 2))
-    return list(areas[:half]), list(reversed(areas[half:][-most:]))
+def best_and_worst(squares: Sequence[ScoredSquare], most: int) -> tuple[list[ScoredSquare], list[ScoredSquare]]:
+    """Return the first and the last of ranked squares, the last one first; none is in both."""
+    half = min(most, -(-len(squares) // 2))
+    return list(squares[:half]), list(reversed(squares[half:][-most:]))
 
 
-def _page(found: "Evaluation", kept: Mapping[str, Kept]) -> str:
-    best, worst = best_and_worst(found.areas, SHOWN)
-    strips = draw([*worst, *best], found.samples, kept, found.classes)
-    return _render(_context(found, strips[: len(worst)], strips[len(worst) :]))
-
-
-def _context(found: "Evaluation", worst: list[Strip], best: list[Strip]) -> dict[str, Any]:
-    """Give what the template takes."""
-    pooled, now = found.network.pooled, datetime.now(UTC)
-    two = len(found.classes) == 2
-    reliability = pooled.counts.foreground if two else pooled.counts.top
-    return {
-        "title": found.bundle.metadata.name,
-        "summary": summary(found),
-        "tables": tables(found),
-        "notes": notes(found),
-        "names": pooled.names,
-        "confusion": confusion_rows(pooled.counts.confusion),
-        "reliability": None if reliability is None else reliability_chart(reliability),
-        "of": f"probability of {pooled.names[1]}" if two else "probability of the likeliest class",
-        "sweep": None if pooled.counts.thresholds is None else sweep_chart(pooled.counts.thresholds, found.threshold),
-        "strips": [(name, part) for name, part in (("Worst areas", worst), ("Best areas", best)) if part],
-        "classes": [(info.name, f"#{info.color}") for info in found.classes[1:]],
-        "errors": _legend(two),
-        "side": found.side,
-        "facts": _facts(found),
-        "made": f"{now.day} {now:%B %Y, %H:%M} UTC",
-    }
-
-
-def summary(found: "Evaluation") -> str:
-    """Give the page's first line."""
-    pooled = found.network.pooled
-    counts, names = pooled.counts.confusion, pooled.names
-    if len(names) == 2:
-        score = f"IoU of {names[1]} {say(counts.iou[1])}{interval(pooled, 'iou', 1)}"
-    else:
-        score = f"Mean IoU {say(counts.mean_iou)}{interval(pooled, 'mean_iou')}"
-    where = found.samples[0].name if len(found.samples) == 1 else f"{len(found.samples):,} samples"
-    return f"{score}, on {where}: {counts.pixels:,} pixels judged."
-
-
-def _legend(two: bool) -> list[tuple[str, str]]:
-    shown = [("right", RIGHT), ("false alarm", ALARM), ("missed", MISSED)]
-    shown += [] if two else [("another class", CONFUSED)]
-    return [(name, f"rgb({r} {g} {b})") for name, (r, g, b) in [*shown, ("right, first class", QUIET)]]
-
-
-def _facts(found: "Evaluation") -> list[tuple[str, str]]:
-    """Say what was scored, on what and how."""
-    bundle, threshold = found.bundle, found.network.threshold
-    decided = "the likeliest class" if threshold is None else f"{threshold:g}, {found.network.threshold_from}"
-    names = [sample.name for sample in found.samples]
-    told = [
-        ("bundle", f"{label(found.network)}"),
-        ("digest", bundle.digest),
-        ("architecture", bundle.metadata.architecture),
-        ("threshold", decided),
-        ("engine", found.engine),
-        ("samples", ", ".join(names[:20]) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")),
-        ("squares", f"{found.side} × {found.side} pixels, for intervals and areas"),
-        ("boundary", f"{found.distance} pixels wide"),
-        ("swathe", version("swathe")),
-    ]
-    return [(name, value) for name, value in told if value]
-
-
-def _render(context: Mapping[str, Any]) -> str:
+def _page(found: Evaluation, stores: Mapping[str, SampleStores]) -> str:
     """Fill the template, in the style of `pipeline.viz.report`'s; what comes from data is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -220,5 +155,68 @@ def _render(context: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style = Markup("\n".join((folder / "style.css").read_text(encoding="utf-8") for folder in (REPORT, PAGE)))
-    return environment.get_template("template.html.j2").render(style=style, **context)
+    style = "\n".join(path.read_text(encoding="utf-8") for path in (REPORT_STYLE, PAGE / "style.css"))
+    best, worst = best_and_worst(found.squares, SHOWN)
+    strips = draw([*worst, *best], found.samples, stores, found.classes)
+    context = _context(found, strips[: len(worst)], strips[len(worst) :])
+    return environment.get_template("template.html.j2").render(style=Markup(style), **context)
+
+
+def _context(found: Evaluation, worst: list[Strip], best: list[Strip]) -> dict[str, Any]:
+    """Return what the template takes."""
+    pooled, now, two = found.network.pooled, datetime.now(UTC), len(found.classes) == 2
+    counts, reliability = pooled.counts, pooled.counts.foreground if two else pooled.counts.top
+    errors = [
+        ("right", RIGHT),
+        ("false alarm", ALARM),
+        ("missed", MISSED),
+        *([] if two else [("another class", CONFUSED)]),
+    ]
+    return {
+        "title": found.bundle.metadata.name,
+        "summary": page_summary(found),
+        "tables": tables(found),
+        "notes": notes(found),
+        "names": pooled.names,
+        "confusion": confusion_rows(counts.confusion),
+        "reliability": None if reliability is None else reliability_chart(reliability),
+        "of": f"probability of {pooled.names[1]}" if two else "probability of the likeliest class",
+        "thresholds": None if counts.thresholds is None else threshold_chart(counts.thresholds, found.threshold),
+        "strips": [(name, part) for name, part in (("Worst squares", worst), ("Best squares", best)) if part],
+        "classes": [(info.name, f"#{info.color}") for info in found.classes[1:]],
+        "errors": [(name, f"rgb({r} {g} {b})") for name, (r, g, b) in [*errors, ("right, first class", QUIET)]],
+        "side": found.side,
+        "facts": _origin(found),
+        "made": f"{now.day} {now:%B %Y, %H:%M} UTC",
+    }
+
+
+def page_summary(found: Evaluation) -> str:
+    """Return the page's first line."""
+    pooled = found.network.pooled
+    counts, names = pooled.counts.confusion, pooled.names
+    if len(names) == 2:
+        score = f"IoU of {names[1]} {format_score(counts.iou[1])}{interval(pooled, 'iou', 1)}"
+    else:
+        score = f"Mean IoU {format_score(counts.mean_iou)}{interval(pooled, 'mean_iou')}"
+    where = found.samples[0].name if len(found.samples) == 1 else f"{len(found.samples):,} samples"
+    return f"{score}, on {where}: {counts.pixels:,} labelled pixels."
+
+
+def _origin(found: Evaluation) -> list[tuple[str, str]]:
+    """Return what was scored, on what and how, as terms and descriptions."""
+    bundle, threshold = found.bundle, found.network.threshold
+    decided = "the likeliest class" if threshold is None else f"{threshold:g}, {found.network.threshold_from}"
+    names = [sample.name for sample in found.samples]
+    lines = [
+        ("bundle", found.network.label),
+        ("digest", bundle.digest),
+        ("architecture", bundle.metadata.architecture),
+        ("threshold", decided),
+        ("engine", found.engine),
+        ("samples", ", ".join(names[:20]) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")),
+        ("squares", f"{found.side} × {found.side} pixels, for intervals and pictures"),
+        ("boundary", f"{found.distance} pixels wide"),
+        ("swathe", version("swathe")),
+    ]
+    return [(name, value) for name, value in lines if value]
