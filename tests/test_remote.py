@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 
 from models import Bundle, SwatheError, load_bundle
 from pipeline import open_scene, plan, run
-from pipeline.io.content_id import raster_identity
+from pipeline.io.raster import raster_identity
 from pipeline.io.scene import open_source
 
 LONGEST = 30  # seconds until a server that does not answer is given up

@@ -1,15 +1,16 @@
 """A geobox as coordinates and `spatial_ref` of xarray objects."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rioxarray  # noqa: F401 -- registers `.rio`, also for those who open maps
 from numpy.typing import NDArray
 
-from .geobox import GeoBox
+if TYPE_CHECKING:
+    from .geobox import GeoBox
 
 
-def coordinates(geobox: GeoBox) -> dict[str, tuple[str, NDArray[np.float64]]]:
+def coordinates(geobox: "GeoBox") -> dict[str, tuple[str, NDArray[np.float64]]]:
     """Return x and y of pixel centres, for xarray; none where the grid is rotated or has no position."""
     if geobox.transform is None or not geobox.rectilinear:
         return {}
@@ -19,7 +20,7 @@ def coordinates(geobox: GeoBox) -> dict[str, tuple[str, NDArray[np.float64]]]:
     return {"x": ("x", x), "y": ("y", y)}
 
 
-def with_georeference(array: Any, geobox: GeoBox) -> Any:
+def with_georeference(array: Any, geobox: "GeoBox") -> Any:
     """Write CRS and transform into a DataArray's or Dataset's `spatial_ref`, as rioxarray reads them."""
     if geobox.crs is not None:
         array = array.rio.write_crs(geobox.crs)

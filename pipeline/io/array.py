@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from models.errors import SceneError
 
 from ..grid.geobox import GeoBox, Window, is_position
-from .content_id import folder_identity, hash_pixels
-from .gdal import fsspec_options, printable
+from .content_id import folder_identity, fsspec_options, hash_pixels
+from .gdal import printable
 from .source import BandNames, Pixels, find_bands, observed
 
 DIMS = ("band", "y", "x")

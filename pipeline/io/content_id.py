@@ -1,4 +1,4 @@
-"""Digests of a scene's files and pixels, so that a run is not continued with a scene that has changed.
+"""Digests of files, folders and pixels, local or remote, so that a run is not continued with a scene that has changed.
 
 Content counts, not names or times: a file that is copied or touched is the same one.
 """
@@ -14,31 +14,17 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import require_s3
+
 from ..grid.geobox import Window
-from .gdal import fsspec_options, open_raster, read_pixels, run_with_env
 
 WHOLE = 2**28  # a file of up to so many bytes is hashed whole
 PIECES, PIECE = 64, 2**16  # of a larger one: so many pieces of so many bytes, spread over it
 LOOKS, LOOK = 64, 32  # of a scene that is no file: so many windows of so many pixels per side
-SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", ".rpb", ".txt", ".met")
 
 
-def raster_identity(path: str) -> dict[str, Any]:
-    """Identify what a path, URL or GDAL name leads to, with the files that it draws on; open nothing that is remote."""
-    if url := _url(path):
-        return _url_identity(url)
-    if not os.path.isfile(path) or path.lower().endswith((".gpkg", ".fgb", ".geojson")):
-        # a tile index or a part of a file has no bytes of its own: some of its pixels
-        indexes, shape = run_with_env(path, lambda: (open_raster(path).indexes, open_raster(path).shape))
-        return {"pixels": hash_pixels(lambda window: read_pixels(path, indexes, window), shape)}
-    # other files decide its pixels too: the parts of a virtual raster, and masks beside files
-    files = run_with_env(path, lambda: set(open_raster(path).files))
-    names = sorted(name for name in files if os.path.abspath(name) != os.path.abspath(path))
-    parts = [_part_identity(name) for name in names if not name.lower().endswith(SIDECARS)]
-    return {**_file_identity(path, WHOLE), **({"parts": parts} if parts else {})}
-
-
-def _file_identity(path: str, whole: int) -> dict[str, Any]:
+def file_identity(path: str, whole: int = WHOLE) -> dict[str, Any]:
+    """Identify a local file by its size and a digest: of all of it up to `whole` bytes, of pieces of a larger one."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         if size <= whole:
@@ -50,13 +36,7 @@ def _file_identity(path: str, whole: int) -> dict[str, Any]:
     return {"bytes": size, "content": digest.hexdigest()}
 
 
-def _part_identity(name: str) -> dict[str, Any]:
-    if url := _url(name):
-        return _url_identity(url)
-    return _file_identity(name, PIECES * PIECE) if os.path.isfile(name) else {"name": name}
-
-
-def _url_identity(url: str) -> dict[str, Any]:
+def url_identity(url: str) -> dict[str, Any]:
     """Identify a remote file by its address and by what its server says of it, if anything."""
     try:
         info = fsspec.core.url_to_fs(url, **fsspec_options(url))[0].info(url)
@@ -77,7 +57,7 @@ def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) 
     return digest.hexdigest()
 
 
-def _url(path: str) -> str | None:
+def remote_url(path: str) -> str | None:
     """Return the URL of a remote file, also by GDAL's name for it; None for what is local."""
     for prefix, scheme in (("/vsicurl/", ""), ("/vsis3/", "s3://"), ("/vsigs/", "gs://")):
         if path.startswith(prefix):
@@ -87,7 +67,7 @@ def _url(path: str) -> str | None:
 
 def redact_url(path: str) -> str:
     """Return a path as it may be written down: of a URL, no user, password or query."""
-    return _without_secrets(url) if (url := _url(path)) else path
+    return _without_secrets(url) if (url := remote_url(path)) else path
 
 
 def _without_secrets(url: str) -> str:
@@ -105,3 +85,15 @@ def folder_identity(path: str) -> dict[str, Any]:
         return {"url": _without_secrets(path)}
     sizes = sorted((Path(name).relative_to(root).as_posix(), info["size"]) for name, info in found.items())
     return {"files": len(sizes), "sizes": hashlib.sha256(repr(sizes).encode()).hexdigest()}
+
+
+def fsspec_options(url: str) -> dict[str, Any]:
+    """Return fsspec's options for a URL, with which it too gives up a server that does not answer within seconds."""
+    if url.startswith("http"):
+        from aiohttp import ClientTimeout
+
+        return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=8, sock_read=10)}}
+    require_s3(url)
+    if url.startswith("s3://"):
+        return {"config_kwargs": {"connect_timeout": 8, "read_timeout": 10, "retries": {"max_attempts": 2}}}
+    return {}

@@ -18,7 +18,7 @@ from rasterio._err import CPLE_BaseError  # GDAL's own errors, some of which ras
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader  # `rasterio.open` takes one driver's name only
 
-from models.errors import SceneError, require_s3
+from models.errors import SceneError
 
 from ..grid.geobox import Window
 
@@ -133,18 +133,6 @@ def is_remote(path: str) -> bool:
     return ("://" in path and not path.startswith(("file://", "vrt://", "zip://", "tar://"))) or path.startswith(
         ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")
     )
-
-
-def fsspec_options(url: str) -> dict[str, Any]:
-    """Return fsspec's options for a URL, with which it too gives up a server that does not answer within seconds."""
-    if url.startswith("http"):
-        from aiohttp import ClientTimeout
-
-        return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=8, sock_read=10)}}
-    require_s3(url)
-    if url.startswith("s3://"):
-        return {"config_kwargs": {"connect_timeout": 8, "read_timeout": 10, "retries": {"max_attempts": 2}}}
-    return {}
 
 
 def _reason(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from models.errors import SceneError
 
 from ..grid.geobox import GeoBox, Window, is_position
-from .content_id import raster_identity
+from .content_id import PIECE, PIECES, file_identity, hash_pixels, remote_url, url_identity
 from .gdal import any_band, file_stamp, open_raster, printable, read_pixels, run_with_env
 from .source import BandNames, Pixels, find_bands, observed
 
@@ -35,6 +35,7 @@ COLORS = {
     if kind.name in ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # some in GDAL 3.10 and newer alone
 }
 LONGEST_NAME = 60
+SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", ".rpb", ".txt", ".met")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,27 @@ class RasterSource:
     def stamp(self) -> list[Any]:
         """Return a cheap `identity`, for names in a graph of dask's: sizes and times of the files."""
         return [[path, file_stamp(path)] for path in self.paths]
+
+
+def raster_identity(path: str) -> dict[str, Any]:
+    """Identify what a path, URL or GDAL name leads to, with the files that it draws on; open nothing that is remote."""
+    if url := remote_url(path):
+        return url_identity(url)
+    if not os.path.isfile(path) or path.lower().endswith((".gpkg", ".fgb", ".geojson")):
+        # a tile index or a part of a file has no bytes of its own: some of its pixels
+        indexes, shape = run_with_env(path, lambda: (open_raster(path).indexes, open_raster(path).shape))
+        return {"pixels": hash_pixels(lambda window: read_pixels(path, indexes, window), shape)}
+    # other files decide its pixels too: the parts of a virtual raster, and masks beside files
+    files = run_with_env(path, lambda: set(open_raster(path).files))
+    names = sorted(name for name in files if os.path.abspath(name) != os.path.abspath(path))
+    parts = [_part_identity(name) for name in names if not name.lower().endswith(SIDECARS)]
+    return {**file_identity(path), **({"parts": parts} if parts else {})}
+
+
+def _part_identity(name: str) -> dict[str, Any]:
+    if url := remote_url(name):
+        return url_identity(url)
+    return file_identity(name, PIECES * PIECE) if os.path.isfile(name) else {"name": name}
 
 
 def open_rasters(paths: Sequence[str]) -> RasterSource:

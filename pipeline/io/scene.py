@@ -23,7 +23,8 @@ from models.errors import SceneError
 from ..grid.geobox import Window
 from ..grid.xr import coordinates, with_georeference
 from .array import NODATA_OF_BANDS, ArraySource, array_source, is_zarr, zarr_source
-from .gdal import fsspec_options, is_remote, printable
+from .content_id import fsspec_options
+from .gdal import is_remote, printable
 from .raster import RasterSource, open_rasters
 from .source import BandNames, Source, observed
 from .stac import is_item, open_item

@@ -16,7 +16,8 @@ import fsspec
 
 from models.errors import SceneError
 
-from .gdal import fsspec_options, is_remote, printable
+from .content_id import fsspec_options
+from .gdal import is_remote, printable
 from .raster import LONGEST_NAME, RasterBand, RasterSource, join, open_rasters
 
 if TYPE_CHECKING:

@@ -202,7 +202,7 @@ def _whole(path: str) -> Iterator[str]:
 def _remote(path: str) -> tuple[Any, str]:
     import fsspec
 
-    from ..io.gdal import fsspec_options
+    from ..io.content_id import fsspec_options
 
     return fsspec.core.url_to_fs(path, **fsspec_options(path))  # type: ignore[no-any-return]
 
