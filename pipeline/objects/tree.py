@@ -78,9 +78,9 @@ class TreeJob:
         return f"{MARKERS}/{self.name}.{self.store.run[:16]}"
 
     def write(self, kind: str, place: BlockIndex, content: bytes) -> None:
-        """Write a step's file. Raises StoreError where the run has ended, or as where the disk is full."""
+        """Write a step's file. Raises StoreError, as where the disk is full."""
         with store_errors(self.store.path):
-            self.store.owned_files().write(f"{self.folder}/{_file(kind, place)}", content)
+            self.store.files.write(f"{self.folder}/{_file(kind, place)}", content)
 
     def read(self, kind: str, place: BlockIndex) -> bytes:
         """Read a step's file. Raises StoreError where it is lost."""

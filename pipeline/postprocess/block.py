@@ -145,6 +145,7 @@ class CleanBlock(BlockFunction):
                              stage=stage, options=self.options, areas=self.areas)  # fmt: skip
         decided = finish_stage(class_map, found, None, stage=stage, options=self.options)
         pending = pending_block(decided, found, to_replace(found.region.totals, self.options, stage))
+        store.check_run()  # again, for labelling takes a while
         self.merge(store, stage).write(PENDING, (0, row, column), pending.to_bytes())
         return found.region
 

@@ -114,11 +114,6 @@ class Store:
                 arrays["objects"][rows, columns] = result.objects
             arrays["class_map"][rows, columns] = result.class_map
 
-    def owned_files(self) -> Files:
-        """Return the files for a task of this run to write. Raises StoreError if the run has ended or was replaced."""
-        self.check_run()
-        return self.files
-
     def check_run(self) -> None:
         """Stop tasks of a run that has ended or was replaced; a cluster may do them late, or twice."""
         with store_errors(self.path):
