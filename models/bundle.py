@@ -1,7 +1,7 @@
 """A bundle: one network, ready for inference, as a folder or one zip of `bundle.json` and `weights.safetensors`.
 
 Immutable once written, named by the digest of its content. Nothing in it is code and nothing is unpickled. Whether a
-bundle fits a scene is checked in `pipeline.inference.compatibility`.
+bundle fits a scene is checked in `pipeline.inference.plan`.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ from models import Bundle, SwatheError
 from models.errors import BundleError
 from pipeline import plan
 from pipeline.grid.geobox import GeoBox
-from pipeline.inference.compatibility import check_fit, fit_bands
+from pipeline.inference.plan import check_fit, fit_bands
 from pipeline.io.scene import open_source
 
 RGB = ("red", "green", "blue")

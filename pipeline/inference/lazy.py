@@ -1,8 +1,9 @@
-"""The lazy way: a scene in, a dask-backed Dataset out that computes only what is looked at.
+"""Segment a scene lazily: a Dataset backed by dask that computes only what is looked at.
 
-The same block function as durable runs, so the same results. For notebooks and for scenes that fit a session.
+The same function of blocks as in durable runs, so the same results. For notebooks and for scenes that fit a session.
 """
 
+from dataclasses import replace
 from typing import Any, Unpack
 
 import dask
@@ -51,15 +52,9 @@ def segment(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyw
     prepared = plan(scene, bundle, **{**keywords, "block": options.block or 1024})  # type: ignore[arg-type]
     classes = tuple(range(len(prepared.inference.metadata.classes)))
     kept = options.encoding(prepared.inference.metadata).kept if options.probability_of else classes
-    inference = _with_encoding(prepared.inference, Encoding(options.threshold, "float32", kept))
+    inference = replace(prepared.inference, encoding=Encoding(options.threshold, "float32", kept))
     class_map, probability = _arrays(prepared.source, inference)
     return _dataset(class_map, probability, prepared, kept)
-
-
-def _with_encoding(inference: InferenceSpec, encoding: Encoding) -> InferenceSpec:
-    return InferenceSpec(
-        inference.bundle, inference.digest, inference.metadata, inference.spec, inference.plan, encoding
-    )
 
 
 def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Array]:
@@ -71,15 +66,14 @@ def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Arra
     maps, probabilities = [], []
     for row in range(cut.rows):
         results = [_delayed(shared, cut.block_at(row, column).window) for column in range(cut.columns)]
-        maps.append([da.from_delayed(a[0], w.shape, np.uint8) for a, w in results])
-        probabilities.append([da.from_delayed(a[1], (layers, *w.shape), np.float32) for a, w in results])
+        maps.append([da.from_delayed(r[0], w.shape, np.uint8) for r, w in results])
+        probabilities.append([da.from_delayed(r[1], (layers, *w.shape), np.float32) for r, w in results])
     return da.block(maps), da.block(probabilities)
 
 
 def _delayed(shared: Any, window: Window) -> tuple[Any, Window]:
-    token = f"{shared.key}-{window.top}-{window.left}"
-    result = dask.delayed(_predict, nout=2, pure=True)(shared, window, dask_key_name=f"predict-{token}")
-    return result, window
+    token = f"predict-{shared.key}-{window.top}-{window.left}"
+    return dask.delayed(_predict, nout=2, pure=True)(shared, window, dask_key_name=token), window
 
 
 def _predict(shared: tuple[Source, InferenceSpec], window: Window) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -1,22 +1,29 @@
-"""From a scene, a bundle and options to a plan: everything that can be refused is refused here, before any writing."""
+"""Plan a segmentation: open the scene, check that the bundle fits its bands, type and resolution, cut it into blocks.
+
+Everything that can be refused is refused here, before anything is written.
+"""
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Unpack
 
 from models.bundle import Bundle, load_bundle
 from models.engine import resolve
-from models.errors import BundleError
-from models.metadata import ReceptiveField
+from models.errors import BundleError, SceneError
+from models.metadata import BundleMetadata
 
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
-from ..io.scene import SceneLike
+from ..io.scene import SceneLike, open_source, opens_by_name
 from ..io.source import Source
-from .compatibility import check_fit, open_matching
 from .options import SegmentKeywords, SegmentOptions
 from .predict import InferenceSpec
+
+RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
+UNNAMED = re.compile(r"band_\d+")
 
 BundleLike = Bundle | str | os.PathLike[str]
 
@@ -123,25 +130,104 @@ def plan_source(source: Source, bundle: BundleLike, **keywords: Unpack[SegmentKe
 
 def _planned(source: Source, loaded: Bundle, options: SegmentOptions) -> SegmentPlan:
     notes = check_fit(source, loaded.metadata, allow_mismatch=options.allow_mismatch)
-    encoding, spec = options.encoding(loaded.metadata), resolve(options.spec())
+    encoding, spec, field = options.encoding(loaded.metadata), resolve(options.spec()), loaded.metadata.receptive_field
 
     def inference(halo: int | None) -> InferenceSpec:
-        cut = make_plan(
-            source.geobox.shape, loaded.metadata.receptive_field, halo=halo, tile=options.tile, block=options.block
-        )
+        cut = make_plan(source.geobox.shape, field, halo=halo, tile=options.tile, block=options.block)
         return InferenceSpec(str(loaded.path.resolve()), loaded.digest, loaded.metadata, spec, cut, encoding)
 
-    if options.halo == "auto" and _worth_measuring(loaded.metadata.receptive_field):
+    # without a radius there is no reference to measure against: `make_plan` says so
+    if options.halo == "auto" and field.halo is not None and field.halo > field.stride:
         from .halo import smallest_halo
 
         chosen, error = smallest_halo(source, inference(None), options.tolerance)
         notes.append(f"halo auto: {chosen} pixels, measured error {error:.1g} within {options.tolerance:g}")
         return SegmentPlan(source, inference(chosen), options, tuple(notes))
-    return SegmentPlan(
-        source, inference(options.halo if isinstance(options.halo, int) else None), options, tuple(notes)
+    pixels = options.halo if isinstance(options.halo, int) else None
+    return SegmentPlan(source, inference(pixels), options, tuple(notes))
+
+
+def fit_bands(source: Source, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:
+    """Take the bands that the network needs, in its order.
+
+    Parameters
+    ----------
+    source
+        The scene, with all its bands.
+    metadata
+        Of the bundle.
+    bands
+        The user's choice, in the network's order. None: by the bundle's names; where the scene's bands have no names,
+        all of them if their number is right.
+
+    Raises
+    ------
+    BundleError
+        They cannot be told apart, or are too few or too many.
+    """
+    wanted = metadata.band_names
+    if bands is not None:
+        if len(bands) != len(wanted):
+            raise BundleError(
+                f"{metadata.name} needs {len(wanted)} bands ({', '.join(wanted)}); --bands names {len(bands)}"
+            )
+        return source.select(bands)
+    there = {name.lower() for name in source.bands}
+    if all(name.lower() in there for name in wanted):
+        return source.select(wanted)
+    if len(source.bands) == len(wanted) and all(UNNAMED.fullmatch(name) for name in source.bands):
+        return source
+    shown = ", ".join(source.bands[:12]) + (", ..." if len(source.bands) > 12 else "")
+    raise BundleError(
+        f"{metadata.name} needs the bands {', '.join(wanted)}; the scene has {len(source.bands)}: {shown}. "
+        f"Name them in that order, as --bands {','.join(str(n + 1) for n in range(len(wanted)))}"
     )
 
 
-def _worth_measuring(receptive_field: ReceptiveField) -> bool:
-    """Without a radius there is no reference to measure against; `make_plan` says so."""
-    return receptive_field.halo is not None and receptive_field.halo > receptive_field.stride
+def open_matching(scene: SceneLike, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:
+    """Open a scene with the bands that the network needs, in its order; see `fit_bands`.
+
+    Raises
+    ------
+    SceneError, BundleError
+        It cannot be opened, or its bands do not fit.
+    """
+    wanted = metadata.band_names if bands is None else bands
+    if len(wanted) != len(metadata.band_names) or not opens_by_name(scene, wanted):
+        return fit_bands(open_source(scene), metadata, bands)
+    if bands is not None:
+        return open_source(scene, bands)
+    try:
+        return open_source(scene, wanted)
+    except SceneError as why:  # the bands may fit all the same; where they do not, say both
+        try:
+            return fit_bands(open_source(scene), metadata, None)
+        except BundleError as error:
+            raise BundleError(f"{error}\n({why})") from error
+
+
+def check_fit(source: Source, metadata: BundleMetadata, *, allow_mismatch: bool = False) -> list[str]:
+    """Check numeric type and resolution.
+
+    Returns
+    -------
+    list of str
+        What the user should know although the run goes on.
+
+    Raises
+    ------
+    BundleError
+        The scene is in other units or at another scale than the network was trained on, and `allow_mismatch` is False.
+    """
+    refusals, here, trained = [], source.geobox.resolution(), metadata.resolution
+    if source.dtype.name != metadata.dtype:
+        refusals.append(f"{metadata.name} was trained on {metadata.dtype} values; the scene has {source.dtype.name}")
+    if here and trained and not trained[0] / RESOLUTION_FACTOR <= here <= trained[1] * RESOLUTION_FACTOR:
+        span = f"{trained[0]:g}" if trained[0] == trained[1] else f"{trained[0]:g} to {trained[1]:g}"
+        refusals.append(f"{metadata.name} was trained at {span} m per pixel; the scene has {here:.3g} m")
+    if refusals and not allow_mismatch:
+        raise BundleError(f"{'; '.join(refusals)}. Convert the scene, or pass --allow-mismatch if you know better")
+    notes = [*refusals, *source.notes]
+    if source.geobox.crs is None:
+        notes.append("the scene has no CRS: the map has none either, and its resolution is not checked")
+    return notes

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Bundle, load_bundle
+from models.bundle import load_bundle
 from models.engine import Engine, EngineSpec, make_engine, resolve
 from models.errors import BundleError
 from models.metadata import BundleMetadata
@@ -69,15 +69,12 @@ def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
         if not _engines:
             keep_freed_memory()
         if key not in _engines:
-            _engines[key] = SharedEngine(make_engine(_expected(path, digest), spec))
+            bundle = load_bundle(Path(path))
+            if bundle.digest != digest:
+                here, wanted = bundle.digest[:12], digest[:12]
+                raise BundleError(f"the bundle at {path} is another one here: digest {here}, not {wanted}")
+            _engines[key] = SharedEngine(make_engine(bundle, spec))
         return _engines[key]
-
-
-def _expected(path: str, digest: str) -> Bundle:
-    bundle = load_bundle(Path(path))
-    if bundle.digest != digest:
-        raise BundleError(f"the bundle at {path} is another one here: digest {bundle.digest[:12]}, not {digest[:12]}")
-    return bundle
 
 
 def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockResult:

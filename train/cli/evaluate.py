@@ -119,7 +119,7 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
 
 def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sample":
     """Open a scene with its labels."""
-    from pipeline.inference.compatibility import open_matching
+    from pipeline.inference.plan import open_matching
 
     from ..data.classes import value_table
     from ..data.labels import open_labels

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import SceneError, SwatheError, TrainingError
-from pipeline.inference.compatibility import UNNAMED
+from pipeline.inference.plan import UNNAMED
 from pipeline.io.scene import open_source, opens_by_name
 from pipeline.io.source import Source
 
