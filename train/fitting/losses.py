@@ -1,11 +1,11 @@
-"""What training makes small, by name: Dice, cross-entropy, both together, focal and Lovász. Knows tensors only.
+"""Losses: Dice, cross-entropy, both together, focal and Lovász.
 
-All of them judge a batch as one large image, count no ignored pixel, and compute in float32 or better whatever the
+All of them take a batch as one large image, count no ignored pixel, and compute in float32 or better whatever the
 network's precision. They are written here because segmentation-models-pytorch 0.6, whose losses these would be, errs
 where pixels are ignored or classes are absent; tests/test_losses.py holds ours to the papers' formulas, and to theirs
 where theirs are right:
 
-- `DiceLoss` lets an absent class cost nothing, so that nothing keeps a network from seeing it where it is not.
+- `DiceLoss` lets an absent class cost nothing, so that nothing keeps a network from predicting it where it is not.
 - `FocalLoss` takes each class's logit through a sigmoid of its own, while a bundle's probabilities are a softmax's; it
   is NaN where every pixel is ignored, and its weights are those of one-against-the-rest decisions.
 - `LovaszLoss` gives an empty tensor where every pixel is ignored, and takes its gradient from differences of float32
@@ -42,8 +42,8 @@ def make_loss(settings: Loss, classes: int) -> nn.Module:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """A batch as losses see it. What the network gave at ignored pixels is in none of these.
+class _Batch:
+    """A batch as losses take it. What the network gave at ignored pixels is in none of these.
 
     Parameters
     ----------
@@ -70,62 +70,62 @@ class _BatchLoss(nn.Module):
         )
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        judged, told, weights = _judge(logits, labels), self.settings, self.weights[:, None, None]
-        match told.name:
+        batch, settings, weights = _masked(logits, labels), self.settings, self.weights[:, None, None]
+        match settings.name:
             case "dice":
-                return _dice(judged)
+                return _dice(batch)
             case "cross-entropy":
-                return _cross_entropy(judged, weights, told.label_smoothing)
+                return _cross_entropy(batch, weights, settings.label_smoothing)
             case "dice+cross-entropy":
-                return _dice(judged) + _cross_entropy(judged, weights, told.label_smoothing)
+                return _dice(batch) + _cross_entropy(batch, weights, settings.label_smoothing)
             case "focal":
-                return _focal(judged, weights, told.gamma)
+                return _focal(batch, weights, settings.gamma)
             case "lovasz":
-                return _lovasz(judged)
+                return _lovasz(batch)
 
 
-def _judge(logits: Tensor, labels: Tensor) -> _Judged:
-    """Give what losses need; masks, not gathered pixels, which take several times as long."""
+def _masked(logits: Tensor, labels: Tensor) -> _Batch:
+    """Return what losses take; masks, not gathered pixels, which take several times as long."""
     counted = (labels != IGNORE)[:, None]
     exact = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)[:, None, None]
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32)).contiguous()
     # before the softmax, or one NaN at an ignored pixel would be in every gradient: 0 * NaN is NaN
-    return _Judged(precise.masked_fill(~counted, 0).log_softmax(1), exact, counted)
+    return _Batch(precise.masked_fill(~counted, 0).log_softmax(1), exact, counted)
 
 
-def _dice(judged: _Judged) -> Tensor:
-    """Give one minus the mean over classes of (2 overlap + 1) / (sum + sum + 1); the ones serve absent classes.
+def _dice(batch: _Batch) -> Tensor:
+    """Return one minus the mean over classes of (2 overlap + 1) / (sum + sum + 1); the ones serve absent classes.
 
     Soft Dice as Milletari et al. (V-Net, arXiv:1606.04797) have it, without their squares, over the batch and all
-    classes. An absent class costs the more, the more of it is seen.
+    classes. An absent class costs the more, the more of it is predicted.
     """
-    probability = judged.logs.exp() * judged.counted
-    overlap = (probability * judged.exact).sum((0, 2, 3))
-    total = probability.sum((0, 2, 3)) + judged.exact.sum((0, 2, 3))
+    probability = batch.logs.exp() * batch.counted
+    overlap = (probability * batch.exact).sum((0, 2, 3))
+    total = probability.sum((0, 2, 3)) + batch.exact.sum((0, 2, 3))
     return 1 - ((2 * overlap + 1) / (total + 1)).mean()
 
 
-def _cross_entropy(judged: _Judged, weights: Tensor, smoothing: float) -> Tensor:
-    """Give the mean over pixels, each with its class's weight: what torch gives, but 0 where there is none.
+def _cross_entropy(batch: _Batch, weights: Tensor, smoothing: float) -> Tensor:
+    """Return the mean over pixels, each with its class's weight: what torch gives, but 0 where there is none.
 
     Label smoothing (Szegedy et al., arXiv:1512.00567) gives each class an equal part of `smoothing`.
     """
-    weighted = judged.exact * weights
-    loss = -(judged.logs * weighted).sum()
+    weighted = batch.exact * weights
+    loss = -(batch.logs * weighted).sum()
     if smoothing:
-        even = -(judged.logs * weights * judged.counted).sum() / len(weights)
+        even = -(batch.logs * weights * batch.counted).sum() / len(weights)
         loss = (1 - smoothing) * loss + smoothing * even
     return _over(loss, weighted.sum())
 
 
-def _focal(judged: _Judged, weights: Tensor, gamma: float) -> Tensor:
-    """Give the mean over pixels of -(1 - p)^gamma log p, where p is the probability of the pixel's class.
+def _focal(batch: _Batch, weights: Tensor, gamma: float) -> Tensor:
+    """Return the mean over pixels of -(1 - p)^gamma log p, where p is the probability of the pixel's class.
 
     Lin et al., arXiv:1708.02002, with a softmax. It is over the sum of weights, so that it is the cross-entropy where
     gamma is 0.
     """
-    weighted = judged.exact * weights
-    log = (judged.logs * judged.exact).sum(1, keepdim=True)  # of the pixel's class; 0 where ignored
+    weighted = batch.exact * weights
+    log = (batch.logs * batch.exact).sum(1, keepdim=True)  # of the pixel's class; 0 where ignored
     # a power below 1 is infinitely steep at 0, which is where certain pixels are: their gradient would be NaN
     doubt = (-torch.expm1(log)).clamp_min(1e-12)
     return _over(-(doubt**gamma * log * weighted.sum(1, keepdim=True)).sum(), weighted.sum())
@@ -136,17 +136,17 @@ def _over(total: Tensor, count: Tensor) -> Tensor:
     return total / torch.where(count > 0, count, torch.ones_like(count))
 
 
-def _lovasz(judged: _Judged) -> Tensor:
-    """Give the mean over the classes present of the Lovász extension of the Jaccard loss.
+def _lovasz(batch: _Batch) -> Tensor:
+    """Return the mean over the classes present of the Lovász extension of the Jaccard loss.
 
     Lovász-Softmax of Berman, Triki and Blaschko (arXiv:1705.08790), algorithm 1: each pixel's error counts by how much
     the Jaccard loss grows when that pixel is wrong besides all those with larger errors. A class that the batch has
     not, counts nothing.
     """
-    exact = judged.exact.movedim(1, 0).flatten(1)  # (class, pixel)
-    probability = judged.logs.exp().movedim(1, 0).flatten(1)
+    exact = batch.exact.movedim(1, 0).flatten(1)  # (class, pixel)
+    probability = batch.logs.exp().movedim(1, 0).flatten(1)
     errors = torch.where(exact, 1 - probability, probability)
-    errors = errors.masked_fill(~judged.counted.flatten(), -1)  # after all others
+    errors = errors.masked_fill(~batch.counted.flatten(), -1)  # after all others
     if len(exact) == 2:
         errors = errors[:1]  # what one class lacks the other has: the errors of both are the same
     order = _descending(errors.detach())
@@ -156,13 +156,13 @@ def _lovasz(judged: _Judged) -> Tensor:
 
 
 def _descending(errors: Tensor) -> Tensor:
-    """Give each row's order from large to small. The bits of floats order as integers do, which are sorted faster."""
+    """Return each row's order from large to small. The bits of floats order as integers do, which are sorted faster."""
     whole = torch.int64 if errors.dtype == torch.float64 else torch.int32
     return errors.view(whole).argsort(1, descending=True)
 
 
 def _jaccard_steps(hits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Give how much the Jaccard loss grows with each pixel, `(class, pixel)`; a hit is a pixel that has the class.
+    """Return how much the Jaccard loss grows with each pixel, `(class, pixel)`; a hit is a pixel that has the class.
 
     The loss is 1 - I/U. A hit takes one from I: 1/U. Another pixel adds one to U: I/(U - 1) - I/U.
     """

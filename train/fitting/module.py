@@ -1,4 +1,4 @@
-"""What Lightning runs: one step of learning, one of validating, and how the optimiser goes on. Knows no files.
+"""The Lightning module: steps of training and validation, optimiser, schedule, and averaged weights.
 
 The network stands inside the same `Segmenter` as in inference: raw pixels in, so that scaling cannot drift.
 """
@@ -26,15 +26,15 @@ Describe = Callable[[list[int]], str]
 
 
 class SegmentationModule(pl.LightningModule):
-    """A network that learns.
+    """A network in training.
 
     Parameters
     ----------
     settings
-        See `Settings`.
+        Of the training.
     segmenter
         Scaling and network.
-    footprint
+    receptive_field
         The network's, as measured.
     loss
         Of logits `(n, class, y, x)` and labels `(n, y, x)`.
@@ -51,19 +51,15 @@ class SegmentationModule(pl.LightningModule):
         self.validation_loss = MeanMetric()
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
-        """Give the loss of a batch. Raises TrainingError where it is not finite."""
+        """Return the loss of a batch. Raises TrainingError where it is not finite."""
         loss: Tensor = self.loss(self.segmenter.logits(self._laid_out(batch["pixels"])), batch["labels"])
         if not torch.isfinite(loss):
-            raise TrainingError(self._not_finite(loss, batch))
+            raise TrainingError(
+                f"the loss became {loss.item()} at step {self.global_step + 1}; make loop.learning_rate smaller, or "
+                f"set loop.clip. The batch: {self.describe(batch['numbers'].tolist())}"
+            )
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["labels"]))
         return loss
-
-    def _not_finite(self, loss: Tensor, batch: Batch) -> str:
-        chips = self.describe(batch["numbers"].tolist())
-        return (
-            f"the loss became {loss.item()} at step {self.global_step + 1}; make loop.learning_rate smaller, or set "
-            f"loop.clip. The batch: {chips}"
-        )
 
     def validation_step(self, batch: Batch, number: int) -> None:
         """Count right and wrong pixels of a batch."""
@@ -92,7 +88,7 @@ class SegmentationModule(pl.LightningModule):
         return self
 
     def configure_optimizers(self) -> Any:
-        """Give optimiser and schedule."""
+        """Return optimiser and schedule."""
         loop, network = self.settings.loop, self.settings.network
         groups = parameter_groups(self.segmenter.network, loop.learning_rate, network.encoder_rate, loop.weight_decay)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[loop.optimizer]
@@ -106,23 +102,22 @@ class SegmentationModule(pl.LightningModule):
 
 
 def round_up(steps: int, epoch: int) -> int:
-    """Give the steps of whole epochs."""
+    """Return the steps of whole epochs."""
     return -(-steps // epoch) * epoch
 
 
 def scores_of(counts: Tensor) -> dict[str, Tensor]:
-    """Score a confusion matrix `(truth, predicted)`: mean over the classes but the first, and overall accuracy."""
+    """Return scores of a confusion matrix `(truth, predicted)`: means over the classes but the first, and accuracy."""
     counts = counts.double()
-    hits, truth, said = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
-    iou = hits / (truth + said - hits)
-    f1 = 2 * hits / (truth + said)
+    hits, both = counts.diagonal(), counts.sum(dim=1) + counts.sum(dim=0)
+    iou, f1 = hits / (both - hits), 2 * hits / both
     # a class that neither was there nor was found says nothing
     means = {name: values[1:].nanmean().nan_to_num(0) for name, values in (("iou", iou), ("f1", f1))}
     return {name: value.float() for name, value in {**means, "accuracy": hits.sum() / counts.sum()}.items()}
 
 
 def schedule_of(optimizer: torch.optim.Optimizer, loop: Loop, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """Give the schedule of the learning rate, step by step, each group from its own peak."""
+    """Return the schedule of the learning rate, step by step, each group from its own peak."""
     schedulers = torch.optim.lr_scheduler
     if loop.schedule == "one-cycle":
         peaks = [group["lr"] for group in optimizer.param_groups]

@@ -1,7 +1,4 @@
-"""The network that learns: built as settings say, frozen in part, and its parameters in groups for an optimiser.
-
-Knows networks and one table of settings; no data, no loop. Where weights come from is `pretrained`'s.
-"""
+"""The network of a training: built as settings say, frozen in part, and its parameters in groups for an optimiser."""
 
 import logging
 from collections.abc import Callable
@@ -58,13 +55,15 @@ def make_network(
     """
     made = build(network.architecture, bands, classes, **network.options)
     if network.weights:
-        loaded = load_weights(made, network, bands, classes, _encoder_keys(made), folder)
+        names = {module: name for name, module in made.named_modules()}
+        encoder = frozenset(f"{names[part]}.{key}" for part in encoder_of(made) for key in part.state_dict())
+        loaded = load_weights(made, network, bands, classes, encoder, folder)
         note(f"weights of {network.weights}: {loaded}")
     return made.train()
 
 
 def encoder_of(network: nn.Module) -> list[nn.Module]:
-    """Give the part of a network that pretrained weights are for: its encoder, or contracting path.
+    """Return the part of a network that pretrained weights are for: its encoder, or contracting path.
 
     Parameters
     ----------
@@ -90,14 +89,8 @@ def encoder_of(network: nn.Module) -> list[nn.Module]:
     raise TrainingError(f"{type(inner).__name__} has no encoder that could be frozen or be given weights")
 
 
-def _encoder_keys(network: nn.Module) -> frozenset[str]:
-    """Name the encoder's tensors, as they are named in the network's state dict."""
-    names = {module: name for name, module in network.named_modules()}
-    return frozenset(f"{names[part]}.{key}" for part in encoder_of(network) for key in part.state_dict())
-
-
 def frozen_at(freeze: bool | int, epoch: int) -> bool:
-    """Say whether the encoder is frozen in an epoch, counted from 0: always, never, or in the first `freeze` epochs."""
+    """Whether the encoder is frozen in an epoch, counted from 0: always, never, or in the first `freeze` epochs."""
     return freeze if isinstance(freeze, bool) else epoch < freeze
 
 
@@ -158,7 +151,7 @@ def check_chips(network: nn.Module, bands: int, size: int, batch: int, stride: i
     Parameters
     ----------
     network
-        As `make_network` gives it; unchanged.
+        As `make_network` returns it; unchanged.
     bands
         Channels in.
     size
@@ -166,7 +159,7 @@ def check_chips(network: nn.Module, bands: int, size: int, batch: int, stride: i
     batch
         Chips in the smallest batch.
     stride
-        As `measure_receptive_field` gives it.
+        As `measure_receptive_field` returns it.
 
     Raises
     ------
@@ -188,7 +181,7 @@ def check_chips(network: nn.Module, bands: int, size: int, batch: int, stride: i
 
 @torch.no_grad()
 def _refusal(sketch: nn.Module, bands: int, size: int, batch: int) -> str:
-    """Say why a network on the meta device cannot take chips. Empty: it can."""
+    """Return why a network on the meta device cannot take chips. Empty: it can."""
     try:
         shape = sketch(torch.empty((batch, bands, size, size), device="meta")).shape
     except (RuntimeError, ValueError) as error:

@@ -1,10 +1,11 @@
-"""Weights to begin with: of a bundle, a file or a hub, into a network of other bands, classes or another decoder.
+"""Pretrained weights of a bundle, a file or a hub, into a network of other bands, classes or another decoder.
 
-Knows networks by the names and shapes of their parameters. Only `hub` asks a server for anything.
+Tensors are matched by name and shape. Only `hub` asks a server for anything.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from models.importing import read_state_dict, rename
 from ..config import Network
 
 HUB = "hub"
+LISTED = 3  # tensors that a message names
 FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 _OUTER = r"(?:encoder\.model\.|encoder\.|backbone\.)?"  # what others put before the keys of an encoder
 CANDIDATES: tuple[Mapping[str, str], ...] = (
@@ -35,7 +37,7 @@ CANDIDATES: tuple[Mapping[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of pretrained weights, by the names of tensors.
+    """Which tensors took pretrained weights, by name.
 
     Parameters
     ----------
@@ -57,12 +59,10 @@ class Loaded:
     def __str__(self) -> str:
         parts = [f"{len(self.taken) + len(self.adapted)} tensors taken"]
         named = {"adapted to the bands": self.adapted, "begin fresh": self.fresh, "not used": self.left}
-        return "; ".join(parts + [f"{what}: {_listed(names)}" for what, names in named.items() if names])
-
-
-def _listed(names: tuple[str, ...], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+        for what, names in named.items():
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            parts += [f"{what}: {', '.join(names[:LISTED])}{more}"] if names else []
+        return "; ".join(parts)
 
 
 def load_weights(
@@ -89,17 +89,28 @@ def load_weights(
     SwatheError
         No such bundle or file, or one that is damaged.
     """
-    state = _read(network, folder)
-    shapes = _Shapes.of(network, bands, classes)
-    fits = [_fit(made.state_dict(), renamed, shapes, encoder) for renamed in _renamed(state)]
+    state, sizes = _read(network, folder), ((bands, classes), (bands + 1, classes), (bands, classes + 1))
+    here, *others = (_shapes(network, *size) for size in sizes)
+    by_bands, by_classes = (frozenset(k for k, v in other.items() if v != here.get(k)) for other in others)
+    fits = []
+    for patterns in CANDIDATES:
+        with suppress(NetworkError):  # two keys become one: not this kind
+            fits.append(_fit(made.state_dict(), rename(state, patterns), by_bands, by_classes, encoder))
     best = max(fits, key=lambda fit: (fit.usable, len(fit.same) + len(fit.other_bands)))
     if not best.usable:
-        raise TrainingError(_misfit(network, made, best))
+        known = best.head | best.other_bands
+        given = {key: best.state[key] for key in best.state if key not in known}
+        own = {key: tensor for key, tensor in made.state_dict().items() if key in known}
+        raise TrainingError(
+            f"{network.weights} fits neither {network.architecture} nor its encoder: "
+            f"{compare(made, {**given, **own})}\n"
+            "see architecture and options; keys of other names are renamed by `swathe import-weights`"
+        )
     return _take(made, best, bands)
 
 
 def adapt_bands(weight: Tensor, bands: int) -> Tensor:
-    """Give a first convolution's weights for another number of bands.
+    """Return a first convolution's weights for another number of bands.
 
     They are repeated in turn and scaled by old over new count, so that the mean response stays; for one band they are
     added up. As timm's `adapt_input_conv` and segmentation-models-pytorch's `patch_first_conv` do for three.
@@ -130,13 +141,17 @@ def _read(network: Network, folder: Path) -> dict[str, Tensor]:
 
 def _fetched(network: Network) -> dict[str, Tensor]:
     """Fetch an encoder's weights, as segmentation-models-pytorch keeps them on Hugging Face."""
-    encoder = _encoder_name(network)
     import segmentation_models_pytorch as smp
 
-    options: dict[str, Any] = {**network.options} if network.architecture.startswith(SMP) else {"encoder_name": encoder}
-    tag = options.pop("encoder_weights", "imagenet")
-    make = smp.MODEL_ARCHITECTURES_MAPPING[network.architecture.removeprefix(SMP).lower()] \
-        if network.architecture.startswith(SMP) else smp.Unet  # fmt: skip
+    options: dict[str, Any]
+    if network.architecture.startswith(SMP):
+        options = {"encoder_name": "resnet34", **network.options}
+        make = smp.MODEL_ARCHITECTURES_MAPPING[network.architecture.removeprefix(SMP).lower()]
+    elif network.architecture == "unet-resnet":
+        options, make = {"encoder_name": f"resnet{network.options.get('depth', 101)}"}, smp.Unet
+    else:
+        raise TrainingError(f'no hub has weights of {network.architecture}; give a bundle or a file, or weights = ""')
+    encoder, tag = str(options["encoder_name"]), options.pop("encoder_weights", "imagenet")
     try:
         made = make(in_channels=3, classes=1, encoder_weights=True if encoder.startswith("tu-") else tag, **options)
     except Exception as error:  # of the network, of the hub, of the file that came
@@ -149,47 +164,14 @@ def _fetched(network: Network) -> dict[str, Tensor]:
     return state
 
 
-def _encoder_name(network: Network) -> str:
-    if network.architecture == "unet-resnet":
-        return f"resnet{network.options.get('depth', 101)}"
-    if network.architecture.startswith(SMP):
-        return str(network.options.get("encoder_name", "resnet34"))
-    raise TrainingError(f'no hub has weights of {network.architecture}; give a bundle or a file, or weights = ""')
-
-
-@dataclass(frozen=True, slots=True)
-class _Shapes:
-    """Which tensors' shapes hang on the number of bands, and which on that of classes."""
-
-    bands: frozenset[str]
-    classes: frozenset[str]
-
-    @classmethod
-    def of(cls, network: Network, bands: int, classes: int) -> "_Shapes":
-        here = _sketch(network, bands, classes)
-        return cls(*(frozenset(k for k, v in other.items() if v != here.get(k)) for other in (
-            _sketch(network, bands + 1, classes), _sketch(network, bands, classes + 1))))  # fmt: skip
-
-
-def _sketch(network: Network, bands: int, classes: int) -> dict[str, torch.Size]:
-    """Give the shapes of a network's tensors."""
+def _shapes(network: Network, bands: int, classes: int) -> dict[str, torch.Size]:
+    """Return the shapes of a network's tensors."""
     try:
         with torch.device("meta"):
             made = build(network.architecture, bands, classes, **network.options)
     except NetworkError:  # a few encoders compute while they are built
         made = build(network.architecture, bands, classes, **network.options)
     return {key: tensor.shape for key, tensor in made.state_dict().items()}
-
-
-def _renamed(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Give the weights under the names that each kind of network would have for them."""
-    found = []
-    for patterns in CANDIDATES:
-        try:
-            found.append(rename(state, patterns))
-        except NetworkError:  # two keys become one: not this kind
-            continue
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,21 +182,34 @@ class _Fit:
     same: frozenset[str]
     other_bands: frozenset[str]
     head: frozenset[str]
-    wrong: frozenset[str] = field(default_factory=frozenset)
     usable: bool = False
 
 
-def _fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], shapes: _Shapes, encoder: frozenset[str]) -> _Fit:
-    """Sort a network's tensors; where not all fit but the encoder's, those alone are kept."""
+def _fit(
+    wanted: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    by_bands: frozenset[str],
+    by_classes: frozenset[str],
+    encoder: frozenset[str],
+) -> _Fit:
+    """Sort a network's tensors; where not all fit but the encoder's, those alone are kept.
+
+    Parameters
+    ----------
+    wanted, state
+        Tensors of the network, and weights under the names that they would have in it.
+    by_bands, by_classes, encoder
+        Names of the tensors whose shapes depend on the number of bands, and of classes; and of the encoder's.
+    """
     same = frozenset(key for key in wanted if key in state and state[key].shape == wanted[key].shape)
-    bands = frozenset(key for key in shapes.bands - same if key in state and _adaptable(state[key], wanted[key]))
-    head = shapes.classes if shapes.classes - same else frozenset()
+    bands = frozenset(key for key in by_bands - same if key in state and _adaptable(state[key], wanted[key]))
+    head = by_classes if by_classes - same else frozenset()
     wrong = frozenset(key for key in wanted if not key.endswith("num_batches_tracked")) - same - bands - head
     if not wrong:
         return _Fit(state, same - head, bands, head, usable=True)
     if not encoder & wrong:
         return _Fit(state, same & encoder, bands & encoder, frozenset(), usable=True)
-    return _Fit(state, same, bands, head, wrong)
+    return _Fit(state, same, bands, head)
 
 
 def _adaptable(given: Tensor, wanted: Tensor) -> bool:
@@ -222,19 +217,9 @@ def _adaptable(given: Tensor, wanted: Tensor) -> bool:
 
 
 def _take(made: nn.Module, fit: _Fit, bands: int) -> Loaded:
-    state = dict(made.state_dict())
-    fresh = tuple(key for key in state if key not in fit.same | fit.other_bands)
-    left = tuple(key for key in fit.state if key not in fit.same | fit.other_bands)
-    state |= {key: fit.state[key] for key in fit.same}
-    state |= {key: adapt_bands(fit.state[key], bands) for key in fit.other_bands}
-    made.load_state_dict(state)
+    state, taken = dict(made.state_dict()), fit.same | fit.other_bands
+    fresh = tuple(key for key in state if key not in taken)
+    left = tuple(key for key in fit.state if key not in taken)
+    adapted = {key: adapt_bands(fit.state[key], bands) for key in fit.other_bands}
+    made.load_state_dict({**state, **{key: fit.state[key] for key in fit.same}, **adapted})
     return Loaded(tuple(sorted(fit.same)), tuple(sorted(fit.other_bands)), fresh, left)
-
-
-def _misfit(network: Network, made: nn.Module, fit: _Fit) -> str:
-    state = {key: fit.state[key] for key in fit.state if key not in fit.head | fit.other_bands}
-    kept = {key: tensor for key, tensor in made.state_dict().items() if key in fit.head | fit.other_bands}
-    return (
-        f"{network.weights} fits neither {network.architecture} nor its encoder: {compare(made, {**state, **kept})}\n"
-        "see architecture and options; keys of other names are renamed by `swathe import-weights`"
-    )
