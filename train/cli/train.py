@@ -65,8 +65,8 @@ def _train(settings: "Settings", output: str, **how: bool) -> None:
 
     made = fit(settings, output, command=shlex.join(["swathe", *sys.argv[1:]]), **how)
     scores = made.metadata.metrics.get("validation", {})
-    told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
-    click.echo(f"wrote {made.path}  {made.parameters:,} parameters" + (f"  validation: {told}" if told else ""))
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+    click.echo(f"wrote {made.path}  {made.parameters:,} parameters" + (f"  validation: {listed}" if listed else ""))
     use = f"swathe segment SCENE -m {shlex.quote(output)} -o map.tif"
     click.echo(f"{use}   uses it; {output.rstrip('/')}.training has checkpoints, logs and curve")
 

@@ -103,7 +103,10 @@ def _panels(
     palette[: len(classes)] = [GROUND, *(info.rgb for info in classes[1:])]
     palette[NODATA] = UNKNOWN
     maps = ((truth, palette), (decided, palette), (errors(truth, decided), ERRORS))
-    uris = image_uri((image * 255).round().astype(np.uint8)), *(map_uri(index, colors) for index, colors in maps)
+    uris = (
+        _data_uri((image * 255).round().astype(np.uint8), "webp", quality=82),
+        *(_data_uri(index, "png", colors, optimize=True) for index, colors in maps),
+    )
     return tuple(zip(PANELS, uris, strict=True))
 
 
@@ -118,24 +121,13 @@ def errors(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uin
     return index
 
 
-def image_uri(pixels: NDArray[np.uint8]) -> str:
-    """Return an image `(y, x, 3)` as a data URI."""
+def _data_uri(pixels: NDArray[np.uint8], kind: str, palette: NDArray[np.uint8] | None = None, **settings: Any) -> str:
+    """Encode an image `(y, x, 3)`, or indices `(y, x)` into a palette `(256, 3)`."""
     from PIL import Image
 
-    return _encoded(Image.fromarray(pixels), "webp", quality=82)
-
-
-def map_uri(index: NDArray[np.uint8], palette: NDArray[np.uint8]) -> str:
-    """Return palette indices `(y, x)` as a data URI, without loss; the palette is `(256, 3)`."""
-    from PIL import Image
-
-    picture = Image.fromarray(index)
-    picture.putpalette(palette.tobytes())
-    return _encoded(picture, "png", optimize=True)
-
-
-def _encoded(picture: Any, kind: str, **settings: Any) -> str:
-    content = io.BytesIO()
+    picture, content = Image.fromarray(pixels), io.BytesIO()
+    if palette is not None:
+        picture.putpalette(palette.tobytes())
     picture.save(content, kind, **settings)
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
@@ -160,10 +152,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityChart:
-    """The reliability curve with its summary, and rows `(predicted probability, observed frequency, pixels)`."""
+    """Reliability as dots and a line, its summary, and rows `(predicted probability, observed frequency, pixels)`."""
 
     dots: tuple[Dot, ...]
-    line: Curve
+    points: str
     words: str
     rows: tuple[tuple[str, str, str], ...]
 
@@ -183,22 +175,20 @@ def reliability_chart(curve: Reliability) -> ReliabilityChart | None:
         dots.append(Dot(100 * said, 100 * true, radius, f"said {cells[0]}, is {cells[1]}: {cells[2]} pixels"))
         rows.append(cells)
     words = f"Expected calibration error {format_score(curve.ece)}, Brier score {format_score(curve.brier)}."
-    line = _curve("reliability", [(dot.x / 100, dot.y / 100) for dot in dots])
-    return ReliabilityChart(tuple(dots), line, words, tuple(rows))
+    return ReliabilityChart(tuple(dots), _points([(dot.x / 100, dot.y / 100) for dot in dots]), words, tuple(rows))
 
 
-def _curve(name: str, points: Sequence[tuple[float, float]]) -> Curve:
-    known = [(x, y) for x, y in points if isfinite(x) and isfinite(y)]
-    return Curve(name, " ".join(f"{100 * x:.2f},{100 - 100 * y:.2f}" for x, y in known))
+def _points(line: Sequence[tuple[float, float]]) -> str:
+    """Return points of 0..1 as SVG takes them, in per cent from the upper left."""
+    return " ".join(f"{100 * x:.2f},{100 - 100 * y:.2f}" for x, y in line if isfinite(x) and isfinite(y))
 
 
 @dataclass(frozen=True, slots=True)
 class ThresholdChart:
-    """Scores by threshold: lines, the threshold in use and the best one (None: none), words, rows of numbers."""
+    """Scores by threshold: lines, the threshold in use (None: none), words, rows of numbers."""
 
     lines: tuple[Curve, ...]
     used: float | None
-    best: float | None
     words: str
     rows: tuple[tuple[str, ...], ...]
 
@@ -210,7 +200,7 @@ def threshold_chart(counts: ThresholdCurve, used: float | None) -> ThresholdChar
         return None
     points, names = counts.curve(FINE), {"IoU": "iou", "precision": "precision", "recall": "recall"}
     lines = tuple(
-        _curve(name, [(at.threshold, float(getattr(at, attribute))) for at in points])
+        Curve(name, _points([(at.threshold, float(getattr(at, attribute))) for at in points]))
         for name, attribute in names.items()
     )
     words = (
@@ -222,7 +212,7 @@ def threshold_chart(counts: ThresholdCurve, used: float | None) -> ThresholdChar
         for at in points
         if round(at.threshold * 1000) % 100 == 0
     )
-    return ThresholdChart(lines, used, best.threshold, words, rows)
+    return ThresholdChart(lines, used, words, rows)
 
 
 @dataclass(frozen=True, slots=True)

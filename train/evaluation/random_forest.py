@@ -43,10 +43,10 @@ class Forest(BaselinePredictor):
     model
         A fitted `sklearn.ensemble.RandomForestClassifier`.
     classes
-        How many there are; those that it has not seen have the probability 0.
+        How many there are; those that it was not fitted to have the probability 0.
     means
         Per band, what stands in for missing samples.
-    learnt_from
+    fitted_to
         Digest of what it was fitted to.
     """
 
@@ -54,14 +54,14 @@ class Forest(BaselinePredictor):
     model: Any
     classes: int
     means: tuple[float, ...]
-    learnt_from: str
+    fitted_to: str
     halo = HALO
     scatter_once = True
     graded = True
 
     @override
     def metadata(self) -> dict[str, Any]:
-        return {"forest": TREES, "leaf": LEAF, "learnt from": self.learnt_from}
+        return {"forest": TREES, "leaf": LEAF, "learnt from": self.fitted_to}
 
     @override
     def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:

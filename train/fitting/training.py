@@ -112,9 +112,9 @@ def prepare(settings: Settings, *, show: bool = True) -> Training:
 def training_of(settings: Settings, parts: Parts, statistics: DatasetStatistics) -> Training:
     """Return the training of samples that are found, with their statistics. Raises TrainingError for a single class."""
     pixels = statistics.class_pixels.tolist()
-    seen = [name for name, count in zip(settings.class_names, pixels, strict=True) if count]
-    if len(seen) < 2:
-        what = f"only the class {seen[0]!r}" if seen else "no labelled pixel"
+    found = [name for name, count in zip(settings.class_names, pixels, strict=True) if count]
+    if len(found) < 2:
+        what = f"only the class {found[0]!r}" if found else "no labelled pixel"
         raise TrainingError(f"the training images hold {what}; a network learns to tell two or more classes apart")
     loop, chips = settings.loop, settings.chips
     augment = Augmentation(settings.augment, statistics.bands)
