@@ -25,7 +25,7 @@ from ..store.store import Store, open_store
 from .cells import Cells, make_cells
 from .object_stats import ObjectCounter, ObjectStats, read_objects
 from .sums import BlockGroups, Groups, Sums, Totals, kinds_of
-from .table import area_columns, cells_frame, class_columns, joined, object_columns, with_bounds
+from .table import BOUNDS, area_columns, cells_frame, class_columns, joined, object_columns
 from .zones import ZoneShapes, place_zones
 
 MOST_TASKS = 4  # at a time in this process: reading waits for the disk, the rest is a matter of memory bandwidth
@@ -293,7 +293,9 @@ def _writable(frame: Any, target: str) -> Any:
     import pyarrow as pa
 
     plain = target.lower().endswith(".csv")
-    kept = with_bounds(frame) if plain else pandas.DataFrame(frame.drop(columns="geometry"))
+    kept = pandas.DataFrame(frame.drop(columns="geometry"))
+    if plain:
+        kept = pandas.concat([kept, frame.geometry.bounds.set_axis(list(BOUNDS), axis=1)], axis=1)
     try:
         table = pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata(None)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

@@ -126,14 +126,6 @@ def joined(frame: Any, columns: dict[str, Any]) -> Any:
     return geopandas.GeoDataFrame(made, geometry=frame.geometry)
 
 
-def with_bounds(frame: Any) -> Any:
-    """Return the table without geometry: the bounds of each row stand for it."""
-    import pandas
-
-    bounds = frame.geometry.bounds.set_axis(list(BOUNDS), axis=1)
-    return pandas.concat([pandas.DataFrame(frame.drop(columns="geometry")), bounds], axis=1)
-
-
 def describe_statistics(frame: Any) -> str:
     """Describe what `compute_statistics` gave as a short table for a terminal, with its notes below.
 
