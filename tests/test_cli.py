@@ -264,7 +264,7 @@ def test_info_plan_export_and_bundles_say_what_there_is(place, tmp_path):
     assert re.search(r"^arrays +class_map, probability \(uint8\) of class_1$", store, re.MULTILINE)
     planned = swathe("plan", "die scène.tif", "-m", "mein bundle", "--block", "64", cwd=place).stdout
     assert re.search(r"^blocks +12 of up to 64 x 64 pixels", planned, re.MULTILINE)
-    exported = swathe("export", "fertig é.zarr", "--layer", "probability", "-o", tmp_path / "p.tif", cwd=place)
+    exported = swathe("export", "fertig é.zarr", "--array", "probability", "-o", tmp_path / "p.tif", cwd=place)
     assert exported.stdout == f"wrote {tmp_path / 'p.tif'}\n"
     assert swathe("bundles").stdout.startswith("buildings ")
     digest = re.search(r"^digest +([0-9a-f]{64})$", swathe("bundles", place / "mein bundle").stdout, re.MULTILINE)

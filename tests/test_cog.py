@@ -72,7 +72,7 @@ def test_a_scene_without_position_stays_without(tmp_path):
 @pytest.mark.parametrize("kind", ["uint8", "float16", "float32"])
 def test_probabilities_keep_names_scale_and_nodata(tmp_path, kind):
     _, whole = finished(tmp_path / "s.zarr", encoding=Encoding(None, kind, (0, 1)))
-    made = write_cog(tmp_path / "s.zarr", tmp_path / "p.tif", layer="probability")
+    made = write_cog(tmp_path / "s.zarr", tmp_path / "p.tif", array="probability")
     assert cog_validate(made, strict=True)[0]
     assert not Path(f"{made}.aux.xml").exists()
     with rasterio.open(made) as file:
@@ -155,14 +155,14 @@ def test_bad_targets_and_stores_are_refused(store, tmp_path):
     with pytest.raises(StoreError, match="not finished"):
         write_cog(tmp_path / "unfinished.zarr", tmp_path / "c.tif")
     finished(tmp_path / "maps.zarr", encoding=Encoding(None, None, ()))
-    with pytest.raises(StoreError, match="has no layer 'probability'; it has: class_map"):
-        write_cog(tmp_path / "maps.zarr", tmp_path / "c.tif", layer="probability")
+    with pytest.raises(StoreError, match="has no array 'probability'; it has: class_map"):
+        write_cog(tmp_path / "maps.zarr", tmp_path / "c.tif", array="probability")
     assert (tmp_path / "there.tif").read_text() == "mine"
 
 
 def test_a_new_file_replaces_an_old_one_with_its_names(store, tmp_path):
     write_cog(store, tmp_path / "c.tif")
-    write_cog(store, tmp_path / "c.tif", layer="probability", overwrite=True)
+    write_cog(store, tmp_path / "c.tif", array="probability", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.tif", "s.zarr"]
 
 
@@ -183,8 +183,8 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(store, tmp_path, monkey
 def test_a_file_that_reads_back_otherwise_is_not_taken_for_whole(store, tmp_path, monkeypatch):
     copy = cog._copy
 
-    def spoilt(work, whole, layer):
-        copy(work, whole, layer)
+    def spoilt(work, whole, array):
+        copy(work, whole, array)
         with rasterio.open(whole, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
             file.write(np.full((1, 3, 3), 7, np.uint8), window=rasterio.windows.Window(600, 600, 3, 3))
 
@@ -255,7 +255,7 @@ def test_memory_is_flat(tmp_path):
 
 @pytest.mark.parametrize(("side", "magic"), [(1000, 42), (70_000, 43)])
 def test_a_file_that_may_pass_4_gigabytes_is_a_bigtiff(tmp_path, side, magic):
-    profile = cog._profile(GeoBox(side, side), cog.Layer("class_map", "uint8", ("class",), NODATA, "MODE"))
+    profile = cog._profile(GeoBox(side, side), cog.ArrayFormat("class_map", "uint8", ("class",), NODATA, "MODE"))
     with (
         pytest.warns(rasterio.errors.NotGeoreferencedWarning),
         rasterio.open(tmp_path / "w.tif", "w", sparse_ok=True, **profile),

@@ -158,16 +158,16 @@ def info(scene: tuple[str, ...]) -> None:
 
 
 @click.command(epilog="Example: swathe export buildings.zarr -o buildings.tif\n\n"
-                      "Example: swathe export buildings.zarr --layer probability -o probability.tif")  # fmt: skip
+                      "Example: swathe export buildings.zarr --array probability -o probability.tif")  # fmt: skip
 @store_argument
 @output("OUT.tif", "The file to write.", TIFF, ".tif")
-@click.option("--layer", type=click.Choice(["class_map", "probability"]), default="class_map", show_default=True)
+@click.option("--array", type=click.Choice(["class_map", "probability"]), default="class_map", show_default=True)
 @overwriting
-def export(store: str, output: str, layer: str, overwrite: bool) -> None:
+def export(store: str, output: str, array: str, overwrite: bool) -> None:
     """Write an array of a finished STORE as a Cloud-Optimized GeoTIFF with overviews, colours and class names."""
     from ..store.cog import write_cog
 
-    click.echo(f"wrote {write_cog(store, output, layer=layer, overwrite=overwrite)}")
+    click.echo(f"wrote {write_cog(store, output, array=array, overwrite=overwrite)}")
 
 
 @click.command(

@@ -39,7 +39,7 @@ COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL":
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ArrayFormat:
     """What goes into the file: one array of a store, and how its overviews are made."""
 
     name: str
@@ -53,10 +53,10 @@ def write_cog(
     store: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    layer: str = "class_map",
+    array: str = "class_map",
     overwrite: bool = False,
 ) -> Path:
-    """Write one layer of a finished store as a COG.
+    """Write one array of a finished store as a COG.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def write_cog(
     output
         Local path of the file. Class maps get their colour table; their class names go into its tags, and, where GDAL
         and QGIS look for category names, into a file beside it that ends in `.aux.xml`.
-    layer
+    array
         `class_map` (uint8, nodata 255), or `probability` (as kept: one band per class).
     overwrite
         Replace an existing file.
@@ -78,12 +78,12 @@ def write_cog(
     Raises
     ------
     StoreError
-        The store is not finished or has no such layer; the file exists, is being written by another run, or cannot be
+        The store is not finished or has no such array; the file exists, is being written by another run, or cannot be
         written whole.
     """
     opened, metadata = open_store(os.fspath(store))
     classes = metadata.classes
-    what = _layer(opened, layer, classes)
+    what = _array_format(opened, array, classes)
     target = check_target(output, overwrite=overwrite)
     with _work_folder(target) as folder:
         try:
@@ -145,90 +145,90 @@ def check_target(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return check_output(text, overwrite=overwrite)
 
 
-def _layer(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> Layer:
+def _array_format(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> ArrayFormat:
     if name == "class_map":
-        return Layer(name, "uint8", ("class",), NODATA, "MODE")
+        return ArrayFormat(name, "uint8", ("class",), NODATA, "MODE")
     kept = store.encoding
     if name != "probability" or not kept.probability:
         there = "class_map" + (
             ", probability" if kept.probability else "; `swathe segment` keeps probabilities in .zarr"
         )
-        raise StoreError(f"{store.path} has no layer {name!r}; it has: {there}")
+        raise StoreError(f"{store.path} has no array {name!r}; it has: {there}")
     bands = tuple(classes[value].name for value in kept.kept)
     dtype = "float32" if kept.probability == "float16" else kept.probability  # GeoTIFF readers lack float16
-    return Layer(name, dtype, bands, NODATA if dtype == "uint8" else float("nan"), "AVERAGE")
+    return ArrayFormat(name, dtype, bands, NODATA if dtype == "uint8" else float("nan"), "AVERAGE")
 
 
-def _blocks(store: Store, layer: Layer) -> Iterator[tuple[Window, NDArray[Any]]]:
+def _blocks(store: Store, array: ArrayFormat) -> Iterator[tuple[Window, NDArray[Any]]]:
     """Yield pixels `(band, y, x)` block by block."""
     for block in store.plan.blocks():
-        yield block.window, store.read_array(layer.name, block.window).astype(layer.dtype, copy=False)
+        yield block.window, store.read_array(array.name, block.window).astype(array.dtype, copy=False)
 
 
-def _write_work(path: Path, store: Store, layer: Layer, metadata: StoreMetadata) -> None:
+def _write_work(path: Path, store: Store, array: ArrayFormat, metadata: StoreMetadata) -> None:
     """Write a plain tiled GeoTIFF, from which GDAL makes the COG: that driver must read its source twice."""
-    with _quiet(), rasterio.open(path, "w", **_profile(store.geobox, layer)) as file:
-        file.update_tags(**_tags(metadata, layer))
-        _describe(file, layer, metadata.classes)
-        for window, pixels in _blocks(store, layer):
+    with _quiet(), rasterio.open(path, "w", **_profile(store.geobox, array)) as file:
+        file.update_tags(**_tags(metadata, array))
+        _describe(file, array, metadata.classes)
+        for window, pixels in _blocks(store, array):
             file.write(pixels, window=window.to_rasterio())
 
 
-def _profile(geobox: GeoBox, layer: Layer) -> dict[str, Any]:
+def _profile(geobox: GeoBox, array: ArrayFormat) -> dict[str, Any]:
     return {
         **WORK,
         "height": geobox.height,
         "width": geobox.width,
-        "count": len(layer.bands),
-        "dtype": layer.dtype,
-        "nodata": layer.nodata,
+        "count": len(array.bands),
+        "dtype": array.dtype,
+        "nodata": array.nodata,
         "bigtiff": "if_safer",
         "crs": CRS.from_wkt(geobox.crs) if geobox.crs else None,
         **({} if geobox.transform is None else {"transform": geobox.transform}),
     }
 
 
-def _describe(file: Any, layer: Layer, classes: tuple[ClassInfo, ...]) -> None:
-    for index, name in enumerate(layer.bands, start=1):
+def _describe(file: Any, array: ArrayFormat, classes: tuple[ClassInfo, ...]) -> None:
+    for index, name in enumerate(array.bands, start=1):
         file.set_band_description(index, name)
-    if layer.name == "class_map":
+    if array.name == "class_map":
         colours = {value: (*info.rgb, 255) for value, info in enumerate(classes)}
         file.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
-    elif layer.dtype == "uint8":
-        file.scales = (1 / STEPS,) * len(layer.bands)
+    elif array.dtype == "uint8":
+        file.scales = (1 / STEPS,) * len(array.bands)
 
 
-def _tags(metadata: StoreMetadata, layer: Layer) -> dict[str, str]:
+def _tags(metadata: StoreMetadata, array: ArrayFormat) -> dict[str, str]:
     bundle = metadata.bundle
     return {
         "TIFFTAG_SOFTWARE": "Swathe",
         "SWATHE_BUNDLE": f"{bundle['name']} {bundle['digest']}",
         "SWATHE_FINGERPRINT": fingerprint(metadata.identity),
-        "SWATHE_LAYER": layer.name,
+        "SWATHE_LAYER": array.name,
         "SWATHE_PIXELS": json.dumps(metadata.pixels),
         **{f"CLASS_{value}": info.name for value, info in enumerate(metadata.classes)},
     }
 
 
-def _copy(work: Path, whole: Path, layer: Layer) -> None:
+def _copy(work: Path, whole: Path, array: ArrayFormat) -> None:
     with _quiet():
-        rasterio.shutil.copy(work, whole, OVERVIEW_RESAMPLING=layer.resampling, BIGTIFF="IF_SAFER", **COG)
+        rasterio.shutil.copy(work, whole, OVERVIEW_RESAMPLING=array.resampling, BIGTIFF="IF_SAFER", **COG)
 
 
-def _read_back(path: Path, store: Store, layer: Layer) -> None:
+def _read_back(path: Path, store: Store, array: ArrayFormat) -> None:
     """Read every pixel of the new file: a full disk or a lost block must not pass for whole."""
     with _quiet(), rasterio.open(path) as file:
-        for window, pixels in _blocks(store, layer):
+        for window, pixels in _blocks(store, array):
             there = file.read(window=window.to_rasterio())
-            if not np.array_equal(there, pixels, equal_nan=layer.dtype != "uint8"):
+            if not np.array_equal(there, pixels, equal_nan=array.dtype != "uint8"):
                 raise StoreError(f"{path.name} does not read back as it was written at row {window.top}")
 
 
-def _put_in_place(whole: Path, target: Path, layer: Layer, classes: tuple[ClassInfo, ...]) -> None:
+def _put_in_place(whole: Path, target: Path, array: ArrayFormat, classes: tuple[ClassInfo, ...]) -> None:
     """Move the file and the one beside it; the file last, since it is what is looked for."""
     beside = target.with_name(f"{target.name}.aux.xml")
     try:
-        if layer.name == "class_map":
+        if array.name == "class_map":
             part = whole.with_name("whole.aux.xml")
             part.write_bytes(_category_names(classes))
             os.replace(part, beside)

@@ -52,7 +52,12 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
         lazy = da.from_array(stored, sides, name=token, getitem=_read)
         dataset[name] = dataset[name].copy(data=lazy)
     if "probability" in dataset:
-        dataset["probability"] = _decoded(dataset["probability"])
+        kept = dataset["probability"]
+        values = kept.astype(np.float32)
+        if "scale_factor" in kept.attrs:  # divided, since that is rounded once: 175 is 0.7 then, and no more
+            values = values.where(kept != NODATA) / np.float32(STEPS)
+        attributes = {k: v for k, v in kept.attrs.items() if k not in ("scale_factor", "add_offset", "_FillValue")}
+        dataset["probability"] = values.assign_attrs(attributes)
     return dataset
 
 
@@ -72,12 +77,3 @@ def _read(stored: _StoredArray, key: tuple[slice, ...]) -> NDArray[Any]:
     window = Window(rows.start, rows.stop, columns.start, columns.stop)
     pixels = stored.store.read_array(stored.name, window, stored.level)
     return pixels[list(classes[0])] if classes else pixels[0]
-
-
-def _decoded(kept: xr.DataArray) -> xr.DataArray:
-    """Return probabilities as float32 with NaN for nodata, whatever they are kept as."""
-    values = kept.astype(np.float32)
-    if "scale_factor" in kept.attrs:  # divided, since that is rounded once: 175 is 0.7 then, and no more
-        values = values.where(kept != NODATA) / np.float32(STEPS)
-    attributes = {k: v for k, v in kept.attrs.items() if k not in ("scale_factor", "add_offset", "_FillValue")}
-    return values.assign_attrs(attributes)

@@ -169,17 +169,22 @@ class Files:
         path = self._path("")
         if not self.local or os.path.isfile(path):  # nobody fills a file: who reads it next will say so
             return lambda: None
+        import fcntl
+
         made = not os.path.isdir(path)
         os.makedirs(path, exist_ok=True)
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)  # the folder itself: a file for the lock would be left behind
         try:
-            _lock(handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             raise
+        except OSError:  # a network disk without locks
+            pass
 
         def release() -> None:
-            _unlock(handle)
+            with suppress(OSError):  # closing is not enough where a process that was just forked has the handle too
+                fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)
             if made:
                 self.remove_empty()
@@ -195,25 +200,6 @@ def full_path(path: str | os.PathLike[str]) -> str:
     """Return a local path in full, also of a `file://` URL: workers may run in other folders. Other URLs stay."""
     text = os.fspath(path)
     return os.path.abspath(_base(text) if text.startswith(SCHEME) else text) if Files(text).local else text
-
-
-def _lock(handle: int) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # a network disk without locks
-        return
-
-
-def _unlock(handle: int) -> None:
-    """End a lock at once: closing is not enough where a process that was just forked still has the handle too."""
-    import fcntl
-
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 @lru_cache(maxsize=64)

@@ -172,6 +172,8 @@ def spatial_ref_attributes(geobox: GeoBox) -> JSON:
 
 def geozarr_attributes(geobox: GeoBox, levels: int) -> JSON:
     """Describe all levels by the GeoZarr conventions."""
+    from pyproj import CRS
+
     attributes: JSON = {
         "zarr_conventions": CONVENTIONS,
         "multiscales": {"layout": [_level(geobox, level) for level in range(levels + 1)]},
@@ -181,16 +183,10 @@ def geozarr_attributes(geobox: GeoBox, levels: int) -> JSON:
     if geobox.transform is not None:
         attributes["spatial:transform"] = list(geobox.transform)[:6]
     if geobox.crs is not None:
-        attributes |= _crs(geobox.crs)
+        crs = CRS.from_wkt(geobox.crs)
+        authority = crs.to_authority()
+        attributes |= {"proj:code": ":".join(authority)} if authority else {"proj:wkt2": crs.to_wkt()}
     return attributes
-
-
-def _crs(wkt: str) -> JSON:
-    from pyproj import CRS
-
-    crs = CRS.from_wkt(wkt)
-    authority = crs.to_authority()
-    return {"proj:code": ":".join(authority)} if authority else {"proj:wkt2": crs.to_wkt()}
 
 
 def _level(geobox: GeoBox, level: int) -> JSON:
