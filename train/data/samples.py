@@ -15,7 +15,7 @@ IGNORE = 255  # the label of a pixel that nobody labelled, or that the scene did
 
 
 class LabelSource(Protocol):
-    """Labels on a scene's grid, by window. Sent to workers by value: names and facts, never open files."""
+    """Labels on a scene's grid, by window. Sent to workers by value: names and facts about files, never open ones."""
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Read class values `(y, x)` of a window inside the scene, `IGNORE` where not labelled."""
@@ -163,17 +163,17 @@ class Adjusted(Source):
         return self.source.expensive_reads
 
     @property
+    @override
     def paths(self) -> tuple[str, ...]:
-        """The files that it reads, each once."""
         return self.source.paths
 
     @property
+    @override
     def scatter_once(self) -> bool:
-        """Whether it is sent to each worker once, and not with every task."""
         return self.source.scatter_once
 
+    @override
     def select(self, bands: BandNames) -> "Adjusted":
-        """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
         return replace(self, source=self.source.select(bands))
 
     @property

@@ -208,12 +208,11 @@ def compute_window_stats(options: tuple[int, bool], batch: Sequence[SampleWindow
             continue
         within = inside(one.sample.areas, one.window)
         stats.labels.append(_count(one, read, within, unknown, classes))
-        made = []
+        histograms, observed = [], within & read.valid
         for band, nodata in zip(read.pixels, one.sample.source.nodata, strict=True):
             missing = missing_samples(band, nodata)
-            observed = within & read.valid
-            made.append(count_values(band[observed if missing is None else observed & ~missing]))
-        bands.append(made)
+            histograms.append(count_values(band[observed if missing is None else observed & ~missing]))
+        bands.append(histograms)
     stats.bands = [merged(parts) for parts in zip(*bands, strict=True)]
     return stats
 

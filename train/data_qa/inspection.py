@@ -1,6 +1,6 @@
 """What `swathe train --check` prints and draws: findings about the data, and contact sheets of chips.
 
-Nothing is fitted; what can be wrong with the data is told by `checks` and `leaks`.
+Nothing is fitted. The findings themselves are made in `checks` and `leaks`.
 """
 
 from collections.abc import Mapping

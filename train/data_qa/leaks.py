@@ -1,6 +1,6 @@
 """Data leakage: what samples of different parts share, so that scores would flatter; and samples of odd radiometry.
 
-Copies and odd values are told from thumbnails: 64 windows of 32 pixels, spread evenly over a scene and the same for
+Copies and odd values are seen in thumbnails: 64 windows of 32 pixels, spread evenly over a scene and the same for
 each scene of a size. What lies between them is not seen.
 """
 

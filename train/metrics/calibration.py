@@ -66,7 +66,7 @@ class Reliability(Counts):
 
     @property
     def brier(self) -> float:
-        """Mean squared error of the probabilities; see what made this for which."""
+        """Mean squared error of the probabilities: of foreground, or of all classes, as it was counted."""
         return float(ratio(self.squares / UNIT, self.count.sum()))
 
     def curve(self) -> list[dict[str, Any]]:
