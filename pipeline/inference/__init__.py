@@ -1,1 +1,1 @@
-"""A scene through a network: options, compatibility, plan, halo, prediction of one block; durable or lazy."""
+"""A scene through a network: options, plan, halo, prediction of one block; durable or lazy."""

@@ -58,7 +58,7 @@ def segment(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyw
 
 
 def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Array]:
-    cut, layers = inference.plan, len(inference.encoding.kept)
+    cut, kept = inference.plan, len(inference.encoding.kept)
     # one node that all tasks share holds source and settings, so that the graph grows by a few bytes a block
     shared = dask.delayed(
         (source, inference), name=f"swathe-inference-{tokenize(source.identity(), repr(inference))}", traverse=False
@@ -67,7 +67,7 @@ def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Arra
     for row in range(cut.rows):
         results = [_delayed(shared, cut.block_at(row, column).window) for column in range(cut.columns)]
         maps.append([da.from_delayed(r[0], w.shape, np.uint8) for r, w in results])
-        probabilities.append([da.from_delayed(r[1], (layers, *w.shape), np.float32) for r, w in results])
+        probabilities.append([da.from_delayed(r[1], (kept, *w.shape), np.float32) for r, w in results])
     return da.block(maps), da.block(probabilities)
 
 

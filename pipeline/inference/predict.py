@@ -236,9 +236,9 @@ def _keep(
     kept = [(result.class_map, classify(probabilities, encoding.threshold))]
     if result.probability is not None:
         dtype = result.probability.dtype
-        kept += [(layer, encode(probabilities[value], dtype))
-                 for layer, value in zip(result.probability, encoding.kept, strict=True)]  # fmt: skip
-    for layer, values in kept:
-        layer[rows, columns] = values
+        kept += [(array, encode(probabilities[value], dtype))
+                 for array, value in zip(result.probability, encoding.kept, strict=True)]  # fmt: skip
+    for array, values in kept:
+        array[rows, columns] = values
         if missing is not None:
-            layer[rows, columns][missing] = np.nan if values.dtype.kind == "f" else NODATA
+            array[rows, columns][missing] = np.nan if values.dtype.kind == "f" else NODATA

@@ -1,1 +1,1 @@
-"""Block jobs: a rolling window of Dask tasks, into a store, resumably, with progress."""
+"""Block jobs: run on Dask into a store or a GeoTIFF, resumably, with progress."""

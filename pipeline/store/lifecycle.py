@@ -93,7 +93,7 @@ def remove_store(path: str) -> None:
 
 
 def _set_state(files: Files, state: str, **more: Any) -> None:
-    """Change our own facts, and them alone, in one write; consolidated metadata stay."""
+    """Change the store's own metadata, and them alone, in one write; what Zarr has consolidated stays."""
     content = json.loads(files.read(ROOT))
     content["attributes"][KEY] |= {"state": state, **more}
     files.write(ROOT, json.dumps(content, indent=2).encode())
@@ -141,12 +141,12 @@ def _create_pixels(
     fill: float,
     attributes: dict[str, Any],
 ) -> None:
-    layers = shape[:-2]
+    leading = shape[:-2]
     group.create_array(
         name,
         shape=shape,
-        chunks=(*(1 for _ in layers), plan.chunk, plan.chunk),
-        shards=(*layers, plan.block, plan.block),
+        chunks=(*(1 for _ in leading), plan.chunk, plan.chunk),
+        shards=(*leading, plan.block, plan.block),
         dtype=dtype,
         fill_value=fill,
         compressors=ZstdCodec(level=1, checksum=True),  # the checksum catches flipped bits; default settings miss them

@@ -14,7 +14,7 @@ def halve(result: BlockResult) -> BlockResult:
     probability = result.probability
     return BlockResult(
         mode_of_four(result.class_map),
-        None if probability is None else np.stack([mean_of_four(layer) for layer in probability]),
+        None if probability is None else np.stack([mean_of_four(kept) for kept in probability]),
     )
 
 
@@ -46,10 +46,10 @@ def _mode_of_observed(
     return np.where((a == b) | (a == c) | (a == d), a, rest)
 
 
-def mean_of_four(layer: NDArray[np.generic]) -> NDArray[np.generic]:
+def mean_of_four(probability: NDArray[np.generic]) -> NDArray[np.generic]:
     """Return the mean probability of each square `(y/2, x/2)` as it is kept; uint8 is rounded half up."""
-    whole = layer.dtype == np.uint8
-    corners = _corners(layer, NODATA if whole else np.nan)
+    whole = probability.dtype == np.uint8
+    corners = _corners(probability, NODATA if whole else np.nan)
     if whole and not (corners == NODATA).any():
         total_of_four: NDArray[np.uint16] = corners.sum(axis=0, dtype=np.uint16)
         return ((total_of_four + 2) >> 2).astype(np.uint8)
@@ -59,4 +59,4 @@ def mean_of_four(layer: NDArray[np.generic]) -> NDArray[np.generic]:
     mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
     if whole:
         return np.where(count > 0, np.floor(mean + 0.5), NODATA).astype(np.uint8)
-    return np.where(count > 0, mean, np.nan).astype(layer.dtype)
+    return np.where(count > 0, mean, np.nan).astype(probability.dtype)
