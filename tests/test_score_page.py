@@ -277,7 +277,7 @@ def test_the_verb_with_scene_and_labels(town, tmp_path):
 def test_the_verb_with_a_config(town, tmp_path, monkeypatch):
     monkeypatch.setattr(forest, "PIXELS", 3000)
     said = call(town / "bundle", town / "c.toml", "-o", tmp_path / "out", "-q", "--engine", "torch",
-                "--baseline", "brightness", "--baseline", "forest")  # fmt: skip
+                "--baseline", "brightness", "--reference", "forest")  # fmt: skip  # the former name
     told = json.loads((tmp_path / "out/scores.json").read_text())
     assert list(told["samples"].values()) == [["b_image.tif", "b_label.tif"]]
     assert [one["name"].split(",")[-1] for one in told["references"]] == [

@@ -182,6 +182,7 @@ def test_a_config_with_changes_and_a_rate(scenes, tmp_path):
         ((), "give CONFIG"),
         (("x.toml", "--classes", "a,b"), "not both"),
         (("--train", "a.tif", "b.tif"), "--classes"),
+        (("--learn", "a.tif", "b.tif"), "No such option"),
     ],
 )
 def test_wrong_usage(words, said):

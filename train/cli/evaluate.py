@@ -1,5 +1,6 @@
 """The verb `swathe evaluate`: scores a bundle on a labelled scene or the samples of a config. Light to import."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
@@ -106,11 +107,9 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
     from ..data.datasets import gather
 
     settings = read_settings(path)
-    wanted, there = list(bundle.metadata.class_names), list(settings.class_names)
+    wanted, there = (", ".join(names) for names in (bundle.metadata.class_names, settings.class_names))
     if wanted != there:
-        raise TrainingError(
-            f"{path} has the classes {', '.join(there)}, the bundle {', '.join(wanted)}: give the config of its kind"
-        )
+        raise TrainingError(f"{path} has the classes {there}, the bundle {wanted}: give the config of its kind")
     samples = list(gather(settings, only=part)[part])
     if not samples:
         raise TrainingError(f"{path} has no samples to {part}: name some in [[data]], or choose another --part")
@@ -130,10 +129,9 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
     source = open_matching(scene, bundle.metadata, bands)
     table = value_table(bundle.metadata.classes, _values(given["values"]), given["ignore"])
-    two = bundle.metadata.class_names[1] if len(bundle.metadata.classes) == 2 and not given["attribute"] else ""
-    opened = open_labels(
-        labels, source.geobox, table, attribute=given["attribute"], burn=two if is_vector(labels) else ""
-    )
+    two = len(bundle.metadata.classes) == 2 and is_vector(labels) and not given["attribute"]
+    burn = bundle.metadata.class_names[1] if two else ""
+    opened = open_labels(labels, source.geobox, table, attribute=given["attribute"], burn=burn)
     return Sample(Path(scene[0]).stem, source, opened, (source.geobox.whole,), tuple(data))
 
 
@@ -145,7 +143,7 @@ def _values(given: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(
                 f"{value + equals + name!r} is not VALUE=CLASS, as 255=cloud", param_hint="--values"
             )
-    twice = sorted({value for value, _, _ in pairs if [other for other, _, _ in pairs].count(value) > 1})
+    twice = sorted(value for value, times in Counter(value for value, _, _ in pairs).items() if times > 1)
     if twice:
         raise click.BadParameter(f"{', '.join(twice)} is given twice; give each value once", param_hint="--values")
     return {value.strip(): name.strip() for value, _, name in pairs}

@@ -111,7 +111,7 @@ def scores_of(counts: Tensor) -> dict[str, Tensor]:
     counts = counts.double()
     hits, both = counts.diagonal(), counts.sum(dim=1) + counts.sum(dim=0)
     iou, f1 = hits / (both - hits), 2 * hits / both
-    # a class that neither was there nor was found says nothing
+    # a class that neither is there nor was predicted has no score
     means = {name: values[1:].nanmean().nan_to_num(0) for name, values in (("iou", iou), ("f1", f1))}
     return {name: value.float() for name, value in {**means, "accuracy": hits.sum() / counts.sum()}.items()}
 

@@ -33,7 +33,7 @@ def make_network(
     Parameters
     ----------
     network
-        See `settings.Network`. Fresh weights come from torch's global random state.
+        Settings of the network. Fresh weights come from torch's global random state.
     bands, classes
         Channels in and out.
     folder

@@ -107,7 +107,7 @@ def begin(run: Path, settings: Settings, *, restart: bool, images: Mapping[str, 
     restart
         Remove what was begun there.
     images
-        What was measured of them, as JSON values, so that a training does not go on with others.
+        Their statistics, as JSON values, so that a training does not go on with others.
 
     Raises
     ------
@@ -120,8 +120,7 @@ def begin(run: Path, settings: Settings, *, restart: bool, images: Mapping[str, 
             f"{run} is no training's folder: it holds {', '.join(sorted(held)[:3])}. Move it away, or give another "
             "output"
         )
-    decided = deciding(settings)
-    wanted = decided | ({"images": json.loads(json.dumps(images))} if images else {})
+    wanted = deciding(settings) | ({"images": json.loads(json.dumps(images))} if images else {})
     if SETTINGS in held and not restart:
         _check_same(run, wanted)
         Files(os.path.abspath(run)).remove_partial()  # what a kill has left
@@ -165,23 +164,19 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
         keys = sorted(before.keys() | now.keys())
         return [text for key in keys
                 for text in differences(before.get(key), now.get(key), f"{where}.{key}" if where else key)]  # fmt: skip
-    return [] if before == now else [f"{where} {_short(before)}, now {_short(now)}"]
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:120]}..."
+    short = (text if len(text) <= 120 else f"{text[:120]}..." for text in (repr(before), repr(now)))
+    return [] if before == now else [f"{where} {', now '.join(short)}"]
 
 
 @contextmanager
 def file_errors(run: Path) -> Iterator[None]:
-    """Turn what disks raise into one line; what was written before stays."""
+    """Turn an OSError into one line; what was written before stays."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
         raise TrainingError(
-            f"{run} cannot be written: {reason}; the last whole checkpoint stays, mend it and run the same again"
+            f"{run} cannot be written: {error.strerror or error}; the last whole checkpoint stays, mend it and run the "
+            "same again"
         ) from error
 
 
