@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import os
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from urllib.parse import quote
 
 from .bundle import ITEM, WEIGHTS, Bundle
 from .errors import BundleError, NetworkError, SwatheError, require_extra
-from .files import check_output
+from .files import check_output, whole_file
 from .mlm import JSON, to_item
 
 if TYPE_CHECKING:
@@ -140,14 +139,8 @@ def _writing(path: str | os.PathLike[str], ending: str, overwrite: bool) -> Iter
     """Yield a temporary path in the folder of the target, which takes the target's name at the end."""
     if Path(path).suffix.lower() != ending:
         raise BundleError(f"{os.fspath(path)} must end in {ending}")
-    target = check_output(path, overwrite=overwrite, error=BundleError)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-            part = Path(folder) / f"part{ending}"
-            yield part
-            os.replace(part, target)
-    except OSError as error:
-        raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
+    with whole_file(check_output(path, overwrite=overwrite, error=BundleError), error=BundleError) as part:
+        yield part
 
 
 @contextmanager

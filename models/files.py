@@ -43,13 +43,13 @@ def check_output(output: str | os.PathLike[str], *, overwrite: bool, error: type
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
+def whole_file(target: Path, *, error: type[SwatheError] = StoreError) -> Iterator[Path]:
     """Yield a temporary path beside a file, with its ending; it takes the file's place when all went well.
 
     Raises
     ------
     StoreError
-        The disk refuses; what was there before is as it was.
+        The disk refuses; what was there before is as it was. `error`: another class.
     """
     part = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.partial{target.suffix}")
     try:
@@ -57,15 +57,15 @@ def whole_file(target: Path) -> Iterator[Path]:
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, target)
-    except OSError as error:
-        raise StoreError(f"{target} could not be written: {error.strerror or error}") from error
+    except OSError as caught:
+        raise error(f"{target} could not be written: {caught.strerror or caught}") from caught
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
 def put_in_place(whole: Path, target: Path) -> None:
-    """Give a whole file or folder its name; a folder that is replaced is moved aside first and removed last."""
+    """Move a whole file or folder to its name; a folder that is replaced is moved aside first and removed last."""
     aside = whole.with_name(f"{whole.name}.replaced")
     if target.is_dir():
         os.replace(target, aside)
