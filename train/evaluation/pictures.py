@@ -26,11 +26,16 @@ from .results import NONE, format_score
 
 GROUND = (222, 217, 206)  # the first class, which has no colour of its own on a map
 UNKNOWN = (255, 255, 255)
-RIGHT, ALARM, MISSED, CONFUSED = (74, 124, 89), (240, 178, 20), (46, 94, 170), (122, 59, 145)
-QUIET = (236, 233, 226)  # the first class, rightly
+ERROR_COLORS = {  # in the order of the codes of `errors`
+    "right, first class": (236, 233, 226),
+    "right": (74, 124, 89),
+    "false alarm": (240, 178, 20),
+    "missed": (46, 94, 170),
+    "another class": (122, 59, 145),
+}
 PANELS = ("image", "truth", "map", "errors")
 ERRORS = np.zeros((256, 3), np.uint8)
-ERRORS[:5] = QUIET, RIGHT, ALARM, MISSED, CONFUSED
+ERRORS[:5] = list(ERROR_COLORS.values())
 ERRORS[NODATA] = UNKNOWN
 FINE = tuple(step / 100 for step in range(101))  # thresholds of the lines
 LARGEST_DOT, SMALLEST_DOT = 2.6, 0.9  # radius, in per cent of the chart

@@ -16,18 +16,7 @@ from models.errors import StoreError
 from models.files import put_in_place, refuse_existing
 
 from .counts import SampleStores, ScoredSquare
-from .pictures import (
-    ALARM,
-    CONFUSED,
-    MISSED,
-    QUIET,
-    RIGHT,
-    Strip,
-    confusion_rows,
-    draw,
-    reliability_chart,
-    threshold_chart,
-)
+from .pictures import ERROR_COLORS, Strip, confusion_rows, draw, reliability_chart, threshold_chart
 from .results import Evaluation, as_markdown, format_score, interval, notes, tables
 
 PAGE = Path(__file__).parent / "score_page"
@@ -166,12 +155,7 @@ def _context(found: Evaluation, worst: list[Strip], best: list[Strip]) -> dict[s
     """Return what the template takes."""
     pooled, now, two = found.network.pooled, datetime.now(UTC), len(found.classes) == 2
     counts, reliability = pooled.counts, pooled.counts.foreground if two else pooled.counts.top
-    errors = [
-        ("right", RIGHT),
-        ("false alarm", ALARM),
-        ("missed", MISSED),
-        *([] if two else [("another class", CONFUSED)]),
-    ]
+    first, *errors = ((name, f"rgb({r} {g} {b})") for name, (r, g, b) in ERROR_COLORS.items())
     return {
         "title": found.bundle.metadata.name,
         "summary": page_summary(found),
@@ -184,7 +168,7 @@ def _context(found: Evaluation, worst: list[Strip], best: list[Strip]) -> dict[s
         "thresholds": None if counts.thresholds is None else threshold_chart(counts.thresholds, found.threshold),
         "strips": [(name, part) for name, part in (("Worst squares", worst), ("Best squares", best)) if part],
         "classes": [(info.name, f"#{info.color}") for info in found.classes[1:]],
-        "errors": [(name, f"rgb({r} {g} {b})") for name, (r, g, b) in [*errors, ("right, first class", QUIET)]],
+        "errors": [*(errors[:-1] if two else errors), first],  # no other class, of two
         "side": found.side,
         "facts": _origin(found),
         "made": f"{now.day} {now:%B %Y, %H:%M} UTC",
