@@ -19,7 +19,7 @@ OTHERS := $(filter-out $(TRAINING),$(wildcard tests/test_*.py))
 help:
 	@echo "make demo       run the main job on a real scene and look at the result"
 	@echo "make test       run the tests (make test-all: the slow ones too)"
-	@echo "make check      ruff, mypy --strict, import rules"
+	@echo "make check      ruff, mypy --strict, import rules, the figures of the structure"
 	@echo "make notebooks  run the notebooks"
 	@echo "make bench      measure against MONAI, TorchGeo and plain dask (half an hour)"
 
@@ -53,6 +53,7 @@ check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m benchmarks.structure
 
 format: env
 	$(BIN)/ruff check --fix .
