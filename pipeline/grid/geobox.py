@@ -1,6 +1,7 @@
 """`Window`, a rectangle of pixels, and `GeoBox`, the CRS, transform and shape of a grid; what one does with both."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import cos, hypot, isfinite, radians
 from typing import Any
@@ -84,8 +85,7 @@ class Window:
 
     def contains(self, other: "Window") -> bool:
         """Whether all pixels of another window are in this one."""
-        rows = self.top <= other.top and other.bottom <= self.bottom
-        return rows and self.left <= other.left and other.right <= self.right
+        return self.clip(other) == other
 
     def to_rasterio(self) -> Any:
         """Return it as a `rasterio.windows.Window`."""
@@ -242,10 +242,9 @@ def _crs_name(wkt: str | None) -> str:
 
     if wkt is None:
         return "no CRS"
-    try:
+    code = None
+    with suppress(CRSError):
         code = CRS.from_wkt(wkt).to_epsg()
-    except CRSError:
-        code = None
     return f"EPSG:{code}" if code else wkt.split('"')[1] if wkt.count('"') > 1 else "a CRS"
 
 
@@ -255,7 +254,6 @@ def _same_crs(one: str | None, other: str | None) -> bool:
 
     if one == other or one is None or other is None:
         return one == other
-    try:
+    with suppress(CRSError):
         return bool(CRS.from_wkt(one) == CRS.from_wkt(other))
-    except CRSError:
-        return False
+    return False

@@ -152,16 +152,21 @@ def pixel_areas(geobox: GeoBox) -> PixelAreas | None:
         it, and cells of nodes that its edge runs through are only roughly right. None: without CRS or transform, or
         where the CRS is not tied to the Earth.
     """
-    from pyproj import Transformer
+    from pyproj import CRS, Transformer
     from pyproj.exceptions import CRSError
 
     if not geobox.georeferenced:
         return None
     try:
-        crs, geographic = _horizontal(str(geobox.crs))
+        crs: Any = CRS.from_user_input(geobox.crs)
+        while crs.is_compound or crs.is_bound:  # without heights
+            crs = crs.sub_crs_list[0] if crs.is_compound else crs.source_crs
+        derived = crs.is_geographic and crs.is_derived  # as of rotated poles, whose latitudes are not the Earth's
+        geographic = crs.source_crs if derived else crs.geodetic_crs
+        if geographic is None or not geographic.is_geographic:
+            return None
+        crs, geographic = crs.to_2d(), geographic.to_2d()
     except CRSError:
-        return None
-    if geographic is None or not geographic.is_geographic:
         return None
     unit, sphere = float(geographic.axis_info[0].unit_conversion_factor), Sphere.of(geographic.ellipsoid)
     transformer, transform = None, geobox.affine
@@ -170,18 +175,6 @@ def pixel_areas(geobox: GeoBox) -> PixelAreas | None:
     elif transform.d == 0:
         return RowAreas(*geobox.shape, transform.f * unit, transform.e * unit, abs(transform.a) * unit, sphere)
     return _sampled(_Surface(geobox, transformer, unit, sphere))
-
-
-def _horizontal(wkt: str) -> tuple[Any, Any]:
-    """Return a CRS without heights, and the geographic one under it, or None where there is none."""
-    from pyproj import CRS
-
-    crs: Any = CRS.from_user_input(wkt)
-    while crs.is_compound or crs.is_bound:
-        crs = crs.sub_crs_list[0] if crs.is_compound else crs.source_crs
-    derived = crs.is_geographic and crs.is_derived  # as those of rotated poles, whose latitudes are not the Earth's
-    geographic = crs.source_crs if derived else crs.geodetic_crs
-    return crs.to_2d(), geographic and geographic.to_2d()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,8 +84,7 @@ class TilingPlan:
 
     def blocks(self) -> Iterator[Block]:
         """Return all blocks, row by row."""
-        for row, column in Window.of((self.height, self.width)).cells(self.block):
-            yield self.block_at(row, column)
+        return (self.block_at(*place) for place in Window.of((self.height, self.width)).cells(self.block))
 
     def buffered(self, window: Window) -> Window:
         """Return what must be read for a window: rounded up to the stride, and the halo around it.
@@ -103,9 +102,7 @@ class TilingPlan:
         """
         rows = _cuts(window.top, window.bottom, self.tile * self.tile_aspect, self.stride)
         columns = _cuts(window.left, window.right, self.tile, self.stride)
-        for top, bottom in rows:
-            for left, right in columns:
-                yield Window(top, bottom, left, right)
+        return (Window(*row, *column) for row, column in product(rows, columns))
 
     @cached_property
     def halo_overhead(self) -> float:
@@ -157,15 +154,14 @@ def make_plan(
     for name, value in (("tile", tile), ("block", block)):
         if value is not None and value < 1:
             raise PlanError(f"{name} must be at least 1 pixel; received {value}")
-    if halo is None and receptive_field.halo is None:
+    if halo is not None and halo < 0:
+        raise PlanError(f"halo must not be negative; received {halo}")
+    halo = receptive_field.halo if halo is None else _up(halo, stride)
+    if halo is None:
         raise PlanError(
             "this network has no exact halo: each output sees the whole input. Give --halo N, as 128: "
             "the map then depends a little on how the scene is cut"
         )
-    if halo is not None and halo < 0:
-        raise PlanError(f"halo must not be negative; received {halo}")
-    halo = receptive_field.halo if halo is None else _up(halo, stride)
-    assert halo is not None  # refused above
     fitting = max(256, LARGEST_INPUT - 2 * halo)
     tile_aspect = 2 if tile is None and 2 * TILE + 2 * halo <= TALLEST_INPUT else 1  # less halo for each pixel
     tile = _up(min(TILE, fitting) if tile is None else tile, stride)
@@ -187,8 +183,7 @@ def _cuts(start: int, stop: int, tile: int, stride: int) -> list[tuple[int, int]
     """Cut `start..stop` into the fewest parts of at most `tile`, of nearly equal size, all multiples of the stride."""
     steps = -(-(stop - start) // stride)
     parts = -(-steps // max(1, tile // stride))
-    edges = [start + stride * (steps * n // parts) for n in range(parts + 1)]
-    return list(pairwise(edges))
+    return list(pairwise(start + stride * (steps * n // parts) for n in range(parts + 1)))
 
 
 def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:

@@ -198,14 +198,14 @@ def zarr_source(path: str) -> ArraySource:
         There is none, or it holds no such array or several.
     """
     dataset = _open_zarr(path)
-    scalars = [name for name, array in dataset.data_vars.items() if not array.ndim]  # as spatial_ref
-    dataset = dataset.set_coords(scalars)
+    dataset = dataset.set_coords(
+        [name for name, array in dataset.data_vars.items() if not array.ndim]
+    )  # as spatial_ref
     found = [array for array in dataset.data_vars.values() if {"y", "x"} <= set(array.dims) and array.ndim in (2, 3)]
     if len(found) != 1:
         held = ", ".join(sorted(str(array.name) for array in found)) or "none"
         raise SceneError(f"{path} must hold one array with the dims (band, y, x) or (y, x); it has {held}")
-    array = found[0]
-    array = array.rename({dim: "band" for dim in array.dims if dim not in ("y", "x", "band")})
+    array = found[0].rename({dim: "band" for dim in found[0].dims if dim not in ("y", "x", "band")})
     return replace(array_source(array), paths=(path,))
 
 
@@ -215,15 +215,14 @@ def _open_zarr(path: str) -> xr.Dataset:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of types of names that Zarr has not agreed on
-                dataset: xr.Dataset = xr.open_zarr(
+                return xr.open_dataset(
                     path,
-                    chunks=None,
+                    engine="zarr",
                     mask_and_scale=False,
                     decode_coords="all",
                     consolidated=consolidated,
                     storage_options=fsspec_options(path) or None,
                 )
-            return dataset
         except Exception as error:  # of zarr, fsspec and each kind of server
             reason = printable(str(error))[:200] or type(error).__name__
     raise SceneError(f"{path} cannot be opened as Zarr: {reason}")

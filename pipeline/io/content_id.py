@@ -49,11 +49,9 @@ def url_identity(url: str) -> dict[str, Any]:
 def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) -> str:
     """Return a digest of small windows spread over a scene, the same ones each time."""
     digest = hashlib.sha256(repr(shape).encode())
-    random = np.random.default_rng(0)
-    for row, column in random.random((LOOKS, 2)):
+    for row, column in np.random.default_rng(0).random((LOOKS, 2)):
         top, left = int(row * max(1, shape[0] - LOOK + 1)), int(column * max(1, shape[1] - LOOK + 1))
-        part = read(Window.square(top, left, LOOK).clip(shape))
-        digest.update(np.ascontiguousarray(part).tobytes())
+        digest.update(read(Window.square(top, left, LOOK).clip(shape)).tobytes())
     return digest.hexdigest()
 
 

@@ -45,24 +45,11 @@ OPEN_FILES = 48  # handles kept per thread
 _OURS = re.compile(re.escape(__name__) + r"\Z")
 
 
-def _register_drivers() -> None:
-    """Let rasterio's GDAL register its drivers without MRF: a VRT opens its parts with every driver there is.
-
-    GDAL reads GDAL_SKIP once, at the first `Env` of the process. It is not left in the environment, where other builds
-    of GDAL, as that of pyogrio, would warn of a driver that they never had.
-    """
-    given = os.environ.get("GDAL_SKIP")
-    os.environ["GDAL_SKIP"] = ",".join(filter(None, [given, "MRF"]))
-    try:
-        with rasterio.Env():
-            pass
-    finally:
-        del os.environ["GDAL_SKIP"]
-        if given is not None:
-            os.environ["GDAL_SKIP"] = given
-
-
-_register_drivers()
+# Drivers are registered without MRF, since a VRT opens its parts with every driver there is: GDAL reads GDAL_SKIP once,
+# at the first `Env` of the process. It is not put into the environment, where other builds of GDAL, as that of pyogrio,
+# would warn of a driver that they never had.
+with rasterio.Env(GDAL_SKIP=",".join(filter(None, [os.environ.get("GDAL_SKIP"), "MRF"]))):
+    pass
 
 T = TypeVar("T")
 _local = threading.local()
@@ -156,10 +143,9 @@ def read_pixels(
     """Read a window of bands, or of their masks, by the bands' numbers from 1, as `(band, y, x)`."""
 
     def read() -> NDArray[Any]:
-        dataset, part = open_raster(path), window.to_rasterio()
-        if masks:
-            return dataset.read_masks(list(indexes), window=part)  # type: ignore[no-any-return]
-        return dataset.read(list(indexes), window=part, out_dtype=dtype)  # type: ignore[no-any-return]
+        dataset, which = open_raster(path), {"indexes": list(indexes), "window": window.to_rasterio()}
+        pixels: NDArray[Any] = dataset.read_masks(**which) if masks else dataset.read(**which, out_dtype=dtype)
+        return pixels
 
     return run_with_env(f"{path} ({window.describe()})", read)
 

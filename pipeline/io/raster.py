@@ -9,12 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.io import DatasetReader
 
 from models.errors import SceneError
 
@@ -23,17 +25,10 @@ from .content_id import PIECE, PIECES, file_identity, hash_pixels, remote_url, u
 from .gdal import any_band, file_stamp, open_raster, printable, read_pixels, run_with_env
 from .source import BandNames, Pixels, find_bands, observed
 
-if TYPE_CHECKING:
-    from rasterio import DatasetReader
-
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
 MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
 MOST_BANDS = 4096
-COLORS = {
-    kind: kind.name
-    for kind in ColorInterp
-    if kind.name in ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # some in GDAL 3.10 and newer alone
-}
+COLORS = ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # some in GDAL 3.10 and newer alone
 LONGEST_NAME = 60
 SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", ".rpb", ".txt", ".met")
 
@@ -170,7 +165,7 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
     """
     if not paths:
         raise SceneError("no files given")
-    sources = [_open_one(path) for path in paths]
+    sources = [run_with_env(path, partial(_read_facts, path)) for path in paths]
     if len(sources) == 1:
         return sources[0]
     for path, source in zip(paths, sources, strict=True):
@@ -196,23 +191,25 @@ def join(sources: Sequence[RasterSource]) -> RasterSource:
     return RasterSource(first.geobox, tuple(bands), tuple(masks), tuple(notes))
 
 
-def _open_one(path: str) -> RasterSource:
-    def read_facts() -> RasterSource:
-        dataset = open_raster(path, anew=True)
-        _refuse_unusable(dataset, path)
-        alpha = bool(dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha)
-        indexes = list(dataset.indexes[:-1] if alpha else dataset.indexes)
-        bands = [_band(dataset, path, *named) for named in zip(indexes, _band_names(dataset, indexes), strict=True)]
-        crs = dataset.crs.to_wkt() if dataset.crs else None
-        transform = dataset.transform if is_position(dataset.transform) else None
-        geobox = GeoBox(dataset.height, dataset.width, transform, crs or None)
-        masks = _masks(dataset, path, indexes, alpha)
-        return RasterSource(geobox, tuple(bands), tuple(masks), tuple(_notes(dataset, geobox)))
+def _read_facts(path: str) -> RasterSource:
+    """Open a raster as a source, within `run_with_env`."""
+    dataset = open_raster(path, anew=True)
+    _refuse_unusable(dataset, path)
+    alpha = bool(dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha)
+    indexes = list(dataset.indexes[:-1] if alpha else dataset.indexes)
+    names = _band_names(dataset, indexes)  # none of an alpha band, which is the last and is not taken
+    facts = zip(names, dataset.dtypes, dataset.nodatavals, dataset.scales, dataset.offsets, strict=False)
+    bands = [
+        RasterBand(path, index, name, str(np.dtype(dtype)), None if nodata is None else float(nodata), scale, offset)
+        for index, (name, dtype, nodata, scale, offset) in enumerate(facts, 1)
+    ]
+    transform = dataset.transform if is_position(dataset.transform) else None
+    geobox = GeoBox(dataset.height, dataset.width, transform, (dataset.crs and dataset.crs.to_wkt()) or None)
+    masks = _masks(dataset, path, indexes, alpha)
+    return RasterSource(geobox, tuple(bands), tuple(masks), tuple(_notes(dataset, geobox)))
 
-    return run_with_env(path, read_facts)
 
-
-def _refuse_unusable(dataset: "DatasetReader", path: str) -> None:
+def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
     if not dataset.count or not dataset.width or not dataset.height:
         parts = dataset.subdatasets
         hint = f"; it holds {len(parts)} subdatasets, give one of them: {parts[0]}" if parts else ""
@@ -236,7 +233,7 @@ def _refuse_unusable(dataset: "DatasetReader", path: str) -> None:
         )
 
 
-def _masks(dataset: "DatasetReader", path: str, indexes: Sequence[int], alpha: bool) -> list[RasterMask]:
+def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int], alpha: bool) -> list[RasterMask]:
     """Return what the file says of observed pixels apart from nodata: an alpha band, and masks of the file or of bands.
 
     GDAL takes alpha for a mask in files of two or four bands only, and not beside nodata; people mean it in any.
@@ -250,21 +247,7 @@ def _masks(dataset: "DatasetReader", path: str, indexes: Sequence[int], alpha: b
     return masks
 
 
-def _band(dataset: "DatasetReader", path: str, index: int, name: str) -> RasterBand:
-    place = index - 1
-    nodata = dataset.nodatavals[place]
-    return RasterBand(
-        path=path,
-        index=index,
-        name=name,
-        dtype=str(np.dtype(dataset.dtypes[place])),
-        nodata=None if nodata is None else float(nodata),
-        scale=float(dataset.scales[place]),
-        offset=float(dataset.offsets[place]),
-    )
-
-
-def _notes(dataset: "DatasetReader", geobox: GeoBox) -> list[str]:
+def _notes(dataset: DatasetReader, geobox: GeoBox) -> list[str]:
     """Say what of the file's position is not used."""
     if geobox.transform is not None:
         return []
@@ -279,11 +262,12 @@ def _notes(dataset: "DatasetReader", geobox: GeoBox) -> list[str]:
     return [f"the scene's position is given by {what} only, and is lost in the map: warp it first, as with gdalwarp"]
 
 
-def _band_names(dataset: "DatasetReader", indexes: Sequence[int]) -> list[str]:
+def _band_names(dataset: DatasetReader, indexes: Sequence[int]) -> list[str]:
     """Name each band by its description, else by its color, else by its number; all by number where two are alike."""
     numbered = [f"band_{index}" for index in indexes]
     described = [printable(dataset.descriptions[index - 1] or "")[:LONGEST_NAME] for index in indexes]
-    colored = [COLORS.get(dataset.colorinterp[index - 1], "") for index in indexes]
+    colors = [dataset.colorinterp[index - 1].name for index in indexes]
+    colored = [color if color in COLORS else "" for color in colors]
     for choice in (described, colored):
         names = [name or number for name, number in zip(choice, numbered, strict=True)]
         if any(choice) and len(set(names)) == len(names):

@@ -30,7 +30,6 @@ from .source import BandNames, Source, observed
 from .stac import is_item, open_item
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray
-Index = Any  # of one axis, as numpy takes it
 CHUNK, CHUNK_BYTES = 2048, 2**28
 GDAL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+:.+")  # as GTI:index.gpkg or NETCDF:file.nc:variable
 
@@ -69,15 +68,14 @@ def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int |
     if isinstance(source, ArraySource):
         return _dressed(source.array.chunk({"band": -1, "y": side, "x": side}), source)
     first = scene if isinstance(scene, str | os.PathLike) else next(iter(scene), "scene")
-    pixels = _lazy(_WindowReader(source), (-1, side, side))
-    array = xr.DataArray(pixels, dims=("band", "y", "x"), name=Path(str(first)).stem or "scene")
-    array = _dressed(array, source)
+    pixels, name = _lazy(source, (-1, side, side)), Path(str(first)).stem or "scene"
+    array = _dressed(xr.DataArray(pixels, dims=("band", "y", "x"), name=name), source)
     if source.masks:
         valid = array.coords["valid"].data
-        array = array.assign_coords(valid=(("y", "x"), valid & _lazy(_WindowReader(source, masks=True), valid.chunks)))
-    if any((band.scale, band.offset) != (1.0, 0.0) for band in source.raster_bands):
-        array.attrs["scales"] = [band.scale for band in source.raster_bands]
-        array.attrs["offsets"] = [band.offset for band in source.raster_bands]
+        array = array.assign_coords(valid=(("y", "x"), valid & _lazy(source, valid.chunks, masks=True)))
+    scales, offsets = zip(*((band.scale, band.offset) for band in source.raster_bands), strict=True)
+    if any(scale != 1 for scale in scales) or any(offsets):
+        array.attrs.update(scales=list(scales), offsets=list(offsets))
     return array
 
 
@@ -173,21 +171,12 @@ class _WindowReader:
     """What dask slices: reads a window of a source when asked, and not before; its masks, or its pixels."""
 
     source: RasterSource
-    masks: bool = False
+    masks: bool
+    shape: tuple[int, ...]
+    ndim: int
+    dtype: np.dtype[Any]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.geobox.shape if self.masks else (len(self.source.bands), *self.source.geobox.shape)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(bool) if self.masks else self.source.dtype
-
-    def __getitem__(self, key: tuple[Index, ...]) -> NDArray[Any]:
+    def __getitem__(self, key: tuple[Any, ...]) -> NDArray[Any]:
         (top, bottom, rows), (left, right, columns) = map(_span, key[-2:], self.shape[-2:])
         window = Window(top, bottom, left, right)
         part = self.source.read_masks(window) if self.masks else self.source.read(window).data
@@ -196,16 +185,17 @@ class _WindowReader:
         return part
 
 
-def _span(index: Index, size: int) -> tuple[int, int, Index]:
-    """Return the pixels of one axis that an index needs, from and to, and what is to be taken of them."""
+def _span(index: Any, size: int) -> tuple[int, int, Any]:
+    """Return the pixels of one axis that an index of numpy's needs, from and to, and what is to be taken of them."""
     wanted = np.arange(size)[index]
     start, stop = int(wanted.min()), int(wanted.max()) + 1
     return start, stop, slice(None, None, index.step) if isinstance(index, slice) else wanted - start
 
 
-def _lazy(reader: _WindowReader, chunks: tuple[Any, ...]) -> da.Array:
-    token = tokenize(repr(reader.source), reader.source.stamp())
-    name = f"swathe-{'masks' if reader.masks else 'pixels'}-{token}"
+def _lazy(source: RasterSource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
+    shape = source.geobox.shape if masks else (len(source.bands), *source.geobox.shape)
+    reader = _WindowReader(source, masks, shape, len(shape), np.dtype(bool) if masks else source.dtype)
+    name = f"swathe-{'masks' if masks else 'pixels'}-{tokenize(repr(source), source.stamp())}"
     return da.from_array(reader, chunks=chunks, name=name, meta=np.empty((0,) * reader.ndim, reader.dtype))
 
 
@@ -229,6 +219,3 @@ def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
     if source.notes:
         array.attrs["notes"] = list(source.notes)
     return array
-
-
-__all__ = ["open_scene", "open_source"]

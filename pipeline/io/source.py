@@ -28,54 +28,43 @@ class Source(Protocol):
     @property
     def geobox(self) -> GeoBox:
         """Where the pixels lie."""
-        ...
 
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the bands, in the order of `read`."""
-        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the raw values."""
-        ...
 
     @property
     def nodata(self) -> tuple[float | None, ...]:
         """Per band, the value that stands for a missing pixel."""
-        ...
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the scene, one line each."""
-        ...
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The files that it reads, each once; none for an array in memory."""
-        ...
 
     @property
     def expensive_reads(self) -> bool:
         """Whether reading pixels a second time costs as much again: they are computed, and nothing keeps them."""
-        ...
 
     @property
     def scatter_once(self) -> bool:
         """Whether it is sent to each worker once, and not with every task: it may hold pixels."""
-        ...
 
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the scene. Raises SceneError if it cannot."""
-        ...
 
     def select(self, bands: BandNames) -> "Source":
         """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
-        ...
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this scene's pixels from another's, for the fingerprint of a run."""
-        ...
 
 
 def find_bands(names: Sequence[Sequence[str]], bands: BandNames) -> list[int]:
@@ -89,9 +78,8 @@ def find_bands(names: Sequence[Sequence[str]], bands: BandNames) -> list[int]:
     places = []
     for band in [bands] if isinstance(bands, str | int) else bands:
         found: list[int] = []
-        if isinstance(band, str):  # exact first: B8a and B8A may be two bands
-            for fold in (str, str.lower):
-                found = found or [place for place, own in enumerate(names) if fold(band) in map(fold, own)]
+        for fold in (str, str.lower) if isinstance(band, str) else ():  # exact first: B8a and B8A may be two bands
+            found = found or [place for place, own in enumerate(names) if fold(str(band)) in map(fold, own)]
         if len(found) != 1 and str(band).isdecimal() and 1 <= int(band) <= len(names):
             found = [int(band) - 1]
         if len(found) != 1:
@@ -120,8 +108,6 @@ def observed(data: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np
 
 def missing_samples(band: NDArray[Any], sentinel: float | None) -> NDArray[np.bool_] | None:
     """Return which samples of one band are missing, bool of its shape; None if none can be."""
-    if sentinel is not None and not np.isfinite(sentinel):
-        sentinel = None
     if np.issubdtype(band.dtype, np.floating):
         missing: NDArray[np.bool_] = ~np.isfinite(band)
         if sentinel is not None:

@@ -7,7 +7,7 @@ imagery. An Item may hold anything: what makes no sense is passed over, and what
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 ENDINGS = (".json", ".geojson")
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
 MEDIA = ("image/tiff", "image/jp2", "image/png", "image/jpeg", "image/vnd.stac.geotiff")
-MEASURED = {"data", "reflectance"}
-PICTURES = {"visual"}  # taken where nothing is measured
 NEVER = {"thumbnail", "overview", "metadata"}
-OTHER = {"cloud", "cloud-shadow", "snow-ice", "water-mask", "saturation", "data-mask"}
+# taken where nothing is measured
+UNMEASURED = {"visual", "cloud", "cloud-shadow", "snow-ice", "water-mask", "saturation", "data-mask"}
 LONGEST_HREF = 4096
 MOST_SHOWN = 20
 
@@ -90,13 +89,12 @@ def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
         No STAC Item; no such bands; files that cannot be opened, or lie on different grids.
     """
     assets = _assets(_item(path), path)
-    if bands is not None and not bands:
+    if bands is None:
+        return _on_finest_grid(_without_copies([asset for asset in assets if asset.measured] or assets))
+    if not bands:
         raise SceneError("no bands asked for")
     opened: dict[str, RasterSource] = {}
-    if bands is not None:
-        return join([_find_band(assets, band, opened, path) for band in bands])
-    measured = [asset for asset in assets if asset.measured]
-    return _on_finest_grid(_without_copies(measured or assets), opened)
+    return join([_find_band(assets, band, opened, path) for band in bands])
 
 
 def _item(path: str) -> "pystac.Item":
@@ -132,7 +130,7 @@ def _assets(item: "pystac.Item", path: str) -> list[Asset]:
         if not isinstance(href, str) or not href.isprintable() or len(href) > LONGEST_HREF:
             named = printable(str(key))[:LONGEST_NAME]
             raise SceneError(f"the asset {named} of the Item has no address that can be used")
-        measured = bool(roles & MEASURED) or not roles & (PICTURES | OTHER)
+        measured = bool(roles & {"data", "reflectance"}) or not roles & UNMEASURED
         found.append(Asset(printable(str(key)), href, _names_of_bands(asset.extra_fields), measured))
     if not found:
         keys = ", ".join(printable(str(key))[:LONGEST_NAME] for key in list(item.assets)[:MOST_SHOWN])
@@ -176,20 +174,18 @@ def _is_copy(asset: Asset, other: Asset) -> bool:
 
 def _open_asset(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
     """Open an asset's file, once, and name its bands by all that the Item calls them; else as the file does."""
-    if asset.href not in opened:
-        opened[asset.href] = open_rasters([asset.href])
-    source = opened[asset.href]
+    source = opened[asset.href] = opened.get(asset.href) or open_rasters([asset.href])
     count, bands = len(source.raster_bands), []
     for number, band in enumerate(source.raster_bands, 1):
         names = asset.band_names[number - 1] if number <= len(asset.band_names) else ()
         if not names and count > 1:
             names = (band.name,)
-        bands.append(_renamed(band, dict.fromkeys((*names, asset.key_name(number, count)))))
+        bands.append(_renamed(band, *names, asset.key_name(number, count)))
     return replace(source, raster_bands=tuple(bands))
 
 
-def _renamed(band: RasterBand, names: Iterable[str]) -> RasterBand:
-    best, *others = names
+def _renamed(band: RasterBand, *names: str) -> RasterBand:
+    best, *others = dict.fromkeys(names)
     return replace(band, name=best, aliases=tuple(others))
 
 
@@ -209,7 +205,7 @@ def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSourc
         best = [(found, source) for rank, found, source in ranked if rank == least]
         if len(best) == 1:
             found, source = best[0]
-            return replace(source, raster_bands=(_renamed(found, dict.fromkeys((band, *found.names))),))
+            return replace(source, raster_bands=(_renamed(found, band, *found.names),))
         if best:
             which = _listed([found.names[:2][-1] for found, _ in best])
             raise SceneError(f"{printable(path)} has several bands {band!r}; name one of {which}")
@@ -231,8 +227,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name[:LONGEST_NAME] for name in names[:MOST_SHOWN]) + more
 
 
-def _on_finest_grid(assets: Sequence[Asset], opened: dict[str, RasterSource]) -> RasterSource:
-    sources, closed = list[RasterSource](), list[tuple[str, SceneError]]()
+def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
+    opened, sources, closed = dict[str, RasterSource](), list[RasterSource](), list[tuple[str, SceneError]]()
     for asset in assets:
         try:
             sources.append(_open_asset(asset, opened))
@@ -254,5 +250,5 @@ def _with_single_names(source: RasterSource) -> RasterSource:
     bands = []
     for number, band in enumerate(source.raster_bands, 1):
         best = next((name for name in band.names if uses[name.lower()] == 1), f"band_{number}")
-        bands.append(_renamed(band, dict.fromkeys((best, *band.names))))
+        bands.append(_renamed(band, best, *band.names))
     return replace(source, raster_bands=tuple(bands))
