@@ -24,8 +24,8 @@ from torchvision import tv_tensors
 from models.errors import StoreError
 from models.metadata import ClassInfo
 from train.config import Augment
+from train.config.schema import IGNORE
 from train.data.augment import Augmentation, BandDrop, Noise, QuarterTurn, Radiometry, resize_chip
-from train.data.samples import IGNORE
 from train.data_qa.contact_sheet import Variation, augmentation_sheet, variations
 
 STILL = Augment(flips=False, turns=False)

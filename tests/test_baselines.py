@@ -10,7 +10,8 @@ from sklearn import metrics
 from models.errors import TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.scene import open_source
-from train.data.samples import IGNORE, Sample
+from train.config.schema import IGNORE
+from train.data.samples import Sample
 from train.evaluation.baselines import SIDE, best_limit, brightness, fit_brightness, windows
 from train.evaluation.evaluation import evaluate
 from train.evaluation.random_forest import HALO, features, fit_forest

@@ -15,9 +15,10 @@ from pipeline.grid.geobox import Window
 from pipeline.io.array import array_source
 from pipeline.io.scene import open_source
 from train.config import settings_of
+from train.config.schema import IGNORE
 from train.data.classes import value_table
 from train.data.labels import open_labels
-from train.data.samples import IGNORE, Adjusted, Sample
+from train.data.samples import Adjusted, Sample
 from train.data.statistics import compute_statistics
 from train.data_qa.checks import MOST_ALIKE, Finding, describe
 from train.data_qa.contact_sheet import shown_places, write_sheet

@@ -13,9 +13,10 @@ from models.errors import TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.array import array_source
 from train.config import Augment, Chips
+from train.config.schema import IGNORE
 from train.data.augment import Augmentation
 from train.data.chips import EpochNumbers, GridChips, RandomChips, stack
-from train.data.samples import IGNORE, Sample
+from train.data.samples import Sample
 from train.data.statistics import compute_statistics
 
 MEANS = (40.0, 60.0)

@@ -16,8 +16,9 @@ from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.array import array_source
 from pipeline.io.scene import open_source
 from pipeline.io.source import Pixels
+from train.config.schema import IGNORE
 from train.data.classes import value_table
-from train.data.samples import IGNORE, Adjusted, Sample
+from train.data.samples import Adjusted, Sample
 from train.data.statistics import balanced_weights, compute_statistics
 from train.data.window_stats import DIGITS, HistogramSum, count_values, merged
 

@@ -19,10 +19,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from models.errors import SwatheError, TrainingError
 from models.metadata import ClassInfo
 from train.config import DataSet, Layout, Settings
-from train.config.schema import PARTS
+from train.config.schema import IGNORE, PARTS
 from train.data.datasets import find_samples, merge
 from train.data.layouts import find_pairs
-from train.data.samples import IGNORE, Adjusted, Parts, Sample
+from train.data.samples import Adjusted, Parts, Sample
 
 TWO = (ClassInfo("ground", "000000"), ClassInfo("roof", "FFFFFF"))
 RGB = ("red", "green", "blue")

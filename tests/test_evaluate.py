@@ -15,7 +15,8 @@ from models.errors import BundleError, StoreError, SwatheError, TrainingError
 from pipeline.grid.encoding import classify
 from pipeline.grid.geobox import Window
 from pipeline.io.scene import open_source
-from train.data.samples import IGNORE, Sample
+from train.config.schema import IGNORE
+from train.data.samples import Sample
 from train.evaluation.evaluation import choose_threshold, evaluate
 
 HEIGHT, WIDTH = 150, 210

@@ -30,9 +30,10 @@ from models.errors import SwatheError, TrainingError
 from models.metadata import ClassInfo
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.scene import open_source
+from train.config.schema import IGNORE
 from train.data.classes import OTHERS, ClassTable, color_table, pack, read_colors, total, value_table
 from train.data.labels import RasterLabels, open_labels
-from train.data.samples import IGNORE, LabelSource
+from train.data.samples import LabelSource
 
 CLASSES = (ClassInfo("ground", "000000"), ClassInfo("roof", "E4572E"), ClassInfo("water", "0000FF"))
 TWO = CLASSES[:2]

@@ -19,7 +19,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from models.build import build
 from train.config import Loss
-from train.data.samples import IGNORE
+from train.config.schema import IGNORE
 from train.fitting.losses import make_loss
 
 NAMES = ("dice", "cross-entropy", "dice+cross-entropy", "focal", "lovasz")

@@ -64,7 +64,7 @@ def test_massachusetts_roads_are_learnt_without_their_white_no_data(tmp_path):
     settings = quick(data, ROAD, ["red", "green", "blue"])
     parts = gather(settings)
     for sample in (*parts["train"], *parts["validate"]):
-        from train.data.samples import IGNORE
+        from train.config.schema import IGNORE
 
         read = sample.read(sample.geobox.whole)
         white = (read.pixels == 255).all(axis=0)

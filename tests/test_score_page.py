@@ -16,7 +16,8 @@ from pages import CONTRAST
 from models.errors import BundleError, StoreError, TrainingError
 from pipeline.io.scene import open_source
 from train.cli.evaluate import evaluate as verb
-from train.data.samples import IGNORE, Sample
+from train.config.schema import IGNORE
+from train.data.samples import Sample
 from train.evaluation import random_forest as forest
 from train.evaluation import scorecard
 from train.evaluation.baselines import Brightness

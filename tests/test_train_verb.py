@@ -10,8 +10,8 @@ from training_data import small_settings, write_raster, write_scene, write_scene
 
 from models import SwatheError, load_bundle
 from train.cli.app import cli
+from train.config.schema import IGNORE
 from train.data.datasets import gather
-from train.data.samples import IGNORE
 from train.data_qa.inspection import inspect
 from train.fitting.training import prepare
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from models.errors import TrainingError
 
 PARTS = ("train", "validate", "test")  # of samples
+IGNORE = 255  # the label of a pixel that nobody labelled, or that the scene did not observe
 Layout = Literal["scenes", "38-cloud", "massachusetts", "folders"]
 
 

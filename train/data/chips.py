@@ -22,8 +22,9 @@ from pipeline.inference.predict import fill_missing
 from pipeline.io.source import Pixels
 
 from ..config import Chips
+from ..config.schema import IGNORE
 from .augment import AugmentLike, resize_chip
-from .samples import IGNORE, Labelled, Sample
+from .samples import Labelled, Sample
 
 if TYPE_CHECKING:
     from .statistics import CellCounts

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from models.errors import TrainingError
 from models.metadata import ClassInfo
 
-from .samples import IGNORE
+from ..config.schema import IGNORE
 
 COLOURS = 1 << 24
 MOST_LISTED = 1000  # codes that are counted apart; a photograph taken for a mask has millions

@@ -24,8 +24,9 @@ from pipeline.io.gdal import file_stamp, open_raster, run_with_env
 from pipeline.io.raster import RasterSource, open_rasters
 from pipeline.io.source import Pixels
 
+from ..config.schema import IGNORE
 from .classes import GREY, ClassTable, Decoded, pack, total
-from .samples import IGNORE, LabelSource
+from .samples import LabelSource
 from .vector_labels import is_vector, open_shapes
 
 if TYPE_CHECKING:

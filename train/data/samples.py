@@ -11,7 +11,7 @@ from typing_extensions import override
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.source import BandNames, Pixels, Source
 
-IGNORE = 255  # the label of a pixel that nobody labelled, or that the scene did not observe
+from ..config.schema import IGNORE
 
 
 class LabelSource(Protocol):

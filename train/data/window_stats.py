@@ -20,7 +20,8 @@ from models.errors import SwatheError, TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.source import missing_samples
 
-from .samples import IGNORE, Labelled, Sample, inside, unrestricted
+from ..config.schema import IGNORE
+from .samples import Labelled, Sample, inside, unrestricted
 
 CELL = 128  # side of a cell, in pixels
 DIGITS = 12  # of floats, kept after the first one

@@ -23,8 +23,8 @@ from pipeline.viz.overlay import class_colours
 from pipeline.viz.preview import RGB_NAMES
 
 from ..config import Augment
+from ..config.schema import IGNORE
 from ..data.augment import Augmentation, BandDrop, Noise, QuarterTurn, Radiometry, resize_chip
-from ..data.samples import IGNORE
 
 if TYPE_CHECKING:
     from matplotlib.patches import Patch

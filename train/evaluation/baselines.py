@@ -24,7 +24,8 @@ from pipeline.jobs.dask import map_bounded
 from pipeline.jobs.job import BlockFunction, BlockJob
 from pipeline.store.store import Store
 
-from ..data.samples import IGNORE, Sample
+from ..config.schema import IGNORE
+from ..data.samples import Sample
 from .jobs import Classes, Predictor, StoreJob
 
 SIDE = 512  # of the windows that are read at once, in pixels

@@ -23,7 +23,8 @@ from pipeline.jobs.job import BlockFunction, BlockJob
 from pipeline.store.metadata import StoreMetadata
 from pipeline.store.store import Store
 
-from ..data.samples import IGNORE, Sample
+from ..config.schema import IGNORE
+from ..data.samples import Sample
 from .counts import all_classes
 
 Classes = tuple[ClassInfo, ...]

@@ -22,7 +22,8 @@ from pipeline.grid.tiling import make_plan
 from pipeline.inference.predict import fill_missing, read_buffered
 from pipeline.jobs.dask import map_bounded
 
-from ..data.samples import IGNORE, Sample
+from ..config.schema import IGNORE
+from ..data.samples import Sample
 from .baselines import BaselinePredictor, Place, complete, windows
 
 FINEST, COARSEST = 1.0, 8.0  # scales of texture: the sigmas of Gaussians, in pixels, each twice the one before

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Loss
-from ..data.samples import IGNORE
+from ..config.schema import IGNORE
 
 
 def make_loss(settings: Loss, classes: int) -> nn.Module:

@@ -18,7 +18,7 @@ from models.metadata import ReceptiveField
 from models.segmenter import Segmenter
 
 from ..config import Loop, Settings
-from ..data.samples import IGNORE
+from ..config.schema import IGNORE
 from .networks import frozen_at, keep_frozen_in_eval, parameter_groups, set_frozen
 
 Batch = Mapping[str, Tensor]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.samples import IGNORE
+from ..config.schema import IGNORE
 from .confusion import Floats, Ints, count, mean, ratio
 
 DISTANCE = 2

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.errors import TrainingError
 
-from ..data.samples import IGNORE
+from ..config.schema import IGNORE
 
 DIGITS = 4
 STRIP = 1 << 18  # pixels counted at once: few enough for their arrays to stay in a processor's cache

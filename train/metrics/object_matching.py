@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.samples import IGNORE
+from ..config.schema import IGNORE
 from .confusion import Counts, Floats, Ints, plain, ratio, strips
 
 UNIT = 1 << 30  # sums of IoUs are of whole numbers of 1/UNIT, so that no order of adding changes them

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.samples import IGNORE
+from ..config.schema import IGNORE
 from .boundaries import DISTANCE, Boundary, Core, count_boundary
 from .calibration import Reliability, foreground_reliability, top_reliability
 from .confusion import OF_CLASSES, OVERALL, Confusion, Floats, Ints, confusion, plain
