@@ -162,9 +162,8 @@ def make_plan(
             "this network has no exact halo: each output sees the whole input. Give --halo N, as 128: "
             "the map then depends a little on how the scene is cut"
         )
-    fitting = max(256, LARGEST_INPUT - 2 * halo)
     tile_aspect = 2 if tile is None and 2 * TILE + 2 * halo <= TALLEST_INPUT else 1  # less halo for each pixel
-    tile = _up(min(TILE, fitting) if tile is None else tile, stride)
+    tile = _up(min(TILE, max(256, LARGEST_INPUT - 2 * halo)) if tile is None else tile, stride)
     chunk = _up(CHUNK, stride)
     if block is None:
         block = min(max(BLOCK, tile), _up(max(shape), chunk))

@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -162,7 +161,7 @@ def _kept_transform(array: xr.DataArray) -> Affine | None:
     return whole if is_position(whole) else None
 
 
-def _axis(array: xr.DataArray, name: Hashable, dim: str) -> tuple[float, float | None] | None:
+def _axis(array: xr.DataArray, name: str, dim: str) -> tuple[float, float | None] | None:
     """Return the first centre and the step of evenly spaced coordinates; no step of a single one; None without any."""
     if name not in array.coords or array.coords[name].dims != (dim,):
         return None
@@ -176,12 +175,10 @@ def _axis(array: xr.DataArray, name: Hashable, dim: str) -> tuple[float, float |
 
 
 def _nodata(array: xr.DataArray) -> tuple[float | None, ...]:
-    bands = array.sizes["band"]
     listed = array.attrs.get(NODATA_OF_BANDS)
-    if isinstance(listed, list | tuple) and len(listed) == bands:
-        return tuple(None if v is None else float(v) for v in listed)
-    value = array.rio.nodata
-    return (None if value is None else float(value),) * bands
+    if not isinstance(listed, list | tuple) or len(listed) != array.sizes["band"]:
+        listed = [array.rio.nodata] * array.sizes["band"]
+    return tuple(None if v is None else float(v) for v in listed)
 
 
 def is_zarr(path: str) -> bool:

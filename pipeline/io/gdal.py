@@ -117,9 +117,8 @@ def _settings(path: str) -> dict[str, Any]:
 
 def is_remote(path: str) -> bool:
     """Whether a path names something on a network."""
-    return ("://" in path and not path.startswith(("file://", "vrt://", "zip://", "tar://"))) or path.startswith(
-        ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")
-    )
+    url = "://" in path and not path.startswith(("file://", "vrt://", "zip://", "tar://"))
+    return url or path.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz"))
 
 
 def _reason(error: BaseException) -> str:

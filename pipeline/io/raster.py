@@ -22,7 +22,7 @@ from models.errors import SceneError
 
 from ..grid.geobox import GeoBox, Window, is_position
 from .content_id import PIECE, PIECES, file_identity, hash_pixels, remote_url, url_identity
-from .gdal import any_band, file_stamp, open_raster, printable, read_pixels, run_with_env
+from .gdal import any_band, open_raster, printable, read_pixels, run_with_env
 from .source import BandNames, Pixels, find_bands, observed
 
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
@@ -35,21 +35,15 @@ SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", 
 
 @dataclass(frozen=True, slots=True)
 class RasterBand:
-    """One band of one file; `aliases` are further names by which it is found."""
+    """One band of one file; the first of its names is its own, by the others it is found too."""
 
     path: str
     index: int
-    name: str
+    names: tuple[str, ...]
     dtype: str
     nodata: float | None = None
     scale: float = 1.0
     offset: float = 0.0
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of its names, its own first."""
-        return self.name, *self.aliases
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +67,7 @@ class RasterSource:
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the bands."""
-        return tuple(band.name for band in self.raster_bands)
+        return tuple(band.names[0] for band in self.raster_bands)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -129,10 +123,6 @@ class RasterSource:
             "grid": self.geobox.describe(),
         }
 
-    def stamp(self) -> list[Any]:
-        """Return a cheap `identity`, for names in a graph of dask's: sizes and times of the files."""
-        return [[path, file_stamp(path)] for path in self.paths]
-
 
 def raster_identity(path: str) -> dict[str, Any]:
     """Identify what a path, URL or GDAL name leads to, with the files that it draws on; open nothing that is remote."""
@@ -173,7 +163,7 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
             raise SceneError(f"{path} holds {len(source.raster_bands)} bands; several files must hold one band each")
     joined = join(sources)
     named = zip(joined.raster_bands, _names_from_files(paths), strict=True)
-    return replace(joined, raster_bands=tuple(replace(band, name=name) for band, name in named))
+    return replace(joined, raster_bands=tuple(replace(band, names=(name,)) for band, name in named))
 
 
 def join(sources: Sequence[RasterSource]) -> RasterSource:
@@ -200,7 +190,7 @@ def _read_facts(path: str) -> RasterSource:
     names = _band_names(dataset, indexes)  # none of an alpha band, which is the last and is not taken
     facts = zip(names, dataset.dtypes, dataset.nodatavals, dataset.scales, dataset.offsets, strict=False)
     bands = [
-        RasterBand(path, index, name, str(np.dtype(dtype)), None if nodata is None else float(nodata), scale, offset)
+        RasterBand(path, index, (name,), str(np.dtype(dtype)), None if nodata is None else float(nodata), scale, offset)
         for index, (name, dtype, nodata, scale, offset) in enumerate(facts, 1)
     ]
     transform = dataset.transform if is_position(dataset.transform) else None

@@ -24,7 +24,7 @@ from ..grid.geobox import Window
 from ..grid.xr import coordinates, with_georeference
 from .array import NODATA_OF_BANDS, ArraySource, array_source, is_zarr, zarr_source
 from .content_id import fsspec_options
-from .gdal import is_remote, printable
+from .gdal import file_stamp, is_remote, printable
 from .raster import RasterSource, open_rasters
 from .source import BandNames, Source, observed
 from .stac import is_item, open_item
@@ -132,9 +132,9 @@ def _expand(pattern: str) -> list[str]:
         Nothing there, or a folder.
     """
     pattern = os.path.expanduser(pattern.removeprefix("file://"))
-    if is_remote(pattern):
-        return _expand_remote(pattern) if "*" in pattern and not pattern.startswith("http") else [pattern]
-    if os.path.isfile(pattern) or pattern.startswith("/vsi"):
+    if is_remote(pattern) and "*" in pattern and not pattern.startswith("http"):
+        return _expand_remote(pattern)
+    if is_remote(pattern) or os.path.isfile(pattern) or pattern.startswith("/vsi"):
         return [pattern]
     if os.path.isdir(pattern):
         rasters = sorted(p.name for p in Path(pattern).iterdir() if p.suffix.lower() in (".tif", ".tiff", ".jp2"))
@@ -195,7 +195,8 @@ def _span(index: Any, size: int) -> tuple[int, int, Any]:
 def _lazy(source: RasterSource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
     shape = source.geobox.shape if masks else (len(source.bands), *source.geobox.shape)
     reader = _WindowReader(source, masks, shape, len(shape), np.dtype(bool) if masks else source.dtype)
-    name = f"swathe-{'masks' if masks else 'pixels'}-{tokenize(repr(source), source.stamp())}"
+    token = tokenize(repr(source), [file_stamp(path) for path in source.paths])
+    name = f"swathe-{'masks' if masks else 'pixels'}-{token}"
     return da.from_array(reader, chunks=chunks, name=name, meta=np.empty((0,) * reader.ndim, reader.dtype))
 
 
@@ -208,8 +209,7 @@ def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
         array = array.assign_coords(row=("y", rows), column=("x", columns))
     array = with_georeference(array, geobox)
     if "valid" not in array.coords:
-        meta = np.empty((0, 0), bool)
-        valid = array.data.map_blocks(observed, nodata=nodata, drop_axis=0, dtype=bool, meta=meta)
+        valid = array.data.map_blocks(observed, nodata=nodata, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool))
         array = array.assign_coords(valid=(("y", "x"), valid))
     array.attrs.pop("nodata", None)  # of rioxarray's names `_FillValue` comes first
     if len(set(map(repr, nodata))) > 1:

@@ -99,8 +99,7 @@ def observed(data: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np
     """
     valid = np.zeros(data.shape[1:], bool)
     for band, sentinel in zip(data, nodata, strict=True):
-        missing = missing_samples(band, sentinel)
-        if missing is None:
+        if (missing := missing_samples(band, sentinel)) is None:
             return np.ones(data.shape[1:], bool)
         valid |= ~missing
     return valid

@@ -179,14 +179,13 @@ def _open_asset(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
     for number, band in enumerate(source.raster_bands, 1):
         names = asset.band_names[number - 1] if number <= len(asset.band_names) else ()
         if not names and count > 1:
-            names = (band.name,)
+            names = band.names
         bands.append(_renamed(band, *names, asset.key_name(number, count)))
     return replace(source, raster_bands=tuple(bands))
 
 
 def _renamed(band: RasterBand, *names: str) -> RasterBand:
-    best, *others = dict.fromkeys(names)
-    return replace(band, name=best, aliases=tuple(others))
+    return replace(band, names=tuple(dict.fromkeys(names)))
 
 
 def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], path: str) -> RasterSource:
@@ -246,7 +245,7 @@ def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
 
 def _with_single_names(source: RasterSource) -> RasterSource:
     """Call each band by the best of its names that no other band has; by its number, where it has none."""
-    uses = Counter(name.lower() for band in source.raster_bands for name in dict.fromkeys(band.names))
+    uses = Counter(name.lower() for band in source.raster_bands for name in band.names)
     bands = []
     for number, band in enumerate(source.raster_bands, 1):
         best = next((name for name in band.names if uses[name.lower()] == 1), f"band_{number}")
