@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 NODATA = 255  # in class maps, and in probabilities kept as uint8
 STEPS = 250  # a uint8 probability counts 1/250, so that 0.5, 0.7 and every multiple of 0.004 are exact
 ProbabilityType = Literal["uint8", "float16", "float32"]
+ClassMap = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

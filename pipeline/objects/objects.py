@@ -6,6 +6,7 @@ From a finished store to another one with the arrays `class_map` and `objects`, 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,8 +95,7 @@ def open_objects(store: str | os.PathLike[str]) -> "tuple[xr.Dataset, pd.DataFra
     StoreError
         It is missing or not finished, or holds no objects.
     """
-    maps = open_maps(store)
-    return maps, read_table(os.fspath(store)).to_pandas()
+    return open_maps(store), read_table(os.fspath(store)).to_pandas()
 
 
 def objects_count(store: str | os.PathLike[str]) -> dict[str, int]:
@@ -150,11 +150,10 @@ class LabelJob(DerivedJob):
         """Measure, and write the table."""
         from ..grid.pixel_area import pixel_areas
 
-        names = self.metadata.class_names
-        measured = MeasureBlock(self.maps, self.widths, pixel_areas(self.geobox))
-        job = TreeReduce(store, "measures", store, measured.rows, merge)
+        rows = partial(measure_block, self.maps, self.widths, pixel_areas(self.geobox))
+        job = TreeReduce(store, "measures", store, rows, merge)
         tree_reduce(client, job, show, "measuring objects")
-        return {"objects": write_table(job, names)}
+        return {"objects": write_table(job, self.metadata.class_names)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,32 +192,25 @@ def object_ids(found: BlockLabels, merged: Totals | None) -> NDArray[np.int64]:
     merged
         Totals of the open ones in the whole scene; None: none is open.
     """
-    ids: NDArray[np.int64] = np.append(np.int64(0), found.whole(merged).first + 1)[found.labels]
-    return ids
+    return np.asarray(np.append(np.int64(0), found.whole(merged).first + 1)[found.labels])
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureBlock:
-    """The partial rows of the table that a block measures of its objects."""
-
-    maps: Store
-    widths: bool
-    areas: "PixelAreas | None"
-
-    def rows(self, store: Store, row: int, column: int) -> "pa.Table":
-        """Measure a block of a store of objects."""
-        window = store.window(0, row, column)
-        encoding, core = self.maps.encoding, store.read_array("class_map", window)[0]
-        kept = self.maps.read_array("probability", window) if encoding.probability else None
-        patch = Patch(
-            core=window,
-            width=store.geobox.width,
-            objects=buffered(store, "objects", window, EDGE, 0),
-            class_map=buffered(store, "class_map", window, DEPTH if self.widths else 0, NODATA),
-            probability=own_probability(core, kept, encoding.kept),
-            areas=None if self.areas is None else self.areas.of(window),
-        )
-        return measure(patch, widths=self.widths)
+def measure_block(
+    maps: Store, widths: bool, areas: "PixelAreas | None", store: Store, row: int, column: int
+) -> "pa.Table":
+    """Return the partial rows of the table of a block of `store`, a store of the objects of `maps`."""
+    window = store.window(0, row, column)
+    core = store.read_array("class_map", window)[0]
+    kept = maps.read_array("probability", window) if maps.encoding.probability else None
+    patch = Patch(
+        core=window,
+        width=store.geobox.width,
+        objects=buffered(store, "objects", window, EDGE, 0),
+        class_map=buffered(store, "class_map", window, DEPTH if widths else 0, NODATA),
+        probability=own_probability(core, kept, maps.encoding.kept),
+        areas=None if areas is None else areas.of(window),
+    )
+    return measure(patch, widths=widths)
 
 
 def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) -> NDArray[Any]:

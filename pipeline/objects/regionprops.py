@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..grid.encoding import NODATA, STEPS
 from ..grid.geobox import Window
 from .label import RunLengths, run_lengths
-from .table import table_of
+from .table import LENGTHS, table_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,14 +85,15 @@ def measure(patch: Patch, *, widths: bool = True) -> "pa.Table":
         return table_of({})
     runs = cut_runs(ids)
     classes = _inner(patch.class_map, patch.core.shape)
+    kinds = border_kinds(_inner(patch.objects, patch.core.shape, EDGE))
     columns = {
         "id": runs.ids,
         "class_value": classes.ravel()[runs.cut.starts[runs.order[runs.first]]],
         **_counts(runs, patch),
         **_moments(runs, patch),
-        **_perimeters(runs, patch.objects, patch.core.shape),
+        **{name: runs.summed(kinds == kind, np.int64) for kind, name in enumerate(LENGTHS, start=1)},
         **_intensities(runs, patch.probability),
-        "area_m2": _areas(runs, patch),
+        "area_m2": runs.unknown if patch.areas is None else runs.summed(np.broadcast_to(patch.areas, runs.shape)),
         "depth_sum": _depths(runs, patch) if widths else runs.unknown,
     }
     return table_of(columns)
@@ -158,8 +159,7 @@ class Runs:
 
     def joined(self, of_runs: NDArray[Any], how: np.ufunc = np.add) -> NDArray[Any]:
         """Return by objects what is given by runs in `order`."""
-        joined: NDArray[Any] = how.reduceat(of_runs, self.first)
-        return joined
+        return np.asarray(how.reduceat(of_runs, self.first))
 
     def summed(self, pixels: NDArray[Any], dtype: Any = np.float64) -> NDArray[Any]:
         """Add up `(y, x)` over each object's pixels."""
@@ -227,28 +227,17 @@ def _moments(runs: Runs, patch: Patch) -> dict[str, NDArray[Any]]:
     }
 
 
-def _areas(runs: Runs, patch: Patch) -> NDArray[np.float64]:
-    return runs.unknown if patch.areas is None else runs.summed(np.broadcast_to(patch.areas, runs.shape))
-
-
 def _intensities(runs: Runs, probability: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
     """Sum and maximum of the probability; NaN where any pixel has none, as in skimage."""
     if probability is None:
         return {"intensity_sum": runs.unknown, "intensity_max": runs.unknown}
-    sums = runs.summed(probability, np.float64)
-    highest = np.maximum.reduceat(probability.ravel(), runs.cut.starts)[runs.order].astype(np.float64)
-    highest = runs.joined(highest, np.maximum)
+    sums = runs.summed(probability)
+    highest = np.maximum.reduceat(probability.ravel(), runs.cut.starts)[runs.order]
+    highest = runs.joined(highest.astype(np.float64), np.maximum)
     if probability.dtype == np.uint8:
         gaps = highest == NODATA
         sums, highest = (np.where(gaps, np.nan, values / STEPS) for values in (sums, highest))
     return {"intensity_sum": sums, "intensity_max": highest}
-
-
-def _perimeters(runs: Runs, objects: Ints, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """Count the three kinds of border pixels that have a length."""
-    kinds = border_kinds(_inner(objects, shape, EDGE))
-    names = ("perimeter_straight", "perimeter_diagonal", "perimeter_corner")
-    return {name: runs.summed(kinds == kind, np.int64) for kind, name in enumerate(names, start=1)}
 
 
 def _depths(runs: Runs, patch: Patch) -> NDArray[np.float64]:
@@ -283,28 +272,20 @@ def border_kinds(ids: Ints) -> NDArray[np.uint8]:
         uint8 `(y, x)` of the block alone: 1 for border pixels of length 1, 2 of sqrt(2), 3 of (1 + sqrt(2)) / 2, and 0
         for all others. A border pixel has a 4-neighbour that is not of its object.
     """
-    border = np.zeros(ids.shape, bool)
     middle = ids[1:-1, 1:-1]
     inside = middle == ids[:-2, 1:-1]
     for other in (ids[2:, 1:-1], ids[1:-1, :-2], ids[1:-1, 2:]):
         inside &= middle == other
-    border[1:-1, 1:-1] = ~inside & (middle != 0)
-    core = np.zeros(ids.shape, bool)
-    core[EDGE:-EDGE, EDGE:-EDGE] = border[EDGE:-EDGE, EDGE:-EDGE]
+    border = np.pad(~inside & (middle != 0), 1)
+    core = np.pad(border[EDGE:-EDGE, EDGE:-EDGE], EDGE)
     pixels = np.flatnonzero(core)  # few, of most objects: what follows goes by them alone
     kinds = np.zeros(ids.shape, np.uint8)
-    kinds.ravel()[pixels] = KINDS[_border_neighbours(pixels, border, ids)]
-    return kinds[EDGE:-EDGE, EDGE:-EDGE]
-
-
-def _border_neighbours(pixels: NDArray[np.intp], border: NDArray[np.bool_], ids: Ints) -> NDArray[np.uint8]:
-    """Count the neighbours of some pixels that are on the border of the same object: as `KINDS` takes them."""
+    flat, own, counted = ids.ravel(), ids.ravel()[pixels], np.zeros(len(pixels), np.uint8)
     width = ids.shape[1]
-    on_border, flat = border.ravel(), ids.ravel()
-    own, counted = flat[pixels], np.zeros(len(pixels), np.uint8)
     straight, diagonal = (-width, -1, 1, width), (-width - 1, -width + 1, width - 1, width + 1)
-    for step in straight + diagonal:
+    for step in straight + diagonal:  # neighbours on the border of the same object, as `KINDS` takes them
         near = pixels + step
-        same = on_border[near] & (flat[near] == own)
+        same = border.ravel()[near] & (flat[near] == own)
         counted += same * np.uint8(1 if step in straight else 5)
-    return counted
+    kinds.ravel()[pixels] = KINDS[counted]
+    return kinds[EDGE:-EDGE, EDGE:-EDGE]

@@ -81,19 +81,12 @@ COLUMNS = (
     Column("y", "float64", "map", "as above"),
 )
 
-LENGTHS = {  # of border pixels
-    "perimeter_straight": 1.0,
-    "perimeter_diagonal": np.sqrt(2),
-    "perimeter_corner": (1 + np.sqrt(2)) / 2,
-}
+# of border pixels
+LENGTHS = {"perimeter_straight": 1.0, "perimeter_diagonal": np.sqrt(2), "perimeter_corner": (1 + np.sqrt(2)) / 2}
 MOMENTS = ("row_mean", "column_mean", "rows_m2", "columns_m2", "both_m2")
 JOINED: Mapping[str, np.ufunc] = {  # all else, but for the moments, adds up
-    "class_value": np.minimum,
-    "bbox-0": np.minimum,
-    "bbox-1": np.minimum,
-    "bbox-2": np.maximum,
-    "bbox-3": np.maximum,
-    "intensity_max": np.maximum,
+    **dict.fromkeys(("class_value", "bbox-0", "bbox-1"), np.minimum),
+    **dict.fromkeys(("bbox-2", "bbox-3", "intensity_max"), np.maximum),
 }
 
 
@@ -162,8 +155,7 @@ def _joined_moments(columns: Columns, first: NDArray[np.intp]) -> Columns:
         return columns[name][first] + shift, near - np.repeat(shift, lengths)
 
     def spread(name: str, one: Values, other: Values) -> Values:
-        added: Values = np.add.reduceat(columns[name] + count * one * other, first)
-        return added
+        return np.asarray(np.add.reduceat(columns[name] + count * one * other, first))
 
     row_mean, row = mean("row_mean")
     column_mean, column = mean("column_mean")
@@ -238,8 +230,7 @@ def _straight(given: Columns) -> NDArray[np.bool_]:
     """
     height, width = given["bbox-2"] - given["bbox-0"], given["bbox-3"] - given["bbox-1"]
     longest = np.maximum(height, width)
-    straight: NDArray[np.bool_] = (given["num_pixels"] == longest) & ((height == width) | (height == 1) | (width == 1))
-    return straight
+    return np.asarray((given["num_pixels"] == longest) & ((height == width) | (height == 1) | (width == 1)))
 
 
 def _means(given: Columns) -> Columns:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from ..grid.encoding import BlockResult
+from ..grid.encoding import BlockResult, ClassMap
 from ..grid.geobox import Window
 from ..jobs.job import BlockFunction
 from ..objects.label import BlockLabels, Region
@@ -23,7 +23,6 @@ from ..store.store import Store
 from .morphology import local, local_halo, smooth
 from .options import ResolvedOptions
 from .sieve import (
-    ClassMap,
     Stage,
     finish_stage,
     removal_halo,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from models.errors import StoreError
 
+from ..grid.encoding import ClassMap
 from ..grid.geobox import Window
 from ..grid.pixel_area import pixel_areas
 from ..io.array import array_source
@@ -27,7 +28,7 @@ from ..objects.tree import merge_labels_in_memory
 from ..store.metadata import objects_attributes
 from .morphology import local_halo, smooth
 from .options import CleanKeywords, CleanOptions, ResolvedOptions
-from .sieve import ClassMap, Stage, finish_stage, removal_halo, remove_by_halo, scene_stages, stage_labels
+from .sieve import Stage, finish_stage, removal_halo, remove_by_halo, scene_stages, stage_labels
 from .threshold import above_high, apply_threshold
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ def label_objects(maps: xr.Dataset, *, connectivity: Connectivity = 4) -> xr.Dat
         Another connectivity; the maps hold no class map.
     """
     check_connectivity(connectivity)
-    maps = _checked(maps)
+    class_map = _checked(maps)["class_map"]
     find = partial(summarize_block, connectivity=connectivity)
-    numbered = map_components(_cut(maps["class_map"].data), find, _ids, np.int64, connectivity)
-    objects: xr.DataArray = maps["class_map"].copy(data=numbered).rename("objects")
-    objects.attrs = {k: v for k, v in objects_attributes().items() if k == "long_name"}
+    numbered = map_components(_cut(class_map.data), find, lambda _, *found: object_ids(*found), np.int64, connectivity)
+    objects: xr.DataArray = class_map.copy(data=numbered).rename("objects")
+    objects.attrs = {"long_name": objects_attributes()["long_name"]}
     return objects
 
 
@@ -191,24 +192,16 @@ def map_components(
     windows = [[Window(t, b, x, y) for x, y in pairwise(columns)] for t, b in pairwise(rows)]
     blocks, extras = class_map.to_delayed(), [] if beside is None else [beside.to_delayed()]
     token = tokenize(class_map.name, find, connectivity, beside)  # what is found may hang on more than the pixels
-    found = [
-        [
-            dask.delayed(find)(blocks[r, c], window, class_map.shape, *(extra[r, c] for extra in extras),
-                               dask_key_name=f"find-{token}-{r}-{c}")
-            for c, window in enumerate(line)
-        ]
-        for r, line in enumerate(windows)
-    ]  # fmt: skip
+
+    def labelled(r: int, c: int) -> Any:
+        beside_it = [extra[r, c] for extra in extras]
+        key = f"find-{token}-{r}-{c}"
+        return dask.delayed(find)(blocks[r, c], windows[r][c], class_map.shape, *beside_it, dask_key_name=key)
+
+    def finished(r: int, c: int) -> da.Array:
+        pixels = dask.delayed(finish)(blocks[r, c], found[r][c], merged[r][c])
+        return da.from_delayed(pixels, windows[r][c].shape, dtype)
+
+    found = [[labelled(r, c) for c in range(len(line))] for r, line in enumerate(windows)]
     merged = dask.delayed(merge_labels_in_memory)([[one.region for one in line] for line in found], connectivity)
-    made = [
-        [
-            da.from_delayed(dask.delayed(finish)(blocks[r, c], found[r][c], merged[r][c]), window.shape, dtype)
-            for c, window in enumerate(line)
-        ]
-        for r, line in enumerate(windows)
-    ]
-    return da.block(made)
-
-
-def _ids(_: ClassMap, found: BlockLabels, merged: Totals) -> NDArray[np.int64]:
-    return object_ids(found, merged)
+    return da.block([[finished(r, c) for c in range(len(line))] for r, line in enumerate(windows)])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import NODATA
+from ..grid.encoding import NODATA, ClassMap
 from .options import Element, Operation, ResolvedOptions
 from .threshold import apply_threshold
 
@@ -28,9 +28,7 @@ def local_halo(options: ResolvedOptions) -> int:
     return (options.majority or 0) // 2 + sum(len(PASSES[name]) * radius for name, radius in options.radii)
 
 
-def local(
-    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, options: ResolvedOptions
-) -> NDArray[np.uint8]:
+def local(class_map: ClassMap, probability: NDArray[Any] | None, options: ResolvedOptions) -> ClassMap:
     """Threshold and smooth a window; all that comes before removal. Not for hysteresis, which is not local.
 
     Parameters
@@ -49,7 +47,7 @@ def local(
     return smooth(apply_threshold(class_map, probability, options), options)
 
 
-def smooth(class_map: NDArray[np.uint8], options: ResolvedOptions) -> NDArray[np.uint8]:
+def smooth(class_map: ClassMap, options: ResolvedOptions) -> ClassMap:
     """Do the majority filter and the morphological operations, in their order.
 
     Parameters
@@ -72,7 +70,7 @@ def smooth(class_map: NDArray[np.uint8], options: ResolvedOptions) -> NDArray[np
     return class_map
 
 
-def majority(class_map: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def majority(class_map: ClassMap, side: int) -> ClassMap:
     """Return each pixel's most frequent class in the square around it; of equals, the lowest. Nodata has no vote.
 
     As `skimage.filters.rank.majority` with a mask, which takes many times as long: it is made for 256 grey values.
@@ -89,17 +87,13 @@ def majority(class_map: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def _sums(values: NDArray[Any], reach: int, axis: int) -> NDArray[np.int32]:
     """Add up the values within a reach along an axis, in the time of one pass for any reach."""
     size = values.shape[axis]
-    padding = [(1, 0) if place == axis else (0, 0) for place in range(values.ndim)]
+    padding = [(int(place == axis), 0) for place in range(values.ndim)]
     before = np.pad(np.cumsum(values, axis=axis, dtype=np.int32), padding)  # the sum of all that comes before
-    places = np.arange(size)
-    ends, starts = np.minimum(places + reach + 1, size), np.maximum(places - reach, 0)
-    sums: NDArray[np.int32] = np.take(before, ends, axis) - np.take(before, starts, axis)
-    return sums
+    ends, starts = (np.clip(np.arange(size) + shift, 0, size) for shift in (reach + 1, -reach))
+    return np.asarray(np.take(before, ends, axis) - np.take(before, starts, axis))
 
 
-def _transform(
-    class_map: NDArray[np.uint8], operation: Operation, radius: int, options: ResolvedOptions
-) -> NDArray[np.uint8]:
+def _transform(class_map: ClassMap, operation: Operation, radius: int, options: ResolvedOptions) -> ClassMap:
     """Do one operation for one class after the other: a class that is done first gains first."""
     nodata = class_map == NODATA
     changed = class_map.copy()
@@ -123,14 +117,11 @@ def _eroded(mask: Mask, radius: int, element: Element) -> Mask:
     from scipy import ndimage
     from skimage.morphology import disk, erosion, isotropic_erosion
 
-    eroded: Mask
     if mask.all():  # a distance to nothing is not defined
         return mask
     if element == "square":
         side = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-        eroded = erosion(mask, side, mode="ignore")
-    elif radius <= SMALL_DISK:
-        eroded = ndimage.binary_erosion(mask, disk(radius), border_value=1)
-    else:
-        eroded = isotropic_erosion(mask, radius)
-    return eroded
+        return np.asarray(erosion(mask, side, mode="ignore"))
+    if radius <= SMALL_DISK:
+        return np.asarray(ndimage.binary_erosion(mask, disk(radius), border_value=1))
+    return np.asarray(isotropic_erosion(mask, radius))

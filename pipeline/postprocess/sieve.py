@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..grid.encoding import ClassMap
 from ..grid.geobox import Window
 from ..objects.label import BlockLabels, Labels, Totals, summarize_block
 from .options import ResolvedOptions, Size
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ..grid.pixel_area import PixelAreas
 
 Stage = Literal["hysteresis", "objects", "holes"]
-ClassMap = NDArray[np.uint8]
 
 WIDEST_HALO = 256  # pixels; beyond it a table of components is less work than reading so much around each block
 
@@ -36,7 +36,7 @@ def removal_halo(options: ResolvedOptions) -> int | None:
         0: nothing is removed. None: only the components of the whole scene can tell, because a size is in square
         metres, or the halo would be wider than 256, or the map comes from hysteresis.
     """
-    sizes = [size for size in (options.object_size, options.hole_size) if size is not None]
+    sizes = [size for size in _sizes(options).values() if size is not None]
     if not sizes:
         return 0
     halo = sum(max(0, ceil(size.value) - 1) for size in sizes)
@@ -48,7 +48,7 @@ def scene_stages(options: ResolvedOptions) -> tuple[Stage, ...]:
     """Return what needs components of the whole scene, in its order; nothing if context around a block decides all."""
     if options.low is None and removal_halo(options) is not None:
         return ()
-    asked: dict[Stage, object] = {"hysteresis": options.low, "objects": options.object_size, "holes": options.hole_size}
+    asked: dict[Stage, object] = {"hysteresis": options.low, **_sizes(options)}
     return tuple(stage for stage, option in asked.items() if option is not None)
 
 
@@ -68,11 +68,10 @@ def remove_by_halo(class_map: ClassMap, options: ResolvedOptions) -> ClassMap:
         uint8 of the same shape; its halo must be thrown away. Of two classes as `skimage.morphology`'s
         `remove_small_objects` and `remove_small_holes`, but where there is no object at all, nothing is a hole.
     """
-    shape = (class_map.shape[0], class_map.shape[1])
-    stages: tuple[Stage, ...] = ("objects", "holes")
-    for stage in stages:
-        if _size_of(options, stage):
-            found = stage_labels(class_map, Window.of(shape), shape, stage=stage, options=options)
+    window = Window.of((class_map.shape[0], class_map.shape[1]))
+    for stage, size in _sizes(options).items():
+        if size:
+            found = stage_labels(class_map, window, window.shape, stage=stage, options=options)
             class_map = finish_stage(class_map, found, None, stage=stage, options=options)
     return class_map
 
@@ -162,11 +161,10 @@ def to_replace(totals: Totals, options: ResolvedOptions, stage: Stage) -> NDArra
     """
     if stage == "hysteresis":
         return ~totals.above_high
-    size = _size_of(options, stage)
+    size = _sizes(options)[stage]
     if size is None:
         return np.zeros(len(totals), bool)
-    small: NDArray[np.bool_] = (totals.pixels if size.unit == "px" else totals.area) < size.value
-    return small
+    return np.asarray((totals.pixels if size.unit == "px" else totals.area) < size.value)
 
 
 def replace_components(class_map: ClassMap, labels: Labels, becomes: NDArray[np.uint8]) -> ClassMap:
@@ -174,8 +172,8 @@ def replace_components(class_map: ClassMap, labels: Labels, becomes: NDArray[np.
     return np.where(labels > 0, np.append(np.uint8(0), becomes)[labels], class_map)
 
 
-def _size_of(options: ResolvedOptions, stage: Stage) -> Size | None:
-    return options.object_size if stage == "objects" else options.hole_size
+def _sizes(options: ResolvedOptions) -> dict[Stage, Size | None]:
+    return {"objects": options.object_size, "holes": options.hole_size}
 
 
 def _needs_borders(options: ResolvedOptions, stage: Stage) -> bool:

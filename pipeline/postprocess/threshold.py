@@ -3,18 +3,17 @@
 Each pixel is decided alone, but for hysteresis: there components of the whole scene say which candidates stay.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import NODATA, STEPS
+from ..grid.encoding import NODATA, STEPS, ClassMap
 from .options import ResolvedOptions
 
 
-def apply_threshold(
-    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, options: ResolvedOptions
-) -> NDArray[np.uint8]:
+def apply_threshold(class_map: ClassMap, probability: NDArray[Any] | None, options: ResolvedOptions) -> ClassMap:
     """Return the map that cleaning starts from.
 
     Parameters
@@ -38,20 +37,17 @@ def apply_threshold(
     return class_map if thresholds is None else _likeliest(class_map, probability, options, thresholds, first=1)
 
 
-def above_high(
-    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, options: ResolvedOptions
-) -> NDArray[np.bool_]:
+def above_high(class_map: ClassMap, probability: NDArray[Any] | None, options: ResolvedOptions) -> NDArray[np.bool_]:
     """Return which candidates of hysteresis are above the higher threshold: bool `(y, x)`. See `apply_threshold`."""
     assert options.thresholds is not None  # `CleanOptions` refuses hysteresis without
     made = _likeliest(class_map, probability, options, options.thresholds, first=1)
-    above: NDArray[np.bool_] = (made != 0) & (made != NODATA)
-    return above
+    return np.asarray((made != 0) & (made != NODATA))
 
 
 def _likeliest(
-    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, options: ResolvedOptions,
-    bounds: "tuple[float, ...] | list[float]", *, first: int,
-) -> NDArray[np.uint8]:  # fmt: skip
+    class_map: ClassMap, probability: NDArray[Any] | None, options: ResolvedOptions,
+    bounds: Sequence[float], *, first: int,
+) -> ClassMap:  # fmt: skip
     """Take the likeliest class from `first` on where its probability is above its bound, or as much if first is 0."""
     assert probability is not None  # `CleanOptions.resolve` refuses stores without
     best = _class_probability(probability, options, first)
@@ -69,14 +65,13 @@ def _likeliest(
 def _class_probability(probability: NDArray[Any], options: ResolvedOptions, value: int) -> NDArray[Any]:
     """Return a class's probability. Of two classes the first may not be kept: it is what remains."""
     if value in options.kept:
-        band: NDArray[Any] = probability[options.kept.index(value)]
+        band = np.asarray(probability[options.kept.index(value)])
         return band if band.dtype == np.uint8 else band.astype(np.float32, copy=False)
     remains = STEPS if probability.dtype == np.uint8 else 1
-    rest: NDArray[Any] = remains - np.minimum(_class_probability(probability, options, 1), remains)  # nodata is more
-    return rest
+    return np.asarray(remains - np.minimum(_class_probability(probability, options, 1), remains))  # nodata is more
 
 
-def _least(bounds: "tuple[float, ...] | list[float]", in_steps: bool, *, above: bool) -> NDArray[Any]:
+def _least(bounds: Sequence[float], in_steps: bool, *, above: bool) -> NDArray[Any]:
     """Return the least probability that is above each bound, or as much as it, as the probabilities are kept."""
     if not in_steps:
         exact = np.array(bounds, np.float32)
