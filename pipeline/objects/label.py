@@ -3,7 +3,6 @@
 Numbers only: no store, no dask. `merge_labels` joins the regions of blocks side by side.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -79,11 +78,6 @@ class Totals:
         area = np.bincount(groups, self.area, count).astype(np.float64)
         above_high = np.bincount(groups[self.above_high], minlength=count) > 0
         return Totals(value, pixels, area, first, above_high, borders)
-
-
-def joined_totals(parts: Sequence[Totals]) -> Totals:
-    """Return totals one after the other."""
-    return Totals(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Totals)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..grid.geobox import Window
-from .label import NONE, Region, Totals, joined_totals, open_region
+from .label import NONE, Region, Totals, open_region
 
 TOP, BOTTOM, LEFT, RIGHT = range(4)  # of `Sides`
 LENGTH = 8  # bytes before what is packed, which tell how long it was
@@ -73,7 +73,8 @@ def merge_regions(parts: Sequence[Sequence[Region]], connectivity: int) -> tuple
     starts = iter(np.cumsum([0, *counts]).tolist())
     rows = [[_renumbered(part, next(starts)) for part in row] for row in parts]
     columns = list(zip(*rows, strict=True))
-    totals = joined_totals([part.totals for row in rows for part in row])
+    known = [part.totals.arrays() for row in rows for part in row]
+    totals = Totals(**{name: np.concatenate([arrays[name] for arrays in known]) for name in known[0]})
     # each seam goes along the whole rectangle, so that corners where four parts meet are on it too
     seams = [(_line(one, BOTTOM), _line(other, TOP)) for one, other in pairwise(rows)]
     seams += [(_line(one, RIGHT), _line(other, LEFT)) for one, other in pairwise(columns)]
@@ -162,8 +163,7 @@ def pack(arrays: dict[str, NDArray[Any]]) -> bytes:
 
     made = BytesIO()
     np.savez(made, **arrays)  # type: ignore[arg-type]
-    packed: bytes = pa.compress(made.getbuffer(), codec="zstd", asbytes=True)
-    return made.tell().to_bytes(LENGTH, "little") + packed
+    return made.tell().to_bytes(LENGTH, "little") + bytes(pa.compress(made.getbuffer(), codec="zstd", asbytes=True))
 
 
 def unpack(content: bytes) -> dict[str, NDArray[Any]]:

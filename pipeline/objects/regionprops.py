@@ -89,7 +89,6 @@ def measure(patch: Patch, *, widths: bool = True) -> "pa.Table":
     columns = {
         "id": runs.ids,
         "class_value": classes.ravel()[runs.cut.starts[runs.order[runs.first]]],
-        **_counts(runs, patch),
         **_moments(runs, patch),
         **{name: runs.summed(kinds == kind, np.int64) for kind, name in enumerate(LENGTHS, start=1)},
         **_intensities(runs, patch.probability),
@@ -165,11 +164,6 @@ class Runs:
         """Add up `(y, x)` over each object's pixels."""
         return self.joined(np.add.reduceat(pixels.ravel(), self.cut.starts, dtype=dtype)[self.order])
 
-    def spans(self) -> tuple[Ints, Ints, Ints]:
-        """Return row, first column and length of the runs in `order`."""
-        rows, columns = np.divmod(self.cut.starts[self.order], self.shape[1])
-        return rows, columns, self.cut.lengths[self.order]
-
 
 def cut_runs(ids: Ints) -> Runs:
     """Cut ids int64 `(y, x)`, 0 for none, into runs. At least one pixel has an id."""
@@ -189,25 +183,15 @@ def _inner(around: NDArray[Any], shape: tuple[int, int], halo: int = 0) -> NDArr
     return np.ascontiguousarray(around[excess : excess + shape[0] + 2 * halo, excess : excess + shape[1] + 2 * halo])
 
 
-def _counts(runs: Runs, patch: Patch) -> dict[str, NDArray[Any]]:
-    """Pixels and bounding box, in the scene."""
-    rows, columns, lengths = runs.spans()
-    top, left = patch.core.top, patch.core.left
-    return {
-        "num_pixels": runs.joined(lengths),
-        "bbox-0": runs.joined(rows, np.minimum) + top,
-        "bbox-1": runs.joined(columns, np.minimum) + left,
-        "bbox-2": runs.joined(rows, np.maximum) + top + 1,
-        "bbox-3": runs.joined(columns + lengths, np.maximum) + left,
-    }
-
-
 def _moments(runs: Runs, patch: Patch) -> dict[str, NDArray[Any]]:
-    """Means from the object's first pixel, and sums of squares about the mean.
+    """Pixels; bounding box, in the scene; means from the object's first pixel, and sums of squares about the mean.
 
-    In integers up to the mean's fraction, so that nothing cancels; they hold blocks of up to 2^16 pixels a side.
+    The sums are in integers up to the mean's fraction, so that nothing cancels; they hold blocks of up to 2^16 pixels a
+    side.
     """
-    row, column, n = runs.spans()
+    top, left = patch.core.top, patch.core.left
+    row, column = np.divmod(runs.cut.starts[runs.order], runs.shape[1])
+    n = runs.cut.lengths[runs.order]
     count = runs.joined(n)
     row_sums, column_sums = n * row, n * column + n * (n - 1) // 2  # over each run
     squares = n * column**2 + column * n * (n - 1) + (n - 1) * n * (2 * n - 1) // 6
@@ -219,8 +203,13 @@ def _moments(runs: Runs, patch: Patch) -> dict[str, NDArray[Any]]:
     both -= count * row_mean * column_mean
     first_row, first_column = np.divmod(runs.ids - 1, patch.width)
     return {
-        "row_mean": (row_mean + patch.core.top - first_row) + row_rest / count,
-        "column_mean": (column_mean + patch.core.left - first_column) + column_rest / count,
+        "num_pixels": count,
+        "bbox-0": runs.joined(row, np.minimum) + top,
+        "bbox-1": runs.joined(column, np.minimum) + left,
+        "bbox-2": runs.joined(row, np.maximum) + top + 1,
+        "bbox-3": runs.joined(column + n, np.maximum) + left,
+        "row_mean": (row_mean + top - first_row) + row_rest / count,
+        "column_mean": (column_mean + left - first_column) + column_rest / count,
         "rows_m2": rows - row_rest * (row_rest / count),
         "columns_m2": columns - column_rest * (column_rest / count),
         "both_m2": both - row_rest * (column_rest / count),

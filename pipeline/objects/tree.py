@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from distributed import Client
-from numpy.typing import NDArray
 
 from ..jobs.dask import map_bounded
 from ..jobs.progress import ProgressFactory
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FAN = 4
-SIDES = b"swathe:sides"  # among the metadata of a table's schema
+BESIDE = b"swathe:sides"  # among the metadata of a table's schema
+SIDES = ("top", "bottom", "left", "right")  # of a block or node, as `edges` has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,36 +222,27 @@ def tree_reduce(client: Client, job: TreeReduce, show: ProgressFactory, title: s
 
 def reduce_rows(job: TreeReduce, place: BlockIndex) -> None:
     """Write the rows of objects that end in a block or node, and those of objects that may go on. The latter last."""
+    import pyarrow as pa
+
     job.store.check_run()
-    rows, sides = _block_rows(job, place) if place[0] == 0 else _node_rows(job, place)
+    level, row, column = place
+    if level == 0:
+        window = job.objects.window(0, row, column)
+        found = edges(job.objects.read_array("objects", window)[0], window, job.objects.geobox.shape)
+        sides = {name: np.unique(side[side > 0]) for name, side in zip(SIDES, found, strict=True)}
+        rows = job.rows(job.store, row, column)
+    else:
+        read = [[table_from(job.read("open", child)) for child in line] for line in job.tree.children(place)]
+        ids = [[unpack(extra) for _, extra in line] for line in read]
+        lines = ids[0], ids[-1], [line[0] for line in ids], [line[-1] for line in ids]
+        sides = {
+            name: np.unique(np.concatenate([part[name] for part in line]))
+            for name, line in zip(SIDES, lines, strict=True)
+        }
+        rows = job.merge(pa.concat_tables([table for table, _ in chain(*read)]))
     goes_on = np.isin(rows["id"].to_numpy(), np.concatenate(list(sides.values())))
     job.write("part", place, table_bytes(rows.filter(~goes_on)))
     job.write("open", place, table_bytes(rows.filter(goes_on), pack(sides)))
-
-
-Ids = NDArray[np.int64]
-
-
-def _block_rows(job: TreeReduce, place: BlockIndex) -> tuple["pa.Table", dict[str, Ids]]:
-    """Return a block's rows, and the ids of the objects on each of its open sides."""
-    _, row, column = place
-    window = job.objects.window(0, row, column)
-    sides = edges(job.objects.read_array("objects", window)[0], window, job.objects.geobox.shape)
-    ids = {
-        name: np.unique(side[side > 0]) for name, side in zip(("top", "bottom", "left", "right"), sides, strict=True)
-    }
-    return job.rows(job.store, row, column), ids
-
-
-def _node_rows(job: TreeReduce, place: BlockIndex) -> tuple["pa.Table", dict[str, Ids]]:
-    """Return the same of a node, from those of the nodes below."""
-    import pyarrow as pa
-
-    read = [[table_from(job.read("open", child)) for child in line] for line in job.tree.children(place)]
-    ids = [[unpack(extra) for _, extra in line] for line in read]
-    lines = {"top": ids[0], "bottom": ids[-1], "left": [line[0] for line in ids], "right": [line[-1] for line in ids]}
-    sides = {name: np.unique(np.concatenate([part[name] for part in line])) for name, line in lines.items()}
-    return job.merge(pa.concat_tables([table for table, _ in chain(*read)])), sides
 
 
 def reduced(job: TreeReduce) -> Iterator["pa.Table"]:
@@ -265,11 +256,10 @@ def table_bytes(table: "pa.Table", extra: bytes = b"") -> bytes:
     import pyarrow as pa
 
     made = pa.BufferOutputStream()
-    table = table.replace_schema_metadata({SIDES: extra})
+    table = table.replace_schema_metadata({BESIDE: extra})
     with pa.ipc.new_stream(made, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)
-    content: bytes = made.getvalue().to_pybytes()
-    return content
+    return bytes(made.getvalue().to_pybytes())
 
 
 def table_from(content: bytes) -> tuple["pa.Table", Any]:
@@ -277,4 +267,4 @@ def table_from(content: bytes) -> tuple["pa.Table", Any]:
     import pyarrow as pa
 
     table = pa.ipc.open_stream(content).read_all()
-    return table.replace_schema_metadata(None), table.schema.metadata[SIDES]
+    return table.replace_schema_metadata(None), table.schema.metadata[BESIDE]

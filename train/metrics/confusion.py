@@ -51,13 +51,11 @@ def _right(counts: Ints) -> Ints:
 
 def _true(counts: Ints) -> Ints:
     """Pixels of each class `(..., class)`."""
-    total: Ints = counts.sum(-1)
-    return total
+    return np.asarray(counts.sum(-1))
 
 
 def _predicted(counts: Ints) -> Ints:
-    total: Ints = counts.sum(-2)
-    return total
+    return np.asarray(counts.sum(-2))
 
 
 def iou(counts: Ints) -> Floats:

@@ -64,8 +64,7 @@ def overlaps(predicted_ids: Ids, truth_ids: Ids, class_map: Values, labels: Valu
     class_map, labels
         uint8 `(y, x)`; where either is 255 a pixel does not count.
     """
-    parts = [_overlaps(*some) for some in strips(predicted_ids, truth_ids, class_map, labels)]
-    return merged(parts)
+    return merged(_overlaps(*some) for some in strips(predicted_ids, truth_ids, class_map, labels))
 
 
 def _overlaps(predicted: Ids, truth: Ids, class_map: Values, labels: Values) -> Overlaps:
@@ -78,7 +77,7 @@ def _overlaps(predicted: Ids, truth: Ids, class_map: Values, labels: Values) -> 
     kept = (predicted[starts] > NOTHING) | (truth[starts] > NOTHING)
     starts, lengths = starts[kept], lengths[kept]
     values = class_map.ravel()[starts], labels.ravel()[starts]
-    return _summed(Overlaps(predicted[starts], truth[starts], *values, lengths.astype(np.int64)))
+    return merged([Overlaps(predicted[starts], truth[starts], *values, lengths.astype(np.int64))])
 
 
 def merged(parts: Iterable[Overlaps]) -> Overlaps:
@@ -86,20 +85,15 @@ def merged(parts: Iterable[Overlaps]) -> Overlaps:
     every = list(parts)
     names = ("predicted", "truth", "predicted_class", "truth_class", "pixels")
     types = (np.int64, np.int64, np.uint8, np.uint8, np.int64)
-    columns = (np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in every)])
-               for name, kind in zip(names, types, strict=True))  # fmt: skip
-    return _summed(Overlaps(*columns))
-
-
-def _summed(rows: Overlaps) -> Overlaps:
-    order = np.lexsort((rows.truth, rows.predicted))
-    predicted, truth = rows.predicted[order], rows.truth[order]
-    first = np.ones(len(rows), bool)
+    columns = [np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in every)])
+               for name, kind in zip(names, types, strict=True)]  # fmt: skip
+    order = np.lexsort((columns[1], columns[0]))
+    predicted, truth, predicted_class, truth_class, pixels = (column[order] for column in columns)
+    first = np.ones(len(order), bool)
     first[1:] = (predicted[1:] != predicted[:-1]) | (truth[1:] != truth[:-1])
     starts = np.flatnonzero(first)
-    pixels = np.add.reduceat(rows.pixels[order], starts) if len(starts) else rows.pixels
-    values = rows.predicted_class[order][starts], rows.truth_class[order][starts]
-    return Overlaps(predicted[starts], truth[starts], *values, pixels)
+    pixels = np.add.reduceat(pixels, starts) if len(starts) else pixels
+    return Overlaps(predicted[starts], truth[starts], predicted_class[starts], truth_class[starts], pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,14 +189,6 @@ class _Objects:
         areas = (np.bincount(which, pixels * part, len(known)).astype(np.int64) for part in (counted, ~counted))
         return cls(known, value[real][first], *areas)
 
-    def place(self, ids: Ids) -> NDArray[np.intp]:
-        return np.searchsorted(self.ids, ids)
-
-    def without(self, ids: Ids) -> NDArray[np.bool_]:
-        left = np.ones(len(self.ids), bool)
-        left[self.place(ids)] = False
-        return left
-
 
 def match(rows: Overlaps, classes: int) -> Matches:
     """Match the objects of a scene.
@@ -218,15 +204,14 @@ def match(rows: Overlaps, classes: int) -> Matches:
     truth = _Objects.of(rows.truth, rows.truth_class, rows)
     pair = (rows.predicted > NOTHING) & (rows.truth > NOTHING) & (rows.predicted_class == rows.truth_class)
     found, there, shared = rows.predicted[pair], rows.truth[pair], rows.pixels[pair]
-    union = predicted.counted[predicted.place(found)] + truth.counted[truth.place(there)] - shared
+    union = predicted.counted[np.searchsorted(predicted.ids, found)] - shared
+    union += truth.counted[np.searchsorted(truth.ids, there)]
     matching = 2 * shared > union
     found, there, overlap = found[matching], there[matching], shared[matching] / union[matching]
-    alarm = predicted.without(found) & (predicted.counted >= predicted.ignored)
-    missed = truth.without(there)
-    value = rows.truth_class[pair][matching]
-    number, false, lost = (
-        np.bincount(values, minlength=classes) for values in (value, predicted.value[alarm], truth.value[missed])
-    )
+    alarm = ~np.isin(predicted.ids, found) & (predicted.counted >= predicted.ignored)
+    missed, value = ~np.isin(truth.ids, there), rows.truth_class[pair][matching]
+    sides = value, predicted.value[alarm], truth.value[missed]
+    number, false, lost = (np.bincount(values, minlength=classes) for values in sides)
     total = np.bincount(value, np.rint(overlap * UNIT), classes).astype(np.int64)
     counts = ObjectCounts(number, number + false, number + lost, total)
     return Matches(found, there, overlap, truth.ids[missed], predicted.ids[alarm], counts)

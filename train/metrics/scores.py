@@ -11,8 +11,8 @@ network does elsewhere.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ FEW = 10  # blocks
 MOST = 1 << 22  # draws held at once
 
 Bounds = dict[str, Floats]
-Part = TypeVar("Part", ThresholdCurve, Reliability)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,17 +53,11 @@ class BlockCounts:
     top: Reliability | None = None
 
     def __add__(self, other: Self) -> Self:
-        maps = self.confusion + other.confusion, self.boundary + other.boundary
-        optional = (_both(getattr(self, name), getattr(other, name)) for name in ("thresholds", "foreground", "top"))
-        return type(self)(*maps, *optional)
-
-
-def _both(one: Part | None, other: Part | None) -> Part | None:
-    if one is None or other is None:
-        if one is not other:
+        pairs = [(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
+        if any((one is None) != (another is None) for one, another in pairs):
             raise ValueError("counts with probabilities and without do not add up")
-        return None
-    return one + other
+        added: list[Any] = [None if one is None else one + another for one, another in pairs]
+        return type(self)(*added)
 
 
 def count_pixels(

@@ -170,8 +170,7 @@ def foreground_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     ndarray
         float32 `(y, x)`; a view where there are two classes.
     """
-    greatest: NDArray[np.float32] = probabilities[1] if len(probabilities) == 2 else probabilities[1:].max(0)
-    return greatest
+    return np.asarray(probabilities[1] if len(probabilities) == 2 else probabilities[1:].max(0))
 
 
 def threshold_curve(
