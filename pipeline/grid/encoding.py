@@ -46,12 +46,11 @@ class BlockResult:
 
 def empty_result(shape: tuple[int, int], encoding: Encoding) -> BlockResult:
     """Return a window in which nothing was observed: nodata in all that is kept."""
-    probability = objects = None
+    probability = None
     if encoding.probability:
         fill = NODATA if encoding.probability == "uint8" else np.nan
         probability = np.full((len(encoding.kept), *shape), fill, encoding.probability)
-    if encoding.objects:
-        objects = np.zeros(shape, np.int64)
+    objects = np.zeros(shape, np.int64) if encoding.objects else None
     return BlockResult(np.full(shape, NODATA, np.uint8), probability, objects)
 
 

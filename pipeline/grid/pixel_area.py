@@ -220,8 +220,7 @@ def _sampled(surface: _Surface) -> GridAreas | None:
     side = max(1.0, STENCIL * surface.sphere.radius / sqrt(float(np.median(some)))) if some.size else 1.0
     nodes = surface.areas((5, 5), side)
     while np.isfinite(nodes).any():
-        better = _finer(nodes, surface.geobox.shape)
-        if better is None:
+        if (better := _finer(nodes, surface.geobox.shape)) is None:
             return GridAreas(*surface.geobox.shape, _simplified(nodes))
         nodes = surface.areas(better, side)
     return None

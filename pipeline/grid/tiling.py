@@ -4,17 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import PlanError
+from models.metadata import ReceptiveField
 
 from .geobox import Window
-
-if TYPE_CHECKING:
-    from models.metadata import ReceptiveField
 
 TILE, BLOCK, CHUNK = 1024, 2048, 512
 LARGEST_INPUT = 2048  # width of a tile with both halos; larger ones need gigabytes in most networks
@@ -125,7 +122,7 @@ class TilingPlan:
 
 def make_plan(
     shape: tuple[int, int],
-    receptive_field: "ReceptiveField",
+    receptive_field: ReceptiveField,
     *,
     halo: int | None = None,
     tile: int | None = None,

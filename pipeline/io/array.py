@@ -3,6 +3,7 @@
 import os
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,10 @@ class ArraySource:
 
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the scene, in this thread. Raises SceneError if it cannot."""
-        rows, columns = window.slices
-        part = self.array.variable.isel(y=rows, x=columns)
-        data = _computed(part).astype(self.dtype, copy=False)
+        data = _computed(self.array.variable, window).astype(self.dtype, copy=False)
         valid = observed(data, self.nodata)
         if "valid" in self.array.coords:
-            valid = valid & _computed(self.array.coords["valid"].variable.isel(y=rows, x=columns)).astype(bool)
+            valid = valid & _computed(self.array.coords["valid"].variable, window).astype(bool)
         return Pixels(data, valid)
 
     def select(self, bands: BandNames) -> "ArraySource":
@@ -80,9 +79,10 @@ class ArraySource:
         }
 
 
-def _computed(part: xr.Variable) -> NDArray[Any]:
+def _computed(variable: xr.Variable, window: Window) -> NDArray[Any]:
+    rows, columns = window.slices
     try:
-        return np.asarray(part.compute(scheduler="synchronous").data)
+        return np.asarray(variable.isel(y=rows, x=columns).compute(scheduler="synchronous").data)
     except SceneError:
         raise
     except Exception as error:  # whatever the array is made by
@@ -93,8 +93,7 @@ def _token(variable: xr.Variable) -> str:
     """Return dask's token, but read only some pixels of what lies in a file: a token would load all of it."""
     if is_dask_collection(variable) or variable._in_memory:
         return str(tokenize(variable.data))
-    shape = variable.sizes["y"], variable.sizes["x"]
-    return hash_pixels(lambda w: _computed(variable.isel(y=w.slices[0], x=w.slices[1])), shape)
+    return hash_pixels(partial(_computed, variable), (variable.sizes["y"], variable.sizes["x"]))
 
 
 def array_source(array: xr.DataArray) -> ArraySource:
@@ -132,7 +131,12 @@ def _names(array: xr.DataArray) -> tuple[str, ...]:
 
 def _transform(array: xr.DataArray) -> Affine | None:
     """Return the transform of the array's file, moved to the part of the scene that it is; else that of x and y."""
-    whole = _kept_transform(array)
+    kept = array.coords.get(array.rio.grid_mapping)  # where rioxarray keeps it, beside the CRS
+    try:
+        whole = Affine.from_gdal(*map(float, str("" if kept is None else kept.attrs.get("GeoTransform", "")).split()))
+    except (TypeError, ValueError):
+        whole = None
+    whole = whole if whole is not None and is_position(whole) else None
     rotated = whole is not None and bool(whole.b or whole.d)
     one = Affine.identity() if rotated or whole is None else whole
     x, y = _axis(array, "column" if rotated else "x", "x"), _axis(array, "row" if rotated else "y", "y")
@@ -149,16 +153,6 @@ def _transform(array: xr.DataArray) -> Affine | None:
     starts = [round(v * 2) / 2 if abs(v * 2 - round(v * 2)) < 1e-3 else v for v in starts]
     steps = [round(v) if abs(v - round(v)) < 1e-6 else v for v in steps]
     return whole * (Affine.translation(*starts) * Affine.scale(*steps))
-
-
-def _kept_transform(array: xr.DataArray) -> Affine | None:
-    """Return the transform that rioxarray keeps beside the CRS, if it says anything."""
-    kept = array.coords.get(array.rio.grid_mapping)
-    try:
-        whole = Affine.from_gdal(*map(float, str("" if kept is None else kept.attrs.get("GeoTransform", "")).split()))
-    except (TypeError, ValueError):
-        return None
-    return whole if is_position(whole) else None
 
 
 def _axis(array: xr.DataArray, name: str, dim: str) -> tuple[float, float | None] | None:

@@ -189,14 +189,13 @@ def _read_facts(path: str) -> RasterSource:
     indexes = list(dataset.indexes[:-1] if alpha else dataset.indexes)
     names = _band_names(dataset, indexes)  # none of an alpha band, which is the last and is not taken
     facts = zip(names, dataset.dtypes, dataset.nodatavals, dataset.scales, dataset.offsets, strict=False)
-    bands = [
+    bands = tuple(
         RasterBand(path, index, (name,), str(np.dtype(dtype)), None if nodata is None else float(nodata), scale, offset)
         for index, (name, dtype, nodata, scale, offset) in enumerate(facts, 1)
-    ]
+    )
     transform = dataset.transform if is_position(dataset.transform) else None
     geobox = GeoBox(dataset.height, dataset.width, transform, (dataset.crs and dataset.crs.to_wkt()) or None)
-    masks = _masks(dataset, path, indexes, alpha)
-    return RasterSource(geobox, tuple(bands), tuple(masks), tuple(_notes(dataset, geobox)))
+    return RasterSource(geobox, bands, tuple(_masks(dataset, path, indexes, alpha)), tuple(_notes(dataset, geobox)))
 
 
 def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
@@ -256,8 +255,7 @@ def _band_names(dataset: DatasetReader, indexes: Sequence[int]) -> list[str]:
     """Name each band by its description, else by its color, else by its number; all by number where two are alike."""
     numbered = [f"band_{index}" for index in indexes]
     described = [printable(dataset.descriptions[index - 1] or "")[:LONGEST_NAME] for index in indexes]
-    colors = [dataset.colorinterp[index - 1].name for index in indexes]
-    colored = [color if color in COLORS else "" for color in colors]
+    colored = [color.name if color.name in COLORS else "" for color in dataset.colorinterp[: len(indexes)]]
     for choice in (described, colored):
         names = [name or number for name, number in zip(choice, numbered, strict=True)]
         if any(choice) and len(set(names)) == len(names):

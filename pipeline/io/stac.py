@@ -54,14 +54,14 @@ class Asset:
     band_names: tuple[tuple[str, ...], ...]
     measured: bool
 
-    def all_names(self) -> list[tuple[str, ...]]:
-        """Return all names of each band, the best first, as far as the Item says."""
-        known = self.band_names or ((),)
-        return [tuple(dict.fromkeys((*names, self.key_name(n, len(known))))) for n, names in enumerate(known, 1)]
-
-    def key_name(self, number: int, count: int) -> str:
-        """Name one of so many bands by the asset's key."""
-        return self.key if count == 1 else f"{self.key}_{number}"
+    def all_names(self, bands: Sequence[RasterBand] = ()) -> list[tuple[str, ...]]:
+        """Return all names of each band, the best first: the Item's, or else its file's, where known; then the key."""
+        count = len(bands) or len(self.band_names) or 1
+        names = [self.band_names[n] if n < len(self.band_names) else () for n in range(count)]
+        if count == 1:
+            return [tuple(dict.fromkeys((*names[0], self.key)))]
+        own = [band.names for band in bands] or [()] * count
+        return [tuple(dict.fromkeys((*(names[n] or own[n]), f"{self.key}_{n + 1}"))) for n in range(count)]
 
 
 def is_item(path: str) -> bool:
@@ -175,13 +175,8 @@ def _is_copy(asset: Asset, other: Asset) -> bool:
 def _open_asset(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
     """Open an asset's file, once, and name its bands by all that the Item calls them; else as the file does."""
     source = opened[asset.href] = opened.get(asset.href) or open_rasters([asset.href])
-    count, bands = len(source.raster_bands), []
-    for number, band in enumerate(source.raster_bands, 1):
-        names = asset.band_names[number - 1] if number <= len(asset.band_names) else ()
-        if not names and count > 1:
-            names = band.names
-        bands.append(_renamed(band, *names, asset.key_name(number, count)))
-    return replace(source, raster_bands=tuple(bands))
+    named = zip(source.raster_bands, asset.all_names(source.raster_bands), strict=True)
+    return replace(source, raster_bands=tuple(replace(band, names=names) for band, names in named))
 
 
 def _renamed(band: RasterBand, *names: str) -> RasterBand:
