@@ -104,26 +104,22 @@ def _settings(config: str | None, changes: Sequence[str], training: Sequence[Pai
         return read_settings(config, changes)
     if not training or not classes:
         raise click.UsageError("give CONFIG, or at least --train IMAGE LABELS and --classes LIST")
-    return settings_of(_raw(training, validation, _listed(classes), _listed(bands or "")), changes=changes)
+    from pipeline.io.scene import open_source
+
+    names, chosen = _listed(classes), _listed(bands or "")
+    sets = [_set(pair, "train", chosen) for pair in training] + [_set(pair, "validate", chosen) for pair in validation]
+    if not validation:  # a fifth of the images' blocks
+        sets = [{**one, "split": {"by": "blocks", "validate": 0.2}} for one in sets]
+    colors = [COLORS[n] if n < len(COLORS) else f"{n * 2654435761 % 2**24:06X}" for n in range(len(names))]
+    described = [{"name": name, "color": color} for name, color in zip(names, colors, strict=True)]
+    bands_of = [f"band{n}" if n.isdecimal() else n for n in chosen or open_source(training[0][0]).bands]
+    network = {"architecture": "unet", "options": {"widths": [16, 32, 64, 128]}}
+    raw = {"name": "trained", "bands": bands_of, "classes": described, "data": sets, "network": network}
+    return settings_of(raw, changes=changes)
 
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _raw(training: Sequence[Pair], validation: Sequence[Pair], classes: list[str], bands: list[str]) -> dict[str, Any]:
-    """Return what a config would hold; without --val, a fifth of the images' blocks is kept for validation."""
-    from pipeline.io.scene import open_source
-
-    sets = [_set(pair, "train", bands) for pair in training] + [_set(pair, "validate", bands) for pair in validation]
-    if not validation:
-        for one in sets:
-            one["split"] = {"by": "blocks", "validate": 0.2}
-    names = bands or list(open_source(training[0][0]).bands)
-    colors = [COLORS[n] if n < len(COLORS) else f"{n * 2654435761 % 2**24:06X}" for n in range(len(classes))]
-    described = [{"name": name, "color": color} for name, color in zip(classes, colors, strict=True)]
-    return {"name": "trained", "bands": [f"band{n}" if n.isdecimal() else n for n in names], "classes": described,
-            "data": sets, "network": {"architecture": "unet", "options": {"widths": [16, 32, 64, 128]}}}  # fmt: skip
 
 
 def _set(pair: Pair, part: str, bands: list[str]) -> dict[str, Any]:

@@ -24,13 +24,11 @@ from models.system import usable_cpus
 
 from ..config import Settings
 from ..data.chips import reader_errors
-from ..data.statistics import means_of
 from ..evaluation.evaluation import choose_threshold
 from .module import SegmentationModule
 from .run_folder import (
     begin,
     best_checkpoint,
-    check_fits,
     file_errors,
     last_checkpoint,
     locked,
@@ -73,7 +71,10 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     training, run = prepare(settings, show=show), run_folder(output)
     module = make_module(training, show=show and first)
-    _check_provenance(training, module.receptive_field)
+    try:  # what no bundle could hold is refused before the training
+        json.dumps(to_item(_metadata(training, module.receptive_field, {}), WEIGHTS, 0, ""), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"provenance holds what a bundle cannot: {error}; give text or finite numbers") from error
     with file_errors(run), locked(run) if first else nullcontext():
         if first:
             begin(run, settings, restart=restart, images=training.images)
@@ -96,23 +97,13 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise TrainingError(f"{output} cannot be written: {parent} is no folder that you may write to")
 
 
-def _check_provenance(training: Training, receptive_field: ReceptiveField) -> None:
-    """Refuse what no bundle could hold, before the training. Raises SwatheError."""
-    try:
-        json.dumps(to_item(_metadata(training, receptive_field, {}), WEIGHTS, 0, ""), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"provenance holds what a bundle cannot: {error}; give text or finite numbers") from error
-
-
 def fit(training: Training, module: SegmentationModule, run: Path, *, show: bool = True) -> None:
     """Run Lightning's loop, from the last checkpoint if there is one; the module ends with the best weights."""
     loop = training.settings.loop
     torch.set_num_threads(loop.threads or usable_cpus())
     with quiet_lightning():
         trainer = make_trainer(loop, training.epochs, run, validated=len(training.grid) > 0, show=show)
-        begun = last_checkpoint(run)
-        if begun:
-            check_fits(begun, read_checkpoint(begun), module.state_dict())
+        begun = last_checkpoint(run, module.state_dict())
         try:
             batches, validation = loaders(training, trainer)
             with reader_errors():
@@ -151,14 +142,13 @@ def write_best(
 
 def _metadata(training: Training, receptive_field: ReceptiveField, provenance: Mapping[str, Any]) -> BundleMetadata:
     """Return the metadata of the bundle: all that inference must know, and the provenance."""
-    settings, statistics = training.settings, training.statistics
-    means = means_of(statistics.bands.mean.tolist())
+    settings = training.settings
     origin = {
         "config": Path(settings.path).name,
         "seed": settings.seed,
         "trained on": [sample.name for sample in training.parts["train"]],
         "chosen on": [sample.name for sample in training.parts["validate"]],
-        "pixels": dict(zip(settings.class_names, statistics.class_pixels.tolist(), strict=True)),
+        "pixels": training.images["pixels"],
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "lightning": lightning.__version__,
@@ -167,9 +157,9 @@ def _metadata(training: Training, receptive_field: ReceptiveField, provenance: M
         name=settings.name,
         architecture=settings.network.architecture,
         options=dict(settings.network.options),
-        bands=tuple(Band(name, mean) for name, mean in zip(settings.bands, means, strict=True)),
+        bands=tuple(Band(name, mean) for name, mean in zip(settings.bands, training.images["mean"], strict=True)),
         dtype=settings.dtype or str(training.parts["train"][0].source.dtype),
-        scaling=scaling_of(statistics.bands),
+        scaling=scaling_of(training.statistics.bands),
         classes=settings.classes,
         receptive_field=receptive_field,
         resolution=settings.resolution,

@@ -21,8 +21,6 @@ from ..data.chips import reader_errors
 from .run_folder import panels, save_figure
 from .training import Training, loaders, make_module, make_trainer, quiet_lightning
 
-LOW, HIGH = 1e-6, 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -64,15 +62,12 @@ def find_rate(training: Training, *, steps: int = 100, show: bool = True) -> Rat
     silent = nullcontext() if show else redirect_stderr(io.StringIO())  # the tuner's bar cannot be turned off
     with tempfile.TemporaryDirectory(prefix="swathe-rates-") as folder, quiet_lightning(), silent, reader_errors():
         trainer = make_trainer(training.settings.loop, epochs, Path(folder), validated=False, show=False)
-        finder = Tuner(trainer).lr_find(
-            module, batches, min_lr=LOW, max_lr=HIGH, num_training=steps, update_attr=False
-        )  # fmt: skip
+        finder = Tuner(trainer).lr_find(module, batches, min_lr=1e-6, max_lr=1.0, num_training=steps, update_attr=False)
     if show:
         print(file=sys.stderr)  # the bar leaves its line open
     if finder is None or not finder.results["loss"]:
         raise TrainingError("no learning rate could be tried; look at the data with --check")
-    skip = min(10, len(finder.results["loss"]) // 4)
-    suggested = finder.suggestion(skip_begin=skip, skip_end=1)
+    suggested = finder.suggestion(skip_begin=min(10, len(finder.results["loss"]) // 4), skip_end=1)
     return Rates(suggested, tuple(finder.results["lr"]), tuple(finder.results["loss"]))
 
 

@@ -65,12 +65,17 @@ class _BatchLoss(nn.Module):
         super().__init__()
         self.settings = settings
         self.weights: Tensor
-        self.register_buffer(
-            "weights", torch.tensor(settings.class_weights or [1.0] * classes, dtype=torch.float32), False
-        )
+        weights = torch.tensor(settings.class_weights or [1.0] * classes, dtype=torch.float32)
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        batch, settings, weights = _masked(logits, labels), self.settings, self.weights[:, None, None]
+        settings, weights = self.settings, self.weights[:, None, None]
+        # masks, not gathered pixels, which take several times as long
+        counted = (labels != IGNORE)[:, None]
+        exact = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)[:, None, None]
+        precise = logits.to(torch.promote_types(logits.dtype, torch.float32)).contiguous()
+        # before the softmax, or one NaN at an ignored pixel would be in every gradient: 0 * NaN is NaN
+        batch = _Batch(precise.masked_fill(~counted, 0).log_softmax(1), exact, counted)
         match settings.name:
             case "dice":
                 return _dice(batch)
@@ -82,15 +87,6 @@ class _BatchLoss(nn.Module):
                 return _focal(batch, weights, settings.gamma)
             case "lovasz":
                 return _lovasz(batch)
-
-
-def _masked(logits: Tensor, labels: Tensor) -> _Batch:
-    """Return what losses take; masks, not gathered pixels, which take several times as long."""
-    counted = (labels != IGNORE)[:, None]
-    exact = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)[:, None, None]
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32)).contiguous()
-    # before the softmax, or one NaN at an ignored pixel would be in every gradient: 0 * NaN is NaN
-    return _Batch(precise.masked_fill(~counted, 0).log_softmax(1), exact, counted)
 
 
 def _dice(batch: _Batch) -> Tensor:
@@ -149,16 +145,12 @@ def _lovasz(batch: _Batch) -> Tensor:
     errors = errors.masked_fill(~batch.counted.flatten(), -1)  # after all others
     if len(exact) == 2:
         errors = errors[:1]  # what one class lacks the other has: the errors of both are the same
-    order = _descending(errors.detach())
+    # from large to small: the bits of floats order as integers do, which are sorted faster
+    whole = torch.int64 if errors.dtype == torch.float64 else torch.int32
+    order = errors.detach().view(whole).argsort(1, descending=True)
     steps = _jaccard_steps(exact.gather(1, order.expand_as(exact)), errors.dtype)
     losses = (errors.gather(1, order).relu() * steps).sum(1)
     return losses.sum() / exact.any(1).sum().clamp_min(1)
-
-
-def _descending(errors: Tensor) -> Tensor:
-    """Return each row's order from large to small. The bits of floats order as integers do, which are sorted faster."""
-    whole = torch.int64 if errors.dtype == torch.float64 else torch.int32
-    return errors.view(whole).argsort(1, descending=True)
 
 
 def _jaccard_steps(hits: Tensor, dtype: torch.dtype) -> Tensor:

@@ -22,7 +22,6 @@ from ..config.schema import IGNORE
 from .networks import frozen_at, keep_frozen_in_eval, parameter_groups, set_frozen
 
 Batch = Mapping[str, Tensor]
-Describe = Callable[[list[int]], str]
 
 
 class SegmentationModule(pl.LightningModule):
@@ -43,7 +42,7 @@ class SegmentationModule(pl.LightningModule):
     """
 
     def __init__(self, settings: Settings, segmenter: Segmenter, receptive_field: ReceptiveField, loss: nn.Module,
-                 describe: Describe) -> None:  # fmt: skip
+                 describe: Callable[[list[int]], str]) -> None:  # fmt: skip
         super().__init__()
         self.settings, self.segmenter, self.receptive_field = settings, segmenter, receptive_field
         self.loss, self.describe = loss, describe
@@ -69,8 +68,7 @@ class SegmentationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log what was counted."""
-        counts = self.confusion.compute()
-        for name, value in scores_of(counts).items():
+        for name, value in scores_of(self.confusion.compute()).items():
             self.log(name, value, prog_bar=name == "iou")
         self.log("validation_loss", self.validation_loss.compute())
         self.confusion.reset()

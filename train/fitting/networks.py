@@ -21,12 +21,7 @@ logger = logging.getLogger("swathe")
 
 
 def make_network(
-    network: Network,
-    bands: int,
-    classes: int,
-    *,
-    folder: Path = Path(),
-    note: Callable[[str], None] = logger.info,
+    network: Network, bands: int, classes: int, *, folder: Path = Path(), note: Callable[[str], None] = logger.info
 ) -> nn.Module:
     """Build the network that settings describe, with the weights that they name.
 

@@ -100,13 +100,17 @@ def load_weights(
     if not best.usable:
         known = best.head | best.other_bands
         given = {key: best.state[key] for key in best.state if key not in known}
-        own = {key: tensor for key, tensor in made.state_dict().items() if key in known}
+        fitting = {key: tensor for key, tensor in made.state_dict().items() if key in known}
         raise TrainingError(
             f"{network.weights} fits neither {network.architecture} nor its encoder: "
-            f"{compare(made, {**given, **own})}\n"
+            f"{compare(made, {**given, **fitting})}\n"
             "see architecture and options; keys of other names are renamed by `swathe import-weights`"
         )
-    return _take(made, best, bands)
+    own, taken = dict(made.state_dict()), best.same | best.other_bands
+    adapted = {key: adapt_bands(best.state[key], bands) for key in best.other_bands}
+    made.load_state_dict({**own, **{key: best.state[key] for key in best.same}, **adapted})
+    fresh, left = (tuple(key for key in keys if key not in taken) for keys in (own, best.state))
+    return Loaded(tuple(sorted(best.same)), tuple(sorted(best.other_bands)), fresh, left)
 
 
 def adapt_bands(weight: Tensor, bands: int) -> Tensor:
@@ -214,12 +218,3 @@ def _fit(
 
 def _adaptable(given: Tensor, wanted: Tensor) -> bool:
     return given.ndim == wanted.ndim == 4 and (given.shape[0], given.shape[2:]) == (wanted.shape[0], wanted.shape[2:])
-
-
-def _take(made: nn.Module, fit: _Fit, bands: int) -> Loaded:
-    state, taken = dict(made.state_dict()), fit.same | fit.other_bands
-    fresh = tuple(key for key in state if key not in taken)
-    left = tuple(key for key in fit.state if key not in taken)
-    adapted = {key: adapt_bands(fit.state[key], bands) for key in fit.other_bands}
-    made.load_state_dict({**state, **{key: fit.state[key] for key in fit.same}, **adapted})
-    return Loaded(tuple(sorted(fit.same)), tuple(sorted(fit.other_bands)), fresh, left)

@@ -31,15 +31,6 @@ def run_folder(output: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(output).rstrip('/')}.training")
 
 
-def last_checkpoint(run: Path) -> Path | None:
-    """Return the checkpoint to go on from, if there is one. Raises TrainingError if it is damaged."""
-    path = run / CHECKPOINTS / LAST
-    if not path.exists():
-        return None
-    read_checkpoint(path)
-    return path
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, without running any code that is in it. Raises TrainingError if it is damaged."""
     import torch
@@ -51,20 +42,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_fits(path: Path, content: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another network. Raises TrainingError.
+def last_checkpoint(run: Path, state: Mapping[str, Any]) -> Path | None:
+    """Return the checkpoint to go on from, if there is one.
 
     Parameters
     ----------
-    path, content
-        The checkpoint, as `read_checkpoint` returns it.
+    run
+        The training's folder.
     state
         State dict of the module that is to go on.
+
+    Raises
+    ------
+    TrainingError
+        It is damaged, or of another network.
     """
+    path = run / CHECKPOINTS / LAST
+    if not path.exists():
+        return None
+    content = read_checkpoint(path)
     theirs = content.get("state_dict", {}) if isinstance(content, dict) else {}
     shapes, wanted = ({key: tuple(t.shape) for key, t in s.items() if hasattr(t, "shape")} for s in (theirs, state))
     if shapes == wanted and {"callbacks", "global_step"} <= content.keys():
-        return
+        return path
     odd = sorted(key for key in shapes.keys() | wanted.keys() if shapes.get(key) != wanted.get(key))
     first = f": {odd[0]} is {shapes.get(odd[0], 'not there')}, here {wanted.get(odd[0], 'not there')}" if odd else ""
     raise TrainingError(
@@ -209,11 +209,9 @@ def write_curves(run: Path, title: str) -> Path:
 
 def panels(title: str, count: int = 2) -> tuple[Any, Any]:
     """Return a figure, and its axes side by side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5 * count, 3.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title)
     return figure, figure.subplots(1, count, squeeze=False)[0]
 

@@ -99,10 +99,8 @@ def prepare(settings: Settings, *, show: bool = True) -> Training:
         raise TrainingError(f"chips.batch is {batch}, which {loop.devices} devices cannot share; make it a multiple")
     there = torch.cuda.device_count()
     if loop.device == "cuda" and loop.devices > there:
-        raise TrainingError(
-            f"loop.devices is {loop.devices} on cuda, where torch finds {there}; set loop.device to auto or cpu, or "
-            "loop.devices to fewer"
-        )
+        raise TrainingError(f"loop.devices is {loop.devices} on cuda, where torch finds {there}; set loop.device to "
+                            "auto or cpu, or loop.devices to fewer")  # fmt: skip
     parts = gather(settings)
     if not parts["train"]:
         raise TrainingError("no sample to learn from; name some in data.train")
@@ -135,18 +133,15 @@ def make_module(training: Training, *, show: bool = False) -> SegmentationModule
     settings, pixels = training.settings, training.statistics.class_pixels
     torch.manual_seed(settings.seed)
     sizes = len(settings.bands), len(settings.classes)
-    network = make_network(settings.network, *sizes, folder=settings.folder, note=_note if show else _ignore)
+    network = make_network(settings.network, *sizes, folder=settings.folder, note=_note if show else lambda line: None)
     receptive_field = measure_receptive_field(deepcopy(network), len(settings.bands))
     check_chips(network, len(settings.bands), settings.chips.size, settings.chips.batch, receptive_field.stride)
     segmenter = Segmenter(network, scaling_of(training.statistics.bands))
     if settings.loop.channels_last:
         segmenter = segmenter.to(memory_format=torch.channels_last)
-    loss = settings.loss
-    if loss.class_weights == "balanced":
-        loss = replace(loss, class_weights=balanced_weights(pixels))
-    module = SegmentationModule(
-        settings, segmenter, receptive_field, make_loss(loss, len(pixels)), training.describe
-    )  # fmt: skip
+    balanced = settings.loss.class_weights == "balanced"
+    loss = replace(settings.loss, class_weights=balanced_weights(pixels)) if balanced else settings.loss
+    module = SegmentationModule(settings, segmenter, receptive_field, make_loss(loss, len(pixels)), training.describe)
     if settings.loop.compile:
         module.segmenter.network.compile()
     return module
@@ -154,10 +149,6 @@ def make_module(training: Training, *, show: bool = False) -> SegmentationModule
 
 def _note(line: str) -> None:
     print(f"training: {line}", file=sys.stderr, flush=True)
-
-
-def _ignore(line: str) -> None:
-    pass
 
 
 def loaders(training: Training, trainer: "pl.Trainer | None" = None) -> tuple[Any, Any]:
