@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from math import cos, hypot, isfinite, radians
 from typing import Any
 
@@ -46,15 +47,13 @@ class Window:
     def split(self, rows: int, columns: int | None = None) -> "Iterator[Window]":
         """Cut into windows of `rows` x `columns` (None: squares), row by row; those at the far ends are smaller."""
         columns = rows if columns is None else columns
-        for top in range(self.top, self.bottom, rows):
-            for left in range(self.left, self.right, columns):
-                yield Window(top, min(top + rows, self.bottom), left, min(left + columns, self.right))
+        for top, left in product(range(self.top, self.bottom, rows), range(self.left, self.right, columns)):
+            yield Window(top, min(top + rows, self.bottom), left, min(left + columns, self.right))
 
     def cells(self, side: int) -> Iterator[tuple[int, int]]:
         """Return row and column of each square of `side` pixels, counted from the grid's origin, that is touched."""
-        for row in range(self.top // side, -(-self.bottom // side)):
-            for column in range(self.left // side, -(-self.right // side)):
-                yield row, column
+        rows = range(self.top // side, -(-self.bottom // side))
+        return product(rows, range(self.left // side, -(-self.right // side)))
 
     def buffer(self, pixels: int) -> "Window":
         """Return the window with so many pixels more on every side; it may reach out of its grid."""

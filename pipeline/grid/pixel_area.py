@@ -228,8 +228,7 @@ def _sampled(surface: _Surface) -> GridAreas | None:
 
 def _finer(nodes: Floats, shape: tuple[int, int]) -> tuple[int, int] | None:
     """Return the next counts of rows and columns of nodes, or None where these are good enough, or enough."""
-    rows, columns = nodes.shape
-    height, width = shape
+    (rows, columns), (height, width) = nodes.shape, shape
     wanted = [(-_miss(nodes), rows, 2 * rows - 1, columns), (-_miss(nodes.T), columns, rows, 2 * columns - 1)]
     for miss, _, *better in sorted(wanted):  # of equals the side with fewer nodes
         enough = better[0] * better[1] > MOST_NODES or better[0] > 4 * height + 5 or better[1] > 4 * width + 5
@@ -273,5 +272,4 @@ def _shares(size: int, nodes: int) -> Floats:
     before, towards = _weights(0, size, size, nodes)
     if nodes == 1:
         return np.ones(1)
-    counted = np.bincount(before, 1 - towards, nodes) + np.bincount(before + 1, towards, nodes)
-    return counted / size
+    return (np.bincount(before, 1 - towards, nodes) + np.bincount(before + 1, towards, nodes)) / size

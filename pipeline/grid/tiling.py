@@ -115,9 +115,8 @@ class TilingPlan:
         """Estimate what one task holds: raw pixels with halo and mask, and its outputs. Without the network's own."""
         side = self.block + 2 * self.halo
         tile = (self.tile * self.tile_aspect + 2 * self.halo) * (self.tile + 2 * self.halo)
-        pixels = side * side * (bands * itemsize + 1)
         outputs = tile * classes * 4 * 2 + self.block * self.block * (classes + 1)
-        return pixels + outputs
+        return side * side * (bands * itemsize + 1) + outputs
 
 
 def make_plan(

@@ -22,6 +22,4 @@ def with_georeference(array: Any, geobox: GeoBox) -> Any:
     """Write CRS and transform into a DataArray's or Dataset's `spatial_ref`, as rioxarray reads them."""
     if geobox.crs is not None:
         array = array.rio.write_crs(geobox.crs)
-    if geobox.transform is not None:
-        array = array.rio.write_transform(geobox.transform)
-    return array
+    return array if geobox.transform is None else array.rio.write_transform(geobox.transform)

@@ -136,7 +136,7 @@ def raster_identity(path: str) -> dict[str, Any]:
     files = run_with_env(path, lambda: set(open_raster(path).files))
     names = sorted(name for name in files if os.path.abspath(name) != os.path.abspath(path))
     parts = [_part_identity(name) for name in names if not name.lower().endswith(SIDECARS)]
-    return {**file_identity(path), **({"parts": parts} if parts else {})}
+    return file_identity(path) | ({"parts": parts} if parts else {})
 
 
 def _part_identity(name: str) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def join(sources: Sequence[RasterSource]) -> RasterSource:
                 f"{source.paths[0]} lies on another grid than {first.paths[0]}: {source.geobox.describe()};\n"
                 f"against {first.geobox.describe()}. Warp one onto the other's grid first, as with gdalwarp"
             )
-    bands = [band for source in sources for band in source.raster_bands]
+    bands = (band for source in sources for band in source.raster_bands)
     masks = dict.fromkeys(mask for source in sources for mask in source.masks)
     notes = dict.fromkeys(note for source in sources for note in source.notes)
     return RasterSource(first.geobox, tuple(bands), tuple(masks), tuple(notes))
@@ -185,7 +185,7 @@ def _read_facts(path: str) -> RasterSource:
     """Open a raster as a source, within `run_with_env`."""
     dataset = open_raster(path, anew=True)
     _refuse_unusable(dataset, path)
-    alpha = bool(dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha)
+    alpha = dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha
     indexes = list(dataset.indexes[:-1] if alpha else dataset.indexes)
     names = _band_names(dataset, indexes)  # none of an alpha band, which is the last and is not taken
     facts = zip(names, dataset.dtypes, dataset.nodatavals, dataset.scales, dataset.offsets, strict=False)

@@ -23,10 +23,8 @@ from .raster import LONGEST_NAME, RasterBand, RasterSource, join, open_rasters
 if TYPE_CHECKING:
     import pystac
 
-ENDINGS = (".json", ".geojson")
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
 MEDIA = ("image/tiff", "image/jp2", "image/png", "image/jpeg", "image/vnd.stac.geotiff")
-NEVER = {"thumbnail", "overview", "metadata"}
 # taken where nothing is measured
 UNMEASURED = {"visual", "cloud", "cloud-shadow", "snow-ice", "water-mask", "saturation", "data-mask"}
 LONGEST_HREF = 4096
@@ -69,7 +67,7 @@ def is_item(path: str) -> bool:
     place = path.partition("?")[0].lower()
     _, items, name = place.rpartition("/items/")
     by_api = bool(items) and place.startswith("http") and "/" not in name and not name.endswith((*RASTERS, ".zarr"))
-    return place.endswith(ENDINGS) or by_api
+    return place.endswith((".json", ".geojson")) or by_api
 
 
 def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
@@ -124,7 +122,7 @@ def _assets(item: "pystac.Item", path: str) -> list[Asset]:
     for key, asset in item.assets.items():
         listed: Any = [asset.roles] if isinstance(asset.roles, str) else asset.roles
         roles = {role for role in listed if isinstance(role, str)} if isinstance(listed, list) else set()
-        if not _is_raster(asset) or roles & NEVER:
+        if not _is_raster(asset) or roles & {"thumbnail", "overview", "metadata"}:
             continue
         href = asset.get_absolute_href() or asset.href
         if not isinstance(href, str) or not href.isprintable() or len(href) > LONGEST_HREF:
@@ -179,10 +177,6 @@ def _open_asset(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
     return replace(source, raster_bands=tuple(replace(band, names=names) for band, names in named))
 
 
-def _renamed(band: RasterBand, *names: str) -> RasterBand:
-    return replace(band, names=tuple(dict.fromkeys(names)))
-
-
 def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], path: str) -> RasterSource:
     """Find one band, alone and under the name that was asked for; a picture's only where no measured one has it."""
     named = [asset for asset in assets if any(band.lower() in map(str.lower, names) for names in asset.all_names())]
@@ -199,7 +193,8 @@ def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSourc
         best = [(found, source) for rank, found, source in ranked if rank == least]
         if len(best) == 1:
             found, source = best[0]
-            return replace(source, raster_bands=(_renamed(found, band, *found.names),))
+            names = tuple(dict.fromkeys((band, *found.names)))
+            return replace(source, raster_bands=(replace(found, names=names),))
         if best:
             which = _listed([found.names[:2][-1] for found, _ in best])
             raise SceneError(f"{printable(path)} has several bands {band!r}; name one of {which}")
@@ -244,5 +239,5 @@ def _with_single_names(source: RasterSource) -> RasterSource:
     bands = []
     for number, band in enumerate(source.raster_bands, 1):
         best = next((name for name in band.names if uses[name.lower()] == 1), f"band_{number}")
-        bands.append(_renamed(band, best, *band.names))
+        bands.append(replace(band, names=tuple(dict.fromkeys((best, *band.names)))))
     return replace(source, raster_bands=tuple(bands))
