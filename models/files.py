@@ -31,6 +31,12 @@ def check_output(output: str | os.PathLike[str], *, overwrite: bool, error: type
         raise error(f"{target} is a folder; give the name of a file")
     if target.exists() and not overwrite:
         refuse_existing(target, error=error)
+    make_parent(target, error=error)
+    return target
+
+
+def make_parent(target: Path, *, error: type[SwatheError] = StoreError) -> None:
+    """Make the folder that a file or folder is to be in, and refuse one that cannot be written to."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as caught:
@@ -39,7 +45,6 @@ def check_output(output: str | os.PathLike[str], *, overwrite: bool, error: type
         raise error(f"{target} cannot be written: {caught.strerror}") from caught
     if not os.access(target.parent, os.W_OK):
         raise error(f"{target} cannot be written: no permission in {target.parent}")
-    return target
 
 
 @contextmanager

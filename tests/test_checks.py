@@ -14,6 +14,7 @@ from models.errors import SceneError, StoreError, TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.array import array_source
 from pipeline.io.scene import open_source
+from pipeline.viz.preview import rgb_places
 from train.config import settings_of
 from train.config.schema import IGNORE
 from train.data.classes import value_table
@@ -21,7 +22,7 @@ from train.data.labels import open_labels
 from train.data.samples import Adjusted, Sample
 from train.data.statistics import compute_statistics
 from train.data_qa.checks import MOST_ALIKE, Finding, describe
-from train.data_qa.contact_sheet import shown_places, write_sheet
+from train.data_qa.contact_sheet import write_sheet
 from train.data_qa.inspection import check
 from train.data_qa.leaks import read_thumbnails
 
@@ -445,7 +446,7 @@ def test_only_so_many_chips_are_asked_for(tmp_path):
     ],
 )
 def test_bands_are_picked_by_name(bands, places):
-    assert shown_places(bands) == places
+    assert rgb_places(bands) == places
 
 
 def test_sheets_that_cannot_be_written(tmp_path):

@@ -292,10 +292,11 @@ def test_the_page_says_what_stats_says(tmp_path, where):
 def test_many_blocks_are_put_together():
     seconds = np.arange(100 * 130, dtype=np.float32).reshape(100, 130)
     part = block_section(seconds, 64, (100 * 64 - 10, 130 * 64 - 20), "swathe clean")
-    assert len(part.cells) == 25 * 33
-    assert {cell.width for cell in part.cells} == {256, 108}
-    assert part.cells[0].words.endswith(format_seconds(float(seconds[:4, :4].mean())))
-    assert (part.cells[0].strength, part.cells[-1].strength) == (0.08, 1.0)
+    cells = part["cells"]
+    assert len(cells) == 25 * 33
+    assert {cell["width"] for cell in cells} == {256, 108}
+    assert cells[0]["words"].endswith(format_seconds(float(seconds[:4, :4].mean())))
+    assert (cells[0]["strength"], cells[-1]["strength"]) == (0.08, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pages import CONTRAST
 
 from models.errors import BundleError, StoreError, TrainingError
 from pipeline.io.scene import open_source
+from pipeline.viz.preview import rgb_places
 from train.cli.evaluate import evaluate as verb
 from train.config.schema import IGNORE
 from train.data.samples import Sample
@@ -23,7 +24,7 @@ from train.evaluation import scorecard
 from train.evaluation.baselines import Brightness
 from train.evaluation.counts import ScoredSquare, rank_squares
 from train.evaluation.evaluation import evaluate
-from train.evaluation.pictures import errors, shown_bands
+from train.evaluation.pictures import errors
 from train.evaluation.results import markdown, tables
 from train.evaluation.scorecard import best_and_worst, check_folder
 
@@ -131,9 +132,9 @@ def test_errors_of_a_map():
 
 
 def test_bands_that_are_shown():
-    assert shown_bands(["nir", "Blue", "green", "red"]) == [3, 2, 1]
-    assert shown_bands(["a", "b", "c", "d"]) == [0, 1, 2]
-    assert shown_bands(["a", "b"]) == [0]
+    assert rgb_places(["nir", "Blue", "green", "red"]) == [3, 2, 1]
+    assert rgb_places(["a", "b", "c", "d"]) == [0, 1, 2]
+    assert rgb_places(["a", "b"]) == [0]
 
 
 def test_areas_are_ranked(tmp_path):

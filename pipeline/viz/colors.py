@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Style = Literal["mask", "outline", "both"]
 RGB = tuple[int, int, int]
+GROUND: RGB = (222, 217, 206)  # the first class, which has no colour of its own where there is no image below
 OBJECT_COLOURS = 240  # so that a picture of objects fits into a palette of 256
 
 
@@ -27,13 +28,27 @@ def stretch(
     percentiles
         What is drawn black, and what is drawn full, for each band on its own.
     """
-    shown = np.ones((*valid.shape, 3), np.float32)
-    for place in range(3):
-        band = image[place if len(image) == 3 else 0].astype(np.float32)
-        seen = band[valid & np.isfinite(band)]
-        low, high = np.percentile(seen, percentiles) if seen.size else (0.0, 1.0)
-        shown[..., place] = np.clip((np.nan_to_num(band, nan=low) - low) / max(float(high - low), 1e-6), 0, 1)
+    shown = scale(image, limits(image, valid, percentiles))
     shown[~valid] = 1
+    return shown
+
+
+def limits(
+    image: NDArray[Any], valid: NDArray[np.bool_], percentiles: tuple[float, float] = (2, 98)
+) -> NDArray[np.float32]:
+    """Return what is drawn black and what is drawn full, `(band, 2)`: percentiles of a band's finite valid values."""
+    seen = (band[valid & np.isfinite(band)].astype(np.float32) for band in image)
+    return np.array([np.percentile(part, percentiles) if part.size else (0, 1) for part in seen], np.float32)
+
+
+def scale(image: NDArray[Any], limits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Draw three bands, or one as grey, `(y, x, 3)` of 0..1, between the limits of each; missing values are dark."""
+    shown = np.empty((*image.shape[1:], 3), np.float32)
+    for place in range(3):
+        band = 0 if len(image) == 1 else place
+        low, high = limits[band]
+        values = np.nan_to_num(image[band].astype(np.float32), nan=low)
+        shown[..., place] = np.clip((values - low) / max(high - low, np.float32(1e-6)), 0, 1)
     return shown
 
 

@@ -76,7 +76,8 @@ def overlay(
         raise ArgumentError(f"opacity lies between 0 and 1; received {opacity}")
     if not 0 <= percentiles[0] < percentiles[1] <= 100:
         raise ArgumentError(f"percentiles are two rising numbers of 0 to 100; received {percentiles}")
-    source, geobox = on_one_grid(scene, maps)
+    geobox = maps_geobox(maps)
+    source = open_on_grid(scene, geobox)
     chosen = class_colours(maps_classes(maps), classes, colours)
     view = make_view(geobox, window, longest)
     pixels = read_image(source, view, bands)
@@ -105,11 +106,11 @@ def write_picture(pixels: NDArray[np.uint8], output: str | os.PathLike[str], *, 
     return target
 
 
-def on_one_grid(scene: SceneLike, maps: MapsLike) -> tuple[Source, GeoBox]:
-    """Open a scene for maps of it, and return the grid of both. Raises StoreError if they lie apart."""
-    source, geobox = open_source(scene), maps_geobox(maps)
-    refuse_other_grid(source.geobox, geobox)
-    return source, geobox
+def open_on_grid(scene: SceneLike, grid: GeoBox) -> Source:
+    """Open the scene of maps that lie on a grid. Raises StoreError if it lies on another one."""
+    source = open_source(scene)
+    refuse_other_grid(source.geobox, grid)
+    return source
 
 
 def refuse_other_grid(scene: GeoBox, maps: GeoBox) -> None:

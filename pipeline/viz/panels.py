@@ -18,7 +18,7 @@ from ..grid.geobox import GeoBox, Window
 from ..io.scene import SceneLike
 from ..io.source import BandNames
 from .colors import paint, paint_objects, stretch
-from .overlay import class_colours, on_one_grid, refuse_other_grid
+from .overlay import class_colours, open_on_grid, refuse_other_grid
 from .preview import MapsLike, SmallMaps, View, make_view, maps_classes, maps_geobox, read_image, read_maps
 
 INK, PAPER = "#1c2733", "#ffffff"
@@ -43,13 +43,12 @@ def panels(scene: xr.DataArray, maps: xr.Dataset, classes: Sequence[ClassInfo], 
     wide = aspect < 0.5  # then one above the other
     figure = _blank(12, min(30, 3 * (12 * aspect + 0.4) + 1.3)) if wide else _blank(16, min(20, 5.2 * aspect + 1.6))
     left, middle, right = figure.subplots(3, 1) if wide else figure.subplots(1, 3)
-    left.imshow(shown)
-    drawn = middle.imshow(small.probability, vmin=0, vmax=1, cmap="magma")
-    right.imshow(paint(shown, small.class_map, class_colours(classes, None, None)))
-    for axes, text in ((left, "image"), (middle, f"probability of {small.probability_of}"), (right, "map")):
-        _label(axes, text)
+    probability = f"probability of {small.probability_of}"
+    _panel(left, "image", shown)
+    drawn = _panel(middle, probability, small.probability)
+    _panel(right, "map", paint(shown, small.class_map, class_colours(classes, None, None)))
     bar = figure.colorbar(drawn, ax=[left, middle, right], orientation="horizontal", fraction=0.04, aspect=60, pad=0.02)
-    bar.set_label(f"probability of {small.probability_of}", color=INK)
+    bar.set_label(probability, color=INK)
     right.legend(handles=_legend(small.class_map, classes), loc="lower left", framealpha=0.9, fontsize=10)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=14)
     figure.savefig(path, dpi=110, metadata={"Software": "Swathe"})
@@ -102,11 +101,11 @@ def five_panels(
     target = check_output(output, overwrite=overwrite)
     if target.suffix.lower() != ".png":
         raise ArgumentError(f"five panels are written as .png; received {target.name}")
-    source, geobox = on_one_grid(scene, maps)
+    geobox = maps_geobox(maps)
+    source = open_on_grid(scene, geobox)
     view = make_view(geobox, window, longest)
     classes = maps_classes(maps)
     shown, small = _seen(source, maps, view, bands, probability_of)
-    ids, caption = _object_ids(small, objects, geobox, view)
     aspect = shown.shape[0] / shown.shape[1]
     rows, columns = (3, 2) if aspect < 0.6 else (2, 3)
     across = 16 if aspect < 1.6 else 11
@@ -119,10 +118,10 @@ def five_panels(
         (f"probability of {small.probability_of}", small.probability),
         ("map", paint(flat, small.class_map, colours, "mask", 1.0)),
         ("map over the image", paint(shown, small.class_map, colours)),
-        (caption, _objects_over(shown, ids)),
+        _objects_over(shown, small, objects, geobox, view),
     ]
     for axes, (text, picture) in zip(places, pictures, strict=True):
-        _panel(axes, text, picture)
+        _panel(axes, text, picture, interpolation="nearest")
     _key(key, small, classes)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=15)
     with whole_file(target) as part:
@@ -137,38 +136,33 @@ def _seen(
     return stretch(pixels.data, pixels.valid), read_maps(maps, view, probability_of)
 
 
-def _object_ids(
-    small: SmallMaps, objects: MapsLike | None, geobox: GeoBox, view: View
-) -> tuple[NDArray[np.int64], str]:
-    """Return ids as they are kept, or those of regions in this picture, and what to call them."""
+def _objects_over(
+    shown: NDArray[np.float32], small: SmallMaps, objects: MapsLike | None, geobox: GeoBox, view: View
+) -> tuple[str, NDArray[np.float32]]:
+    """Draw objects as they are kept, or regions of this picture, over the image in grey and pale; with the caption."""
     if objects is not None:
         refuse_other_grid(maps_geobox(objects), geobox)
         small = read_maps(objects, view)
         if small.objects is None:
             raise StoreError("these maps have no array `objects`; `swathe objects` makes it")
-    if small.objects is not None:
-        return small.objects, "objects"
-    from skimage.measure import label
+    ids, caption = small.objects, "objects"
+    if ids is None:
+        from skimage.measure import label
 
-    classes = np.where(small.class_map == NODATA, 0, small.class_map)
-    return label(classes, connectivity=1).astype(np.int64), "objects, as this picture shows them"
-
-
-def _panel(axes: Any, text: str, picture: NDArray[np.float32] | None) -> None:
-    if picture is None:
-        axes.text(0.5, 0.5, "no probability was kept", ha="center", va="center", color=INK, transform=axes.transAxes)
-        _label(axes, "probability")
-        return
-    axes.imshow(picture, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
-    _label(axes, text)
-
-
-def _objects_over(shown: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Draw objects over the image in grey and pale, so that their colours count."""
+        classes = np.where(small.class_map == NODATA, 0, small.class_map)
+        ids, caption = label(classes, connectivity=1).astype(np.int64), "objects, as this picture shows them"
     ground: NDArray[np.float32] = 0.45 * shown.mean(axis=2, keepdims=True).repeat(3, axis=2) + 0.55
-    inside = ids > 0
-    ground[inside] = 0.15 * ground[inside] + 0.85 * paint_objects(ids)[inside]
-    return ground
+    ground[ids > 0] = 0.15 * ground[ids > 0] + 0.85 * paint_objects(ids)[ids > 0]
+    return caption, ground
+
+
+def _panel(axes: Any, text: str, picture: NDArray[np.float32] | None, **how: Any) -> Any:
+    """Draw an image `(y, x, 3)` or a probability `(y, x)` under its title; say so where none was kept."""
+    axes.set_axis_off()
+    axes.set_title("probability" if picture is None else text, loc="left", color=INK, fontsize=12)
+    if picture is not None:
+        return axes.imshow(picture, vmin=0, vmax=1, cmap="magma", **how)
+    return axes.text(0.5, 0.5, "no probability was kept", ha="center", va="center", color=INK, transform=axes.transAxes)
 
 
 def _key(axes: Any, small: SmallMaps, classes: Sequence[ClassInfo]) -> None:
@@ -183,18 +177,10 @@ def _key(axes: Any, small: SmallMaps, classes: Sequence[ClassInfo]) -> None:
     scale.set_title(f"probability of {small.probability_of}", loc="left", color=INK, fontsize=12)
 
 
-def _label(axes: Any, text: str) -> None:
-    axes.set_title(text, loc="left", color=INK, fontsize=12)
-    axes.set_axis_off()
-
-
 def _blank(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
 
 
 def _legend(class_map: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[Any]:
@@ -203,6 +189,5 @@ def _legend(class_map: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[
     observed = max(1, int((class_map != NODATA).sum()))
     return [
         Patch(color=f"#{info.color}", label=f"{info.name}  {100 * int((class_map == value).sum()) / observed:.1f} %")
-        for value, info in enumerate(classes)
-        if value
+        for value, info in enumerate(classes[1:], 1)
     ]

@@ -4,7 +4,7 @@ Rasters and stores are read through their overviews; all else tile by tile, of w
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,19 +77,14 @@ def make_view(geobox: GeoBox, window: Window | None = None, longest: int = LONGE
 
 def pick(read: Callable[[Window], NDArray[Any]], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
     """Take rows and columns, in rising order, of what `read` gives `(..., y, x)`, a tile at a time."""
-    strips = []
-    for down in _runs(rows):
-        parts = []
-        for across in _runs(columns):
-            window = Window(int(down[0]), int(down[-1]) + 1, int(across[0]), int(across[-1]) + 1)
-            parts.append(np.take(np.take(read(window), down - down[0], -2), across - across[0], -1))
-        strips.append(np.concatenate(parts, axis=-1))
-    return np.concatenate(strips, axis=-2)
 
+    def part(down: NDArray[np.intp], across: NDArray[np.intp]) -> NDArray[Any]:
+        pixels = read(Window(int(down[0]), int(down[-1]) + 1, int(across[0]), int(across[-1]) + 1))
+        return pixels[..., down - down[0], :][..., across - across[0]]
 
-def _runs(places: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Cut places along one axis where they pass from one tile into the next."""
-    yield from np.split(places, np.flatnonzero(np.diff(places // TILE)) + 1)
+    # cut where the places pass from one tile into the next
+    rows_of, columns_of = (np.split(at, np.flatnonzero(np.diff(at // TILE)) + 1) for at in (rows, columns))
+    return np.block([[part(down, across) for across in columns_of] for down in rows_of])
 
 
 def shown_bands(source: Source, bands: BandNames | None = None) -> Source:
@@ -109,11 +104,16 @@ def shown_bands(source: Source, bands: BandNames | None = None) -> Source:
                 f"a picture shows three bands, or one; received {len(bands)}: {', '.join(map(str, bands))}"
             )
         return source.select(bands)
-    names = [name.lower() for name in source.bands]
+    return source.select([place + 1 for place in rgb_places(source.bands)])
+
+
+def rgb_places(bands: Sequence[str]) -> list[int]:
+    """Return the places of red, green and blue by their names, else of the first three bands, else of the first."""
+    names = [name.lower() for name in bands]
     for wanted in RGB_NAMES:
-        if set(wanted) <= set(names) and all(names.count(name) == 1 for name in wanted):
-            return source.select([names.index(name) + 1 for name in wanted])
-    return source.select([1, 2, 3] if len(names) > 2 else [1])
+        if all(names.count(name) == 1 for name in wanted):
+            return [names.index(name) for name in wanted]
+    return [0] if len(names) in (1, 2) else [0, 1, 2]  # without names: of as many as there are
 
 
 def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = None) -> Pixels:
@@ -280,15 +280,6 @@ def _probability(dataset: xr.Dataset, wanted: str | None) -> tuple[xr.DataArray 
         raise ArgumentError(f"no probability of {wanted!r} is kept; there is that of: {', '.join(names)}")
     place = len(names) - 1 if wanted is None else names.index(wanted)
     return dataset["probability"][place], names[place]
-
-
-def _objects(maps: MapsLike, dataset: xr.Dataset, view: View, level: int) -> NDArray[np.int64] | None:
-    """Read ids; from the full resolution where a store has no overviews of them."""
-    if "objects" in dataset:
-        return _small(dataset["objects"], view, level).astype(np.int64)
-    if level and not isinstance(maps, xr.Dataset) and "objects" in (full := open_maps(maps)):
-        return _small(full["objects"], view, 0).astype(np.int64)
-    return None
 
 
 def _small(array: xr.DataArray, view: View, level: int) -> NDArray[Any]:

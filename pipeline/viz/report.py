@@ -1,9 +1,6 @@
 """The report of a finished store: what it is made from is read small, and put into one self-contained HTML page."""
 
-import base64
-import hashlib
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,17 +16,18 @@ from models.files import check_output, whole_file
 
 from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
-from ..io.scene import SceneLike, open_source
+from ..io.scene import SceneLike
 from ..io.source import Pixels
 from ..stats.stats import SceneStats, compute_scene
 from ..stats.table import format_area, format_number, format_share
 from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store
-from .overlay import refuse_other_grid
+from .colors import probability_colours
+from .overlay import open_on_grid, refuse_other_grid
+from .page import SHARED, render_page
 from .preview import SmallMaps, View, make_view, read_image, read_maps
-from .report_images import Layer, css_ramp, map_layers, objects_image, placed, probability_image, scene_image
+from .report_images import Layer, map_layers, objects_image, placed, probability_image, scene_image
 from .report_sections import (
-    ObjectSection,
     block_section,
     class_rows,
     cleaning,
@@ -39,7 +37,6 @@ from .report_sections import (
     provenance,
 )
 
-PAGE = Path(__file__).parent / "report_page"
 LIBRARIES = ("swathe", "torch", "openvino", "dask", "xarray", "zarr", "rasterio", "scikit-image", "numpy")
 
 
@@ -124,7 +121,7 @@ def write_report(
     target = check_output(output, overwrite=overwrite)
     data = read_data(os.fspath(store), scene, None if objects is None else os.fspath(objects), client)
     name = PurePosixPath((_scene_name(data.metadata) or data.store.path).rstrip("/")).stem or "map"
-    page = _render(_context(data, title or format_title(name)))
+    page = render_page(SHARED, _context(data, title or format_title(name)))
     with whole_file(target) as part:
         part.write_text(page, encoding="utf-8")
     return target
@@ -164,23 +161,17 @@ def _richest(path: str, metadata: StoreMetadata) -> str:
 def _image(geobox: GeoBox, metadata: StoreMetadata, view: View, scene: SceneLike | None) -> tuple[Pixels | None, str]:
     """Read the image, or say why it is not there. Only a scene that the user gave is worth an error."""
     if scene is not None:
-        return _read_scene(geobox, scene, view), ""
+        return read_image(open_on_grid(scene, geobox), view), ""
     recorded = metadata.source.get("path")
     hint = "give it with --scene"
     if not recorded:
         return None, f"The store does not say where its scene lies; {hint}."
     try:
-        return _read_scene(geobox, recorded, view), ""
+        return read_image(open_on_grid(recorded, geobox), view), ""
     except SceneError:
         return None, f"The scene is no longer where the store was made from; {hint}."
     except StoreError:
         return None, f"Where the scene was, another one lies now; {hint}."
-
-
-def _read_scene(geobox: GeoBox, scene: SceneLike, view: View) -> Pixels:
-    source = open_source(scene)
-    refuse_other_grid(source.geobox, geobox)
-    return read_image(source, view)
 
 
 def _context(data: ReportData, title: str) -> dict[str, Any]:
@@ -221,7 +212,7 @@ def _viewer(data: ReportData) -> dict[str, Any]:
         "layers": layers,
         "images": placed(layers),
         "probability_of": small.probability_of,
-        "ramp": css_ramp(),
+        "ramp": ", ".join(f"rgb({r} {g} {b})" for r, g, b in probability_colours()[::51].tolist()),  # in CSS
         "missing": data.missing,
         "width": data.view.shape[1],
         "height": data.view.shape[0],
@@ -230,7 +221,7 @@ def _viewer(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _summary(data: ReportData, objects: list[ObjectSection]) -> str:
+def _summary(data: ReportData, objects: list[dict[str, Any]]) -> str:
     """Return the page's first line."""
     stats, classes = data.stats, data.metadata.classes
     seen = int(sum(stats.columns[f"{name}_pixels"] for name in stats.names))
@@ -238,7 +229,7 @@ def _summary(data: ReportData, objects: list[ObjectSection]) -> str:
         return "Nothing of this scene was observed."
     area = stats.columns["area_m2"]
     sentences = [f"{format_area(area) if np.isfinite(area) else f'{seen:,} pixels'} observed."]
-    counts = {section.name: dict(section.stats)["objects"] for section in objects}
+    counts = {section["name"]: dict(section["stats"])["objects"] for section in objects}
     pairs = list(zip(classes, stats.names, strict=True))[1:]
     for info, name in sorted(pairs, key=lambda pair: -stats.columns[f"{pair[1]}_pixels"])[:3]:
         count = counts.get(info.name, "")
@@ -271,17 +262,3 @@ def _scene_name(metadata: StoreMetadata) -> str:
     recorded = metadata.source.get("path") or ""
     paths = [recorded] if isinstance(recorded, str) else list(recorded)
     return ", ".join(PurePosixPath(path).name for path in paths)
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    """Fill the template; what comes from data is escaped, style and script are ours."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    style, script = (Markup((PAGE / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = environment.get_template("template.html.j2")
-    return template.render(style=style, script=script, script_hash=f"sha256-{digest}", **context)

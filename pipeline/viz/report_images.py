@@ -1,9 +1,7 @@
 """The images of a report as data URIs: the scene, the map, its outlines, probability, objects. Small, from previews."""
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,10 @@ from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA
 from ..io.source import Pixels
-from .colors import edge, object_index, object_palette, probability_colours, stretch
+from .colors import GROUND, edge, object_index, object_palette, probability_colours, stretch
+from .page import data_uri
 from .preview import SmallMaps
 
-GROUND: tuple[int, int, int] = (222, 217, 206)  # the first class where there is no image below
 CLEAR = 255  # the palette's place that is seen through
 
 
@@ -53,15 +51,11 @@ def map_layers(maps: SmallMaps, classes: Sequence[ClassInfo], *, over_image: boo
     filled = Image(_png(fill, palette), f"Map of {names}, filled with the colours of the classes", fades=over_image)
     if not over_image:
         return [Layer("map", "Map", (filled,))]
-    lines = Image(_png(_outlines(maps.class_map, len(classes)), palette), f"Outlines of {names}")
+    drawn = np.full_like(fill, CLEAR)
+    for value in range(1, len(classes)):
+        drawn[edge(maps.class_map == value)] = value
+    lines = Image(_png(drawn, palette), f"Outlines of {names}")
     return [Layer("map", "Map", (filled, lines)), Layer("outline", "Outline", (lines,))]
-
-
-def _outlines(class_map: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
-    drawn = np.full(class_map.shape, CLEAR, np.uint8)
-    for value in range(1, classes):
-        drawn[edge(class_map == value)] = value
-    return drawn
 
 
 def probability_image(maps: SmallMaps) -> Image | None:
@@ -88,36 +82,15 @@ def placed(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for layer in layers:
         for image in layer.images:
-            entry = {"source": image.source, "words": image.words, "fades": image.fades, "layers": []}
-            found.setdefault(image.source, entry)["layers"].append(layer.key)
+            found.setdefault(image.source, asdict(image) | {"layers": []})["layers"].append(layer.key)
     return list(found.values())
-
-
-def css_ramp() -> str:
-    """Return the colours of probabilities, for a gradient in CSS."""
-    return ", ".join(f"rgb({r} {g} {b})" for r, g, b in probability_colours()[::51].tolist())
 
 
 def _webp(pixels: NDArray[np.uint8], known: NDArray[np.bool_]) -> str:
     """Encode RGB `(y, x, 3)`, with an alpha band where something is not known."""
-    if not known.all():
-        pixels = np.dstack([pixels, known.astype(np.uint8) * 255])
-    return _encoded(pixels, "webp", quality=80)
+    return data_uri(pixels if known.all() else np.dstack([pixels, known.astype(np.uint8) * 255]), "webp", quality=80)
 
 
 def _png(index: NDArray[np.uint8], palette: NDArray[np.uint8]) -> str:
     """Encode places in a palette `(n, 3)`; `CLEAR` is seen through."""
-    from PIL import Image as Pillow
-
-    picture = Pillow.fromarray(index)
-    picture.putpalette(palette.tobytes().ljust(768, b"\0"))  # of all 256 places, or fewer bits would be kept
-    return _encoded(picture, "png", transparency=CLEAR, optimize=True)
-
-
-def _encoded(picture: Any, kind: str, **settings: Any) -> str:
-    from PIL import Image as Pillow
-
-    picture = Pillow.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    content = io.BytesIO()
-    picture.save(content, kind, **settings)
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+    return data_uri(index, "png", palette, transparency=CLEAR, optimize=True)

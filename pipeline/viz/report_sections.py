@@ -1,7 +1,7 @@
 """The sections of a report as its template takes them: classes, objects, blocks, provenance. No files, no HTML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,64 +19,24 @@ MOST_CELLS = 40  # of the map of blocks, along a side
 WEAKEST = 0.08  # strength of the colour of the quickest block; 1 is the slowest's
 
 
-@dataclass(frozen=True, slots=True)
-class ClassRow:
-    """One line of the class table."""
-
-    name: str
-    colour: str
-    pixels: int
-    area: str
-    share: str
-
-
-def class_rows(classes: Sequence[ClassInfo], stats: SceneStats) -> list[ClassRow]:
-    """Return the class table, the commonest class but the first on top; nodata, if any, last."""
+def class_rows(classes: Sequence[ClassInfo], stats: SceneStats) -> list[dict[str, Any]]:
+    """Return the rows of the class table, the commonest class but the first on top; nodata, if any, last."""
     columns, metric = stats.columns, np.isfinite(stats.columns["area_m2"])
     pairs = list(zip(classes, stats.names, strict=True))
-    rows = [
-        ClassRow(
-            name=info.name,
-            colour=f"#{info.color}",
-            pixels=int(columns[f"{name}_pixels"]),
-            area=format_area(columns[f"{name}_m2"]) if metric else "",
-            share=format_share(np.nan_to_num(columns[f"{name}_share"])),
-        )
+    lines = [
+        (info.name, f"#{info.color}", name, format_share(np.nan_to_num(columns[f"{name}_share"])))
         for info, name in [*sorted(pairs[1:], key=lambda pair: -columns[f"{pair[1]}_pixels"]), pairs[0]]
     ]
-    if count := int(columns["nodata_pixels"]):
-        rows.append(ClassRow("nodata", "", count, format_area(columns["nodata_m2"]) if metric else "", ""))
-    return rows
+    if columns["nodata_pixels"]:
+        lines.append(("nodata", "", "nodata", ""))
+    return [
+        {"name": name, "colour": colour, "share": share, "pixels": int(columns[f"{column}_pixels"]),
+         "area": format_area(columns[f"{column}_m2"]) if metric else ""}
+        for name, colour, column, share in lines
+    ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar of a histogram: its place and height in per cent, what it counts, from and to."""
-
-    left: float
-    width: float
-    height: float
-    count: int
-    span: str
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectSection:
-    """The objects of one class: statistics `(name, value)`, and their histogram with ticks `(per cent, text)`."""
-
-    name: str
-    colour: str
-    stats: list[tuple[str, str]]
-    bars: list[Bar]
-    ticks: list[tuple[float, str]]
-
-    @property
-    def most(self) -> int:
-        """What the tallest bar counts."""
-        return max(bar.count for bar in self.bars)
-
-
-def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: SceneStats) -> list[ObjectSection]:
+def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: SceneStats) -> list[dict[str, Any]]:
     """Describe the objects of each class that has any.
 
     Parameters
@@ -85,9 +45,16 @@ def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: Sc
         Of the store.
     objects
         Of the store with the object table, which may be another one.
+
+    Returns
+    -------
+    list of dict
+        Of each class its `name` and `colour`; `stats` as `(name, value)`; the histogram's `bars`, which have place and
+        height in per cent (`left`, `width`, `height`) and what they count (`count`, `span`); what the tallest bar
+        counts, `most`; its `ticks` as `(per cent, text)`.
     """
     metric, one = np.isfinite(stats.columns["area_m2"]), objects.objects
-    form, found = format_area if metric else _format_pixels, []
+    form, found = format_area if metric else lambda size, digits=3: f"{format_number(size, digits)} pixels", []
     counts = () if one is None else one.count[0]
     for place, (info, name, count) in enumerate(zip(classes[1:], stats.names[1:], counts, strict=False)):
         if one is None or not count:
@@ -105,22 +72,19 @@ def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: Sc
         low, high = np.log10([one.smallest[0, place], one.largest[0, place]])
         middle, half = (low + high) / 2, max(0.52 * (high - low), LEAST_DECADES / 2)
         edges = np.linspace(middle - half, middle + half, BARS + 1)
-        bars = _bars(one.sizes.histogram(place, 10**edges), [form(edge) for edge in 10**edges])
-        found.append(ObjectSection(info.name, f"#{info.color}", lines, bars, _ticks(edges[0], edges[-1], form)))
+        # bars of equal width on a logarithmic axis, which holds a shed and a hangar alike
+        heights = one.sizes.histogram(place, 10**edges)
+        most = int(heights.max())
+        bars = [
+            {"left": n * 100 / BARS, "width": 100 / BARS, "height": 100 * int(held) / max(1, most),
+             "count": int(held), "span": f"{form(10 ** edges[n])} to {form(10 ** edges[n + 1])}"}
+            for n, held in enumerate(heights)
+        ]  # fmt: skip
+        found.append({
+            "name": info.name, "colour": f"#{info.color}", "stats": lines, "bars": bars, "most": most,
+            "ticks": _ticks(edges[0], edges[-1], form),
+        })  # fmt: skip
     return found
-
-
-def _format_pixels(size: float, digits: int = 3) -> str:
-    return f"{format_number(size, digits)} pixels"
-
-
-def _bars(counts: NDArray[np.int64], edges: Sequence[str]) -> list[Bar]:
-    """Draw counts as bars of equal width, on a logarithmic axis, which holds a shed and a hangar alike."""
-    width, most = 100 / len(counts), max(1, int(counts.max()))
-    return [
-        Bar(n * width, width, 100 * int(count) / most, int(count), f"{edges[n]} to {edges[n + 1]}")
-        for n, count in enumerate(counts)
-    ]
 
 
 def _ticks(low: float, high: float, form: Any) -> list[tuple[float, str]]:
@@ -137,31 +101,9 @@ def _ticks(low: float, high: float, form: Any) -> list[tuple[float, str]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of the map of blocks: its place in pixels of the scene, how strong its colour is, what it says."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-    strength: float
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class BlockSection:
-    """The map of blocks, with its legend."""
-
-    cells: list[Cell]
-    width: int
-    height: int
-    lowest: str
-    highest: str
-    words: str
-
-
-def block_section(seconds: NDArray[np.floating[Any]], side: int, shape: tuple[int, int], command: str) -> BlockSection:
+def block_section(
+    seconds: NDArray[np.floating[Any]], side: int, shape: tuple[int, int], command: str
+) -> dict[str, Any]:
     """Draw how long each block took; neighbours are put together where there are too many to see.
 
     Parameters
@@ -172,6 +114,12 @@ def block_section(seconds: NDArray[np.floating[Any]], side: int, shape: tuple[in
         Of a block and of the scene, in pixels.
     command
         What took the time.
+
+    Returns
+    -------
+    dict
+        `cells`, each with its place in pixels of the scene (`left`, `top`, `width`, `height`), how strong its colour is
+        (`strength`), and `words`; `width` and `height` of the map; `lowest` and `highest` for its legend; `words`.
     """
     joined = -(-max(seconds.shape) // MOST_CELLS)
     ends = [(0, -count % joined) for count in seconds.shape]  # fewer are put together at the right and lower edge
@@ -183,22 +131,18 @@ def block_section(seconds: NDArray[np.floating[Any]], side: int, shape: tuple[in
     for (row, column), mean in np.ndenumerate(means):
         top, left = row * side * joined, column * side * joined
         share = (float(mean) - low) / (high - low) if high > low else 0.5
-        cells.append(
-            Cell(
-                left=left,
-                top=top,
-                width=min(side * joined, shape[1] - left),
-                height=min(side * joined, shape[0] - top),
-                strength=round(WEAKEST + (1 - WEAKEST) * share, 3),
-                words=f"row {row}, column {column}: {format_seconds(float(mean))}",
-            )
-        )
+        cells.append({
+            "left": left, "top": top, "width": min(side * joined, shape[1] - left),
+            "height": min(side * joined, shape[0] - top), "strength": round(WEAKEST + (1 - WEAKEST) * share, 3),
+            "words": f"row {row}, column {column}: {format_seconds(float(mean))}",
+        })  # fmt: skip
     rows, columns = seconds.shape
     blocks = "1 block" if seconds.size == 1 else f"{seconds.size:,} blocks, {rows:,} down and {columns:,} across"
     together = f"; each cell stands for up to {joined} × {joined} of them" if joined > 1 else ""
     total = format_seconds(float(np.nansum(seconds)))
     words = f"{blocks}{together}. In {command} they took {total} together; several may have run at the same time."
-    return BlockSection(cells, shape[1], shape[0], format_seconds(low), format_seconds(high), words)
+    lowest, highest = format_seconds(low), format_seconds(high)
+    return {"cells": cells, "height": shape[0], "width": shape[1], "lowest": lowest, "highest": highest, "words": words}
 
 
 def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:

@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional
 from models.errors import StoreError, TrainingError
 from models.files import check_output, whole_file
 from models.metadata import ClassInfo
-from pipeline.viz.colors import object_palette, paint
+from pipeline.viz.colors import RGB, limits, object_palette, paint, scale
 from pipeline.viz.overlay import class_colours
-from pipeline.viz.preview import RGB_NAMES
+from pipeline.viz.preview import rgb_places
 
 from ..config import Augment
 from ..config.schema import IGNORE
@@ -46,12 +46,8 @@ Chip = tuple[Any, Any]
 """Raw pixels `(band, y, x)` and labels `(y, x)`, as arrays or as tensors on a CPU."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """A chip as it is drawn: one or three bands `(band, y, x)`, and labels `(y, x)`, both `SIDE` pixels or less."""
-
-    pixels: NDArray[np.float32]
-    labels: NDArray[np.uint8]
+Pair = tuple[NDArray[np.float32], NDArray[np.uint8]]
+"""A chip as it is drawn: one or three bands `(band, y, x)`, and labels `(y, x)`, both `SIDE` pixels or less."""
 
 
 def write_sheet(
@@ -100,7 +96,7 @@ def write_sheet(
     target = check_output(path, overwrite=overwrite)
     if target.suffix.lower() != ".png":
         raise StoreError(f"a sheet of chips is written as .png; received {target.name}")
-    pairs = [_small(chip, shown_places(bands)) for chip in islice(chips, count)]
+    pairs = [_small(chip, bands) for chip in islice(chips, count)]
     if not pairs:
         raise TrainingError("there are no chips to show")
     figure = _figure(_mosaic(pairs, classes, columns), _legend(pairs, classes), title)
@@ -109,41 +105,32 @@ def write_sheet(
     return target
 
 
-def shown_places(bands: Sequence[str]) -> list[int]:
-    """Return the places of red, green and blue by their names, else of the first three bands, or of the first alone."""
-    low = [band.lower() for band in bands]
-    for wanted in RGB_NAMES:
-        if set(wanted) <= set(low):
-            return [low.index(name) for name in wanted]
-    return [0] if len(low) in (1, 2) else [0, 1, 2]
-
-
-def _small(chip: Chip, places: list[int]) -> _Pair:
+def _small(chip: Chip, bands: Sequence[str]) -> Pair:
     """Take the bands that are shown, and every n-th pixel of large chips; repeat those of small ones."""
-    pixels, labels = np.asarray(chip[0]), np.asarray(chip[1]).astype(np.uint8)
+    pixels, labels = np.asarray(chip[0]), np.asarray(chip[1])
+    places, longest = rgb_places(bands), max(labels.shape)
     shown = pixels[places if len(pixels) > max(places) else [0]]
-    step, times = -(-max(labels.shape) // SIDE), max(1, SIDE // max(labels.shape))
-    return _Pair(_scaled(shown, step, times).astype(np.float32), _scaled(labels, step, times))
+    step, times = -(-longest // SIDE), max(1, SIDE // longest)
+    image, classes = (part[..., ::step, ::step].repeat(times, -2).repeat(times, -1) for part in (shown, labels))
+    return image.astype(np.float32), classes.astype(np.uint8)
 
 
-def _scaled(array: NDArray[Any], step: int, times: int) -> NDArray[Any]:
-    return array[..., ::step, ::step].repeat(times, axis=-2).repeat(times, axis=-1)
-
-
-def _mosaic(pairs: Sequence[_Pair], classes: Sequence[ClassInfo], columns: int) -> NDArray[np.float32]:
+def _mosaic(pairs: Sequence[Pair], classes: Sequence[ClassInfo], columns: int) -> NDArray[np.float32]:
     """Lay chips, and beside them chips with their labels, in rows on paper, framed: float32 `(y, x, 3)`, 0 to 1."""
-    height, width = (max(pair.labels.shape[axis] for pair in pairs) for axis in (0, 1))
+    height, width = (max(labels.shape[axis] for _, labels in pairs) for axis in (0, 1))
     across = min(columns, len(pairs))
     down = -(-len(pairs) // across)
     high, wide = height + APART, 2 * width + GAP + APART
     page = np.ones((down * high - APART + 2, across * wide - APART + 2, 3), np.float32)
-    colours, limits = class_colours(classes, None, None), _limits(pairs)
+    colours = class_colours(classes, None, None)
+    values = np.concatenate([pixels.reshape(len(pixels), -1) for pixels, _ in pairs], axis=1)
+    labelled = np.concatenate([labels.ravel() for _, labels in pairs]) != IGNORE
+    ends = limits(values, labelled | ~labelled.any())  # what is ignored has no say, unless all is
     rows, columns_ = np.indices((height, width))
     stripes = np.where((rows + columns_) % STRIPE < STRIPE // 2, *GREY).astype(np.float32)[..., None]
-    for number, pair in enumerate(pairs):
-        shown, (below, beside) = _stretched(pair.pixels, limits), pair.labels.shape
-        ignored = (pair.labels == IGNORE)[..., None]
-        painted = np.where(ignored, stripes[:below, :beside], paint(shown, pair.labels, colours))
+    for number, (pixels, labels) in enumerate(pairs):
+        shown, (below, beside) = scale(pixels, ends), labels.shape
+        painted = np.where((labels == IGNORE)[..., None], stripes[:below, :beside], paint(shown, labels, colours))
         top, left = number // across * high + 1, number % across * wide + 1
         for image, start in ((shown, left), (painted, left + width + GAP)):
             page[top - 1 : top + below + 1, start - 1 : start + beside + 1] = FRAME
@@ -151,30 +138,11 @@ def _mosaic(pairs: Sequence[_Pair], classes: Sequence[ClassInfo], columns: int) 
     return page
 
 
-def _limits(pairs: Sequence[_Pair]) -> NDArray[np.float64]:
-    """Return what is drawn black and what is drawn full in all chips, `(2, band, 1, 1)`: what is ignored has no say."""
-    bands = []
-    for band in range(len(pairs[0].pixels)):
-        labelled = np.concatenate([pair.pixels[band][pair.labels != IGNORE] for pair in pairs])
-        values = labelled if labelled.size else np.concatenate([pair.pixels[band].ravel() for pair in pairs])
-        values = values[np.isfinite(values)]
-        bands.append(np.percentile(values, (2, 98)) if values.size else np.array([0.0, 1.0]))
-    return np.array(bands).T[..., None, None]
-
-
-def _stretched(pixels: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.float32]:
-    low, high = limits
-    scaled = (np.nan_to_num(pixels, nan=0.0) - low) / np.maximum(high - low, 1e-6)
-    shown = np.clip(scaled, 0, 1).astype(np.float32).transpose(1, 2, 0)
-    image: NDArray[np.float32] = shown if shown.shape[2] == 3 else shown[..., :1].repeat(3, axis=2)
-    return image
-
-
-def _legend(pairs: Sequence[_Pair], classes: Sequence[ClassInfo]) -> "list[Patch]":
+def _legend(pairs: Sequence[Pair], classes: Sequence[ClassInfo]) -> "list[Patch]":
     """Return a patch per class, with its share of the labelled pixels, and a striped one for what is ignored."""
     from matplotlib.patches import Patch
 
-    counts = np.sum([np.bincount(pair.labels.ravel(), minlength=256) for pair in pairs], axis=0)
+    counts = np.sum([np.bincount(labels.ravel(), minlength=256) for _, labels in pairs], axis=0)
     labelled, total = max(1, int(counts.sum() - counts[IGNORE])), int(counts.sum())
     patches = []
     for value, info in enumerate(classes):
@@ -189,7 +157,6 @@ def _legend(pairs: Sequence[_Pair], classes: Sequence[ClassInfo]) -> "list[Patch
 
 def _figure(page: NDArray[np.float32], legend: "Sequence[Patch]", title: str) -> Any:
     """Set a page pixel for pixel into a figure, with a title above and the legend below."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     height, width = page.shape[:2]
@@ -198,7 +165,6 @@ def _figure(page: NDArray[np.float32], legend: "Sequence[Patch]", title: str) ->
     above, below = (TITLE if title else 0) + MARGIN, -(-len(legend) // columns) * KEY + 2 * MARGIN
     high = height + above + below
     figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((MARGIN / wide, below / high, width / wide, height / high))
     axes.imshow(page, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
@@ -255,23 +221,25 @@ def augmentation_sheet(
 
     target = check_output(path, overwrite=overwrite)
     drawn = list(variations(pixels, labels, settings, statistics, zoom))
-    colours = _colours(classes, int(labels[labels != IGNORE].max()) + 1 if (labels != IGNORE).any() else 1)
-    limits = np.percentile(drawn[0].pixels.numpy()[:3], (2, 98), axis=(1, 2))
+    colours: dict[int, RGB] = {value: info.rgb for value, info in enumerate(classes) if value}
+    if not classes:
+        present = set(labels[(labels > 0) & (labels != IGNORE)].tolist())
+        colours = {value: tuple(rgb) for value, rgb in enumerate(object_palette().tolist()) if value in present}
+    shown = slice(3 if len(pixels) >= 3 else 1)
+    chip = drawn[0].pixels.numpy()[shown]
+    ends = limits(chip, np.ones(chip.shape[1:], bool))  # of the chip as it is, so that variations show
     rows = ceil(len(drawn) / COLUMNS)
     figure = Figure(figsize=(COLUMNS * PANEL, rows * (PANEL + PANEL_TITLE)), facecolor=PAPER)
     # places by hand: matplotlib's own layouts take seconds for so many panels
-    room = {
-        "left": 0.01,
-        "right": 0.99,
-        "bottom": 0.01,
-        "top": 1 - PANEL_TITLE / figure.get_figheight(),
-        "wspace": 0.04,
-    }
-    for place, axes in enumerate(figure.subplots(rows, COLUMNS, squeeze=False, gridspec_kw=room).ravel()):
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - PANEL_TITLE / figure.get_figheight(), wspace=0.04)
+    for place, axes in enumerate(figure.subplots(rows, COLUMNS, squeeze=False).ravel()):
         axes.set_axis_off()
         if place < len(drawn):
-            axes.imshow(_panel(drawn[place], limits, colours), interpolation="nearest")
-            axes.text(0, 1.03, drawn[place].title, transform=axes.transAxes, color=INK, fontsize=10)
+            varied = drawn[place]
+            image, classified = scale(varied.pixels.numpy()[shown], ends), varied.labels.numpy().astype(np.uint8)
+            outlined = paint(image, classified, colours, "outline")
+            axes.imshow(paint(outlined, classified, {IGNORE: IGNORED}, "mask", 0.5), interpolation="nearest")
+            axes.text(0, 1.03, varied.title, transform=axes.transAxes, color=INK, fontsize=10)
     with whole_file(target) as part:
         figure.savefig(part, dpi=110, metadata={"Software": "Swathe"})
     return target
@@ -294,7 +262,13 @@ def variations(
             yield Variation(f"zoom {factor:g}", *resize_chip(*around, side))
     if side < min(labels.shape):
         yield Variation("another crop", pixels[:, :side, :side], labels[:side, :side])
-    yield from _moved(*chip, settings)
+    flips = (("left to right", functional.horizontal_flip), ("upside down", functional.vertical_flip))
+    for title, flip in flips if settings.flips else ():
+        yield Variation(title, *(flip(part) for part in chip))
+    both = tv_tensors.Image(chip[0]), tv_tensors.Mask(chip[1])
+    for quarters in (1, 2, 3) if settings.turns else ():
+        turned = (QuarterTurn().transform(part, {"quarters": quarters}).as_subclass(Tensor) for part in both)
+        yield Variation(f"turned by {90 * quarters}°", *turned)
     for title, varied in _recoloured(chip[0], settings, statistics):
         yield Variation(title, varied.as_subclass(Tensor), chip[1])
     augment = Augmentation(settings, statistics)
@@ -307,17 +281,6 @@ def variations(
 def _middle(pixels: Tensor, labels: Tensor, side: int) -> tuple[Tensor, Tensor]:
     top, left = ((count - side) // 2 for count in labels.shape)
     return pixels[:, top : top + side, left : left + side], labels[top : top + side, left : left + side]
-
-
-def _moved(pixels: Tensor, labels: Tensor, settings: Augment) -> Iterator[Variation]:
-    if settings.flips:
-        for title, flip in (("left to right", functional.horizontal_flip), ("upside down", functional.vertical_flip)):
-            yield Variation(title, flip(pixels), flip(labels))
-    if settings.turns:
-        for quarters in (1, 2, 3):
-            both = (tv_tensors.Image(pixels), tv_tensors.Mask(labels))
-            turned = (QuarterTurn().transform(one, {"quarters": quarters}) for one in both)
-            yield Variation(f"turned by {90 * quarters}°", *(one.as_subclass(Tensor) for one in turned))
 
 
 def _recoloured(pixels: Tensor, settings: Augment, statistics: "BandStatistics") -> Iterator[tuple[str, Tensor]]:
@@ -342,20 +305,3 @@ def _recoloured(pixels: Tensor, settings: Augment, statistics: "BandStatistics")
     if settings.drop_band and bands > 1:
         lost = torch.arange(bands) == 0
         yield "first band lost", BandDrop(settings, statistics).transform(image, {"lost": lost})
-
-
-def _colours(classes: Sequence[ClassInfo], count: int) -> dict[int, tuple[int, int, int]]:
-    if classes:
-        return {value: info.rgb for value, info in enumerate(classes) if value}
-    palette = object_palette()[1:count].astype(int).tolist()
-    return {value: (red, green, blue) for value, (red, green, blue) in enumerate(palette, 1)}
-
-
-def _panel(
-    varied: Variation, limits: NDArray[np.float64], colours: dict[int, tuple[int, int, int]]
-) -> NDArray[np.float32]:
-    """Draw a chip `(y, x, 3)` from 0 to 1, stretched as the chip that is not varied, so that variations show."""
-    bands = [0, 1, 2] if len(varied.pixels) >= 3 else [0]
-    shown = _stretched(varied.pixels.numpy()[bands], limits[:, bands, None, None])
-    labels = varied.labels.numpy().astype(np.uint8)
-    return paint(paint(shown, labels, colours, "outline"), labels, {IGNORE: IGNORED}, "mask", 0.5)

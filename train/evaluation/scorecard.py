@@ -11,16 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pipeline.viz as viz
 from models.errors import StoreError
-from models.files import put_in_place, refuse_existing
+from models.files import make_parent, put_in_place, refuse_existing
+from pipeline.viz.page import render_page
 
 from .counts import SampleStores, ScoredSquare
-from .pictures import ERROR_COLORS, Strip, confusion_rows, draw, reliability_chart, threshold_chart
+from .pictures import ERROR_COLORS, confusion_rows, draw, reliability_chart, threshold_chart
 from .results import Evaluation, as_markdown, format_score, interval, notes, tables
 
 PAGE = Path(__file__).parent / "score_page"
-REPORT_STYLE = Path(viz.__file__).parent / "report_page/style.css"  # which the page of scores shares
 JSON, MARKDOWN, HTML = "scores.json", "scores.md", "index.html"
 SHOWN = 4  # best squares, and worst ones
 LISTED = 50  # squares of each kind in the JSON
@@ -46,12 +45,7 @@ def check_folder(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
         raise StoreError(f"{target} also holds {', '.join(sorted(foreign)[:5])}; choose another folder")
     if held and not overwrite:
         refuse_existing(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{target} cannot be written: {error.strerror}") from error
-    if not os.access(target.parent, os.W_OK):
-        raise StoreError(f"{target} cannot be written: no permission in {target.parent}")
+    make_parent(target)
     return target
 
 
@@ -75,7 +69,7 @@ def write_scorecard(found: Evaluation, stores: Mapping[str, SampleStores], targe
     files = {
         JSON: json.dumps(as_dict(found), indent=1, ensure_ascii=False) + "\n",
         MARKDOWN: as_markdown(found),
-        HTML: _page(found, stores),
+        HTML: render_page(PAGE, _context(found, stores)),
     }
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -136,23 +130,11 @@ def best_and_worst(squares: Sequence[ScoredSquare], most: int) -> tuple[list[Sco
     return list(squares[:half]), list(reversed(squares[half:][-most:]))
 
 
-def _page(found: Evaluation, stores: Mapping[str, SampleStores]) -> str:
-    """Fill the template, in the style of `pipeline.viz.report`'s; what comes from data is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    style = "\n".join(path.read_text(encoding="utf-8") for path in (REPORT_STYLE, PAGE / "style.css"))
+def _context(found: Evaluation, stores: Mapping[str, SampleStores]) -> dict[str, Any]:
+    """Return what the template takes."""
     best, worst = best_and_worst(found.squares, SHOWN)
     strips = draw([*worst, *best], found.samples, stores, found.classes)
-    context = _context(found, strips[: len(worst)], strips[len(worst) :])
-    return environment.get_template("template.html.j2").render(style=Markup(style), **context)
-
-
-def _context(found: Evaluation, worst: list[Strip], best: list[Strip]) -> dict[str, Any]:
-    """Return what the template takes."""
+    halves = (("Worst squares", strips[: len(worst)]), ("Best squares", strips[len(worst) :]))
     pooled, now, two = found.network.pooled, datetime.now(UTC), len(found.classes) == 2
     counts, reliability = pooled.counts, pooled.counts.foreground if two else pooled.counts.top
     first, *errors = ((name, f"rgb({r} {g} {b})") for name, (r, g, b) in ERROR_COLORS.items())
@@ -166,7 +148,7 @@ def _context(found: Evaluation, worst: list[Strip], best: list[Strip]) -> dict[s
         "reliability": None if reliability is None else reliability_chart(reliability),
         "of": f"probability of {pooled.names[1]}" if two else "probability of the likeliest class",
         "thresholds": None if counts.thresholds is None else threshold_chart(counts.thresholds, found.threshold),
-        "strips": [(name, part) for name, part in (("Worst squares", worst), ("Best squares", best)) if part],
+        "strips": [(name, part) for name, part in halves if part],
         "classes": [(info.name, f"#{info.color}") for info in found.classes[1:]],
         "errors": [*(errors[:-1] if two else errors), first],  # no other class, of two
         "side": found.side,
