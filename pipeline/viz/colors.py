@@ -35,20 +35,20 @@ def stretch(
 
 def limits(
     image: NDArray[Any], valid: NDArray[np.bool_], percentiles: tuple[float, float] = (2, 98)
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Return what is drawn black and what is drawn full, `(band, 2)`: percentiles of a band's finite valid values."""
     seen = (band[valid & np.isfinite(band)].astype(np.float32) for band in image)
-    return np.array([np.percentile(part, percentiles) if part.size else (0, 1) for part in seen], np.float32)
+    return np.array([np.percentile(part, percentiles) if part.size else (0, 1) for part in seen], np.float64)
 
 
-def scale(image: NDArray[Any], limits: NDArray[np.float32]) -> NDArray[np.float32]:
+def scale(image: NDArray[Any], limits: NDArray[np.float64]) -> NDArray[np.float32]:
     """Draw three bands, or one as grey, `(y, x, 3)` of 0..1, between the limits of each; missing values are dark."""
     shown = np.empty((*image.shape[1:], 3), np.float32)
     for place in range(3):
         band = 0 if len(image) == 1 else place
         low, high = limits[band]
         values = np.nan_to_num(image[band].astype(np.float32), nan=low)
-        shown[..., place] = np.clip((values - low) / max(high - low, np.float32(1e-6)), 0, 1)
+        shown[..., place] = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
     return shown
 
 
@@ -105,11 +105,9 @@ def object_index(ids: NDArray[np.int64]) -> NDArray[np.uint8]:
 @lru_cache(maxsize=1)
 def object_palette() -> NDArray[np.uint8]:
     """Return colours that are told apart, `(241, 3)`: hues a golden angle apart, three tones; the first is unused."""
-    colours = [(0.0, 0.0, 0.0)]
-    for place in range(OBJECT_COLOURS):
-        tone = (0.62, 0.5, 0.72)[place % 3]
-        colours.append(colorsys.hls_to_rgb(place * 0.6180339887 % 1, tone, 0.65))
-    return (np.array(colours) * 255).round().astype(np.uint8)
+    tones = (0.62, 0.5, 0.72)
+    colours = [colorsys.hls_to_rgb(place * 0.6180339887 % 1, tones[place % 3], 0.65) for place in range(OBJECT_COLOURS)]
+    return (np.array([(0, 0, 0), *colours]) * 255).round().astype(np.uint8)
 
 
 def paint_objects(ids: NDArray[np.int64], paper: float = 1.0) -> NDArray[np.float32]:

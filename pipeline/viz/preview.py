@@ -262,12 +262,8 @@ def read_maps(maps: MapsLike, view: View, probability_of: str | None = None) -> 
     class_map = _small(dataset["class_map"], view, level).astype(np.uint8)
     if level and "objects" not in dataset:  # of which a store has no overviews
         dataset, level = open_maps(maps), 0
-    return SmallMaps(
-        class_map=class_map,
-        probability=probability,
-        probability_of=name,
-        objects=_small(dataset["objects"], view, level).astype(np.int64) if "objects" in dataset else None,
-    )
+    objects = _small(dataset["objects"], view, level).astype(np.int64) if "objects" in dataset else None
+    return SmallMaps(class_map, probability, name, objects)
 
 
 def _probability(dataset: xr.Dataset, wanted: str | None) -> tuple[xr.DataArray | None, str]:
