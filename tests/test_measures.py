@@ -19,7 +19,7 @@ from skimage.measure import label, regionprops_table
 from pipeline.grid.encoding import NODATA, STEPS
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.objects.regionprops import DEPTH, EDGE, Patch, measure, own_probability
-from pipeline.objects.table import COLUMNS, PARTIAL, columns_schema, finish, merge, partial_schema
+from pipeline.objects.table import COLUMNS, PARTIAL, finish, merge, schema_of
 
 CLASSES = ("none", "house", "street", "water")
 EXACT = ("num_pixels", "bbox-0", "bbox-1", "bbox-2", "bbox-3")
@@ -117,9 +117,9 @@ def test_blocks_in_any_order_give_what_skimage_gives_on_the_whole(
     decoded = probability.astype(np.float32) * np.float32(1 / STEPS)
     windows = blocks(ids.shape, rows, columns)
     parts = [measure(patch(ids, class_map, w, probability=probability), widths=False) for w in windows]
-    assert all(part.schema == partial_schema() for part in parts)
+    assert all(part.schema == schema_of(PARTIAL) for part in parts)
     table = joined(parts, seed)
-    assert table.schema == partial_schema()
+    assert table.schema == schema_of(PARTIAL)
     assert_equal(finished(table, ids.shape[1]), expected(class_map, ids, decoded))
 
 
@@ -183,10 +183,10 @@ def test_straight_lines_have_no_width_and_no_elongation() -> None:
 def test_one_pixel() -> None:
     class_map = np.full((1, 1), 2, np.uint8)
     found = finish(whole(np.ones((1, 1), np.int64), class_map), GeoBox(1, 1), CLASSES)
-    assert found.schema == columns_schema()
+    assert found.schema == schema_of(COLUMNS)
     row = found.to_pylist()[0]
     assert row == {
-        **dict.fromkeys(columns_schema().names),
+        **dict.fromkeys(schema_of(COLUMNS).names),
         **{"id": 1, "class": "street", "class_value": 2, "num_pixels": 1, "perimeter": 0, "mean_width": 2},
         **{"centroid-0": 0, "centroid-1": 0, "bbox-0": 0, "bbox-1": 0, "bbox-2": 1, "bbox-3": 1, "x": 0.5, "y": 0.5},
         **{"axis_major_length": 0, "axis_minor_length": 0, "eccentricity": 0},
@@ -197,10 +197,10 @@ def test_one_pixel() -> None:
 def test_a_block_without_objects_gives_an_empty_table(filled: int) -> None:
     empty = whole(np.zeros((50, 70), np.int64), np.full((50, 70), filled, np.uint8), areas=np.ones((50, 1)))
     assert len(empty) == 0
-    assert empty.schema == partial_schema()
-    assert merge(empty).schema == partial_schema()
+    assert empty.schema == schema_of(PARTIAL)
+    assert merge(empty).schema == schema_of(PARTIAL)
     table = finish(merge(pa.concat_tables([empty, empty])), GeoBox(50, 70), CLASSES)
-    assert table.schema == columns_schema()
+    assert table.schema == schema_of(COLUMNS)
     assert len(table) == 0
 
 
@@ -244,7 +244,7 @@ def test_a_giant_keeps_its_digits_when_its_parts_are_merged() -> None:
     values: dict[str, Any] = {column.name: np.zeros(n) for column in PARTIAL}
     values |= {"id": np.ones(n), "num_pixels": np.full(n, count), "row_mean": rows, "column_mean": columns}
     values |= {"rows_m2": np.full(n, spread), "columns_m2": np.full(n, spread), "bbox-2": rows, "bbox-3": columns}
-    schema = partial_schema()
+    schema = schema_of(PARTIAL)
     parts = pa.table([pa.array(np.asarray(values[f.name]).astype(f.type.to_pandas_dtype())) for f in schema], schema)
     for seed in range(3):
         found = finished(joined([parts[i::7] for i in range(7)], seed), side).loc[0]
@@ -352,6 +352,6 @@ def test_arrays_that_do_not_fit_are_a_defect() -> None:
 
 
 def test_columns_say_what_they_are() -> None:
-    assert [column.name for column in COLUMNS] == columns_schema().names
+    assert [column.name for column in COLUMNS] == schema_of(COLUMNS).names
     assert all(column.meaning for column in COLUMNS)
     assert len({column.name for column in PARTIAL}) == len(PARTIAL)

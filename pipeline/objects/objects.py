@@ -27,7 +27,7 @@ from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store, store_errors
 from .label import BlockLabels, Connectivity, Region, Totals, check_connectivity, summarize_block
 from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
-from .table import columns_schema, finish, merge
+from .table import COLUMNS, finish, merge, schema_of
 from .tree import LabelMerge, TreeReduce, merge_labels, merged_totals, reduced, tree_reduce
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def write_table(job: TreeReduce, classes: tuple[str, ...]) -> dict[str, int]:
     with (
         store_errors(store.path),
         store.files.stream(TABLE) as file,
-        pq.ParquetWriter(file, columns_schema(), compression="zstd", write_page_checksum=True) as writer,
+        pq.ParquetWriter(file, schema_of(COLUMNS), compression="zstd", write_page_checksum=True) as writer,
     ):
         for part in reduced(job):
             rows = finish(part, store.geobox, classes)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import NODATA, STEPS
+from ..grid.encoding import NODATA, STEPS, ClassMap
 from ..grid.geobox import Window
 from .label import RunLengths, run_lengths
 from .table import LENGTHS, table_of
@@ -59,7 +59,7 @@ class Patch:
     core: Window
     width: int
     objects: NDArray[np.int64]
-    class_map: NDArray[np.uint8]
+    class_map: ClassMap
     probability: NDArray[Any] | None = None
     areas: NDArray[np.float64] | None = None
 
@@ -77,7 +77,7 @@ def measure(patch: Patch, *, widths: bool = True) -> "pa.Table":
     Returns
     -------
     pyarrow.Table
-        As `table.partial_schema` says: one row per object that has pixels in the core, sorted by id. Empty where
+        As `table.PARTIAL` says: one row per object that has pixels in the core, sorted by id. Empty where
         there is none.
     """
     ids = _inner(patch.objects, patch.core.shape)
@@ -98,9 +98,7 @@ def measure(patch: Patch, *, widths: bool = True) -> "pa.Table":
     return table_of(columns)
 
 
-def own_probability(
-    class_map: NDArray[np.uint8], probability: NDArray[Any] | None, kept: Sequence[int]
-) -> NDArray[Any] | None:
+def own_probability(class_map: ClassMap, probability: NDArray[Any] | None, kept: Sequence[int]) -> NDArray[Any] | None:
     """Return each pixel's probability of its own class.
 
     Parameters

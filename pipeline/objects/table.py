@@ -90,17 +90,8 @@ JOINED: Mapping[str, np.ufunc] = {  # all else, but for the moments, adds up
 }
 
 
-def partial_schema() -> "pa.Schema":
-    """Return the schema of partial rows: `PARTIAL`, without nulls."""
-    return _schema(PARTIAL)
-
-
-def columns_schema() -> "pa.Schema":
-    """Return the schema of finished rows: `COLUMNS`."""
-    return _schema(COLUMNS)
-
-
-def _schema(columns: Sequence[Column]) -> "pa.Schema":
+def schema_of(columns: Sequence[Column]) -> "pa.Schema":
+    """Return the schema of rows: of `PARTIAL` ones, which have no nulls, or of finished ones, `COLUMNS`."""
     import pyarrow as pa
 
     return pa.schema([(column.name, pa.type_for_alias(column.type)) for column in columns])
@@ -110,7 +101,7 @@ def table_of(columns: Mapping[str, Values]) -> "pa.Table":
     """Make partial rows of columns by name; of none: an empty table."""
     import pyarrow as pa
 
-    schema = partial_schema()
+    schema = schema_of(PARTIAL)
     if not columns:
         return schema.empty_table()
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
@@ -191,7 +182,7 @@ def finish(rows: "pa.Table", geobox: GeoBox, classes: Sequence[str]) -> "pa.Tabl
     given = {name: rows[name].to_numpy() for name in rows.column_names}
     values = {**given, **_shapes(given), **_places(given, geobox), **_means(given)}
     names = [*classes, *map(str, range(len(classes), 256))]
-    schema = columns_schema()
+    schema = schema_of(COLUMNS)
     arrays = [pa.array(values[field.name], field.type, from_pandas=True) for field in schema if field.name != "class"]
     arrays.insert(schema.get_field_index("class"), pa.array(names).take(pa.array(given["class_value"])))
     return pa.table(arrays, schema=schema)

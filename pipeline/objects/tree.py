@@ -7,7 +7,7 @@ again: killed at any moment, the same call continues. What is added up is the ca
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,10 +37,7 @@ class Tree:
     @property
     def top(self) -> int:
         """The root's level."""
-        level = 0
-        while self.shape(level) != (1, 1):
-            level += 1
-        return level
+        return next(level for level in count() if self.shape(level) == (1, 1))
 
     def shape(self, level: int) -> tuple[int, int]:
         """Return rows and columns of a level."""

@@ -137,9 +137,15 @@ class CleanBlock(BlockFunction):
         The tree's own file comes after: where that is, both are.
         """
         window = self.maps.window(0, row, column)
-        class_map, above = self._before(store, stage, row, column), None
+        stages, above = scene_stages(self.options), None
         if stage == "hysteresis":
-            above = above_high(class_map, self._read(window)[1], self.options)
+            kept, probability = self._read(window)
+            class_map = apply_threshold(kept, probability, self.options)
+            above = above_high(class_map, probability, self.options)
+        elif place := stages.index(stage):
+            class_map = self._after(store, stages[place - 1], row, column)
+        else:
+            class_map = self._around(row, column, local_halo(self.options), self._local)
         found = stage_labels(class_map, window, self.maps.geobox.shape, above,
                              stage=stage, options=self.options, areas=self.areas)  # fmt: skip
         decided = finish_stage(class_map, found, None, stage=stage, options=self.options)
@@ -147,15 +153,6 @@ class CleanBlock(BlockFunction):
         store.check_run()  # again, for labelling takes a while
         self.merge(store, stage).write(PENDING, (0, row, column), pending.to_bytes())
         return found.region
-
-    def _before(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
-        """Return a block as it is before a stage."""
-        if stage == "hysteresis":
-            return apply_threshold(*self._read(self.maps.window(0, row, column)), self.options)
-        stages = scene_stages(self.options)
-        if place := stages.index(stage):
-            return self._after(store, stages[place - 1], row, column)
-        return self._around(row, column, local_halo(self.options), self._local)
 
     def _after(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
         """Return a block after a stage that the tree has decided; after hysteresis it is smoothed too."""

@@ -7,7 +7,7 @@ what needs the components of the whole scene is computed for all of it, once som
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import dask
 import dask.array as da
@@ -30,9 +30,6 @@ from .morphology import local_halo, smooth
 from .options import CleanKeywords, CleanOptions, ResolvedOptions
 from .sieve import Stage, finish_stage, removal_halo, remove_by_halo, scene_stages, stage_labels
 from .threshold import above_high, apply_threshold
-
-if TYPE_CHECKING:
-    from ..grid.pixel_area import PixelAreas
 
 BLOCK = 2048  # of maps that are in memory and not cut yet
 
@@ -66,6 +63,12 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
         kept = [plain.index(str(name).replace(" ", "_")) for name in maps["class"].values]
     areas = pixel_areas(array_source(maps["class_map"]).geobox) if asked.needs_areas else None
     options = asked.resolve(names, kept, has_areas=areas is not None)
+
+    def decide(class_map: da.Array, stage: Stage, above: da.Array | None = None) -> da.Array:
+        find = partial(stage_labels, stage=stage, options=options, areas=areas)
+        finish = partial(finish_stage, stage=stage, options=options)
+        return map_components(class_map, find, finish, np.uint8, options.connectivity, above)
+
     cleaned = _cut(maps["class_map"].data)
     if options.kept:
         probability = da.asarray(maps["probability"].transpose("class", "y", "x").data)
@@ -73,14 +76,14 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
         cleaned = da.map_blocks(apply_threshold, *both, dtype=np.uint8, **more)
         if options.low is not None:
             above = da.map_blocks(above_high, *both, dtype=bool, **more)
-            cleaned = _decide_stage(cleaned, "hysteresis", options, None, above)
+            cleaned = decide(cleaned, "hysteresis", above)
     cleaned = _with_context(smooth, cleaned, local_halo(options), options)
     stages = scene_stages(options)
     if not stages:
         cleaned = _with_context(remove_by_halo, cleaned, removal_halo(options) or 0, options)
     for stage in stages:
         if stage != "hysteresis":
-            cleaned = _decide_stage(cleaned, stage, options, areas)
+            cleaned = decide(cleaned, stage)
     return maps.assign(class_map=maps["class_map"].copy(data=cleaned))
 
 
@@ -138,18 +141,6 @@ def _checked(maps: xr.Dataset) -> xr.Dataset:
 
 def _cut(pixels: Any) -> da.Array:
     return pixels if isinstance(pixels, da.Array) else da.from_array(pixels, chunks=BLOCK)
-
-
-def _decide_stage(
-    class_map: da.Array,
-    stage: Stage,
-    options: ResolvedOptions,
-    areas: "PixelAreas | None",
-    above: da.Array | None = None,
-) -> da.Array:
-    find = partial(stage_labels, stage=stage, options=options, areas=areas)
-    finish = partial(finish_stage, stage=stage, options=options)
-    return map_components(class_map, find, finish, np.uint8, options.connectivity, above)
 
 
 def _with_context(

@@ -219,8 +219,7 @@ class CleanOptions:
         given["classes"] = list(self.class_list) if self.class_list else None
         given["min_object"], given["min_hole"] = (s and str(s) for s in (self.object_size, self.hole_size))
         given.update({name: given[name] or None for name in ("majority", *OPERATIONS)})
-        defaults = {field.name: field.default for field in fields(CleanOptions)}
-        return {name: _plain(value) for name, value in given.items() if value != defaults[name]}
+        return {f.name: _plain(given[f.name]) for f in fields(CleanOptions) if given[f.name] != f.default}
 
     def resolve(self, class_names: Sequence[str], kept: Sequence[int] | None, *, has_areas: bool) -> "ResolvedOptions":
         """Return the options for one store's classes, by value instead of by name.

@@ -21,7 +21,7 @@ from ..jobs.dask import dask_client
 from ..jobs.job import THREADS, make_progress, run_job
 from ..objects.label import Connectivity
 from ..objects.objects import buffered, label_job
-from ..objects.table import columns_schema
+from ..objects.table import COLUMNS, schema_of
 from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import full_path
 from ..store.lifecycle import TABLE
@@ -154,7 +154,7 @@ def _schema() -> "pa.Schema":
     """Return the columns of the file: the measures, and the outline."""
     import pyarrow as pa
 
-    return columns_schema().append(pa.field("geometry", pa.binary()))
+    return schema_of(COLUMNS).append(pa.field("geometry", pa.binary()))
 
 
 def trace_block(objects: Store, simplify: float | None, store: Store, row: int, column: int) -> "pa.Table":

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.schema import IGNORE
-from .confusion import Floats, Ints, count, mean, ratio
+from .confusion import Floats, Ints, Values, count, mean, ratio
 
 DISTANCE = 2
 _OUTSIDE = 255  # no class has this value
@@ -65,9 +65,7 @@ class Boundary:
         return float(mean(self.iou))
 
 
-def count_boundary(
-    class_map: NDArray[np.uint8], labels: NDArray[np.uint8], core: Core, distance: int, classes: int
-) -> Boundary:
+def count_boundary(class_map: Values, labels: Values, core: Core, distance: int, classes: int) -> Boundary:
     """Count the pixels of a block that lie near contours. Blocks add up to exactly what the whole scene gives.
 
     Parameters
@@ -92,7 +90,7 @@ def count_boundary(
     return Boundary(distance, *(count(values[where].astype(np.intp), classes) for values, where in pairs))
 
 
-def _near(values: NDArray[np.uint8], unseen: NDArray[np.bool_], distance: int) -> NDArray[Any]:
+def _near(values: Values, unseen: NDArray[np.bool_], distance: int) -> NDArray[Any]:
     """Say which pixels have another class, or the scene's edge, within a distance.
 
     One look at the lowest and at the highest class around serves all classes. Pixels unseen must win neither.

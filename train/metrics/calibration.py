@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .confusion import Counts, Floats, Indices, Ints, count, places, plain, ratio, strips, truths
+from .confusion import Counts, Floats, Indices, Ints, Values, count, places, plain, ratio, strips, truths
 
 BINS = 15
 UNIT = 1 << 24  # sums are of whole numbers of 1/UNIT, so that no order of adding changes them; 5e11 pixels fit
@@ -82,7 +82,7 @@ class Reliability(Counts):
 
 
 def foreground_reliability(
-    probability: NDArray[np.float32], labels: NDArray[np.uint8], foreground: int | None = None, bins: int = BINS
+    probability: NDArray[np.float32], labels: Values, foreground: int | None = None, bins: int = BINS
 ) -> Reliability:
     """Count the pixels of a block by the probability of foreground.
 
@@ -109,7 +109,7 @@ def foreground_reliability(
     return total
 
 
-def top_reliability(probabilities: NDArray[np.float32], labels: NDArray[np.uint8], bins: int = BINS) -> Reliability:
+def top_reliability(probabilities: NDArray[np.float32], labels: Values, bins: int = BINS) -> Reliability:
     """Count the pixels of a block by the probability of their likeliest class; a hit is one of that class.
 
     Parameters

@@ -22,6 +22,7 @@ STRIP = 1 << 18  # pixels counted at once: few enough for their arrays to stay i
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Indices = NDArray[np.intp]
+Values = NDArray[np.uint8]  # of class maps and labels
 
 
 def ratio(part: Any, whole: Any) -> Any:
@@ -219,7 +220,7 @@ class Confusion(Counts):
         return {"pixels": self.pixels, "ignored": self.ignored, "unpredicted": int(self.unpredicted.sum()), **scores}
 
 
-def confusion(class_map: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> Confusion:
+def confusion(class_map: Values, labels: Values, classes: int) -> Confusion:
     """Count the pixels of a block by true and predicted class.
 
     Parameters

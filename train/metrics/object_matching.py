@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.schema import IGNORE
-from .confusion import Counts, Floats, Ints, plain, ratio, strips
+from .confusion import Counts, Floats, Ints, Values, plain, ratio, strips
 
 UNIT = 1 << 30  # sums of IoUs are of whole numbers of 1/UNIT, so that no order of adding changes them
 NOTHING = 0  # id of a pixel of no object
 IGNORED = -1  # true id of a pixel that does not count
 
 Ids = NDArray[np.int64]
-Values = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

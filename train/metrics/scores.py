@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..config.schema import IGNORE
 from .boundaries import DISTANCE, Boundary, Core, count_boundary
 from .calibration import Reliability, foreground_reliability, top_reliability
-from .confusion import OF_CLASSES, OVERALL, Confusion, Floats, Ints, confusion, plain
+from .confusion import OF_CLASSES, OVERALL, Confusion, Floats, Ints, Values, confusion, plain
 from .object_matching import ObjectCounts
 from .thresholds import ThresholdCurve, foreground_of, threshold_curve
 
@@ -61,8 +61,8 @@ class BlockCounts:
 
 
 def count_pixels(
-    class_map: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
+    class_map: Values,
+    labels: Values,
     core: Core,
     *,
     classes: int,

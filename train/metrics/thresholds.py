@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .confusion import Counts, Floats, Ints, count, plain, ratio, strips, truths
+from .confusion import Counts, Floats, Ints, Values, count, plain, ratio, strips, truths
 
 STEPS = 1000
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -173,9 +173,7 @@ def foreground_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(probabilities[1] if len(probabilities) == 2 else probabilities[1:].max(0))
 
 
-def threshold_curve(
-    probability: NDArray[np.float32], labels: NDArray[np.uint8], foreground: int | None = None
-) -> ThresholdCurve:
+def threshold_curve(probability: NDArray[np.float32], labels: Values, foreground: int | None = None) -> ThresholdCurve:
     """Count the pixels of a block by truth and probability.
 
     Parameters
