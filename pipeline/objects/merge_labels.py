@@ -6,7 +6,7 @@ rectangle's outline, never with its area or the number of components: divide and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from io import BytesIO
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -143,11 +143,9 @@ def _groups(pairs: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], in
 
 def region_bytes(region: Region) -> bytes:
     """Return a region as bytes, for a file."""
-    window = region.window
-    arrays = {f"edges{n}": edge for n, edge in enumerate(region.edges)}
-    arrays |= {f"values{n}": values for n, values in enumerate(region.values)}
-    arrays["window"] = np.array([window.top, window.bottom, window.left, window.right])
-    return pack(arrays | region.totals.arrays())
+    sides = {"edges": region.edges, "values": region.values}
+    arrays = {f"{kind}{n}": side for kind, four in sides.items() for n, side in enumerate(four)}
+    return pack(arrays | {"window": np.array(astuple(region.window))} | region.totals.arrays())
 
 
 def region_from(content: bytes) -> Region:

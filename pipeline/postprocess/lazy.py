@@ -119,8 +119,7 @@ def label_objects(maps: xr.Dataset, *, connectivity: Connectivity = 4) -> xr.Dat
 
 def _class_names(maps: xr.Dataset) -> list[str]:
     """Return the classes of maps by value, from a store's own metadata or from the CF flags."""
-    own = maps.attrs.get("swathe")
-    if own:
+    if own := maps.attrs.get("swathe"):
         return [info["name"] for info in own["classes"]]
     try:
         return list(str(maps["class_map"].attrs["flag_meanings"]).split())

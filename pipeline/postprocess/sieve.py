@@ -103,9 +103,7 @@ def stage_labels(
     """
     values = None  # all classes, for hysteresis
     if stage == "objects":
-        chosen = np.zeros(256, np.uint8)
-        chosen[list(options.values)] = options.values
-        values = chosen[class_map]
+        values = np.where(np.isin(class_map, options.values), class_map, np.uint8(0))
     elif stage == "holes":
         values = (class_map == 0).astype(np.uint8)
     return summarize_block(

@@ -56,7 +56,12 @@ def _likeliest(
         other = _class_probability(probability, options, value)
         np.putmask(classes, other > best, value)
         best = np.maximum(best, other)
-    least = _least(bounds, probability.dtype == np.uint8, above=first > 0)
+    if probability.dtype == np.uint8:  # the least probability above each bound, or as much as it
+        steps = np.round(np.array(bounds) * STEPS, 9)  # so that 0.7 is 175 and nothing beside it
+        least: NDArray[Any] = (np.floor(steps) + 1 if first else np.ceil(steps)).astype(np.uint8)
+    else:
+        exact = np.array(bounds, np.float32)
+        least = np.nextafter(exact, np.float32(2)) if first else exact
     np.putmask(classes, ~(best >= least[classes]), 0)  # so written, NaN is not above anything
     np.putmask(classes, class_map == NODATA, NODATA)
     return classes
@@ -69,12 +74,3 @@ def _class_probability(probability: NDArray[Any], options: ResolvedOptions, valu
         return band if band.dtype == np.uint8 else band.astype(np.float32, copy=False)
     remains = STEPS if probability.dtype == np.uint8 else 1
     return np.asarray(remains - np.minimum(_class_probability(probability, options, 1), remains))  # nodata is more
-
-
-def _least(bounds: Sequence[float], in_steps: bool, *, above: bool) -> NDArray[Any]:
-    """Return the least probability that is above each bound, or as much as it, as the probabilities are kept."""
-    if not in_steps:
-        exact = np.array(bounds, np.float32)
-        return np.nextafter(exact, np.float32(2)) if above else exact
-    steps = np.round(np.array(bounds) * STEPS, 9)  # so that 0.7 is 175 and nothing beside it
-    return (np.floor(steps) + 1 if above else np.ceil(steps)).astype(np.uint8)

@@ -190,11 +190,6 @@ class Confusion(Counts):
         return cls(np.zeros((classes, classes), np.int64), np.zeros(classes, np.int64), 0)
 
     @property
-    def classes(self) -> int:
-        """How many classes there are."""
-        return len(self.counts)
-
-    @property
     def pixels(self) -> int:
         """Pixels that count."""
         return int(self.counts.sum())

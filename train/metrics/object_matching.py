@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.schema import IGNORE
-from .confusion import Counts, Floats, Ints, Values, plain, ratio, strips
+from .confusion import Counts, Floats, Indices, Ints, Values, plain, ratio, strips
 
 UNIT = 1 << 30  # sums of IoUs are of whole numbers of 1/UNIT, so that no order of adding changes them
 NOTHING = 0  # id of a pixel of no object
@@ -69,9 +69,7 @@ def overlaps(predicted_ids: Ids, truth_ids: Ids, class_map: Values, labels: Valu
 def _overlaps(predicted: Ids, truth: Ids, class_map: Values, labels: Values) -> Overlaps:
     ignored = (class_map == IGNORE) | (labels == IGNORE)
     predicted, truth = predicted.ravel(), np.where(ignored, IGNORED, truth).ravel()
-    changed = np.ones(predicted.size, bool)  # stretches of equal pixels are few: only their starts are looked at
-    changed[1:] = (predicted[1:] != predicted[:-1]) | (truth[1:] != truth[:-1])
-    starts = np.flatnonzero(changed)
+    starts = _changes(predicted, truth)  # stretches of equal pixels are few: only their starts are looked at
     lengths = np.diff(starts, append=predicted.size)
     kept = (predicted[starts] > NOTHING) | (truth[starts] > NOTHING)
     starts, lengths = starts[kept], lengths[kept]
@@ -88,11 +86,15 @@ def merged(parts: Iterable[Overlaps]) -> Overlaps:
                for name, kind in zip(names, types, strict=True)]  # fmt: skip
     order = np.lexsort((columns[1], columns[0]))
     predicted, truth, predicted_class, truth_class, pixels = (column[order] for column in columns)
-    first = np.ones(len(order), bool)
-    first[1:] = (predicted[1:] != predicted[:-1]) | (truth[1:] != truth[:-1])
-    starts = np.flatnonzero(first)
+    starts = _changes(predicted, truth)
     pixels = np.add.reduceat(pixels, starts) if len(starts) else pixels
     return Overlaps(predicted[starts], truth[starts], predicted_class[starts], truth_class[starts], pixels)
+
+
+def _changes(predicted: Ids, truth: Ids) -> Indices:
+    """Return the places at which either id is not the one before; the first place is one."""
+    changed = (np.diff(predicted) != 0) | (np.diff(truth) != 0)
+    return np.flatnonzero(np.concatenate([np.ones(predicted[:1].size, bool), changed]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
