@@ -86,10 +86,9 @@ class BaselineFunction(BlockFunction):
         window, kept, halo = store.window(0, row, column), store.encoding.kept, self.plan.halo
         class_map = np.full(window.shape, NODATA, np.uint8)
         kept_maps = np.full((len(kept), *window.shape), np.nan, np.float32)
-        for tile in self.plan.tiles(window):
-            core = tile.overlap(window)
-            pixels = None if core is None else read_buffered(self.source, self.plan, core)
-            if core is None or pixels is None or not pixels.valid.any():
+        for core in filter(None, (tile.overlap(window) for tile in self.plan.tiles(window))):
+            pixels = read_buffered(self.source, self.plan, core)
+            if not pixels.valid.any():
                 continue
             height, width = core.shape
             valid = pixels.valid[halo : halo + height, halo : halo + width]
@@ -103,12 +102,8 @@ class BaselineFunction(BlockFunction):
 
 def windows(samples: Sequence[Sample]) -> list[Place]:
     """Cut the areas of all samples into windows that are read at once."""
-    return [
-        (number, window)
-        for number, sample in enumerate(samples)
-        for area in sample.areas
-        for window in area.split(SIDE)
-    ]
+    areas = ((number, area) for number, sample in enumerate(samples) for area in sample.areas)
+    return [(number, window) for number, area in areas for window in area.split(SIDE)]
 
 
 def complete(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np.bool_]:
@@ -189,18 +184,18 @@ def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str) -> Br
     """
     names = ", ".join(sample.name for sample in samples[:3]) + (", ..." if len(samples) > 3 else "")
     places, key = windows(samples), "swathe-brightness-span"
-    parts = [part for part in map_bounded(client, _window_sums, samples, places, key=key) if part.count]
+    parts = [part for part in map_bounded(client, _window_sums, samples, places, key=key) if part]
     if not parts:
         raise TrainingError(f"{names}: no labelled pixel to learn from")
-    low, high = min(part.low for part in parts), max(part.high for part in parts)
+    lows, highs, sums, sizes = zip(*parts, strict=True)
+    low, high = min(lows), max(highs)
     whole = all(np.issubdtype(sample.source.dtype, np.integer) for sample in samples) and high - low < EXACT
     edges = np.arange(low, high + 1) if whole else np.linspace(low, high, BINS)
-    task, empty = _CountTask(tuple(samples), edges), np.zeros((2, len(edges)), np.int64)
-    counts = sum(map_bounded(client, _count, task, places, key="swathe-brightness"), empty)
+    empty = np.zeros((2, len(edges)), np.int64)
+    counts = sum(map_bounded(client, _count, (samples, edges), places, key="swathe-brightness"), empty)
     if not counts[1].any():
         raise TrainingError(f"{names}: no pixel of the second class to learn from")
-    total = sum(part.count for part in parts)
-    means = tuple(sum(sums) / total for sums in zip(*(part.sums for part in parts), strict=True))
+    means = tuple(sum(band) / sum(sizes) for band in zip(*sums, strict=True))
     return Brightness(chosen, float(edges[best_limit(counts)]), means)
 
 
@@ -217,24 +212,6 @@ def best_limit(counts: NDArray[np.int64]) -> int:
     return int(np.argmax(above[1] / np.maximum(union, 1)))
 
 
-@dataclass(frozen=True, slots=True)
-class _CountTask:
-    """Samples, and the limits that are tried: the upper edges of the bins."""
-
-    samples: tuple[Sample, ...]
-    edges: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class _WindowSums:
-    """Labelled pixels of a window: least and greatest brightness, the sum of each band, their count."""
-
-    low: float
-    high: float
-    sums: tuple[float, ...]
-    count: int
-
-
 def _labelled(sample: Sample, window: Window) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Read the pixels `(band, n)` and labels `(n,)` of a window that count."""
     read = sample.read(window)
@@ -242,16 +219,18 @@ def _labelled(sample: Sample, window: Window) -> tuple[NDArray[Any], NDArray[np.
     return read.pixels[:, counts], read.labels[counts]
 
 
-def _window_sums(samples: Sequence[Sample], place: Place) -> _WindowSums:
+def _window_sums(samples: Sequence[Sample], place: Place) -> tuple[float, float, list[float], int] | None:
+    """Return the labelled pixels' least and greatest brightness, sum of each band, and count; None: there are none."""
     pixels, labels = _labelled(samples[place[0]], place[1])
-    if not labels.size:
-        return _WindowSums(np.inf, -np.inf, (0.0,) * len(pixels), 0)
-    bright, sums = brightness(pixels), pixels.sum(axis=1, dtype=np.float64)
-    return _WindowSums(float(bright.min()), float(bright.max()), tuple(sums.tolist()), labels.size)
+    bright = brightness(pixels)
+    sums = pixels.sum(axis=1, dtype=np.float64).tolist()
+    return (float(bright.min()), float(bright.max()), sums, labels.size) if labels.size else None
 
 
-def _count(task: _CountTask, place: Place) -> NDArray[np.int64]:
-    pixels, labels = _labelled(task.samples[place[0]], place[1])
-    bins = np.searchsorted(task.edges, brightness(pixels))  # the first edge that is not below
-    second, size = labels > 0, len(task.edges)
+def _count(task: tuple[Sequence[Sample], NDArray[np.float64]], place: Place) -> NDArray[np.int64]:
+    """Count a window's pixels by class and bin; the limits that are tried are the upper edges of the bins."""
+    samples, edges = task
+    pixels, labels = _labelled(samples[place[0]], place[1])
+    bins = np.searchsorted(edges, brightness(pixels))  # the first edge that is not below
+    second, size = labels > 0, len(edges)
     return np.stack([np.bincount(bins[~second], minlength=size), np.bincount(bins[second], minlength=size)])

@@ -120,10 +120,8 @@ def count_block(task: CountTask, place: tuple[int, int]) -> Counted:
     wide = window.buffer(task.distance).clip(stores.decided.geobox.shape)
     class_map, labels = (store.read_array("class_map", wide)[0] for store in (stores.decided, stores.truth))
     core = window.within(wide).slices
-    probabilities = all_classes(stores.maps.read_array("probability", window))
-    counts = count_pixels(
-        class_map, labels, core, classes=task.classes, probabilities=probabilities, distance=task.distance
-    )
+    kept = all_classes(stores.maps.read_array("probability", window))
+    counts = count_pixels(class_map, labels, core, classes=task.classes, probabilities=kept, distance=task.distance)
     class_map, labels, squares, table = class_map[core], labels[core], {}, None
     for cell in window.cells(task.side):
         inside = cell_window(cell, task.side).clip(window).within(window).slices
@@ -138,8 +136,7 @@ def count_block(task: CountTask, place: tuple[int, int]) -> Counted:
 
 def cell_window(cell: Cell, side: int) -> Window:
     """Return the pixels of a square; those at the edges may reach out of the sample."""
-    row, column = cell
-    return Window.square(row * side, column * side, side)
+    return Window.square(cell[0] * side, cell[1] * side, side)
 
 
 def count_thresholds(client: Client, maps: Store, truth: Store) -> ThresholdCurve:

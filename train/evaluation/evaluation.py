@@ -130,8 +130,7 @@ def evaluate(
         raise TrainingError("there is no sample to evaluate on")
     with work_folder(target) as folder, dask_client(client, Segmentation(plans[0]).threads) as connection:
         classes = network.bundle.metadata.classes
-        tiling = [plan.plan for plan in plans]
-        prepared, notes = prepare_samples(connection, samples, tiling, classes, folder, options)
+        prepared, notes = prepare_samples(connection, samples, [p.plan for p in plans], classes, folder, options)
         runner = Runner(connection, prepared, classes, options)
         scored, counts = runner.score(network, *_threshold(runner, network, threshold, choose))
         spec = plans[0].inference.spec
@@ -175,12 +174,11 @@ def _threshold(
     runner: Runner, network: NetworkPredictor, threshold: float | None, choose: bool
 ) -> tuple[float | None, str]:
     """Return the threshold that is given, chosen here, or the bundle's own, and which of these it is."""
-    metrics = network.bundle.metadata.metrics
     if threshold is not None:
         return threshold, "given"
     if choose and len(runner.classes) == 2:
         return runner.best_threshold(network), "chosen on these very samples"
-    kept = metrics.get("threshold")
+    kept = network.bundle.metadata.metrics.get("threshold")
     if not choose and isinstance(kept, float | int) and 0 <= kept <= 1:
         return float(kept), "the bundle's own"
     return None, "the likeliest class"

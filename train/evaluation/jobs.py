@@ -118,12 +118,6 @@ class LabelFunction(BlockFunction):
         return BlockResult(labels, None)
 
 
-def labels_job(sample: Sample, plan: TilingPlan, classes: Classes, metadata: Mapping[str, Any]) -> BlockJob:
-    """Return the job that keeps a sample's labels; `metadata` tell them from others."""
-    function = LabelFunction(sample, len(classes))
-    return StoreJob("reading labels", sample.geobox, plan, classes, Encoding(), metadata, function, sample.paths)
-
-
 @dataclass(frozen=True, slots=True)
 class ThresholdFunction(BlockFunction):
     """A block is the class map at a threshold, nodata where the truth is ignored."""
@@ -141,11 +135,3 @@ class ThresholdFunction(BlockFunction):
             class_map = np.where(class_map == NODATA, class_map, classify(probabilities, self.threshold))
         class_map[self.truth.read_array("class_map", window)[0] == IGNORE] = NODATA
         return BlockResult(class_map, None)
-
-
-def threshold_job(
-    maps: Store, truth: Store, threshold: float | None, classes: Classes, metadata: Mapping[str, Any]
-) -> BlockJob:
-    """Return the job that writes the labelled part of the map at a threshold; `metadata` tell the maps from others."""
-    metadata, function = {**metadata, "threshold": threshold}, ThresholdFunction(maps, truth, threshold)
-    return StoreJob("deciding", maps.geobox, maps.plan, classes, Encoding(), metadata, function, (maps.path,))

@@ -136,15 +136,6 @@ def fit_forest(
     return Forest("random forest", model, classes, means, digest)
 
 
-@dataclass(frozen=True, slots=True)
-class DrawTask:
-    """Samples, how many pixels of each window are drawn, and the seed."""
-
-    samples: tuple[Sample, ...]
-    wanted: tuple[int, ...]
-    seed: int
-
-
 def _draw(
     samples: Sequence[Sample], client: Client, pixels: int, seed: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
@@ -156,7 +147,7 @@ def _draw(
     if not counts.sum():
         raise TrainingError(f"{samples[0].name}: no labelled pixel to learn from")
     wanted = np.minimum(random.multinomial(pixels, counts / counts.sum()), counts)
-    task = DrawTask(tuple(samples), tuple(wanted.tolist()), seed)
+    task = samples, wanted.tolist(), seed
     todo = [(number, place) for number, place in enumerate(chosen) if wanted[number]]
     drawn = {found[0]: found for found in map_bounded(client, _draw_window, task, todo, key="swathe-forest")}
     return [drawn[number][1:] for number in sorted(drawn)]
@@ -167,14 +158,16 @@ def _count(samples: Sequence[Sample], item: tuple[int, Place]) -> tuple[int, int
     return number, int((samples[sample].read(window).labels != IGNORE).sum())
 
 
-def _draw_window(task: DrawTask, item: tuple[int, Place]) -> tuple[int, NDArray[np.float32], NDArray[np.uint8]]:
-    """Draw the pixels of one window."""
-    number, (sample, window) = item
-    source, labels = task.samples[sample].source, task.samples[sample].read(window).labels.ravel()
+def _draw_window(
+    task: tuple[Sequence[Sample], list[int], int], item: tuple[int, Place]
+) -> tuple[int, NDArray[np.float32], NDArray[np.uint8]]:
+    """Draw the pixels of one window; `task`: samples, how many pixels of each window are drawn, and the seed."""
+    (samples, wanted, seed), (number, (sample, window)) = task, item
+    source, labels = samples[sample].source, samples[sample].read(window).labels.ravel()
     read = read_buffered(source, make_plan(source.geobox.shape, ReceptiveField(1, HALO)), window)
     whole = complete(read.data, source.nodata) & read.valid
     means = tuple(float(band[whole].mean(dtype=np.float64)) if whole.any() else 0.0 for band in read.data)
-    random = np.random.default_rng((task.seed, number))
-    chosen = np.sort(random.choice(np.flatnonzero(labels != IGNORE), task.wanted[number], replace=False))
+    random = np.random.default_rng((seed, number))
+    chosen = np.sort(random.choice(np.flatnonzero(labels != IGNORE), wanted[number], replace=False))
     described = features(fill_missing(read, source.nodata, means))
     return number, described.reshape(len(labels), -1)[chosen], labels[chosen]

@@ -148,14 +148,8 @@ def cells(scores: Scores, *, graded: bool) -> tuple[str, ...]:
     counts, reliability = total.confusion, total.foreground if two else total.top
     ece = format_score(reliability.ece) if reliability is not None and graded else NONE
     if not two:
-        iou = format_score(counts.mean_iou) + interval(scores, "mean_iou")
-        return (
-            iou,
-            format_score(counts.mean_f1),
-            format_score(counts.accuracy),
-            format_score(total.boundary.mean_iou),
-            ece,
-        )
+        means = (counts.mean_f1, counts.accuracy, total.boundary.mean_iou)
+        return format_score(counts.mean_iou) + interval(scores, "mean_iou"), *map(format_score, means), ece
     iou = format_score(counts.iou[1]) + interval(scores, "iou", 1)
     rest = (format_score(values[1]) for values in (counts.f1, counts.precision, counts.recall, total.boundary.iou))
     return iou, *rest, objects(scores, 1), format_score(counts.accuracy), ece
@@ -189,12 +183,10 @@ def by_class(scores: Scores) -> Table:
     named = ("class", "IoU", "F1", "precision", "recall", "boundary IoU", "object F1", "pixels")
     rows = []
     for value, name in enumerate(scores.names):
-        shares = (counts.f1, counts.precision, counts.recall, boundary.iou)
-        first = format_score(counts.iou[value]) + interval(scores, "iou", value)
+        iou = format_score(counts.iou[value]) + interval(scores, "iou", value)
+        shares = (counts.f1[value], counts.precision[value], counts.recall[value], boundary.iou[value])
         found = NONE if value == 0 else objects(scores, value)
-        rows.append(
-            (name, first, *(format_score(each[value]) for each in shares), found, f"{int(counts.support[value]):,}")
-        )
+        rows.append((name, iou, *map(format_score, shares), found, f"{int(counts.support[value]):,}"))
     return Table("By class", named, tuple(rows))
 
 

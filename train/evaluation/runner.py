@@ -5,6 +5,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +15,7 @@ from dask.base import tokenize
 from distributed import Client
 
 from models.errors import PlanError, TrainingError
+from pipeline.grid.encoding import Encoding
 from pipeline.grid.tiling import TilingPlan
 from pipeline.io.gdal import file_stamp
 from pipeline.jobs.job import make_progress, run_job
@@ -24,7 +27,7 @@ from ..data.samples import Sample
 from ..metrics.scores import Scores, intervals
 from ..metrics.thresholds import ThresholdCurve
 from .counts import CountTask, SampleCounts, SampleStores, count_sample, count_thresholds
-from .jobs import Classes, Predictor, labels_job, threshold_job
+from .jobs import Classes, LabelFunction, Predictor, StoreJob, ThresholdFunction
 from .results import PredictorScores
 
 Item = TypeVar("Item")
@@ -94,7 +97,8 @@ def prepare_samples(
             "source": sample.source.identity(),
         }
         place = folder / f"sample-{fingerprint(identity)[:16]}"
-        job = labels_job(sample, plan, classes, identity)
+        labels = LabelFunction(sample, len(classes))
+        job = StoreJob("reading labels", sample.geobox, plan, classes, Encoding(), identity, labels, sample.paths)
         result = run_job(job, place / "truth.zarr", "others", client=client, show=options.show)
         if any(count for name, count in result.pixels.items() if name != "nodata"):
             objects = _objects(client, place / "truth.zarr", place / "truth-objects.zarr", options)
@@ -155,25 +159,23 @@ class Runner:
         samples = counted(self.samples, f"scoring {predictor.name}", show=self.options.count)
         parts = [self._count(predictor, one, threshold) for one in samples]
         names = tuple(info.name for info in self.classes)
-        pixels, objects = parts[0].pixels, parts[0].objects
-        for more in parts[1:]:
-            pixels = pixels + more.pixels
-            objects = None if objects is None or more.objects is None else objects + more.objects
+        pixels = reduce(add, (part.pixels for part in parts))
+        matched = [part.objects for part in parts if part.objects is not None]
+        objects = reduce(add, matched) if len(matched) == len(parts) else None
         # in order of place: blocks end in any order, and what is drawn at random must not depend on it
         cells = [part.cells[cell] for part in parts for cell in sorted(part.cells)]
         pooled = Scores(names, pixels, objects, intervals(np.stack(cells)))
-        each = {
-            one.sample.name: Scores(names, part.pixels, part.objects)
-            for one, part in zip(self.samples, parts, strict=True)
-        }
+        each = (Scores(names, part.pixels, part.objects) for part in parts)
+        by_name = dict(zip((one.sample.name for one in self.samples), each, strict=True))
         metadata, graded = predictor.metadata(), predictor.graded
-        return PredictorScores(predictor.name, threshold, threshold_from, pooled, each, metadata, graded), parts
+        return PredictorScores(predictor.name, threshold, threshold_from, pooled, by_name, metadata, graded), parts
 
     def _count(self, predictor: Predictor, one: PreparedSample, threshold: float | None) -> SampleCounts:
         """Predict a sample, decide its classes at the threshold, number the map's objects, and count."""
         maps, folder, show = self.maps(predictor, one), self._folder(predictor, one), self.options.show
-        identity = {"maps": fingerprint(open_store(maps.path)[1].identity)}
-        job = threshold_job(maps, one.truth, threshold, self.classes, identity)
+        identity = {"maps": fingerprint(open_store(maps.path)[1].identity), "threshold": threshold}
+        decide, geobox, plan = ThresholdFunction(maps, one.truth, threshold), maps.geobox, maps.plan
+        job = StoreJob("deciding", geobox, plan, self.classes, Encoding(), identity, decide, (maps.path,))
         decided = run_job(job, folder / "decided.zarr", "others", client=self.client, show=show).output
         numbered = folder / f"objects-{fingerprint(job.identity())[:16]}.zarr"
         objects = _objects(self.client, Path(decided), numbered, self.options)
