@@ -45,13 +45,17 @@ def train(config: str | None, output: str | None, check: bool, find_rate: bool, 
     """Train a network from CONFIG (TOML) into a bundle. Interrupted at any moment, the same command continues."""
     changes, restart, overwrite = (rest.pop(name) for name in ("changes", "restart", "overwrite"))
     settings = _settings(config, changes, **rest)
-    note(
-        f"swathe: {settings.name}: looking for {len(settings.data)} set{'s' * (len(settings.data) != 1)} of data", quiet
-    )
+    plural = "s" * (len(settings.data) != 1)
+    note(f"swathe: {settings.name}: looking for {len(settings.data)} set{plural} of data", quiet)
     if (check or find_rate) and output and not output.lower().endswith(".png"):
         raise click.BadParameter(f"{output} must end in .png: a picture is what is written", param_hint="--output")
     if check:
-        _check(settings, output or f"{settings.name}-check.png", overwrite=overwrite, show=not quiet)
+        from ..data_qa.inspection import inspect
+
+        found = inspect(settings, output or f"{settings.name}-check.png", overwrite=overwrite, show=not quiet)
+        click.echo(found.text)
+        if found.errors:
+            raise SystemExit(1)  # for scripts: a training on these data fails, or learns what is wrong
     elif find_rate:
         click.echo(_find_rate(settings, output or f"{settings.name}-rates.png", overwrite=overwrite, show=not quiet))
     elif output is None:
@@ -69,15 +73,6 @@ def _train(settings: "Settings", output: str, **how: bool) -> None:
     click.echo(f"wrote {made.path}  {made.parameters:,} parameters" + (f"  validation: {listed}" if listed else ""))
     use = f"swathe segment SCENE -m {shlex.quote(output)} -o map.tif"
     click.echo(f"{use}   uses it; {output.rstrip('/')}.training has checkpoints, logs and curve")
-
-
-def _check(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> None:
-    from ..data_qa.inspection import inspect
-
-    found = inspect(settings, picture, overwrite=overwrite, show=show)
-    click.echo(found.text)
-    if found.errors:
-        raise SystemExit(1)  # for scripts: a training on these data fails, or learns what is wrong
 
 
 def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: bool) -> str:

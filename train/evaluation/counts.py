@@ -71,11 +71,14 @@ class SampleCounts:
         Counts `(truth, predicted)` of each square that has any.
     objects
         None: objects are not matched.
+    stores
+        Where it was counted.
     """
 
     pixels: BlockCounts
     cells: Mapping[Cell, Counts]
-    objects: ObjectCounts | None = None
+    objects: ObjectCounts | None
+    stores: SampleStores
 
 
 Counted = tuple[BlockCounts, dict[Cell, Counts], Overlaps | None, int]  # the last: pixels, for the progress
@@ -105,7 +108,8 @@ def count_sample(client: Client, task: CountTask, show: ProgressFactory, title: 
                 tables = [merged(tables)]
             advance(1, pixels)
     assert total is not None  # a scene has a block
-    return SampleCounts(total, cells, match(merged(tables), task.classes).counts if tables else None)
+    objects = match(merged(tables), task.classes).counts if tables else None
+    return SampleCounts(total, cells, objects, task.stores)
 
 
 def all_classes(kept: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -133,20 +133,20 @@ def evaluate(
         prepared, notes = prepare_samples(connection, samples, [p.plan for p in plans], classes, folder, options)
         runner = Runner(connection, prepared, classes, options)
         scored, counts = runner.score(network, *_threshold(runner, network, threshold, choose))
-        spec = plans[0].inference.spec
+        spec, pairs = plans[0].inference.spec, list(zip(prepared, counts, strict=True))
         found = Evaluation(
             network.bundle,
             scored,
             tuple(runner.score(baseline, None, "it decides itself")[0] for baseline in baselines),
             tuple(one.sample for one in prepared),
-            rank_squares([(one.sample, part.cells) for one, part in zip(prepared, counts, strict=True)], side),
+            rank_squares([(one.sample, part.cells) for one, part in pairs], side),
             distance,
             side,
             f"{spec.name} on {spec.device}, {spec.precision}",
             (*notes, *dict.fromkeys(note for plan in plans for note in plan.notes)),
         )
         if target is not None:
-            write_scorecard(found, {one.sample.name: runner.stores(network, one) for one in prepared}, target)
+            write_scorecard(found, {one.sample.name: part.stores for one, part in pairs}, target)
     return found
 
 

@@ -105,10 +105,8 @@ class LabelFunction(BlockFunction):
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
         window = store.window(0, row, column)
         labels = np.full(window.shape, IGNORE, np.uint8)
-        for area in self.sample.areas:
-            part = area.overlap(window)
-            if part is not None:
-                labels[part.within(window).slices] = self.sample.read(part).labels
+        for part in filter(None, (area.overlap(window) for area in self.sample.areas)):
+            labels[part.within(window).slices] = self.sample.read(part).labels
         wrong = np.unique(labels[(labels >= self.classes) & (labels != IGNORE)])
         if wrong.size:
             raise TrainingError(

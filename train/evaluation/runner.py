@@ -139,12 +139,6 @@ class Runner:
     def _folder(self, predictor: Predictor, one: PreparedSample) -> Path:
         return one.folder / fingerprint({"name": predictor.name})[:16]
 
-    def stores(self, predictor: Predictor, one: PreparedSample) -> SampleStores:
-        """Open the stores of a sample that was scored; without objects."""
-        folder = self._folder(predictor, one)
-        maps, decided = (open_store(os.fspath(folder / f"{name}.zarr"))[0] for name in ("maps", "decided"))
-        return SampleStores(one.truth, maps, decided)
-
     def best_threshold(self, predictor: Predictor) -> float | None:
         """Return the threshold with the highest IoU over all samples; None where there is no foreground."""
         samples = counted(self.samples, f"segmenting with {predictor.name}", show=self.options.count)

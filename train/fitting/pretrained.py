@@ -129,8 +129,7 @@ def adapt_bands(weight: Tensor, bands: int) -> Tensor:
     given = weight.shape[1]
     if bands == 1:
         return weight.sum(dim=1, keepdim=True)
-    turns = torch.arange(bands, device=weight.device) % given
-    return weight[:, turns] * (given / bands)
+    return weight[:, torch.arange(bands, device=weight.device) % given] * (given / bands)
 
 
 def _read(network: Network, folder: Path) -> dict[str, Tensor]:
@@ -164,8 +163,7 @@ def _fetched(network: Network) -> dict[str, Tensor]:
             f"could not fetch the weights {tag!r} of {encoder}: {reason}\n"
             'give a file instead, as weights = "encoder.safetensors", or "" to begin fresh'
         ) from error
-    state: dict[str, Tensor] = made.encoder.state_dict()
-    return state
+    return dict(made.encoder.state_dict())
 
 
 def _shapes(network: Network, bands: int, classes: int) -> dict[str, torch.Size]:

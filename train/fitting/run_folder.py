@@ -154,8 +154,7 @@ def deciding(settings: Settings) -> dict[str, Any]:
     values = {key: value for key, value in asdict(settings).items() if key not in FREE}
     values["loop"] = {key: value for key, value in values["loop"].items() if key not in FREE_LOOP}
     values["data"] = [{**data, "root": os.path.abspath(settings.folder / data["root"])} for data in values["data"]]
-    decided: dict[str, Any] = json.loads(json.dumps(values))
-    return decided
+    return dict(json.loads(json.dumps(values)))
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:

@@ -198,10 +198,14 @@ def make_trainer(loop: Loop, epochs: int, run: Path, *, validated: bool, show: b
     show
         Show progress: a bar in a terminal, else one line an epoch.
     """
-    callbacks = _callbacks(loop, run, validated=validated)
+    best = ModelCheckpoint(run / CHECKPOINTS, "best-{step}", monitor="iou", mode="max", save_top_k=loop.keep,
+                           save_on_train_epoch_end=True, enable_version_counter=False)  # fmt: skip
+    last = ModelCheckpoint(run / CHECKPOINTS, LAST.removesuffix(".ckpt"), save_on_train_epoch_end=True,
+                           enable_version_counter=False)  # fmt: skip
+    averaging = [Averaging(loop.ema)] if loop.ema else []
+    patient = [EarlyStopping("iou", mode="max", patience=loop.patience)] if loop.patience else []
     bar = show and sys.stderr.isatty()
-    if show:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}) if bar else EpochLines(epochs))
+    shown = [RichProgressBar(console_kwargs={"stderr": True}) if bar else EpochLines(epochs)] if show else []
     number = len(list((run / LOGS).glob("*")))  # a new file each time: what was logged before an interruption stays
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(loop.device, loop.device),
@@ -210,7 +214,8 @@ def make_trainer(loop: Loop, epochs: int, run: Path, *, validated: bool, show: b
         max_epochs=epochs,
         gradient_clip_val=loop.clip or None,
         accumulate_grad_batches=loop.accumulate,
-        callbacks=callbacks,
+        # the last checkpoint is written after the best, whose name it keeps
+        callbacks=[*averaging, *([*patient, best] if validated else []), last, *shown],
         # named, since Lightning looks for Slurm by itself and warns or waits for other nodes where it finds `srun`
         plugins=[WholeCheckpoints(), LightningEnvironment()],
         logger=[CSVLogger(run, LOGS, f"{number:03}"), TensorBoardLogger(run, "tensorboard", "")],
@@ -222,18 +227,6 @@ def make_trainer(loop: Loop, epochs: int, run: Path, *, validated: bool, show: b
         enable_progress_bar=bar,
         default_root_dir=run,
     )
-
-
-def _callbacks(loop: Loop, run: Path, *, validated: bool) -> list[Any]:
-    """Return the callbacks in their order: the last checkpoint is written after the best, whose name it keeps."""
-    folder = run / CHECKPOINTS
-    best = ModelCheckpoint(folder, "best-{step}", monitor="iou", mode="max", save_top_k=loop.keep,
-                           save_on_train_epoch_end=True, enable_version_counter=False)  # fmt: skip
-    last = ModelCheckpoint(folder, LAST.removesuffix(".ckpt"), save_on_train_epoch_end=True,
-                           enable_version_counter=False)  # fmt: skip
-    averaging = [Averaging(loop.ema)] if loop.ema else []
-    patient = [EarlyStopping("iou", mode="max", patience=loop.patience)] if loop.patience else []
-    return [*averaging, *([*patient, best] if validated else []), last]
 
 
 class EpochLines(Callback):
