@@ -14,14 +14,11 @@ from pipeline.cli.commands import note, running
 from ..config.schema import PARTS
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from models.bundle import Bundle
 
     from ..data.samples import Sample
     from ..evaluation.baselines import BaselinePredictor
 
-TOML = ".toml"
 BASELINE = click.Choice(["brightness", "forest"])
 
 
@@ -55,7 +52,7 @@ def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | Non
     Labels are a raster, on the scene's grid or another, or vectors. Pixels that are ignored, or not observed, do not
     count. Interrupted at any moment, the same command continues.
     """
-    config = data[0] if len(data) == 1 and data[0].lower().endswith(TOML) else None
+    config = data[0] if len(data) == 1 and data[0].lower().endswith(".toml") else None
     rest["baselines"] += rest.pop("more")
     _check(config, data, rest)
     note(f"swathe: scoring {bundle} on {' '.join(data)}", quiet)
@@ -140,9 +137,8 @@ def _values(given: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     for value, equals, name in pairs:
         if not (value.strip() and equals and name.strip()):
-            raise click.BadParameter(
-                f"{value + equals + name!r} is not VALUE=CLASS, as 255=cloud", param_hint="--values"
-            )
+            wrong = value + equals + name
+            raise click.BadParameter(f"{wrong!r} is not VALUE=CLASS, as 255=cloud", param_hint="--values")
     twice = sorted(value for value, times in Counter(value for value, _, _ in pairs).items() if times > 1)
     if twice:
         raise click.BadParameter(f"{', '.join(twice)} is given twice; give each value once", param_hint="--values")
@@ -154,7 +150,7 @@ def _baselines(
     bundle: "Bundle",
     samples: "Sequence[Sample]",
     fitted: str | None,
-    scheduler: "Client | str | None",
+    scheduler: str | None,
     quiet: bool,
 ) -> "list[BaselinePredictor]":
     """Fit the baselines of these names, to the training samples of a config; brightness to the scored ones too."""

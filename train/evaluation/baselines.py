@@ -110,8 +110,7 @@ def complete(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[
     """Return a mask `(y, x)` of where no band `(band, y, x)` lacks its sample."""
     whole = np.ones(pixels.shape[1:], bool)
     for band, sentinel in zip(pixels, nodata, strict=True):
-        missing = missing_samples(band, sentinel)
-        if missing is not None:
+        if (missing := missing_samples(band, sentinel)) is not None:
             whole &= ~missing
     return whole
 

@@ -130,7 +130,8 @@ def evaluate(
         raise TrainingError("there is no sample to evaluate on")
     with work_folder(target) as folder, dask_client(client, Segmentation(plans[0]).threads) as connection:
         classes = network.bundle.metadata.classes
-        prepared, notes = prepare_samples(connection, samples, [p.plan for p in plans], classes, folder, options)
+        tiled = [(sample, plan.plan) for sample, plan in zip(samples, plans, strict=True)]
+        prepared, notes = prepare_samples(connection, tiled, classes, folder, options)
         runner = Runner(connection, prepared, classes, options)
         scored, counts = runner.score(network, *_threshold(runner, network, threshold, choose))
         spec, pairs = plans[0].inference.spec, list(zip(prepared, counts, strict=True))
@@ -185,12 +186,7 @@ def _threshold(
 
 
 def choose_threshold(
-    bundle: BundleLike,
-    samples: Sequence[Sample],
-    output: str | os.PathLike[str] | None = None,
-    *,
-    show: bool = True,
-    **keywords: Any,
+    bundle: BundleLike, samples: Sequence[Sample], output: str | os.PathLike[str], *, show: bool = True, **keywords: Any
 ) -> dict[str, Any]:
     """Choose a bundle's threshold on validation samples; return metrics for its metadata.
 

@@ -124,7 +124,16 @@ def fit_forest(
     require_extra("train", "a random forest", "sklearn")
     from sklearn.ensemble import RandomForestClassifier
 
-    drawn = _draw(samples, client, pixels or PIXELS, seed)
+    random, where = np.random.default_rng(seed), windows(samples)
+    chosen = [where[place] for place in sorted(random.permutation(len(where))[:MOST_WINDOWS])]
+    counted = map_bounded(client, _count, samples, list(enumerate(chosen)), key="swathe-forest-count")
+    counts = np.array([count for _, count in sorted(counted)])
+    if not counts.sum():
+        raise TrainingError(f"{samples[0].name}: no labelled pixel to learn from")
+    wanted = np.minimum(random.multinomial(pixels or PIXELS, counts / counts.sum()), counts).tolist()
+    todo = [(number, place) for number, place in enumerate(chosen) if wanted[number]]
+    found = {one[0]: one[1:] for one in map_bounded(client, _draw, (samples, wanted, seed), todo, key="swathe-forest")}
+    drawn = [found[number] for number in sorted(found)]  # in order of place: windows are read in any order
     values, labels = (np.concatenate(part) for part in zip(*drawn, strict=True))
     if len(np.unique(labels)) < 2:
         raise TrainingError(f"{samples[0].name}: a forest needs labelled pixels of two classes or more to learn from")
@@ -136,32 +145,18 @@ def fit_forest(
     return Forest("random forest", model, classes, means, digest)
 
 
-def _draw(
-    samples: Sequence[Sample], client: Client, pixels: int, seed: int
-) -> list[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-    """Draw pixels `(n, feature)` with their labels `(n,)`, window by window."""
-    random, where = np.random.default_rng(seed), windows(samples)
-    chosen = [where[place] for place in sorted(random.permutation(len(where))[:MOST_WINDOWS])]
-    counted = map_bounded(client, _count, samples, list(enumerate(chosen)), key="swathe-forest-count")
-    counts = np.array([count for _, count in sorted(counted)])
-    if not counts.sum():
-        raise TrainingError(f"{samples[0].name}: no labelled pixel to learn from")
-    wanted = np.minimum(random.multinomial(pixels, counts / counts.sum()), counts)
-    task = samples, wanted.tolist(), seed
-    todo = [(number, place) for number, place in enumerate(chosen) if wanted[number]]
-    drawn = {found[0]: found for found in map_bounded(client, _draw_window, task, todo, key="swathe-forest")}
-    return [drawn[number][1:] for number in sorted(drawn)]
-
-
 def _count(samples: Sequence[Sample], item: tuple[int, Place]) -> tuple[int, int]:
     number, (sample, window) = item
     return number, int((samples[sample].read(window).labels != IGNORE).sum())
 
 
-def _draw_window(
+def _draw(
     task: tuple[Sequence[Sample], list[int], int], item: tuple[int, Place]
 ) -> tuple[int, NDArray[np.float32], NDArray[np.uint8]]:
-    """Draw the pixels of one window; `task`: samples, how many pixels of each window are drawn, and the seed."""
+    """Draw pixels `(n, feature)` of one window, with their labels `(n,)`.
+
+    `task`: the samples, how many pixels of each window are drawn, and the seed.
+    """
     (samples, wanted, seed), (number, (sample, window)) = task, item
     source, labels = samples[sample].source, samples[sample].read(window).labels.ravel()
     read = read_buffered(source, make_plan(source.geobox.shape, ReceptiveField(1, HALO)), window)

@@ -61,12 +61,7 @@ class PreparedSample:
 
 
 def prepare_samples(
-    client: Client,
-    samples: Sequence[Sample],
-    plans: Sequence[TilingPlan],
-    classes: Classes,
-    folder: Path,
-    options: EvalOptions,
+    client: Client, tiled: Sequence[tuple[Sample, TilingPlan]], classes: Classes, folder: Path, options: EvalOptions
 ) -> tuple[list[PreparedSample], list[str]]:
     """Keep the labels of every sample, and number their objects.
 
@@ -74,8 +69,8 @@ def prepare_samples(
     ----------
     client, options
         Where and how.
-    samples, plans, classes
-        Samples, how each is tiled, and the classes by value.
+    tiled, classes
+        Samples, each with how it is tiled, and the classes by value.
     folder
         For the stores.
 
@@ -90,7 +85,7 @@ def prepare_samples(
         None is left; or a label is of no class.
     """
     prepared, notes = [], []
-    for sample, plan in counted(list(zip(samples, plans, strict=True)), "reading labels", show=options.count):
+    for sample, plan in counted(tiled, "reading labels", show=options.count):
         identity = {
             "labels of": tokenize(sample.name, sample.labels, sample.areas),
             "files": [[path, file_stamp(path)] for path in sample.paths],
@@ -107,7 +102,7 @@ def prepare_samples(
             notes.append(f"{sample.name} is left out: none of its pixels are labelled")
     if not prepared:
         raise TrainingError(
-            f"{samples[0].name}{' and the others have' if len(samples) > 1 else ' has'} no labelled pixel: "
+            f"{tiled[0][0].name}{' and the others have' if len(tiled) > 1 else ' has'} no labelled pixel: "
             "labels are ignored, or the scene is not observed there"
         )
     return prepared, notes

@@ -19,6 +19,9 @@ from models.importing import read_state_dict, rename
 
 from ..config import Network
 
+Tensors = Mapping[str, Tensor]
+Names = frozenset[str]  # of tensors
+
 HUB = "hub"
 LISTED = 3  # tensors that a message names
 FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
@@ -66,7 +69,7 @@ class Loaded:
 
 
 def load_weights(
-    made: nn.Module, network: Network, bands: int, classes: int, encoder: frozenset[str], folder: Path = Path()
+    made: nn.Module, network: Network, bands: int, classes: int, encoder: Names, folder: Path = Path()
 ) -> Loaded:
     """Put the weights that `network.weights` names into a network, in place.
 
@@ -180,20 +183,14 @@ def _shapes(network: Network, bands: int, classes: int) -> dict[str, torch.Size]
 class _Fit:
     """How weights fit a network: names of the network's tensors by what was found for them."""
 
-    state: Mapping[str, Tensor]
-    same: frozenset[str]
-    other_bands: frozenset[str]
-    head: frozenset[str]
+    state: Tensors
+    same: Names
+    other_bands: Names
+    head: Names
     usable: bool = False
 
 
-def _fit(
-    wanted: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    by_bands: frozenset[str],
-    by_classes: frozenset[str],
-    encoder: frozenset[str],
-) -> _Fit:
+def _fit(wanted: Tensors, state: Tensors, by_bands: Names, by_classes: Names, encoder: Names) -> _Fit:
     """Sort a network's tensors; where not all fit but the encoder's, those alone are kept.
 
     Parameters
