@@ -113,13 +113,19 @@ def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:
     StatisticsError
         It cannot be read, is not positive, is in metres where the scene has no CRS, or gives too many cells.
     """
-    value, unit = _parsed(cell)
-    sides: tuple[float, float] | None = (1, 1) if unit == "px" else pixel_sides(geobox)
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(\w*)", str(cell).strip())
+    unit = found[2].lower() if found else ""
+    if found is None or isinstance(cell, bool) or unit not in ("", "px", *METRES):
+        raise StatisticsError(f"a cell has a side with a unit; received {cell!r}. Give {ALLOWED}")
+    value = float(found[1]) * METRES.get(unit, 1.0)
+    if value <= 0:
+        raise StatisticsError(f"a cell is larger than nothing; received {cell!r}. Give {ALLOWED}")
+    sides: tuple[float, float] | None = pixel_sides(geobox) if unit in METRES else (1, 1)
     if sides is None:
         raise StatisticsError(
             f"cells of {cell} need a scene with a CRS on the Earth; give cells in pixels, as '256 px'"
         )
-    if unit == "px" and (value < 1 or value != int(value)):
+    if unit not in METRES and (value < 1 or value != int(value)):
         raise StatisticsError(f"a cell has a whole number of pixels, at least 1; received {cell!r}")
     down, across = (
         max(1, round(min(value / side, longest))) for side, longest in zip(sides, geobox.shape, strict=True)
@@ -130,18 +136,6 @@ def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:
             f"cells of {cell} would make {len(cells):,} rows; {MOST_VALUES // kinds:,} are allowed. Give larger cells"
         )
     return cells
-
-
-def _parsed(cell: str | float) -> tuple[float, str]:
-    """Return the number and `px`, or the number in metres and `m`."""
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(\w*)", str(cell).strip())
-    unit = found[2].lower() if found else ""
-    if found is None or isinstance(cell, bool) or unit not in ("", "px", *METRES):
-        raise StatisticsError(f"a cell has a side with a unit; received {cell!r}. Give {ALLOWED}")
-    value = float(found[1]) * METRES.get(unit, 1.0)
-    if value <= 0:
-        raise StatisticsError(f"a cell is larger than nothing; received {cell!r}. Give {ALLOWED}")
-    return value, "m" if unit in METRES else "px"
 
 
 def pixel_sides(geobox: GeoBox) -> tuple[float, float] | None:

@@ -209,10 +209,16 @@ def write_statistics(
     SwatheError
         As `compute_statistics`; or the file exists, or cannot be written. This is found before any block is read.
     """
-    from ..vector.write import check_target, write_features
+    from ..vector.formats import ending_of
+    from ..vector.write import LAYERS, check_target, write_features
 
     request, target = validate(os.fspath(store), zones, cell, layer), os.fspath(output)
-    _check_output(request, zones, target)
+    if ending_of(target) not in (".csv", *LAYERS):
+        raise StatisticsError(f"{target}: choose an ending that says what is written: .csv, {', '.join(LAYERS)}")
+    if request.store.files.holds(target):
+        raise StatisticsError(f"{target} would lie in the store that is read; choose another output")
+    if isinstance(zones, str | os.PathLike) and Files(os.fspath(zones)).same_as(Files(target)):  # it may hold more
+        raise StatisticsError(f"{target} is the file of zones, which stays as it is; choose another output")
     empty = request.table(request.no_totals(), request.no_objects().stats() if request.has_objects else None)
     check_target(target, _writable(empty, target).schema, overwrite=overwrite)
     frame = _compute(request, client, show)
@@ -251,19 +257,6 @@ def compute_scene(store: str, client: Client | str | None = None) -> SceneStats:
     objects = request.count_objects(metric=request.areas is not None).stats() if request.has_objects else None
     columns = request.columns(request.add_up(client, show=False), objects)
     return SceneStats({name: values[0] for name, values in columns.items()}, class_columns(request.classes), objects)
-
-
-def _check_output(request: StatsRequest, zones: Any, target: str) -> None:
-    """Refuse other formats, and to write over what is read: an object table, or zones, whose file may have more."""
-    from ..vector.formats import ending_of
-    from ..vector.write import LAYERS
-
-    if ending_of(target) not in (".csv", *LAYERS):
-        raise StatisticsError(f"{target}: choose an ending that says what is written: .csv, {', '.join(LAYERS)}")
-    if request.store.files.holds(target):
-        raise StatisticsError(f"{target} would lie in the store that is read; choose another output")
-    if isinstance(zones, str | os.PathLike) and Files(os.fspath(zones)).same_as(Files(target)):
-        raise StatisticsError(f"{target} is the file of zones, which stays as it is; choose another output")
 
 
 def validate(path: str, zones: Any = None, cell: str | float | None = None, layer: str | None = None) -> StatsRequest:

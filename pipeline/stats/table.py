@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,11 @@ def object_columns(objects: ObjectStats, area: Floats, names: Sequence[str]) -> 
     columns: dict[str, Any] = {}
     for place, name in enumerate(names[1:]):
         count = objects.count[:, place]
-        low, median, high = objects.quantiles[:, :, place]
         columns |= {
             f"{name}_count": count.astype(np.int64),
             f"{name}_per_km2": ratio(count, area / KM2),
             f"{name}_size_mean_m2": objects.mean[:, place],
-            **{f"{name}_{what}": values for what, values in zip(SIZES, (low, median, high), strict=True)},
+            **{f"{name}_{what}": values for what, values in zip(SIZES, objects.quantiles[:, :, place], strict=True)},
             f"{name}_size_min_m2": objects.smallest[:, place],
             f"{name}_size_max_m2": objects.largest[:, place],
             f"{name}_width_mean_m": objects.width[:, place],
@@ -114,13 +114,9 @@ def joined(frame: Any, columns: dict[str, Any]) -> Any:
     taken = {name.casefold() for name in (*OURS, *BOUNDS, *columns)}
     renamed: dict[Any, str] = {}
     for name in frame.columns.drop("geometry"):
-        text = free = str(name)
-        number = 1
-        while free.casefold() in taken:
-            number += 1
-            free = f"{text}_zone" if number == 2 else f"{text}_zone{number - 1}"
-        taken.add(free.casefold())
-        renamed[name] = free
+        choices = chain([f"{name}", f"{name}_zone"], (f"{name}_zone{number}" for number in count(2)))
+        renamed[name] = next(choice for choice in choices if choice.casefold() not in taken)
+        taken.add(renamed[name].casefold())
     kept = pandas.DataFrame(frame.drop(columns="geometry")).rename(columns=renamed)
     made = pandas.concat([kept, pandas.DataFrame(columns, index=frame.index)], axis=1)
     return geopandas.GeoDataFrame(made, geometry=frame.geometry)

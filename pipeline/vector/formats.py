@@ -134,17 +134,14 @@ def write_parquet(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema",
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if GEOMETRY not in schema.names:
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for table in _grouped(batches):
-                writer.write_table(table, 2 * ROWS)
-        return
-    boxes = _Boxes()
-    boxed = schema.append(pa.field(BOX, boxes.type))
-    with pq.ParquetWriter(path, boxed, compression="zstd") as writer:
+    boxes = _Boxes() if GEOMETRY in schema.names else None
+    written = schema.append(pa.field(BOX, boxes.type)) if boxes else schema
+    with pq.ParquetWriter(path, written, compression="zstd") as writer:
         for table in _grouped(batches):
-            writer.write_table(table.append_column(boxed.field(BOX), boxes.of(table)), 2 * ROWS)
-        writer.add_key_value_metadata({"geo": json.dumps(boxes.describe(crs))})
+            boxed = table.append_column(written.field(BOX), boxes.of(table)) if boxes else table
+            writer.write_table(boxed, 2 * ROWS)
+        if boxes:
+            writer.add_key_value_metadata({"geo": json.dumps(boxes.describe(crs))})
 
 
 def _grouped(batches: Iterable["pa.Table"]) -> Iterator["pa.Table"]:

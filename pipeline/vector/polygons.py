@@ -13,17 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..grid.geobox import Window
-from .trace import (
-    OUTSIDE,
-    Corners,
-    Ints,
-    Rings,
-    add_corners,
-    find_corners,
-    find_t_junctions,
-    insert_t_junctions,
-    trace_rings,
-)
+from .trace import OUTSIDE, Ints, Rings, add_corners, find_corners, find_t_junctions, insert_t_junctions, trace_rings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,7 +57,19 @@ def merge(table: "pa.Table") -> "pa.Table":
     pyarrow.Table
         One row per id, sorted by id: byte for byte what `trace` gives for the blocks as one.
     """
-    return _merge(table, lambda ids, shapes: _shapes(trace_rings(_corners(ids, shapes))))
+
+    def join(ids: Ints, shapes: Shapes) -> tuple[Ints, Shapes]:
+        parts, shape = shapely.get_parts(shapes, return_index=True)
+        loops, part = shapely.get_rings(parts, return_index=True)
+        points, loop = shapely.get_coordinates(loops, return_index=True)
+        column, row = points.astype(np.int64).T
+        kept = np.append(np.diff(loop) == 0, False)  # all but a ring's last point, which is its first again
+        sign = np.where(row == np.roll(row, -1), 1, -1).astype(np.int8)  # positive where an edge along a row begins
+        owner = ids[shape[part[loop]]]
+        corners = add_corners(owner[kept], row[kept], column[kept], sign[kept])  # those that parts share cancel
+        return _shapes(trace_rings(corners))
+
+    return _merge(table, join)
 
 
 def trace_simplified(objects: Ints, window: Window, tolerance: float) -> "pa.Table":
@@ -183,18 +185,6 @@ def _closed(rings: Rings, order: NDArray[np.intp]) -> tuple[NDArray[np.float64],
     place[starts[1:] - 1] = 0
     place += np.repeat(first, counts)
     return np.column_stack([rings.column[place], rings.row[place]]).astype(np.float64), starts
-
-
-def _corners(ids: Ints, shapes: Shapes) -> Corners:
-    """Return the corners of polygons as they were traced; those that parts share cancel."""
-    parts, shape = shapely.get_parts(shapes, return_index=True)
-    loops, part = shapely.get_rings(parts, return_index=True)
-    points, loop = shapely.get_coordinates(loops, return_index=True)
-    column, row = points.astype(np.int64).T
-    last = np.append(np.diff(loop) != 0, True)  # the first point again
-    sign = np.where(row == np.roll(row, -1), 1, -1).astype(np.int8)  # positive where an edge along a row begins
-    owner = ids[shape[part[loop]]]
-    return add_corners(owner[~last], row[~last], column[~last], sign[~last])
 
 
 def _table(ids: Ints, geometry: Any) -> "pa.Table":

@@ -131,9 +131,8 @@ def _alternating(points: Floats, ring: Ints, breaks: NDArray[np.bool_]) -> Edges
     edge = (np.cumsum(breaks) - 1)[:-1][inner]  # every piece of the outline between two breaks is one edge's
     middle, length = ((points[1:] + points[:-1]) / 2)[inner], np.hypot(*np.diff(points, axis=0)[inner].T)
     chosen, edge = np.unique(edge, return_inverse=True)
-    place = (
-        np.column_stack([np.bincount(edge, length * axis) for axis in middle.T]) / np.bincount(edge, length)[:, None]
-    )
+    moments = np.column_stack([np.bincount(edge, length * axis) for axis in middle.T])
+    place = moments / np.bincount(edge, length)[:, None]
     at = np.flatnonzero(breaks)
     span = points[at[chosen + 1]] - points[at[chosen]]
     level = np.abs(span[:, 0]) >= np.abs(span[:, 1])

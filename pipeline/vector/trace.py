@@ -97,9 +97,7 @@ def add_corners(owner: Ints, row: Ints, column: Ints, sign: NDArray[np.int8]) ->
         return Corners(owner, row, column, sign)
     order = np.lexsort((column, row, owner))
     owner, row, column, sign = owner[order], row[order], column[order], sign[order]
-    new = np.ones(len(owner), bool)
-    new[1:] = (np.diff(owner) != 0) | (np.diff(row) != 0) | (np.diff(column) != 0)
-    first = np.flatnonzero(new)
+    first = np.flatnonzero(np.append(True, (np.diff(owner) != 0) | (np.diff(row) != 0) | (np.diff(column) != 0)))
     total = np.add.reduceat(sign, first, dtype=np.int8)
     kept = first[total != 0]
     return Corners(owner[kept], row[kept], column[kept], total[total != 0])
@@ -196,13 +194,9 @@ def insert_t_junctions(rings: Rings, t_junctions: TJunctions) -> Rings:
     for flag in (True, False):
         at, chosen = np.flatnonzero(level == flag), t_junctions.level == flag
         line, along = (row, column) if flag else (column, row)
-        sought = (
-            (t_junctions.owner, t_junctions.row, t_junctions.column)
-            if flag
-            else (t_junctions.owner, t_junctions.column, t_junctions.row)
-        )
+        places = (t_junctions.row, t_junctions.column) if flag else (t_junctions.column, t_junctions.row)
         edges = (owner[at], line[at], np.minimum(along, along[onward])[at])
-        edge[chosen] = at[_last_before(edges, tuple(part[chosen] for part in sought))]
+        edge[chosen] = at[_last_before(edges, tuple(part[chosen] for part in (t_junctions.owner, *places)))]
     far = np.abs(t_junctions.row - row[edge]) + np.abs(t_junctions.column - column[edge])
     order = np.lexsort((np.append(np.zeros(len(row), np.int64), far), np.append(np.arange(len(row)), edge)))
     counts = np.diff(rings.starts) + np.bincount(ring[edge], minlength=len(rings.owner))

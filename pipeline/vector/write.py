@@ -128,22 +128,10 @@ def check_target(path: str, schema: "pa.Schema", *, overwrite: bool = False) -> 
         raise SwatheError(f"{path}: a column may not be called {BOX}, which GeoParquet's boxes take; rename it")
     if ending != ".parquet":
         check_columns(path, schema, ending)
-    _check_place(path, overwrite)
-
-
-def remove_partial(path: str) -> None:
-    """Remove what killed writers of this file have left beside it. Nobody may be writing it now."""
-    if "://" not in path:
-        folder, name = os.path.split(os.path.abspath(path))
-        for left in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.*.partial*")):
-            with suppress(OSError):
-                os.remove(left)
-
-
-def _check_place(path: str, overwrite: bool) -> None:
     if "://" in path:
         with _errors(path):
-            exists = _remote(path)[0].exists(_remote(path)[1])
+            filesystem, inside = _remote(path)
+            exists = filesystem.exists(inside)
     else:
         folder = os.path.dirname(os.path.abspath(path))
         if not os.path.isdir(folder):
@@ -153,6 +141,15 @@ def _check_place(path: str, overwrite: bool) -> None:
         exists = os.path.lexists(path)
     if exists and not overwrite:
         refuse_existing(path, error=SwatheError)
+
+
+def remove_partial(path: str) -> None:
+    """Remove what killed writers of this file have left beside it. Nobody may be writing it now."""
+    if "://" not in path:
+        folder, name = os.path.split(os.path.abspath(path))
+        for left in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.*.partial*")):
+            with suppress(OSError):
+                os.remove(left)
 
 
 class _Rows:
@@ -215,19 +212,13 @@ def _errors(path: str, action: str = "written") -> Iterator[None]:
 
     try:
         yield
-    except SwatheError:
-        raise
-    except (OSError, pa.ArrowException, CRSError, ValueError, ImportError) as error:
-        raise SwatheError(f"{path} cannot be {action}: {_reason(error)}") from error
     except Exception as error:
-        if type(error).__module__.startswith(("pyogrio", "botocore", "aiobotocore", "aiohttp")):
-            raise SwatheError(f"{path} cannot be {action}: {_reason(error)}") from error
-        raise
-
-
-def _reason(error: Exception) -> str:
-    strerror = getattr(error, "strerror", None)
-    return str(strerror or " ".join(str(error).split())[:200] or type(error).__name__)
+        known = isinstance(error, (OSError, pa.ArrowException, CRSError, ValueError, ImportError))
+        known |= type(error).__module__.startswith(("pyogrio", "botocore", "aiobotocore", "aiohttp"))
+        if isinstance(error, SwatheError) or not known:
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+        raise SwatheError(f"{path} cannot be {action}: {reason}") from error
 
 
 def _write_csv(rows: _Rows, part: str, schema: "pa.Schema", _: str | None) -> None:
@@ -256,8 +247,8 @@ def count_features(path: str) -> int:
     with _errors(path, "read"):
         if "://" not in path:
             return _count(path)
+        filesystem, inside = _remote(path)
         with tempfile.TemporaryDirectory() as folder:
-            filesystem, inside = _remote(path)
             copy = os.path.join(folder, os.path.basename(path))
             filesystem.get_file(inside, copy)
             return _count(copy)
@@ -271,8 +262,7 @@ def _count(part: str) -> int:
     if ending == ".parquet":
         return int(pq.read_metadata(part).num_rows)
     if ending == ".csv":
-        options = csv.ParseOptions(newlines_in_values=True)
-        with csv.open_csv(part, parse_options=options) as reader:
+        with csv.open_csv(part, parse_options=csv.ParseOptions(newlines_in_values=True)) as reader:
             return sum(len(batch) for batch in reader)
     import pyogrio
 
