@@ -18,7 +18,7 @@ PACKAGES = ("models", "pipeline", "train")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
     "files": 150,
-    "code lines": 14_700,
+    "code lines": 14_698,
     "arrows in pipeline": 50,
     "arrows in train": 22,
     "longest import path": 14,

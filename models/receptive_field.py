@@ -104,8 +104,7 @@ def _changed(network: nn.Module, bands: int, size: int, across: int, axis: int, 
     """Mark the output rows `(size,)` that a row of NaN changes, in an input of `size` rows and `across` columns."""
     pixels = _zeros(network, bands, *((size, across) if axis == 2 else (across, size)))
     pixels.select(axis, row).fill_(torch.nan)
-    changed: torch.Tensor = network(pixels).isnan().any(dim=1)[0].any(dim=3 - axis)
-    return changed
+    return network(pixels).isnan().any(dim=1)[0].any(dim=3 - axis)  # type: ignore[no-any-return]
 
 
 def _extents(extent: Callable[[int], Extent | None], size: int, period: int) -> list[Extent]:

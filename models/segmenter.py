@@ -37,8 +37,7 @@ class Segmenter(nn.Module):
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits `(n, channel, y, x)` of raw pixels `(n, band, y, x)` of any numeric dtype, for losses."""
-        logits: Tensor = self.network((pixels.to(self.offset.dtype) - self.offset) / self.divisor)
-        return logits
+        return self.network((pixels.to(self.offset.dtype) - self.offset) / self.divisor)  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)` of any numeric dtype."""

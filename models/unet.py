@@ -102,8 +102,7 @@ class UNet(nn.Module):
             skips.append(x)
         for up, merge, skip in zip(self.up, self.merge, reversed(skips[:-1]), strict=True):
             x = merge(torch.cat([skip, up(x)], dim=1))
-        logits: Tensor = self.final(x)
-        return logits
+        return self.final(x)  # type: ignore[no-any-return]
 
 
 def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
@@ -157,8 +156,7 @@ class UNetResNet(nn.Module):
         up = self.dec3(torch.cat([up, conv3], dim=1))  # (n, 64, y/4, x/4)
         up = self.dec2(torch.cat([up, conv2], dim=1))  # (n, 128, y/2, x/2)
         up = self.dec0(self.dec1(up))  # (n, 32, y, x)
-        logits: Tensor = self.final(up)
-        return logits
+        return self.final(up)  # type: ignore[no-any-return]
 
 
 def _decoder(inputs: int, middle: int, outputs: int) -> nn.Sequential:

@@ -19,6 +19,7 @@ from .commands import VERBS
 from .models import bundles, import_weights
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+RESUMES = ("segment", "clean", "objects", "vectorise", "train", "evaluate")
 GRACE = 1.5  # seconds to unwind after a signal
 
 
@@ -85,13 +86,9 @@ class Stopping:
         with self.lock:  # never released: the other thread waits for the end
             if sys.stderr.isatty():
                 sys.stderr.write("\x1b[?25h")  # the cursor, which a progress bar hides
-            again = "; what is finished is kept, run the same command again to continue" if _resumes() else ""
+            verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+            again = "; what is finished is kept, run the same command again to continue" if verb in RESUMES else ""
             _leave(_say(f"stopped{again}", 128 + self.number))
-
-
-def _resumes() -> bool:
-    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    return verb in ("segment", "clean", "objects", "vectorise", "train", "evaluate")
 
 
 def _say(text: str, code: int) -> int:

@@ -59,10 +59,6 @@ def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
     raise click.BadParameter(f"{value!r} is not 'exact', 'auto' or a number of pixels")
 
 
-def _connectivity(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    return int(value)
-
-
 pixels, radius = click.IntRange(min=1), click.IntRange(min=0)
 store_argument = click.argument("store")
 overwriting = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
@@ -72,7 +68,8 @@ running = options(
     click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
 )
 connectivity = click.option("--connectivity", type=click.Choice(["4", "8"]), default="4", show_default=True,
-                            callback=_connectivity, help="Pixels touch at sides; or at corners too.")  # fmt: skip
+                            callback=lambda ctx, param, value: int(value),
+                            help="Pixels touch at sides; or at corners too.")  # fmt: skip
 map_output = output("OUT", "OUT.zarr (maps and probabilities) or OUT.tif (COG of the map).", (".zarr", *TIFF),
                     ".zarr or .tif; the ending decides what is written")  # fmt: skip
 planning = options(

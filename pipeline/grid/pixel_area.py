@@ -44,8 +44,7 @@ class Sphere:
     def sines(self, latitudes: Floats) -> Floats:
         """Return the sines of the authalic latitudes of geodetic ones in radians; beyond a pole: the pole's."""
         sine = np.sin(np.clip(latitudes, -np.pi / 2, np.pi / 2))
-        share: Floats = self._zone(sine) / self._zone(1.0)
-        return share
+        return self._zone(sine) / self._zone(1.0)  # type: ignore[no-any-return]
 
     def _zone(self, sine: Any) -> Any:
         """Snyder's q: the area from the equator to a latitude, up to a factor."""
@@ -92,8 +91,7 @@ class RowAreas:
 
     def _between(self, edges: NDArray[np.int64]) -> Floats:
         sines = self.sphere.sines(self.first + self.step * edges.astype(np.float64))
-        areas: Floats = np.abs(np.diff(sines)) * self.across * self.sphere.radius**2
-        return areas
+        return np.abs(np.diff(sines)) * self.across * self.sphere.radius**2
 
 
 @dataclass(frozen=True, slots=True)

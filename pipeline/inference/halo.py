@@ -49,7 +49,7 @@ def smallest_halo(source: Source, inference: InferenceSpec, tolerance: float) ->
         middle = (low + high) // 2
         plan = replace(inference.plan, halo=middle * stride, exact=False)
         error = max(
-            _difference(_probability(source, replace(whole, plan=plan), window), right)
+            float(np.nanmax(np.abs(_probability(source, replace(whole, plan=plan), window) - right), initial=0.0))
             for window, right in zip(windows, truth, strict=True)
         )
         if error <= tolerance:
@@ -81,7 +81,3 @@ def _probability(source: Source, inference: InferenceSpec, window: Window) -> ND
     probability = predict(source, window, inference).probability
     assert probability is not None  # asked for in `smallest_halo`
     return probability
-
-
-def _difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    return float(np.nanmax(np.abs(one - other), initial=0.0))

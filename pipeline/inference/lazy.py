@@ -95,5 +95,4 @@ def _dataset(class_map: da.Array, probability: da.Array, prepared: SegmentPlan, 
     dataset.class_map.attrs.update({k: v for k, v in attributes.items() if k not in ("coordinates", "grid_mapping")})
     dataset.class_map.attrs["_FillValue"] = NODATA
     dataset.probability.attrs.update(long_name="probability", units="1")
-    georeferenced: xr.Dataset = with_georeference(dataset, geobox)
-    return georeferenced
+    return with_georeference(dataset, geobox)  # type: ignore[no-any-return]

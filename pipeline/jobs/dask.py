@@ -217,8 +217,7 @@ def _next(finished: "queue.SimpleQueue[Future]", client: Client) -> list[Future]
 
 def _results(client: Client, done: list[Future]) -> list[Any]:
     try:
-        results: list[Any] = client.gather(done)
-        return results
+        return client.gather(done)  # type: ignore[no-any-return]
     except SwatheError:
         raise
     except KilledWorker as error:

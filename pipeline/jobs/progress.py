@@ -28,7 +28,8 @@ def progress(label: str, blocks: int, done: int = 0, stream: IO[str] | None = No
         Where to, default standard error.
     """
     stream = stream or sys.stderr
-    if _in_notebook():
+    ipython = sys.modules.get("IPython")
+    if type(ipython.get_ipython() if ipython else None).__name__ == "ZMQInteractiveShell":
         shown = _notebook(label, blocks, done)
     elif stream.isatty():
         shown = _terminal(label, blocks, done, stream)
@@ -36,12 +37,6 @@ def progress(label: str, blocks: int, done: int = 0, stream: IO[str] | None = No
         shown = _lines(label, blocks, done, stream)
     with shown as advance:
         yield advance
-
-
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 @contextmanager

@@ -202,5 +202,4 @@ def _coarse(values: Floats) -> Floats:
     """Round to the middle of all numbers that share the first binary digits. Once or again, the answer is the same."""
     rest = 52 - DIGITS
     bits = values.view(np.int64)
-    made: Floats = (((bits >> rest) << rest) | (1 << (rest - 1))).view(np.float64)
-    return made
+    return (((bits >> rest) << rest) | (1 << (rest - 1))).view(np.float64)

@@ -133,8 +133,7 @@ def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) 
         return None
     if tags.get("SWATHE_FINGERPRINT") != fingerprint(identity) or tags.get("SWATHE_LAYER") != "class_map":
         return None
-    pixels: dict[str, int] = json.loads(tags["SWATHE_PIXELS"])
-    return pixels
+    return json.loads(tags["SWATHE_PIXELS"])  # type: ignore[no-any-return]
 
 
 def check_target(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -169,7 +168,13 @@ def _write_work(path: Path, store: Store, array: ArrayFormat, metadata: StoreMet
     """Write a plain tiled GeoTIFF, from which GDAL makes the COG: that driver must read its source twice."""
     with _quiet(), rasterio.open(path, "w", **_profile(store.geobox, array)) as file:
         file.update_tags(**_tags(metadata, array))
-        _describe(file, array, metadata.classes)
+        for index, name in enumerate(array.bands, start=1):
+            file.set_band_description(index, name)
+        if array.name == "class_map":
+            colours = {value: (*info.rgb, 255) for value, info in enumerate(metadata.classes)}
+            file.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
+        elif array.dtype == "uint8":
+            file.scales = (1 / STEPS,) * len(array.bands)
         for window, pixels in _blocks(store, array):
             file.write(pixels, window=window.to_rasterio())
 
@@ -186,16 +191,6 @@ def _profile(geobox: GeoBox, array: ArrayFormat) -> dict[str, Any]:
         "crs": CRS.from_wkt(geobox.crs) if geobox.crs else None,
         **({} if geobox.transform is None else {"transform": geobox.transform}),
     }
-
-
-def _describe(file: Any, array: ArrayFormat, classes: tuple[ClassInfo, ...]) -> None:
-    for index, name in enumerate(array.bands, start=1):
-        file.set_band_description(index, name)
-    if array.name == "class_map":
-        colours = {value: (*info.rgb, 255) for value, info in enumerate(classes)}
-        file.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
-    elif array.dtype == "uint8":
-        file.scales = (1 / STEPS,) * len(array.bands)
 
 
 def _tags(metadata: StoreMetadata, array: ArrayFormat) -> dict[str, str]:
@@ -262,8 +257,7 @@ def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
             ET.SubElement(row, "F").text = str(cell)
     ET.indent(root)
     # no XML declaration: GDAL 3.6 overlooks all that follows one
-    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=False)
-    return content
+    return ET.tostring(root, encoding="utf-8", xml_declaration=False)  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -81,13 +81,11 @@ class Files:
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of any size to read it piece by piece. Raises FileNotFoundError."""
-        opened: IO[bytes] = _filesystem(self.root).open(self._path(name), "rb")
-        return opened
+        return _filesystem(self.root).open(self._path(name), "rb")  # type: ignore[no-any-return]
 
     def read(self, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
-        content: bytes = _filesystem(self.root).cat_file(self._path(name))
-        return content
+        return _filesystem(self.root).cat_file(self._path(name))  # type: ignore[no-any-return]
 
     def read_all(self, names: Sequence[str]) -> list[bytes]:
         """Read many files, at the same time where an object store allows it. Raises FileNotFoundError."""

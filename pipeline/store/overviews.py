@@ -29,21 +29,16 @@ def mode_of_four(class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the most frequent class of each square, uint8 `(y/2, x/2)`; of equals, the first in reading order."""
     corners = _corners(class_map, NODATA)
     if not (corners == NODATA).any():
-        return _mode_of_observed(*corners)
+        # as nearly all squares are: only a pair can outvote the first
+        a, b, c, d = corners
+        rest = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
+        return np.where((a == b) | (a == c) | (a == d), a, rest)  # type: ignore[no-any-return]
     best, most = np.full(corners.shape[1:], NODATA, np.uint8), np.zeros(corners.shape[1:], np.uint8)
     for corner in corners:
         votes = (corners == corner).sum(axis=0, dtype=np.uint8) * (corner != NODATA)
         np.copyto(best, corner, where=votes > most, casting="same_kind")
         np.maximum(most, votes, out=most)
     return best
-
-
-def _mode_of_observed(
-    a: NDArray[np.uint8], b: NDArray[np.uint8], c: NDArray[np.uint8], d: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Return the mode where no corner is nodata, as nearly all squares are: only a pair can outvote the first."""
-    rest = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
-    return np.where((a == b) | (a == c) | (a == d), a, rest)
 
 
 def mean_of_four(probability: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -122,5 +122,4 @@ def probability_colours() -> NDArray[np.uint8]:
     """Return matplotlib's `magma` as a palette `(256, 3)`: dark for 0, light for 1."""
     from matplotlib import colormaps
 
-    table: NDArray[np.uint8] = colormaps["magma"](np.arange(256), bytes=True)[:, :3]
-    return table
+    return colormaps["magma"](np.arange(256), bytes=True)[:, :3]

@@ -133,7 +133,7 @@ def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = 
     Pixels
         float32 `(band, y, x)`, 1 or 3 bands, NaN where a sample is missing; and the valid mask.
     """
-    source = shown_bands(_as_source(scene), bands)
+    source = shown_bands(scene if hasattr(scene, "geobox") else open_source(scene), bands)  # type: ignore[arg-type]
     if isinstance(source, RasterSource) and view.factor > 1:
         raw = _read_rasters(source, view)
     else:
@@ -144,10 +144,6 @@ def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = 
         if missing is not None:
             data[place][missing] = np.nan
     return Pixels(data, raw.valid)
-
-
-def _as_source(scene: Any) -> Source:
-    return scene if hasattr(scene, "geobox") else open_source(scene)
 
 
 def _read_tiles(source: Source, view: View) -> Pixels:

@@ -181,13 +181,9 @@ def resize_chip(pixels: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tens
     if labels.shape == (size, size):
         return pixels, labels
     values = interpolate(pixels[None], size=(size, size), mode="bilinear", antialias=True)[0]
-    rows, columns = (_centres(count, size) for count in labels.shape)
+    # in which pixels the centres of the new ones lie; whole numbers, as floats err at edges
+    rows, columns = ((2 * torch.arange(size) + 1) * count // (2 * size) for count in labels.shape)
     return values, labels[rows][:, columns]
-
-
-def _centres(count: int, size: int) -> Tensor:
-    """Return in which of `count` pixels the centres of `size` pixels lie; whole numbers, as floats err at edges."""
-    return (2 * torch.arange(size) + 1) * count // (2 * size)
 
 
 def _known(values: NDArray[np.float64]) -> Tensor:

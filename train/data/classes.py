@@ -147,8 +147,7 @@ def _look_up(codes: Codes, known: tuple[tuple[int, int], ...]) -> NDArray[np.uin
         return _colours(known)[codes] if within.all() else _searched(np.where(within, codes, COLOURS), known)
     if codes.dtype.kind in "iub" and codes.dtype.itemsize <= 2:
         unsigned = codes.view(np.dtype(f"u{codes.dtype.itemsize}"))
-        values: NDArray[np.uint8] = _small(str(codes.dtype), known)[unsigned]
-        return values
+        return _small(str(codes.dtype), known)[unsigned]  # type: ignore[no-any-return]
     return _searched(codes, known)
 
 

@@ -152,8 +152,7 @@ class RasterLabels(LabelSource):
     def _codes(self, data: NDArray[Any]) -> NDArray[Any]:
         """Return codes `(y, x)` of raw values `(band, y, x)`."""
         if self.palette:
-            colours: NDArray[np.uint32] = np.array(self.palette, np.uint32)[data[0]]
-            return colours
+            return np.array(self.palette, np.uint32)[data[0]]  # type: ignore[no-any-return]
         if self.table.coded:
             grey: NDArray[Any] = data[0] * np.uint32(GREY)
             return pack(data) if len(data) >= 3 else grey

@@ -8,6 +8,7 @@ them.
 import csv
 import glob
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,7 @@ def find_pairs(data: DataSet, root: Path) -> list[Pair]:
         raise TrainingError(f"no such folder: {root} (root of a [[data]] set)")
     ways = {"scenes": _scenes, "38-cloud": _clouds, "massachusetts": _massachusetts, "folders": _folders}
     pairs = ways[data.layout](data, root)
-    names = [pair.name for pair in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = sorted(name for name, count in Counter(pair.name for pair in pairs).items() if count > 1)
     if twice:
         raise TrainingError(f"{root} has two samples of one name: {', '.join(twice[:LISTED])}; give two sets")
     return sorted(pairs, key=lambda pair: pair.name)

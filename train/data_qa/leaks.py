@@ -53,10 +53,8 @@ Thumbnails = Mapping[tuple[str, ...], Thumbnail | None]
 
 def read_thumbnails(samples: Sequence[Sample], client: Client) -> list[Thumbnail | None]:
     """Read the thumbnails of samples, over a Dask client. None for one that cannot be read."""
-    seen: list[Thumbnail | None] = [None] * len(samples)
-    for number, thumbnail in map_bounded(client, _read, None, enumerate(samples), key="swathe-thumbnail"):
-        seen[number] = thumbnail
-    return seen
+    read = map_bounded(client, _read, None, enumerate(samples), key="swathe-thumbnail")
+    return [thumbnail for _, thumbnail in sorted(read, key=lambda numbered: numbered[0])]
 
 
 def _read(_: None, numbered: tuple[int, Sample]) -> tuple[int, Thumbnail | None]:
@@ -194,7 +192,5 @@ def find_odd_radiometry(seen: Sequence[tuple[Sample, Thumbnail | None]]) -> list
         sample, band = known[place][0], int(np.argmax(far[place]))
         median = f"median {medians[place, band]:.4g}, of most {middle[band]:.4g}"
         texts.append(f"{sample.name} ({sample.source.bands[band]}: {median})")
-    if not texts:
-        return []
     text = f"raw values of another radiometry than most: {names(texts)}; see data.gain and data.offset"
-    return [Finding("warning", "radiometry", text)]
+    return [Finding("warning", "radiometry", text)] if texts else []

@@ -155,8 +155,7 @@ class Brightness(BaselinePredictor):
 
 def brightness(pixels: NDArray[Any]) -> NDArray[np.float64]:
     """Return the sum of the bands `(band, y, x)`: whole numbers stay whole."""
-    total: NDArray[np.float64] = pixels.sum(axis=0, dtype=np.float64)
-    return total
+    return pixels.sum(axis=0, dtype=np.float64)  # type: ignore[no-any-return]
 
 
 def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str) -> Brightness:
