@@ -28,8 +28,7 @@ def progress(label: str, blocks: int, done: int = 0, stream: IO[str] | None = No
         Where to, default standard error.
     """
     stream = stream or sys.stderr
-    ipython = sys.modules.get("IPython")
-    if type(ipython.get_ipython() if ipython else None).__name__ == "ZMQInteractiveShell":
+    if _in_notebook():
         shown = _notebook(label, blocks, done)
     elif stream.isatty():
         shown = _terminal(label, blocks, done, stream)
@@ -37,6 +36,11 @@ def progress(label: str, blocks: int, done: int = 0, stream: IO[str] | None = No
         shown = _lines(label, blocks, done, stream)
     with shown as advance:
         yield advance
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return type(ipython.get_ipython() if ipython else None).__name__ == "ZMQInteractiveShell"
 
 
 @contextmanager
