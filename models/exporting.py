@@ -13,7 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -122,7 +122,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "bands": [{"name": band.name, "fill": band.mean} for band in metadata.bands],
         "classes": [{"name": info.name, "color": info.color.upper()} for info in metadata.classes],
         "dtype": metadata.dtype,
-        "scaling": asdict(metadata.scaling),
+        "scaling": {name: getattr(metadata.scaling, name) for name in ("kind", "offset", "divisor")},
         "activation": metadata.activation,
         "stride": metadata.receptive_field.stride,
         "radius": metadata.receptive_field.radius,
