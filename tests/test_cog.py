@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from helpers import GRID, UTM
 from rasterio.crs import CRS
@@ -126,6 +127,15 @@ def test_tags_say_where_it_comes_from(store, tmp_path):
     assert written_before(tmp_path / "c.tif", {"halo": 8}) == {"a": 1, "b": 2, "nodata": 3}
     assert written_before(tmp_path / "c.tif", {"halo": 9}) is None
     assert written_before(tmp_path / "none.tif", {"halo": 8}) is None
+
+
+def test_only_a_tiff_is_taken_for_a_finished_output(store, tmp_path):
+    """A text that names other files, with our tags and under the output's name, is not even opened."""
+    made = write_cog(store, tmp_path / "c.tif")
+    rasterio.shutil.copy(made, tmp_path / "text.tif", driver="VRT")
+    with rasterio.open(tmp_path / "text.tif") as file:
+        assert file.tags()["SWATHE_PIXELS"]
+    assert written_before(tmp_path / "text.tif", {"halo": 8}) is None
 
 
 def test_the_same_store_gives_the_same_bytes(store, tmp_path):

@@ -127,7 +127,7 @@ def _sweep(folder: Path) -> None:
 def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str, int] | None:
     """Return the pixels per class of a COG if it is the whole class map of a run of this identity; else None."""
     try:
-        with _quiet(), rasterio.open(output) as file:
+        with _quiet(), rasterio.open(output, driver="GTiff") as file:  # what lies there may be anybody's
             tags = file.tags()
     except (OSError, RasterioError, CPLE_BaseError, ValueError):
         return None
