@@ -557,15 +557,18 @@ VRT = """<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="
 <SourceFilename>{folder}/scene.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"""
 
 
-@pytest.mark.parametrize("name", ["scene.tif", "scene.vrt"])
-def test_an_mrf_under_another_name_writes_nothing(tmp_path: Path, name: str) -> None:
+LOOK_FIRST = "from pipeline.store.cog import written_before\nwritten_before('none.tif', {})\n"
+
+
+@pytest.mark.parametrize(("name", "first"), [("scene.tif", ""), ("scene.vrt", ""), ("scene.vrt", LOOK_FIRST)])
+def test_an_mrf_under_another_name_writes_nothing(tmp_path: Path, name: str, first: str) -> None:
     """In a process of its own: which formats GDAL has at all is settled when it opens its first file."""
     write_raster(tmp_path / "source.tif", np.full((1, 64, 64), 65, np.uint8))
     (tmp_path / "scene.tif").write_text(MRF.format(folder=tmp_path))
     (tmp_path / "scene.vrt").write_text(VRT.format(folder=tmp_path))
     (tmp_path / "mine.sh").write_text("echo mine\n")
     code = (
-        "from models import SwatheError\nfrom pipeline import open_scene\n"
+        f"{first}from models import SwatheError\nfrom pipeline import open_scene\n"
         f"try:\n    open_scene({str(tmp_path / name)!r}).load()\nexcept SwatheError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -27,6 +27,7 @@ from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA, STEPS
 from ..grid.geobox import GeoBox, Window
+from ..io.gdal import SETTINGS  # its import also settles, before any file is opened, which drivers GDAL has
 from .files import Files
 from .metadata import StoreMetadata, fingerprint
 from .store import Store, open_store
@@ -263,6 +264,6 @@ def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Set GDAL up: a bounded cache, no files beside the temporary ones; a map without a position is not news here."""
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_PAM_ENABLED="NO"):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=SETTINGS["GDAL_CACHEMAX"], GDAL_PAM_ENABLED="NO"):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
