@@ -235,8 +235,8 @@ def _run_to_store(
         state, metadata = find_store(path, job.identity())
         if metadata and state == "other" and replacing == "nothing":
             raise _refused(path, job, metadata)
-        done = metadata is not None and metadata.state == "complete" and replacing != "all"
-        if metadata and state == "mine" and done:  # no worker is needed to see that
+        if metadata and state == "mine" and metadata.state == "complete" and replacing != "all":
+            # no worker is needed to see that
             store = reopen_store(path, metadata, job.geobox)
             check_whole(store)
             remove_markers(store)

@@ -67,11 +67,10 @@ def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: 
         check_output(output, overwrite=overwrite)
     errors: list[SwatheError] = []
     parts = gather(settings, errors=errors)
-    statistics = {
-        part: compute_statistics(parts[part], len(settings.classes), show=show, keep_going=True)
-        for part in ("train",)
-        if parts[part]
-    }
+    train = parts["train"]
+    statistics = (
+        {"train": compute_statistics(train, len(settings.classes), show=show, keep_going=True)} if train else {}
+    )
     findings = [Finding("error", "reading", str(error)) for error in errors]
     findings += check(parts, settings, statistics, show=show)
     lines = [describe(findings), f"samples: {', '.join(f'{len(some)} to {part}' for part, some in parts.items())}"]
