@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import operator
 import queue
 import time
 import uuid
@@ -136,12 +137,8 @@ def run_once(client: Client, function: Callable[[Item], Result], item: Item) -> 
         As `map_bounded`.
     """
     result: Result
-    (result,) = map_bounded(client, _alone, function, [item], key="swathe-once")
+    (result,) = map_bounded(client, operator.call, function, [item], key="swathe-once")
     return result
-
-
-def _alone(function: Callable[[Item], Result], item: Item) -> Result:
-    return function(item)
 
 
 def gpu_resources(client: Client) -> dict[str, float] | None:
