@@ -185,8 +185,7 @@ def _read_facts(path: str) -> RasterSource:
     """Open a raster as a source, within `run_with_env`."""
     dataset = open_raster(path, anew=True)
     _refuse_unusable(dataset, path)
-    alpha = dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha
-    indexes = list(dataset.indexes[:-1] if alpha else dataset.indexes)
+    indexes = list(dataset.indexes[:-1] if _has_alpha(dataset) else dataset.indexes)
     names = _band_names(dataset, indexes)  # none of an alpha band, which is the last and is not taken
     facts = zip(names, dataset.dtypes, dataset.nodatavals, dataset.scales, dataset.offsets, strict=False)
     bands = tuple(
@@ -195,7 +194,7 @@ def _read_facts(path: str) -> RasterSource:
     )
     transform = dataset.transform if is_position(dataset.transform) else None
     geobox = GeoBox(dataset.height, dataset.width, transform, (dataset.crs and dataset.crs.to_wkt()) or None)
-    return RasterSource(geobox, bands, tuple(_masks(dataset, path, indexes, alpha)), tuple(_notes(dataset, geobox)))
+    return RasterSource(geobox, bands, tuple(_masks(dataset, path, indexes)), tuple(_notes(dataset, geobox)))
 
 
 def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
@@ -222,13 +221,19 @@ def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
         )
 
 
-def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int], alpha: bool) -> list[RasterMask]:
+def _has_alpha(dataset: DatasetReader) -> bool:
+    return bool(dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha)
+
+
+def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int]) -> list[RasterMask]:
     """Return what the file says of observed pixels apart from nodata: an alpha band, and masks of the file or of bands.
 
     GDAL takes alpha for a mask in files of two or four bands only, and not beside nodata; people mean it in any.
     """
     flags = [set(dataset.mask_flag_enums[index - 1]) for index in indexes]
-    masks = [RasterMask(path, (dataset.count,), alpha=True)] if alpha else []
+    # asked after the flags: for them GDAL looks through all directories of a TIFF, and what is wrong there is raised by
+    # the next call
+    masks = [RasterMask(path, (dataset.count,), alpha=True)] if _has_alpha(dataset) else []
     if any(MaskFlags.per_dataset in of_band and MaskFlags.alpha not in of_band for of_band in flags):
         masks.append(RasterMask(path, (indexes[0],)))
     elif any(not of_band for of_band in flags):
