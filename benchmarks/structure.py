@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 150,
-    "code lines": 14_698,
-    "arrows in pipeline": 50,
-    "arrows in train": 22,
-    "longest import path": 14,
-    "importers of predict": 10,
+    "files": 175,
+    "code lines": 18_500,
+    "arrows in pipeline": 56,
+    "arrows in train": 26,
+    "longest import path": 16,
+    "importers of predict": 11,
     "modules in circles": 0,
     "median lines of a function": 10,
 }

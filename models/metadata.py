@@ -12,6 +12,11 @@ from .errors import BundleError
 
 Activation = Literal["softmax", "sigmoid"]
 ScalingKind = Literal["z-score", "min-max", "scale"]
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)  # of a band's raw training values
+BACKGROUNDS = {
+    "background", "bg", "none", "nothing", "no data", "other", "others", "clear", "ground", "rest", "unclassified",
+    "unlabeled", "unlabelled",
+}  # fmt: skip
 LONGEST_OPTIONS = 2000  # characters; a list of a million widths must not be built
 MOST_CLASSES = 255  # a class map is uint8, and 255 is nodata
 
@@ -93,11 +98,46 @@ class ReceptiveField:
 
 
 @dataclass(frozen=True, slots=True)
+class Radiometry:
+    """What a band's raw values mean: value * scale + offset is in `unit`.
+
+    Parameters
+    ----------
+    scale, offset
+        Finite; `scale` is not 0.
+    unit
+        `reflectance` (0 to 1), `radiance`, `dB`, `K`, or another word; empty: not said.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.scale) or not isfinite(self.offset) or self.scale == 0:
+            raise BundleError(f"a scale of {self.scale} and an offset of {self.offset} make no values")
+
+
+@dataclass(frozen=True, slots=True)
 class Band:
-    """One input band: its name, and the mean raw value that stands in for missing pixels."""
+    """One input band of a network.
+
+    Parameters
+    ----------
+    name
+        By which scenes' bands are found.
+    mean
+        The raw value that stands in for missing pixels.
+    radiometry
+        What the raw training values mean. None: not known.
+    quantiles
+        Of the raw training values, at `QUANTILES`. Empty: not known.
+    """
 
     name: str
     mean: float
+    radiometry: Radiometry | None = None
+    quantiles: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +175,7 @@ class BundleMetadata:
     scaling
         Raw value to network input, per band.
     classes
-        In order of their values; the first is the background.
+        In order of their values.
     activation
         `softmax` or `sigmoid`.
     receptive_field
@@ -144,6 +184,12 @@ class BundleMetadata:
         Metres per pixel of the training images, finest and coarsest. None: unknown.
     patch
         Side of the training chips, in pixels.
+    background
+        Name of the class that is no object: what pixels become that are below a threshold or are removed. None: all
+        classes are of equal standing. Left out: as `usual_background` has it.
+    thresholds
+        The decision: a pixel takes the likeliest class but the background, where its probability is above the class's
+        number here; else the background. By name, for every class but the background. Empty: the likeliest class.
     description, provenance, metrics
         For people: what it is, from which data and under which licence, how well it does and where.
     """
@@ -159,12 +205,16 @@ class BundleMetadata:
     activation: Activation = "softmax"
     resolution: tuple[float, float] | None = None
     patch: int = 512
+    background: str | None = ""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
     description: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         bands, classes = len(self.bands), len(self.classes)
+        if self.background == "":
+            object.__setattr__(self, "background", usual_background(self.class_names))
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
             raise BundleError(f"a bundle's name is letters, digits, '-', '_' and '.'; received {self.name!r}")
         if not bands or len({b.name for b in self.bands}) != bands:
@@ -180,6 +230,19 @@ class BundleMetadata:
             raise BundleError(f"unknown activation {self.activation!r}; known: softmax, sigmoid")
         if not all(isfinite(b.mean) for b in self.bands):
             raise BundleError("a band's mean is not a finite number")
+        if any(b.quantiles and len(b.quantiles) != len(QUANTILES) for b in self.bands):
+            raise BundleError(f"a band's quantiles are {len(QUANTILES)} numbers, at {QUANTILES}")
+        if self.background is not None and self.background not in self.class_names:
+            raise BundleError(
+                f"the background {self.background!r} is none of the classes {', '.join(self.class_names)}"
+            )
+        if self.thresholds:
+            check_thresholds(self.thresholds, self.class_names, self.background_value)
+
+    @property
+    def background_value(self) -> int | None:
+        """Value of the background in the class map; None where there is none."""
+        return None if self.background is None else self.class_names.index(self.background)
 
     @property
     def channels(self) -> int:
@@ -195,3 +258,27 @@ class BundleMetadata:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their values."""
         return tuple(info.name for info in self.classes)
+
+
+def usual_background(class_names: Sequence[str]) -> str | None:
+    """Return the class that is the background where nothing says so.
+
+    It is the first one of two, or where its name is a common word for background; else there is none.
+    """
+    first = class_names[0] if class_names else ""
+    return first if len(class_names) == 2 or first.strip().lower() in BACKGROUNDS else None
+
+
+def check_thresholds(thresholds: Mapping[str, float], class_names: Sequence[str], background: int | None) -> None:
+    """Refuse thresholds that are not one probability for each class but the background. Raises BundleError."""
+    if background is None:
+        raise BundleError("thresholds need a background, which pixels below them become; there is none")
+    foreground = [name for value, name in enumerate(class_names) if value != background]
+    if set(thresholds) != set(foreground):
+        raise BundleError(
+            f"thresholds are one for each class but the background ({', '.join(foreground)}); "
+            f"received {', '.join(thresholds) or 'none'}"
+        )
+    for name, value in thresholds.items():
+        if not 0 <= value <= 1:
+            raise BundleError(f"a threshold is a probability from 0 to 1; received {value} for {name!r}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import BundleError
-from .metadata import Band, BundleMetadata, ClassInfo, ReceptiveField, Scaling
+from .metadata import Band, BundleMetadata, ClassInfo, Radiometry, ReceptiveField, Scaling, usual_background
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
@@ -62,7 +62,7 @@ def _properties(metadata: BundleMetadata, parameters: int, created: str) -> JSON
     return {
         **({"description": metadata.description} if metadata.description else {}),  # STAC takes no empty one
         "datetime": created,
-        "bands": [{"name": band.name, "statistics": {"mean": band.mean}} for band in metadata.bands],
+        "bands": [_band(band) for band in metadata.bands],
         "mlm:name": metadata.name if allowed else f"model-{_plain(metadata.name)}-0",
         **({} if allowed else {"swathe:name": metadata.name}),
         "mlm:architecture": metadata.architecture,
@@ -74,10 +74,21 @@ def _properties(metadata: BundleMetadata, parameters: int, created: str) -> JSON
         "mlm:output": [_output(metadata)],
         "swathe:activation": metadata.activation,
         "swathe:footprint": {"stride": metadata.receptive_field.stride, "radius": metadata.receptive_field.radius},
+        "swathe:background": metadata.background,
+        **({"swathe:thresholds": dict(metadata.thresholds)} if metadata.thresholds else {}),
         "swathe:resolution": list(metadata.resolution) if metadata.resolution else None,
         "swathe:provenance": dict(metadata.provenance),
         "swathe:metrics": dict(metadata.metrics),
     }
+
+
+def _band(band: Band) -> JSON:
+    """Describe a band, with scale and offset as in the STAC raster extension 2.0."""
+    found: JSON = {"name": band.name, "statistics": {"mean": band.mean}}
+    if band.radiometry is not None:
+        found |= {"raster:scale": band.radiometry.scale, "raster:offset": band.radiometry.offset}
+        found |= {"unit": band.radiometry.unit} if band.radiometry.unit else {}
+    return found | ({"swathe:quantiles": list(band.quantiles)} if band.quantiles else {})
 
 
 def _plain(name: str) -> str:
@@ -146,24 +157,56 @@ def from_item(item: object) -> BundleMetadata:
 
 def _metadata(properties: Mapping[str, Any]) -> BundleMetadata:
     given, result = properties["mlm:input"][0], properties["mlm:output"][0]
-    means = {band["name"]: float(band["statistics"]["mean"]) for band in properties["bands"]}
-    resolution = properties.get("swathe:resolution")
+    bands = {band["name"]: _read_band(band) for band in properties["bands"]}
+    classes, resolution = _classes(result["classification:classes"]), properties.get("swathe:resolution")
+    background, metrics = _background(properties, classes), dict(properties.get("swathe:metrics") or {})
     return BundleMetadata(
         name=str(properties.get("swathe:name", properties["mlm:name"])),
         architecture=str(properties["mlm:architecture"]),
         options=dict(properties.get("mlm:hyperparameters") or {}),
-        bands=tuple(Band(str(name), means[name]) for name in given["bands"]),
+        bands=tuple(bands[name] for name in given["bands"]),
         dtype=str(given["input"]["data_type"]),
         scaling=_scaling(given["value_scaling"]),
-        classes=_classes(result["classification:classes"]),
+        classes=classes,
         receptive_field=_receptive_field(properties["swathe:footprint"]),
         activation=properties["swathe:activation"],
         resolution=(float(resolution[0]), float(resolution[1])) if resolution else None,
         patch=int(given["input"]["shape"][2]),
+        background=background,
+        thresholds=_thresholds(properties, classes, background, metrics),
         description=str(properties.get("description", "")),
         provenance=dict(properties.get("swathe:provenance") or {}),
-        metrics=dict(properties.get("swathe:metrics") or {}),
+        metrics=metrics,
     )
+
+
+def _read_band(entry: JSON) -> Band:
+    radiometry = None
+    if "raster:scale" in entry:
+        unit = str(entry.get("unit", ""))
+        radiometry = Radiometry(float(entry["raster:scale"]), float(entry.get("raster:offset", 0)), unit)
+    quantiles = tuple(float(value) for value in entry.get("swathe:quantiles") or ())
+    return Band(str(entry["name"]), float(entry["statistics"]["mean"]), radiometry, quantiles)
+
+
+def _background(properties: Mapping[str, Any], classes: tuple[ClassInfo, ...]) -> str | None:
+    """Return the background; of a bundle that was written before it was said, what is usual."""
+    if "swathe:background" in properties:
+        named = properties["swathe:background"]
+        return None if named is None else str(named)
+    return usual_background([info.name for info in classes])
+
+
+def _thresholds(
+    properties: Mapping[str, Any], classes: tuple[ClassInfo, ...], background: str | None, metrics: JSON
+) -> dict[str, float]:
+    """Return the decision; bundles that were written before had one threshold for all, among their metrics."""
+    if "swathe:thresholds" in properties:
+        return {str(name): float(value) for name, value in properties["swathe:thresholds"].items()}
+    one = metrics.get("threshold")
+    if one is None or background is None:
+        return {}
+    return {info.name: float(one) for info in classes if info.name != background}
 
 
 def _scaling(entries: list[JSON]) -> Scaling:

@@ -34,7 +34,7 @@ def sample(name, height, width, transform=None, crs=None, areas=None):
     """A sample of no pixels: splits read none."""
     geobox = GeoBox(height, width, transform, CRS(crs).to_wkt() if crs else None)
     array = xr.DataArray(np.zeros((1, 1, 1), np.uint8), dims=("band", "y", "x"))
-    source = ArraySource(array, geobox, ("grey",), (None,))
+    source = ArraySource(array, geobox, ("grey",), (None,), (None,))
     return Sample(name, source, Blank(), areas or (Window(0, height, 0, width),))
 
 

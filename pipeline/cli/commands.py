@@ -88,7 +88,9 @@ planning = options(
     click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True),
     click.option("--threads", type=pixels, help="CPU threads of the engine.  [default: all]"),
     click.option("--compile", is_flag=True, help="Optimise the network with torch.compile."),
-    click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability of a class but the first."),
+    click.option("--threshold", multiple=True, metavar="P",
+                 help="Least probability of classes but the background; NAME=P, once for each; or 'likeliest': none."
+                      "  [default: the bundle's]"),
     click.option("--probability", type=click.Choice(["uint8", "float16", "float32", "none"]),
                  help="How probabilities are kept.  [default: uint8 in .zarr, none for .tif]"),
     click.option("--probability-of", metavar="CLASS", help="Keep those of one class, or of 'all'."),
@@ -108,6 +110,10 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
         raise click.UsageError(
             "a .tif holds the class map alone: write .zarr to keep probabilities, then `swathe export`"
         )
+    from ..postprocess.options import parse_thresholds
+
+    asked = rest["threshold"]
+    rest["threshold"] = "likeliest" if asked == ("likeliest",) else parse_thresholds(asked) if asked else None
     kept = None if given == "none" or not store else given or "uint8"
     return {**rest, "overviews": overviews, "probability": kept}
 

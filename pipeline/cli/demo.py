@@ -44,7 +44,7 @@ def run_demo(output: str | os.PathLike[str]) -> Iterator[str]:
 def _maps(folder: Path) -> Iterator[str]:
     bundle = load_bundle("buildings")
     store = folder / "buildings.zarr"
-    result = run(SCENE, bundle, store, overwrite=True, threshold=bundle.metadata.metrics.get("threshold"))
+    result = run(SCENE, bundle, store, overwrite=True)
     yield f"wrote {store}  maps and probabilities; open with xarray: xr.open_zarr({str(store)!r})"
     yield class_table(result.pixels)
     yield f"wrote {write_cog(store, folder / 'buildings.tif', overwrite=True)}  Cloud-Optimized GeoTIFF; open with QGIS"

@@ -8,11 +8,14 @@ from typing import Any
 from models.bundle import load_bundle, shipped_bundles
 from models.metadata import BundleMetadata
 
+from ..grid.encoding import describe_decision
 from ..grid.geobox import GeoBox
+from ..inference.options import SegmentOptions
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..jobs.job import RunResult
 from ..store.files import Files
+from ..store.metadata import StoreMetadata
 from ..store.store import KEY, open_store, read_metadata
 
 
@@ -67,6 +70,7 @@ def _describe_store(path: str) -> str:
         f"arrays      {', '.join(kept if name == 'probability' else name for name in store.array_names)}",
         f"overviews   {store.levels}",
         f"bundle      {metadata.bundle['name']} {metadata.bundle['digest'][:12]}",
+        *_decision(metadata),
         f"engine      {segmented['engine']}, {segmented['precision']}, halo {segmented['halo']}",
     ]
     if metadata.cleaned is not None:
@@ -74,6 +78,13 @@ def _describe_store(path: str) -> str:
         lines.append(f"cleaned     {keywords or 'nothing asked for'}")
     lines += [f"objects     {count:,} of {name}" for name, count in metadata.results.get("objects", {}).items()]
     return "\n".join([*lines, class_table(metadata.pixels)])
+
+
+def _decision(metadata: StoreMetadata) -> list[str]:
+    """Say how classes were decided, of stores that keep it by class, and which is the background."""
+    names, thresholds = metadata.class_names, metadata.segmentation.get("encoding", {}).get("thresholds")
+    background = "no background" if metadata.background is None else f"background is {names[metadata.background]}"
+    return [f"classes     {', '.join(names)}; {background}", f"decision    {describe_decision(thresholds, names)}"]
 
 
 def describe_run(result: RunResult, output: str) -> str:
@@ -121,6 +132,7 @@ def describe_bundle(name: str) -> str:
     """Describe all that is known of a bundle."""
     bundle = load_bundle(name)
     metadata, field = bundle.metadata, bundle.metadata.receptive_field
+    thresholds = SegmentOptions().decision(metadata)
     halo = "none, every output sees the whole input" if field.halo is None else f"{field.halo} pixels"
     lines = [
         f"bundle      {metadata.name}  {bundle.path}",
@@ -128,6 +140,8 @@ def describe_bundle(name: str) -> str:
         f"network     {metadata.architecture} {dict(metadata.options) or ''}  {bundle.parameters:,} parameters",
         f"bands       {', '.join(metadata.band_names)}; {metadata.dtype}; scaled by {metadata.scaling.kind}",
         f"classes     {', '.join(f'{value} {info.name} #{info.color}' for value, info in enumerate(metadata.classes))}",
+        f"background  {metadata.background or 'none: all classes are of equal standing'}",
+        f"decision    {describe_decision(thresholds, metadata.class_names)}",
         f"resolution  {_scale(metadata)}",
         f"halo        exact: {halo}; stride {field.stride}, receptive radius {field.radius}",
     ]

@@ -1,15 +1,21 @@
 """How class maps and probabilities are encoded: nodata, steps of 1/250, classes by threshold."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import BundleError, PlanError
+from models.metadata import check_thresholds
+
 NODATA = 255  # in class maps, and in probabilities kept as uint8
 STEPS = 250  # a uint8 probability counts 1/250, so that 0.5, 0.7 and every multiple of 0.004 are exact
 ProbabilityType = Literal["uint8", "float16", "float32"]
 ClassMap = NDArray[np.uint8]
+Thresholds = float | Mapping[str, float]  # one for all classes but the background, or one for each by name
+Decision = tuple[float | None, ...]  # thresholds by class value, None for the background
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +24,9 @@ class Encoding:
 
     Parameters
     ----------
-    threshold
-        The class map takes the likeliest class but the first, where its probability is above this; else the first
-        class. None: the likeliest class.
+    thresholds
+        By class value, None for the background: the class map takes the likeliest class but the background, where its
+        probability is above its threshold; else the background. None: the likeliest class.
     probability
         Type in which probabilities are kept; None: they are not.
     kept
@@ -29,7 +35,7 @@ class Encoding:
         Whether the ids of objects are kept, as `label_objects` gives them.
     """
 
-    threshold: float | None = None
+    thresholds: Decision | None = None
     probability: ProbabilityType | None = None
     kept: tuple[int, ...] = ()
     objects: bool = False
@@ -54,16 +60,51 @@ def empty_result(shape: tuple[int, int], encoding: Encoding) -> BlockResult:
     return BlockResult(np.full(shape, NODATA, np.uint8), probability, objects)
 
 
-def classify(probabilities: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
+def decision(given: Thresholds, class_names: Sequence[str], background: int | None) -> Decision:
+    """Return thresholds by class value, None for the background.
+
+    Parameters
+    ----------
+    given
+        One for all classes but the background, or one for each of them by name.
+    class_names, background
+        Names by value; the value of the background, None where there is none.
+
+    Raises
+    ------
+    PlanError
+        There is no background; a class has no threshold, or there is none such; a threshold is not from 0 to 1.
+    """
+    foreground = [name for value, name in enumerate(class_names) if value != background]
+    named = given if isinstance(given, Mapping) else dict.fromkeys(foreground, given)
+    try:
+        check_thresholds(named, class_names, background)
+    except BundleError as error:
+        raise PlanError(str(error)) from None
+    return tuple(None if value == background else float(named[name]) for value, name in enumerate(class_names))
+
+
+def describe_decision(thresholds: Decision | None, class_names: Sequence[str]) -> str:
+    """Say in words how the class of a pixel is decided, as "building above 0.25, else background"."""
+    if thresholds is None:
+        return "the likeliest class"
+    pairs = list(zip(class_names, thresholds, strict=True))
+    above = ", ".join(f"{name} above {bound:g}" for name, bound in pairs if bound is not None)
+    return f"{above}, else {next(name for name, bound in pairs if bound is None)}"
+
+
+def classify(probabilities: NDArray[np.float32], thresholds: Decision | None = None) -> NDArray[np.uint8]:
     """Return the class map uint8 `(y, x)` of probabilities `(class, y, x)`, as `Encoding` says. Ties: the lower."""
-    first = 0 if threshold is None else 1
+    background = -1 if thresholds is None else thresholds.index(None)
+    first, *others = (value for value in range(len(probabilities)) if value != background)
     best = probabilities[first]
     classes = np.full(best.shape, first, np.uint8)
-    for value in range(first + 1, len(probabilities)):
+    for value in others:
         np.putmask(classes, probabilities[value] > best, value)
         best = np.maximum(best, probabilities[value])
-    if threshold is not None:
-        np.putmask(classes, ~(best > threshold), 0)
+    if thresholds is not None:
+        bounds = np.array([np.inf if bound is None else bound for bound in thresholds], np.float32)
+        np.putmask(classes, ~(best > (bounds[classes] if others else bounds[first])), background)
     return classes
 
 

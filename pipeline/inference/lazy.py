@@ -52,7 +52,8 @@ def segment(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyw
     prepared = plan(scene, bundle, **{**keywords, "block": options.block or 1024})  # type: ignore[arg-type]
     classes = tuple(range(len(prepared.inference.metadata.classes)))
     kept = options.encoding(prepared.inference.metadata).kept if options.probability_of else classes
-    inference = replace(prepared.inference, encoding=Encoding(options.threshold, "float32", kept))
+    thresholds = prepared.inference.encoding.thresholds
+    inference = replace(prepared.inference, encoding=Encoding(thresholds, "float32", kept))
     class_map, probability = _arrays(prepared.source, inference)
     return _dataset(class_map, probability, prepared, kept)
 

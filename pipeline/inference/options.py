@@ -1,14 +1,15 @@
 """The options of a segmentation: of the command, of notebooks and of jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from numbers import Real
+from typing import Any, Literal, TypedDict
 
 from models.engine import Device, EngineName, EngineSpec, Precision
 from models.errors import PlanError
 from models.metadata import BundleMetadata
 
-from ..grid.encoding import Encoding, ProbabilityType
+from ..grid.encoding import Decision, Encoding, ProbabilityType, Thresholds, decision
 
 Halo = Literal["exact", "auto"] | int
 
@@ -26,7 +27,7 @@ class SegmentKeywords(TypedDict, total=False):
     precision: Precision
     threads: int | None
     compile: bool
-    threshold: float | None
+    threshold: Thresholds | Literal["likeliest"] | None
     probability: ProbabilityType | None
     probability_of: str | None
     overviews: bool
@@ -50,7 +51,8 @@ class SegmentOptions:
     engine, device, precision, threads, compile
         See `models.engine.EngineSpec`.
     threshold
-        See `pipeline.grid.encoding.Encoding`.
+        A pixel takes the likeliest class but the background, where its probability is above this; else the background.
+        One for all classes, or one for each but the background by name. None: the bundle's own. `likeliest`: none.
     probability
         Type in which probabilities are kept; None: they are not.
     probability_of
@@ -71,15 +73,17 @@ class SegmentOptions:
     precision: Precision = "fp32"
     threads: int | None = None
     compile: bool = False
-    threshold: float | None = None
+    threshold: Thresholds | Literal["likeliest"] | None = None
     probability: ProbabilityType | None = "uint8"
     probability_of: str | None = None
     overviews: bool = True
     allow_mismatch: bool = False
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise PlanError(f"a threshold is a probability from 0 to 1; received {self.threshold}")
+        given: Any = self.threshold
+        for number in given.values() if isinstance(given, Mapping) else [given]:
+            if number not in (None, "likeliest") and not (isinstance(number, Real) and 0 <= float(number) <= 1):
+                raise PlanError(f"a threshold is a probability from 0 to 1, or 'likeliest'; received {number!r}")
         if isinstance(self.halo, str) and self.halo not in ("exact", "auto"):
             raise PlanError(f"halo is 'exact', 'auto' or a number of pixels; received {self.halo!r}")
         if self.tolerance <= 0:
@@ -94,7 +98,20 @@ class SegmentOptions:
     def encoding(self, metadata: BundleMetadata) -> Encoding:
         """Return what is kept of the network's answer for the classes of a bundle."""
         kept = self._kept(metadata) if self.probability else ()
-        return Encoding(self.threshold, self.probability, kept)
+        return Encoding(self.decision(metadata), self.probability, kept)
+
+    def decision(self, metadata: BundleMetadata) -> Decision | None:
+        """Return the thresholds by class value: what is asked for, or the bundle's own. None: the likeliest class.
+
+        Raises
+        ------
+        PlanError
+            A threshold is asked for and the bundle has no background; or they are not one for each other class.
+        """
+        asked = metadata.thresholds or None if self.threshold is None else self.threshold
+        if asked is None or isinstance(asked, str):
+            return None
+        return decision(asked, metadata.class_names, metadata.background_value)
 
     def _kept(self, metadata: BundleMetadata) -> tuple[int, ...]:
         names = metadata.class_names

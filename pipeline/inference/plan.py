@@ -15,6 +15,7 @@ from models.engine import resolve
 from models.errors import BundleError, SceneError
 from models.metadata import BundleMetadata
 
+from ..grid.encoding import describe_decision
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.scene import SceneLike, open_source, opens_by_name
@@ -66,6 +67,13 @@ class SegmentPlan:
         size = {"uint8": 1, "float16": 2, "float32": 4}.get(encoding.probability or "", 0)
         return self.plan.height * self.plan.width * (1 + size * len(encoding.kept))
 
+    @property
+    def decision(self) -> str:
+        """How the class of a pixel is decided, in words."""
+        metadata, thresholds = self.inference.metadata, self.inference.encoding.thresholds
+        whose = ", the bundle's own" if self.options.threshold is None and metadata.thresholds else ""
+        return describe_decision(thresholds, metadata.class_names) + whose
+
     def __str__(self) -> str:
         plan, spec = self.plan, self.inference.spec
         halo = "exact: tiled equals whole" if plan.exact else "below the receptive radius, or there is none"
@@ -73,6 +81,7 @@ class SegmentPlan:
             f"scene    {self.geobox.describe()}",
             f"         {len(self.source.bands)} bands {', '.join(self.source.bands)}; {self.source.dtype}",
             f"bundle   {self.inference.metadata.name} {self.inference.digest[:12]}",
+            f"classes  {self.decision}",
             f"engine   {spec.name} on {spec.device}, {spec.precision}",
             f"blocks   {len(plan):,} of up to {plan.block} x {plan.block} pixels",
             f"tiles    of up to {plan.tile * plan.tile_aspect} x {plan.tile} pixels",

@@ -233,7 +233,7 @@ def _keep(
 ) -> None:
     rows, columns = place.slices
     missing = None if valid.all() else ~valid
-    kept = [(result.class_map, classify(probabilities, encoding.threshold))]
+    kept = [(result.class_map, classify(probabilities, encoding.thresholds))]
     if result.probability is not None:
         dtype = result.probability.dtype
         kept += [(array, encode(probabilities[value], dtype))

@@ -163,6 +163,7 @@ class Segmentation(BlockJob):
             inference.encoding,
             bundle.classes,
             self.identity(),
+            bundle.background_value,
             level_count(self.geobox) if self.prepared.options.overviews else 0,
             bundle={"name": bundle.name, "digest": inference.digest, "architecture": bundle.architecture},
             source=scene,

@@ -14,6 +14,7 @@ from dask.base import is_dask_collection, tokenize
 from numpy.typing import NDArray
 
 from models.errors import SceneError
+from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, is_position
 from .content_id import folder_identity, fsspec_options, hash_pixels
@@ -36,6 +37,7 @@ class ArraySource:
     geobox: GeoBox
     bands: tuple[str, ...]
     nodata: tuple[float | None, ...]
+    radiometry: tuple[Radiometry | None, ...]
     paths: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -62,8 +64,8 @@ class ArraySource:
     def select(self, bands: BandNames) -> "ArraySource":
         """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
         places = find_bands([(name,) for name in self.bands], bands)
-        names, nodata = (self.bands[place] for place in places), (self.nodata[place] for place in places)
-        return replace(self, array=self.array.isel(band=places), bands=tuple(names), nodata=tuple(nodata))
+        facts: Any = {name: tuple(getattr(self, name)[p] for p in places) for name in ("bands", "nodata", "radiometry")}
+        return replace(self, array=self.array.isel(band=places), **facts)
 
     def identity(self) -> dict[str, Any]:
         """Return a token of content, or of how it is made, for arrays in memory and dask's; else of some pixels."""
@@ -115,7 +117,8 @@ def array_source(array: xr.DataArray) -> ArraySource:
         raise SceneError(f"the scene is empty: {dict(zip(array.dims, array.shape, strict=True))}")
     crs = array.rio.crs
     geobox = GeoBox(array.sizes["y"], array.sizes["x"], _transform(array), crs.to_wkt() if crs else None)
-    return ArraySource(array, geobox, _names(array), _nodata(array))
+    names = _names(array)
+    return ArraySource(array, geobox, names, _nodata(array), tuple(None for _ in names))
 
 
 def _names(array: xr.DataArray) -> tuple[str, ...]:

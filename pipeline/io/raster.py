@@ -19,6 +19,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 
 from models.errors import SceneError
+from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, is_position
 from .content_id import PIECE, PIECES, file_identity, hash_pixels, remote_url, url_identity
@@ -44,6 +45,13 @@ class RasterBand:
     nodata: float | None = None
     scale: float = 1.0
     offset: float = 0.0
+    unit: str = ""
+
+    @property
+    def radiometry(self) -> Radiometry | None:
+        """What the raw values mean, if the file says more than that they are values."""
+        said = (self.scale, self.offset, self.unit) != (1.0, 0.0, "")
+        return Radiometry(self.scale, self.offset, self.unit) if said else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,11 @@ class RasterSource:
     def nodata(self) -> tuple[float | None, ...]:
         """Per band, the value that stands for a missing pixel."""
         return tuple(band.nodata for band in self.raster_bands)
+
+    @property
+    def radiometry(self) -> tuple[Radiometry | None, ...]:
+        """Per band, what its raw values mean."""
+        return tuple(band.radiometry for band in self.raster_bands)
 
     @property
     def paths(self) -> tuple[str, ...]:

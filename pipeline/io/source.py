@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SceneError
+from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window
 
@@ -40,6 +41,10 @@ class Source(Protocol):
     @property
     def nodata(self) -> tuple[float | None, ...]:
         """Per band, the value that stands for a missing pixel."""
+
+    @property
+    def radiometry(self) -> tuple[Radiometry | None, ...]:
+        """Per band, what its raw values mean; None where nothing says so."""
 
     @property
     def notes(self) -> tuple[str, ...]:

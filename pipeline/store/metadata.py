@@ -5,14 +5,14 @@ conventions `multiscales`, `spatial:` and `proj:` (https://github.com/zarr-conve
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal, Self
 
 import xarray as xr
 
-from models.metadata import ClassInfo
+from models.metadata import ClassInfo, usual_background
 
 from ..grid.encoding import NODATA, STEPS, Encoding
 from ..grid.geobox import GeoBox
@@ -65,6 +65,7 @@ class StoreMetadata:
     encoding: Encoding
     classes: tuple[ClassInfo, ...]  # by value
     identity: Mapping[str, Any]  # what decides the pixels: see `BlockJob`
+    background: int | None = 0  # value of the class that is no object; None: there is none
     levels: int = 0  # of overviews
     state: Literal["creating", "running", "complete"] = "creating"
     command: str = COMMAND
@@ -80,14 +81,11 @@ class StoreMetadata:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read what `to_json` gives. Raises LookupError or TypeError where it is something else."""
         known = {key: value for key, value in values.items() if key in cls.__slots__}
+        classes = tuple(ClassInfo(**info) for info in known.pop("classes"))
         plan = {"tile_aspect" if key == "tall" else key: value for key, value in known.pop("plan").items()}
-        encoding = known.pop("encoding")
-        return cls(
-            plan=TilingPlan(**plan),
-            encoding=Encoding(**{**encoding, "kept": tuple(encoding["kept"])}),
-            classes=tuple(ClassInfo(**info) for info in known.pop("classes")),
-            **known,
-        )
+        background = known.pop("background") if "background" in known else _usual_background(classes)
+        encoding = _read_encoding(known.pop("encoding"), len(classes))
+        return cls(plan=TilingPlan(**plan), encoding=encoding, classes=classes, background=background, **known)
 
     def to_json(self) -> JSON:
         """Return it as JSON values, without what is not known."""
@@ -99,6 +97,7 @@ class StoreMetadata:
             "plan": plan,
             "encoding": asdict(self.encoding),
             "classes": [asdict(info) for info in self.classes],
+            "background": self.background,
         }
         return {"format": FORMAT, **kept, **described}
 
@@ -120,6 +119,20 @@ class StoreMetadata:
     def derived(self, path: str, **changes: Any) -> Self:
         """Return what a store says that is made from this one, which lies at a path."""
         return replace(self, state="creating", results={}, segmented=self.segmentation, made_from=path, **changes)
+
+
+def _usual_background(classes: Sequence[ClassInfo]) -> int | None:
+    """Return the background of a store that was written before it was said."""
+    return None if usual_background([info.name for info in classes]) is None else 0
+
+
+def _read_encoding(values: Mapping[str, Any], classes: int) -> Encoding:
+    """Read an encoding; one that was written before thresholds were by class has one `threshold`."""
+    known = {**values, "kept": tuple(values["kept"])}
+    one, several = known.pop("threshold", None), known.get("thresholds")
+    if one is not None:
+        several = [None, *[one] * (classes - 1)]
+    return Encoding(**{**known, "thresholds": None if several is None else tuple(several)})
 
 
 def level_count(geobox: GeoBox, smallest: int = SMALLEST_LEVEL) -> int:

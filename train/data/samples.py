@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from models.metadata import Radiometry
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.source import BandNames, Pixels, Source
 
@@ -151,6 +152,11 @@ class Adjusted(Source):
     def nodata(self) -> tuple[float | None, ...]:
         # values that change leave the source's nodata to its valid mask alone
         return tuple(None for _ in self.bands) if self._changes else self.source.nodata
+
+    @property
+    @override
+    def radiometry(self) -> tuple[Radiometry | None, ...]:
+        return tuple(None for _ in self.bands) if self._changes else self.source.radiometry
 
     @property
     @override

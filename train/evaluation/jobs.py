@@ -130,6 +130,7 @@ class ThresholdFunction(BlockFunction):
         class_map: NDArray[np.uint8] = self.maps.read_array("class_map", window)[0]
         if self.threshold is not None:
             probabilities = all_classes(self.maps.read_array("probability", window))
-            class_map = np.where(class_map == NODATA, class_map, classify(probabilities, self.threshold))
+            thresholds = (None, *[self.threshold] * (len(probabilities) - 1))
+            class_map = np.where(class_map == NODATA, class_map, classify(probabilities, thresholds))
         class_map[self.truth.read_array("class_map", window)[0] == IGNORE] = NODATA
         return BlockResult(class_map, None)
