@@ -83,8 +83,14 @@ def metadata(architecture: str = "simple-unet", **changes: Any) -> BundleMetadat
         "classes": CLASSES[:classes],
         "receptive_field": changes.get("receptive_field") or receptive_field(architecture),
         "patch": 64,
+        "background": CLASSES[0].name,
     }
     return BundleMetadata(**{**defaults, **changes})
+
+
+def one_threshold(threshold: float | None, classes: int) -> tuple[float | None, ...] | None:
+    """Return a threshold for all classes but the first, as `classify` takes it."""
+    return None if threshold is None else (None, *[threshold] * (classes - 1))
 
 
 def save(path: Path, described: BundleMetadata, seed: int = 0) -> Bundle:

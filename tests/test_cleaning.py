@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers import one_threshold
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from masks import blobs, chessboard, class_maps, comb, join_hysteresis, masks, shapes, spiral
@@ -81,7 +82,7 @@ def test_a_threshold_decides_as_a_run_does(classes, shape, seed, data):
     seen = np.where(random.random(shape) < 0.1, NODATA, 0).astype(np.uint8)
     threshold = data.draw(st.integers(0, 100)) / 100
     found = apply_threshold(seen, probability, rules_of(classes, threshold=threshold))
-    assert (found == np.where(seen == NODATA, NODATA, classify(probability, threshold))).all()
+    assert (found == np.where(seen == NODATA, NODATA, classify(probability, one_threshold(threshold, classes)))).all()
 
 
 @given(st.integers(2, 4), shapes(20), st.integers(0, 999), st.integers(0, 250), st.data())
@@ -159,7 +160,7 @@ def test_hysteresis_of_many_classes_is_that_of_each_where_it_is_the_likeliest(sh
     rules = rules_of(4, threshold=high, hysteresis=low)
     seen = np.zeros(shape, np.uint8)
     found = join_hysteresis(apply_threshold(seen, probability, rules), above_high(seen, probability, rules), rules)
-    likeliest = classify(probability, 0.0)
+    likeliest = classify(probability, one_threshold(0.0, 4))
     for value in (1, 2, 3):
         alone = np.where(likeliest == value, probability[value], np.float32(-1))
         expected = filters.apply_hysteresis_threshold(alone, np.float32(low), np.float32(high))

@@ -99,7 +99,7 @@ def test_help_lists_all_verbs_in_their_order():
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--halo", "-3"], "is not 'exact', 'auto' or a number"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--halo", "some"], "is not 'exact', 'auto' or a number"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--tile", "0"], "0 is not in the range"),
-        (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--threshold", "2"], "2.0 is not in the range"),
+        (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--threshold", "2"], "from 0 to 1; received 2.0"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--bands", "1,,2"], "has an empty name"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--engine", "magic"], "'magic' is not one of"),
         (["export", "s.zarr", "-o", "o.png"], "must end in .tif"),

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from helpers import SHARED, metadata, pixels, save, write_raster
+from helpers import SHARED, metadata, one_threshold, pixels, save, write_raster
 from sklearn import metrics
 
 from models.bundle import load_bundle
@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_network_over_the_whole_scene(
     found = run(bundle, [sample_of(scene, labels)], threshold=threshold, block=block, tile=64, side=50)
     counted = labels != IGNORE
     counted[100:, 150:] = False
-    truth, mapped = labels[counted], classify(probabilities, threshold)[counted]
+    truth, mapped = labels[counted], classify(probabilities, one_threshold(threshold, classes))[counted]
     expected = metrics.confusion_matrix(truth, mapped, labels=range(classes))
     assert (found.network.pooled.counts.confusion.counts == expected).all()
     assert len(np.unique(mapped)) == classes  # or nothing would be tested

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 import zarr
 from distributed import Client, LocalCluster
-from helpers import BANDS, middle, pixels, write_raster
+from helpers import BANDS, middle, one_threshold, pixels, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -268,7 +268,7 @@ def test_uint8_probability_is_exact_at_its_steps(value):
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=4, max_size=4), min_size=2, max_size=4),
        st.sampled_from([None, 0.0, 0.25, 0.5, 0.6, 1.0]))  # fmt: skip
 def test_class_map_follows_its_rule(layers, threshold):
-    found = classify(np.array(layers, np.float32)[:, None, :], threshold)[0]
+    found = classify(np.array(layers, np.float32)[:, None, :], one_threshold(threshold, len(layers)))[0]
     for place, values in enumerate(zip(*layers, strict=True)):
         if threshold is None:
             assert found[place] == values.index(max(values))

@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from helpers import one_threshold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -178,12 +179,12 @@ def test_sweep_is_what_classify_would_give(maps: tuple[Any, Any], foreground: in
     kept = (labels != 255) & ~np.isnan(likely[0])
     truth = (labels > 0 if foreground is None else labels == foreground)[kept]
     for threshold in THRESHOLDS:
-        says = classify(likely, threshold)[kept] > 0
+        says = classify(likely, one_threshold(threshold, len(likely)))[kept] > 0
         at = found.at(threshold)
         expected = ((says & truth), (says & ~truth), (~says & truth), (~says & ~truth))
         assert (at.hits, at.false_alarms, at.misses, at.rejections) == tuple(int(each.sum()) for each in expected)
     if truth.any():
-        at, says = found.at(0.35), classify(likely, 0.35)[kept] > 0
+        at, says = found.at(0.35), classify(likely, one_threshold(0.35, len(likely)))[kept] > 0
         theirs = metrics.precision_recall_fscore_support(truth, says, average="binary", zero_division=np.nan)[:3]
         assert (at.precision, at.recall, at.f1) == pytest.approx(theirs, nan_ok=True)
         assert at.iou == pytest.approx(metrics.jaccard_score(truth, says))

@@ -432,8 +432,16 @@ def test_metadata_are_read_as_they_were_first_written():
     assert metadata.plan.tile_aspect == 2
     assert metadata.class_names == ("background", "building")
     assert metadata.segmentation == {"engine": "torch on cpu"}
-    assert json.loads(json.dumps(metadata.to_json())) == old
-    segmented = {key: old[key] for key in ("format", "state", "identity", "plan", "levels", "encoding", "classes")}
+    now = {**old, "background": 0}
+    assert json.loads(json.dumps(metadata.to_json())) == now
+    one = {**old, "encoding": {**old["encoding"], "threshold": 0.25}}
+    assert StoreMetadata.from_json(one).encoding.thresholds == (None, 0.25)
+    for thresholds in (None, (None, 0.25), (None, 0.5, 0.7), (0.5, None, 0.5)):
+        encoding = Encoding(thresholds, "uint8", (1,))
+        assert Encoding.from_json(json.loads(json.dumps(encoding.to_json())), len(thresholds or (0, 1))) == encoding
+    segmented = {
+        key: now[key] for key in ("format", "state", "identity", "plan", "levels", "encoding", "classes", "background")
+    }
     assert StoreMetadata.from_json(segmented).command == "swathe segment"
     assert json.loads(json.dumps(StoreMetadata.from_json(segmented).to_json())) == segmented
 

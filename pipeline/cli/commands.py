@@ -51,6 +51,20 @@ def _bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return names
 
 
+def _threshold(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Any:
+    """Read a probability, one for each class by name, or `likeliest`."""
+    if value in ((), ("likeliest",)):
+        return value[0] if value else None
+    from models.errors import PlanError
+
+    from ..postprocess.options import CleanOptions, parse_thresholds
+
+    try:
+        return CleanOptions(threshold=parse_thresholds(value)).threshold
+    except PlanError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
     if value in ("exact", "auto"):
         return value
@@ -88,7 +102,7 @@ planning = options(
     click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True),
     click.option("--threads", type=pixels, help="CPU threads of the engine.  [default: all]"),
     click.option("--compile", is_flag=True, help="Optimise the network with torch.compile."),
-    click.option("--threshold", multiple=True, metavar="P",
+    click.option("--threshold", multiple=True, metavar="P", callback=_threshold,
                  help="Least probability of classes but the background; NAME=P, once for each; or 'likeliest': none."
                       "  [default: the bundle's]"),
     click.option("--probability", type=click.Choice(["uint8", "float16", "float32", "none"]),
@@ -110,10 +124,6 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
         raise click.UsageError(
             "a .tif holds the class map alone: write .zarr to keep probabilities, then `swathe export`"
         )
-    from ..postprocess.options import parse_thresholds
-
-    asked = rest["threshold"]
-    rest["threshold"] = "likeliest" if asked == ("likeliest",) else parse_thresholds(asked) if asked else None
     kept = None if given == "none" or not store else given or "uint8"
     return {**rest, "overviews": overviews, "probability": kept}
 

@@ -8,7 +8,7 @@ from typing import Any
 from models.bundle import load_bundle, shipped_bundles
 from models.metadata import BundleMetadata
 
-from ..grid.encoding import describe_decision
+from ..grid.encoding import Encoding, describe_decision
 from ..grid.geobox import GeoBox
 from ..inference.options import SegmentOptions
 from ..io.raster import RasterSource
@@ -82,7 +82,8 @@ def _describe_store(path: str) -> str:
 
 def _decision(metadata: StoreMetadata) -> list[str]:
     """Say how classes were decided, of stores that keep it by class, and which is the background."""
-    names, thresholds = metadata.class_names, metadata.segmentation.get("encoding", {}).get("thresholds")
+    names, encoding = metadata.class_names, metadata.segmentation.get("encoding")
+    thresholds = Encoding.from_json(encoding, len(names)).thresholds if encoding else None
     background = "no background" if metadata.background is None else f"background is {names[metadata.background]}"
     return [f"classes     {', '.join(names)}; {background}", f"decision    {describe_decision(thresholds, names)}"]
 

@@ -40,6 +40,23 @@ class Encoding:
     kept: tuple[int, ...] = ()
     objects: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values: one `threshold` where the first class is the background and all others have one."""
+        values = {"probability": self.probability, "kept": list(self.kept), "objects": self.objects}
+        first, *others = self.thresholds or (None, None)
+        if first is None and len(set(others)) == 1:
+            return {"threshold": others[0], **values}
+        return {"thresholds": list(self.thresholds or ()), **values}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], classes: int) -> "Encoding":
+        """Read what `to_json` gives for so many classes."""
+        thresholds, one = values.get("thresholds"), values.get("threshold")
+        if one is not None:
+            thresholds = [None, *[one] * (classes - 1)]
+        by_class = None if thresholds is None else tuple(thresholds)
+        return cls(by_class, values["probability"], tuple(values["kept"]), values.get("objects", False))
+
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self, Unpack
 
 from distributed import Client
@@ -134,7 +134,7 @@ class Segmentation(BlockJob):
             "halo": cut.halo,
             # under the exact halo, tile and block do not change pixels
             "cut": {} if cut.exact else {"tile": cut.tile, "tall": cut.tile_aspect, "block": cut.block},
-            "encoding": asdict(inference.encoding),
+            "encoding": inference.encoding.to_json(),
             "shape": self.geobox.shape,
             "overviews": self.prepared.options.overviews,
         }

@@ -84,7 +84,7 @@ class StoreMetadata:
         classes = tuple(ClassInfo(**info) for info in known.pop("classes"))
         plan = {"tile_aspect" if key == "tall" else key: value for key, value in known.pop("plan").items()}
         background = known.pop("background") if "background" in known else _usual_background(classes)
-        encoding = _read_encoding(known.pop("encoding"), len(classes))
+        encoding = Encoding.from_json(known.pop("encoding"), len(classes))
         return cls(plan=TilingPlan(**plan), encoding=encoding, classes=classes, background=background, **known)
 
     def to_json(self) -> JSON:
@@ -95,7 +95,7 @@ class StoreMetadata:
             kept["cleaned"] = self.cleaned  # though nothing may have been asked for
         described = {
             "plan": plan,
-            "encoding": asdict(self.encoding),
+            "encoding": self.encoding.to_json(),
             "classes": [asdict(info) for info in self.classes],
             "background": self.background,
         }
@@ -124,15 +124,6 @@ class StoreMetadata:
 def _usual_background(classes: Sequence[ClassInfo]) -> int | None:
     """Return the background of a store that was written before it was said."""
     return None if usual_background([info.name for info in classes]) is None else 0
-
-
-def _read_encoding(values: Mapping[str, Any], classes: int) -> Encoding:
-    """Read an encoding; one that was written before thresholds were by class has one `threshold`."""
-    known = {**values, "kept": tuple(values["kept"])}
-    one, several = known.pop("threshold", None), known.get("thresholds")
-    if one is not None:
-        several = [None, *[one] * (classes - 1)]
-    return Encoding(**{**known, "thresholds": None if several is None else tuple(several)})
 
 
 def level_count(geobox: GeoBox, smallest: int = SMALLEST_LEVEL) -> int:
