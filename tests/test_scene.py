@@ -684,12 +684,12 @@ def test_a_file_that_is_replaced_is_opened_anew(tmp_path: Path) -> None:
 
 def test_files_on_other_grids_print_both(tmp_path: Path) -> None:
     one = write_raster(tmp_path / "B1.tif", pixels((1, 20, 30)))
-    other = write_raster(tmp_path / "B2.tif", pixels((1, 20, 30)), transform=GRID * Affine.translation(0.6, 0))
-    with pytest.raises(SwatheError, match="another grid") as error:
+    other = write_raster(tmp_path / "B2.tif", pixels((1, 20, 30)), transform=GRID * Affine.translation(1.6, 0))
+    with pytest.raises(SwatheError, match="another extent") as error:
         open_scene([one, other])
     text = str(error.value)
     assert "500000.0" in text
-    assert "500006.0" in text
+    assert "500016.0" in text
     assert len(text.splitlines()) == 2
 
 

@@ -56,12 +56,13 @@ def read(path: Path, *indexes: int) -> np.ndarray:
         return source.read(list(indexes) or None)
 
 
-def test_all_bands_of_the_finest_grid_by_their_common_names(sentinel):
+def test_all_bands_on_the_finest_grid_by_their_common_names(sentinel):
     scene = open_scene(sentinel)
-    assert scene.band.values.tolist() == ["red", "green", "blue", "nir08"]
+    assert scene.band.values.tolist() == ["red", "green", "blue", "nir08", "swir16"]
     files = [sentinel.parent / f"b/{name}.tif" for name in ("B04", "B03", "B02", "B8A")]
-    assert (scene.values == np.concatenate([read(file) for file in files])).all()
-    assert scene.attrs["notes"] == ["left out, for they lie on other grids: swir16; name bands to have them"]
+    assert (scene.values[:4] == np.concatenate([read(file) for file in files])).all()
+    assert (scene.values[4] == np.kron(read(sentinel.parent / "b/B11.tif")[0], np.ones((2, 2)))).all()
+    assert scene.attrs["notes"] == ["resampled to the grid of 10 m, nearest: swir16 (20 m)"]
     assert (scene.rio.transform().a, scene.rio.crs.to_epsg()) == (10, 32736)
 
 
@@ -91,8 +92,8 @@ def test_a_sources_bands_are_found_by_all_their_names(sentinel):
 def test_numbers_are_those_of_what_is_shown(sentinel):
     wide = open_scene(sentinel, bands=[4, "green"])
     assert wide.band.values.tolist() == ["nir08", "green"]
-    with pytest.raises(SwatheError, match="no band 5; it has 4"):
-        open_scene(sentinel, bands=[5])
+    with pytest.raises(SwatheError, match="no band 6; it has 5"):
+        open_scene(sentinel, bands=[6])
 
 
 def test_what_cannot_be_opened_is_left_out_of_all_but_not_of_what_is_named(tmp_path):
@@ -160,7 +161,7 @@ def test_a_network_gets_its_bands_from_whatever_grid_they_lie_on(tmp_path, bundl
     write_bands(tmp_path, "P", shape=(140, 180), resolution=5)
     common = {"R": "red", "G": "green", "B": "blue", "P": "pan"}
     item = write_item(tmp_path / "l.json", {k: asset(f"{k}.tif", {"common_name": name}) for k, name in common.items()})
-    assert open_source(item).bands == ("pan",)
+    assert (open_source(item).bands, open_source(item).geobox.shape) == (("red", "green", "blue", "pan"), (140, 180))
     for keywords in ({}, {"bands": ["red", "green", "blue"]}, {"bands": ["R", "G", "B"]}):
         planned = plan(item, bundle_of("simple-unet", bands=3, dtype="uint16"), **keywords)
         assert planned.source.geobox.shape == SHAPE
@@ -263,8 +264,10 @@ def test_items_that_cannot_be_used(sentinel, tmp_path):
         open_scene(tmp_path / "none.json")
     with pytest.raises(SwatheError, match="no band 'purple'; it has: red, green, blue, nir08, swir16"):
         open_scene(sentinel, bands=["purple"])
-    with pytest.raises(SwatheError, match="lies on another grid"):
+    write_bands(sentinel.parent / "b", "B11", shape=(36, 45), resolution=20)
+    with pytest.raises(SwatheError, match="covers another extent"):
         open_scene(sentinel, bands=["red", "swir16"])
+    assert "left out, for " in str(open_scene(sentinel).notes)
     with pytest.raises(SwatheError, match="no bands asked for"):
         open_scene(sentinel, bands=[])
     bare = write_item(tmp_path / "bare.json", {"m": {"href": "m.xml", "type": "application/xml"}})

@@ -91,6 +91,8 @@ planning = options(
     click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
     click.option("--bands", callback=_bands, metavar="LIST",
                  help="The scene's bands in the network's order, as 4,3,2 or red,green,blue."),
+    click.option("--resampling", type=click.Choice(["nearest", "bilinear", "cubic"]), default="nearest",
+                 show_default=True, help="How bands of coarser pixels are brought onto the finest grid."),
     click.option("--tile", type=pixels,
                  help="Side of what the network computes at once, in pixels.  [default: 1024, or twice as tall]"),
     click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: 2048]"),

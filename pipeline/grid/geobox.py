@@ -211,7 +211,7 @@ class GeoBox:
 
     def same_grid(self, other: "GeoBox") -> bool:
         """Whether the pixels of both lie on each other, to a hundredth of a pixel: writers round transforms."""
-        if self.shape != other.shape or not _same_crs(self.crs, other.crs):
+        if self.shape != other.shape or not same_crs(self.crs, other.crs):
             return False
         if self.transform is None or other.transform is None:
             return self.transform is other.transform
@@ -222,7 +222,7 @@ class GeoBox:
     def describe(self) -> str:
         """Return shape, CRS and transform in one line, as messages name a grid."""
         where = "no transform" if self.transform is None else f"transform {tuple(self.transform)[:6]}"
-        return f"{self.height} x {self.width} pixels, {_crs_name(self.crs)}, {where}"
+        return f"{self.height} x {self.width} pixels, {describe_crs(self.crs)}, {where}"
 
 
 def _mapped(affine: Affine, x: Any, y: Any) -> tuple[Any, Any]:
@@ -235,7 +235,8 @@ def is_position(transform: Affine) -> bool:
     return not transform.is_identity and all(isfinite(v) for v in values) and float(transform.determinant) != 0
 
 
-def _crs_name(wkt: str | None) -> str:
+def describe_crs(wkt: str | None) -> str:
+    """Return the name of a CRS given as WKT: its EPSG code, or what it is called."""
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
@@ -247,7 +248,8 @@ def _crs_name(wkt: str | None) -> str:
     return f"EPSG:{code}" if code else wkt.split('"')[1] if wkt.count('"') > 1 else "a CRS"
 
 
-def _same_crs(one: str | None, other: str | None) -> bool:
+def same_crs(one: str | None, other: str | None) -> bool:
+    """Whether two CRS, as WKT, are the same; an unknown one is like no other but another unknown one."""
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 

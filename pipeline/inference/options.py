@@ -10,6 +10,7 @@ from models.errors import PlanError
 from models.metadata import BundleMetadata
 
 from ..grid.encoding import Decision, Encoding, ProbabilityType, Thresholds, decision
+from ..io.resample import RESAMPLINGS, Resampling
 
 Halo = Literal["exact", "auto"] | int
 
@@ -18,6 +19,7 @@ class SegmentKeywords(TypedDict, total=False):
     """The keywords of `plan`, `segment` and `run`; see `SegmentOptions`."""
 
     bands: Sequence[str | int] | None
+    resampling: Resampling
     tile: int | None
     block: int | None
     halo: Halo
@@ -42,6 +44,9 @@ class SegmentOptions:
     ----------
     bands
         Names or numbers of the scene's bands that go into the network's, in its order. None: by the bundle's names.
+    resampling
+        How bands of coarser pixels are brought onto the finest grid of those taken: `nearest` keeps values as they were
+        measured, `bilinear` and `cubic` interpolate. As in training.
     tile, block
         Sides in pixels: what the network answers at once, and what one task does. None: a good choice.
     halo
@@ -64,6 +69,7 @@ class SegmentOptions:
     """
 
     bands: Sequence[str | int] | None = None
+    resampling: Resampling = "nearest"
     tile: int | None = None
     block: int | None = None
     halo: Halo = "exact"
@@ -84,6 +90,8 @@ class SegmentOptions:
         for number in given.values() if isinstance(given, Mapping) else [given]:
             if number not in (None, "likeliest") and not (isinstance(number, Real) and 0 <= float(number) <= 1):
                 raise PlanError(f"a threshold is a probability from 0 to 1, or 'likeliest'; received {number!r}")
+        if self.resampling not in RESAMPLINGS:
+            raise PlanError(f"resampling is {', '.join(RESAMPLINGS)}; received {self.resampling!r}")
         if isinstance(self.halo, str) and self.halo not in ("exact", "auto"):
             raise PlanError(f"halo is 'exact', 'auto' or a number of pixels; received {self.halo!r}")
         if self.tolerance <= 0:

@@ -18,7 +18,8 @@ from models.metadata import BundleMetadata
 from ..grid.encoding import describe_decision
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
-from ..io.scene import SceneLike, open_source, opens_by_name
+from ..io.resample import Resampling
+from ..io.scene import SceneLike, open_source, opens_by_name, take_bands
 from ..io.source import Source
 from .options import SegmentKeywords, SegmentOptions
 from .predict import InferenceSpec
@@ -114,7 +115,7 @@ def plan(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyword
     """
     options = SegmentOptions(**keywords)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    return _planned(open_matching(scene, loaded.metadata, options.bands), loaded, options)
+    return _planned(open_matching(scene, loaded.metadata, options.bands, options.resampling), loaded, options)
 
 
 def plan_source(source: Source, bundle: BundleLike, **keywords: Unpack[SegmentKeywords]) -> SegmentPlan:
@@ -180,10 +181,10 @@ def fit_bands(source: Source, metadata: BundleMetadata, bands: Sequence[str | in
             raise BundleError(
                 f"{metadata.name} needs {len(wanted)} bands ({', '.join(wanted)}); --bands names {len(bands)}"
             )
-        return source.select(bands)
+        return take_bands(source, bands)
     there = {name.lower() for name in source.bands}
     if all(name.lower() in there for name in wanted):
-        return source.select(wanted)
+        return take_bands(source, wanted)
     if len(source.bands) == len(wanted) and all(UNNAMED.fullmatch(name) for name in source.bands):
         return source
     shown = ", ".join(source.bands[:12]) + (", ..." if len(source.bands) > 12 else "")
@@ -193,7 +194,12 @@ def fit_bands(source: Source, metadata: BundleMetadata, bands: Sequence[str | in
     )
 
 
-def open_matching(scene: SceneLike, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:
+def open_matching(
+    scene: SceneLike,
+    metadata: BundleMetadata,
+    bands: Sequence[str | int] | None,
+    resampling: Resampling = "nearest",
+) -> Source:
     """Open a scene with the bands that the network needs, in its order; see `fit_bands`.
 
     Raises
@@ -203,14 +209,14 @@ def open_matching(scene: SceneLike, metadata: BundleMetadata, bands: Sequence[st
     """
     wanted = metadata.band_names if bands is None else bands
     if len(wanted) != len(metadata.band_names) or not opens_by_name(scene, wanted):
-        return fit_bands(open_source(scene), metadata, bands)
+        return fit_bands(open_source(scene, None, resampling), metadata, bands)
     if bands is not None:
-        return open_source(scene, bands)
+        return open_source(scene, bands, resampling)
     try:
-        return open_source(scene, wanted)
+        return open_source(scene, wanted, resampling)
     except SceneError as why:  # the bands may fit all the same; where they do not, say both
         try:
-            return fit_bands(open_source(scene), metadata, None)
+            return fit_bands(open_source(scene, None, resampling), metadata, None)
         except BundleError as error:
             raise BundleError(f"{error}\n({why})") from error
 

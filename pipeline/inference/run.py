@@ -14,6 +14,7 @@ from models.system import usable_cpus
 from ..grid.encoding import BlockResult
 from ..grid.geobox import GeoBox
 from ..io.content_id import redact_url
+from ..io.raster import RasterSource
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import run_once, worker_nthreads
@@ -158,6 +159,8 @@ class Segmentation(BlockJob):
         source = self.prepared.source
         paths = [redact_url(path) for path in source.paths]
         scene = {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
+        if isinstance(source, RasterSource) and source.resampled:
+            scene["resampling"] = source.resampling
         return StoreMetadata(
             inference.plan,
             inference.encoding,

@@ -1,4 +1,4 @@
-"""Scenes in raster files: one file of several bands, or files of one band each, on one grid.
+"""Scenes in raster files: one file of several bands, or files of one band each, resampled onto the finest grid of them.
 
 `open_rasters` reads the facts of the files (grid, band names, nodata, masks, alpha) into a `RasterSource`, which reads
 windows.
@@ -24,6 +24,7 @@ from models.metadata import Radiometry
 from ..grid.geobox import GeoBox, Window, is_position
 from .content_id import PIECE, PIECES, file_identity, hash_pixels, remote_url, url_identity
 from .gdal import any_band, open_raster, printable, read_pixels, run_with_env
+from .resample import Regrid, Resampling, regrid
 from .source import BandNames, Pixels, find_bands, observed
 
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
@@ -36,7 +37,10 @@ SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", 
 
 @dataclass(frozen=True, slots=True)
 class RasterBand:
-    """One band of one file; the first of its names is its own, by the others it is found too."""
+    """One band of one file; the first of its names is its own, by the others it is found too.
+
+    `geobox` is its file's, None: the scene's. A band of `codes`, as of classes or flags, is never interpolated.
+    """
 
     path: str
     index: int
@@ -46,6 +50,8 @@ class RasterBand:
     scale: float = 1.0
     offset: float = 0.0
     unit: str = ""
+    geobox: GeoBox | None = None
+    codes: bool = False
 
     @property
     def radiometry(self) -> Radiometry | None:
@@ -61,16 +67,21 @@ class RasterMask:
     path: str
     indexes: tuple[int, ...]
     alpha: bool = False
+    geobox: GeoBox | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RasterSource:
-    """Bands of one or several rasters on one grid, read by rasterio. Each mask narrows what is observed."""
+    """Bands of one or several rasters, read by rasterio, on the grid `geobox`. Each mask narrows what is observed.
+
+    `resampling` is how bands of coarser grids are brought onto the scene's; `file_notes` is what the files tell.
+    """
 
     geobox: GeoBox
     raster_bands: tuple[RasterBand, ...]
     masks: tuple[RasterMask, ...] = ()
-    notes: tuple[str, ...] = ()
+    file_notes: tuple[str, ...] = ()
+    resampling: Resampling = "nearest"
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -97,6 +108,25 @@ class RasterSource:
         """The files, each once."""
         return tuple(dict.fromkeys(band.path for band in self.raster_bands))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the files tell, and which bands are resampled."""
+        methods: dict[str, list[str]] = {}
+        for band in self.raster_bands:
+            if self._regrid(band):
+                size = f" ({describe_pixel(band.geobox)})" if band.geobox else ""
+                methods.setdefault(self._method(band), []).append(f"{band.names[0]}{size}")
+        grid = describe_pixel(self.geobox)
+        return (
+            *self.file_notes,
+            *(f"resampled to the grid of {grid}, {how}: {', '.join(names)}" for how, names in methods.items()),
+        )
+
+    @property
+    def resampled(self) -> bool:
+        """Whether any band lies on another grid than the scene's."""
+        return any(self._regrid(band) for band in self.raster_bands)
+
     expensive_reads = scatter_once = False  # GDAL keeps decoded blocks
 
     def read(self, window: Window) -> Pixels:
@@ -105,36 +135,101 @@ class RasterSource:
         for place, band in enumerate(self.raster_bands):
             together.setdefault((band.path, band.dtype), []).append(place)
         if len(together) == 1:  # the usual case: no copy
-            data = read_pixels(self.paths[0], [band.index for band in self.raster_bands], window, self.dtype)
+            data = self._read_file(list(range(len(self.raster_bands))), window)
         else:
             data = np.empty((len(self.raster_bands), *window.shape), self.dtype)
-            for (path, _), places in together.items():
-                indexes = [self.raster_bands[place].index for place in places]
-                data[places] = read_pixels(path, indexes, window, self.dtype)
+            for places in together.values():
+                data[places] = self._read_file(places, window)
         return Pixels(data, observed(data, self.nodata) & self.read_masks(window))
+
+    def _read_file(self, places: Sequence[int], window: Window) -> NDArray[Any]:
+        """Read bands of one file and type, `(band, y, x)`."""
+        bands = [self.raster_bands[place] for place in places]
+        path, indexes = bands[0].path, [band.index for band in bands]
+        grid = self._regrid(bands[0])
+        if grid is None:
+            return read_pixels(path, indexes, window, self.dtype)
+        made = []
+        for band in bands:
+            method = self._method(band)
+            samples = read_pixels(path, [band.index], grid.needs(window, method), np.dtype(band.dtype))
+            made.append(
+                grid.nearest(samples[0], window)
+                if method == "nearest"
+                else grid.interpolate(samples[0], window, method, band.nodata)
+            )
+        return np.stack(made)
 
     def read_masks(self, window: Window) -> NDArray[np.bool_]:
         """Return where the files' own masks, apart from nodata, let pixels be observed: bool `(y, x)`."""
         valid = np.ones(window.shape, bool)
         for mask in self.masks:
-            valid &= any_band(read_pixels(mask.path, mask.indexes, window, masks=not mask.alpha))
+            grid = self._regrid(mask)
+            needed = window if grid is None else grid.needs(window, "nearest")
+            there = any_band(read_pixels(mask.path, mask.indexes, needed, masks=not mask.alpha))
+            valid &= there if grid is None else grid.nearest(there, window)
         return valid
 
+    def _regrid(self, part: RasterBand | RasterMask) -> Regrid | None:
+        return None if part.geobox is None else regrid(part.geobox, self.geobox)
+
+    def _method(self, band: RasterBand) -> Resampling:
+        return "nearest" if band.codes else self.resampling
+
     def select(self, bands: BandNames) -> "RasterSource":
-        """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
+        """Take bands by name or number (from 1), in the order given, on the scene's grid.
+
+        Raises
+        ------
+        SceneError
+            There is none such.
+        """
         places = find_bands([band.names for band in self.raster_bands], bands)
         selected = replace(self, raster_bands=tuple(self.raster_bands[place] for place in places))
         # a mask beside a band that is not taken says nothing of the others
         return replace(selected, masks=tuple(mask for mask in self.masks if mask.path in selected.paths))
 
+    def on_finest_grid(self) -> "RasterSource":
+        """Return the bands on the finest of their own grids. Raises SceneError where one cannot be brought onto it."""
+        grids = [band.geobox or self.geobox for band in self.raster_bands]
+        sizes = [abs(grid.affine.determinant) for grid in grids]
+        return self.on_grid(next(grid for grid, size in zip(grids, sizes, strict=True) if size < 1.0001 * min(sizes)))
+
+    def on_grid(self, geobox: GeoBox) -> "RasterSource":
+        """Return the bands on a grid. Raises SceneError where one cannot be brought onto it."""
+        bands = tuple(replace(band, geobox=self._moved(band, geobox)) for band in self.raster_bands)
+        masks = tuple(replace(mask, geobox=self._moved(mask, geobox)) for mask in self.masks)
+        return replace(self, geobox=geobox, raster_bands=bands, masks=masks)
+
+    def _moved(self, part: RasterBand | RasterMask, scene: GeoBox) -> GeoBox | None:
+        """Return a part's own grid in a scene of another; equal CRS as one text, which travels once."""
+        own = part.geobox or self.geobox
+        try:
+            same = own == scene or regrid(own, scene) is None
+        except SceneError as error:
+            raise SceneError(f"{part.path} {error}") from error
+        return None if same else replace(own, crs=scene.crs)
+
     def identity(self) -> dict[str, Any]:
         """Return content and position of the files, and which bands are taken; not where the files lie."""
+        own = {
+            f"{place}": [band.geobox.describe(), self._method(band)]
+            for place, band in enumerate(self.raster_bands)
+            if band.geobox and self._regrid(band)
+        }
         return {
             "files": [raster_identity(path) for path in self.paths],
             "bands": [[self.paths.index(band.path), band.index] for band in self.raster_bands],
             "nodata": [None if v is None else repr(v) for v in self.nodata],
             "grid": self.geobox.describe(),
+            **({"resampled": own} if own else {}),
         }
+
+
+def describe_pixel(geobox: GeoBox) -> str:
+    """Return the size of a grid's pixels in words: metres where they are known, else map units."""
+    metres = geobox.resolution()
+    return f"{metres:.3g} m" if metres else f"{abs(geobox.affine.determinant) ** 0.5:.3g} units"
 
 
 def raster_identity(path: str) -> dict[str, Any]:
@@ -180,18 +275,26 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
 
 
 def join(sources: Sequence[RasterSource]) -> RasterSource:
-    """Put the bands of sources into one, in their order. Raises SceneError where they lie on different grids."""
-    first = sources[0]
-    for source in sources:
-        if not source.geobox.same_grid(first.geobox):
-            raise SceneError(
-                f"{source.paths[0]} lies on another grid than {first.paths[0]}: {source.geobox.describe()};\n"
-                f"against {first.geobox.describe()}. Warp one onto the other's grid first, as with gdalwarp"
-            )
-    bands = (band for source in sources for band in source.raster_bands)
-    masks = dict.fromkeys(mask for source in sources for mask in source.masks)
-    notes = dict.fromkeys(note for source in sources for note in source.notes)
-    return RasterSource(first.geobox, tuple(bands), tuple(masks), tuple(notes))
+    """Put the bands of sources into one, in their order, on the finest grid among them.
+
+    Raises
+    ------
+    SceneError
+        One cannot be brought onto that grid: another CRS, another extent, rotated.
+    """
+    parts = [_with_own_grids(source) for source in sources]
+    bands = tuple(band for source in parts for band in source.raster_bands)
+    masks = dict.fromkeys(mask for source in parts for mask in source.masks)
+    notes = dict.fromkeys(note for source in parts for note in source.file_notes)
+    joined = RasterSource(parts[0].geobox, bands, tuple(masks), tuple(notes), parts[0].resampling)
+    return joined.on_finest_grid()
+
+
+def _with_own_grids(source: RasterSource) -> RasterSource:
+    """Let each band and mask say itself on which grid it lies."""
+    bands = (replace(band, geobox=band.geobox or source.geobox) for band in source.raster_bands)
+    masks = (replace(mask, geobox=mask.geobox or source.geobox) for mask in source.masks)
+    return replace(source, raster_bands=tuple(bands), masks=tuple(masks))
 
 
 def _read_facts(path: str) -> RasterSource:

@@ -7,9 +7,9 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dask.array as da
 import fsspec
@@ -18,7 +18,7 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from models.errors import SceneError
+from models.errors import ArgumentError, SceneError
 
 from ..grid.geobox import Window
 from ..grid.xr import coordinates, with_georeference
@@ -26,15 +26,23 @@ from .array import NODATA_OF_BANDS, ArraySource, array_source, is_zarr, zarr_sou
 from .content_id import fsspec_options
 from .gdal import file_stamp, is_remote, printable
 from .raster import RasterSource, open_rasters
+from .resample import RESAMPLINGS, Resampling
 from .source import BandNames, Source, observed
 from .stac import is_item, open_item
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray
+AnySource = TypeVar("AnySource", bound=Source)
 CHUNK, CHUNK_BYTES = 2048, 2**28
 GDAL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+:.+")  # as GTI:index.gpkg or NETCDF:file.nc:variable
 
 
-def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int | None = None) -> xr.DataArray:
+def open_scene(
+    scene: SceneLike,
+    bands: BandNames | None = None,
+    *,
+    chunk: int | None = None,
+    resampling: Resampling = "nearest",
+) -> xr.DataArray:
     """Open a scene lazily.
 
     Parameters
@@ -47,6 +55,8 @@ def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int |
         Names or numbers (from 1) of the bands to take, in this order. Default: all but alpha.
     chunk
         Side of the lazy chunks, in pixels. Default: 2048, less where there are many bands.
+    resampling
+        How bands of coarser pixels are brought onto the finest grid of those taken: `nearest`, `bilinear`, `cubic`.
 
     Returns
     -------
@@ -61,7 +71,7 @@ def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int |
     SceneError
         It cannot be opened, or has no such bands.
     """
-    source = open_source(scene, bands)
+    source = open_source(scene, bands, resampling)
     side = chunk or CHUNK
     while not chunk and side > 64 and side * side * len(source.bands) * source.dtype.itemsize > CHUNK_BYTES:
         side //= 2
@@ -79,23 +89,44 @@ def open_scene(scene: SceneLike, bands: BandNames | None = None, *, chunk: int |
     return array
 
 
-def open_source(scene: SceneLike, bands: BandNames | None = None) -> RasterSource | ArraySource:
+def open_source(
+    scene: SceneLike, bands: BandNames | None = None, resampling: Resampling = "nearest"
+) -> RasterSource | ArraySource:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
-    if bands is not None and opens_by_name(scene, bands):
-        return open_item(_paths(scene)[0], _names(bands))
+    if resampling not in RESAMPLINGS:
+        raise ArgumentError(f"resampling is {', '.join(RESAMPLINGS)}; received {resampling!r}")
     source: RasterSource | ArraySource
-    paths = [] if isinstance(scene, xr.DataArray) else _paths(scene)
+    if bands is not None and opens_by_name(scene, bands):
+        source = open_item(_paths(scene)[0], _names(bands))
+    else:
+        source = _open_all(scene)
+        source = source if bands is None else take_bands(source, bands)
+    return replace(source, resampling=resampling) if isinstance(source, RasterSource) else source
+
+
+def take_bands(source: AnySource, bands: BandNames) -> AnySource:
+    """Take bands by name or number (from 1), in the order given, on the finest grid of their own.
+
+    Raises
+    ------
+    SceneError
+        There is none such.
+    """
+    selected: Source = source.select(bands)
+    return selected.on_finest_grid() if isinstance(selected, RasterSource) else selected  # type: ignore[return-value]
+
+
+def _open_all(scene: SceneLike) -> RasterSource | ArraySource:
     if isinstance(scene, xr.DataArray):
-        source = array_source(scene)
-    elif len(paths) == 1 and is_zarr(paths[0]):
-        source = zarr_source(paths[0])
-    elif any(is_item(path) for path in paths):
+        return array_source(scene)
+    paths = _paths(scene)
+    if len(paths) == 1 and is_zarr(paths[0]):
+        return zarr_source(paths[0])
+    if any(is_item(path) for path in paths):
         if len(paths) > 1:
             raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
-        source = open_item(paths[0])
-    else:
-        source = open_rasters([path for pattern in paths for path in _expand(pattern)])
-    return source if bands is None else source.select(bands)
+        return open_item(paths[0])
+    return open_rasters([path for pattern in paths for path in _expand(pattern)])
 
 
 def opens_by_name(scene: SceneLike, bands: BandNames) -> bool:

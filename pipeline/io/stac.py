@@ -79,7 +79,7 @@ def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
         Of its JSON, or its URL. Relative addresses in it are relative to it.
     bands
         Names of bands, whose files alone are opened then: a common name, a band's own name, or an asset's key. None:
-        all that lie on the finest grid; a note names the others. Copies of an asset in another format are left out.
+        all that can be brought onto one grid; notes name the others. Copies of an asset in another format are left out.
 
     Raises
     ------
@@ -174,7 +174,8 @@ def _open_asset(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
     """Open an asset's file, once, and name its bands by all that the Item calls them; else as the file does."""
     source = opened[asset.href] = opened.get(asset.href) or open_rasters([asset.href])
     named = zip(source.raster_bands, asset.all_names(source.raster_bands), strict=True)
-    return replace(source, raster_bands=tuple(replace(band, names=names) for band, names in named))
+    bands = (replace(band, names=names, codes=not asset.measured) for band, names in named)
+    return replace(source, raster_bands=tuple(bands))
 
 
 def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], path: str) -> RasterSource:
@@ -225,12 +226,24 @@ def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
             closed.append((asset.key, error))
     if not sources:
         raise closed[0][1]
-    finest = max(sources, key=lambda source: source.geobox.height * source.geobox.width).geobox
-    left = [name for source in sources if not source.geobox.same_grid(finest) for name in source.bands]
-    joined = _with_single_names(join([source for source in sources if source.geobox.same_grid(finest)]))
-    notes = [f"left out, for they lie on other grids: {_listed(left)}; name bands to have them"] if left else []
+    joined, left = _joined(sources)
+    notes = [f"left out, for {why}" for why in left]
     notes += [f"left out, for they cannot be read: {_listed([key for key, _ in closed])}"] if closed else []
-    return replace(joined, notes=(*joined.notes, *notes))
+    joined = _with_single_names(joined)
+    return replace(joined, file_notes=(*joined.file_notes, *notes))
+
+
+def _joined(sources: Sequence[RasterSource]) -> tuple[RasterSource, list[str]]:
+    """Join what can be brought onto one grid with the largest; of the rest, say why not."""
+    kept, left = [max(sources, key=lambda source: source.geobox.height * source.geobox.width)], list[str]()
+    for source in sources:
+        if source is not kept[0]:
+            try:
+                join([kept[0], source])
+                kept.append(source)
+            except SceneError as error:
+                left.append(str(error).partition("\n")[0])
+    return join([source for source in sources if source in kept]), left
 
 
 def _with_single_names(source: RasterSource) -> RasterSource:

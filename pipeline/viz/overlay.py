@@ -12,6 +12,7 @@ from models.files import check_output, whole_file
 from models.metadata import ClassInfo
 
 from ..grid.geobox import GeoBox, Window
+from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..io.source import BandNames, Source
 from .colors import RGB, Style, paint, stretch
@@ -109,6 +110,8 @@ def write_picture(pixels: NDArray[np.uint8], output: str | os.PathLike[str], *, 
 def open_on_grid(scene: SceneLike, grid: GeoBox) -> Source:
     """Open the scene of maps that lie on a grid. Raises StoreError if it lies on another one."""
     source = open_source(scene)
+    if isinstance(source, RasterSource) and any(b.geobox and b.geobox.same_grid(grid) for b in source.raster_bands):
+        source = source.on_grid(grid)  # the bands that the maps were made of may lie on a coarser grid than all of them
     refuse_other_grid(source.geobox, grid)
     return source
 

@@ -134,7 +134,7 @@ def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = 
         float32 `(band, y, x)`, 1 or 3 bands, NaN where a sample is missing; and the valid mask.
     """
     source = shown_bands(scene if hasattr(scene, "geobox") else open_source(scene), bands)  # type: ignore[arg-type]
-    if isinstance(source, RasterSource) and view.factor > 1:
+    if isinstance(source, RasterSource) and view.factor > 1 and not source.resampled:
         raw = _read_rasters(source, view)
     else:
         raw = _read_tiles(source, view)

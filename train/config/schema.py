@@ -60,6 +60,8 @@ class DataSet:
         Patterns below `root`. Several images: one file per band. A label is a raster of any CRS, or a vector file.
     bands
         Numbers or names of the files' bands, in the order of the network's. Empty: the first ones.
+    resampling
+        How bands of coarser pixels are brought onto the finest grid of those taken.
     values
         Label value to class name. Empty: a class's value is its place in the list.
     colors
@@ -86,6 +88,7 @@ class DataSet:
     image: str | tuple[str, ...] = "{name}_image.tif"
     label: str = "{name}_label.tif"
     bands: tuple[int | str, ...] = ()
+    resampling: Literal["nearest", "bilinear", "cubic"] = "nearest"
     values: Mapping[str, str] = field(default_factory=dict)
     colors: bool | str = False
     attribute: str = ""

@@ -17,7 +17,7 @@ import numpy as np
 
 from models.errors import SceneError, SwatheError, TrainingError
 from pipeline.inference.plan import UNNAMED
-from pipeline.io.scene import open_source, opens_by_name
+from pipeline.io.scene import open_source, opens_by_name, take_bands
 from pipeline.io.source import Source
 
 from ..config import DataSet, Settings
@@ -154,7 +154,8 @@ class _Opener:
     def open(self, pair: Pair) -> Sample:
         _refuse_halves([pair])
         data, images = self.data, list(pair.images)
-        source = open_source(images, data.bands if data.bands and opens_by_name(images, data.bands) else None)
+        named = data.bands if data.bands and opens_by_name(images, data.bands) else None
+        source = open_source(images, named, data.resampling)
         first, kind = self.first or (pair, source), self.kind or source.dtype.name
         _refuse_unlike(data, pair, source, *first)
         adjusted = _adjusted(pair, _selected(pair, source, data, self.settings), data, self.settings, kind)
@@ -267,7 +268,7 @@ def _selected(pair: Pair, source: Source, data: DataSet, settings: Settings) -> 
     there = [band.lower() for band in source.bands]
     by_name = all(there.count(band.lower()) == 1 for band in wanted)
     try:
-        return source.select(data.bands or (wanted if by_name else range(1, count + 1)))
+        return take_bands(source, data.bands or (wanted if by_name else range(1, count + 1)))
     except SceneError as error:
         reason = str(error)
     raise TrainingError(f"{pair.images[0]}: {reason}")
