@@ -23,7 +23,7 @@ def check_output(output: str | os.PathLike[str], *, overwrite: bool, error: type
     StoreError
         It is a URL or a folder, it exists, or its folder cannot be written to. `error`: another class.
     """
-    text = os.fspath(output)
+    text = os.path.expanduser(os.fspath(output))
     if "://" in text:
         raise error(f"{text} is not a local path; write to a local file, and copy that")
     target = Path(text)

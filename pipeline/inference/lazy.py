@@ -18,6 +18,7 @@ from ..grid.geobox import Window
 from ..grid.xr import coordinates, with_georeference
 from ..io.scene import SceneLike
 from ..io.source import Source
+from ..jobs.dask import naming_worker
 from ..store.metadata import class_map_attributes
 from .options import SegmentKeywords, SegmentOptions
 from .plan import BundleLike, SegmentPlan, plan
@@ -79,7 +80,8 @@ def _delayed(shared: Any, window: Window) -> tuple[Any, Window]:
 
 def _predict(shared: tuple[Source, InferenceSpec], window: Window) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     source, inference = shared
-    result = predict(source, window, inference)
+    with naming_worker():
+        result = predict(source, window, inference)
     assert result.probability is not None  # `segment` asks for it
     return result.class_map, result.probability
 

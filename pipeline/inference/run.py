@@ -17,7 +17,7 @@ from ..io.content_id import redact_url
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike
 from ..io.source import Source
-from ..jobs.dask import run_once, worker_nthreads
+from ..jobs.dask import check_client, run_once, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..store.metadata import StoreMetadata, level_count
 from ..store.store import Store
@@ -69,6 +69,7 @@ def run(
     SwatheError
         As `plan`; or the output belongs to another run; or a block failed after retries. Finished blocks stay.
     """
+    check_client(client)
     prepared = plan(scene, bundle, **keywords)
     if note is not None:
         note(str(prepared))

@@ -18,7 +18,7 @@ from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, is_position
 from .content_id import folder_identity, fsspec_options, hash_pixels
-from .gdal import printable
+from .gdal import absolute_name, printable
 from .source import BandNames, Pixels, find_bands, observed
 
 DIMS = ("band", "y", "x")
@@ -191,6 +191,7 @@ def zarr_source(path: str) -> ArraySource:
     SceneError
         There is none, or it holds no such array or several.
     """
+    path = absolute_name(path)
     dataset = _open_zarr(path)
     dataset = dataset.set_coords(
         [name for name, array in dataset.data_vars.items() if not array.ndim]

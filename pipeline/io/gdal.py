@@ -43,6 +43,10 @@ REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}  # n
 ALWAYS = {"GDAL_NUM_THREADS": "1"}  # errors of GDAL's own threads get lost, and zeros are read
 OPEN_FILES = 48  # handles kept per thread
 _OURS = re.compile(re.escape(__name__) + r"\Z")
+_PREFIX = re.compile(
+    r"(?:vrt|zip|tar|gzip)://|(?:/vsi(?:zip|tar|gzip|7z|rar|sparse|subfile|cached)/)+"
+)  # what a GDAL name of a file may begin with
+_PIECES = re.compile(r'([:"{},?!])')  # what the pieces of such names lie between
 
 
 # Drivers are registered without MRF, since a VRT opens its parts with every driver there is: GDAL reads GDAL_SKIP once,
@@ -119,6 +123,33 @@ def is_remote(path: str) -> bool:
     """Whether a path names something on a network."""
     url = "://" in path and not path.startswith(("file://", "vrt://", "zip://", "tar://"))
     return url or path.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz"))
+
+
+def absolute_name(path: str) -> str:
+    """Return a raster's name with the local file in it in full: workers may run in other folders.
+
+    Of GDAL's own names, as `NETCDF:file.nc:variable`, `/vsizip/file.zip/a.tif` or `vrt://file.tif?bands=1`, the piece
+    that is a file is written in full. URLs stay, and so does what is no file.
+    """
+    if is_remote(path):
+        return path
+    name = os.path.expanduser(path.removeprefix("file://"))
+    if os.path.exists(name):
+        return os.path.abspath(name)
+    prefix = found[0] if (found := _PREFIX.match(path)) else ""
+    pieces = _PIECES.split(path.removeprefix(prefix))
+    for place in range(0, len(pieces), 2):
+        if _is_local(piece := os.path.expanduser(pieces[place])):
+            pieces[place] = os.path.abspath(piece)
+            return prefix + "".join(pieces)
+    return path
+
+
+def _is_local(piece: str) -> bool:
+    """Whether a piece of a name is a file, or leads into one, as `file.zip/a.tif`."""
+    while piece and not os.path.exists(piece):
+        piece = os.path.dirname(piece) if os.path.dirname(piece) != piece else ""
+    return os.path.isfile(piece)
 
 
 def _reason(error: BaseException) -> str:

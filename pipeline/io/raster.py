@@ -23,7 +23,7 @@ from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, is_position
 from .content_id import PIECE, PIECES, file_identity, hash_pixels, remote_url, url_identity
-from .gdal import any_band, open_raster, printable, read_pixels, run_with_env
+from .gdal import absolute_name, any_band, open_raster, printable, read_pixels, run_with_env
 from .resample import Regrid, Resampling, regrid
 from .source import BandNames, Pixels, find_bands, observed
 
@@ -263,6 +263,7 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
     """
     if not paths:
         raise SceneError("no files given")
+    paths = [absolute_name(path) for path in paths]
     sources = [run_with_env(path, partial(_read_facts, path)) for path in paths]
     if len(sources) == 1:
         return sources[0]

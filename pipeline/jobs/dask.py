@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import operator
+import os
 import queue
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +15,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
+from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_worker
 from distributed.comm import CommClosedError
 from distributed.core import rpc
 from distributed.utils import silence_logging_cmgr
@@ -54,8 +56,9 @@ def dask_client(client: Client | str | None, threads: int) -> Iterator[Client]:
     Raises
     ------
     ClusterError
-        The address does not answer.
+        The address does not answer, or as `check_client`.
     """
+    check_client(client)
     if isinstance(client, Client):
         yield client
         return
@@ -71,6 +74,31 @@ def dask_client(client: Client | str | None, threads: int) -> Iterator[Client]:
             made.close(timeout=2)
             if client is None and made.cluster is not None:
                 made.cluster.close(timeout=2)
+
+
+def check_client(client: Client | str | None) -> None:
+    """Refuse what no task can be sent by, before anything is done.
+
+    Raises
+    ------
+    ClusterError
+        An asynchronous client in its own event loop, which would wait for itself for ever; one that was closed;
+        something else than a client.
+    """
+    if client is None or isinstance(client, str):
+        return
+    if not isinstance(client, Client):
+        hint = ": give Client(it)" if hasattr(client, "scheduler_address") else ""
+        raise ClusterError(
+            f"client is a Dask Client, a scheduler's address or None; received {type(client).__name__}{hint}"
+        )
+    if client.asynchronous:
+        raise ClusterError(
+            "this Dask client is asynchronous, and Swathe waits for results, which would stop its event loop: "
+            "call in a thread, as `await asyncio.to_thread(run, ..., client=client)`, or give a synchronous Client"
+        )
+    if client.status not in ("running", "connecting"):
+        raise ClusterError(f"the Dask client is {client.status}; give one that is connected, or a scheduler's address")
 
 
 def _probe(address: str) -> None:
@@ -121,11 +149,34 @@ def worker_threads(client: Client) -> int:
 
 def worker_nthreads() -> int | None:
     """Threads of the worker that runs this task; None outside of one, and for the one of `dask_client(None)`."""
+    worker = _worker()
+    return None if worker is None else int(worker.state.nthreads)
+
+
+def _worker() -> Worker | None:
+    """Return the worker that runs this task; None outside of one, and for the one of `dask_client(None)`."""
     try:
         worker = get_worker()
     except ValueError:
         return None
-    return None if worker.address.startswith("inproc://") else int(worker.state.nthreads)
+    return None if worker.address.startswith("inproc://") else worker
+
+
+@contextmanager
+def naming_worker() -> Iterator[None]:
+    """Let an error say on which worker it was raised, and in which folder: the user's machine and paths are others."""
+    try:
+        yield
+    except SwatheError as error:
+        if (worker := _worker()) is None:
+            raise
+        where = f"on the Dask worker {worker.address}, of {socket.gethostname()} in the folder {os.getcwd()}"
+        raise type(error)(f"{error}\n({where})") from error
+
+
+def _named(function: Callable[[Any, Item], Result], shared: Any, item: Item) -> Result:
+    with naming_worker():
+        return function(shared, item)
 
 
 def run_once(client: Client, function: Callable[[Item], Result], item: Item) -> Result:
@@ -163,7 +214,7 @@ def map_bounded(
     Raises
     ------
     SwatheError
-        What a task raised, after retries; tasks that are waiting are cancelled.
+        What a task raised, after retries, and on which worker; tasks that are waiting are cancelled.
     ClusterError
         Workers keep dying on a task, or none is left.
     """
@@ -175,7 +226,14 @@ def map_bounded(
     def submit(count: int) -> None:
         for number, item in islice(waiting, count):
             future = client.submit(
-                function, shared, item, key=f"{key}-{once}-{number}", pure=False, retries=RETRIES, resources=resources
+                _named,
+                function,
+                shared,
+                item,
+                key=f"{key}-{once}-{number}",
+                pure=False,
+                retries=RETRIES,
+                resources=resources,
             )
             active.add(future)
             future.add_done_callback(finished.put)

@@ -29,7 +29,7 @@ from ..store.lifecycle import check_whole, create_store, finish_store, remove_ma
 from ..store.metadata import StoreMetadata, differences
 from ..store.overviews import halve
 from ..store.store import BlockIndex, Store, Summary, find_store, marker_name, reopen_store, sole_writer
-from .dask import dask_client, gpu_resources, map_bounded
+from .dask import check_client, dask_client, gpu_resources, map_bounded
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
 TIFF = (".tif", ".tiff")
@@ -198,7 +198,8 @@ def run_job(
     SwatheError
         The output belongs to another run, or is what is read; or a block failed after retries. Finished blocks stay.
     """
-    path = os.fspath(output)
+    check_client(client)
+    path = os.path.expanduser(os.fspath(output))
     if any(Files(path).same_as(Files(read)) for read in job.reads):
         raise StoreError(f"{path} is what is read; choose another output")
     if not path.lower().rstrip("/").endswith(TIFF):

@@ -17,9 +17,9 @@ from models.metadata import ClassInfo
 from models.system import usable_cpus
 
 from ..grid.pixel_area import PixelAreas, pixel_areas
-from ..jobs.dask import dask_client, map_bounded
+from ..jobs.dask import check_client, dask_client, map_bounded
 from ..jobs.progress import no_progress, progress
-from ..store.files import Files
+from ..store.files import Files, full_path
 from ..store.lifecycle import TABLE
 from ..store.store import Store, open_store
 from .cells import Cells, make_cells
@@ -173,6 +173,7 @@ def compute_statistics(
     SwatheError
         The store is not finished or damaged; cells or zones do not fit it; see `make_cells` and `place_zones`.
     """
+    check_client(client)
     return _compute(validate(os.fspath(store), zones, cell, layer), client, show)
 
 
@@ -212,12 +213,13 @@ def write_statistics(
     from ..vector.formats import ending_of
     from ..vector.write import LAYERS, check_target, write_features
 
-    request, target = validate(os.fspath(store), zones, cell, layer), os.fspath(output)
+    check_client(client)
+    request, target = validate(os.fspath(store), zones, cell, layer), full_path(output)
     if ending_of(target) not in (".csv", *LAYERS):
         raise StatisticsError(f"{target}: choose an ending that says what is written: .csv, {', '.join(LAYERS)}")
     if request.store.files.holds(target):
         raise StatisticsError(f"{target} would lie in the store that is read; choose another output")
-    if isinstance(zones, str | os.PathLike) and Files(os.fspath(zones)).same_as(Files(target)):  # it may hold more
+    if isinstance(zones, str | os.PathLike) and Files(full_path(zones)).same_as(Files(target)):  # it may hold more
         raise StatisticsError(f"{target} is the file of zones, which stays as it is; choose another output")
     empty = request.table(request.no_totals(), request.no_objects().stats() if request.has_objects else None)
     check_target(target, _writable(empty, target).schema, overwrite=overwrite)

@@ -195,9 +195,11 @@ class Files:
 
 
 def full_path(path: str | os.PathLike[str]) -> str:
-    """Return a local path in full, also of a `file://` URL: workers may run in other folders. Other URLs stay."""
+    """Return a local path in full, also of a `file://` URL and with `~`: workers may run elsewhere. Other URLs stay."""
     text = os.fspath(path)
-    return os.path.abspath(_base(text) if text.startswith(SCHEME) else text) if Files(text).local else text
+    if not Files(text).local:
+        return text
+    return os.path.abspath(_base(text) if text.startswith(SCHEME) else os.path.expanduser(text))
 
 
 @lru_cache(maxsize=64)

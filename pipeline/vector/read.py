@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.errors import SwatheError
 
 from ..grid.geobox import GeoBox
+from ..io.gdal import absolute_name
 
 ENDINGS = (".parquet", ".geoparquet", ".pq")  # of GeoParquet, which geopandas reads; GDAL reads all others
 POLYGONS = (3, 6)  # shapely's type numbers of Polygon and MultiPolygon
@@ -93,6 +94,7 @@ class PolygonReader:
         import geopandas
         import pyogrio
 
+        path = absolute_name(path)
         if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
             raise self.refuse(f"no such file of {self.noun}: {path}")
         try:

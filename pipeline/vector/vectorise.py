@@ -17,7 +17,7 @@ from models.errors import PlanError, StoreError, SwatheError
 
 from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox
-from ..jobs.dask import dask_client
+from ..jobs.dask import check_client, dask_client
 from ..jobs.job import THREADS, make_progress, run_job
 from ..objects.label import Connectivity
 from ..objects.objects import buffered, label_job
@@ -103,6 +103,7 @@ def write_vectors(
     SwatheError
         The store is missing or unfinished; the file exists or cannot be written; an option makes no sense.
     """
+    check_client(client)
     started, path = time.monotonic(), full_path(output)
     opened, metadata = open_store(os.fspath(store))
     if opened.files.holds(path):

@@ -18,6 +18,7 @@ from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
 from ..io.scene import SceneLike
 from ..io.source import Pixels
+from ..jobs.dask import check_client
 from ..stats.stats import SceneStats, compute_scene
 from ..stats.table import format_area, format_number, format_share
 from ..store.metadata import StoreMetadata, fingerprint
@@ -118,6 +119,7 @@ def write_report(
     SceneError
         The scene that was given cannot be read.
     """
+    check_client(client)
     target = check_output(output, overwrite=overwrite)
     data = read_data(os.fspath(store), scene, None if objects is None else os.fspath(objects), client)
     name = PurePosixPath((_scene_name(data.metadata) or data.store.path).rstrip("/")).stem or "map"

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.io.gdal import file_stamp, open_raster, run_with_env
+from pipeline.io.gdal import absolute_name, file_stamp, open_raster, run_with_env
 from pipeline.io.raster import RasterSource, open_rasters
 from pipeline.io.source import Pixels
 
@@ -75,6 +75,7 @@ def open_labels(
     SceneError
         A raster that cannot be read.
     """
+    path = absolute_name(path)  # workers may run in other folders
     if is_vector(path):
         outside = IGNORE if unlabelled == "ignore" else 0
         return open_shapes(path, geobox, table, outside=outside, attribute=attribute, burn=burn)

@@ -21,7 +21,7 @@ from models.errors import StoreError, TrainingError
 from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
 from pipeline.inference.run import Segmentation
 from pipeline.io.source import Source
-from pipeline.jobs.dask import dask_client
+from pipeline.jobs.dask import check_client, dask_client
 from pipeline.jobs.job import BlockJob
 from pipeline.store.work_folder import WorkFolder
 
@@ -121,6 +121,7 @@ def evaluate(
         The output exists; a scene or its labels cannot be read, or the scene does not fit the bundle. What is finished
         stays.
     """
+    check_client(client)
     few = len(samples) <= FEW
     options = EvalOptions(distance, side, objects, show and few, show and not few)
     network = NetworkPredictor(bundle if isinstance(bundle, Bundle) else load_bundle(bundle), keywords)
