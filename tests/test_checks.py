@@ -106,6 +106,30 @@ def test_what_was_measured_is_not_measured_again(client):
 # labels and classes
 
 
+def test_nodata_over_labels_is_told_with_counts(tmp_path, client):
+    """A class that is tagged nodata counts, which is noted; what is no class does not, which is a warning."""
+    samples, values = [], np.random.default_rng(0).integers(0, 3, (1, 150, 140)).astype(np.uint8)
+    for number, nodata in enumerate((0, 0, 77)):
+        labels = values.copy()
+        labels[0, :5] = nodata
+        pixels = np.random.default_rng(number).integers(1, 250, (2, 150, 140)).astype(np.uint8)
+        where = {"transform": GRID * Affine.translation(900 * number, 0)}
+        image = open_source(write_raster(tmp_path / f"{number}.tif", pixels, descriptions=("red", "green"), **where))
+        drawn = write_raster(tmp_path / f"{number}_l.tif", labels, nodata=nodata, **where)
+        opened = open_labels(str(drawn), image.geobox, value_table(CLASSES))
+        samples.append(Sample(f"s{number}", image, opened, (Window(0, 100, 0, 140),), (str(drawn),)))
+    findings = check({"train": samples, "validate": samples[:0]}, config(), client=client)
+    said = [(f.level, f.text) for f in findings if f.kind == "labels"]
+    zeros = 2 * (5 * 140 + int((values[0, 5:100] == 0).sum()))
+    tag = "which is nodata by the file's tag"
+    assert said == [
+        ("note", f"train: labels of s0, s1: {zeros:,} pixels ({100 * zeros / 28000:.3g} %) are 0, {tag}; it is the "
+                 "class 'ground', and counts"),
+        ("warning", f"train: labels of s2: 700 pixels (5 %) are 77, {tag}, and do not count; see data.values, "
+                    "data.ignore and data.unlabelled"),
+    ]  # fmt: skip
+
+
 def test_unknown_codes_are_listed_over_all_files(tmp_path, client):
     """Each file's codes are counted once, over all of it, though two parts have pieces of it."""
     table, samples = value_table(CLASSES), []

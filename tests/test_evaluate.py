@@ -16,6 +16,8 @@ from pipeline.grid.encoding import classify
 from pipeline.grid.geobox import Window
 from pipeline.io.scene import open_source
 from train.config.schema import IGNORE
+from train.data.classes import value_table
+from train.data.labels import open_labels
 from train.data.samples import Sample
 from train.evaluation.evaluation import choose_threshold, evaluate
 
@@ -100,6 +102,23 @@ def test_scores_are_those_of_the_network_over_the_whole_scene(
             assert curve.at(at).iou == pytest.approx(metrics.jaccard_score(truth, positive), abs=1e-3)
         brier = metrics.brier_score_loss(truth, np.clip(probabilities[1][counted], 0, 1))
         assert found.network.pooled.counts.foreground.brier == pytest.approx(brier, abs=1e-6)
+
+
+@pytest.mark.parametrize("nodata", [0, 1])
+def test_a_class_that_its_file_calls_nodata_is_scored(bundle_of, scene, threads, nodata):
+    torch.set_num_threads(1)
+    labels = (blobs(2) == 1).astype(np.uint8)
+    scores, notes = [], []
+    for tag in (None, nodata):
+        path = str(write_raster(scene.parent / f"l{tag}.tif", labels[None], nodata=tag))
+        source = open_source(scene)
+        opened = open_labels(path, source.geobox, value_table(metadata().classes))
+        found = run(bundle_of("unet"), [Sample("s", source, opened, (source.geobox.whole,), (str(scene), path))])
+        scores.append(found.network.pooled.counts.confusion.counts)
+        notes.append([note for note in found.notes if "nodata" in note])
+    assert (scores[0] == scores[1]).all()
+    assert [len(said) for said in notes] == [0, 1]
+    assert f"{(labels == nodata).sum():,} pixels" in notes[1][0]
 
 
 def test_the_map_itself_is_the_same_on_every_pixel(bundle_of, scene, threads, monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import xarray as xr
 from affine import Affine
 from helpers import GRID, SHARED, UTM, write_raster
 from hypothesis import example, given, settings
@@ -33,7 +34,9 @@ from pipeline.io.scene import open_source
 from train.config.schema import IGNORE
 from train.data.classes import OTHERS, ClassTable, color_table, pack, read_colors, total, value_table
 from train.data.labels import RasterLabels, open_labels
-from train.data.samples import LabelSource
+from train.data.remarks import count_remarks, describe_remarks
+from train.data.samples import LabelSource, Sample
+from train.data.statistics import compute_statistics, label_remarks
 
 CLASSES = (ClassInfo("ground", "000000"), ClassInfo("roof", "E4572E"), ClassInfo("water", "0000FF"))
 TWO = CLASSES[:2]
@@ -227,7 +230,9 @@ def test_nodata_that_is_named_as_a_class_counts(tmp_path):
     values = made()
     path = written(tmp_path / "l.tif", values, nodata=0)
     plain = open_labels(path, SCENE, value_table(CLASSES)).read(SCENE.whole)
-    assert (plain == np.where(values == 0, IGNORE, values)).all()
+    assert (plain == values).all()
+    some = open_labels(path, SCENE, value_table(CLASSES, {"1": "roof", "2": "water"})).read(SCENE.whole)
+    assert (some == np.where(values == 0, IGNORE, values)).all()
     named = value_table(CLASSES, {"0": "ground", "1": "roof", "2": "water"})
     assert (open_labels(path, SCENE, named).read(SCENE.whole) == values).all()
     shifted = GeoBox(*SIZE, GRID * Affine.translation(3, 5), CRS_UTM)
@@ -246,6 +251,105 @@ def test_labels_of_large_types_and_floats(tmp_path):
     table = value_table(CLASSES, {"0": "roof", "70000": "water"}, [-1])
     expected = np.array([IGNORE, 1, 2])[made()]
     assert (open_labels(path, SCENE, table).read(SCENE.whole) == expected).all()
+
+
+def remarks(labels: LabelSource, scene: GeoBox = SCENE) -> dict[str, int]:
+    """What is said of pixels, and of how many."""
+    sample = Sample("s", open_source(xr.DataArray(np.zeros(scene.shape), dims=("y", "x"))), labels, (scene.whole,))
+    found = count_remarks(sample)
+    return {remark.text: count for remark, count in found.counts.items()}
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_a_class_value_wins_over_a_nodata_tag_and_both_are_told(tmp_path, dtype, shift):
+    """Whatever value is tagged: where it is a class's the labels are those of the file without the tag."""
+    values = made().astype(dtype)
+    scene = GeoBox(*SIZE, GRID * Affine.translation(shift, 0), CRS_UTM)
+    plain = open_labels(written(tmp_path / "plain.tif", values), scene, value_table(CLASSES)).read(scene.whole)
+    for nodata in (0, 2):
+        path = written(tmp_path / f"{nodata}.tif", values, nodata=nodata)
+        for table in (value_table(CLASSES), value_table(CLASSES, {"0": "ground", "1": "roof", "2": "water"})):
+            labels = open_labels(path, scene, table)
+            assert (labels.read(scene.whole) == plain).all()
+            text, count = next(iter(remarks(labels, scene).items()))
+            assert text == (
+                f"are {nodata}, which is nodata by the file's tag; it is the class {CLASSES[nodata].name!r}, and counts"
+            )
+            assert count == (plain == nodata).sum()
+        without = value_table(CLASSES, {str(1): "roof", str(2 - nodata): "water"})  # it is no class's then
+        labels = open_labels(path, scene, without)
+        hidden = np.full(SIZE, True)
+        hidden[:, : SIZE[1] - shift] = values[:, shift:] == nodata
+        assert (labels.read(scene.whole) == IGNORE)[hidden].all()
+        if not shift:
+            said = {f"are {nodata}, which is nodata by the file's tag, and do not count": int(hidden.sum())}
+            assert remarks(labels, scene) == said
+        else:
+            assert list(remarks(labels, scene).values()) == [hidden.sum()]
+
+
+def test_masks_alpha_and_nan_over_labels_are_told(tmp_path):
+    values, hidden = made(), np.zeros(SIZE, bool)
+    hidden[:, :6] = True
+    masked = written(tmp_path / "m.tif", values, nodata=0)
+    with rasterio.open(masked, "r+") as file:
+        file.write_mask(~hidden)
+    labels = open_labels(masked, SCENE, value_table(CLASSES))
+    assert (labels.read(SCENE.whole) == np.where(hidden, IGNORE, values)).all()
+    assert remarks(labels) == {
+        "are 0, which is nodata by the file's tag; it is the class 'ground', and counts": (values == 0)[~hidden].sum(),
+        "are under the file's mask, and do not count": hidden.sum(),
+    }
+    grey = Image.fromarray(np.stack([values, np.where(hidden, 0, 255).astype(np.uint8)], -1), "LA")
+    grey.save(tmp_path / "la.png")
+    labels = open_labels(str(tmp_path / "la.png"), SCENE, value_table(CLASSES), unlabelled="background")
+    assert (labels.read(SCENE.whole) == np.where(hidden, 0, values)).all()
+    assert remarks(labels) == {"are transparent, and count as 'ground'": hidden.sum()}
+    floats = np.where(hidden, np.nan, values).astype(np.float32)
+    labels = open_labels(written(tmp_path / "f.tif", floats), SCENE, value_table(CLASSES))
+    assert (labels.read(SCENE.whole) == np.where(hidden, IGNORE, values)).all()
+    assert remarks(labels) == {"are NaN, and do not count": hidden.sum()}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_transparent_class_of_a_palette_or_of_grey_counts(tmp_path):
+    """PNG says by transparency what GeoTIFF says by nodata, and GDAL takes it for that."""
+    values = made(classes=2)
+    picture = Image.fromarray(values, "P")
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.save(tmp_path / "p.png", transparency=0)
+    Image.fromarray(values, "L").save(tmp_path / "l.png", transparency=0)
+    rgb = np.array([info.rgb for info in TWO], np.uint8)[values]
+    Image.fromarray(rgb, "RGB").save(tmp_path / "c.png", transparency=(0, 0, 0))
+    for name, table in (("p", value_table(TWO)), ("l", value_table(TWO)), ("c", color_table(TWO))):
+        labels = open_labels(str(tmp_path / f"{name}.png"), SCENE, table)
+        with rasterio.open(tmp_path / f"{name}.png") as file:
+            assert file.nodata == 0
+        assert (labels.read(SCENE.whole) == values).all()
+        assert [*remarks(labels).values()] == [(values == 0).sum()]
+
+
+def test_scale_and_offset_of_labels_are_told(tmp_path):
+    path = written(tmp_path / "l.tif", made())
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (0.5,), (3.0,)
+    labels = open_labels(path, SCENE, value_table(CLASSES))
+    assert (labels.read(SCENE.whole) == made()).all()
+    assert "scale of 0.5 and an offset of 3, which are not used" in labels.notes[0]
+
+
+def test_what_is_said_of_many_files_is_said_once(tmp_path):
+    samples = []
+    for number in range(5):
+        labels = open_labels(written(tmp_path / f"{number}.tif", made(number), nodata=0), SCENE, value_table(CLASSES))
+        image = open_source(written(tmp_path / f"image{number}.tif", made() + np.uint8(1)))
+        samples.append(Sample(f"s{number}", image, labels, (SCENE.whole,)))
+    zeros = sum(int((made(number) == 0).sum()) for number in range(5))
+    ((text, expected),) = describe_remarks(map(count_remarks, samples))
+    assert text.startswith(f"labels of 5 samples (s0, s1, s2, ...): {zeros:,} pixels (3")
+    assert expected
+    assert label_remarks(samples, compute_statistics(samples, 3)) == [count_remarks(sample) for sample in samples]
 
 
 # colours
@@ -288,10 +392,69 @@ def test_palettes_are_indices_or_colours(tmp_path):
         file.write(values[None])
     with rasterio.open(path) as file:
         assert file.colorinterp[0] == ColorInterp.palette
-    assert (open_labels(path, SCENE, value_table(CLASSES)).read(SCENE.whole) == values).all()
-    assert (
-        open_labels(path, SCENE, color_table(CLASSES)).read(SCENE.whole) == np.array([1, 0, 2], np.uint8)[values]
-    ).all()
+    by_color = np.array([1, 0, 2], np.uint8)[values]
+    assert (open_labels(path, SCENE, value_table(CLASSES, palettes=False)).read(SCENE.whole) == values).all()
+    for table in (color_table(CLASSES), value_table(CLASSES)):
+        assert (open_labels(path, SCENE, table).read(SCENE.whole) == by_color).all()
+    assert "read by colour" in open_labels(path, SCENE, value_table(CLASSES)).notes[0]
+    with pytest.raises(TrainingError) as refusal:
+        open_labels(path, SCENE, value_table(CLASSES, {"0": "ground", "1": "roof"}))
+    assert "value 0 has the colour E4572E of 'roof'; by the classes, 0 is 'ground'.\nSay" in str(refusal.value)
+
+
+GREYS = {n: (n, n, n) for n in range(256)}
+OWN = {n: info.rgb for n, info in enumerate(CLASSES)}
+MIXED = {0: CLASSES[2].rgb, 1: CLASSES[0].rgb, 2: CLASSES[1].rgb}
+
+
+@pytest.mark.parametrize("ending", ["tif", "png"])
+@pytest.mark.parametrize(
+    ("palette", "by_color", "says"),
+    [
+        (OWN, {}, ""),
+        (MIXED, {0: 2, 1: 0, 2: 1}, "read by colour"),
+        ({0: CLASSES[1].rgb, 1: CLASSES[0].rgb}, {0: 1, 1: 0}, "read by colour"),  # a file without the third class
+        ({0: CLASSES[1].rgb}, {0: 1}, "read by colour"),
+        (GREYS, {}, "none of the classes' colours"),
+        ({0: (9, 8, 7), 1: (70, 0, 0), 2: (0, 70, 0)}, {}, "read by value"),
+        ({0: (0, 0, 0), 1: (255, 255, 255), 2: (1, 2, 3)}, {}, "other colours too"),
+        ({**MIXED, 3: (1, 2, 3)}, None, "value 0 has the colour 0000FF of 'water'; by the classes, 0 is 'ground'"),
+        ({0: (255, 255, 255), 1: (0, 0, 0)}, None, "value 1 has the colour 000000 of 'ground'; by the classes, 1 is"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_palettes_decide_only_where_they_are_the_classes_own(tmp_path, ending, palette, by_color, says):
+    values = made(classes=min(3, len(palette)))
+    path = str(tmp_path / f"p.{ending}")
+    driver = {"tif": "GTiff", "png": "PNG"}[ending]  # a TIFF's palette has 256 colours, black at the end
+    with rasterio.open(path, "w", driver=driver, height=SIZE[0], width=SIZE[1], count=1, dtype="uint8") as file:
+        file.write_colormap(1, {n: (*color, 255) for n, color in palette.items()})
+        file.write(values[None])
+    if by_color is None:
+        with pytest.raises(TrainingError) as refusal:
+            open_labels(path, SCENE, value_table(CLASSES))
+        assert says in str(refusal.value)
+        assert str(refusal.value).count("\n") == 1
+        return
+    labels = open_labels(path, SCENE, value_table(CLASSES))
+    expected = np.array([by_color.get(n, n) for n in range(3)], np.uint8)[values]
+    assert (labels.read(SCENE.whole) == expected).all()
+    assert says in " ".join(labels.notes)
+    assert bool(labels.notes) == bool(says)
+    plain = open_labels(path, SCENE, value_table(CLASSES, palettes=False))
+    assert (plain.read(SCENE.whole) == values).all()
+    assert plain.notes == ()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_indices_that_are_ignored_stay_so_where_colours_decide(tmp_path):
+    values = np.where(made() == 2, 7, made()).astype(np.uint8)
+    with rasterio.open(tmp_path / "p.png", "w", driver="PNG", height=40, width=50, count=1, dtype="uint8") as file:
+        file.write_colormap(1, {0: (*CLASSES[1].rgb, 255), 1: (*CLASSES[0].rgb, 255), 7: (5, 5, 5, 255)})
+        file.write(values[None])
+    table = value_table(CLASSES, None, [*range(2, 8)])
+    read = open_labels(str(tmp_path / "p.png"), SCENE, table).read(SCENE.whole)
+    assert (read == np.select([values == 0, values == 1], [1, 0], IGNORE)).all()
 
 
 def test_masks_of_one_bit_are_black_and_white(tmp_path):
@@ -419,7 +582,8 @@ def test_warped_windows_are_cuts_of_the_whole_warped(tmp_path, crs, scale, turn,
     )
     values = made(1, 4, size)
     path = written(tmp_path / "l.tif", values, crs=crs, transform=transform, nodata=nodata)
-    table = value_table((*CLASSES, ClassInfo("sand", "FFFF00")))
+    named = None if nodata is None else {str(place): info.name for place, info in enumerate(CLASSES)}
+    table = value_table((*CLASSES, ClassInfo("sand", "FFFF00")), named)  # where 3 is nodata, it is no class
     columns, rows = source_places(SCENE, crs, transform)
     inside = (columns >= 0) & (columns < size[1]) & (rows >= 0) & (rows < size[0])
     labels = opened_unless_elsewhere(path, table, there=bool(inside.any()))

@@ -351,7 +351,8 @@ def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int]) -> list[Ra
     # asked after the flags: for them GDAL looks through all directories of a TIFF, and what is wrong there is raised by
     # the next call
     masks = [RasterMask(path, (dataset.count,), alpha=True)] if _has_alpha(dataset) else []
-    if any(MaskFlags.per_dataset in of_band and MaskFlags.alpha not in of_band for of_band in flags):
+    # GDAL's mask of one colour that is transparent is nodata said again
+    if any(MaskFlags.per_dataset in of_band and not of_band & {MaskFlags.alpha, MaskFlags.nodata} for of_band in flags):
         masks.append(RasterMask(path, (indexes[0],)))
     elif any(not of_band for of_band in flags):
         masks.append(RasterMask(path, tuple(indexes)))

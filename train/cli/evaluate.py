@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..evaluation.baselines import BaselinePredictor
 
 BASELINE = click.Choice(["brightness", "forest"])
+OF_LABELS = ("bands", "values", "ignore", "colors", "attribute")
 
 
 @click.command(
@@ -34,6 +35,8 @@ BASELINE = click.Choice(["brightness", "forest"])
 @click.option("--bands", metavar="LIST", help="The scene's bands in the network's order, as 4,3,2.")
 @click.option("--values", multiple=True, metavar="VALUE=CLASS", help="What label values mean.  [default: by number]")
 @click.option("--ignore", multiple=True, metavar="VALUE", help="Label values that do not count.")
+@click.option("--colors", type=click.Choice(["yes", "no"]),
+              help="Whether masks hold the classes' colours.  [default: palettes that have these]")  # fmt: skip
 @click.option("--attribute", default="", metavar="COLUMN", help="Column of vector labels that names the class.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability.  [default: the bundle's own]")
 @click.option("--baseline", "baselines", multiple=True, type=BASELINE, help="Score this beside it; may be repeated.")
@@ -88,8 +91,9 @@ def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> No
         raise click.UsageError("give SCENE and LABELS, or a CONFIG that ends in .toml")
     if config is None and given["part"]:
         raise click.UsageError("--part is of a CONFIG; a scene with labels is one sample")
-    if config and any(given[name] for name in ("bands", "values", "ignore", "attribute")):
-        raise click.UsageError("--bands, --values, --ignore and --attribute are for SCENE LABELS; CONFIG says them")
+    if config and any(given[name] for name in OF_LABELS):
+        shown = ", ".join(f"--{name}" for name in OF_LABELS)
+        raise click.UsageError(f"{shown} are for SCENE LABELS; CONFIG says them")
     if given["threshold"] is not None and isnan(given["threshold"]):
         raise click.BadParameter("nan is not in the range 0<=x<=1", param_hint="--threshold")
     if "forest" in given["baselines"] and not (config or given["train"]):
@@ -117,7 +121,7 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
     """Open a scene with its labels."""
     from pipeline.inference.plan import open_matching
 
-    from ..data.classes import value_table
+    from ..data.classes import color_table, value_table
     from ..data.labels import open_labels
     from ..data.samples import Sample
     from ..data.vector_labels import is_vector
@@ -125,7 +129,11 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
     source = open_matching(scene, bundle.metadata, bands)
-    table = value_table(bundle.metadata.classes, _values(given["values"]), given["ignore"])
+    classes, values, ignore = bundle.metadata.classes, _values(given["values"]), given["ignore"]
+    if given["colors"] == "yes":
+        table = color_table(classes, None, values, ignore)
+    else:
+        table = value_table(classes, values, ignore, palettes=given["colors"] is None)
     two = len(bundle.metadata.classes) == 2 and is_vector(labels) and not given["attribute"]
     burn = bundle.metadata.class_names[1] if two else ""
     opened = open_labels(labels, source.geobox, table, attribute=given["attribute"], burn=burn)

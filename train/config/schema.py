@@ -65,7 +65,8 @@ class DataSet:
     values
         Label value to class name. Empty: a class's value is its place in the list.
     colors
-        True: masks are coded with the classes' colours. A path: with those of this table (`name,r,g,b`).
+        True: masks are coded with the classes' colours. A path: with those of this table (`name,r,g,b`). False: with
+        values. None: with values, but palettes that hold the classes' colours are read by colour.
     attribute, burn
         Of vector labels: the column that names the class, or the one class of all.
     unlabelled
@@ -90,7 +91,7 @@ class DataSet:
     bands: tuple[int | str, ...] = ()
     resampling: Literal["nearest", "bilinear", "cubic"] = "nearest"
     values: Mapping[str, str] = field(default_factory=dict)
-    colors: bool | str = False
+    colors: bool | str | None = None
     attribute: str = ""
     burn: str = ""
     unlabelled: Literal["background", "ignore"] | None = None

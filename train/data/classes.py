@@ -8,10 +8,10 @@ import csv
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,23 @@ class Decoded:
         Class values uint8 `(y, x)`, `IGNORE` where nothing counts or the code is unknown.
     unknown
         Codes that mean nothing, as text (`255`, or `3C1098` for colours), and how many pixels have them.
+    remarks
+        What is to be said of pixels for which the file has nodata or a mask, and which these are: bool `(y, x)`.
     """
 
     labels: NDArray[np.uint8]
     unknown: dict[str, int]
+    remarks: Mapping["Remark", NDArray[np.bool_]] = field(default_factory=dict)
+
+
+class Remark(NamedTuple):
+    """What is to be said of some pixels of labels, after their number: `are NaN, and do not count`.
+
+    `expected` tells whether the user has said it himself, or it takes nothing away.
+    """
+
+    text: str
+    expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,9 @@ class ClassTable:
     texts
         Text of a vector's attribute and class value, likewise.
     explicit
-        Codes that the user has named as classes: these count even where a file calls them nodata.
+        Codes that the user has named as classes.
+    colors
+        Colour code of each class, by which palettes are read that hold these colours. Empty: never.
     """
 
     names: tuple[str, ...]
@@ -69,6 +84,20 @@ class ClassTable:
     codes: tuple[tuple[int, int], ...]
     texts: tuple[tuple[str, int], ...]
     explicit: frozenset[int] = frozenset()
+    colors: tuple[int, ...] = ()
+
+    @property
+    def ignored(self) -> frozenset[int]:
+        """Codes that the user has named as not counting."""
+        return frozenset(code for code, value in self.codes if value == IGNORE)
+
+    def value_of(self, code: int) -> int:
+        """Return the class value of one code, `IGNORE` if it is no class's."""
+        return dict(self.codes).get(code, IGNORE)
+
+    def hex(self, code: int) -> str:
+        """Return a code as messages have it: a number, or a colour as six hex digits."""
+        return f"{code:06X}" if self.coded else str(code)
 
     def decode(self, codes: Codes, valid: NDArray[np.bool_] | None = None) -> Decoded:
         """Turn codes into class values.
@@ -93,7 +122,7 @@ class ClassTable:
         left = codes[labels == IGNORE if valid is None else (labels == IGNORE) & valid]
         if left.size and left.dtype.kind == "f":
             left = left[~np.isnan(left)]
-        ignored = [code for code, value in self.codes if value == IGNORE]
+        ignored = sorted(self.ignored)
         left = left[~np.isin(left, ignored)] if ignored and left.size else left
         values, counts = np.unique(left, return_counts=True)
         first = np.argsort(-counts, kind="stable")[:MOST_LISTED]
@@ -184,7 +213,11 @@ def _searched(codes: Codes, known: tuple[tuple[int, int], ...]) -> NDArray[np.ui
 
 
 def value_table(
-    classes: Sequence[ClassInfo], values: Mapping[str, str] | None = None, ignore: Sequence[int | str] = ()
+    classes: Sequence[ClassInfo],
+    values: Mapping[str, str] | None = None,
+    ignore: Sequence[int | str] = (),
+    *,
+    palettes: bool = True,
 ) -> ClassTable:
     """Return the table of labels that hold numbers, or for vectors with names.
 
@@ -196,6 +229,8 @@ def value_table(
         Label value or attribute to class name. None or empty: a class's value is its place in `classes`.
     ignore
         Label values or attributes that do not count.
+    palettes
+        Whether palettes that hold the classes' own colours are read by colour.
 
     Raises
     ------
@@ -215,7 +250,8 @@ def value_table(
         texts[str(item).strip()] = IGNORE
         if _is_whole(str(item)):
             codes[int(item)] = IGNORE
-    return ClassTable(names, False, tuple(sorted(codes.items())), tuple(texts.items()), explicit)
+    colors = tuple(code_of(info.color) for info in classes) if palettes else ()
+    return ClassTable(names, False, tuple(sorted(codes.items())), tuple(texts.items()), explicit, colors)
 
 
 def color_table(

@@ -226,7 +226,7 @@ def table_of(data: DataSet, settings: Settings, root: Path) -> ClassTable:
         return _massachusetts_table(data, settings, root)
     if data.layout == "38-cloud" and not data.values and len(classes) == 2:
         return value_table(classes, {"0": classes[0].name, "255": classes[1].name}, data.ignore)
-    return value_table(classes, data.values, data.ignore)
+    return value_table(classes, data.values, data.ignore, palettes=data.colors is None)
 
 
 def _massachusetts_table(data: DataSet, settings: Settings, root: Path) -> ClassTable:

@@ -7,8 +7,8 @@ any window. What codes mean is up to the class table.
 
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,10 +22,11 @@ from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.gdal import absolute_name, file_stamp, open_raster, run_with_env
 from pipeline.io.raster import RasterSource, open_rasters
-from pipeline.io.source import Pixels
+from pipeline.io.source import Pixels, observed
 
 from ..config.schema import IGNORE
-from .classes import GREY, ClassTable, Decoded, pack, total
+from .classes import GREY, ClassTable, Decoded, Remark, pack, total
+from .palettes import as_table, grey_palette, read_by_color, read_palette
 from .samples import LabelSource
 from .vector_labels import is_vector, open_shapes
 
@@ -83,12 +84,17 @@ def open_labels(
         raise TrainingError(f"{path} is a raster; attribute and burn are for vector labels")
     source = open_rasters([path])
     _refuse_lossy(path)
-    palette = _palette(path) if table.coded and len(source.raster_bands) == 1 else ()
     _refuse_bands(path, source, table)
-    warped = _is_warped(path, source.geobox, geobox)
-    if _means_class(source, table, palette):
-        source = open_rasters([f"vrt://{path}?a_nodata=none"])
-    return RasterLabels(path, source, geobox, table, 0 if unlabelled == "background" else IGNORE, palette, warped)
+    table, palette, notes = _meaning(path, source, table)
+    warped, notes = _is_warped(path, source.geobox, geobox), [*notes, *_scaled(source)]
+    kept = _nodata_code(source, palette, coded=table.coded)
+    if kept is not None and table.value_of(kept) == IGNORE:
+        kept = None
+    if kept is not None:  # what the file calls nodata is a class
+        source = replace(source, raster_bands=tuple(replace(band, nodata=None) for band in source.raster_bands))
+    outside = 0 if unlabelled == "background" else IGNORE
+    said = unlabelled is not None
+    return RasterLabels(path, source, geobox, table, outside, palette, warped, kept, tuple(filter(None, notes)), said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,12 @@ class RasterLabels(LabelSource):
         Colour code of each index, where the raster is coded by a palette. Else empty.
     warped
         Whether the raster lies on another grid.
+    kept
+        The code that the file calls nodata although it is a class's; it counts. None: there is none.
+    notes
+        What is to be said of the file, whatever its pixels.
+    said
+        Whether the user has said what `outside` is.
     """
 
     path: str
@@ -120,6 +132,9 @@ class RasterLabels(LabelSource):
     outside: int
     palette: tuple[int, ...] = ()
     warped: bool = False
+    kept: int | None = None
+    notes: tuple[str, ...] = ()
+    said: bool = False
 
     @override
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -145,10 +160,41 @@ class RasterLabels(LabelSource):
         """Read a window as `read` does, and return what is unknown in it rather than raise."""
         indexes = [band.index for band in self.source.raster_bands]
         path = self.source.raster_bands[0].path
-        pixels = read_warped(path, indexes, self.geobox, window) if self.warped else self.source.read(window)
-        decoded = self.table.decode(self._codes(pixels.data), pixels.valid)
+        if self.warped:
+            pixels = read_warped(path, indexes, self.geobox, window, nodata=self.kept is None)
+        else:
+            pixels = self.source.read(window)
+        codes = self._codes(pixels.data)
+        decoded = self.table.decode(codes, pixels.valid)
         decoded.labels[~pixels.valid] = self.outside
-        return decoded
+        return replace(decoded, remarks={what: here for what, here in self._remarks(pixels, codes) if here.any()})
+
+    def _remarks(self, pixels: Pixels, codes: NDArray[Any]) -> Iterator[tuple[Remark, NDArray[np.bool_]]]:
+        """Yield what is to be said of pixels that the file does not observe, and of those of its nodata that count."""
+        if self.kept is not None:
+            name, shown = self.table.names[self.table.value_of(self.kept)], self.table.hex(self.kept)
+            text = f"are {shown}, which is nodata by the file's tag; it is the class {name!r}, and counts"
+            yield Remark(text, expected=True), pixels.valid & (codes == self.kept)
+        if pixels.valid.all():
+            return
+        nodata = self.source.nodata[0]
+        shown = "" if nodata is None else f"{nodata:g}"
+        then = f"count as {self.table.names[0]!r}" if self.outside == 0 else "do not count"
+        if self.warped:
+            has_mask = bool(self.source.masks)
+            ways = [f"are nodata ({shown})"] * bool(shown) + ["lie under the file's mask"] * has_mask
+            yield Remark(" or ".join([*ways, "lie beyond its edge"]) + f", and {then}", expected=True), ~pixels.valid
+            return
+        found = observed(pixels.data, self.source.nodata)
+        empty = ~np.isfinite(pixels.data[0]) if pixels.data.dtype.kind == "f" else np.zeros(found.shape, bool)
+        ignored = _nodata_code(self.source, self.palette, coded=self.table.coded) in self.table.ignored
+        yield Remark(f"are NaN, and {then}", self.said), ~found & empty
+        yield (
+            Remark(f"are {shown}, which is nodata by the file's tag, and {then}", self.said or ignored),
+            ~found & ~empty,
+        )
+        kind = "transparent" if any(mask.alpha for mask in self.source.masks) else "under the file's mask"
+        yield Remark(f"are {kind}, and {then}", self.said), found & ~pixels.valid
 
     def _codes(self, data: NDArray[Any]) -> NDArray[Any]:
         """Return codes `(y, x)` of raw values `(band, y, x)`."""
@@ -180,23 +226,26 @@ def _refuse_lossy(path: str) -> None:
         )
 
 
-def _palette(path: str) -> tuple[int, ...]:
-    """Return the colour code of each index of a palette, or of each grey of few bits; else empty."""
+def _meaning(path: str, source: RasterSource, table: ClassTable) -> tuple[ClassTable, tuple[int, ...], list[str]]:
+    """Return what a raster's values mean, the colour of each index where colours say it, and what is to be said."""
+    if len(source.raster_bands) != 1:
+        return table, (), []
+    palette = read_palette(path)
+    if table.coded:
+        palette = palette or grey_palette(path)
+        return table, as_table(palette) if palette else (), []
+    if not palette:
+        return table, (), []
+    table, note = read_by_color(path, palette, table)
+    return table, (), [note]
 
-    def colors(dataset: "DatasetReader") -> dict[int, tuple[int, ...]]:
-        try:
-            return dict(dataset.colormap(1))
-        except ValueError:  # it has none
-            bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
-            return {} if bits >= 8 else {grey: (255 * grey // (2**bits - 1),) * 3 for grey in range(2**bits)}
 
-    found = run_with_env(path, lambda: colors(open_raster(path)))
-    if not found:
-        return ()
-    rgb = np.zeros((3, max(256, *found)), np.uint8)
-    for index, color in found.items():
-        rgb[:, index] = color[:3]
-    return tuple(int(code) for code in pack(rgb))
+def _scaled(source: RasterSource) -> list[str]:
+    band = source.raster_bands[0]
+    if (band.scale, band.offset) == (1.0, 0.0):
+        return []
+    facts = f"a scale of {band.scale:g} and an offset of {band.offset:g}"
+    return [f"its tags have {facts}, which are not used: classes are its values as they are stored"]
 
 
 def _refuse_bands(path: str, source: RasterSource, table: ClassTable) -> None:
@@ -226,18 +275,22 @@ def _is_warped(path: str, here: GeoBox, scene: GeoBox) -> bool:
     return False
 
 
-def _means_class(source: RasterSource, table: ClassTable, palette: tuple[int, ...]) -> bool:
-    """Whether what the file calls nodata has been named as a class, as where masks call 0 nodata."""
-    nodata = source.nodata[0]
-    if nodata is None or not float(nodata).is_integer():
-        return False
-    code = int(nodata)
-    if table.coded:
-        code = palette[code] if 0 <= code < len(palette) else code * GREY
-    return code in table.explicit
+def _nodata_code(source: RasterSource, palette: Sequence[int], *, coded: bool) -> int | None:
+    """Return the code of what a file calls nodata; None where it has none, or it is no code."""
+    values = [value for value in source.nodata if value is not None and float(value).is_integer()]
+    if len(values) < len(source.nodata):
+        return None
+    numbers = [int(value) for value in values]
+    if not coded:
+        return numbers[0] if len(set(numbers)) == 1 else None
+    if any(not 0 <= number <= 255 for number in numbers):
+        return None
+    if palette:
+        return palette[numbers[0]]
+    return int(pack(np.array(numbers, np.uint8))) if len(numbers) >= 3 else numbers[0] * GREY
 
 
-def read_warped(path: str, indexes: Sequence[int], geobox: GeoBox, window: Window) -> Pixels:
+def read_warped(path: str, indexes: Sequence[int], geobox: GeoBox, window: Window, *, nodata: bool = True) -> Pixels:
     """Read a window of a scene from a raster that lies on another grid, in another CRS too.
 
     Parameters
@@ -250,6 +303,8 @@ def read_warped(path: str, indexes: Sequence[int], geobox: GeoBox, window: Windo
         The scene's, with a CRS.
     window
         Of the scene.
+    nodata
+        Whether what the raster calls nodata is not observed.
 
     Returns
     -------
@@ -264,17 +319,17 @@ def read_warped(path: str, indexes: Sequence[int], geobox: GeoBox, window: Windo
     """
 
     def read() -> Pixels:
-        warped = _open_warped(path, geobox)
+        warped = _open_warped(path, geobox, nodata=nodata)
         values = warped.read([*indexes, warped.count], window=window.to_rasterio())
         return Pixels(values[:-1], values[-1] != 0)
 
     return run_with_env(path, read)
 
 
-def _open_warped(path: str, geobox: GeoBox) -> WarpedVRT:
+def _open_warped(path: str, geobox: GeoBox, *, nodata: bool) -> WarpedVRT:
     """Return this thread's warped raster, whose last band is alpha: as with other handles, threads share none."""
     kept: dict[Any, WarpedVRT] = _local.__dict__.setdefault("warped", {})
-    key = os.getpid(), path, repr(file_stamp(path)), geobox
+    key = os.getpid(), path, repr(file_stamp(path)), geobox, nodata
     warped = kept.pop(key, None)
     if warped is None:
         dataset = open_raster(path)
@@ -286,6 +341,7 @@ def _open_warped(path: str, geobox: GeoBox) -> WarpedVRT:
             width=geobox.width,
             resampling=Resampling.nearest,
             tolerance=TOLERANCE,
+            **({} if nodata else {"src_nodata": None, "nodata": None}),
             add_alpha=dataset.colorinterp[-1] != ColorInterp.alpha,
         )
     while len(kept) >= OPEN_WARPS:

@@ -4,9 +4,10 @@ One task is a window of a large sample, or several small samples; all that is ad
 result depends neither on windows nor on workers. Memory is bounded by a window on each worker. Knows no chips.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from pipeline.grid.geobox import Window
 from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.progress import no_progress, progress
 
+from .classes import Remark
+from .remarks import LabelRemarks, notes_of
 from .samples import Sample
 from .window_stats import CELL, TAILS, Floats, HistogramSum, Ints, ReadError, WindowStats, batches, compute_window_stats
 
@@ -81,6 +84,8 @@ class SampleCounts:
     unknown
         Codes of its labels that mean nothing, and how many pixels have them; among those ignored. Counted in all
         windows that were read, also outside the sample's own. Empty unless `keep_going`.
+    remarks
+        Of how many observed pixels something is to be said, as that its file calls them nodata.
     """
 
     name: str
@@ -88,6 +93,7 @@ class SampleCounts:
     ignored: int
     invalid: int
     unknown: dict[str, int]
+    remarks: dict[Remark, int] = field(default_factory=dict)
 
     @property
     def pixels(self) -> int:
@@ -203,6 +209,7 @@ class _Total:
         self.cells = [np.zeros((*shape, classes), np.int64) for shape in shapes]
         self.others = np.zeros((len(samples), 2), np.int64)  # ignored, invalid
         self.unknown: list[dict[str, int]] = [{} for _ in samples]
+        self.remarks: list[Counter[Remark]] = [Counter() for _ in samples]
         self.errors: list[ReadError] = []
 
     def add(self, stats: WindowStats) -> None:
@@ -214,14 +221,22 @@ class _Total:
             rows, columns = one.cells.shape[:2]
             self.cells[one.number][row : row + rows, column : column + columns] += one.cells
             self.others[one.number] += (one.ignored, one.invalid)
+            self.remarks[one.number].update(one.remarks)
             for value, pixels in one.unknown.items():
                 self.unknown[one.number][value] = self.unknown[one.number].get(value, 0) + pixels
 
     def statistics(self) -> DatasetStatistics:
         counts = [
-            SampleCounts(sample.name, cells.sum(axis=(0, 1)), int(ignored), int(invalid), dict(sorted(unknown.items())))
-            for sample, cells, (ignored, invalid), unknown in zip(
-                self.samples, self.cells, self.others, self.unknown, strict=True
+            SampleCounts(
+                sample.name,
+                cells.sum(axis=(0, 1)),
+                int(ignored),
+                int(invalid),
+                dict(sorted(unknown.items())),
+                dict(remarks),
+            )
+            for sample, cells, (ignored, invalid), unknown, remarks in zip(
+                self.samples, self.cells, self.others, self.unknown, self.remarks, strict=True
             )
         ]
         rows = []
@@ -232,6 +247,14 @@ class _Total:
         cells = tuple(CellCounts(s.geobox.shape, c) for s, c in zip(self.samples, self.cells, strict=True))
         errors = sorted(self.errors, key=lambda error: (error.sample, error.window.top, error.window.left))
         return DatasetStatistics(BandStatistics(*bands), tuple(counts), cells, tuple(errors))
+
+
+def label_remarks(samples: Sequence[Sample], statistics: DatasetStatistics) -> list[LabelRemarks]:
+    """Return what is to be said of the labels of samples that were counted."""
+    return [
+        LabelRemarks(count.name, count.pixels - count.invalid, count.remarks, notes_of(sample.labels))
+        for sample, count in zip(samples, statistics.samples, strict=True)
+    ]
 
 
 def balanced_weights(class_pixels: Ints) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from pipeline.grid.geobox import Window
 from pipeline.io.source import missing_samples
 
 from ..config.schema import IGNORE
+from .classes import Decoded, Remark
 from .samples import Labelled, Sample, inside, unrestricted
 
 CELL = 128  # side of a cell, in pixels
@@ -151,6 +152,8 @@ class LabelCounts:
         As of `statistics.SampleCounts`.
     unknown
         Codes in the window that mean nothing, and how many pixels have them.
+    remarks
+        As of `statistics.SampleCounts`.
     """
 
     number: int
@@ -159,6 +162,7 @@ class LabelCounts:
     ignored: int
     invalid: int
     unknown: dict[str, int]
+    remarks: dict[Remark, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -201,14 +205,14 @@ def compute_window_stats(options: tuple[int, bool], batch: Sequence[SampleWindow
     for one in batch:
         stats.pixels += one.window.size
         try:
-            read, unknown = _read(one, classes, keep_going)
+            read, decoded = _read(one, classes, keep_going)
         except SwatheError as error:
             if not keep_going:
                 raise
             stats.errors.append(ReadError(one.sample.name, one.window, error))
             continue
         within = inside(one.sample.areas, one.window)
-        stats.labels.append(_count(one, read, within, unknown, classes))
+        stats.labels.append(_count(one, read, within, decoded, classes))
         histograms, observed = [], within & read.valid
         for band, nodata in zip(read.pixels, one.sample.source.nodata, strict=True):
             missing = missing_samples(band, nodata)
@@ -218,13 +222,15 @@ def compute_window_stats(options: tuple[int, bool], batch: Sequence[SampleWindow
     return stats
 
 
-def _read(one: SampleWindow, classes: int, keep_going: bool) -> tuple[Labelled, dict[str, int]]:
-    """Read a window, and the codes in it that mean nothing; TrainingError for these, unless they are to be noted."""
+def _read(one: SampleWindow, classes: int, keep_going: bool) -> tuple[Labelled, Decoded]:
+    """Read a window, and what is to be said of its labels; TrainingError for unknown codes, unless they are noted."""
     decode = getattr(unrestricted(one.sample.labels), "decode", None)
-    if decode is not None and keep_going:
+    if decode is not None:
         pixels, decoded = one.sample.source.read(one.window), decode(one.window)
+        if decoded.unknown and not keep_going:
+            one.sample.labels.read(one.window)  # it refuses them, and counts those of the whole file
         labels = np.where(pixels.valid, decoded.labels, np.uint8(IGNORE))
-        return Labelled(pixels.data, labels, pixels.valid), decoded.unknown
+        return Labelled(pixels.data, labels, pixels.valid), decoded
     read = one.sample.read(one.window)
     counts = np.bincount(read.labels.ravel(), minlength=256)
     counts[[*range(classes), IGNORE]] = 0
@@ -234,12 +240,10 @@ def _read(one: SampleWindow, classes: int, keep_going: bool) -> tuple[Labelled, 
         raise TrainingError(
             f"{one.sample.name}: label values that mean no class: {listed}; name them in data.values or data.ignore"
         )
-    return read, unknown
+    return read, Decoded(read.labels, unknown)
 
 
-def _count(
-    one: SampleWindow, read: Labelled, within: NDArray[np.bool_], unknown: dict[str, int], classes: int
-) -> LabelCounts:
+def _count(one: SampleWindow, read: Labelled, within: NDArray[np.bool_], decoded: Decoded, classes: int) -> LabelCounts:
     """Count the labels of a window by cell and class."""
     counting = within & read.valid & (read.labels < classes)
     rows, columns = (-(-size // CELL) for size in read.labels.shape)
@@ -249,4 +253,6 @@ def _count(
     cells = np.bincount(keys, minlength=rows * columns * classes).astype(np.int64).reshape(rows, columns, classes)
     invalid = int((within & ~read.valid).sum())
     ignored = int(within.sum()) - invalid - int(counting.sum())
-    return LabelCounts(one.number, one.window, cells, ignored, invalid, unknown)
+    observed = within & read.valid
+    remarks = {remark: int((where & observed).sum()) for remark, where in decoded.remarks.items()}
+    return LabelCounts(one.number, one.window, cells, ignored, invalid, decoded.unknown, remarks)

@@ -17,8 +17,9 @@ from models.errors import SwatheError
 
 from ..config import Settings
 from ..data.classes import total
+from ..data.remarks import describe_remarks
 from ..data.samples import Parts, Sample, unrestricted
-from ..data.statistics import DatasetStatistics
+from ..data.statistics import DatasetStatistics, label_remarks
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
@@ -169,6 +170,9 @@ def check_statistics(
         for (sample, text), count in alike.items():
             more = f" ({count} windows of it)" if count > 1 else ""
             yield Finding("error", "reading", f"{sample} cannot be read{more}: {text}")
+        for text, expected in describe_remarks(label_remarks(parts[part], found)):
+            see = "" if expected else "; see data.values, data.ignore and data.unlabelled"
+            yield Finding("note" if expected else "warning", "labels", f"{part}: {text}{see}")
         yield from _empty(part, found, settings)
         yield from _classes(part, found, settings)
         if part == "train":

@@ -23,6 +23,7 @@ from pipeline.objects.objects import write_objects
 from pipeline.store.metadata import fingerprint
 from pipeline.store.store import Store, open_store
 
+from ..data.remarks import count_remarks, describe_remarks
 from ..data.samples import Sample
 from ..metrics.scores import Scores, intervals
 from ..metrics.thresholds import ThresholdCurve
@@ -100,6 +101,7 @@ def prepare_samples(
             prepared.append(PreparedSample(sample, place, open_store(result.output)[0], objects))
         else:
             notes.append(f"{sample.name} is left out: none of its pixels are labelled")
+    notes += [text for text, _ in describe_remarks(count_remarks(sample) for sample, _ in tiled)]
     if not prepared:
         raise TrainingError(
             f"{tiled[0][0].name}{' and the others have' if len(tiled) > 1 else ' has'} no labelled pixel: "

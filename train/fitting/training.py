@@ -32,8 +32,16 @@ from ..config import Loop, Settings
 from ..data.augment import Augmentation
 from ..data.chips import EpochNumbers, GridChips, RandomChips, begin_reader, stack
 from ..data.datasets import gather
+from ..data.remarks import describe_remarks
 from ..data.samples import Parts
-from ..data.statistics import BandStatistics, DatasetStatistics, balanced_weights, compute_statistics, means_of
+from ..data.statistics import (
+    BandStatistics,
+    DatasetStatistics,
+    balanced_weights,
+    compute_statistics,
+    label_remarks,
+    means_of,
+)
 from .losses import make_loss
 from .module import Averaging, SegmentationModule, round_up
 from .networks import check_chips, make_network
@@ -104,7 +112,10 @@ def prepare(settings: Settings, *, show: bool = True) -> Training:
     parts = gather(settings)
     if not parts["train"]:
         raise TrainingError("no sample to learn from; name some in data.train")
-    return training_of(settings, parts, compute_statistics(parts["train"], len(settings.classes), show=show))
+    statistics = compute_statistics(parts["train"], len(settings.classes), show=show)
+    for text, _ in describe_remarks(label_remarks(parts["train"], statistics)) if show else ():
+        _note(text)
+    return training_of(settings, parts, statistics)
 
 
 def training_of(settings: Settings, parts: Parts, statistics: DatasetStatistics) -> Training:
