@@ -33,7 +33,6 @@ import rasterio
 
 from models.bundle import Bundle, load_bundle
 from models.engine import EngineName
-from pipeline.inference.options import SegmentKeywords
 
 from .child import Failed, cpu_seconds, measure, peak_bytes, report, table, workplace
 from .networks import OPTIONS, make_bundle
@@ -48,7 +47,7 @@ Job = Callable[[Path, Path], int]
 """Scene and folder in, pixels done; what it leaves as `NAME.tif` in the folder is compared."""
 
 
-def _swathe(bundle: Bundle, keywords: SegmentKeywords, name: str, scene: Path, folder: Path) -> int:
+def _swathe(bundle: Bundle, keywords: dict[str, Any], name: str, scene: Path, folder: Path) -> int:
     from pipeline import run, write_cog
 
     store = folder / f"{name}.zarr"
@@ -79,7 +78,7 @@ def _timed(job: Job, scene: Path, folder: Path) -> tuple[float, int]:
     return time.perf_counter() - started, pixels
 
 
-def _timed_engine(bundle: Bundle, keywords: SegmentKeywords) -> Callable[[Path, Path], tuple[float, int]]:
+def _timed_engine(bundle: Bundle, keywords: dict[str, Any]) -> Callable[[Path, Path], tuple[float, int]]:
     """Make the engine once; time nothing but its predictions."""
     from models.engine import make_engine
     from pipeline import plan
@@ -107,7 +106,7 @@ def _timed_engine(bundle: Bundle, keywords: SegmentKeywords) -> Callable[[Path, 
 def run_one(name: str, folder: Path, engine: EngineName, network: str) -> None:
     """Measure one contender in this process and report it."""
     bundle = load_bundle(folder / network)
-    keywords: SegmentKeywords = {"engine": engine}
+    keywords: dict[str, Any] = {"engine": engine}
     if name == "engine":
         timed = _timed_engine(bundle, keywords)
     else:

@@ -61,17 +61,35 @@ class Scaling:
 
 
 def z_score(mean: Sequence[float], stddev: Sequence[float]) -> Scaling:
-    """Scale by mean and standard deviation, one of each per band."""
+    """Scale by mean and standard deviation.
+
+    Parameters
+    ----------
+    mean, stddev
+        In raw pixel values, one of each per band.
+    """
     return Scaling("z-score", tuple(mean), tuple(stddev))
 
 
 def min_max(minimum: Sequence[float], maximum: Sequence[float]) -> Scaling:
-    """Scale minimum to 0 and maximum to 1, one of each per band."""
+    """Scale minimum to 0 and maximum to 1.
+
+    Parameters
+    ----------
+    minimum, maximum
+        In raw pixel values, one of each per band.
+    """
     return Scaling("min-max", tuple(minimum), tuple(maximum))
 
 
 def divide(value: Sequence[float]) -> Scaling:
-    """Divide by a number per band, as 255 or 65535 in many articles."""
+    """Divide by a number.
+
+    Parameters
+    ----------
+    value
+        One per band, as 255 or 65535 in many articles.
+    """
     return Scaling("scale", tuple(0.0 for _ in value), tuple(value))
 
 

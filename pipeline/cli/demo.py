@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from models.bundle import load_bundle
 
@@ -10,7 +11,6 @@ from ..inference.run import run
 from ..io.scene import open_scene
 from ..objects.objects import write_objects
 from ..postprocess.clean import write_clean
-from ..postprocess.options import CleanKeywords
 from ..store.cog import write_cog
 from ..store.dataset import open_maps
 from ..vector.vectorise import Outlines, write_vectors
@@ -22,7 +22,7 @@ SCENE = Path(__file__).parent / "scenes" / "zanzibar_b.tif"
 FOOTPRINTS = SCENE.with_suffix(".geojson")  # its buildings as they were drawn; for training, not for the demo
 TITLE = "Buildings of Zanzibar, 15 cm. Image: OpenAerialMap contributors, CC-BY-4.0"
 # Opening takes away the walls of ruins, which are thinner than any roof; the smallest house here has 20 m².
-CLEANING: CleanKeywords = {"opening": 4, "closing": 4, "min_object": "15 m2"}
+CLEANING: dict[str, Any] = {"opening": 4, "closing": 4, "min_object": "15 m2"}
 SIMPLIFY = 2.0  # pixels, 30 cm: the steps of pixels go, corners of houses stay
 
 

@@ -3,8 +3,9 @@
 The same function of blocks as in durable runs, so the same results. For notebooks and for scenes that fit a session.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Literal
 
 import dask
 import dask.array as da
@@ -13,20 +14,47 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from ..grid.encoding import NODATA, Encoding
+from models.engine import Device, EngineName, Precision
+from models.options import chosen, documents
+
+from ..grid.encoding import NODATA, Encoding, ProbabilityType, Thresholds
 from ..grid.geobox import Window
 from ..grid.xr import coordinates, with_georeference
+from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import naming_worker
 from ..store.metadata import class_map_attributes
-from .options import SegmentKeywords, SegmentOptions
-from .plan import BundleLike, SegmentPlan, plan
+from .options import Halo, SegmentOptions
+from .plan import BundleLike, SegmentPlan, plan_scene
 from .predict import InferenceSpec, predict
 
 
-def segment(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeywords]) -> xr.Dataset:
+@documents(SegmentOptions)
+def segment(
+    scene: SceneLike,
+    bundle: BundleLike,
+    *,
+    bands: Sequence[str | int] | None = None,
+    resampling: Resampling = "nearest",
+    tile: int | None = None,
+    block: int | None = None,
+    halo: Halo = "exact",
+    tolerance: float = 0.004,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    compile: bool = False,
+    threshold: Thresholds | Literal["likeliest"] | None = None,
+    probability: ProbabilityType | None = "uint8",
+    probability_of: str | None = None,
+    overviews: bool = True,
+    allow_mismatch: bool = False,
+) -> xr.Dataset:
     """Segment a scene lazily.
+
+    `probability` and `overviews` do not count: probabilities are float32 here.
 
     Parameters
     ----------
@@ -34,9 +62,7 @@ def segment(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyw
         See `open_scene`; a DataArray, also a part of one, is taken as a scene of its own.
     bundle
         A bundle, or the name or path of one.
-    **keywords
-        See `pipeline.inference.options.SegmentOptions`. `probability` and `overviews` do not count: probabilities are
-        float32 here.
+    {SegmentOptions}
 
     Returns
     -------
@@ -49,8 +75,8 @@ def segment(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyw
     SwatheError
         As `plan`; what cannot be read is found when it is computed.
     """
-    options = SegmentOptions(**keywords)
-    prepared = plan(scene, bundle, **{**keywords, "block": options.block or 1024})  # type: ignore[arg-type]
+    options = chosen(SegmentOptions, locals())
+    prepared = plan_scene(scene, bundle, replace(options, block=options.block or 1024))
     classes = tuple(range(len(prepared.inference.metadata.classes)))
     kept = options.encoding(prepared.inference.metadata).kept if options.probability_of else classes
     thresholds = prepared.inference.encoding.thresholds

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from models.engine import Device, EngineName, EngineSpec, Precision
 from models.errors import PlanError
@@ -15,30 +15,9 @@ from ..io.resample import RESAMPLINGS, Resampling
 Halo = Literal["exact", "auto"] | int
 
 
-class SegmentKeywords(TypedDict, total=False):
-    """The keywords of `plan`, `segment` and `run`; see `SegmentOptions`."""
-
-    bands: Sequence[str | int] | None
-    resampling: Resampling
-    tile: int | None
-    block: int | None
-    halo: Halo
-    tolerance: float
-    engine: EngineName
-    device: Device
-    precision: Precision
-    threads: int | None
-    compile: bool
-    threshold: Thresholds | Literal["likeliest"] | None
-    probability: ProbabilityType | None
-    probability_of: str | None
-    overviews: bool
-    allow_mismatch: bool
-
-
 @dataclass(frozen=True, slots=True)
 class SegmentOptions:
-    """What a segmentation is asked for, checked.
+    """What a segmentation is asked for, checked: the keywords of `plan`, `segment` and `run`, which have all of them.
 
     Parameters
     ----------
@@ -47,14 +26,24 @@ class SegmentOptions:
     resampling
         How bands of coarser pixels are brought onto the finest grid of those taken: `nearest` keeps values as they were
         measured, `bilinear` and `cubic` interpolate. As in training.
-    tile, block
-        Sides in pixels: what the network answers at once, and what one task does. None: a good choice.
+    tile
+        Side in pixels of what the network answers at once. None: a good choice.
+    block
+        Side in pixels of what one task does. None: a good choice.
     halo
         `exact`: tiled equals whole. `auto`: the smallest whose measured error is within `tolerance`. Or pixels.
     tolerance
         Largest change of a probability that `auto` accepts.
-    engine, device, precision, threads, compile
-        See `models.engine.EngineSpec`.
+    engine
+        `torch`, `openvino`, or `auto`: torch on CUDA where there is a GPU, else OpenVINO if it is installed.
+    device
+        `cpu`, `cuda`, or `auto`: CUDA where there is a GPU.
+    precision
+        `fp32`; `bf16` or `fp16` are faster on hardware that has them, and change probabilities by about 1e-2.
+    threads
+        Threads on a CPU. None: all that this process may use.
+    compile
+        Let `torch.compile` optimise the network (torch only; a minute at the start).
     threshold
         A pixel takes the likeliest class but the background, where its probability is above this; else the background.
         One for all classes, or one for each but the background by name. None: the bundle's own. `likeliest`: none.

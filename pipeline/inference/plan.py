@@ -8,20 +8,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Any, Literal
 
 from models.bundle import Bundle, load_bundle
-from models.engine import resolve
+from models.engine import Device, EngineName, Precision, resolve
 from models.errors import BundleError, SceneError
 from models.metadata import BundleMetadata
+from models.options import chosen, documents
 
-from ..grid.encoding import describe_decision
+from ..grid.encoding import ProbabilityType, Thresholds, describe_decision
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling
 from ..io.scene import SceneLike, open_source, opens_by_name, take_bands
 from ..io.source import Source
-from .options import SegmentKeywords, SegmentOptions
+from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
@@ -94,7 +95,28 @@ class SegmentPlan:
         return "\n".join(lines + [f"note     {note}" for note in self.notes])
 
 
-def plan(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeywords]) -> SegmentPlan:
+@documents(SegmentOptions)
+def plan(
+    scene: SceneLike,
+    bundle: BundleLike,
+    *,
+    bands: Sequence[str | int] | None = None,
+    resampling: Resampling = "nearest",
+    tile: int | None = None,
+    block: int | None = None,
+    halo: Halo = "exact",
+    tolerance: float = 0.004,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    compile: bool = False,
+    threshold: Thresholds | Literal["likeliest"] | None = None,
+    probability: ProbabilityType | None = "uint8",
+    probability_of: str | None = None,
+    overviews: bool = True,
+    allow_mismatch: bool = False,
+) -> SegmentPlan:
     """Plan a run: open the scene, check that the bundle fits, cut it into blocks. Reads no pixels.
 
     Only `halo="auto"` reads and runs a little, to measure.
@@ -105,20 +127,23 @@ def plan(scene: SceneLike, bundle: BundleLike, **keywords: Unpack[SegmentKeyword
         See `open_scene`.
     bundle
         A bundle, or the name or path of one.
-    **keywords
-        See `pipeline.inference.options.SegmentOptions`.
+    {SegmentOptions}
 
     Raises
     ------
     SwatheError
         The scene cannot be opened, does not fit the bundle, or the options make no sense.
     """
-    options = SegmentOptions(**keywords)
+    return plan_scene(scene, bundle, chosen(SegmentOptions, locals()))
+
+
+def plan_scene(scene: SceneLike, bundle: BundleLike, options: SegmentOptions) -> SegmentPlan:
+    """As `plan`, with options that are checked already."""
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     return _planned(open_matching(scene, loaded.metadata, options.bands, options.resampling), loaded, options)
 
 
-def plan_source(source: Source, bundle: BundleLike, **keywords: Unpack[SegmentKeywords]) -> SegmentPlan:
+def plan_source(source: Source, bundle: BundleLike, options: SegmentOptions) -> SegmentPlan:
     """As `plan`, for a scene that is open already and whose bands are the network's, in its order.
 
     Raises
@@ -129,7 +154,7 @@ def plan_source(source: Source, bundle: BundleLike, **keywords: Unpack[SegmentKe
         As `plan`.
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    options, wanted = SegmentOptions(**keywords), loaded.metadata.band_names
+    wanted = loaded.metadata.band_names
     if len(source.bands) != len(wanted):
         raise BundleError(
             f"{loaded.metadata.name} needs {len(wanted)} bands ({', '.join(wanted)}); the scene is read with "

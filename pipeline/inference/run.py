@@ -2,30 +2,34 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self
 
 from distributed import Client
 from typing_extensions import override
 
+from models.engine import Device, EngineName, Precision
+from models.options import chosen, documents
 from models.system import usable_cpus
 
-from ..grid.encoding import BlockResult
+from ..grid.encoding import BlockResult, ProbabilityType, Thresholds
 from ..grid.geobox import GeoBox
 from ..io.content_id import redact_url
 from ..io.raster import RasterSource
+from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import check_client, run_once, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..store.metadata import StoreMetadata, level_count
 from ..store.store import Store
-from .options import SegmentKeywords
-from .plan import BundleLike, SegmentPlan, plan
+from .options import Halo, SegmentOptions
+from .plan import BundleLike, SegmentPlan, plan_scene
 from .predict import InferenceSpec, predict, resolve_engine
 
 
+@documents(SegmentOptions)
 def run(
     scene: SceneLike,
     bundle: BundleLike,
@@ -35,7 +39,22 @@ def run(
     overwrite: bool = False,
     show: bool = True,
     note: Callable[[str], object] | None = None,
-    **keywords: Unpack[SegmentKeywords],
+    bands: Sequence[str | int] | None = None,
+    resampling: Resampling = "nearest",
+    tile: int | None = None,
+    block: int | None = None,
+    halo: Halo = "exact",
+    tolerance: float = 0.004,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    compile: bool = False,
+    threshold: Thresholds | Literal["likeliest"] | None = None,
+    probability: ProbabilityType | None = "uint8",
+    probability_of: str | None = None,
+    overviews: bool = True,
+    allow_mismatch: bool = False,
 ) -> RunResult:
     """Segment a scene of any size into a Zarr store or a GeoTIFF. Run again after any interruption, it continues.
 
@@ -57,8 +76,7 @@ def run(
         Show progress.
     note
         Called with the plan in words before the blocks, and with what follows them.
-    **keywords
-        See `pipeline.inference.options.SegmentOptions`.
+    {SegmentOptions}
 
     Returns
     -------
@@ -70,7 +88,7 @@ def run(
         As `plan`; or the output belongs to another run; or a block failed after retries. Finished blocks stay.
     """
     check_client(client)
-    prepared = plan(scene, bundle, **keywords)
+    prepared = plan_scene(scene, bundle, chosen(SegmentOptions, locals()))
     if note is not None:
         note(str(prepared))
     job = Segmentation(prepared)

@@ -63,8 +63,12 @@ def write_objects(
         4: pixels touch at sides; 8: at corners too.
     widths
         Measure the mean width of objects too, which takes about as long as all else.
-    client, overwrite, show
-        See `run`.
+    client
+        A Dask client or a scheduler's address; None: a worker in this process.
+    overwrite
+        Replace the output of another run, and do a finished one again.
+    show
+        Show progress.
 
     Raises
     ------
@@ -84,6 +88,11 @@ def label_job(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, 
 
 def open_objects(store: str | os.PathLike[str]) -> "tuple[xr.Dataset, pd.DataFrame]":
     """Open what `write_objects` has written.
+
+    Parameters
+    ----------
+    store
+        Path or URL.
 
     Returns
     -------

@@ -1,21 +1,24 @@
 """Clean the map of a finished store, block by block, into another store or a GeoTIFF, resumably."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, Unpack
+from typing import Any, Self
 
 from distributed import Client
 from typing_extensions import override
 
+from models.options import chosen, documents
+
 from ..grid.pixel_area import pixel_areas
 from ..jobs.job import DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
+from ..objects.label import Connectivity
 from ..objects.tree import merge_labels
 from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store
 from .block import CleanBlock
-from .options import CleanKeywords, CleanOptions
+from .options import CleanOptions, Element, Removed, SizeLike, Thresholds
 from .sieve import Stage, scene_stages
 
 COMMAND = "swathe clean"
@@ -26,6 +29,7 @@ TITLES: dict[Stage, str] = {
 }
 
 
+@documents(CleanOptions)
 def write_clean(
     store: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -33,7 +37,20 @@ def write_clean(
     client: Client | str | None = None,
     overwrite: bool = False,
     show: bool = True,
-    **keywords: Unpack[CleanKeywords],
+    threshold: Thresholds | None = None,
+    minimum: float | None = None,
+    hysteresis: Thresholds | None = None,
+    majority: int | None = None,
+    erosion: int | None = None,
+    dilation: int | None = None,
+    opening: int | None = None,
+    closing: int | None = None,
+    element: Element = "disk",
+    min_object: SizeLike | None = None,
+    min_hole: SizeLike | None = None,
+    connectivity: Connectivity = 4,
+    classes: Sequence[str] | None = None,
+    removed: Removed = "background",
 ) -> RunResult:
     """Clean the map of a finished store into another one or a GeoTIFF. Run again after any interruption, it continues.
 
@@ -44,10 +61,13 @@ def write_clean(
     output
         Path or URL of the store to write: the cleaned class map, the probabilities as they were, overviews; or a local
         path that ends in `.tif`: a Cloud-Optimized GeoTIFF of the cleaned class map.
-    client, overwrite, show
-        See `run`.
-    **keywords
-        See `pipeline.postprocess.options.CleanOptions`.
+    client
+        A Dask client or a scheduler's address; None: a worker in this process.
+    overwrite
+        Replace the output of another run, and do a finished one again.
+    show
+        Show progress.
+    {CleanOptions}
 
     Raises
     ------
@@ -55,7 +75,7 @@ def write_clean(
         An option makes no sense or does not fit the store; the store is missing or unfinished; the output belongs to
         another run.
     """
-    options = CleanOptions(**keywords)
+    options = chosen(CleanOptions, locals())
     maps, metadata = open_store(os.fspath(store))
     areas = pixel_areas(maps.geobox) if options.needs_areas else None
     kept = maps.encoding.kept if maps.encoding.probability else None

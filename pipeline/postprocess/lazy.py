@@ -4,10 +4,10 @@ The same functions on blocks as for stores. What context around a block decides 
 what needs the components of the whole scene is computed for all of it, once something is looked at.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Unpack
+from typing import Any
 
 import dask
 import dask.array as da
@@ -17,6 +17,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from models.errors import StoreError
+from models.options import chosen, documents
 
 from ..grid.encoding import ClassMap
 from ..grid.geobox import Window
@@ -27,14 +28,32 @@ from ..objects.objects import object_ids
 from ..objects.tree import merge_labels_in_memory
 from ..store.metadata import objects_attributes
 from .morphology import local_halo, smooth
-from .options import CleanKeywords, CleanOptions, ResolvedOptions
+from .options import CleanOptions, Element, Removed, ResolvedOptions, SizeLike, Thresholds
 from .sieve import Stage, finish_stage, removal_halo, remove_by_halo, scene_stages, stage_labels
 from .threshold import above_high, apply_threshold
 
 BLOCK = 2048  # of maps that are in memory and not cut yet
 
 
-def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
+@documents(CleanOptions)
+def clean(
+    maps: xr.Dataset,
+    *,
+    threshold: Thresholds | None = None,
+    minimum: float | None = None,
+    hysteresis: Thresholds | None = None,
+    majority: int | None = None,
+    erosion: int | None = None,
+    dilation: int | None = None,
+    opening: int | None = None,
+    closing: int | None = None,
+    element: Element = "disk",
+    min_object: SizeLike | None = None,
+    min_hole: SizeLike | None = None,
+    connectivity: Connectivity = 4,
+    classes: Sequence[str] | None = None,
+    removed: Removed = "background",
+) -> xr.Dataset:
     """Clean maps lazily.
 
     Parameters
@@ -42,8 +61,7 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
     maps
         As `segment` or `open_maps` gives them: `class_map` uint8 (y, x), 255 = not observed, and for thresholds
         `probability` (class, y, x).
-    **keywords
-        See `pipeline.postprocess.options.CleanOptions`.
+    {CleanOptions}
 
     Returns
     -------
@@ -56,7 +74,7 @@ def clean(maps: xr.Dataset, **keywords: Unpack[CleanKeywords]) -> xr.Dataset:
     SwatheError
         An option makes no sense or does not fit the maps.
     """
-    asked, maps = CleanOptions(**keywords), _checked(maps)
+    asked, maps = chosen(CleanOptions, locals()), _checked(maps)
     names, kept = _class_names(maps), None
     if "probability" in maps:
         plain = [name.replace(" ", "_") for name in names]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from numbers import Integral, Real
 from operator import index
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from models.errors import PlanError
 
@@ -85,28 +85,9 @@ def parse_size(given: SizeLike) -> Size:
     return Size(value * SQUARE_METRES[unit], "m2")
 
 
-class CleanKeywords(TypedDict, total=False):
-    """The types of `CleanOptions` as keywords, for the signatures of `clean` and `write_clean`."""
-
-    threshold: Thresholds | None
-    minimum: float | None
-    hysteresis: Thresholds | None
-    majority: int | None
-    erosion: int | None
-    dilation: int | None
-    opening: int | None
-    closing: int | None
-    element: Element
-    min_object: SizeLike | None
-    min_hole: SizeLike | None
-    connectivity: Connectivity
-    classes: Sequence[str] | None
-    removed: Removed
-
-
 @dataclass(frozen=True, slots=True)
 class CleanOptions:
-    """What `clean` does, checked as far as it can be without a store.
+    """What `clean` does, checked as far as it can be without a store: the keywords of `clean` and `write_clean`.
 
     Parameters
     ----------
@@ -129,7 +110,7 @@ class CleanOptions:
         The structuring element of these four: `disk` or `square` (of side 2 radius + 1), as `skimage.morphology` has
         them.
     min_object
-        Objects of `classes` that are smaller are removed; see `parse_size`.
+        Objects of `classes` that are smaller are removed: a number of pixels, or an area as "20 m2" or "1.5 ha".
     min_hole
         Smaller regions of background are filled with the class of their longest border, if it is one of `classes`.
     connectivity

@@ -93,8 +93,10 @@ def write_vectors(
         Of objects that are still to be found. With 8, objects may be of several polygons that touch at corners.
     outlines
         How they are drawn.
-    client, show
-        See `run`.
+    client
+        A Dask client or a scheduler's address; None: a worker in this process.
+    show
+        Show progress.
     overwrite
         Replace a file that is there.
 

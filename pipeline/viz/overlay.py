@@ -90,6 +90,15 @@ def overlay(
 def write_picture(pixels: NDArray[np.uint8], output: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write a picture uint8 `(y, x, 3)` whole, as the name's ending says: .png, .jpg or .webp.
 
+    Parameters
+    ----------
+    pixels
+        Red, green and blue.
+    output
+        The file to write.
+    overwrite
+        Replace a file that is there.
+
     Raises
     ------
     ArgumentError

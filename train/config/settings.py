@@ -116,7 +116,22 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> Settings:
 
 
 def settings_of(raw: dict[str, Any], path: str = "", changes: Sequence[str] = ()) -> Settings:
-    """Return settings of what a TOML file holds. Raises TrainingError, which names the file and the key."""
+    """Return the settings of a training, checked.
+
+    Parameters
+    ----------
+    raw
+        What a TOML file holds, as a dict.
+    path
+        Of that file: relative paths begin in its folder, and errors name it. Empty: the working directory.
+    changes
+        `KEY=VALUE`, as `loop.steps=500`.
+
+    Raises
+    ------
+    TrainingError
+        A key is unknown or missing, or a value makes no sense; the message names the file and the key.
+    """
     try:
         for text in changes:
             apply_change(raw, text)

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from distributed import Client
 from typing_extensions import override
 
 from models.bundle import Bundle, load_bundle
+from models.engine import Device, EngineName, Precision
 from models.errors import StoreError, TrainingError
+from models.options import chosen, documents
+from pipeline.inference.options import Halo, SegmentOptions
 from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
 from pipeline.inference.run import Segmentation
 from pipeline.io.source import Source
@@ -39,10 +42,10 @@ DISTANCE, SIDE = 2, 256  # pixels: width of a boundary; side of the squares that
 
 @dataclass(frozen=True, slots=True)
 class NetworkPredictor(Predictor):
-    """A bundle, by the pipeline's own block function; `keywords` are those of `SegmentOptions`."""
+    """A bundle, by the pipeline's own block function."""
 
     bundle: Bundle
-    keywords: Mapping[str, Any]
+    options: SegmentOptions
 
     @property
     @override
@@ -56,14 +59,15 @@ class NetworkPredictor(Predictor):
     def plan(self, source: Source) -> SegmentPlan:
         """Plan a scene; probabilities are kept."""
         of = None if len(self.bundle.metadata.classes) == 2 else "all"
-        kept: dict[str, Any] = {"probability": "float32", "probability_of": of, "overviews": False}
-        return plan_source(source, self.bundle, **{**self.keywords, **kept})
+        kept = replace(self.options, threshold=None, probability="float32", probability_of=of, overviews=False)
+        return plan_source(source, self.bundle, kept)
 
     @override
     def job(self, source: Source, classes: Classes, block: int) -> BlockJob:
         return Segmentation(self.plan(source))
 
 
+@documents(SegmentOptions, but=("threshold",))
 def evaluate(
     bundle: BundleLike,
     samples: Sequence[Sample],
@@ -78,7 +82,16 @@ def evaluate(
     client: Client | str | None = None,
     overwrite: bool = False,
     show: bool = True,
-    **keywords: Any,
+    tile: int | None = None,
+    block: int | None = None,
+    halo: Halo = "exact",
+    tolerance: float = 0.004,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    compile: bool = False,
+    allow_mismatch: bool = False,
 ) -> Evaluation:
     """Score a bundle on labelled scenes, whole, as it would segment them. Memory does not grow with a scene.
 
@@ -104,10 +117,13 @@ def evaluate(
         Of the squares that are resampled for intervals and ranked for pictures, in pixels.
     objects
         Whether objects are matched, at an IoU of 0.5.
-    client, overwrite, show
-        See `pipeline.run`.
-    **keywords
-        See `pipeline.inference.options.SegmentOptions`, but for what is kept.
+    client
+        A Dask client or a scheduler's address; None: a worker in this process.
+    overwrite
+        Replace an output that is there.
+    show
+        Show progress.
+    {SegmentOptions}
 
     Returns
     -------
@@ -122,9 +138,9 @@ def evaluate(
         stays.
     """
     check_client(client)
-    few = len(samples) <= FEW
+    asked, few = chosen(SegmentOptions, locals()), len(samples) <= FEW
     options = EvalOptions(distance, side, objects, show and few, show and not few)
-    network = NetworkPredictor(bundle if isinstance(bundle, Bundle) else load_bundle(bundle), keywords)
+    network = NetworkPredictor(bundle if isinstance(bundle, Bundle) else load_bundle(bundle), asked)
     target = None if output is None else check_folder(output, overwrite=overwrite)
     plans = [network.plan(sample.source) for sample in samples]
     if not plans:
@@ -187,13 +203,18 @@ def _threshold(
 
 
 def choose_threshold(
-    bundle: BundleLike, samples: Sequence[Sample], output: str | os.PathLike[str], *, show: bool = True, **keywords: Any
+    bundle: BundleLike,
+    samples: Sequence[Sample],
+    output: str | os.PathLike[str],
+    *,
+    show: bool = True,
+    engine: EngineName = "auto",
 ) -> dict[str, Any]:
     """Choose a bundle's threshold on validation samples; return metrics for its metadata.
 
     Parameters
     ----------
-    bundle, samples, output, show, **keywords
+    bundle, samples, output, show, engine
         See `evaluate`; an output that is there is replaced.
 
     Returns
@@ -201,6 +222,6 @@ def choose_threshold(
     dict
         `threshold` (of two classes), and `validation`: the scores there.
     """
-    found = evaluate(bundle, samples, output, choose=True, overwrite=True, show=show, objects=False, **keywords)
+    found = evaluate(bundle, samples, output, choose=True, overwrite=True, show=show, objects=False, engine=engine)
     chosen = {} if found.threshold is None else {"threshold": found.threshold}
     return {**chosen, "validation": summary(found.network.pooled)}

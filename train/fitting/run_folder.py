@@ -180,7 +180,18 @@ def file_errors(run: Path) -> Iterator[None]:
 
 
 def read_logs(run: Path) -> Any:
-    """Read the logs of a training, interrupted or not: a pandas table, one row an epoch, the latest where two."""
+    """Read the logs of a training, interrupted or not.
+
+    Parameters
+    ----------
+    run
+        The folder `OUTPUT.training`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an epoch, the latest where there are two.
+    """
     import pandas as pd
 
     tables = [pd.read_csv(path) for path in sorted(run.glob(f"{LOGS}/*/metrics.csv")) if path.stat().st_size]
