@@ -19,7 +19,7 @@ from train.config.schema import IGNORE
 from train.data.classes import value_table
 from train.data.labels import open_labels
 from train.data.samples import Sample
-from train.evaluation.evaluation import choose_threshold, evaluate
+from train.evaluation.evaluation import choose_thresholds, evaluate
 
 HEIGHT, WIDTH = 150, 210
 SCENES = SHARED / "oam_buildings/scenes"
@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_network_over_the_whole_scene(
     by_sklearn = metrics.jaccard_score(truth, mapped, labels=range(classes), average=None)
     assert found.network.pooled.counts.confusion.iou == pytest.approx(by_sklearn)
     if classes == 2:
-        curve = found.network.pooled.counts.thresholds
+        curve = found.network.pooled.counts.thresholds.of(1)
         for at in (0.2, 0.5, 0.71):
             positive = probabilities[1][counted] > np.float32(at)
             assert curve.at(at).iou == pytest.approx(metrics.jaccard_score(truth, positive), abs=1e-3)
@@ -212,14 +212,18 @@ def test_samples_are_pooled_by_pixels_and_given_one_by_one(bundle_of, scene, thr
 
 
 def test_thresholds(bundle_of, scene, threads, tmp_path):
-    """Given, the bundle's own, chosen here; of more than two classes the likeliest."""
+    """Given, the bundle's own, chosen here."""
     torch.set_num_threads(1)
     bundle, labels = bundle_of("simple-unet"), blobs(2)
-    own = save(tmp_path / "own", replace(metadata("simple-unet"), metrics={"threshold": 0.62}))
+    own = save(tmp_path / "own", replace(metadata("simple-unet"), thresholds={"class_1": 0.62}))
     sample = sample_of(scene, labels)
-    assert run(bundle, [sample], objects=False).threshold is None
-    assert run(own, [sample], objects=False).threshold == 0.62
-    assert run(own, [sample], objects=False, threshold=0.3).threshold == 0.3
+    assert run(bundle, [sample], objects=False).thresholds == {}
+    assert run(own, [sample], objects=False).thresholds == {"class_1": 0.62}
+    likeliest, half = (run(own, [sample], objects=False, threshold=how) for how in ("likeliest", 0.5))
+    assert likeliest.thresholds == {}
+    counts = [found.network.pooled.counts.confusion.counts.tolist() for found in (likeliest, half)]
+    assert counts[0] == counts[1] != run(own, [sample], objects=False).network.pooled.counts.confusion.counts.tolist()
+    assert run(own, [sample], objects=False, threshold=0.3).thresholds == {"class_1": 0.3}
     chosen = run(own, [sample], objects=False, choose=True).network
     assert chosen.threshold_from == "chosen on these very samples"
     labelled = labels != IGNORE
@@ -227,18 +231,38 @@ def test_thresholds(bundle_of, scene, threads, tmp_path):
     found, truth = torch_whole(own, open_source(scene))[1][labelled], labels[labelled] == 1
     ious = {t / 100: metrics.jaccard_score(truth, found > np.float32(t / 100)) for t in range(5, 100, 5)}
     assert float(chosen.pooled.counts.confusion.iou[1]) == pytest.approx(max(ious.values()))
-    assert ious[chosen.threshold] == max(ious.values())
-    three = sample_of(scene, blobs(3))
-    assert run(bundle_of("simple-unet", classes=3), [three], objects=False, choose=True).threshold is None
+    assert ious[chosen.thresholds[1]] == max(ious.values())
+
+
+def test_each_class_gets_the_threshold_that_is_best_for_it(bundle_of, scene, threads, tmp_path):
+    """However the others are decided: compared with every pair of thresholds on the whole map."""
+    torch.set_num_threads(1)
+    bundle, labels, steps = bundle_of("simple-unet", classes=3), blobs(3), [0.2, 0.35, 0.5]
+    chosen = run(bundle, [sample_of(scene, labels)], objects=False, choose=True)
+    labelled = labels != IGNORE
+    labelled[100:, 150:] = False
+    probabilities, truth = torch_whole(bundle, open_source(scene))[:, labelled], labels[labelled]
+
+    def ious(first, second):
+        mapped = classify(probabilities, (None, first, second))
+        return metrics.jaccard_score(truth, mapped, labels=range(3), average=None)[1:]
+
+    best = ious(chosen.thresholds["class_1"], chosen.thresholds["class_2"])
+    assert chosen.network.pooled.counts.confusion.iou[1:] == pytest.approx(best)
+    for first in steps:
+        for second in steps:
+            assert (ious(first, second) <= best + 1e-9).all()
+    none = save(tmp_path / "none", replace(metadata("simple-unet", classes=3), background=None))
+    assert run(none, [sample_of(scene, labels)], objects=False, choose=True).thresholds == {}
 
 
 def test_metrics_for_a_bundle(bundle_of, scene, tmp_path):
     sample = sample_of(scene, blobs(2))
-    told = choose_threshold(bundle_of("simple-unet"), [sample], tmp_path / "v", show=False, engine="torch")
+    thresholds, told = choose_thresholds(bundle_of("simple-unet"), [sample], tmp_path / "v", show=False, engine="torch")
     assert set(told["validation"]) == {"iou", "f1", "precision", "recall", "accuracy"}
-    assert 0 < told["threshold"] < 1
+    assert 0 < thresholds["class_1"] < 1
     kept = json.loads((tmp_path / "v/scores.json").read_text())
-    assert kept["threshold"]["value"] == told["threshold"]
+    assert kept["thresholds"]["by class"] == thresholds
     assert kept["scores"]["classes"]["class_1"]["iou"] == told["validation"]["iou"]
 
 

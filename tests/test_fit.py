@@ -88,9 +88,7 @@ def test_a_training_gives_a_bundle_that_segments(trained, scenes, tmp_path):
     assert metadata.provenance["trained on"] == ["a", "b"]
     assert metadata.provenance["chosen on"] == ["v"]
     assert metadata.metrics["validation"]["iou"] > 0.7
-    report = run(
-        scenes / "v_image.tif", bundle, tmp_path / "v.zarr", show=False, threshold=metadata.metrics["threshold"]
-    )
+    report = run(scenes / "v_image.tif", bundle, tmp_path / "v.zarr", show=False, threshold=metadata.thresholds)
     assert report.pixels["roof"] > 1000
 
 
@@ -187,7 +185,7 @@ def test_training_stops_early_when_nothing_gets_better(scenes, tmp_path):
 def test_without_validation_the_last_weights_are_kept(scenes, tmp_path):
     data = [{"root": str(scenes), "train": ["a", "b"]}]
     bundle = train(small_settings(scenes, data=data), tmp_path / "o", show=False)
-    assert "threshold" not in bundle.metadata.metrics
+    assert bundle.metadata.thresholds == {}
     assert best_checkpoint(tmp_path / "o.training").name == "last.ckpt"
 
 

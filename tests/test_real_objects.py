@@ -83,7 +83,7 @@ def test_figures_are_plausible_beside_the_labels(name: str, tmp_path: Path, clie
     bundle = load_bundle("buildings")
     scene = OAM / f"scenes/{name}_image.tif"
     run(scene, bundle, tmp_path / "maps.zarr", block=1024, **more)
-    keywords = {"threshold": bundle.metadata.metrics["threshold"], "min_object": "20 m2", "min_hole": "20 m2"}
+    keywords = {"threshold": dict(bundle.metadata.thresholds), "min_object": "20 m2", "min_hole": "20 m2"}
     write_clean(tmp_path / "maps.zarr", tmp_path / "clean.zarr", **keywords, **more)
     write_objects(tmp_path / "clean.zarr", tmp_path / "objects.zarr", **more)
     row = compute_statistics(tmp_path / "objects.zarr", **more).iloc[0]

@@ -77,7 +77,7 @@ def test_the_three_files(found):
     assert sorted(path.name for path in folder.iterdir()) == ["index.html", "scores.json", "scores.md"]
     told = json.loads((folder / "scores.json").read_text())
     assert told["scores"] == made.network.pooled.as_dict()
-    assert told["threshold"] == {"value": 0.4, "from": "given"}
+    assert told["thresholds"] == {"by class": {"class_1": 0.4}, "from": "given"}
     assert told["bundle"]["digest"] == made.bundle.digest
     assert set(told["by sample"]) == {"town", "<b>hill</b> | x"}
     assert told["references"][0]["facts"] == {"brightness above": 2200.0, "chosen": "chosen & <kept>"}
@@ -189,7 +189,7 @@ def test_curves_lie_where_the_numbers_say(visit, found):
     made, folder = found
     page = visit(folder / "index.html")
     line = page.locator("polyline.line.first").get_attribute("points").split()
-    curve = made.network.pooled.counts.thresholds
+    curve = made.network.pooled.counts.thresholds.of(1)
     for point in line[5:95:10]:
         x, y = map(float, point.split(","))
         assert 1 - y / 100 == pytest.approx(curve.at(round(x / 100, 2)).iou, abs=1e-3)

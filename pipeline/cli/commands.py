@@ -86,6 +86,11 @@ connectivity = click.option("--connectivity", type=click.Choice(["4", "8"]), def
                             help="Pixels touch at sides; or at corners too.")  # fmt: skip
 map_output = output("OUT", "OUT.zarr (maps and probabilities) or OUT.tif (COG of the map).", (".zarr", *TIFF),
                     ".zarr or .tif; the ending decides what is written")  # fmt: skip
+threshold_option = click.option(
+    "--threshold", multiple=True, metavar="P", callback=_threshold,
+    help="Least probability of classes but the background; NAME=P, once for each; or 'likeliest': none.  "
+         "[default: the bundle's]",
+)  # fmt: skip
 planning = options(
     click.argument("scene", nargs=-1, required=True),
     click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
@@ -104,9 +109,7 @@ planning = options(
     click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True),
     click.option("--threads", type=pixels, help="CPU threads of the engine.  [default: all]"),
     click.option("--compile", is_flag=True, help="Optimise the network with torch.compile."),
-    click.option("--threshold", multiple=True, metavar="P", callback=_threshold,
-                 help="Least probability of classes but the background; NAME=P, once for each; or 'likeliest': none."
-                      "  [default: the bundle's]"),
+    threshold_option,
     click.option("--probability", type=click.Choice(["uint8", "float16", "float32", "none"]),
                  help="How probabilities are kept.  [default: uint8 in .zarr, none for .tif]"),
     click.option("--probability-of", metavar="CLASS", help="Keep those of one class, or of 'all'."),

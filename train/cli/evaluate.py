@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from models.errors import TrainingError
-from pipeline.cli.commands import note, running
+from pipeline.cli.commands import note, running, threshold_option
 
 from ..config.schema import PARTS
 
@@ -38,7 +37,7 @@ OF_LABELS = ("bands", "values", "ignore", "colors", "attribute")
 @click.option("--colors", type=click.Choice(["yes", "no"]),
               help="Whether masks hold the classes' colours.  [default: palettes that have these]")  # fmt: skip
 @click.option("--attribute", default="", metavar="COLUMN", help="Column of vector labels that names the class.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability.  [default: the bundle's own]")
+@threshold_option
 @click.option("--baseline", "baselines", multiple=True, type=BASELINE, help="Score this beside it; may be repeated.")
 @click.option("--reference", "more", multiple=True, type=BASELINE, hidden=True)  # the former name
 @click.option("--train", metavar="CONFIG.toml", help="What baselines are fitted to.  [default: CONFIG's train samples]")
@@ -80,7 +79,7 @@ def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | Non
         raise TrainingError(message + flags if advice and config is None else str(error)) from error
     if rest["record"]:
         scores = {"test": summary(found.network.pooled), "tested on": [sample.name for sample in samples]}
-        add_metrics(loaded.path, {**scores, "test threshold": found.threshold})
+        add_metrics(loaded.path, {**scores, "test thresholds": found.thresholds})
     click.echo(as_markdown(found))
     click.echo(f"wrote {Path(output) / 'index.html'}, scores.json and scores.md")
 
@@ -94,8 +93,6 @@ def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> No
     if config and any(given[name] for name in OF_LABELS):
         shown = ", ".join(f"--{name}" for name in OF_LABELS)
         raise click.UsageError(f"{shown} are for SCENE LABELS; CONFIG says them")
-    if given["threshold"] is not None and isnan(given["threshold"]):
-        raise click.BadParameter("nan is not in the range 0<=x<=1", param_hint="--threshold")
     if "forest" in given["baselines"] and not (config or given["train"]):
         raise click.UsageError("a forest is fitted to labelled samples: give --train CONFIG.toml")
     if given["train"] and not given["baselines"]:

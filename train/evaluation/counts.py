@@ -20,11 +20,11 @@ from ..data.samples import Sample
 from ..metrics.confusion import confusion, iou
 from ..metrics.object_matching import ObjectCounts, Overlaps, match, merged, overlaps
 from ..metrics.scores import BlockCounts, count_pixels
-from ..metrics.thresholds import ThresholdCurve, foreground_of, threshold_curve
+from ..metrics.thresholds import ClassCurves, class_curves
 
 TOGETHER = 64  # tables of overlapping objects that are merged at once
 LEAST_LABELLED = 0.25  # share of a square's pixels that must be labelled for it to be shown
-LEAST_FOREGROUND = 0.01  # share of those that must be of another class than the first, in truth or map
+LEAST_FOREGROUND = 0.01  # share of those that must be of another class than the background, in truth or map
 
 Counts = NDArray[np.int64]  # (truth, predicted)
 Cell = tuple[int, int]  # row and column of a square of the sample
@@ -51,10 +51,11 @@ class SampleStores:
 
 @dataclass(frozen=True, slots=True)
 class CountTask:
-    """What all blocks of a pass share: stores, number of classes, and sides of boundary and squares in pixels."""
+    """What all blocks of a pass share: stores, classes, and sides of boundary and squares in pixels."""
 
     stores: SampleStores
     classes: int
+    background: int | None
     distance: int
     side: int
 
@@ -125,7 +126,8 @@ def count_block(task: CountTask, place: tuple[int, int]) -> Counted:
     class_map, labels = (store.read_array("class_map", wide)[0] for store in (stores.decided, stores.truth))
     core = window.within(wide).slices
     kept = all_classes(stores.maps.read_array("probability", window))
-    counts = count_pixels(class_map, labels, core, classes=task.classes, probabilities=kept, distance=task.distance)
+    counts = count_pixels(class_map, labels, core, classes=task.classes, background=task.background,
+                          probabilities=kept, distance=task.distance)  # fmt: skip
     class_map, labels, squares, table = class_map[core], labels[core], {}, None
     for cell in window.cells(task.side):
         inside = cell_window(cell, task.side).clip(window).within(window).slices
@@ -143,30 +145,33 @@ def cell_window(cell: Cell, side: int) -> Window:
     return Window.square(cell[0] * side, cell[1] * side, side)
 
 
-def count_thresholds(client: Client, maps: Store, truth: Store) -> ThresholdCurve:
-    """Count a sample at every threshold, before one is chosen."""
-    blocks = map_bounded(client, _block_thresholds, (maps, truth), list(maps.places(0)), key="swathe-thresholds")
-    return sum(blocks, ThresholdCurve.none())
+def count_thresholds(client: Client, maps: Store, truth: Store, classes: int, background: int) -> ClassCurves:
+    """Count a sample at every threshold, before one is chosen for each class."""
+    task, places = (maps, truth, background), list(maps.places(0))
+    blocks = map_bounded(client, _block_thresholds, task, places, key="swathe-thresholds")
+    return sum(blocks, ClassCurves.none(classes))
 
 
-def _block_thresholds(stores: tuple[Store, Store], place: tuple[int, int]) -> ThresholdCurve:
-    maps, truth = stores
+def _block_thresholds(task: tuple[Store, Store, int], place: tuple[int, int]) -> ClassCurves:
+    maps, truth, background = task
     window = maps.window(0, *place)
     labels: NDArray[np.uint8] = truth.read_array("class_map", window)[0].copy()
     labels[maps.read_array("class_map", window)[0] == NODATA] = NODATA
-    return threshold_curve(foreground_of(all_classes(maps.read_array("probability", window))), labels)
+    return class_curves(all_classes(maps.read_array("probability", window)), labels, background)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredSquare:
-    """A square of a sample, with the mean IoU of the classes but the first that are there, in truth or map."""
+    """A square of a sample, with the mean IoU of the classes but the background that are there, in truth or map."""
 
     sample: str
     window: Window
     iou: float
 
 
-def rank_squares(counted: Sequence[tuple[Sample, Mapping[Cell, Counts]]], side: int) -> tuple[ScoredSquare, ...]:
+def rank_squares(
+    counted: Sequence[tuple[Sample, Mapping[Cell, Counts]]], side: int, background: int | None = 0
+) -> tuple[ScoredSquare, ...]:
     """Return the squares that show something, best first.
 
     Parameters
@@ -175,12 +180,19 @@ def rank_squares(counted: Sequence[tuple[Sample, Mapping[Cell, Counts]]], side: 
         Each sample with the counts `(truth, predicted)` of its squares.
     side
         Of a square, in pixels.
+    background
+        Its value; None: there is none.
     """
     ranked = []
     for sample, cells in counted:
         for cell, counts in sorted(cells.items()):
             labelled, window = int(counts.sum()), cell_window(cell, side).clip(sample.geobox.shape)
-            foreground = labelled - int(counts[0, 0])
+            foreground = labelled - (0 if background is None else int(counts[background, background]))
             if labelled >= LEAST_LABELLED * window.size and foreground >= LEAST_FOREGROUND * labelled:
-                ranked.append(ScoredSquare(sample.name, window, float(np.nanmean(iou(counts)[1:]))))
+                ranked.append(ScoredSquare(sample.name, window, _mean_iou(counts, background)))
     return tuple(sorted(ranked, key=lambda square: -square.iou))
+
+
+def _mean_iou(counts: Counts, background: int | None) -> float:
+    scores = iou(counts)
+    return float(np.nanmean(scores if background is None else np.delete(scores, background)))

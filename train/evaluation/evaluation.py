@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distributed import Client
 from typing_extensions import override
@@ -20,6 +20,7 @@ from models.bundle import Bundle, load_bundle
 from models.engine import Device, EngineName, Precision
 from models.errors import StoreError, TrainingError
 from models.options import chosen, documents
+from pipeline.grid.encoding import Decision, Thresholds
 from pipeline.inference.options import Halo, SegmentOptions
 from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
 from pipeline.inference.run import Segmentation
@@ -59,7 +60,7 @@ class NetworkPredictor(Predictor):
     def plan(self, source: Source) -> SegmentPlan:
         """Plan a scene; probabilities are kept."""
         of = None if len(self.bundle.metadata.classes) == 2 else "all"
-        kept = replace(self.options, threshold=None, probability="float32", probability_of=of, overviews=False)
+        kept = replace(self.options, threshold="likeliest", probability="float32", probability_of=of, overviews=False)
         return plan_source(source, self.bundle, kept)
 
     @override
@@ -73,7 +74,7 @@ def evaluate(
     samples: Sequence[Sample],
     output: str | os.PathLike[str] | None = None,
     *,
-    threshold: float | None = None,
+    threshold: Thresholds | Literal["likeliest"] | None = None,
     choose: bool = False,
     baselines: Sequence[BaselinePredictor] = (),
     distance: int = DISTANCE,
@@ -105,10 +106,10 @@ def evaluate(
         Folder for `scores.json`, `scores.md` and `index.html`. What is computed lies in `OUTPUT.unfinished`
         meanwhile. None: nothing is written.
     threshold
-        See `pipeline.grid.encoding.Encoding`. None: the bundle's own, by its metrics; else the likeliest class.
+        See `pipeline.inference.options.SegmentOptions`. None: the bundle's own.
     choose
-        Take the threshold with the highest IoU on these very samples: for validation, never for a test. With more
-        than two classes it stays the likeliest class.
+        Take for each class the threshold with the highest IoU on these very samples: for validation, never for a test.
+        Without a background it stays the likeliest class.
     baselines
         Fitted predictors that the bundle must beat; see `fit_brightness` and `fit_forest`.
     distance
@@ -146,18 +147,18 @@ def evaluate(
     if not plans:
         raise TrainingError("there is no sample to evaluate on")
     with work_folder(target) as folder, dask_client(client, Segmentation(plans[0]).threads) as connection:
-        classes = network.bundle.metadata.classes
+        classes, background = network.bundle.metadata.classes, network.bundle.metadata.background_value
         tiled = [(sample, plan.plan) for sample, plan in zip(samples, plans, strict=True)]
-        prepared, notes = prepare_samples(connection, tiled, classes, folder, options)
-        runner = Runner(connection, prepared, classes, options)
-        scored, counts = runner.score(network, *_threshold(runner, network, threshold, choose))
+        prepared, notes = prepare_samples(connection, tiled, classes, background, folder, options)
+        runner = Runner(connection, prepared, classes, background, options)
+        scored, counts = runner.score(network, *_decision(runner, network, threshold, choose=choose))
         spec, pairs = plans[0].inference.spec, list(zip(prepared, counts, strict=True))
         found = Evaluation(
             network.bundle,
             scored,
             tuple(runner.score(baseline, None, "it decides itself")[0] for baseline in baselines),
             tuple(one.sample for one in prepared),
-            rank_squares([(one.sample, part.cells) for one, part in pairs], side),
+            rank_squares([(one.sample, part.cells) for one, part in pairs], side, background),
             distance,
             side,
             f"{spec.name} on {spec.device}, {spec.precision}",
@@ -188,29 +189,26 @@ def work_folder(target: Path | None) -> Iterator[Path]:
     work.remove()
 
 
-def _threshold(
-    runner: Runner, network: NetworkPredictor, threshold: float | None, choose: bool
-) -> tuple[float | None, str]:
-    """Return the threshold that is given, chosen here, or the bundle's own, and which of these it is."""
-    if threshold is not None:
-        return threshold, "given"
-    if choose and len(runner.classes) == 2:
-        return runner.best_threshold(network), "chosen on these very samples"
-    kept = network.bundle.metadata.metrics.get("threshold")
-    if not choose and isinstance(kept, float | int) and 0 <= kept <= 1:
-        return float(kept), "the bundle's own"
-    return None, "the likeliest class"
+def _decision(
+    runner: Runner, network: NetworkPredictor, asked: Thresholds | Literal["likeliest"] | None, *, choose: bool
+) -> tuple[Decision | None, str]:
+    """Return the thresholds that are given, chosen here, or the bundle's own, and which of these they are."""
+    if choose and asked is None:
+        chosen = runner.best_thresholds(network)
+        return chosen, "the likeliest class" if chosen is None else "chosen on these very samples"
+    found = SegmentOptions(threshold=asked).decision(network.bundle.metadata)
+    return found, "the likeliest class" if found is None else "the bundle's own" if asked is None else "given"
 
 
-def choose_threshold(
+def choose_thresholds(
     bundle: BundleLike,
     samples: Sequence[Sample],
     output: str | os.PathLike[str],
     *,
     show: bool = True,
     engine: EngineName = "auto",
-) -> dict[str, Any]:
-    """Choose a bundle's threshold on validation samples; return metrics for its metadata.
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Choose a bundle's thresholds on validation samples.
 
     Parameters
     ----------
@@ -219,9 +217,8 @@ def choose_threshold(
 
     Returns
     -------
-    dict
-        `threshold` (of two classes), and `validation`: the scores there.
+    thresholds, metrics
+        By class, for `BundleMetadata.thresholds`; empty: the likeliest class. `validation`: the scores there.
     """
     found = evaluate(bundle, samples, output, choose=True, overwrite=True, show=show, objects=False, engine=engine)
-    chosen = {} if found.threshold is None else {"threshold": found.threshold}
-    return {**chosen, "validation": summary(found.network.pooled)}
+    return found.thresholds, {"validation": summary(found.network.pooled)}

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from models.errors import TrainingError
 from models.metadata import ClassInfo
-from pipeline.grid.encoding import NODATA, BlockResult, Encoding, classify
+from pipeline.grid.encoding import NODATA, BlockResult, Decision, Encoding, classify
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import TilingPlan
 from pipeline.io.source import Source
@@ -70,6 +70,8 @@ class StoreJob(BlockJob):
         Computes the blocks.
     reads
         Paths of what is read.
+    background
+        Value of the class that is no object; None: there is none.
     """
 
     title: str = field()  # without `field`, the base's property would pass for a default
@@ -80,6 +82,7 @@ class StoreJob(BlockJob):
     metadata: Mapping[str, Any]
     function: BlockFunction
     reads: tuple[str, ...] = ()
+    background: int | None = 0
 
     @override
     def identity(self) -> Mapping[str, Any]:
@@ -87,7 +90,8 @@ class StoreJob(BlockJob):
 
     @override
     def new_metadata(self) -> StoreMetadata:
-        return StoreMetadata(self.plan, self.encoding, self.classes, self.identity(), command="swathe evaluate")
+        identity, command = self.identity(), "swathe evaluate"
+        return StoreMetadata(self.plan, self.encoding, self.classes, identity, self.background, command=command)
 
     @override
     def block_function(self, store: Store) -> BlockFunction:
@@ -118,19 +122,18 @@ class LabelFunction(BlockFunction):
 
 @dataclass(frozen=True, slots=True)
 class ThresholdFunction(BlockFunction):
-    """A block is the class map at a threshold, nodata where the truth is ignored."""
+    """A block is the class map at thresholds, nodata where the truth is ignored."""
 
     maps: Store
     truth: Store
-    threshold: float | None
+    thresholds: Decision | None
 
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
         window = store.window(0, row, column)
         class_map: NDArray[np.uint8] = self.maps.read_array("class_map", window)[0]
-        if self.threshold is not None:
+        if self.thresholds is not None:
             probabilities = all_classes(self.maps.read_array("probability", window))
-            thresholds = (None, *[self.threshold] * (len(probabilities) - 1))
-            class_map = np.where(class_map == NODATA, class_map, classify(probabilities, thresholds))
+            class_map = np.where(class_map == NODATA, class_map, classify(probabilities, self.thresholds))
         class_map[self.truth.read_array("class_map", window)[0] == IGNORE] = NODATA
         return BlockResult(class_map, None)

@@ -45,6 +45,7 @@ def draw(
     samples: Sequence[Sample],
     stores: Mapping[str, SampleStores],
     classes: Sequence[ClassInfo],
+    background: int | None = 0,
 ) -> list[tuple[ScoredSquare, Panels]]:
     """Draw image, truth, map and errors of squares; those of one sample are stretched alike, to be compared.
 
@@ -54,14 +55,14 @@ def draw(
         Few enough for their pixels to be held together.
     samples, stores
         The squares' samples, and their stores by name.
-    classes
-        By value.
+    classes, background
+        By value; the value of the background, None where there is none.
     """
     drawn = {}
     for sample in samples:
         inside = [square for square in squares if square.sample == sample.name]
         for square, image in zip(inside, _images(sample, inside), strict=True):
-            drawn[square] = _panels(square, image, stores[sample.name], classes)
+            drawn[square] = _panels(square, image, stores[sample.name], classes, background)
     return [(square, drawn[square]) for square in squares]
 
 
@@ -83,13 +84,17 @@ def _images(sample: Sample, squares: Sequence[ScoredSquare]) -> list[NDArray[np.
 
 
 def _panels(
-    square: ScoredSquare, image: NDArray[np.float32], stores: SampleStores, classes: Sequence[ClassInfo]
+    square: ScoredSquare,
+    image: NDArray[np.float32],
+    stores: SampleStores,
+    classes: Sequence[ClassInfo],
+    background: int | None,
 ) -> Panels:
     truth, decided = (store.read_array("class_map", square.window)[0] for store in (stores.truth, stores.decided))
     palette = np.zeros((256, 3), np.uint8)
-    palette[: len(classes)] = [GROUND, *(info.rgb for info in classes[1:])]
+    palette[: len(classes)] = [GROUND if n == background else info.rgb for n, info in enumerate(classes)]
     palette[NODATA] = UNKNOWN
-    maps = ((truth, palette), (decided, palette), (errors(truth, decided), ERRORS))
+    maps = ((truth, palette), (decided, palette), (errors(truth, decided, background), ERRORS))
     uris = (
         data_uri((image * 255).round().astype(np.uint8), "webp", quality=82),
         *(data_uri(index, "png", colors, optimize=True) for index, colors in maps),
@@ -97,13 +102,14 @@ def _panels(
     return list(zip(("image", "truth", "map", "errors"), uris, strict=True))
 
 
-def errors(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return codes `(y, x)`: 0 rightly the first class, 1 rightly another one, 2 false alarm, 3 missed, 4 confused."""
+def errors(truth: NDArray[np.uint8], found: NDArray[np.uint8], background: int | None = 0) -> NDArray[np.uint8]:
+    """Return codes `(y, x)`: 0 rightly background, 1 rightly another class, 2 false alarm, 3 missed, 4 confused."""
     index = np.full(truth.shape, 4, np.uint8)
     index[truth == found] = 1
-    index[(truth == found) & (truth == 0)] = 0
-    index[(truth == 0) & (found != 0)] = 2
-    index[(truth != 0) & (found == 0)] = 3
+    if background is not None:
+        index[(truth == found) & (truth == background)] = 0
+        index[(truth == background) & (found != background)] = 2
+        index[(truth != background) & (found == background)] = 3
     index[(truth == NODATA) | (found == NODATA)] = NODATA
     return index
 

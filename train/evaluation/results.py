@@ -7,6 +7,7 @@ from typing import Any
 
 from models.bundle import Bundle
 from models.metadata import ClassInfo
+from pipeline.grid.encoding import Decision, describe_decision
 
 from ..data.samples import Sample
 from ..metrics.scores import Scores
@@ -23,10 +24,10 @@ class PredictorScores:
     ----------
     name
         Of the predictor.
-    threshold
-        At which classes were decided; None: the likeliest class.
+    thresholds
+        At which classes were decided, by value, None for the background. None: the likeliest class.
     threshold_from
-        Who chose it, in words.
+        Who chose them, in words.
     pooled
         Of all samples together, with intervals.
     samples
@@ -38,7 +39,7 @@ class PredictorScores:
     """
 
     name: str
-    threshold: float | None
+    thresholds: Decision | None
     threshold_from: str
     pooled: Scores
     samples: Mapping[str, Scores]
@@ -48,8 +49,10 @@ class PredictorScores:
     @property
     def label(self) -> str:
         """Its name, with how it decides."""
-        how = "likeliest class" if self.threshold is None else f"threshold {self.threshold:g}"
-        return f"{self.name}, {how}"
+        one = self.pooled.foreground
+        if self.thresholds is None or one is None:
+            return f"{self.name}, {describe_decision(self.thresholds, self.pooled.names).removeprefix('the ')}"
+        return f"{self.name}, threshold {self.thresholds[one]:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,10 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
     @property
-    def threshold(self) -> float | None:
-        """At which the network's classes were decided; None: the likeliest class."""
-        return self.network.threshold
+    def thresholds(self) -> dict[str, float]:
+        """At which the network's classes were decided, by name; empty: the likeliest class."""
+        pairs = zip(self.bundle.metadata.class_names, self.network.thresholds or (), strict=False)
+        return {name: bound for name, bound in pairs if bound is not None}
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -96,10 +100,10 @@ class Evaluation:
 
 
 def summary(scores: Scores) -> dict[str, float]:
-    """Return the few scores that a bundle keeps, to four digits: of two classes those of the second, else means."""
-    counts = scores.counts.confusion
-    if len(scores.names) == 2:
-        kept = {name: float(getattr(counts, name)[1]) for name in ("iou", "f1", "precision", "recall")}
+    """Return the few scores that a bundle keeps, to four digits: those of the one foreground class, else means."""
+    counts, one = scores.counts.confusion, scores.foreground
+    if one is not None:
+        kept = {name: float(getattr(counts, name)[one]) for name in ("iou", "f1", "precision", "recall")}
     else:
         kept = {"iou": counts.mean_iou, "f1": counts.mean_f1}
     kept |= {"accuracy": counts.accuracy}
@@ -120,14 +124,14 @@ def tables(found: Evaluation) -> list[Table]:
     """Return all tables: scores beside the baselines'; by class, of more than two; by sample, of several."""
     pooled, samples = found.network.pooled, found.network.samples
     heads = ["mean IoU", "mean F1", "accuracy", "mean boundary IoU", "ECE"]
-    if len(pooled.names) == 2:
+    if pooled.foreground is not None:
         heads = ["F1", "precision", "recall", "boundary IoU", "object F1", "accuracy", "ECE"]
-        heads.insert(0, f"IoU of {pooled.names[1]}")
+        heads.insert(0, f"IoU of {pooled.names[pooled.foreground]}")
     rows = [(found.network.label, *cells(pooled, graded=True))]
     rows += [(one.name, *cells(one.pooled, graded=one.graded)) for one in found.baselines]
     made = [Table("Scores", ("", *heads), tuple(rows))]
-    if len(pooled.names) > 2:
-        made.append(by_class(pooled))
+    if pooled.foreground is None:
+        made.append(by_class(pooled, found.thresholds))
     if len(samples) > 1:
         each = ((name, *cells(scores, graded=True)) for name, scores in samples.items())
         made.append(Table("By sample", ("sample", *heads), tuple(each)))
@@ -135,7 +139,7 @@ def tables(found: Evaluation) -> list[Table]:
 
 
 def cells(scores: Scores, *, graded: bool) -> tuple[str, ...]:
-    """Return one row of scores: of two classes those of the second, else means over classes.
+    """Return one row of scores: those of the one foreground class, else means over classes.
 
     Parameters
     ----------
@@ -144,15 +148,15 @@ def cells(scores: Scores, *, graded: bool) -> tuple[str, ...]:
     graded
         Whether its probabilities are more than 0 and 1, so that their calibration says something.
     """
-    total, two = scores.counts, len(scores.names) == 2
-    counts, reliability = total.confusion, total.foreground if two else total.top
+    total, one = scores.counts, scores.foreground
+    counts, reliability = total.confusion, total.top if one is None else total.foreground
     ece = format_score(reliability.ece) if reliability is not None and graded else NONE
-    if not two:
+    if one is None:
         means = (counts.mean_f1, counts.accuracy, total.boundary.mean_iou)
         return format_score(counts.mean_iou) + interval(scores, "mean_iou"), *map(format_score, means), ece
-    iou = format_score(counts.iou[1]) + interval(scores, "iou", 1)
-    rest = (format_score(values[1]) for values in (counts.f1, counts.precision, counts.recall, total.boundary.iou))
-    return iou, *rest, objects(scores, 1), format_score(counts.accuracy), ece
+    iou = format_score(counts.iou[one]) + interval(scores, "iou", one)
+    rest = (format_score(values[one]) for values in (counts.f1, counts.precision, counts.recall, total.boundary.iou))
+    return iou, *rest, objects(scores, one), format_score(counts.accuracy), ece
 
 
 def format_score(value: float) -> str:
@@ -177,16 +181,17 @@ def objects(scores: Scores, value: int) -> str:
     return NONE if scores.objects is None else format_score(scores.objects.f1[value])
 
 
-def by_class(scores: Scores) -> Table:
-    """Return the scores of each class."""
+def by_class(scores: Scores, thresholds: Mapping[str, float]) -> Table:
+    """Return the scores of each class, with the threshold that it was decided at, if any was."""
     counts, boundary = scores.counts.confusion, scores.counts.boundary
-    named = ("class", "IoU", "F1", "precision", "recall", "boundary IoU", "object F1", "pixels")
+    named = ("class", "threshold", "IoU", "F1", "precision", "recall", "boundary IoU", "object F1", "pixels")
     rows = []
     for value, name in enumerate(scores.names):
         iou = format_score(counts.iou[value]) + interval(scores, "iou", value)
         shares = (counts.f1[value], counts.precision[value], counts.recall[value], boundary.iou[value])
-        found = NONE if value == 0 else objects(scores, value)
-        rows.append((name, iou, *map(format_score, shares), found, f"{int(counts.support[value]):,}"))
+        found = NONE if value == scores.background else objects(scores, value)
+        threshold = f"{thresholds[name]:g}" if name in thresholds else NONE
+        rows.append((name, threshold, iou, *map(format_score, shares), found, f"{int(counts.support[value]):,}"))
     return Table("By class", named, tuple(rows))
 
 
@@ -205,7 +210,7 @@ def notes(found: Evaluation) -> list[str]:
         lines.append(f"{intervals.note[:1].upper()}{intervals.note[1:].rstrip('.')}.")
     lines.append(f"Boundary IoU: {found.distance} pixels wide. Objects match at an IoU above 0.5.")
     if found.network.threshold_from.startswith("chosen"):
-        lines.append("The threshold was chosen on these very samples: no test of it.")
+        lines.append("Thresholds were chosen on these very samples: no test of them.")
     return lines + [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in found.notes]
 
 

@@ -1,5 +1,6 @@
 """Samples prepared and predictors run over them: labels and maps into stores, blocks counted, scores computed."""
 
+import json
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ from dask.base import tokenize
 from distributed import Client
 
 from models.errors import PlanError, TrainingError
-from pipeline.grid.encoding import Encoding
+from pipeline.grid.encoding import Decision, Encoding
 from pipeline.grid.tiling import TilingPlan
 from pipeline.io.gdal import file_stamp
 from pipeline.jobs.job import make_progress, run_job
@@ -26,7 +27,7 @@ from pipeline.store.store import Store, open_store
 from ..data.remarks import count_remarks, describe_remarks
 from ..data.samples import Sample
 from ..metrics.scores import Scores, intervals
-from ..metrics.thresholds import ThresholdCurve
+from ..metrics.thresholds import ClassCurves
 from .counts import CountTask, SampleCounts, SampleStores, count_sample, count_thresholds
 from .jobs import Classes, LabelFunction, Predictor, StoreJob, ThresholdFunction
 from .results import PredictorScores
@@ -62,7 +63,12 @@ class PreparedSample:
 
 
 def prepare_samples(
-    client: Client, tiled: Sequence[tuple[Sample, TilingPlan]], classes: Classes, folder: Path, options: EvalOptions
+    client: Client,
+    tiled: Sequence[tuple[Sample, TilingPlan]],
+    classes: Classes,
+    background: int | None,
+    folder: Path,
+    options: EvalOptions,
 ) -> tuple[list[PreparedSample], list[str]]:
     """Keep the labels of every sample, and number their objects.
 
@@ -70,8 +76,8 @@ def prepare_samples(
     ----------
     client, options
         Where and how.
-    tiled, classes
-        Samples, each with how it is tiled, and the classes by value.
+    tiled, classes, background
+        Samples, each with how it is tiled; the classes by value; the value of the background, None where there is none.
     folder
         For the stores.
 
@@ -94,7 +100,8 @@ def prepare_samples(
         }
         place = folder / f"sample-{fingerprint(identity)[:16]}"
         labels = LabelFunction(sample, len(classes))
-        job = StoreJob("reading labels", sample.geobox, plan, classes, Encoding(), identity, labels, sample.paths)
+        job = StoreJob("reading labels", sample.geobox, plan, classes, Encoding(), identity, labels, sample.paths,
+                       background)  # fmt: skip
         result = run_job(job, place / "truth.zarr", "others", client=client, show=options.show)
         if any(count for name, count in result.pixels.items() if name != "nodata"):
             objects = _objects(client, place / "truth.zarr", place / "truth-objects.zarr", options)
@@ -125,6 +132,7 @@ class Runner:
     client: Client
     samples: Sequence[PreparedSample]
     classes: Classes
+    background: int | None
     options: EvalOptions
 
     def maps(self, predictor: Predictor, one: PreparedSample) -> Store:
@@ -136,42 +144,50 @@ class Runner:
     def _folder(self, predictor: Predictor, one: PreparedSample) -> Path:
         return one.folder / fingerprint({"name": predictor.name})[:16]
 
-    def best_threshold(self, predictor: Predictor) -> float | None:
-        """Return the threshold with the highest IoU over all samples; None where there is no foreground."""
-        samples = counted(self.samples, f"segmenting with {predictor.name}", show=self.options.count)
-        curves = (count_thresholds(self.client, self.maps(predictor, one), one.truth) for one in samples)
-        best = sum(curves, ThresholdCurve.none()).best()
-        return None if best is None else best.threshold
+    def best_thresholds(self, predictor: Predictor) -> Decision | None:
+        """Return each class's threshold with the highest IoU over all samples.
+
+        None where there is no background, or no other class in the labels.
+        """
+        if self.background is None:
+            return None
+        total = ClassCurves.none(len(self.classes))
+        for one in counted(self.samples, f"segmenting with {predictor.name}", show=self.options.count):
+            maps = self.maps(predictor, one)
+            total += count_thresholds(self.client, maps, one.truth, len(self.classes), self.background)
+        return total.best(self.background)
 
     def score(
-        self, predictor: Predictor, threshold: float | None, threshold_from: str
+        self, predictor: Predictor, thresholds: Decision | None, threshold_from: str
     ) -> tuple[PredictorScores, list[SampleCounts]]:
-        """Score a predictor on all samples; `threshold_from` says in words who chose the threshold."""
+        """Score a predictor on all samples; `threshold_from` says in words who chose the thresholds."""
         samples = counted(self.samples, f"scoring {predictor.name}", show=self.options.count)
-        parts = [self._count(predictor, one, threshold) for one in samples]
+        parts = [self._count(predictor, one, thresholds) for one in samples]
         names = tuple(info.name for info in self.classes)
         pixels = reduce(add, (part.pixels for part in parts))
         matched = [part.objects for part in parts if part.objects is not None]
         objects = reduce(add, matched) if len(matched) == len(parts) else None
         # in order of place: blocks end in any order, and what is drawn at random must not depend on it
         cells = [part.cells[cell] for part in parts for cell in sorted(part.cells)]
-        pooled = Scores(names, pixels, objects, intervals(np.stack(cells)))
-        each = (Scores(names, part.pixels, part.objects) for part in parts)
+        pooled = Scores(names, pixels, objects, intervals(np.stack(cells)), self.background)
+        each = (Scores(names, part.pixels, part.objects, None, self.background) for part in parts)
         by_name = dict(zip((one.sample.name for one in self.samples), each, strict=True))
         metadata, graded = predictor.metadata(), predictor.graded
-        return PredictorScores(predictor.name, threshold, threshold_from, pooled, by_name, metadata, graded), parts
+        return PredictorScores(predictor.name, thresholds, threshold_from, pooled, by_name, metadata, graded), parts
 
-    def _count(self, predictor: Predictor, one: PreparedSample, threshold: float | None) -> SampleCounts:
-        """Predict a sample, decide its classes at the threshold, number the map's objects, and count."""
+    def _count(self, predictor: Predictor, one: PreparedSample, thresholds: Decision | None) -> SampleCounts:
+        """Predict a sample, decide its classes at the thresholds, number the map's objects, and count."""
         maps, folder, show = self.maps(predictor, one), self._folder(predictor, one), self.options.show
-        identity = {"maps": fingerprint(open_store(maps.path)[1].identity), "threshold": threshold}
-        decide, geobox, plan = ThresholdFunction(maps, one.truth, threshold), maps.geobox, maps.plan
-        job = StoreJob("deciding", geobox, plan, self.classes, Encoding(), identity, decide, (maps.path,))
+        identity = {"maps": fingerprint(open_store(maps.path)[1].identity), "thresholds": thresholds}
+        identity = json.loads(json.dumps(identity))
+        decide, geobox, plan = ThresholdFunction(maps, one.truth, thresholds), maps.geobox, maps.plan
+        job = StoreJob("deciding", geobox, plan, self.classes, Encoding(), identity, decide, (maps.path,),
+                       self.background)  # fmt: skip
         decided = run_job(job, folder / "decided.zarr", "others", client=self.client, show=show).output
         numbered = folder / f"objects-{fingerprint(job.identity())[:16]}.zarr"
         objects = _objects(self.client, Path(decided), numbered, self.options)
         stores = SampleStores(one.truth, maps, open_store(decided)[0], one.objects, objects)
-        task = CountTask(stores, len(self.classes), self.options.distance, self.options.side)
+        task = CountTask(stores, len(self.classes), self.background, self.options.distance, self.options.side)
         return count_sample(self.client, task, make_progress(show), f"scoring {predictor.name}")
 
 

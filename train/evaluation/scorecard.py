@@ -13,6 +13,7 @@ from typing import Any
 
 from models.errors import StoreError
 from models.files import make_parent, put_in_place, refuse_existing
+from pipeline.grid.encoding import describe_decision
 from pipeline.viz.page import render_page
 
 from .counts import SampleStores, ScoredSquare
@@ -97,7 +98,7 @@ def as_dict(found: Evaluation) -> dict[str, Any]:
         "engine": found.engine,
         "classes": [{"value": n, "name": info.name, "color": info.color} for n, info in enumerate(found.classes)],
         "samples": {sample.name: [Path(path).name for path in sample.paths] for sample in found.samples},
-        "threshold": {"value": found.network.threshold, "from": found.network.threshold_from},
+        "thresholds": {"by class": found.thresholds, "from": found.network.threshold_from},
         "scores": found.network.pooled.as_dict(),
         "by sample": {name: scores.as_dict() for name, scores in found.network.samples.items()},
         "references": [
@@ -133,10 +134,11 @@ def best_and_worst(squares: Sequence[ScoredSquare], most: int) -> tuple[list[Sco
 def _context(found: Evaluation, stores: Mapping[str, SampleStores]) -> dict[str, Any]:
     """Return what the template takes."""
     best, worst = best_and_worst(found.squares, SHOWN)
-    strips = draw([*worst, *best], found.samples, stores, found.classes)
+    strips = draw([*worst, *best], found.samples, stores, found.classes, found.network.pooled.background)
     halves = (("Worst squares", strips[: len(worst)]), ("Best squares", strips[len(worst) :]))
-    pooled, now, two = found.network.pooled, datetime.now(UTC), len(found.classes) == 2
-    counts, reliability = pooled.counts, pooled.counts.foreground if two else pooled.counts.top
+    pooled, now = found.network.pooled, datetime.now(UTC)
+    counts, one = pooled.counts, pooled.foreground
+    reliability = counts.top if one is None else counts.foreground
     first, *errors = ((name, f"rgb({r} {g} {b})") for name, (r, g, b) in ERROR_COLORS.items())
     return {
         "title": found.bundle.metadata.name,
@@ -146,23 +148,32 @@ def _context(found: Evaluation, stores: Mapping[str, SampleStores]) -> dict[str,
         "names": pooled.names,
         "confusion": confusion_rows(counts.confusion),
         "reliability": None if reliability is None else reliability_chart(reliability),
-        "of": f"probability of {pooled.names[1]}" if two else "probability of the likeliest class",
-        "thresholds": None if counts.thresholds is None else threshold_chart(counts.thresholds, found.threshold),
+        "of": "probability of the likeliest class" if one is None else f"probability of {pooled.names[one]}",
+        "thresholds": _threshold_charts(found),
         "strips": [(name, part) for name, part in halves if part],
-        "classes": [(info.name, f"#{info.color}") for info in found.classes[1:]],
-        "errors": [*(errors[:-1] if two else errors), first],  # no other class, of two
+        "classes": [(i.name, f"#{i.color}") for value, i in enumerate(found.classes) if value != pooled.background],
+        "errors": [*(errors if one is None else errors[:-1]), first],  # no other class, of two
         "side": found.side,
         "facts": _origin(found),
         "made": f"{now.day} {now:%B %Y, %H:%M} UTC",
     }
 
 
+def _threshold_charts(found: Evaluation) -> list[tuple[str, dict[str, Any]]]:
+    """Return a chart for each class but the background that is in the labels, with its name."""
+    pooled, charts, curves = found.network.pooled, [], found.network.pooled.counts.thresholds
+    for value, name in enumerate(pooled.names):
+        chart = threshold_chart(curves.of(value), found.thresholds.get(name)) if curves else None
+        charts += [(name, chart)] if chart is not None and value != pooled.background else []
+    return charts
+
+
 def page_summary(found: Evaluation) -> str:
     """Return the page's first line."""
     pooled = found.network.pooled
-    counts, names = pooled.counts.confusion, pooled.names
-    if len(names) == 2:
-        score = f"IoU of {names[1]} {format_score(counts.iou[1])}{interval(pooled, 'iou', 1)}"
+    counts, names, one = pooled.counts.confusion, pooled.names, pooled.foreground
+    if one is not None:
+        score = f"IoU of {names[one]} {format_score(counts.iou[one])}{interval(pooled, 'iou', one)}"
     else:
         score = f"Mean IoU {format_score(counts.mean_iou)}{interval(pooled, 'mean_iou')}"
     where = found.samples[0].name if len(found.samples) == 1 else f"{len(found.samples):,} samples"
@@ -171,14 +182,15 @@ def page_summary(found: Evaluation) -> str:
 
 def _origin(found: Evaluation) -> list[tuple[str, str]]:
     """Return what was scored, on what and how, as terms and descriptions."""
-    bundle, threshold = found.bundle, found.network.threshold
-    decided = "the likeliest class" if threshold is None else f"{threshold:g}, {found.network.threshold_from}"
+    bundle, thresholds = found.bundle, found.network.thresholds
+    how = describe_decision(thresholds, bundle.metadata.class_names)
+    decided = how if thresholds is None else f"{how}; {found.network.threshold_from}"
     names = [sample.name for sample in found.samples]
     lines = [
         ("bundle", found.network.label),
         ("digest", bundle.digest),
         ("architecture", bundle.metadata.architecture),
-        ("threshold", decided),
+        ("decision", decided),
         ("engine", found.engine),
         ("samples", ", ".join(names[:20]) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")),
         ("squares", f"{found.side} × {found.side} pixels, for intervals and pictures"),

@@ -24,7 +24,7 @@ from models.system import usable_cpus
 
 from ..config import Settings
 from ..data.chips import reader_errors
-from ..evaluation.evaluation import choose_threshold
+from ..evaluation.evaluation import choose_thresholds
 from .module import SegmentationModule
 from .run_folder import (
     begin,
@@ -116,7 +116,7 @@ def fit(training: Training, module: SegmentationModule, run: Path, *, show: bool
 def write_best(
     output: Path, training: Training, module: SegmentationModule, run: Path, *, command: str = "", show: bool = True
 ) -> Bundle:
-    """Write a bundle; the threshold is chosen, and scores found, on whole validation scenes.
+    """Write a bundle; its thresholds are chosen, and scores found, on whole validation scenes.
 
     Parameters
     ----------
@@ -135,8 +135,8 @@ def write_best(
     metadata = _metadata(training, module.receptive_field, {"best step": step, "command": command})
     bundle = save_bundle(run / "bundle", network, metadata, overwrite=True)
     if training.parts["validate"]:
-        metrics = choose_threshold(bundle, training.parts["validate"], run / "validation", show=show)
-        metadata = replace(metadata, metrics=metrics)
+        thresholds, metrics = choose_thresholds(bundle, training.parts["validate"], run / "validation", show=show)
+        metadata = replace(metadata, thresholds=thresholds, metrics=metrics)
     return save_bundle(output, network, metadata, overwrite=True)
 
 

@@ -22,7 +22,7 @@ from .boundaries import DISTANCE, Boundary, Core, count_boundary
 from .calibration import Reliability, foreground_reliability, top_reliability
 from .confusion import OF_CLASSES, OVERALL, Confusion, Floats, Ints, Values, confusion, plain
 from .object_matching import ObjectCounts
-from .thresholds import ThresholdCurve, foreground_of, threshold_curve
+from .thresholds import ClassCurves, class_curves
 
 FEW = 10  # blocks
 MOST = 1 << 22  # draws held at once
@@ -39,16 +39,16 @@ class BlockCounts:
     confusion, boundary
         Of class maps.
     thresholds
-        Of probabilities: any class but the first against it. None: probabilities were not kept.
+        Of probabilities, for each class but the background. None: probabilities were not kept.
     foreground
-        Of the second class's probability; None as above, or with more than two classes.
+        Of the probability of the one class beside the background; None as above, or where there is no one.
     top
         Of the likeliest class's probability; None as above.
     """
 
     confusion: Confusion
     boundary: Boundary
-    thresholds: ThresholdCurve | None = None
+    thresholds: ClassCurves | None = None
     foreground: Reliability | None = None
     top: Reliability | None = None
 
@@ -66,6 +66,7 @@ def count_pixels(
     core: Core,
     *,
     classes: int,
+    background: int | None = 0,
     probabilities: NDArray[np.float32] | None = None,
     distance: int = DISTANCE,
 ) -> BlockCounts:
@@ -80,6 +81,8 @@ def count_pixels(
         Rows and columns of the block in them.
     classes
         How many there are.
+    background
+        Its value; None: there is none.
     probabilities
         float32 `(class, y, x)` of the block alone; NaN does not count.
     distance
@@ -94,9 +97,14 @@ def count_pixels(
     if probabilities is None:
         return BlockCounts(*maps)
     truth = np.where(class_map[core] == IGNORE, np.uint8(IGNORE), labels[core])
-    curve = threshold_curve(foreground_of(probabilities), truth)
-    foreground = foreground_reliability(probabilities[1], truth) if classes == 2 else None
-    return BlockCounts(*maps, curve, foreground, top_reliability(probabilities, truth))
+    curves, one = class_curves(probabilities, truth, background), one_foreground(classes, background)
+    foreground = None if one is None else foreground_reliability(probabilities[one], truth, one)
+    return BlockCounts(*maps, curves, foreground, top_reliability(probabilities, truth))
+
+
+def one_foreground(classes: int, background: int | None) -> int | None:
+    """Return the value of the one class beside the background; None where there is no background, or there are more."""
+    return 1 - background if classes == 2 and background is not None else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,16 +211,24 @@ class Scores:
         Of all scenes; None: objects were not matched.
     intervals
         None: none were computed.
+    background
+        Value of the class that is no object; None: there is none.
     """
 
     names: tuple[str, ...]
     counts: BlockCounts
     objects: ObjectCounts | None = None
     intervals: Intervals | None = None
+    background: int | None = 0
+
+    @property
+    def foreground(self) -> int | None:
+        """Value of the one class beside the background; None where there is no one: means over classes count then."""
+        return one_foreground(len(self.names), self.background)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it for JSON: shares to four digits, None for a share of nothing; counts exactly."""
-        boundary, curve = self.counts.boundary, self.counts.thresholds
+        boundary, curves, one = self.counts.boundary, self.counts.thresholds, self.foreground
         reliabilities = {"foreground": self.counts.foreground, "top": self.counts.top}
         calibration = {name: some.as_dict() for name, some in reliabilities.items() if some}
         return {
@@ -221,7 +237,7 @@ class Scores:
             "confusion": plain(self.counts.confusion.counts),
             "boundary": {"distance": boundary.distance, "mean_iou": plain(boundary.mean_iou)},
             **({"intervals": self.intervals.as_dict()} if self.intervals else {}),
-            **({"thresholds": curve.as_dict()} if curve else {}),
+            **({"thresholds": curves.of(one).as_dict()} if curves and one is not None else {}),
             **({"calibration": calibration} if calibration else {}),
         }
 
@@ -230,6 +246,10 @@ class Scores:
         made["boundary_iou"] = plain(self.counts.boundary.iou[value])
         if self.intervals:
             made["intervals"] = self.intervals.of_class(value)
-        if self.objects and value:
+        if value == self.background:
+            return made
+        if self.objects:
             made["objects"] = self.objects.of_class(value)
+        if self.counts.thresholds and self.foreground is None:  # of two classes they stand above
+            made["thresholds"] = self.counts.thresholds.of(value).as_dict()
         return made

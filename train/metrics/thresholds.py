@@ -1,6 +1,8 @@
-"""Threshold curve: precision, recall, F1 and IoU at every threshold, the best one, and average precision.
+"""Threshold curves, one a class: precision, recall, F1 and IoU at every threshold, the best one, average precision.
 
-One histogram of probabilities in thousandths serves all. Numbers only.
+A class map takes the likeliest class but the background where its probability is above that class's threshold: so a
+class's pixels, and its scores, depend on its own threshold alone. One histogram of probabilities in thousandths serves
+all thresholds. Numbers only.
 """
 
 from collections.abc import Sequence
@@ -9,6 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.grid.encoding import classify
 
 from .confusion import Counts, Floats, Ints, Values, count, plain, ratio, strips, truths
 
@@ -157,20 +161,63 @@ def _step(threshold: float) -> int:
     return step
 
 
-def foreground_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what a class map's threshold is compared with: the greatest of all classes but the first.
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassCurves(Counts):
+    """The threshold curves of all classes but the background.
+
+    Parameters
+    ----------
+    counts
+        int64 `(class, 2, 1001)`: see `ThresholdCurve`. That of the background is 0.
+    """
+
+    counts: Ints
+
+    @classmethod
+    def none(cls, classes: int) -> Self:
+        """Return those of no pixels."""
+        return cls(np.zeros((classes, 2, STEPS + 1), np.int64))
+
+    def of(self, value: int) -> ThresholdCurve:
+        """Return that of one class."""
+        return ThresholdCurve(self.counts[value])
+
+    def best(self, background: int) -> tuple[float | None, ...] | None:
+        """Return the best threshold of each class, None for the background; a class that is nowhere has 0.5.
+
+        None where the labels hold no class but the background, since nothing can then be chosen.
+        """
+        found = [self.of(value).best() for value in range(len(self.counts))]
+        if not any(found):
+            return None
+        chosen = [0.5 if point is None else point.threshold for point in found]
+        return tuple(None if value == background else threshold for value, threshold in enumerate(chosen))
+
+
+def class_curves(probabilities: NDArray[np.float32], labels: Values, background: int | None = 0) -> ClassCurves:
+    """Count the pixels of a block by truth and probability, for each class but the background.
 
     Parameters
     ----------
     probabilities
-        `(class, y, x)`, two classes or more.
-
-    Returns
-    -------
-    ndarray
-        float32 `(y, x)`; a view where there are two classes.
+        float32 `(class, y, x)`, two classes or more; NaN does not count.
+    labels
+        `(y, x)`; 255 does not count.
+    background
+        Its value; None: there is none.
     """
-    return np.asarray(probabilities[1] if len(probabilities) == 2 else probabilities[1:].max(0))
+    found = ClassCurves.none(len(probabilities))
+    best = classify(probabilities, None if background is None else _above_all(len(probabilities), background))
+    for value, probability in enumerate(probabilities):
+        if value != background:  # where another class is likelier, no threshold makes it this one
+            own = np.where((best == value) | np.isnan(probability), probability, np.float32(0))
+            found.counts[value] = threshold_curve(own, labels, value).counts
+    return found
+
+
+def _above_all(classes: int, background: int) -> tuple[float | None, ...]:
+    """Return thresholds below which nothing is, so that each pixel takes the likeliest class but the background."""
+    return tuple(None if value == background else -1.0 for value in range(classes))
 
 
 def threshold_curve(probability: NDArray[np.float32], labels: Values, foreground: int | None = None) -> ThresholdCurve:
