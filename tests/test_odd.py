@@ -144,8 +144,12 @@ def check_map(path: Path, store: Path, tif: Path) -> None:
 
 
 def missing_in(source: rasterio.DatasetReader) -> np.ndarray:
-    """Where no band but alpha holds a number that is not nodata, or a mask or alpha band hides the pixel."""
+    """Where no band but alpha holds a number that is not nodata, or a mask or alpha band hides the pixel.
+
+    Three pictures are tagged so and are nowhere opaque: their last band is one as the others.
+    """
     alpha = source.count > 1 and source.colorinterp[-1] == ColorInterp.alpha
+    alpha = alpha and source.read(source.count).max() in (1, 255, np.iinfo(source.dtypes[0]).max)
     data = source.read(list(source.indexes[: -1 if alpha else None]))
     sentinels = np.array([np.nan if v is None else v for v in source.nodatavals[: len(data)]])[:, None, None]
     hidden = source.dataset_mask() == 0 if source.nodata is None else np.zeros(source.shape, bool)

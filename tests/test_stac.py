@@ -141,6 +141,7 @@ def test_bands_that_an_item_does_not_name_are_the_file_s(tmp_path, told):
 
 def test_both_lists_of_bands_and_an_alpha_that_is_told(tmp_path):
     values = pixels((4, *SHAPE), "uint8", seed=5)
+    values[3] = np.where(values[3] > 100, 255, 0)
     write_raster(tmp_path / "rgba.tif", values, photometric="RGB", alpha="yes")
     told = [{"common_name": name} for name in ("red", "green", "blue", "alpha")]
     plain = [{"data_type": "uint8"}] * 4
@@ -180,7 +181,7 @@ def test_a_network_whose_bands_cannot_be_had_says_why(tmp_path, bundle_of):
 
 def test_many_bands_of_one_file_open_it_once(tmp_path, monkeypatch):
     opened, before = [], stac.open_rasters
-    monkeypatch.setattr(stac, "open_rasters", lambda paths: opened.append(paths) or before(paths))
+    monkeypatch.setattr(stac, "open_rasters", lambda paths, **how: opened.append(paths) or before(paths, **how))
     write_raster(tmp_path / "enmap.tif", pixels((40, 8, 8)))
     item = write_item(tmp_path / "e.json", {"s": asset("enmap.tif", *({"name": f"B{n}"} for n in range(40)))})
     assert len(open_source(item).bands) == 40

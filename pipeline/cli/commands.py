@@ -73,6 +73,12 @@ def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
     raise click.BadParameter(f"{value!r} is not 'exact', 'auto' or a number of pixels")
 
 
+def _alpha(ctx: click.Context, param: click.Parameter, value: str | None) -> bool | None:
+    return None if value is None else value == "yes"
+
+
+alpha_option = click.option("--alpha", type=click.Choice(["yes", "no"]), callback=_alpha,
+                            help="Whether a band tagged as alpha is a mask.  [default: by its values]")  # fmt: skip
 pixels, radius = click.IntRange(min=1), click.IntRange(min=0)
 store_argument = click.argument("store")
 overwriting = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
@@ -98,6 +104,7 @@ planning = options(
                  help="The scene's bands in the network's order, as 4,3,2 or red,green,blue."),
     click.option("--resampling", type=click.Choice(["nearest", "bilinear", "cubic"]), default="nearest",
                  show_default=True, help="How bands of coarser pixels are brought onto the finest grid."),
+    alpha_option,
     click.option("--tile", type=pixels,
                  help="Side of what the network computes at once, in pixels.  [default: 1024, or twice as tall]"),
     click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: 2048]"),
@@ -168,11 +175,12 @@ def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
 
 @click.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr")
 @click.argument("scene", nargs=-1, required=True)
-def info(scene: tuple[str, ...]) -> None:
-    """Show what a scene or a store holds. No pixels are read."""
+@alpha_option
+def info(scene: tuple[str, ...], alpha: bool | None) -> None:
+    """Show what a scene or a store holds. No pixels are read, but for a look at a band tagged as alpha."""
     from .describe import describe
 
-    click.echo(describe(_scene(scene)))
+    click.echo(describe(_scene(scene), alpha=alpha))
 
 
 @click.command(epilog="Example: swathe export buildings.zarr -o buildings.tif\n\n"

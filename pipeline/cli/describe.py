@@ -19,11 +19,11 @@ from ..store.metadata import StoreMetadata
 from ..store.store import KEY, open_store, read_metadata
 
 
-def describe(scene: SceneLike) -> str:
-    """Describe a scene, or a store that Swathe wrote."""
+def describe(scene: SceneLike, *, alpha: bool | None = None) -> str:
+    """Describe a scene, or a store that Swathe wrote; see `open_scene` for alpha."""
     if isinstance(scene, str | os.PathLike) and _is_store(os.fspath(scene)):
         return _describe_store(os.fspath(scene))
-    source = open_source(scene)
+    source = open_source(scene, alpha=alpha)
     nodata = ", ".join(sorted({str(value) for value in source.nodata if value is not None}))
     lines = [
         _where(source.geobox),

@@ -37,6 +37,7 @@ def segment(
     *,
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
+    alpha: bool | None = None,
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",

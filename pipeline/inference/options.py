@@ -26,6 +26,8 @@ class SegmentOptions:
     resampling
         How bands of coarser pixels are brought onto the finest grid of those taken: `nearest` keeps values as they were
         measured, `bilinear` and `cubic` interpolate. As in training.
+    alpha
+        Whether bands that are tagged as alpha are masks; see `open_scene`. None: by their values.
     tile
         Side in pixels of what the network answers at once. None: a good choice.
     block
@@ -59,6 +61,7 @@ class SegmentOptions:
 
     bands: Sequence[str | int] | None = None
     resampling: Resampling = "nearest"
+    alpha: bool | None = None
     tile: int | None = None
     block: int | None = None
     halo: Halo = "exact"

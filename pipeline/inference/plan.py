@@ -102,6 +102,7 @@ def plan(
     *,
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
+    alpha: bool | None = None,
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
@@ -117,9 +118,10 @@ def plan(
     overviews: bool = True,
     allow_mismatch: bool = False,
 ) -> SegmentPlan:
-    """Plan a run: open the scene, check that the bundle fits, cut it into blocks. Reads no pixels.
+    """Plan a run: open the scene, check that the bundle fits, cut it into blocks.
 
-    Only `halo="auto"` reads and runs a little, to measure.
+    Pixels are read only where something must be looked at: a bounded number of a band that is tagged as alpha, and for
+    `halo="auto"`, which runs a little too, to measure.
 
     Parameters
     ----------
@@ -140,7 +142,9 @@ def plan(
 def plan_scene(scene: SceneLike, bundle: BundleLike, options: SegmentOptions) -> SegmentPlan:
     """As `plan`, with options that are checked already."""
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    return _planned(open_matching(scene, loaded.metadata, options.bands, options.resampling), loaded, options)
+    return _planned(
+        open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha), loaded, options
+    )
 
 
 def plan_source(source: Source, bundle: BundleLike, options: SegmentOptions) -> SegmentPlan:
@@ -224,8 +228,9 @@ def open_matching(
     metadata: BundleMetadata,
     bands: Sequence[str | int] | None,
     resampling: Resampling = "nearest",
+    alpha: bool | None = None,
 ) -> Source:
-    """Open a scene with the bands that the network needs, in its order; see `fit_bands`.
+    """Open a scene with the bands that the network needs, in its order; see `fit_bands`, and `open_scene` for the rest.
 
     Raises
     ------
@@ -234,14 +239,14 @@ def open_matching(
     """
     wanted = metadata.band_names if bands is None else bands
     if len(wanted) != len(metadata.band_names) or not opens_by_name(scene, wanted):
-        return fit_bands(open_source(scene, None, resampling), metadata, bands)
+        return fit_bands(open_source(scene, None, resampling, alpha), metadata, bands)
     if bands is not None:
-        return open_source(scene, bands, resampling)
+        return open_source(scene, bands, resampling, alpha)
     try:
-        return open_source(scene, wanted, resampling)
+        return open_source(scene, wanted, resampling, alpha)
     except SceneError as why:  # the bands may fit all the same; where they do not, say both
         try:
-            return fit_bands(open_source(scene, None, resampling), metadata, None)
+            return fit_bands(open_source(scene, None, resampling, alpha), metadata, None)
         except BundleError as error:
             raise BundleError(f"{error}\n({why})") from error
 

@@ -41,6 +41,7 @@ def run(
     note: Callable[[str], object] | None = None,
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
+    alpha: bool | None = None,
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
@@ -177,9 +178,13 @@ class Segmentation(BlockJob):
         inference, bundle = self.prepared.inference, self.prepared.inference.metadata
         source = self.prepared.source
         paths = [redact_url(path) for path in source.paths]
-        scene = {"bands": list(source.bands), "dtype": str(source.dtype), **({"path": paths} if paths else {})}
+        scene: dict[str, Any] = {"bands": list(source.bands), "dtype": str(source.dtype)}
+        if paths:
+            scene["path"] = paths
         if isinstance(source, RasterSource) and source.resampled:
             scene["resampling"] = source.resampling
+        if self.prepared.options.alpha is not None:  # for pictures of the scene
+            scene["alpha"] = self.prepared.options.alpha
         return StoreMetadata(
             inference.plan,
             inference.encoding,

@@ -22,6 +22,7 @@ from models.errors import SceneError
 from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, is_position
+from .alpha import alpha_bands
 from .content_id import PIECE, PIECES, file_identity, hash_pixels, remote_url, url_identity
 from .gdal import absolute_name, any_band, open_raster, printable, read_pixels, run_with_env
 from .resample import Regrid, Resampling, regrid
@@ -74,7 +75,8 @@ class RasterMask:
 class RasterSource:
     """Bands of one or several rasters, read by rasterio, on the grid `geobox`. Each mask narrows what is observed.
 
-    `resampling` is how bands of coarser grids are brought onto the scene's; `file_notes` is what the files tell.
+    `resampling` is how bands of coarser grids are brought onto the scene's; `file_notes` is what the files tell;
+    `unusual_alpha` holds the path and the alpha bands of each file in which these are not the last band, tagged so.
     """
 
     geobox: GeoBox
@@ -82,6 +84,7 @@ class RasterSource:
     masks: tuple[RasterMask, ...] = ()
     file_notes: tuple[str, ...] = ()
     resampling: Resampling = "nearest"
+    unusual_alpha: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -184,10 +187,22 @@ class RasterSource:
         SceneError
             There is none such.
         """
-        places = find_bands([band.names for band in self.raster_bands], bands)
+        numbers = [band.index for band in self.raster_bands] if self._skips_numbers else None
+        try:
+            places = find_bands([band.names for band in self.raster_bands], bands, numbers)
+        except SceneError as error:
+            if not any(mask.alpha for mask in self.masks):
+                raise
+            raise SceneError(f"{error}; and alpha, which --alpha no reads as a band") from error
         selected = replace(self, raster_bands=tuple(self.raster_bands[place] for place in places))
         # a mask beside a band that is not taken says nothing of the others
         return replace(selected, masks=tuple(mask for mask in self.masks if mask.path in selected.paths))
+
+    @property
+    def _skips_numbers(self) -> bool:
+        """Whether bands are those of one file without an alpha band before the last: their numbers are the file's."""
+        alpha = [index for _, indexes in self.unusual_alpha for index in indexes]
+        return len(self.paths) == 1 and any(index < band.index for band in self.raster_bands for index in alpha)
 
     def on_finest_grid(self) -> "RasterSource":
         """Return the bands on the finest of their own grids. Raises SceneError where one cannot be brought onto it."""
@@ -217,12 +232,14 @@ class RasterSource:
             for place, band in enumerate(self.raster_bands)
             if band.geobox and self._regrid(band)
         }
+        alpha = [[self.paths.index(path), indexes] for path, indexes in self.unusual_alpha if path in self.paths]
         return {
             "files": [raster_identity(path) for path in self.paths],
             "bands": [[self.paths.index(band.path), band.index] for band in self.raster_bands],
             "nodata": [None if v is None else repr(v) for v in self.nodata],
             "grid": self.geobox.describe(),
             **({"resampled": own} if own else {}),
+            **({"alpha": alpha} if alpha else {}),
         }
 
 
@@ -253,8 +270,15 @@ def _part_identity(name: str) -> dict[str, Any]:
     return file_identity(name, PIECES * PIECE) if os.path.isfile(name) else {"name": name}
 
 
-def open_rasters(paths: Sequence[str]) -> RasterSource:
+def open_rasters(paths: Sequence[str], *, alpha: bool | None = None) -> RasterSource:
     """Open one raster of any number of bands, or several that hold one band each.
+
+    Parameters
+    ----------
+    paths
+        Paths, URLs or GDAL's names.
+    alpha
+        See `alpha_bands`: whether bands tagged as alpha are masks. None: those whose values look like a mask.
 
     Raises
     ------
@@ -264,7 +288,7 @@ def open_rasters(paths: Sequence[str]) -> RasterSource:
     if not paths:
         raise SceneError("no files given")
     paths = [absolute_name(path) for path in paths]
-    sources = [run_with_env(path, partial(_read_facts, path)) for path in paths]
+    sources = [run_with_env(path, partial(_read_facts, path, alpha)) for path in paths]
     if len(sources) == 1:
         return sources[0]
     for path, source in zip(paths, sources, strict=True):
@@ -285,9 +309,10 @@ def join(sources: Sequence[RasterSource]) -> RasterSource:
     """
     parts = [_with_own_grids(source) for source in sources]
     bands = tuple(band for source in parts for band in source.raster_bands)
-    masks = dict.fromkeys(mask for source in parts for mask in source.masks)
-    notes = dict.fromkeys(note for source in parts for note in source.file_notes)
-    joined = RasterSource(parts[0].geobox, bands, tuple(masks), tuple(notes), parts[0].resampling)
+    masks = tuple(dict.fromkeys(mask for source in parts for mask in source.masks))
+    notes = tuple(dict.fromkeys(note for source in parts for note in source.file_notes))
+    alpha = tuple(dict.fromkeys(entry for source in parts for entry in source.unusual_alpha))
+    joined = RasterSource(parts[0].geobox, bands, masks, notes, parts[0].resampling, alpha)
     return joined.on_finest_grid()
 
 
@@ -298,20 +323,31 @@ def _with_own_grids(source: RasterSource) -> RasterSource:
     return replace(source, raster_bands=tuple(bands), masks=tuple(masks))
 
 
-def _read_facts(path: str) -> RasterSource:
+def _read_facts(path: str, wish: bool | None) -> RasterSource:
     """Open a raster as a source, within `run_with_env`."""
     dataset = open_raster(path, anew=True)
     _refuse_unusable(dataset, path)
-    indexes = list(dataset.indexes[:-1] if _has_alpha(dataset) else dataset.indexes)
-    names = _band_names(dataset, indexes)  # none of an alpha band, which is the last and is not taken
-    facts = zip(names, dataset.dtypes, dataset.nodatavals, dataset.scales, dataset.offsets, strict=False)
-    bands = tuple(
-        RasterBand(path, index, (name,), str(np.dtype(dtype)), None if nodata is None else float(nodata), scale, offset)
-        for index, (name, dtype, nodata, scale, offset) in enumerate(facts, 1)
-    )
+    alpha = alpha_bands(dataset, wish)
+    indexes = [index for index in dataset.indexes if index not in alpha.masks]
+    bands = tuple(map(partial(_read_band, dataset, path), indexes, _band_names(dataset, indexes)))
+    masks = _masks(dataset, path, indexes, alpha.masks)
+    # asked after the masks: for them GDAL looks through all directories of a TIFF, and what is wrong there is raised by
+    # the next call
+    last = dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha
+    unusual = () if alpha.masks == (dataset.count,) * last else ((path, alpha.masks),)
+    told = alpha.notes({band.index: band.names[0] for band in bands}) if wish is None else []
+    if wish and not alpha.masks:
+        told.append("--alpha yes changes nothing: no band is tagged as alpha")
     transform = dataset.transform if is_position(dataset.transform) else None
     geobox = GeoBox(dataset.height, dataset.width, transform, (dataset.crs and dataset.crs.to_wkt()) or None)
-    return RasterSource(geobox, bands, tuple(_masks(dataset, path, indexes)), tuple(_notes(dataset, geobox)))
+    notes = (*_notes(dataset, geobox), *told)
+    return RasterSource(geobox, bands, tuple(masks), notes, unusual_alpha=unusual)
+
+
+def _read_band(dataset: DatasetReader, path: str, index: int, names: tuple[str, ...]) -> RasterBand:
+    dtype, nodata = str(np.dtype(dataset.dtypes[index - 1])), dataset.nodatavals[index - 1]
+    scale, offset = dataset.scales[index - 1], dataset.offsets[index - 1]
+    return RasterBand(path, index, names, dtype, None if nodata is None else float(nodata), scale, offset)
 
 
 def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
@@ -338,19 +374,13 @@ def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
         )
 
 
-def _has_alpha(dataset: DatasetReader) -> bool:
-    return bool(dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha)
-
-
-def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int]) -> list[RasterMask]:
-    """Return what the file says of observed pixels apart from nodata: an alpha band, and masks of the file or of bands.
+def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int], alpha: Sequence[int]) -> list[RasterMask]:
+    """Return what the file says of observed pixels apart from nodata: alpha bands, and masks of the file or of bands.
 
     GDAL takes alpha for a mask in files of two or four bands only, and not beside nodata; people mean it in any.
     """
     flags = [set(dataset.mask_flag_enums[index - 1]) for index in indexes]
-    # asked after the flags: for them GDAL looks through all directories of a TIFF, and what is wrong there is raised by
-    # the next call
-    masks = [RasterMask(path, (dataset.count,), alpha=True)] if _has_alpha(dataset) else []
+    masks = [RasterMask(path, (index,), alpha=True) for index in alpha]
     # GDAL's mask of one colour that is transparent is nodata said again
     if any(MaskFlags.per_dataset in of_band and not of_band & {MaskFlags.alpha, MaskFlags.nodata} for of_band in flags):
         masks.append(RasterMask(path, (indexes[0],)))
@@ -374,16 +404,23 @@ def _notes(dataset: DatasetReader, geobox: GeoBox) -> list[str]:
     return [f"the scene's position is given by {what} only, and is lost in the map: warp it first, as with gdalwarp"]
 
 
-def _band_names(dataset: DatasetReader, indexes: Sequence[int]) -> list[str]:
-    """Name each band by its description, else by its color, else by its number; all by number where two are alike."""
+def _band_names(dataset: DatasetReader, indexes: Sequence[int]) -> list[tuple[str, ...]]:
+    """Name each band by its description, else by its color, else by its number; all by number where two are alike.
+
+    A band that is tagged as alpha and is none is called `nir` after red, green and blue, as such files have it.
+    """
     numbered = [f"band_{index}" for index in indexes]
     described = [printable(dataset.descriptions[index - 1] or "")[:LONGEST_NAME] for index in indexes]
-    colored = [color.name if color.name in COLORS else "" for color in dataset.colorinterp[: len(indexes)]]
+    colors = [dataset.colorinterp[index - 1] for index in indexes]
+    colored = [color.name if color.name in COLORS else "" for color in colors]
+    unknown = list(numbered)
+    if {"red", "green", "blue"} <= set(colored) and colors.count(ColorInterp.alpha) == 1:
+        unknown[colors.index(ColorInterp.alpha)] = "nir"
     for choice in (described, colored):
-        names = [name or number for name, number in zip(choice, numbered, strict=True)]
+        names = [name or other for name, other in zip(choice, unknown, strict=True)]
         if any(choice) and len(set(names)) == len(names):
-            return names
-    return numbered
+            return [tuple(dict.fromkeys((name, number))) for name, number in zip(names, numbered, strict=True)]
+    return [(number,) for number in numbered]
 
 
 def _names_from_files(paths: Sequence[str]) -> list[str]:

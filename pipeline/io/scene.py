@@ -42,6 +42,7 @@ def open_scene(
     *,
     chunk: int | None = None,
     resampling: Resampling = "nearest",
+    alpha: bool | None = None,
 ) -> xr.DataArray:
     """Open a scene lazily.
 
@@ -57,6 +58,9 @@ def open_scene(
         Side of the lazy chunks, in pixels. Default: 2048, less where there are many bands.
     resampling
         How bands of coarser pixels are brought onto the finest grid of those taken: `nearest`, `bilinear`, `cubic`.
+    alpha
+        Whether bands of rasters that are tagged as alpha are masks, not 0 where observed, or bands as others. Default:
+        by their values, at which a bounded look is taken; `notes` say what was decided.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def open_scene(
     SceneError
         It cannot be opened, or has no such bands.
     """
-    source = open_source(scene, bands, resampling)
+    source = open_source(scene, bands, resampling, alpha)
     side = chunk or CHUNK
     while not chunk and side > 64 and side * side * len(source.bands) * source.dtype.itemsize > CHUNK_BYTES:
         side //= 2
@@ -90,16 +94,19 @@ def open_scene(
 
 
 def open_source(
-    scene: SceneLike, bands: BandNames | None = None, resampling: Resampling = "nearest"
+    scene: SceneLike,
+    bands: BandNames | None = None,
+    resampling: Resampling = "nearest",
+    alpha: bool | None = None,
 ) -> RasterSource | ArraySource:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
     if resampling not in RESAMPLINGS:
         raise ArgumentError(f"resampling is {', '.join(RESAMPLINGS)}; received {resampling!r}")
     source: RasterSource | ArraySource
     if bands is not None and opens_by_name(scene, bands):
-        source = open_item(_paths(scene)[0], _names(bands))
+        source = open_item(_paths(scene)[0], _names(bands), alpha=alpha)
     else:
-        source = _open_all(scene)
+        source = _open_all(scene, alpha)
         source = source if bands is None else take_bands(source, bands)
     return replace(source, resampling=resampling) if isinstance(source, RasterSource) else source
 
@@ -116,7 +123,7 @@ def take_bands(source: AnySource, bands: BandNames) -> AnySource:
     return selected.on_finest_grid() if isinstance(selected, RasterSource) else selected  # type: ignore[return-value]
 
 
-def _open_all(scene: SceneLike) -> RasterSource | ArraySource:
+def _open_all(scene: SceneLike, alpha: bool | None) -> RasterSource | ArraySource:
     if isinstance(scene, xr.DataArray):
         return array_source(scene)
     paths = _paths(scene)
@@ -125,8 +132,8 @@ def _open_all(scene: SceneLike) -> RasterSource | ArraySource:
     if any(is_item(path) for path in paths):
         if len(paths) > 1:
             raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
-        return open_item(paths[0])
-    return open_rasters([path for pattern in paths for path in _expand(pattern)])
+        return open_item(paths[0], alpha=alpha)
+    return open_rasters([path for pattern in paths for path in _expand(pattern)], alpha=alpha)
 
 
 def opens_by_name(scene: SceneLike, bands: BandNames) -> bool:

@@ -72,8 +72,17 @@ class Source(Protocol):
         """Return what tells this scene's pixels from another's, for the fingerprint of a run."""
 
 
-def find_bands(names: Sequence[Sequence[str]], bands: BandNames) -> list[int]:
-    """Return the places of bands by name or number (from 1); `names` holds all names of each band, its own first.
+def find_bands(names: Sequence[Sequence[str]], bands: BandNames, numbers: Sequence[int] | None = None) -> list[int]:
+    """Return the places of bands by name or number (from 1).
+
+    Parameters
+    ----------
+    names
+        All names of each band, its own first.
+    bands
+        Which.
+    numbers
+        Of each band. None: they count from 1.
 
     Raises
     ------
@@ -85,8 +94,8 @@ def find_bands(names: Sequence[Sequence[str]], bands: BandNames) -> list[int]:
         found: list[int] = []
         for fold in (str, str.lower) if isinstance(band, str) else ():  # exact first: B8a and B8A may be two bands
             found = found or [place for place, own in enumerate(names) if fold(str(band)) in map(fold, own)]
-        if len(found) != 1 and str(band).isdecimal() and 1 <= int(band) <= len(names):
-            found = [int(band) - 1]
+        if len(found) != 1 and str(band).isdecimal():
+            found = [place for place, number in enumerate(numbers or range(1, len(names) + 1)) if number == int(band)]
         if len(found) != 1:
             shown = ", ".join(own[0] for own in names[:20]) + (", ..." if len(names) > 20 else "")
             raise SceneError(f"the scene has no band {band!r}; it has {len(names)}: {shown[:400]}")

@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ def is_item(path: str) -> bool:
     return place.endswith((".json", ".geojson")) or by_api
 
 
-def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
+def open_item(path: str, bands: Sequence[str] | None = None, *, alpha: bool | None = None) -> RasterSource:
     """Open a STAC Item.
 
     Parameters
@@ -81,6 +81,9 @@ def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
         Names of bands, whose files alone are opened then: a common name, a band's own name, or an asset's key. None:
         all that can be brought onto one grid; notes name the others. Copies of an asset in another format are left out.
 
+    alpha
+        See `open_rasters`.
+
     Raises
     ------
     SceneError
@@ -88,10 +91,10 @@ def open_item(path: str, bands: Sequence[str] | None = None) -> RasterSource:
     """
     assets = _assets(_item(path), path)
     if bands is None:
-        return _on_finest_grid(_without_copies([asset for asset in assets if asset.measured] or assets))
+        return _on_finest_grid(_without_copies([asset for asset in assets if asset.measured] or assets), alpha)
     if not bands:
         raise SceneError("no bands asked for")
-    opened: dict[str, RasterSource] = {}
+    opened = _Opened(alpha)
     return join([_find_band(assets, band, opened, path) for band in bands])
 
 
@@ -170,15 +173,24 @@ def _is_copy(asset: Asset, other: Asset) -> bool:
     return other_format and one.stem == two.stem
 
 
-def _open_asset(asset: Asset, opened: dict[str, RasterSource]) -> RasterSource:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The files that were opened, by address, and how alpha is taken; see `open_rasters`."""
+
+    alpha: bool | None
+    sources: dict[str, RasterSource] = field(default_factory=dict)
+
+
+def _open_asset(asset: Asset, opened: _Opened) -> RasterSource:
     """Open an asset's file, once, and name its bands by all that the Item calls them; else as the file does."""
-    source = opened[asset.href] = opened.get(asset.href) or open_rasters([asset.href])
+    known = opened.sources.get(asset.href)
+    source = opened.sources[asset.href] = known or open_rasters([asset.href], alpha=opened.alpha)
     named = zip(source.raster_bands, asset.all_names(source.raster_bands), strict=True)
     bands = (replace(band, names=names, codes=not asset.measured) for band, names in named)
     return replace(source, raster_bands=tuple(bands))
 
 
-def _find_band(assets: Sequence[Asset], band: str, opened: dict[str, RasterSource], path: str) -> RasterSource:
+def _find_band(assets: Sequence[Asset], band: str, opened: _Opened, path: str) -> RasterSource:
     """Find one band, alone and under the name that was asked for; a picture's only where no measured one has it."""
     named = [asset for asset in assets if any(band.lower() in map(str.lower, names) for names in asset.all_names())]
     unnamed = [asset for asset in assets if not asset.band_names]  # only the files know what these hold
@@ -217,8 +229,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name[:LONGEST_NAME] for name in names[:MOST_SHOWN]) + more
 
 
-def _on_finest_grid(assets: Sequence[Asset]) -> RasterSource:
-    opened, sources, closed = dict[str, RasterSource](), list[RasterSource](), list[tuple[str, SceneError]]()
+def _on_finest_grid(assets: Sequence[Asset], alpha: bool | None) -> RasterSource:
+    opened, sources, closed = _Opened(alpha), list[RasterSource](), list[tuple[str, SceneError]]()
     for asset in assets:
         try:
             sources.append(_open_asset(asset, opened))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.errors import TrainingError
-from pipeline.cli.commands import note, running, threshold_option
+from pipeline.cli.commands import alpha_option, note, running, threshold_option
 
 from ..config.schema import PARTS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..evaluation.baselines import BaselinePredictor
 
 BASELINE = click.Choice(["brightness", "forest"])
-OF_LABELS = ("bands", "values", "ignore", "colors", "attribute")
+OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute")
 
 
 @click.command(
@@ -32,6 +32,7 @@ OF_LABELS = ("bands", "values", "ignore", "colors", "attribute")
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="For scores.json, scores.md and index.html.")
 @click.option("--part", type=click.Choice(PARTS), help="Which samples of CONFIG.  [default: test]")
 @click.option("--bands", metavar="LIST", help="The scene's bands in the network's order, as 4,3,2.")
+@alpha_option
 @click.option("--values", multiple=True, metavar="VALUE=CLASS", help="What label values mean.  [default: by number]")
 @click.option("--ignore", multiple=True, metavar="VALUE", help="Label values that do not count.")
 @click.option("--colors", type=click.Choice(["yes", "no"]),
@@ -90,7 +91,7 @@ def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> No
         raise click.UsageError("give SCENE and LABELS, or a CONFIG that ends in .toml")
     if config is None and given["part"]:
         raise click.UsageError("--part is of a CONFIG; a scene with labels is one sample")
-    if config and any(given[name] for name in OF_LABELS):
+    if config and any(given[name] not in (None, "", ()) for name in OF_LABELS):
         shown = ", ".join(f"--{name}" for name in OF_LABELS)
         raise click.UsageError(f"{shown} are for SCENE LABELS; CONFIG says them")
     if "forest" in given["baselines"] and not (config or given["train"]):
@@ -125,7 +126,7 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
 
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
-    source = open_matching(scene, bundle.metadata, bands)
+    source = open_matching(scene, bundle.metadata, bands, alpha=given["alpha"])
     classes, values, ignore = bundle.metadata.classes, _values(given["values"]), given["ignore"]
     if given["colors"] == "yes":
         table = color_table(classes, None, values, ignore)

@@ -62,6 +62,8 @@ class DataSet:
         Numbers or names of the files' bands, in the order of the network's. Empty: the first ones.
     resampling
         How bands of coarser pixels are brought onto the finest grid of those taken.
+    alpha
+        Whether bands of images that are tagged as alpha are masks. None: by their values.
     values
         Label value to class name. Empty: a class's value is its place in the list.
     colors
@@ -90,6 +92,7 @@ class DataSet:
     label: str = "{name}_label.tif"
     bands: tuple[int | str, ...] = ()
     resampling: Literal["nearest", "bilinear", "cubic"] = "nearest"
+    alpha: bool | None = None
     values: Mapping[str, str] = field(default_factory=dict)
     colors: bool | str | None = None
     attribute: str = ""

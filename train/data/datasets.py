@@ -155,7 +155,7 @@ class _Opener:
         _refuse_halves([pair])
         data, images = self.data, list(pair.images)
         named = data.bands if data.bands and opens_by_name(images, data.bands) else None
-        source = open_source(images, named, data.resampling)
+        source = open_source(images, named, data.resampling, data.alpha)
         first, kind = self.first or (pair, source), self.kind or source.dtype.name
         _refuse_unlike(data, pair, source, *first)
         adjusted = _adjusted(pair, _selected(pair, source, data, self.settings), data, self.settings, kind)

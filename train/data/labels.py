@@ -82,7 +82,7 @@ def open_labels(
         return open_shapes(path, geobox, table, outside=outside, attribute=attribute, burn=burn)
     if attribute or burn:
         raise TrainingError(f"{path} is a raster; attribute and burn are for vector labels")
-    source = open_rasters([path])
+    source = open_rasters([path], alpha=True)  # labels have no bands but colours
     _refuse_lossy(path)
     _refuse_bands(path, source, table)
     table, palette, notes = _meaning(path, source, table)
