@@ -18,7 +18,7 @@ from test_store import UINT8, WKT, answer, begin, fill, finished, shards
 
 from models.errors import StoreError
 from pipeline import write_cog
-from pipeline.grid.encoding import NODATA, Encoding
+from pipeline.grid.encoding import NODATA, SCALE, Encoding
 from pipeline.grid.geobox import GeoBox
 from pipeline.store import cog
 from pipeline.store.cog import check_target, written_before
@@ -81,7 +81,7 @@ def test_probabilities_keep_names_scale_and_nodata(tmp_path, kind):
         np.testing.assert_array_equal(there, whole.probability.astype(there.dtype))
         assert file.descriptions == ("open ground", "house, garden")
         assert file.nodata == NODATA if kind == "uint8" else np.isnan(file.nodata)
-        assert file.scales == ((1 / 250,) * 2 if kind == "uint8" else (1.0, 1.0))
+        assert file.scales == ((SCALE,) * 2 if kind == "uint8" else (1.0, 1.0))
 
 
 def test_overviews_hold_the_most_frequent_class_without_nodata(tmp_path):

@@ -12,6 +12,9 @@ from models.metadata import check_thresholds
 
 NODATA = 255  # in class maps, and in probabilities kept as uint8
 STEPS = 250  # a uint8 probability counts 1/250, so that 0.5, 0.7 and every multiple of 0.004 are exact
+# what readers multiply by: float32's number next below 1/250, so that no product, in float32 or in float64, is above
+# the step that it stands for, and `probability > 0.7` leaves 175 out, as we do (175 * 0.004 is 0.7000000000000001)
+SCALE = float(np.nextafter(np.float32(1 / STEPS), np.float32(0)))
 ProbabilityType = Literal["uint8", "float16", "float32"]
 ClassMap = NDArray[np.uint8]
 Thresholds = float | Mapping[str, float]  # one for all classes but the background, or one for each by name
@@ -130,3 +133,19 @@ def encode(probability: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[An
     if dtype == np.uint8:
         return (probability * np.float32(STEPS) + np.float32(0.5)).astype(np.uint8)
     return probability.astype(dtype, copy=False)
+
+
+def decode(kept: NDArray[Any]) -> NDArray[np.float32]:
+    """Return probabilities float32 of what is kept, NaN = nodata; of steps the greatest numbers not above them."""
+    return _DECODED[kept] if kept.dtype == np.uint8 else kept.astype(np.float32, copy=False)
+
+
+def _decoded() -> NDArray[np.float32]:
+    exact = np.arange(NODATA + 1) / STEPS
+    steps = exact.astype(np.float32)
+    np.copyto(steps, np.nextafter(steps, np.float32(0)), where=steps > exact)
+    steps[NODATA] = np.nan
+    return steps
+
+
+_DECODED = _decoded()

@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from models.engine import Device, EngineName, Precision
 from models.options import chosen, documents
 
-from ..grid.encoding import NODATA, Encoding, ProbabilityType, Thresholds
+from ..grid.encoding import Encoding, ProbabilityType, Thresholds
 from ..grid.geobox import Window
-from ..grid.xr import coordinates, with_georeference
 from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import naming_worker
-from ..store.metadata import class_map_attributes
+from ..store.dataset import maps_dataset
 from .options import Halo, SegmentOptions
-from .plan import BundleLike, SegmentPlan, plan_scene
+from .plan import BundleLike, plan_scene
 from .predict import InferenceSpec, predict
 
 
@@ -83,7 +82,9 @@ def segment(
     thresholds = prepared.inference.encoding.thresholds
     inference = replace(prepared.inference, encoding=Encoding(thresholds, "float32", kept))
     class_map, probability = _arrays(prepared.source, inference)
-    return _dataset(class_map, probability, prepared, kept)
+    arrays = {"class_map": class_map, "probability": probability}
+    about = {"bundle": prepared.inference.metadata.name, "digest": prepared.inference.digest}
+    return maps_dataset(arrays, prepared.geobox, prepared.inference.metadata.classes, kept, about)
 
 
 def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Array]:
@@ -111,18 +112,3 @@ def _predict(shared: tuple[Source, InferenceSpec], window: Window) -> tuple[NDAr
         result = predict(source, window, inference)
     assert result.probability is not None  # `segment` asks for it
     return result.class_map, result.probability
-
-
-def _dataset(class_map: da.Array, probability: da.Array, prepared: SegmentPlan, kept: tuple[int, ...]) -> xr.Dataset:
-    metadata, geobox = prepared.inference.metadata, prepared.geobox
-    names = [metadata.class_names[value] for value in kept]
-    dataset = xr.Dataset(
-        {"class_map": (("y", "x"), class_map), "probability": (("class", "y", "x"), probability)},
-        coords={"class": names, **coordinates(geobox)},
-        attrs={"bundle": metadata.name, "digest": prepared.inference.digest},
-    )
-    attributes = class_map_attributes(metadata.classes)
-    dataset.class_map.attrs.update({k: v for k, v in attributes.items() if k not in ("coordinates", "grid_mapping")})
-    dataset.class_map.attrs["_FillValue"] = NODATA
-    dataset.probability.attrs.update(long_name="probability", units="1")
-    return with_georeference(dataset, geobox)  # type: ignore[no-any-return]

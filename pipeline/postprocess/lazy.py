@@ -137,6 +137,8 @@ def label_objects(maps: xr.Dataset, *, connectivity: Connectivity = 4) -> xr.Dat
 
 def _class_names(maps: xr.Dataset) -> list[str]:
     """Return the classes of maps by value, from a store's own metadata or from the CF flags."""
+    if names := maps.attrs.get("classes"):
+        return [names] if isinstance(names, str) else list(names)  # NetCDF makes one text of a list of one
     if own := maps.attrs.get("swathe"):
         return [info["name"] for info in own["classes"]]
     try:

@@ -61,7 +61,8 @@ def _likeliest(
         least: NDArray[Any] = (np.floor(steps) + 1 if first else np.ceil(steps)).astype(np.uint8)
     else:
         exact = np.array(bounds, np.float32)
-        least = np.nextafter(exact, np.float32(2)) if first else exact
+        # "as much" to a rounding error: steps of 1/250 are decoded to what is not above them
+        least = np.nextafter(exact, np.float32(2 if first else 0))
     np.putmask(classes, ~(best >= least[classes]), 0)  # so written, NaN is not above anything
     np.putmask(classes, class_map == NODATA, NODATA)
     return classes

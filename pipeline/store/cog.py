@@ -25,7 +25,7 @@ from models.errors import StoreError
 from models.files import check_output
 from models.metadata import ClassInfo
 
-from ..grid.encoding import NODATA, STEPS
+from ..grid.encoding import NODATA, SCALE
 from ..grid.geobox import GeoBox, Window
 from ..io.gdal import SETTINGS  # its import also settles, before any file is opened, which drivers GDAL has
 from .files import Files
@@ -175,7 +175,7 @@ def _write_work(path: Path, store: Store, array: ArrayFormat, metadata: StoreMet
             colours = {value: (*info.rgb, 255) for value, info in enumerate(metadata.classes)}
             file.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
         elif array.dtype == "uint8":
-            file.scales = (1 / STEPS,) * len(array.bands)
+            file.scales = (SCALE,) * len(array.bands)
         for window, pixels in _blocks(store, array):
             file.write(pixels, window=window.to_rasterio())
 

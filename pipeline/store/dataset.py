@@ -1,6 +1,7 @@
-"""Open a finished store as an xarray Dataset backed by dask."""
+"""Maps as an xarray Dataset backed by dask: how they look, whoever computes them; and those of a finished store."""
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -9,15 +10,20 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.errors import StoreError
+from models.metadata import ClassInfo
 
-from ..grid.encoding import NODATA, STEPS
-from ..grid.geobox import Window
-from .metadata import fingerprint, group_path
-from .store import Store, open_store, store_errors
+from ..grid.encoding import NODATA, STEPS, Encoding, decode
+from ..grid.geobox import GeoBox, Window
+from ..grid.xr import coordinates, with_georeference
+from .metadata import JSON, class_map_attributes, fingerprint, objects_attributes, probability_attributes
+from .store import Store, open_store
+
+DIMS = {"class_map": ("y", "x"), "probability": ("class", "y", "x"), "objects": ("y", "x")}
+DTYPES = {"class_map": np.uint8, "probability": np.float32, "objects": np.int64}
 
 
 def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
-    """Open the maps of a finished store lazily.
+    """Open the maps of a finished store lazily, as `segment` gives them.
 
     Parameters
     ----------
@@ -29,7 +35,9 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `class_map` uint8 (y, x), 255 = not observed; `probability`, if kept, float32 (class, y, x), NaN = not observed;
+        `class_map` uint8 (y, x), 255 = not observed; `probability`, if kept, float32 (class, y, x), NaN = not observed:
+        of two classes of both, though one is kept. In steps of 1/250 they are the greatest numbers not above each step,
+        so that `probability > 0.7` is what `clean` does at 0.7; at a step itself `>=` may be `>`.
         `objects`, in a store of objects, int64 (y, x), 0 = none.
         Backed by dask; CRS and transform as `.rio` reads them.
 
@@ -42,23 +50,64 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
     opened, metadata = open_store(path)
     if not 0 <= level <= opened.levels:
         raise StoreError(f"{path} has the levels 0 to {opened.levels}; received {level}")
-    with store_errors(path):
-        dataset: xr.Dataset = xr.open_zarr(path, group=group_path(level) or None, chunks=None, mask_and_scale=False)
+    here, block = opened.geobox.level(level), opened.plan.block
+    values = known_classes(opened.encoding.kept, len(metadata.classes))
+    arrays = {}
     for name in opened.array_names:
-        stored = _StoredArray(opened, name, level, dataset[name].shape)
-        chunks = {"y": opened.plan.block, "x": opened.plan.block}
+        leading = (len(values),) if name == "probability" else ()
+        stored = _StoredArray(opened, name, level, (*leading, *here.shape))
         token = f"swathe-{fingerprint(metadata.identity)}-{name}-{level}-{path}"
-        sides = [chunks.get(str(dim), -1) for dim in dataset[name].dims]
-        lazy = da.from_array(stored, sides, name=token, getitem=_read)
-        dataset[name] = dataset[name].copy(data=lazy)
-    if "probability" in dataset:
-        kept = dataset["probability"]
-        values = kept.astype(np.float32)
-        if "scale_factor" in kept.attrs:  # divided, since that is rounded once: 175 is 0.7 then, and no more
-            values = values.where(kept != NODATA) / np.float32(STEPS)
-        attributes = {k: v for k, v in kept.attrs.items() if k not in ("scale_factor", "add_offset", "_FillValue")}
-        dataset["probability"] = values.assign_attrs(attributes)
-    return dataset
+        arrays[name] = da.from_array(stored, (*leading, block, block), name=token, getitem=_read)
+    about = metadata.bundle
+    bundle = {"bundle": about["name"], "digest": about["digest"]} if about else {}
+    return maps_dataset(arrays, here, metadata.classes, values, bundle)
+
+
+def known_classes(kept: Sequence[int], classes: int) -> tuple[int, ...]:
+    """Return the values of the classes whose probabilities are known: those kept, and of two both."""
+    return (0, 1) if classes == 2 and kept else tuple(kept)
+
+
+def maps_dataset(
+    arrays: Mapping[str, da.Array],
+    geobox: GeoBox,
+    classes: tuple[ClassInfo, ...],
+    values: Sequence[int],
+    bundle: Mapping[str, Any],
+) -> xr.Dataset:
+    """Make a Dataset of maps, the same whoever computes them.
+
+    Parameters
+    ----------
+    arrays
+        By name: `class_map`, and what there is of `probability` and `objects`.
+    geobox
+        Where they lie.
+    classes
+        Of the class map, by value.
+    values
+        Of the classes in `probability`.
+    bundle
+        What attributes are to say of it: `bundle` (its name) and `digest`.
+    """
+    # not text of a fixed length, which file formats have trouble with
+    names = {"class": np.array([classes[value].name for value in values], dtype=object)}
+    attributes = {
+        "class_map": class_map_attributes(classes),
+        "probability": probability_attributes(Encoding()),
+        "objects": objects_attributes(),
+    }
+    dataset = xr.Dataset(
+        {name: (DIMS[name], array, _decoded(attributes[name])) for name, array in arrays.items()},
+        coords={**(names if "probability" in arrays else {}), **coordinates(geobox)},
+        attrs={**bundle, "classes": [info.name for info in classes]},
+    )
+    return with_georeference(dataset, geobox)  # type: ignore[no-any-return]
+
+
+def _decoded(attributes: JSON) -> JSON:
+    """Return attributes without those that xarray keeps apart when it opens a file."""
+    return {key: value for key, value in attributes.items() if key not in ("coordinates", "grid_mapping")}
 
 
 class _StoredArray:
@@ -66,9 +115,7 @@ class _StoredArray:
 
     def __init__(self, store: Store, name: str, level: int, shape: tuple[int, ...]) -> None:
         self.store, self.name, self.level, self.shape = store, name, level, shape
-        self.ndim = len(shape)
-        kinds = {"class_map": "uint8", "probability": store.encoding.probability, "objects": "int64"}
-        self.dtype = np.dtype(kinds[name])
+        self.ndim, self.dtype = len(shape), np.dtype(DTYPES[name])
 
 
 def _read(stored: _StoredArray, key: tuple[slice, ...]) -> NDArray[Any]:
@@ -76,4 +123,18 @@ def _read(stored: _StoredArray, key: tuple[slice, ...]) -> NDArray[Any]:
     *classes, rows, columns = (range(*part.indices(n)) for part, n in zip(key, stored.shape, strict=True))
     window = Window(rows.start, rows.stop, columns.start, columns.stop)
     pixels = stored.store.read_array(stored.name, window, stored.level)
-    return pixels[list(classes[0])] if classes else pixels[0]
+    if not classes:
+        return np.asarray(pixels[0])
+    return _completed(pixels, stored.store.encoding.kept, stored.shape[0])[list(classes[0])]
+
+
+def _completed(kept: NDArray[Any], values: Sequence[int], classes: int) -> NDArray[np.float32]:
+    """Decode probabilities `(class, y, x)`; of two classes of which one is kept, the other is what remains."""
+    if len(kept) == classes:
+        return decode(kept)
+    remains: NDArray[Any]
+    if kept.dtype == np.uint8:
+        remains = np.where(kept == NODATA, NODATA, STEPS - kept).astype(np.uint8)
+    else:
+        remains = 1 - kept.astype(np.float32)
+    return decode(np.concatenate([remains, kept] if values[0] else [kept, remains]))

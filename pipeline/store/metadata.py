@@ -14,7 +14,7 @@ import xarray as xr
 
 from models.metadata import ClassInfo, usual_background
 
-from ..grid.encoding import NODATA, STEPS, Encoding
+from ..grid.encoding import NODATA, SCALE, Encoding
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import with_georeference
@@ -160,7 +160,7 @@ def probability_attributes(encoding: Encoding) -> JSON:
     """Describe the probabilities: CF scale factor for uint8, nodata."""
     attributes: JSON = {"long_name": "probability", "units": "1", **_on_grid()}
     if encoding.probability == "uint8":
-        attributes |= {"scale_factor": 1 / STEPS, "add_offset": 0.0, "_FillValue": NODATA}
+        attributes |= {"scale_factor": SCALE, "add_offset": 0.0, "_FillValue": NODATA}
     return attributes
 
 
