@@ -239,7 +239,7 @@ def test_an_evaluation_where_nothing_can_be_written(tmp_path):
 def test_a_threshold_that_is_no_number():
     said = CliRunner().invoke(cli, ["evaluate", "buildings", "a.tif", "b.tif", "-o", "x", "--threshold", "nan"])
     assert said.exit_code == 2
-    assert "nan is not in the range" in said.output
+    assert "from 0 to 1; received nan" in said.output
 
 
 # settings that would fail at the very end
