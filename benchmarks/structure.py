@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("models", "pipeline", "train")
+PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
     "files": 175,

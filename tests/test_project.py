@@ -10,7 +10,7 @@ import yaml
 from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("models", "pipeline", "train")
+PACKAGES = ("models", "pipeline", "train", "swathe")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 

@@ -10,9 +10,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib import import_module
 from itertools import islice
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_worker
@@ -37,6 +40,8 @@ LIGHT = {
     "distributed.scheduler.active-memory-manager.start": False,
 }
 
+_PREPARED: WeakSet[Client] = WeakSet()
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -60,6 +65,7 @@ def dask_client(client: Client | str | None, threads: int) -> Iterator[Client]:
     """
     check_client(client)
     if isinstance(client, Client):
+        _load_own_packages(client)
         yield client
         return
     with silence_logging_cmgr(logging.CRITICAL):  # what matters comes as an error; the rest is dask's own talk
@@ -69,6 +75,8 @@ def dask_client(client: Client | str | None, threads: int) -> Iterator[Client]:
         else:
             made = _in_process(threads)
         try:
+            if client is not None:
+                _load_own_packages(made)
             yield made
         finally:
             made.close(timeout=2)
@@ -99,6 +107,21 @@ def check_client(client: Client | str | None) -> None:
         )
     if client.status not in ("running", "connecting"):
         raise ClusterError(f"the Dask client is {client.status}; give one that is connected, or a scheduler's address")
+
+
+def _load_own_packages(client: Client) -> None:
+    """Let workers, also those that come later, find our packages before they read a task that names one of them.
+
+    What lies in a worker's folder, or on the path that it has from a notebook, may be a user's own models.py.
+    """
+    if client in _PREPARED:
+        return
+    try:
+        with suppress(OSError):  # a worker that is lost at this moment; the others have it, and who comes for it
+            client.register_worker_callbacks(partial(import_module, "swathe"))
+    except ImportError as error:
+        raise ClusterError(f"a Dask worker cannot import Swathe: {error}") from error
+    _PREPARED.add(client)
 
 
 def _probe(address: str) -> None:
