@@ -349,8 +349,8 @@ def test_half_of_a_set_with_another_gain(client):
     samples = [make_sample(f"town{n}", at=(1000 * n, 0)) for n in range(6)]
     for sample in samples[3:]:
         values = sample.source.array.values.astype(np.uint16) * 100
-        object.__setattr__(sample.source, "array", sample.source.array.copy(data=values))
-    object.__setattr__(samples[0].source, "array", samples[0].source.array.astype(np.uint16))
+        object.__setattr__(sample.source, "arrays", (sample.source.array.copy(data=values),))
+    object.__setattr__(samples[0].source, "arrays", (samples[0].source.array.astype(np.uint16),))
     found = severe(check({"train": samples[:5], "validate": samples[5:]}, config(), client=client))
     assert "radiometry" in [kind for _, kind, _ in found]
 

@@ -1,39 +1,50 @@
-"""Scenes in xarray DataArrays: in memory, dask-backed, or lazily read from Zarr."""
+"""Scenes in xarray: a DataArray, or a Dataset with one variable per band; in memory, dask-backed, or lazily read."""
 
 import os
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import rioxarray  # noqa: F401 -- registers `.rio`
 import xarray as xr
-from affine import Affine
 from dask.base import is_dask_collection, tokenize
 from numpy.typing import NDArray
 
 from models.errors import SceneError
 from models.metadata import Radiometry
 
-from ..grid.geobox import GeoBox, Window, is_position
-from .content_id import folder_identity, fsspec_options, hash_pixels
-from .gdal import absolute_name, printable
+from ..grid.geobox import GeoBox, Window
+from .array_grid import geobox_of, is_geographic, spatial_dims, with_dims
+from .array_values import NODATA_OF_BANDS, SENTINELS, band_names, nodata_of, radiometry_of
+from .content_id import file_identity, folder_identity, hash_pixels
+from .gdal import printable
 from .source import BandNames, Pixels, find_bands, observed
 
-DIMS = ("band", "y", "x")
-ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
-NODATA_OF_BANDS = "nodata_of_bands"  # attribute, where bands differ; rioxarray reads `_FillValue`, the same for all
+# attributes of a Dataset that are of all its variables
+SHARED = (
+    *SENTINELS,
+    "scales",
+    "offsets",
+    "scale_factor",
+    "add_offset",
+    "transform",
+    "crs",
+    "res",
+    "resolution",
+    "spec",
+)
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """A `Source` over an array of dims `(band, y, x)`; a coordinate `valid` (y, x) may narrow what is observed.
+    """A `Source` over one array of dims `(band, y, x)`, or over one such array of each band.
 
-    `paths` holds that of the Zarr group that the array is read from, if it is.
+    A coordinate `valid` (y, x) may narrow what is observed. `paths` holds that of the Zarr group or file that the
+    arrays are read from, if they are.
     """
 
-    array: xr.DataArray
+    arrays: tuple[xr.DataArray, ...]
     geobox: GeoBox
     bands: tuple[str, ...]
     nodata: tuple[float | None, ...]
@@ -44,41 +55,59 @@ class ArraySource:
     scatter_once = True
 
     @property
+    def array(self) -> xr.DataArray:
+        """One lazy array of all bands."""
+        if len(self.arrays) == 1:
+            return self.arrays[0]
+        parts = [array.drop_attrs().astype(self.dtype) for array in (part.chunk() for part in self.arrays)]
+        joined = xr.concat(parts, dim="band", coords="minimal", compat="override", join="override")
+        return joined.drop_vars("band", errors="ignore").assign_coords(band=list(self.bands))
+
+    @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the raw values, in this machine's byte order."""
-        return self.array.dtype.newbyteorder("=")
+        """The type that holds the raw values of all bands, in this machine's byte order."""
+        return np.result_type(*(array.dtype.newbyteorder("=") for array in self.arrays))
 
     @property
     def expensive_reads(self) -> bool:
         """Whether pixels are computed, or read from files, each time."""
-        return not self.array.variable._in_memory
+        return not all(array.variable._in_memory for array in self.arrays)
 
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the scene, in this thread. Raises SceneError if it cannot."""
-        data = _computed(self.array.variable, window).astype(self.dtype, copy=False)
+        parts = [_computed(array.variable, window).astype(self.dtype, copy=False) for array in self.arrays]
+        data = parts[0] if len(parts) == 1 else np.concatenate(parts)
         valid = observed(data, self.nodata)
-        if "valid" in self.array.coords:
-            valid = valid & _computed(self.array.coords["valid"].variable, window).astype(bool)
+        if "valid" in self.arrays[0].coords:
+            valid = valid & _computed(self.arrays[0].coords["valid"].variable, window).astype(bool)
         return Pixels(data, valid)
 
     def select(self, bands: BandNames) -> "ArraySource":
         """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
         places = find_bands([(name,) for name in self.bands], bands)
         facts: Any = {name: tuple(getattr(self, name)[p] for p in places) for name in ("bands", "nodata", "radiometry")}
-        return replace(self, array=self.array.isel(band=places), **facts)
+        one = len(self.arrays) == 1
+        arrays = (self.arrays[0].isel(band=places),) if one else tuple(self.arrays[place] for place in places)
+        return replace(self, arrays=arrays, **facts)
 
     def identity(self) -> dict[str, Any]:
         """Return a token of content, or of how it is made, for arrays in memory and dask's; else of some pixels."""
-        parts = [_token(self.array.variable)]
-        if "valid" in self.array.coords:
-            parts.append(_token(self.array.coords["valid"].variable))
+        parts = [_token(array.variable) for array in self.arrays]
+        if "valid" in self.arrays[0].coords:
+            parts.append(_token(self.arrays[0].coords["valid"].variable))
         return {
             "array": parts,
             "bands": list(self.bands),
             "nodata": [repr(v) for v in self.nodata],
             "grid": self.geobox.describe(),
-            **(folder_identity(self.paths[0]) if self.paths else {}),
+            **_files_identity(self.paths),
         }
+
+
+def _files_identity(paths: tuple[str, ...]) -> dict[str, Any]:
+    if not paths:
+        return {}
+    return file_identity(paths[0]) if os.path.isfile(paths[0]) else folder_identity(paths[0])
 
 
 def _computed(variable: xr.Variable, window: Window) -> NDArray[Any]:
@@ -106,118 +135,94 @@ def array_source(array: xr.DataArray) -> ArraySource:
     SceneError
         It has other dims, no pixels, complex numbers, or pixels that are not evenly spaced.
     """
-    if set(array.dims) == {"y", "x"}:
-        array = array.expand_dims("band")
-    if set(array.dims) != set(DIMS):
-        raise SceneError(f"a scene has the dims (band, y, x); received {array.dims}: use .rename() or .isel()")
-    array = array.transpose(*DIMS)
+    geographic, array = is_geographic(array), with_dims(array)
     if array.dtype.kind not in "uif":
         raise SceneError(f"a scene holds real numbers; received {array.dtype}")
     if 0 in array.shape:
         raise SceneError(f"the scene is empty: {dict(zip(array.dims, array.shape, strict=True))}")
-    crs = array.rio.crs
-    geobox = GeoBox(array.sizes["y"], array.sizes["x"], _transform(array), crs.to_wkt() if crs else None)
-    names = _names(array)
-    return ArraySource(array, geobox, names, _nodata(array), tuple(None for _ in names))
+    geobox, notes = geobox_of(array, geographic)
+    nodata, more = nodata_of(array)
+    return ArraySource((array,), geobox, band_names(array), nodata, radiometry_of(array), notes=(*notes, *more))
 
 
-def _names(array: xr.DataArray) -> tuple[str, ...]:
-    """Name bands by their coordinate, else by `long_name` as rioxarray gives it, else by number."""
-    names = [printable(str(v)) for v in array.coords["band"].values] if "band" in array.coords else []
-    if not names or all(name.isdecimal() for name in names):
-        long_names = array.attrs.get("long_name")
-        names = [str(name) for name in long_names] if isinstance(long_names, list | tuple) else []
-    if len(names) != array.sizes["band"] or len(set(names)) != len(names) or not all(names):
-        names = [f"band_{n + 1}" for n in range(array.sizes["band"])]
-    return tuple(names)
+def dataset_source(dataset: xr.Dataset, name: str = "the Dataset") -> ArraySource:
+    """Take a Dataset as a source: one variable of dims (band, y, x), or variables of dims (y, x), one per band.
 
+    Each has its own nodata, scale and offset; what the Dataset's attributes say is for variables that say nothing.
 
-def _transform(array: xr.DataArray) -> Affine | None:
-    """Return the transform of the array's file, moved to the part of the scene that it is; else that of x and y."""
-    kept = array.coords.get(array.rio.grid_mapping)  # where rioxarray keeps it, beside the CRS
-    try:
-        whole = Affine.from_gdal(*map(float, str("" if kept is None else kept.attrs.get("GeoTransform", "")).split()))
-    except (TypeError, ValueError):
-        whole = None
-    whole = whole if whole is not None and is_position(whole) else None
-    rotated = whole is not None and bool(whole.b or whole.d)
-    one = Affine.identity() if rotated or whole is None else whole
-    x, y = _axis(array, "column" if rotated else "x", "x"), _axis(array, "row" if rotated else "y", "y")
-    if x is None or y is None:
-        return whole
-    (left, across), (top, down) = x, y
-    if whole is None:
-        if across is None or down is None:
-            return None  # a single row or column says not how wide it is
-        return Affine(across, 0, left - across / 2, 0, down, top - down / 2)
-    # the part's place in pixels of the whole: whole pixels, since a part is cut out by slices
-    steps = [1.0 if across is None else across / one.a, 1.0 if down is None else down / one.e]
-    starts = [(left - one.c) / one.a - steps[0] / 2, (top - one.f) / one.e - steps[1] / 2]
-    starts = [round(v * 2) / 2 if abs(v * 2 - round(v * 2)) < 1e-3 else v for v in starts]
-    steps = [round(v) if abs(v - round(v)) < 1e-6 else v for v in steps]
-    return whole * (Affine.translation(*starts) * Affine.scale(*steps))
-
-
-def _axis(array: xr.DataArray, name: str, dim: str) -> tuple[float, float | None] | None:
-    """Return the first centre and the step of evenly spaced coordinates; no step of a single one; None without any."""
-    if name not in array.coords or array.coords[name].dims != (dim,):
-        return None
-    values: NDArray[np.float64] = np.asarray(array.coords[name].values, dtype=np.float64)
-    if values.size == 1:
-        return float(values[0]), None
-    step = (values[-1] - values[0]) / (values.size - 1)
-    if not step or not np.allclose(np.diff(values), step, rtol=0, atol=abs(step) * 0.02):
-        raise SceneError(f"the coordinate {name} is not evenly spaced: a scene lies on a regular grid")
-    return float(values[0]), float(step)
-
-
-def _nodata(array: xr.DataArray) -> tuple[float | None, ...]:
-    listed = array.attrs.get(NODATA_OF_BANDS)
-    if not isinstance(listed, list | tuple) or len(listed) != array.sizes["band"]:
-        listed = [array.rio.nodata] * array.sizes["band"]
-    return tuple(None if v is None else float(v) for v in listed)
-
-
-def is_zarr(path: str) -> bool:
-    """Whether a path or URL is a Zarr group's, by its ending or by what lies in the folder."""
-    return path.rstrip("/").endswith(".zarr") or any(os.path.isfile(os.path.join(path, name)) for name in ZARR_FILES)
-
-
-def zarr_source(path: str) -> ArraySource:
-    """Open a Zarr group that holds one array of dims (band, y, x) or (y, x).
+    Parameters
+    ----------
+    dataset
+        Variables without rows and columns are not looked at.
+    name
+        What messages call it.
 
     Raises
     ------
     SceneError
-        There is none, or it holds no such array or several.
+        As `array_source`; or there are no such variables, or several with bands of their own.
     """
-    path = absolute_name(path)
-    dataset = _open_zarr(path)
-    dataset = dataset.set_coords(
-        [name for name, array in dataset.data_vars.items() if not array.ndim]
-    )  # as spatial_ref
-    found = [array for array in dataset.data_vars.values() if {"y", "x"} <= set(array.dims) and array.ndim in (2, 3)]
-    if len(found) != 1:
-        held = ", ".join(sorted(str(array.name) for array in found)) or "none"
-        raise SceneError(f"{path} must hold one array with the dims (band, y, x) or (y, x); it has {held}")
-    array = found[0].rename({dim: "band" for dim in found[0].dims if dim not in ("y", "x", "band")})
-    return replace(array_source(array), paths=(path,))
+    scalars = [key for key, array in dataset.data_vars.items() if not array.ndim]  # as spatial_ref
+    dataset = dataset.set_coords(scalars)
+    found = [array for array in dataset.data_vars.values() if _is_raster(array)]
+    if not found:
+        held = ", ".join(f"{key} {array.dims}" for key, array in list(dataset.data_vars.items())[:8]) or "none"
+        raise SceneError(f"{name} must hold variables with the dims (y, x) or (band, y, x); it has {held}")
+    taken = [array for array in found if array.dtype.kind in "uif"] or found
+    if len(taken) == 1:
+        source = array_source(_told_by_dataset(taken[0], dataset, 0, 1))
+        return source if len(source.bands) > 1 or source.bands != ("band_1",) else _named(source, taken[0])
+    sources = [array_source(_told_by_dataset(array, dataset, n, len(taken))) for n, array in enumerate(taken)]
+    if any(len(source.bands) > 1 for source in sources):
+        held = ", ".join(f"{array.name} {array.dims}" for array in taken[:8])
+        raise SceneError(f"{name} must hold one variable per band, or one with all bands; it has {held}")
+    left = [str(array.name) for array in found if array.dtype.kind not in "uif"]
+    notes = (f"left out, for they hold no numbers: {', '.join(left)}",) if left else ()
+    return _joined([_named(source, array) for source, array in zip(sources, taken, strict=True)], notes)
 
 
-def _open_zarr(path: str) -> xr.Dataset:
-    """Open it by its consolidated metadata, which web servers need, else without."""
-    for consolidated in (True, False):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of types of names that Zarr has not agreed on
-                return xr.open_dataset(
-                    path,
-                    engine="zarr",
-                    mask_and_scale=False,
-                    decode_coords="all",
-                    consolidated=consolidated,
-                    storage_options=fsspec_options(path) or None,
-                )
-        except Exception as error:  # of zarr, fsspec and each kind of server
-            reason = printable(str(error))[:200] or type(error).__name__
-    raise SceneError(f"{path} cannot be opened as Zarr: {reason}")
+def _is_raster(array: xr.DataArray) -> bool:
+    try:
+        with_dims(array)
+    except SceneError:
+        return spatial_dims(array) is not None and array.dtype.kind in "uif"  # let it say why it cannot be taken
+    return True
+
+
+def _told_by_dataset(array: xr.DataArray, dataset: xr.Dataset, place: int, count: int) -> xr.DataArray:
+    """Give a variable what only the Dataset says of it."""
+    own = dict(dataset.attrs)
+    listed = own.get(NODATA_OF_BANDS)
+    if isinstance(listed, list | tuple) and len(listed) == count > 1 and listed[place] is not None:
+        own["_FillValue"] = listed[place]
+    for name in ("scales", "offsets"):
+        if isinstance(own.get(name), list | tuple) and len(own[name]) == count > 1:
+            own[name] = [own[name][place]]
+    told = {key: own[key] for key in SHARED if key in own}
+    sentinels = {key for key in SENTINELS if key in array.attrs} or "_FillValue" in array.encoding
+    told = {key: value for key, value in told.items() if not (sentinels and key in SENTINELS)}
+    return array.assign_attrs({**told, **array.attrs})
+
+
+def _named(source: ArraySource, array: xr.DataArray) -> ArraySource:
+    """Name the one band of a variable by the variable."""
+    return replace(source, bands=(printable(str(array.name)),)) if array.name is not None else source
+
+
+def _joined(sources: Sequence[ArraySource], notes: tuple[str, ...]) -> ArraySource:
+    first = sources[0]
+    for source in sources[1:]:
+        if not source.geobox.same_grid(first.geobox):
+            raise SceneError(
+                f"the variable {source.bands[0]} lies on another grid than {first.bands[0]}: "
+                f"{source.geobox.describe()};\nagainst {first.geobox.describe()}"
+            )
+    told = dict.fromkeys(note for source in sources for note in source.notes)
+    return ArraySource(
+        tuple(source.arrays[0] for source in sources),
+        first.geobox,
+        tuple(source.bands[0] for source in sources),
+        tuple(source.nodata[0] for source in sources),
+        tuple(source.radiometry[0] for source in sources),
+        notes=(*told, *notes),
+    )

@@ -162,6 +162,11 @@ def _reason(error: BaseException) -> str:
     return f"{text} Download the file and give that" if "Range downloading" in text else text
 
 
+def natural_order(path: object) -> list[tuple[int, str]]:
+    """Return the key that sorts B2 before B10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
 def printable(text: str) -> str:
     """Return a text from a file in one line, without the control characters that would reach a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -19,18 +19,21 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from models.errors import ArgumentError, SceneError
+from models.metadata import Radiometry
 
 from ..grid.geobox import Window
 from ..grid.xr import coordinates, with_georeference
-from .array import NODATA_OF_BANDS, ArraySource, array_source, is_zarr, zarr_source
+from .array import ArraySource, array_source, dataset_source
+from .array_files import is_netcdf, is_zarr, netcdf_source, zarr_source
+from .array_values import NODATA_OF_BANDS
 from .content_id import fsspec_options
-from .gdal import file_stamp, is_remote, printable
+from .gdal import file_stamp, is_remote, natural_order, printable
 from .raster import RasterSource, open_rasters
 from .resample import RESAMPLINGS, Resampling
 from .source import BandNames, Source, observed
 from .stac import is_item, open_item
 
-SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray
+SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | xr.Dataset
 AnySource = TypeVar("AnySource", bound=Source)
 CHUNK, CHUNK_BYTES = 2048, 2**28
 GDAL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+:.+")  # as GTI:index.gpkg or NETCDF:file.nc:variable
@@ -50,8 +53,10 @@ def open_scene(
     ----------
     scene
         Path or URL (`https://`, `s3://`) of a GeoTIFF, COG, VRT, GTI, JP2, PNG, JPEG or another raster that GDAL reads;
-        a list or pattern of files with one band each; a STAC Item (`.json`), see `stac`; a Zarr group (`.zarr`) with
-        one array of dims (band, y, x); or a DataArray of those dims.
+        a list or pattern of files with one band each; a STAC Item (`.json`), see `stac`; a Zarr group (`.zarr`), of
+        version 2 or 3, or a NetCDF file (`.nc`): with one array of dims (band, y, x), or one variable of dims (y, x)
+        per band; or a Dataset or DataArray of such. Their axes may be called latitude and longitude, and a dim of one
+        time is left out. Coordinates are centres of pixels, or corners where a transform among the attributes says so.
     bands
         Names or numbers (from 1) of the bands to take, in this order. Default: all but alpha.
     chunk
@@ -67,8 +72,8 @@ def open_scene(
     xarray.DataArray
         Dims (band, y, x), raw values in the file's own dtype, backed by dask: nothing is read yet. Coordinates: band
         names; x and y of pixel centres (row and column for a rotated transform); `spatial_ref`; `valid` (y, x), bool,
-        lazy, True = observed. Attributes: `_FillValue`, or `nodata_of_bands` where they differ; `scales` and `offsets`
-        if any; `notes`, if there is something to know.
+        lazy, True = observed. Attributes: `_FillValue`, or `nodata_of_bands` where they differ; `scales`, `offsets`
+        and `units` if any; `notes`, if there is something to know.
 
     Raises
     ------
@@ -87,9 +92,6 @@ def open_scene(
     if source.masks:
         valid = array.coords["valid"].data
         array = array.assign_coords(valid=(("y", "x"), valid & _lazy(source, valid.chunks, masks=True)))
-    scales, offsets = zip(*((band.scale, band.offset) for band in source.raster_bands), strict=True)
-    if any(scale != 1 for scale in scales) or any(offsets):
-        array.attrs.update(scales=list(scales), offsets=list(offsets))
     return array
 
 
@@ -126,9 +128,13 @@ def take_bands(source: AnySource, bands: BandNames) -> AnySource:
 def _open_all(scene: SceneLike, alpha: bool | None) -> RasterSource | ArraySource:
     if isinstance(scene, xr.DataArray):
         return array_source(scene)
+    if isinstance(scene, xr.Dataset):
+        return dataset_source(scene)
     paths = _paths(scene)
     if len(paths) == 1 and is_zarr(paths[0]):
         return zarr_source(paths[0])
+    if len(paths) == 1 and is_netcdf(paths[0]):
+        return netcdf_source(paths[0])
     if any(is_item(path) for path in paths):
         if len(paths) > 1:
             raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
@@ -141,7 +147,7 @@ def opens_by_name(scene: SceneLike, bands: BandNames) -> bool:
 
     Numbers are those of what is shown where no bands are asked for.
     """
-    if isinstance(scene, xr.DataArray) or any(name.isdecimal() for name in _names(bands)):
+    if isinstance(scene, xr.DataArray | xr.Dataset) or any(name.isdecimal() for name in _names(bands)):
         return False
     return len(paths := _paths(scene)) == 1 and is_item(paths[0])
 
@@ -155,8 +161,8 @@ def _paths(scene: Any) -> list[str]:
         scene = [scene]
     if not isinstance(scene, list | tuple) or not all(isinstance(path, str | os.PathLike) for path in scene):
         raise SceneError(
-            f"a scene is a path or URL, a list of them, or an xarray DataArray; received {type(scene).__name__}"
-            + (": use .to_dataarray('band')" if isinstance(scene, xr.Dataset) else "")
+            "a scene is a path or URL, a list of them, or a DataArray or Dataset of xarray; "
+            f"received {type(scene).__name__}"
         )
     return [os.fspath(path) for path in scene]
 
@@ -180,7 +186,7 @@ def _expand(pattern: str) -> list[str]:
         raise SceneError(f"{pattern} is a folder; give a file, a list of files or a pattern{example}")
     found = [path for path in glob.glob(pattern) if os.path.isfile(path)]
     if found:
-        return sorted(found, key=_natural)
+        return sorted(found, key=natural_order)
     if GDAL_NAME.fullmatch(pattern):
         return [pattern]
     folder = Path(pattern).parent
@@ -196,12 +202,7 @@ def _expand_remote(pattern: str) -> list[str]:
         raise SceneError(f"{pattern} cannot be listed: {printable(str(error))[:200]}") from error
     if not found:
         raise SceneError(f"no file matches the pattern: {pattern}")
-    return sorted(found, key=_natural)
-
-
-def _natural(path: str) -> list[tuple[int, str]]:
-    """Sort B2 before B10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]
+    return sorted(found, key=natural_order)
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,13 @@ def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
         array.attrs[NODATA_OF_BANDS] = list(nodata)
     elif nodata[0] is not None and "_FillValue" not in array.encoding:
         array.attrs["_FillValue"] = nodata[0]
+    for name in ("scale_factor", "add_offset"):  # of all bands; below, of each
+        array.attrs.pop(name, None)
+    if any(source.radiometry):
+        told = [band or Radiometry() for band in source.radiometry]
+        array.attrs.update(scales=[band.scale for band in told], offsets=[band.offset for band in told])
+        if len(units := {band.unit for band in told}) == 1 and units != {""}:
+            array.attrs["units"] = told[0].unit
     if source.notes:
         array.attrs["notes"] = list(source.notes)
     return array
