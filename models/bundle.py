@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .errors import BundleError, NetworkError, SwatheError, require_s3
 from .files import put_in_place, refuse_existing
 from .metadata import BundleMetadata
-from .mlm import from_item, to_item
+from .mlm import DIGEST_OF, from_item, to_item
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .segmenter import Segmenter
 
 ITEM, WEIGHTS = "bundle.json", "weights.safetensors"
+FOR_PEOPLE = {"datetime", "created", "updated", "description", "swathe:provenance", "swathe:metrics"}  # not hashed
 LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory
 MOST_SHRUNK = 100  # times that a member may be larger than it is in a zip; weights hardly shrink
 SHIPPED = Path(__file__).parent / "bundles"
@@ -169,10 +170,11 @@ def load_bundle(name: str | os.PathLike[str]) -> Bundle:
     """
     path = _find(os.fspath(name))
     try:
-        metadata = from_item(_read_item(path))
+        item = _read_item(path)
+        metadata = from_item(item)
     except BundleError as error:
         raise BundleError(f"{path} is not a usable bundle: {error}") from error
-    return Bundle(metadata, path, _digest(path))
+    return Bundle(metadata, path, _digest(path, item))
 
 
 def shipped_bundles() -> list[Bundle]:
@@ -241,12 +243,21 @@ def _read_item(path: Path) -> dict[str, Any]:
     return item
 
 
-def _digest(path: Path) -> str:
-    """Hash both members: the same content as folder or zip has the same digest."""
+def _digest(path: Path, item: Mapping[str, Any]) -> str:
+    """Hash what decides the network's answers: its contract and its weights; no dates, provenance or scores.
+
+    The same content as folder or zip has the same digest, and so have the same weights imported or trained twice.
+    """
     total = hashlib.sha256()
-    for name in (ITEM, WEIGHTS):
-        with _member(path, name) as (file, _):
+    if DIGEST_OF in item["properties"]:
+        properties = {key: value for key, value in item["properties"].items() if key not in FOR_PEOPLE}
+        contract = json.dumps({**item, "properties": properties}, sort_keys=True)
+        total.update(hashlib.sha256(contract.encode()).digest())
+    else:  # written by 0.1.0 or before: of the file itself, as stores have it
+        with _member(path, ITEM) as (file, _):
             total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
+    with _member(path, WEIGHTS) as (file, _):
+        total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
     return total.hexdigest()
 
 

@@ -15,6 +15,7 @@ MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 MODEL_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]")  # that MLM takes
 CLASS_NAME = re.compile(r"[0-9A-Za-z_-]+")  # that the classification extension takes
+DIGEST_OF = "swathe:digest"  # what a bundle's digest is of; bundles without it were written by 0.1.0 or before
 SCALING_FIELDS = {"z-score": ("mean", "stddev"), "min-max": ("minimum", "maximum"), "scale": (None, "value")}
 LARGEST_STRIDE, LARGEST_RADIUS = 1024, 65536  # pixels; no network has more, and a plan must not be made of nonsense
 
@@ -79,6 +80,7 @@ def _properties(metadata: BundleMetadata, parameters: int, created: str) -> JSON
         "swathe:resolution": list(metadata.resolution) if metadata.resolution else None,
         "swathe:provenance": dict(metadata.provenance),
         "swathe:metrics": dict(metadata.metrics),
+        DIGEST_OF: "contract and weights",
     }
 
 

@@ -57,12 +57,14 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 
 
 def same_bits(one: Path, other: Path) -> bool:
-    """The bundle's weights, and all that the last checkpoint holds of network and optimiser."""
+    """The bundle's weights and digest, and all that the last checkpoint holds of network and optimiser."""
     first, second = (torch.load(f"{o}.training/checkpoints/last.ckpt", weights_only=True) for o in (one, other))
     states = [(f["state_dict"], *f["optimizer_states"][0]["state"].values()) for f in (first, second)]
     pairs = [(a[key], b[key]) for a, b in zip(*states, strict=True) for key in a]
     pairs += [(value, weights(other)[key]) for key, value in weights(one).items()]
-    return first["global_step"] == second["global_step"] and all(torch.equal(a, b) for a, b in pairs)
+    same = load_bundle(one).digest == load_bundle(other).digest
+    assert same == all(torch.equal(value, weights(other)[key]) for key, value in weights(one).items())
+    return same and first["global_step"] == second["global_step"] and all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_balanced_weights_are_those_of_the_training_pixels(scenes):

@@ -1,9 +1,11 @@
 """Networks, receptive fields, bundles and foreign weights: what is built, measured, kept, and refused."""
 
+import hashlib
 import json
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -252,6 +254,44 @@ def test_digest_is_of_the_content(tmp_path):
     weights[-1] ^= 1
     (tmp_path / "b" / WEIGHTS).write_bytes(weights)
     assert load_bundle(tmp_path / "b").digest != bundle.digest
+
+
+def test_digest_is_of_contract_and_weights_alone(tmp_path, monkeypatch):
+    described, made = metadata("unet"), network("unet", 3, 2)
+    first = save_bundle(tmp_path / "a", made, described)
+
+    class Later(bundles.datetime):
+        @classmethod
+        def now(cls, zone: Any = None) -> Any:
+            return bundles.datetime(2031, 5, 6, tzinfo=zone)
+
+    monkeypatch.setattr(bundles, "datetime", Later)
+    for number, change in enumerate(
+        (
+            {},
+            {"provenance": {"command": "swathe train -o b"}},
+            {"metrics": {"test": {"iou": 0.5}}},
+            {"description": "x"},
+        )
+    ):
+        again = save_bundle(tmp_path / f"{number}.zip", made, replace(described, **change))
+        assert again.item["properties"]["datetime"].startswith("2031")
+        assert again.digest == first.digest
+    others = ({"name": "other"}, {"dtype": "int16"}, {"scaling": z_score([1] * 3, [2] * 3)}, {"background": None},
+              {"classes": (described.classes[0], replace(described.classes[1], name="other"))})  # fmt: skip
+    digests = {save_bundle(tmp_path / f"o{n}", made, replace(described, **o)).digest for n, o in enumerate(others)}
+    assert len({*digests, first.digest}) == len(others) + 1
+
+
+def test_bundles_of_before_keep_their_digests(tmp_path):
+    shutil.copytree(bundles.SHIPPED / "clouds", tmp_path / "clouds")
+    item = json.loads((tmp_path / "clouds" / ITEM).read_text())
+    item["properties"].pop("swathe:digest", None)
+    (tmp_path / "clouds" / ITEM).write_text(json.dumps(item))
+    total = hashlib.sha256()
+    for name in (ITEM, WEIGHTS):
+        total.update(hashlib.sha256((tmp_path / "clouds" / name).read_bytes()).digest())
+    assert load_bundle(tmp_path / "clouds").digest == total.hexdigest()
 
 
 def test_existing_bundle_is_replaced_only_on_request(tmp_path):
