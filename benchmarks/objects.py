@@ -89,8 +89,8 @@ def _check_table(kind: str, size: int, folder: Path) -> None:
     from pipeline.objects.objects import read_table
 
     (row,) = read_table(str(folder / "objects.zarr")).to_pylist()
-    assert (row["id"], row["num_pixels"]) == (1, LINES[kind](size).pixels), row
-    assert [row[f"bbox-{n}"] for n in range(4)] == [0, 0, size, size], row
+    assert (row["id"], row["area_px"]) == (1, LINES[kind](size).pixels), row
+    assert [row[f"bbox_{side}_px"] for side in ("miny", "minx", "maxy", "maxx")] == [0, 0, size, size], row
 
 
 def _check_polygon(kind: str, size: int, folder: Path) -> None:

@@ -90,11 +90,11 @@ def _write_table(path: Path, class_map: np.ndarray, ids: np.ndarray, classes: An
         "id": np.unique(ids[ids > 0]),
         "class": [classes[value].name for value in values],
         "class_value": values,
-        "num_pixels": table["num_pixels"].astype(np.int64),
+        "area_px": table["num_pixels"].astype(np.int64),
         "area_m2": pa.array(area, from_pandas=True),
-        "centroid-0": table["centroid-0"],
-        "centroid-1": table["centroid-1"],
-        "mean_width": np.full(len(values), 4.0),
+        "centroid_y_px": table["centroid-0"],
+        "centroid_x_px": table["centroid-1"],
+        "mean_width_px": np.full(len(values), 4.0),
         "mean_width_m": pa.array(np.full(len(values), 40.0 if geobox.crs else np.nan), from_pandas=True),
     }
     pq.write_table(pa.table(columns), path / "table.parquet")

@@ -17,6 +17,7 @@ from test_durable import content
 from models.errors import PlanError, StoreError
 from pipeline.jobs import job as filling
 from pipeline.objects.objects import open_objects, write_objects
+from pipeline.objects.table import RENAMED
 from pipeline.postprocess.clean import write_clean
 from pipeline.postprocess.lazy import clean, label_objects
 from pipeline.postprocess.morphology import local, smooth
@@ -127,7 +128,7 @@ def test_objects_equal_skimage_for_any_block(tmp_path_factory, client, class_map
         return
     names = ["num_pixels", "bbox", "centroid", "perimeter", "axis_major_length"]
     for name, values in regionprops_table(numbers, properties=names).items():
-        np.testing.assert_allclose(table[name], values, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(table[RENAMED[name]], values, rtol=1e-6, atol=1e-6)
 
 
 def test_several_classes_take_the_class_around_them(tmp_path, client):

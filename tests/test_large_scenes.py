@@ -57,9 +57,11 @@ def test_objects_and_outlines(tmp_path_factory, client, mask, block, connectivit
     np.testing.assert_array_equal(maps.objects.values, ids[np.searchsorted(values, numbers)])
     table = table.sort_values("id").reset_index()
     assert len(table) == count
-    np.testing.assert_array_equal(table["num_pixels"], np.bincount(numbers.ravel(), minlength=count + 1)[1:])
+    np.testing.assert_array_equal(table["area_px"], np.bincount(numbers.ravel(), minlength=count + 1)[1:])
     boxes = [(r.start, c.start, r.stop, c.stop) for r, c in ndimage.find_objects(numbers)]
-    np.testing.assert_array_equal(table[[f"bbox-{n}" for n in range(4)]], np.array(boxes).reshape(-1, 4))
+    np.testing.assert_array_equal(
+        table[[f"bbox_{side}_px" for side in ("miny", "minx", "maxy", "maxx")]], np.array(boxes).reshape(-1, 4)
+    )
     write_vectors(folder / "o.zarr", folder / "v.parquet", client=client, show=False)
     frame = geopandas.read_parquet(folder / "v.parquet")
     assert len(frame) == count

@@ -19,10 +19,10 @@ from skimage.measure import label, regionprops_table
 from pipeline.grid.encoding import NODATA, STEPS
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.objects.regionprops import DEPTH, EDGE, Patch, measure, own_probability
-from pipeline.objects.table import COLUMNS, PARTIAL, finish, merge, schema_of
+from pipeline.objects.table import COLUMNS, LENGTHS_M, PARTIAL, RENAMED, finish, merge, schema_of, with_new_names
 
 CLASSES = ("none", "house", "street", "water")
-EXACT = ("num_pixels", "bbox-0", "bbox-1", "bbox-2", "bbox-3")
+EXACT = ("area_px", "bbox_minx_px", "bbox_miny_px", "bbox_maxx_px", "bbox_maxy_px")
 PROPERTIES = ("label", "bbox", "centroid", "perimeter", "axis_major_length", "axis_minor_length", "eccentricity")
 Ids = NDArray[np.int64]
 
@@ -49,7 +49,7 @@ def expected(class_map: NDArray[np.uint8], ids: Ids, probability: NDArray[np.flo
     table = pd.DataFrame(regionprops_table(numbers, probability, properties=properties))
     table["id"] = found[table.pop("label") - 1]
     table["class_value"] = class_map.ravel()[found - 1]
-    return table.sort_values("id", ignore_index=True)
+    return table.rename(columns=RENAMED).sort_values("id", ignore_index=True)
 
 
 def patch(ids: Ids, class_map: NDArray[np.uint8], core: Window, **layers: Any) -> Patch:
@@ -93,7 +93,7 @@ def assert_equal(found: pd.DataFrame, right: pd.DataFrame) -> None:
         if name in (*EXACT, "id", "class_value"):
             assert found[name].tolist() == right[name].tolist(), name
         else:
-            slack = 1e-6 * right["axis_major_length"] if name == "axis_minor_length" else 1e-6
+            slack = 1e-6 * right["axis_major_length_px"] if name == "axis_minor_length_px" else 1e-6
             error = np.abs(found[name] - right[name])
             assert (error <= 1e-6 * np.abs(right[name]) + slack).all(), name
             assert found[name].isna().tolist() == right[name].isna().tolist(), name
@@ -157,8 +157,8 @@ def test_larger_scenes(make: Callable[[int], NDArray[np.bool_]], connectivity: i
     right = expected(class_map, ids) if len(np.unique(ids)) < 2000 else None
     found = finished(joined(parts, 5), 320)
     if right is None:  # 51,200 single pixels: skimage takes a minute
-        assert (found["num_pixels"] == 1).all()
-        assert (found["perimeter"] == 0).all()
+        assert (found["area_px"] == 1).all()
+        assert (found["perimeter_px"] == 0).all()
         assert len(found) == class_map.sum()
     else:
         assert_equal(found, right)
@@ -175,7 +175,7 @@ def test_straight_lines_have_no_width_and_no_elongation() -> None:
     ids = ids_of(class_map, 8)
     parts = [measure(patch(ids, class_map, w)) for w in blocks(ids.shape, [17, 55], [33, 134, 219])]
     found = finish(joined(parts, 1), GeoBox(90, 400), CLASSES)
-    assert found["axis_minor_length"].to_pylist() == [0] * 5
+    assert found["axis_minor_length_px"].to_pylist() == [0] * 5
     assert found["elongation"].to_pylist() == [None] * 5
     assert found["eccentricity"].to_pylist() == [1, 1, 1, 1, 0]
 
@@ -187,9 +187,11 @@ def test_one_pixel() -> None:
     row = found.to_pylist()[0]
     assert row == {
         **dict.fromkeys(schema_of(COLUMNS).names),
-        **{"id": 1, "class": "street", "class_value": 2, "num_pixels": 1, "perimeter": 0, "mean_width": 2},
-        **{"centroid-0": 0, "centroid-1": 0, "bbox-0": 0, "bbox-1": 0, "bbox-2": 1, "bbox-3": 1, "x": 0.5, "y": 0.5},
-        **{"axis_major_length": 0, "axis_minor_length": 0, "eccentricity": 0},
+        **{"id": 1, "class": "street", "class_value": 2, "area_px": 1, "perimeter_px": 0, "mean_width_px": 2},
+        **{"centroid_x_px": 0, "centroid_y_px": 0, "centroid_x": 0.5, "centroid_y": 0.5, "eccentricity": 0},
+        **{"bbox_minx_px": 0, "bbox_miny_px": 0, "bbox_maxx_px": 1, "bbox_maxy_px": 1},
+        **{"bbox_minx": 0, "bbox_miny": 0, "bbox_maxx": 1, "bbox_maxy": 1},
+        **{"axis_major_length_px": 0, "axis_minor_length_px": 0},
     }
 
 
@@ -227,10 +229,13 @@ def test_objects_far_from_the_origin_lose_no_digits() -> None:
         moved.append(measure(Patch(core, width, here.objects, here.class_map)))
     found = finished(joined(moved, 0), width)
     right = finished(whole(near, class_map), 90)
-    shifts = {"centroid-0": top, "bbox-0": top, "bbox-2": top, "centroid-1": left, "bbox-1": left, "bbox-3": left}
+    shifts = {
+        f"{name}_px": top if "y" in name else left
+        for name in ("centroid_x", "centroid_y", "bbox_minx", "bbox_miny", "bbox_maxx", "bbox_maxy")
+    }
     for name, shift in shifts.items():
         found[name] -= shift
-    same = [c for c in right if c not in ("id", "x", "y")]
+    same = [c for c in right if c != "id" and c not in {name.removesuffix("_px") for name in shifts}]
     pd.testing.assert_frame_equal(found[same], right[same], rtol=1e-9, atol=1e-5)
 
 
@@ -248,9 +253,9 @@ def test_a_giant_keeps_its_digits_when_its_parts_are_merged() -> None:
     parts = pa.table([pa.array(np.asarray(values[f.name]).astype(f.type.to_pandas_dtype())) for f in schema], schema)
     for seed in range(3):
         found = finished(joined([parts[i::7] for i in range(7)], seed), side).loc[0]
-        assert found["num_pixels"] == side**2
-        assert found["centroid-0"] == pytest.approx((side - 1) / 2, rel=1e-12)
-        assert found["axis_major_length"] == pytest.approx(4 * np.sqrt((side**2 - 1) / 12), rel=1e-12)
+        assert found["area_px"] == side**2
+        assert found["centroid_y_px"] == pytest.approx((side - 1) / 2, rel=1e-12)
+        assert found["axis_major_length_px"] == pytest.approx(4 * np.sqrt((side**2 - 1) / 12), rel=1e-12)
         assert found["eccentricity"] == pytest.approx(0, abs=1e-6)
 
 
@@ -258,7 +263,9 @@ def test_what_is_not_known_is_null() -> None:
     class_map = blobs((40, 50), 1).astype(np.uint8)
     table = finish(whole(ids_of(class_map), class_map, widths=False), GeoBox(40, 50), CLASSES)
     unknown = {name for name in table.column_names if table[name].null_count == len(table)}
-    assert unknown == {"area_m2", "intensity_mean", "intensity_max", "mean_width", "mean_width_m"}
+    assert unknown == {"area_m2", "intensity_mean", "intensity_max", "mean_width_px"} | {
+        f"{name}_m" for name in LENGTHS_M
+    }
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
@@ -295,8 +302,35 @@ def test_centroids_on_the_map() -> None:
     class_map[4:8, 10:13] = 3
     box = GeoBox(20, 30, Affine(2, 0.5, 1000, -0.25, -2, 5000), "EPSG:32636")
     row = finish(whole(ids_of(class_map), class_map), box, CLASSES).to_pylist()[0]
-    assert (row["x"], row["y"]) == tuple(box.affine * (11.5, 6))
+    assert (row["centroid_x"], row["centroid_y"]) == tuple(box.affine * (11.5, 6))
     assert row["class"] == "water"
+
+
+def test_boxes_on_the_map_hold_all_pixels_and_metres_follow_the_ellipsoid() -> None:
+    class_map = np.zeros((20, 30), np.uint8)
+    class_map[4:8, 10:13] = 3
+    box = GeoBox(20, 30, Affine(2, 0.5, 1000, -0.25, -2, 5000), "EPSG:32636")
+    row = finish(whole(ids_of(class_map), class_map, areas=np.full((1, 1), 4.0)), box, CLASSES).to_pylist()[0]
+    corners = np.array([box.affine * corner for corner in ((10, 4), (13, 4), (13, 8), (10, 8))])
+    assert [row[f"bbox_{side}"] for side in ("minx", "miny")] == corners.min(0).tolist()
+    assert [row[f"bbox_{side}"] for side in ("maxx", "maxy")] == corners.max(0).tolist()
+    for name in LENGTHS_M:  # pixels of 2 m
+        assert row[f"{name}_m"] == pytest.approx(2 * row[f"{name}_px"], rel=1e-12)
+
+
+def test_tables_of_before_come_with_the_names_of_now() -> None:
+    class_map = blobs((40, 50), 1).astype(np.uint8)
+    box = GeoBox(40, 50, Affine(2, 0, 1000, 0, -2, 5000), "EPSG:32636")
+    now = finish(whole(ids_of(class_map), class_map, areas=np.full((1, 1), 4.0)), box, CLASSES)
+    assert with_new_names(now, box) is now
+    olds = {"id", "class", "class_value", "area_m2", "eccentricity", "elongation", "intensity_mean", "intensity_max",
+            "mean_width_m", *RENAMED.values()}  # fmt: skip
+    before = {name: old for old, name in RENAMED.items()}
+    old = now.select([name for name in now.column_names if name in olds])
+    old = old.rename_columns([before.get(name, name) for name in old.column_names])
+    assert not {"centroid_x", "perimeter_m", "area_px"} & set(old.column_names)
+    assert with_new_names(old, box).equals(now)
+    assert not [name for name in now.column_names if not name.isidentifier()]
 
 
 def brute_widths(class_map: NDArray[np.uint8], ids: Ids) -> dict[int, float]:
@@ -315,7 +349,7 @@ def test_widths_are_the_same_in_blocks(class_map: NDArray[np.uint8], rows: list[
     parts = [measure(patch(ids, class_map, w)) for w in blocks(ids.shape, rows, columns)]
     found = finished(joined(parts, 0), ids.shape[1])
     right = brute_widths(class_map, ids)
-    assert found["mean_width"].tolist() == pytest.approx([right[i] for i in found["id"]], rel=1e-9)
+    assert found["mean_width_px"].tolist() == pytest.approx([right[i] for i in found["id"]], rel=1e-9)
 
 
 @pytest.mark.parametrize("half", [1, 10, 63, 64, 65, 90])
@@ -324,7 +358,7 @@ def test_widths_are_known_up_to_a_depth(half: int) -> None:
     class_map[3 : 3 + 2 * half, 4:-4] = 1
     ids = ids_of(class_map)
     parts = [measure(patch(ids, class_map, w)) for w in blocks(ids.shape, [7, 90], [3, 150, 317])]
-    found = finished(joined(parts, 0), 320)["mean_width"].tolist()
+    found = finished(joined(parts, 0), 320)["mean_width_px"].tolist()
     assert found == pytest.approx(list(brute_widths(class_map, ids).values()), rel=1e-9, nan_ok=True)
     assert np.isnan(found[0]) == (half > DEPTH)
 
@@ -336,7 +370,7 @@ def test_the_width_of_a_long_street(width: int) -> None:
     box = GeoBox(30, 6000, Affine(0.5, 0, 0, 0, -0.5, 0), "EPSG:32636")
     row = finish(whole(ids_of(class_map), class_map, areas=np.full((1, 1), 0.25)), box, CLASSES).to_pylist()[0]
     right = width if width % 2 == 0 else width + 1 / width
-    assert row["mean_width"] == pytest.approx(right, rel=1e-3)
+    assert row["mean_width_px"] == pytest.approx(right, rel=1e-3)
     assert row["mean_width_m"] == pytest.approx(right / 2, rel=1e-3)
 
 

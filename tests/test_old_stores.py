@@ -13,6 +13,7 @@ import pytest
 
 from models import SwatheError
 from pipeline import compute_statistics, open_maps, open_objects, run, write_clean, write_objects, write_vectors
+from pipeline.objects.table import COLUMNS
 
 CLEANING = {"threshold": 0.3, "opening": 1, "element": "square", "min_object": 3}
 
@@ -48,6 +49,8 @@ def test_they_are_read_by_every_verb(folder: Path) -> None:
     maps, table = open_objects("objects.zarr")
     assert len(table) == 10
     assert len(np.unique(maps.objects)) == 11
+    assert list(table.columns) == [column.name for column in COLUMNS]
+    np.testing.assert_allclose(table.perimeter_m, table.perimeter_px * (table.area_m2 / table.area_px) ** 0.5)
     write_vectors("objects.zarr", "objects.geojson", show=False)
     assert len(json.loads((folder / "objects.geojson").read_text())["features"]) == 10
     assert compute_statistics("objects.zarr", show=False)["building_count"].tolist() == [10]

@@ -239,9 +239,9 @@ def test_objects_are_counted_in_passing(tmp_path):
     count = 2_000_000
     columns = {
         "class_value": np.where(np.arange(count) % 4, 1, 2).astype(np.uint8),
-        "centroid-0": np.zeros(count),
-        "centroid-1": np.zeros(count),
-        "num_pixels": np.full(count, 9),
+        "centroid_y_px": np.zeros(count),
+        "centroid_x_px": np.zeros(count),
+        "area_px": np.full(count, 9),
         "area_m2": np.full(count, 100.0),
         "mean_width_m": pa.array(np.where(np.arange(count) % 2, 3.0, np.nan), from_pandas=True),
     }

@@ -74,12 +74,12 @@ def write_table(path, class_map, areas, seed=0, rows=400):
         "id": np.arange(rows),
         "class": random.choice(["building", "main road"], rows),
         "class_value": random.integers(1, 3, rows).astype(np.uint8),
-        "num_pixels": random.integers(1, 50, rows),
-        "centroid-0": random.uniform(0, class_map.shape[0] - 1, rows),
-        "centroid-1": random.uniform(0, class_map.shape[1] - 1, rows),
+        "area_px": random.integers(1, 50, rows),
+        "centroid_y_px": random.uniform(0, class_map.shape[0] - 1, rows),
+        "centroid_x_px": random.uniform(0, class_map.shape[1] - 1, rows),
         "mean_width_m": random.uniform(1, 30, rows),
     }
-    table["area_m2"] = table["num_pixels"] * 99.5 * random.uniform(0.99, 1.01, rows) if areas else np.full(rows, np.nan)
+    table["area_m2"] = table["area_px"] * 99.5 * random.uniform(0.99, 1.01, rows) if areas else np.full(rows, np.nan)
     table["mean_width_m"][::7] = np.nan
     frame = pandas.DataFrame(table)
     arrow = pa.Table.from_pandas(frame, preserve_index=False)  # NaN becomes null, as in the real table
@@ -239,7 +239,8 @@ def test_cells_equal_slices_and_add_up_to_the_scene(tmp_path_factory, client, sh
         names = ("background_pixels", "building_pixels", "main_road_pixels", "nodata_pixels")
         assert [row[name] for name in names] == [*counts[:3], counts[NODATA]]
         places = (
-            np.floor((objects[f"centroid-{n}"] + 0.5) / cell) == row[name] for n, name in enumerate(("row", "column"))
+            np.floor((objects[f"centroid_{'yx'[n]}_px"] + 0.5) / cell) == row[name]
+            for n, name in enumerate(("row", "column"))
         )
         inside = np.logical_and(*places)
         assert row["building_count"] == (inside & (objects.class_value == 1)).sum()
@@ -370,7 +371,7 @@ def test_zones_that_divide_a_scene_agree_with_cells(tmp_path, client):
     class_map = random_map()
     make_store(tmp_path / "s.zarr", class_map)
     objects = write_table(tmp_path / "s.zarr", class_map, areas=True)
-    for name in ("centroid-0", "centroid-1"):
+    for name in ("centroid_y_px", "centroid_x_px"):
         objects[name] = (objects[name] * 2).round() / 2  # on corners and sides of pixels
     pq.write_table(pa.Table.from_pandas(objects, preserve_index=False), tmp_path / "s.zarr/table.parquet")
     cells = compute_statistics(tmp_path / "s.zarr", cell=20, client=client, show=False)
@@ -619,7 +620,7 @@ def test_figures_of_objects_equal_pandas(tmp_path, client):
     make_store(tmp_path / "s.zarr", class_map)
     objects = write_table(tmp_path / "s.zarr", class_map, areas=True)
     frame = compute_statistics(tmp_path / "s.zarr", cell=64, client=client, show=False)
-    places = [np.floor((objects[f"centroid-{n}"] + 0.5) / 64) for n in (0, 1)]
+    places = [np.floor((objects[f"centroid_{'yx'[n]}_px"] + 0.5) / 64) for n in (0, 1)]
     for row in frame.to_dict("records"):
         for value, name in ((1, "building"), (2, "main_road")):
             here = objects[(places[0] == row["row"]) & (places[1] == row["column"]) & (objects.class_value == value)]

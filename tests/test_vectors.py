@@ -59,7 +59,7 @@ def test_polygons_are_the_map(tmp_path_factory, client, class_map, block, connec
     np.testing.assert_array_equal(burnt(frame, "class_value", class_map.shape, transform), seen)
     first = np.array([0, *(1 + np.flatnonzero(numbers == n)[0] for n in range(1, count + 1))])
     np.testing.assert_array_equal(burnt(frame, "id", class_map.shape, transform), first[numbers])
-    np.testing.assert_allclose(frame.area, frame["num_pixels"] * abs(transform.determinant), rtol=1e-9)
+    np.testing.assert_allclose(frame.area, frame["area_px"] * abs(transform.determinant), rtol=1e-9)
     assert not (folder / "v.parquet.unfinished").exists()
 
 
@@ -72,7 +72,7 @@ def test_every_format_has_all_of_it(tmp_path, client, ending):
     made = write_vectors(store, output, client=client, show=False)
     frame = geopandas.read_parquet(output) if ending == "parquet" else geopandas.read_file(output)
     assert len(frame) == made.features == label(class_map, connectivity=1).max()
-    assert int(frame["num_pixels"].sum()) == int(class_map.sum())
+    assert int(frame["area_px"].sum()) == int(class_map.sum())
     assert frame.crs is not None
     with pytest.raises(SwatheError, match="exists"):
         write_vectors(store, output, client=client, show=False)

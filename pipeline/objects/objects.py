@@ -27,7 +27,7 @@ from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store, store_errors
 from .label import BlockLabels, Connectivity, Region, Totals, check_connectivity, summarize_block
 from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
-from .table import COLUMNS, finish, merge, schema_of
+from .table import COLUMNS, finish, merge, schema_of, with_new_names
 from .tree import LabelMerge, TreeReduce, merge_labels, merged_totals, reduced, tree_reduce
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def read_table(store: str) -> "pa.Table":
     if not opened.encoding.objects:
         raise StoreError(f"{store} holds no objects; `{COMMAND} {store} -o objects.zarr` finds them")
     with store_errors(store), opened.files.open(TABLE) as file:
-        return pq.read_table(file, page_checksum_verification=True)
+        return with_new_names(pq.read_table(file, page_checksum_verification=True), opened.geobox)
 
 
 @dataclass(frozen=True, slots=True)

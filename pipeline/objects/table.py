@@ -1,9 +1,9 @@
 """The table of objects: its columns, partial rows of one object merged, and finished. Knows no pixels and no store.
 
-Partial rows hold what adds up over the parts of an object; finished rows hold what people read, under the names and
-with the values of `skimage.measure.regionprops_table`. Means and moments are joined by the update of Chan, Golub and
-LeVeque (1983), "Algorithms for computing the sample variance", and counted from the object's first pixel, so that no
-digits are lost however large an object is, or how far from the origin.
+Partial rows hold what adds up over the parts of an object; finished rows hold what people read: in pixels the values of
+`skimage.measure.regionprops_table`, and beside them metres and map coordinates. Means and moments are joined by the
+update of Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance", and counted from the object's
+first pixel, so that no digits are lost however large an object is, or how far from the origin.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,28 +58,54 @@ COLUMNS = (
     Column("id", "int64", "", "1 + row * width + column of the object's first pixel in the scene"),
     Column("class", "string", "", "name of its class"),
     Column("class_value", "uint8", "", "its class in the class map"),
-    Column("num_pixels", "int64", "pixels", "how many pixels it has"),
+    Column("area_px", "int64", "pixels", "how many pixels it has"),
     Column("area_m2", "float64", "m2", "area on the ellipsoid; null: the scene has no CRS"),
-    Column("perimeter", "float64", "pixels", "length of its border, holes too (Benkrid and Crookes)"),
-    Column("centroid-0", "float64", "pixels", "mean row of its pixels; whole numbers are centres of pixels"),
-    Column("centroid-1", "float64", "pixels", "mean column"),
-    Column("bbox-0", "int64", "pixels", "first row"),
-    Column("bbox-1", "int64", "pixels", "first column"),
-    Column("bbox-2", "int64", "pixels", "row after the last"),
-    Column("bbox-3", "int64", "pixels", "column after the last"),
-    Column("axis_major_length", "float64", "pixels", "longer axis of the ellipse with the same second moments"),
-    Column("axis_minor_length", "float64", "pixels", "its shorter axis"),
+    Column("perimeter_px", "float64", "pixels", "length of its border, holes too (Benkrid and Crookes)"),
+    Column("perimeter_m", "float64", "m", "the same times the mean side of its pixels on the ellipsoid"),
+    Column("centroid_x", "float64", "map", "centroid in map coordinates; pixel coordinates where the scene has none"),
+    Column("centroid_y", "float64", "map", "as above"),
+    Column("centroid_x_px", "float64", "pixels", "mean column of its pixels; whole numbers are centres of pixels"),
+    Column("centroid_y_px", "float64", "pixels", "mean row"),
+    Column("bbox_minx", "float64", "map", "box around its pixels in map coordinates"),
+    Column("bbox_miny", "float64", "map", "as above"),
+    Column("bbox_maxx", "float64", "map", "as above"),
+    Column("bbox_maxy", "float64", "map", "as above"),
+    Column("bbox_minx_px", "int64", "pixels", "first column"),
+    Column("bbox_miny_px", "int64", "pixels", "first row"),
+    Column("bbox_maxx_px", "int64", "pixels", "column after the last"),
+    Column("bbox_maxy_px", "int64", "pixels", "row after the last"),
+    Column("axis_major_length_px", "float64", "pixels", "longer axis of the ellipse with the same second moments"),
+    Column("axis_major_length_m", "float64", "m", "as perimeter_m"),
+    Column("axis_minor_length_px", "float64", "pixels", "its shorter axis"),
+    Column("axis_minor_length_m", "float64", "m", "as perimeter_m"),
     Column("eccentricity", "float64", "", "of that ellipse: 0 round, 1 a line"),
     Column("elongation", "float64", "", "longer by shorter axis; null: the object is one straight line of pixels"),
     Column("intensity_mean", "float64", "", "mean probability of its class, 0 to 1; null: not kept"),
     Column("intensity_max", "float64", "", "highest probability of its class; null: not kept"),
     Column(
-        "mean_width", "float64", "pixels", "mean width as of a ribbon; null: more than 64 pixels deep, or not asked for"
+        "mean_width_px",
+        "float64",
+        "pixels",
+        "mean width as of a ribbon; null: more than 64 pixels deep, or not asked for",
     ),
-    Column("mean_width_m", "float64", "m", "the same times the mean side of its pixels on the ellipsoid"),
-    Column("x", "float64", "map", "centroid in map coordinates; pixel coordinates where the scene has none"),
-    Column("y", "float64", "map", "as above"),
+    Column("mean_width_m", "float64", "m", "as perimeter_m"),
 )
+RENAMED = {  # columns of tables that were written before, by the names that they had
+    "num_pixels": "area_px",
+    "perimeter": "perimeter_px",
+    "centroid-0": "centroid_y_px",
+    "centroid-1": "centroid_x_px",
+    "bbox-0": "bbox_miny_px",
+    "bbox-1": "bbox_minx_px",
+    "bbox-2": "bbox_maxy_px",
+    "bbox-3": "bbox_maxx_px",
+    "axis_major_length": "axis_major_length_px",
+    "axis_minor_length": "axis_minor_length_px",
+    "mean_width": "mean_width_px",
+    "x": "centroid_x",
+    "y": "centroid_y",
+}
+LENGTHS_M = ("perimeter", "axis_major_length", "axis_minor_length", "mean_width")  # in pixels, and in m too
 
 # of border pixels
 LENGTHS = {"perimeter_straight": 1.0, "perimeter_diagonal": np.sqrt(2), "perimeter_corner": (1 + np.sqrt(2)) / 2}
@@ -181,11 +207,46 @@ def finish(rows: "pa.Table", geobox: GeoBox, classes: Sequence[str]) -> "pa.Tabl
 
     given = {name: rows[name].to_numpy() for name in rows.column_names}
     values = {**given, **_shapes(given), **_places(given, geobox), **_means(given)}
-    names = [*classes, *map(str, range(len(classes), 256))]
+    names = pa.array([*classes, *map(str, range(len(classes), 256))])
+    return _completed({RENAMED.get(name, name): column for name, column in values.items()}, geobox,
+                      names.take(pa.array(given["class_value"])))  # fmt: skip
+
+
+def with_new_names(rows: "pa.Table", geobox: GeoBox) -> "pa.Table":
+    """Return finished rows as `finish` gives them, also those that were written under other names and without metres.
+
+    Parameters
+    ----------
+    rows
+        Of a table of objects; `COLUMNS` are returned as they are.
+    geobox
+        Of the scene.
+    """
+    if RENAMED.keys().isdisjoint(rows.column_names):
+        return rows
+    values = {RENAMED.get(name, name): rows[name].to_numpy() for name in rows.column_names if name != "class"}
+    return _completed(values, geobox, rows["class"])
+
+
+def _completed(values: Columns, geobox: GeoBox, classes: Any) -> "pa.Table":
+    """Make the finished table of columns in pixels: with those in metres and on the map, in the order of `COLUMNS`."""
+    import pyarrow as pa
+
+    side = np.sqrt(values["area_m2"] / values["area_px"])
+    values = values | {f"{name}_m": values[f"{name}_px"] * side for name in LENGTHS_M} | _boxes(values, geobox)
     schema = schema_of(COLUMNS)
-    arrays = [pa.array(values[field.name], field.type, from_pandas=True) for field in schema if field.name != "class"]
-    arrays.insert(schema.get_field_index("class"), pa.array(names).take(pa.array(given["class_value"])))
+    arrays = [
+        classes if field.name == "class" else pa.array(values[field.name], field.type, from_pandas=True)
+        for field in schema
+    ]
     return pa.table(arrays, schema=schema)
+
+
+def _boxes(values: Columns, geobox: GeoBox) -> Columns:
+    """Return the boxes on the map around boxes in pixels."""
+    left, top, right, bottom = (values[f"bbox_{side}_px"] for side in ("minx", "miny", "maxx", "maxy"))
+    x, y = geobox.to_map(np.stack([left, right, right, left]), np.stack([top, top, bottom, bottom]))
+    return {"bbox_minx": x.min(0), "bbox_miny": y.min(0), "bbox_maxx": x.max(0), "bbox_maxy": y.max(0)}
 
 
 def _places(given: Columns, geobox: GeoBox) -> Columns:
@@ -231,5 +292,4 @@ def _means(given: Columns) -> Columns:
         "perimeter": sum(length * given[name] for name, length in LENGTHS.items()),
         "intensity_mean": given["intensity_sum"] / count,
         "mean_width": width,
-        "mean_width_m": width * np.sqrt(given["area_m2"] / count),
     }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import StatisticsError
 
+from ..objects.table import RENAMED
 from .sums import Floats, Groups, Ints
 
 BATCH = 1 << 16  # rows read at once
@@ -78,12 +79,15 @@ def read_objects(path: str, *, metric: bool = True) -> Iterator[Objects]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sizes = ("area_m2", "mean_width_m") if metric else ("num_pixels", "mean_width")
-    names = ("class_value", "centroid-0", "centroid-1", *sizes)
+    sizes = ("area_m2", "mean_width_m") if metric else ("area_px", "mean_width_px")
+    names = ["class_value", "centroid_y_px", "centroid_x_px", *sizes]
     try:
         with fsspec.open(path, "rb") as file:
             table = pq.ParquetFile(file, page_checksum_verification=True)
-            for batch in table.iter_batches(BATCH, columns=list(names)):
+            if not set(names) <= set(table.schema_arrow.names):  # written before
+                before = {name: old for old, name in RENAMED.items()}
+                names = [before.get(name, name) for name in names]
+            for batch in table.iter_batches(BATCH, columns=names):
                 value, *rest = (batch.column(name).to_numpy(zero_copy_only=False) for name in names)
                 yield Objects(value.astype(np.int64), *(values.astype(np.float64) for values in rest))
     except (OSError, pa.ArrowException, KeyError) as error:

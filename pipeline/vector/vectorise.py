@@ -21,7 +21,7 @@ from ..jobs.dask import check_client, dask_client
 from ..jobs.job import THREADS, make_progress, run_job
 from ..objects.label import Connectivity
 from ..objects.objects import buffered, label_job
-from ..objects.table import COLUMNS, schema_of
+from ..objects.table import COLUMNS, schema_of, with_new_names
 from ..objects.tree import TreeReduce, reduced, tree_reduce
 from ..store.files import full_path
 from ..store.lifecycle import TABLE
@@ -182,7 +182,7 @@ def _features(reduction: TreeReduce, outlines: Outlines) -> Iterator["pa.Table"]
         table = pq.ParquetFile(file, page_checksum_verification=True)
         take = _rows_of(table.iter_batches(), table.schema_arrow)
         for part in reduced(reduction):
-            rows = take(part.num_rows)
+            rows = with_new_names(take(part.num_rows), objects.geobox)
             if not rows["id"].equals(part["id"]):
                 raise StoreError(f"{objects.path} is damaged: its table and its objects do not fit; make it anew")
             made = place_on_map(rows.append_column("geometry", part["geometry"]), objects.geobox)
