@@ -232,7 +232,7 @@ def test_bands_in_another_order(client):
     parts["test"].append(make_sample("swapped", at=(9000, 0), names=("green", "red")))
     found = severe(check(parts, config(), client=client))
     assert [level for level, _, _ in found] == ["warning", "error"]
-    assert "swapped has its bands as green, red, settings as red, green" in found[1][2]
+    assert "swapped: red from green, green from red, although their names say otherwise" in found[1][2]
 
 
 def test_types_that_differ(client):

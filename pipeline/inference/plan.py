@@ -19,8 +19,10 @@ from models.options import chosen, documents
 from ..grid.encoding import ProbabilityType, Thresholds, describe_decision
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
+from ..io.array import ArraySource
+from ..io.raster import RasterSource
 from ..io.resample import Resampling
-from ..io.scene import SceneLike, open_source, opens_by_name, take_bands
+from ..io.scene import SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
 from ..io.source import Source
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
@@ -186,7 +188,9 @@ def _planned(source: Source, loaded: Bundle, options: SegmentOptions) -> Segment
     return SegmentPlan(source, inference(pixels), options, tuple(notes))
 
 
-def fit_bands(source: Source, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:
+def fit_bands(
+    source: RasterSource | ArraySource, metadata: BundleMetadata, bands: Sequence[str | int] | None
+) -> Source:
     """Take the bands that the network needs, in its order.
 
     Parameters
@@ -196,8 +200,8 @@ def fit_bands(source: Source, metadata: BundleMetadata, bands: Sequence[str | in
     metadata
         Of the bundle.
     bands
-        The user's choice, in the network's order. None: by the bundle's names; where the scene's bands have no names,
-        all of them if their number is right.
+        The user's choice, in the network's order. None: by the bundle's names, or what these are commonly called;
+        where the scene's bands have no names, all of them if their number is right.
 
     Raises
     ------
@@ -211,15 +215,14 @@ def fit_bands(source: Source, metadata: BundleMetadata, bands: Sequence[str | in
                 f"{metadata.name} needs {len(wanted)} bands ({', '.join(wanted)}); --bands names {len(bands)}"
             )
         return take_bands(source, bands)
-    there = {name.lower() for name in source.bands}
-    if all(name.lower() in there for name in wanted):
-        return take_bands(source, wanted)
+    if (named := take_named(source, wanted)) is not None:
+        return named
     if len(source.bands) == len(wanted) and all(UNNAMED.fullmatch(name) for name in source.bands):
         return source
     shown = ", ".join(source.bands[:12]) + (", ..." if len(source.bands) > 12 else "")
     raise BundleError(
         f"{metadata.name} needs the bands {', '.join(wanted)}; the scene has {len(source.bands)}: {shown}. "
-        f"Name them in that order, as --bands {','.join(str(n + 1) for n in range(len(wanted)))}"
+        + band_hint(source, wanted)
     )
 
 

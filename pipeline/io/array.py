@@ -82,9 +82,25 @@ class ArraySource:
             valid = valid & _computed(self.arrays[0].coords["valid"].variable, window).astype(bool)
         return Pixels(data, valid)
 
+    @property
+    def all_names(self) -> tuple[tuple[str, ...], ...]:
+        """All names of each band, its own first."""
+        return tuple((name,) for name in self.bands)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Number of each band, from 1."""
+        return tuple(range(1, len(self.bands) + 1))
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What may tell the sensor."""
+        told = (self.array.attrs.get(key) for key in ("platform", "constellation", "spacecraft", "sensor", "mission"))
+        return (*(text for text in told if isinstance(text, str)), *self.paths)
+
     def select(self, bands: BandNames) -> "ArraySource":
         """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
-        places = find_bands([(name,) for name in self.bands], bands)
+        places = find_bands(self.all_names, bands, self.numbers, self.hints)
         facts: Any = {name: tuple(getattr(self, name)[p] for p in places) for name in ("bands", "nodata", "radiometry")}
         one = len(self.arrays) == 1
         arrays = (self.arrays[0].isel(band=places),) if one else tuple(self.arrays[place] for place in places)

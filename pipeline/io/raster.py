@@ -33,6 +33,7 @@ MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
 MOST_BANDS = 4096
 COLORS = ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # some in GDAL 3.10 and newer alone
 LONGEST_NAME = 60
+PLATFORM_TAGS = ("PLATFORM", "SPACECRAFT_ID", "SPACECRAFT_NAME", "DATATAKE_1_SPACECRAFT_NAME", "SATELLITE", "MISSION")
 SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", ".rpb", ".txt", ".met")
 
 
@@ -76,7 +77,8 @@ class RasterSource:
     """Bands of one or several rasters, read by rasterio, on the grid `geobox`. Each mask narrows what is observed.
 
     `resampling` is how bands of coarser grids are brought onto the scene's; `file_notes` is what the files tell;
-    `unusual_alpha` holds the path and the alpha bands of each file in which these are not the last band, tagged so.
+    `unusual_alpha` holds the path and the alpha bands of each file in which these are not the last band, tagged so;
+    `platform` is what made the scene, in the words of its metadata.
     """
 
     geobox: GeoBox
@@ -85,6 +87,23 @@ class RasterSource:
     file_notes: tuple[str, ...] = ()
     resampling: Resampling = "nearest"
     unusual_alpha: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    platform: str = ""
+
+    @property
+    def all_names(self) -> tuple[tuple[str, ...], ...]:
+        """All names of each band, its own first."""
+        return tuple(band.names for band in self.raster_bands)
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What may tell the sensor."""
+        return (self.platform, *self.paths) if self.platform else self.paths
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Number of each band, from 1: of a file with alpha bands between others, the file's own."""
+        own = tuple(band.index for band in self.raster_bands)
+        return own if self._skips_numbers else tuple(range(1, len(own) + 1))
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -187,9 +206,8 @@ class RasterSource:
         SceneError
             There is none such.
         """
-        numbers = [band.index for band in self.raster_bands] if self._skips_numbers else None
         try:
-            places = find_bands([band.names for band in self.raster_bands], bands, numbers)
+            places = find_bands(self.all_names, bands, self.numbers, self.hints)
         except SceneError as error:
             if not any(mask.alpha for mask in self.masks):
                 raise
@@ -312,7 +330,8 @@ def join(sources: Sequence[RasterSource]) -> RasterSource:
     masks = tuple(dict.fromkeys(mask for source in parts for mask in source.masks))
     notes = tuple(dict.fromkeys(note for source in parts for note in source.file_notes))
     alpha = tuple(dict.fromkeys(entry for source in parts for entry in source.unusual_alpha))
-    joined = RasterSource(parts[0].geobox, bands, masks, notes, parts[0].resampling, alpha)
+    platform = " ".join(dict.fromkeys(source.platform for source in parts if source.platform))
+    joined = RasterSource(parts[0].geobox, bands, masks, notes, parts[0].resampling, alpha, platform)
     return joined.on_finest_grid()
 
 
@@ -341,13 +360,20 @@ def _read_facts(path: str, wish: bool | None) -> RasterSource:
     transform = dataset.transform if is_position(dataset.transform) else None
     geobox = GeoBox(dataset.height, dataset.width, transform, (dataset.crs and dataset.crs.to_wkt()) or None)
     notes = (*_notes(dataset, geobox), *told)
-    return RasterSource(geobox, bands, tuple(masks), notes, unusual_alpha=unusual)
+    return RasterSource(geobox, bands, tuple(masks), notes, unusual_alpha=unusual, platform=_platform(dataset))
 
 
 def _read_band(dataset: DatasetReader, path: str, index: int, names: tuple[str, ...]) -> RasterBand:
     dtype, nodata = str(np.dtype(dataset.dtypes[index - 1])), dataset.nodatavals[index - 1]
     scale, offset = dataset.scales[index - 1], dataset.offsets[index - 1]
     return RasterBand(path, index, names, dtype, None if nodata is None else float(nodata), scale, offset)
+
+
+def _platform(dataset: DatasetReader) -> str:
+    """Return what the tags of a file say of the sensor."""
+    tags = {key.upper(): value for key, value in dataset.tags().items()}
+    told = (tags.get(key, "") for key in PLATFORM_TAGS)
+    return " ".join(dict.fromkeys(printable(text)[:LONGEST_NAME] for text in told if text))
 
 
 def _refuse_unusable(dataset: DatasetReader, path: str) -> None:

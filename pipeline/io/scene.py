@@ -6,6 +6,7 @@
 import glob
 import os
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +27,12 @@ from ..grid.xr import coordinates, with_georeference
 from .array import ArraySource, array_source, dataset_source
 from .array_files import is_netcdf, is_zarr, netcdf_source, zarr_source
 from .array_values import NODATA_OF_BANDS
+from .band_names import common_names, places_of, readings
 from .content_id import fsspec_options
 from .gdal import file_stamp, is_remote, natural_order, printable
 from .raster import RasterSource, open_rasters
 from .resample import RESAMPLINGS, Resampling
-from .source import BandNames, Source, observed
+from .source import BandNames, Source, find_bands, observed
 from .stac import is_item, open_item
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | xr.Dataset
@@ -123,6 +125,56 @@ def take_bands(source: AnySource, bands: BandNames) -> AnySource:
     """
     selected: Source = source.select(bands)
     return selected.on_finest_grid() if isinstance(selected, RasterSource) else selected  # type: ignore[return-value]
+
+
+def take_named(source: RasterSource | ArraySource, wanted: Sequence[str]) -> RasterSource | ArraySource | None:
+    """Take bands by their names or common names, in the order given; a note says which were taken for which.
+
+    Returns
+    -------
+    RasterSource, ArraySource or None
+        None where not each name has one band, and another.
+
+    Raises
+    ------
+    SceneError
+        The bands cannot be brought onto one grid.
+    """
+    try:
+        places = find_bands(source.all_names, wanted, source.numbers, source.hints)
+    except SceneError:
+        return None
+    if len(set(places)) < len(places):
+        return None
+    taken = take_bands(source, wanted)
+    own = [source.all_names[place] for place in places]
+    pairs = [(name, its) for name, its in zip(wanted, own, strict=True) if name.lower() not in map(str.lower, its)]
+    if not pairs:
+        return taken
+    note = f"bands by their common names: {', '.join(f'{name} is {its[0]}' for name, its in pairs)}"
+    if isinstance(taken, RasterSource):
+        return replace(taken, file_notes=(*taken.file_notes, note))
+    return replace(taken, notes=(*taken.notes, note))
+
+
+def band_hint(source: RasterSource | ArraySource, wanted: Sequence[str], option: str = "--bands") -> str:
+    """Return what to do about bands that cannot be told by their names: numbers, where a sensor would decide them.
+
+    `option` is where they go.
+    """
+    meant = common_names([(name,) for name in wanted])
+    found = {sensor: places_of(roles, meant) for sensor, roles in readings(source.all_names, source.hints).items()}
+    sensors = defaultdict[str, list[str]](list)
+    for sensor, places in found.items():
+        if places:
+            sensors[",".join(str(source.numbers[place]) for place in places)].append(sensor)
+    if not sensors:
+        return f"Say which they are, names or numbers in that order, with {option}"
+    form = "{} {}" if option.startswith("-") else "{} = [{}]"
+    ways = "; ".join(
+        f"{form.format(option, numbers)} if it is of {' or '.join(those)}" for numbers, those in sensors.items()
+    )
+    return f"Such names mean other bands on other sensors: give {ways}"
 
 
 def _open_all(scene: SceneLike, alpha: bool | None) -> RasterSource | ArraySource:

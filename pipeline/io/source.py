@@ -11,6 +11,7 @@ from models.errors import SceneError
 from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window
+from .band_names import common_names
 
 BandNames = Sequence[str | int]
 
@@ -72,8 +73,12 @@ class Source(Protocol):
         """Return what tells this scene's pixels from another's, for the fingerprint of a run."""
 
 
-def find_bands(names: Sequence[Sequence[str]], bands: BandNames, numbers: Sequence[int] | None = None) -> list[int]:
+def find_bands(
+    names: Sequence[Sequence[str]], bands: BandNames, numbers: Sequence[int] | None = None, hints: Sequence[str] = ()
+) -> list[int]:
     """Return the places of bands by name or number (from 1).
+
+    A name that no band has is looked for by what it is commonly called: `red` finds B04 of Sentinel-2.
 
     Parameters
     ----------
@@ -83,19 +88,23 @@ def find_bands(names: Sequence[Sequence[str]], bands: BandNames, numbers: Sequen
         Which.
     numbers
         Of each band. None: they count from 1.
+    hints
+        What may tell the sensor; see `band_names`.
 
     Raises
     ------
     SceneError
         No such band, or none asked for; the message lists those there are.
     """
-    places = []
-    for band in [bands] if isinstance(bands, str | int) else bands:
+    places, listed = [], [bands] if isinstance(bands, str | int) else list(bands)
+    common, wanted = common_names(names, hints), common_names([(str(band),) for band in listed])
+    for band, roles in zip(listed, wanted, strict=True):
         found: list[int] = []
         for fold in (str, str.lower) if isinstance(band, str) else ():  # exact first: B8a and B8A may be two bands
             found = found or [place for place, own in enumerate(names) if fold(str(band)) in map(fold, own)]
         if len(found) != 1 and str(band).isdecimal():
             found = [place for place, number in enumerate(numbers or range(1, len(names) + 1)) if number == int(band)]
+        found = found or [place for place, own in enumerate(common) if own & roles]
         if len(found) != 1:
             shown = ", ".join(own[0] for own in names[:20]) + (", ..." if len(names) > 20 else "")
             raise SceneError(f"the scene has no band {band!r}; it has {len(names)}: {shown[:400]}")

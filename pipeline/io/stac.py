@@ -16,6 +16,7 @@ import fsspec
 
 from models.errors import SceneError
 
+from .band_names import common_names
 from .content_id import fsspec_options
 from .gdal import is_remote, printable
 from .raster import LONGEST_NAME, RasterBand, RasterSource, join, open_rasters
@@ -89,13 +90,33 @@ def open_item(path: str, bands: Sequence[str] | None = None, *, alpha: bool | No
     SceneError
         No STAC Item; no such bands; files that cannot be opened, or lie on different grids.
     """
-    assets = _assets(_item(path), path)
+    item = _item(path)
+    platform = _platform(item)
+    assets = _with_common_names(_assets(item, path), platform)
     if bands is None:
-        return _on_finest_grid(_without_copies([asset for asset in assets if asset.measured] or assets), alpha)
+        source = _on_finest_grid(_without_copies([asset for asset in assets if asset.measured] or assets), alpha)
+        return replace(source, platform=platform)
     if not bands:
         raise SceneError("no bands asked for")
     opened = _Opened(alpha)
-    return join([_find_band(assets, band, opened, path) for band in bands])
+    return replace(join([_find_band(assets, band, opened, path) for band in bands]), platform=platform)
+
+
+def _platform(item: "pystac.Item") -> str:
+    """Return what an Item says of the sensor; where it says nothing, its id may."""
+    said = [item.properties.get(key) for key in ("platform", "constellation", "eo:platform", "eo:constellation")]
+    return " ".join(dict.fromkeys(printable(text)[:LONGEST_NAME] for text in (*said, item.id) if isinstance(text, str)))
+
+
+def _with_common_names(assets: Sequence[Asset], platform: str) -> list[Asset]:
+    """Add the common names of bands that an Item calls by their sensor's codes alone."""
+    roles = common_names([asset.all_names()[0] if len(asset.band_names) < 2 else () for asset in assets], [platform])
+    named = []
+    for asset, known in zip(assets, roles, strict=True):
+        own = asset.all_names()[0] if known else ()
+        added = ((*own, *sorted(known - set(own))),) if known - set(own) else asset.band_names
+        named.append(replace(asset, band_names=added))
+    return named
 
 
 def _item(path: str) -> "pystac.Item":

@@ -17,6 +17,7 @@ from models.metadata import ClassInfo
 
 from ..grid.geobox import GeoBox, Window
 from ..io.array import array_source
+from ..io.band_names import common_names, places_of
 from ..io.gdal import any_band, open_raster, run_with_env
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
@@ -113,6 +114,9 @@ def rgb_places(bands: Sequence[str]) -> list[int]:
     for wanted in RGB_NAMES:
         if all(names.count(name) == 1 for name in wanted):
             return [names.index(name) for name in wanted]
+    found = places_of(common_names([(name,) for name in bands]), common_names([("red",), ("green",), ("blue",)]))
+    if found is not None:
+        return found
     return [0] if len(names) in (1, 2) else [0, 1, 2]  # without names: of as many as there are
 
 

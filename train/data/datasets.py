@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from models.errors import SceneError, SwatheError, TrainingError
-from pipeline.inference.plan import UNNAMED
-from pipeline.io.scene import open_source, opens_by_name, take_bands
+from pipeline.io.scene import open_source, opens_by_name
 from pipeline.io.source import Source
 
 from ..config import DataSet, Settings
 from ..config.schema import PARTS
+from .bands import ChosenBands, OpenSource, choose_bands, refuse_unlike
 from .classes import ClassTable, color_table, read_colors, value_table
 from .labels import open_labels
 from .layouts import LISTED, Pair, find_pairs
@@ -149,16 +149,16 @@ class _Opener:
     settings: Settings
     table: ClassTable
     kind: str
-    first: tuple[Pair, Source] | None = None
+    first: ChosenBands | None = None
 
     def open(self, pair: Pair) -> Sample:
         _refuse_halves([pair])
         data, images = self.data, list(pair.images)
-        named = data.bands if data.bands and opens_by_name(images, data.bands) else None
-        source = open_source(images, named, data.resampling, data.alpha)
-        first, kind = self.first or (pair, source), self.kind or source.dtype.name
-        _refuse_unlike(data, pair, source, *first)
-        adjusted = _adjusted(pair, _selected(pair, source, data, self.settings), data, self.settings, kind)
+        source = self._opened(images)
+        kind, chosen = self.kind or source.dtype.name, choose_bands(pair, source, data, self.settings)
+        first = self.first or chosen
+        refuse_unlike(data, chosen, first)
+        adjusted = _adjusted(pair, chosen.taken, data, self.settings, kind)
         labels = open_labels(
             pair.label,
             adjusted.geobox,
@@ -169,6 +169,20 @@ class _Opener:
         )
         self.first, self.kind = first, kind  # not before it is known to be sound
         return Sample(pair.name, adjusted, labels, (adjusted.geobox.whole,), (*pair.images, pair.label))
+
+    def _opened(self, images: list[str]) -> OpenSource:
+        """Open an image; of a STAC Item, which may have many more, only the bands that are named."""
+        wanted, data = self.data.bands or self.settings.bands, self.data
+        if not opens_by_name(images, wanted):
+            return open_source(images, None, data.resampling, data.alpha)
+        try:
+            return open_source(images, wanted, data.resampling, data.alpha)
+        except SceneError:
+            if data.bands:
+                raise
+            return open_source(
+                images, None, data.resampling, data.alpha
+            )  # its bands may fit all the same
 
 
 def share(data: DataSet, pairs: Sequence[Pair], root: Path) -> dict[str, list[Pair]]:
@@ -240,38 +254,6 @@ def _massachusetts_table(data: DataSet, settings: Settings, root: Path) -> Class
     if WHITE in colors:
         colors = {RED: colors[WHITE], **colors}
     return color_table(settings.classes, colors, None, data.ignore)
-
-
-def _refuse_unlike(data: DataSet, pair: Pair, source: Source, first: Pair, other: Source) -> None:
-    """Refuse images whose bands are not those of the first; where bands are named, they are taken by their names."""
-    if source.bands == other.bands or (data.bands and all(isinstance(band, str) for band in data.bands)):
-        return
-    unnamed = any(all(UNNAMED.fullmatch(band) for band in bands) for bands in (source.bands, other.bands))
-    if unnamed and len(source.bands) == len(other.bands):
-        return
-    raise TrainingError(
-        f"{pair.images[0]} has the bands {', '.join(source.bands)};\n{first.images[0]} has {', '.join(other.bands)}. "
-        "Give bands by names that all have, or two sets"
-    )
-
-
-def _selected(pair: Pair, source: Source, data: DataSet, settings: Settings) -> Source:
-    """Take the bands that the network is to have: those that are named, else by the network's names, else the first."""
-    wanted, count = settings.bands, len(settings.bands)
-    shown = f"{pair.images[0]} has {len(source.bands)} bands, {', '.join(source.bands[:12])}"
-    if data.bands and len(data.bands) != count:
-        raise TrainingError(
-            f"bands of a [[data]] set name {len(data.bands)}, but the network has {count}: {', '.join(wanted)}"
-        )
-    if not data.bands and len(source.bands) < count:
-        raise TrainingError(f"{shown}; the network has {count}: {', '.join(wanted)}")
-    there = [band.lower() for band in source.bands]
-    by_name = all(there.count(band.lower()) == 1 for band in wanted)
-    try:
-        return take_bands(source, data.bands or (wanted if by_name else range(1, count + 1)))
-    except SceneError as error:
-        reason = str(error)
-    raise TrainingError(f"{pair.images[0]}: {reason}")
 
 
 def _adjusted(pair: Pair, source: Source, data: DataSet, settings: Settings, kind: str) -> Source:

@@ -14,8 +14,10 @@ from typing import Literal
 import numpy as np
 
 from models.errors import SwatheError
+from pipeline.io.band_names import common_names
 
 from ..config import Settings
+from ..data.bands import WRONG_ORDER, band_orders
 from ..data.classes import total
 from ..data.remarks import describe_remarks
 from ..data.samples import Parts, Sample, unrestricted
@@ -104,14 +106,20 @@ def _bands(scenes: Sequence[Sample], settings: Settings) -> Iterator[Finding]:
     if other:
         text = f"settings name {count} bands; samples with another number: {names(other)}; choose by data.bands"
         yield Finding("error", "bands", text)
-    yield from _unlike("bands", [(s, ", ".join(s.source.bands)) for s in scenes])
+    yield from _unlike("bands", [(s, _meaning(s)) for s in scenes])
     yield from _unlike("dtype", [(s, str(s.source.dtype)) for s in scenes])
-    own = [band.lower() for band in settings.bands]
-    for sample in scenes:
-        theirs = [band.lower() for band in sample.source.bands]
-        if theirs != own and sorted(theirs) == sorted(own):
-            text = f"{sample.name} has its bands as {', '.join(theirs)}, settings as {', '.join(own)}; see data.bands"
-            yield Finding("error", "bands", text)
+    for text, called in band_orders(scenes, settings).items():
+        if text.endswith(WRONG_ORDER):
+            yield Finding("error", "bands", f"{names(called)}: {text}; see data.bands")
+        else:
+            yield Finding("note", "bands", f"bands of {names(called)}: {text}")
+
+
+def _meaning(sample: Sample) -> str:
+    """Return what a sample's bands are: what they are commonly called, as far as that is known."""
+    own = sample.source.bands
+    common = common_names([(band,) for band in own], sample.source.paths)
+    return ", ".join("/".join(sorted(roles)) or band for band, roles in zip(own, common, strict=True))
 
 
 def _unlike(what: str, described: Sequence[tuple[Sample, str]]) -> Iterator[Finding]:

@@ -30,9 +30,10 @@ from pipeline.store.files import Files
 
 from ..config import Loop, Settings
 from ..data.augment import Augmentation
+from ..data.bands import band_orders
 from ..data.chips import EpochNumbers, GridChips, RandomChips, begin_reader, stack
 from ..data.datasets import gather
-from ..data.remarks import describe_remarks
+from ..data.remarks import describe_remarks, listed
 from ..data.samples import Parts
 from ..data.statistics import (
     BandStatistics,
@@ -113,6 +114,8 @@ def prepare(settings: Settings, *, show: bool = True) -> Training:
     if not parts["train"]:
         raise TrainingError("no sample to learn from; name some in data.train")
     statistics = compute_statistics(parts["train"], len(settings.classes), show=show)
+    for text, called in band_orders(parts["train"], settings).items() if show else ():
+        _note(f"bands of {listed(called)}: {text}")
     for text, _ in describe_remarks(label_remarks(parts["train"], statistics)) if show else ():
         _note(text)
     return training_of(settings, parts, statistics)
