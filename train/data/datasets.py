@@ -180,9 +180,7 @@ class _Opener:
         except SceneError:
             if data.bands:
                 raise
-            return open_source(
-                images, None, data.resampling, data.alpha
-            )  # its bands may fit all the same
+            return open_source(images, None, data.resampling, data.alpha)  # its bands may fit all the same
 
 
 def share(data: DataSet, pairs: Sequence[Pair], root: Path) -> dict[str, list[Pair]]:
