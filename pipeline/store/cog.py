@@ -198,10 +198,11 @@ def _tags(metadata: StoreMetadata, array: ArrayFormat) -> dict[str, str]:
     bundle = metadata.bundle
     return {
         "TIFFTAG_SOFTWARE": "Swathe",
-        "SWATHE_BUNDLE": f"{bundle['name']} {bundle['digest']}",
+        "SWATHE_BUNDLE": f"{bundle.get('name', '')} {bundle.get('digest', '')}".strip(),
         "SWATHE_FINGERPRINT": fingerprint(metadata.identity),
         "SWATHE_LAYER": array.name,
         "SWATHE_PIXELS": json.dumps(metadata.pixels),
+        "SWATHE_BACKGROUND": "" if metadata.background is None else metadata.class_names[metadata.background],
         **{f"CLASS_{value}": info.name for value, info in enumerate(metadata.classes)},
     }
 

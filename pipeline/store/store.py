@@ -30,6 +30,7 @@ from ..grid.encoding import BlockResult, Encoding
 from ..grid.geobox import GeoBox, Window
 from ..grid.tiling import TilingPlan
 from .files import Files, full_path
+from .map_file import is_map_file, read_class_map, read_map_facts
 from .metadata import FORMAT, StoreMetadata, differences, group_path
 
 SHARD = re.compile(r"(^|/)c(/\d+)+$")  # Zarr's name of a shard's file
@@ -81,6 +82,11 @@ class Store:
     def cut_as(self, other: "Store") -> Self:
         """Return these maps in the blocks of another store: made anew meanwhile, the same maps may have others."""
         return replace(self, plan=other.plan)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a class map in a GeoTIFF, which is only read, and not a Zarr store."""
+        return is_map_file(self.path)
 
     @property
     def files(self) -> Files:
@@ -136,6 +142,8 @@ class Store:
 
     def read_array(self, name: str, window: Window, level: int = 0) -> NDArray[Any]:
         """Read a window of one array, always as `(band, y, x)`."""
+        if self.is_file:
+            return read_class_map(self.path, window)
         rows, columns = window.slices
         array = self.arrays(level)[name]
         with store_errors(self.path):
@@ -341,7 +349,7 @@ def reopen_store(path: str, metadata: StoreMetadata, geobox: GeoBox) -> Store:
 
 
 def open_store(path: str) -> tuple[Store, StoreMetadata]:
-    """Open a finished store for reading, with its metadata.
+    """Open a finished store for reading, or a class map that Swathe wrote as a GeoTIFF; with its metadata.
 
     Raises
     ------
@@ -349,6 +357,9 @@ def open_store(path: str) -> tuple[Store, StoreMetadata]:
         It is missing, is not Swathe's, or its run is not finished.
     """
     full = full_path(path)
+    if is_map_file(full):
+        metadata, geobox = read_map_facts(full)
+        return reopen_store(full, metadata, geobox), metadata
     attributes = _root_attributes(full, READABLE)
     if attributes is None:
         raise StoreError(f"no such store: {path}")

@@ -190,7 +190,9 @@ def _context(data: ReportData, title: str) -> dict[str, Any]:
         "areas_known": np.isfinite(data.stats.columns["area_m2"]),
         "classes": class_rows(classes, data.stats),
         "objects": objects,
-        "blocks": block_section(store.block_seconds(), store.plan.block, store.geobox.shape, metadata.command),
+        "blocks": None
+        if store.is_file
+        else block_section(store.block_seconds(), store.plan.block, store.geobox.shape, metadata.command),
         "provenance": provenance(metadata, _scene_name(metadata)),
         "cleaning": cleaning(metadata),
         "grid": _grid(data),

@@ -1,7 +1,6 @@
 """The sections of a report as its template takes them: classes, objects, blocks, provenance. No files, no HTML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.metadata import ClassInfo
 
+from ..grid.encoding import Encoding, describe_decision
 from ..stats.stats import SceneStats
 from ..stats.table import NARROW, format_area, format_number, format_share
 from ..store.metadata import StoreMetadata
@@ -148,7 +148,8 @@ def block_section(
 def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
     """Say where a store comes from, from its metadata: scene, bundle, engine, settings of the segmentation."""
     bundle, seen, made = metadata.bundle, metadata.source, metadata.segmentation
-    kept = made.get("encoding") or asdict(metadata.encoding)
+    kept = made.get("encoding")
+    encoding = Encoding.from_json(kept, len(metadata.classes)) if kept else metadata.encoding
     lines = [
         ("scene", source),
         ("bands", f"{', '.join(seen['bands'])} ({seen['dtype']})" if seen else ""),
@@ -157,8 +158,8 @@ def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
         ("engine", made.get("engine", "")),
         ("precision", made.get("precision", "")),
         ("halo", f"{made['halo']} pixels" if "halo" in made else ""),
-        ("threshold", "the likeliest class" if kept.get("threshold") is None else f"{kept['threshold']:g}"),
-        ("probability", f"kept as {kept['probability']}" if kept.get("probability") else "not kept"),
+        ("decision", describe_decision(encoding.thresholds, metadata.class_names) if kept else ""),
+        ("probability", f"kept as {encoding.probability}" if encoding.probability else "not kept"),
         ("blocks", f"up to {metadata.plan.block:,} × {metadata.plan.block:,} pixels"),
     ]
     return [(name, value) for name, value in lines if value]
