@@ -716,12 +716,6 @@ def truncated(path: Path) -> Path:
     return path
 
 
-def folder_of_rasters(path: Path) -> Path:
-    path.mkdir()
-    write_raster(path / "B1.tif", pixels((1, 4, 4)))
-    return path
-
-
 def huge_vrt(path: Path) -> Path:
     sizes, band = 'rasterXSize="2000000000" rasterYSize="2000000000"', '<VRTRasterBand dataType="Byte" band="1"/>'
     path.write_text(f"<VRTDataset {sizes}>{band}</VRTDataset>")
@@ -745,7 +739,7 @@ def many_bands(path: Path) -> Path:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda p: p / "none.tif", "no such file"),
     "missing folder": (lambda p: p / "no/none.tif", "and no folder"),
-    "folder": (lambda p: folder_of_rasters(p / "f"), r"is a folder.*\*\.tif"),
+    "empty folder": (lambda p: p, "is empty"),
     "empty pattern": (lambda p: p / "*.tif", "no file matches"),
     "text": (lambda p: text_file(p / "x.tif"), "not recognized"),
     "empty file": (lambda p: empty_file(p / "e.tif"), "cannot be read"),

@@ -19,10 +19,8 @@ from models.options import chosen, documents
 from ..grid.encoding import ProbabilityType, Thresholds, describe_decision
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
-from ..io.array import ArraySource
-from ..io.raster import RasterSource
 from ..io.resample import Resampling
-from ..io.scene import SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
+from ..io.scene import AnyOpen, SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
 from ..io.source import Source
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
@@ -188,9 +186,7 @@ def _planned(source: Source, loaded: Bundle, options: SegmentOptions) -> Segment
     return SegmentPlan(source, inference(pixels), options, tuple(notes))
 
 
-def fit_bands(
-    source: RasterSource | ArraySource, metadata: BundleMetadata, bands: Sequence[str | int] | None
-) -> Source:
+def fit_bands(source: AnyOpen, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:
     """Take the bands that the network needs, in its order.
 
     Parameters

@@ -5,6 +5,9 @@ Content counts, not names or times: a file that is copied or touched is the same
 
 import hashlib
 import os
+import re
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,27 @@ def file_identity(path: str, whole: int = WHOLE) -> dict[str, Any]:
             file.seek((size - PIECE) * number // (PIECES - 1))
             digest.update(file.read(PIECE))
     return {"bytes": size, "content": digest.hexdigest()}
+
+
+def member_identity(path: str) -> dict[str, Any] | None:
+    """Identify a file in a zip by its size and checksum, in a tar by its content; None for what is not in either."""
+    prefix, _, inside = path.partition("/")[2].partition("/")
+    if prefix not in ("vsizip", "vsitar"):
+        return None
+    ends = [found.end() for found in re.finditer(r"\.(?:zip|tar)(?=/)", inside, re.I)]
+    archive = next((inside[:end] for end in ends if os.path.isfile(inside[:end])), None)
+    if archive is None:
+        return None
+    name = inside[len(archive) + 1 :]
+    try:
+        if prefix == "vsizip":
+            with zipfile.ZipFile(archive) as members:
+                info = members.getinfo(name)
+                return {"bytes": info.file_size, "crc": info.CRC}
+        with tarfile.open(archive, "r:") as tar, tar.extractfile(name) as file:  # type: ignore[union-attr]
+            return {"content": hashlib.file_digest(file, "sha256").hexdigest()}  # type: ignore[arg-type]
+    except (OSError, LookupError, zipfile.BadZipFile, tarfile.TarError, TypeError):
+        return None
 
 
 def url_identity(url: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, is_position
 from .alpha import alpha_bands
-from .content_id import PIECE, PIECES, file_identity, hash_pixels, remote_url, url_identity
+from .content_id import PIECE, PIECES, file_identity, hash_pixels, member_identity, remote_url, url_identity
 from .gdal import absolute_name, any_band, open_raster, printable, read_pixels, run_with_env
 from .resample import Regrid, Resampling, regrid
 from .source import BandNames, Pixels, find_bands, observed
@@ -271,6 +271,8 @@ def raster_identity(path: str) -> dict[str, Any]:
     """Identify what a path, URL or GDAL name leads to, with the files that it draws on; open nothing that is remote."""
     if url := remote_url(path):
         return url_identity(url)
+    if member := member_identity(path):
+        return member
     if not os.path.isfile(path) or path.lower().endswith((".gpkg", ".fgb", ".geojson")):
         # a tile index or a part of a file has no bytes of its own: some of its pixels
         indexes, shape = run_with_env(path, lambda: (open_raster(path).indexes, open_raster(path).shape))
@@ -278,13 +280,16 @@ def raster_identity(path: str) -> dict[str, Any]:
     # other files decide its pixels too: the parts of a virtual raster, and masks beside files
     files = run_with_env(path, lambda: set(open_raster(path).files))
     names = sorted(name for name in files if os.path.abspath(name) != os.path.abspath(path))
-    parts = [_part_identity(name) for name in names if not name.lower().endswith(SIDECARS)]
+    parts = [part_identity(name) for name in names if not name.lower().endswith(SIDECARS)]
     return file_identity(path) | ({"parts": parts} if parts else {})
 
 
-def _part_identity(name: str) -> dict[str, Any]:
+def part_identity(name: str) -> dict[str, Any]:
+    """Identify one file of many: of a large one by pieces of it."""
     if url := remote_url(name):
         return url_identity(url)
+    if member := member_identity(name):
+        return member
     return file_identity(name, PIECES * PIECE) if os.path.isfile(name) else {"name": name}
 
 
@@ -301,14 +306,17 @@ def open_rasters(paths: Sequence[str], *, alpha: bool | None = None) -> RasterSo
     Raises
     ------
     SceneError
-        A file is missing, damaged or complex; files lie on different grids; nothing to read.
+        A file is missing, damaged or complex; several cannot be brought onto one grid; nothing to read.
     """
     if not paths:
         raise SceneError("no files given")
     paths = [absolute_name(path) for path in paths]
     sources = [run_with_env(path, partial(_read_facts, path, alpha)) for path in paths]
-    if len(sources) == 1:
-        return sources[0]
+    return sources[0] if len(sources) == 1 else join_files(paths, sources)
+
+
+def join_files(paths: Sequence[str], sources: Sequence[RasterSource]) -> RasterSource:
+    """Put files of one band each together, named by what tells the files' names apart. Raises SceneError as `join`."""
     for path, source in zip(paths, sources, strict=True):
         if len(source.raster_bands) != 1:
             raise SceneError(f"{path} holds {len(source.raster_bands)} bands; several files must hold one band each")

@@ -3,9 +3,7 @@
 `open_scene` returns the lazy DataArray that notebooks use; `open_source` the same scene as what workers read from.
 """
 
-import glob
 import os
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import dask.array as da
-import fsspec
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
@@ -28,17 +25,20 @@ from .array import ArraySource, array_source, dataset_source
 from .array_files import is_netcdf, is_zarr, netcdf_source, zarr_source
 from .array_values import NODATA_OF_BANDS
 from .band_names import common_names, places_of, readings
-from .content_id import fsspec_options
-from .gdal import file_stamp, is_remote, natural_order, printable
-from .raster import RasterSource, open_rasters
+from .folder import index_of, open_files, open_folder, open_index
+from .gdal import file_stamp
+from .listing import expand
+from .mosaic import MosaicSource
+from .products import Product, listing_of, product_of
+from .raster import RasterSource
 from .resample import RESAMPLINGS, Resampling
 from .source import BandNames, Source, find_bands, observed
 from .stac import is_item, open_item
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | xr.Dataset
+AnyOpen = RasterSource | MosaicSource | ArraySource
 AnySource = TypeVar("AnySource", bound=Source)
 CHUNK, CHUNK_BYTES = 2048, 2**28
-GDAL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+:.+")  # as GTI:index.gpkg or NETCDF:file.nc:variable
 
 
 def open_scene(
@@ -55,9 +55,11 @@ def open_scene(
     ----------
     scene
         Path or URL (`https://`, `s3://`) of a GeoTIFF, COG, VRT, GTI, JP2, PNG, JPEG or another raster that GDAL reads;
-        a list or pattern of files with one band each; a STAC Item (`.json`), see `stac`; a Zarr group (`.zarr`), of
-        version 2 or 3, or a NetCDF file (`.nc`): with one array of dims (band, y, x), or one variable of dims (y, x)
-        per band; or a Dataset or DataArray of such. Their axes may be called latitude and longitude, and a dim of one
+        a list, pattern or folder of files with one band each, or of tiles side by side; Sentinel-2 and Landsat as they
+        are delivered, see `products`: a SAFE folder or its zip, a folder of Landsat's files or its tar, or the MTD or
+        MTL file; a STAC Item (`.json`), see `stac`; a Zarr group (`.zarr`), of version 2 or 3, or a NetCDF file
+        (`.nc`): with one array of dims (band, y, x), or one variable of dims (y, x) per band; or a Dataset or DataArray
+        of such. Their axes may be called latitude and longitude, and a dim of one
         time is left out. Coordinates are centres of pixels, or corners where a transform among the attributes says so.
     bands
         Names or numbers (from 1) of the bands to take, in this order. Default: all but alpha.
@@ -102,13 +104,15 @@ def open_source(
     bands: BandNames | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
-) -> RasterSource | ArraySource:
+) -> AnyOpen:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
     if resampling not in RESAMPLINGS:
         raise ArgumentError(f"resampling is {', '.join(RESAMPLINGS)}; received {resampling!r}")
-    source: RasterSource | ArraySource
+    source: AnyOpen
     if bands is not None and opens_by_name(scene, bands):
-        source = open_item(_paths(scene)[0], _names(bands), alpha=alpha)
+        path = _paths(scene)[0]
+        product = _product(path)
+        source = open_item(path, _names(bands), alpha=alpha) if product is None else product.open(_names(bands))
     else:
         source = _open_all(scene, alpha)
         source = source if bands is None else take_bands(source, bands)
@@ -127,12 +131,12 @@ def take_bands(source: AnySource, bands: BandNames) -> AnySource:
     return selected.on_finest_grid() if isinstance(selected, RasterSource) else selected  # type: ignore[return-value]
 
 
-def take_named(source: RasterSource | ArraySource, wanted: Sequence[str]) -> RasterSource | ArraySource | None:
+def take_named(source: AnyOpen, wanted: Sequence[str]) -> AnyOpen | None:
     """Take bands by their names or common names, in the order given; a note says which were taken for which.
 
     Returns
     -------
-    RasterSource, ArraySource or None
+    RasterSource, MosaicSource, ArraySource or None
         None where not each name has one band, and another.
 
     Raises
@@ -152,12 +156,12 @@ def take_named(source: RasterSource | ArraySource, wanted: Sequence[str]) -> Ras
     if not pairs:
         return taken
     note = f"bands by their common names: {', '.join(f'{name} is {its[0]}' for name, its in pairs)}"
-    if isinstance(taken, RasterSource):
+    if not isinstance(taken, ArraySource):
         return replace(taken, file_notes=(*taken.file_notes, note))
     return replace(taken, notes=(*taken.notes, note))
 
 
-def band_hint(source: RasterSource | ArraySource, wanted: Sequence[str], option: str = "--bands") -> str:
+def band_hint(source: AnyOpen, wanted: Sequence[str], option: str = "--bands") -> str:
     """Return what to do about bands that cannot be told by their names: numbers, where a sensor would decide them.
 
     `option` is where they go.
@@ -177,31 +181,46 @@ def band_hint(source: RasterSource | ArraySource, wanted: Sequence[str], option:
     return f"Such names mean other bands on other sensors: give {ways}"
 
 
-def _open_all(scene: SceneLike, alpha: bool | None) -> RasterSource | ArraySource:
+def _open_all(scene: SceneLike, alpha: bool | None) -> AnyOpen:
     if isinstance(scene, xr.DataArray):
         return array_source(scene)
     if isinstance(scene, xr.Dataset):
         return dataset_source(scene)
     paths = _paths(scene)
-    if len(paths) == 1 and is_zarr(paths[0]):
-        return zarr_source(paths[0])
-    if len(paths) == 1 and is_netcdf(paths[0]):
-        return netcdf_source(paths[0])
+    if len(paths) == 1 and (source := _open_one(paths[0], alpha)):
+        return source
     if any(is_item(path) for path in paths):
-        if len(paths) > 1:
-            raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
-        return open_item(paths[0], alpha=alpha)
-    return open_rasters([path for pattern in paths for path in _expand(pattern)], alpha=alpha)
+        raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
+    return open_files([path for pattern in paths for path in expand(pattern)], alpha=alpha)
+
+
+def _open_one(path: str, alpha: bool | None) -> AnyOpen | None:
+    """Open what is more than rasters by its path: None for rasters."""
+    if is_zarr(path):
+        return zarr_source(path)
+    if is_netcdf(path):
+        return netcdf_source(path)
+    if index := index_of(path):
+        return open_index(index, alpha=alpha)
+    if listing := listing_of(path):
+        product = product_of(listing)
+        return open_folder(listing, alpha=alpha) if product is None else product.open()
+    return open_item(path, alpha=alpha) if is_item(path) else None
+
+
+def _product(path: str) -> Product | None:
+    listing = None if is_zarr(path) else listing_of(path)
+    return None if listing is None else product_of(listing)
 
 
 def opens_by_name(scene: SceneLike, bands: BandNames) -> bool:
-    """Whether a scene is a STAC Item, whose bands need not lie on one grid, and bands are named and not numbered.
+    """Whether a scene is a product or a STAC Item, and bands are named and not numbered: only their files are opened.
 
     Numbers are those of what is shown where no bands are asked for.
     """
     if isinstance(scene, xr.DataArray | xr.Dataset) or any(name.isdecimal() for name in _names(bands)):
         return False
-    return len(paths := _paths(scene)) == 1 and is_item(paths[0])
+    return len(paths := _paths(scene)) == 1 and (_product(paths[0]) is not None or is_item(paths[0]))
 
 
 def _names(bands: BandNames) -> list[str]:
@@ -216,52 +235,14 @@ def _paths(scene: Any) -> list[str]:
             "a scene is a path or URL, a list of them, or a DataArray or Dataset of xarray; "
             f"received {type(scene).__name__}"
         )
-    return [os.fspath(path) for path in scene]
-
-
-def _expand(pattern: str) -> list[str]:
-    """Return the files that a path or pattern names, in the order of their names, numbers by value.
-
-    Raises
-    ------
-    SceneError
-        Nothing there, or a folder.
-    """
-    pattern = os.path.expanduser(pattern.removeprefix("file://"))
-    if is_remote(pattern) and "*" in pattern and not pattern.startswith("http"):
-        return _expand_remote(pattern)
-    if is_remote(pattern) or os.path.isfile(pattern) or pattern.startswith("/vsi"):
-        return [pattern]
-    if os.path.isdir(pattern):
-        rasters = sorted(p.name for p in Path(pattern).iterdir() if p.suffix.lower() in (".tif", ".tiff", ".jp2"))
-        example = f", as '{os.path.join(pattern, '*' + Path(rasters[0]).suffix)}'" if rasters else ""
-        raise SceneError(f"{pattern} is a folder; give a file, a list of files or a pattern{example}")
-    found = [path for path in glob.glob(pattern) if os.path.isfile(path)]
-    if found:
-        return sorted(found, key=natural_order)
-    if GDAL_NAME.fullmatch(pattern):
-        return [pattern]
-    folder = Path(pattern).parent
-    why = "no file matches the pattern" if glob.has_magic(pattern) else "no such file"
-    raise SceneError(f"{why}: {printable(pattern)}" + ("" if folder.exists() else f" (and no folder {folder})"))
-
-
-def _expand_remote(pattern: str) -> list[str]:
-    try:
-        filesystem, inside = fsspec.core.url_to_fs(pattern, **fsspec_options(pattern))
-        found = [filesystem.unstrip_protocol(path) for path in filesystem.glob(inside)]
-    except Exception as error:  # each kind of server has its own errors
-        raise SceneError(f"{pattern} cannot be listed: {printable(str(error))[:200]}") from error
-    if not found:
-        raise SceneError(f"no file matches the pattern: {pattern}")
-    return sorted(found, key=natural_order)
+    return [os.path.expanduser(os.fspath(path)) for path in scene]
 
 
 @dataclass(frozen=True)
 class _WindowReader:
     """What dask slices: reads a window of a source when asked, and not before; its masks, or its pixels."""
 
-    source: RasterSource
+    source: RasterSource | MosaicSource
     masks: bool
     shape: tuple[int, ...]
     ndim: int
@@ -283,7 +264,7 @@ def _span(index: Any, size: int) -> tuple[int, int, Any]:
     return start, stop, slice(None, None, index.step) if isinstance(index, slice) else wanted - start
 
 
-def _lazy(source: RasterSource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
+def _lazy(source: RasterSource | MosaicSource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
     shape = source.geobox.shape if masks else (len(source.bands), *source.geobox.shape)
     reader = _WindowReader(source, masks, shape, len(shape), np.dtype(bool) if masks else source.dtype)
     token = tokenize(repr(source), [file_stamp(path) for path in source.paths])

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 from models.errors import SceneError, TrainingError
 from pipeline.inference.plan import UNNAMED
-from pipeline.io.array import ArraySource
 from pipeline.io.band_names import contradicts
-from pipeline.io.raster import RasterSource
-from pipeline.io.scene import band_hint, take_bands, take_named
+from pipeline.io.scene import AnyOpen, band_hint, take_bands, take_named
 
 from ..config import DataSet, Settings
 from .layouts import Pair
 from .samples import Sample
 
-OpenSource = RasterSource | ArraySource
+OpenSource = AnyOpen
 WRONG_ORDER = ", although their names say otherwise"
 
 
