@@ -17,6 +17,7 @@ BACKGROUNDS = {
     "background", "bg", "none", "nothing", "no data", "other", "others", "clear", "ground", "rest", "unclassified",
     "unlabeled", "unlabelled",
 }  # fmt: skip
+OF_TRAINING = {"config", "seed", "pixels", "date", "torch", "lightning", "best step", "command"}  # of a provenance
 LONGEST_OPTIONS = 2000  # characters; a list of a million widths must not be built
 MOST_CLASSES = 255  # a class map is uint8, and 255 is nodata
 
@@ -276,6 +277,13 @@ class BundleMetadata:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their values."""
         return tuple(info.name for info in self.classes)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a result should say of its network: description, scores, and data with their licences and credits."""
+        origin = {key: value for key, value in self.provenance.items() if key not in OF_TRAINING}
+        told = {"description": self.description, "metrics": dict(self.metrics), "provenance": origin}
+        return {key: value for key, value in told.items() if value}
 
 
 def usual_background(class_names: Sequence[str]) -> str | None:

@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from affine import Affine
-from helpers import SHARED, write_raster
+from helpers import SHARED, metadata, pixels, save, write_raster
 from PIL import Image
 from stores import TOWN, label_ids, town, town_image, write_store
 
-from models import ClassInfo
+from models import ClassInfo, load_bundle
 from models.errors import SceneError, StatisticsError, StoreError
-from pipeline import compute_statistics
+from pipeline import compute_statistics, run, write_clean
 from pipeline.stats.object_stats import ObjectCounter, Objects, read_objects
 from pipeline.stats.table import format_area, format_number, format_share
 from pipeline.store.metadata import fingerprint
+from pipeline.store.store import open_store
 from pipeline.viz.report import read_data, write_report
 from pipeline.viz.report_sections import block_section, format_seconds
 
@@ -77,6 +78,39 @@ def test_the_page_says_what_the_store_holds(made, tmp_path):
     assert "min object 20 m²" in text
     assert "20 blocks, 4 down and 5 across. In swathe segment they took 3 min 30 s together" in text
     assert str(made) not in page.read_text()  # where files lay is nobody's business
+
+
+def test_the_page_says_how_well_the_network_does_and_whose_data_it_is_of(tmp_path):
+    about = {
+        "description": "Roofs on drone images.",
+        "metrics": {"test": {"iou": 0.5084, "recall": 0.5}, "tested on": ["kampala"], "threshold": 0.25},
+        "provenance": {"imagery": "OpenAerialMap contributors, CC-BY-4.0", "trained on": [f"s{n}" for n in range(40)]},
+    }
+    bundle = {"name": "roofs", "digest": "0" * 64, "architecture": "unet"}
+    write_store(tmp_path / "s.zarr", town(), bundle=bundle | about)
+    write_clean(tmp_path / "s.zarr", tmp_path / "c.zarr", min_object=2, show=False)
+    for store in ("s.zarr", "c.zarr"):
+        text = text_of(write_report(tmp_path / store, tmp_path / "r.html", overwrite=True))
+        for words in ("what it is Roofs on drone images.", "scores, test iou 0.5084, recall 0.5", "tested on kampala",
+                      "imagery OpenAerialMap contributors, CC-BY-4.0", "s11 and 28 more"):  # fmt: skip
+            assert words in text, words
+    shipped = load_bundle("buildings")  # stores of before do not say it, and its own bundle is here
+    write_store(tmp_path / "old.zarr", town(), bundle={**bundle, "digest": shipped.digest})
+    text = text_of(write_report(tmp_path / "old.zarr", tmp_path / "r.html", overwrite=True))
+    assert "labels OpenStreetMap contributors, ODbL" in text
+    assert "scores, test iou 0.5084" in text
+    write_store(tmp_path / "other.zarr", town(), bundle=bundle)
+    assert "Network" not in text_of(write_report(tmp_path / "other.zarr", tmp_path / "r.html", overwrite=True))
+
+
+def test_a_run_keeps_what_its_bundle_says(tmp_path):
+    bundle = save(tmp_path / "b", metadata(provenance={"labels": "ours, CC0", "command": "x"}, metrics={"iou": 0.5}))
+    scene = write_raster(tmp_path / "s.tif", pixels((3, 64, 64)))
+    run(scene, bundle, tmp_path / "o.zarr", show=False)
+    kept = open_store(str(tmp_path / "o.zarr"))[1].bundle
+    assert kept["provenance"] == {"labels": "ours, CC0"}
+    assert kept["metrics"] == {"iou": 0.5}
+    assert "labels ours, CC0" in text_of(write_report(tmp_path / "o.zarr", tmp_path / "r.html"))
 
 
 def swapped(text: str) -> str:

@@ -192,7 +192,8 @@ class Segmentation(BlockJob):
             self.identity(),
             bundle.background_value,
             level_count(self.geobox) if self.prepared.options.overviews else 0,
-            bundle={"name": bundle.name, "digest": inference.digest, "architecture": bundle.architecture},
+            bundle={"name": bundle.name, "digest": inference.digest, "architecture": bundle.architecture}
+            | bundle.about,
             source=scene,
         )
 

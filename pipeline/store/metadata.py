@@ -69,7 +69,7 @@ class StoreMetadata:
     levels: int = 0  # of overviews
     state: Literal["creating", "running", "complete"] = "creating"
     command: str = COMMAND
-    bundle: Mapping[str, Any] = field(default_factory=dict)  # name, digest, architecture
+    bundle: Mapping[str, Any] = field(default_factory=dict)  # name, digest, architecture, and `about` it
     source: Mapping[str, Any] = field(default_factory=dict)  # the scene's bands and dtype, and its path if it has one
     segmented: Mapping[str, Any] | None = None  # identity of the run that segmented the maps, if it was another
     cleaned: Mapping[str, Any] | None = None  # how the maps were cleaned

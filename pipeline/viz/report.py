@@ -2,7 +2,7 @@
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
+from models.bundle import shipped_bundles
 from models.errors import SceneError, StoreError
 from models.files import check_output, whole_file
 
@@ -34,6 +35,7 @@ from .report_sections import (
     cleaning,
     format_place,
     format_title,
+    network,
     object_sections,
     provenance,
 )
@@ -194,11 +196,20 @@ def _context(data: ReportData, title: str) -> dict[str, Any]:
         if store.is_file
         else block_section(store.block_seconds(), store.plan.block, store.geobox.shape, metadata.command),
         "provenance": provenance(metadata, _scene_name(metadata)),
+        "network": network(_with_what_is_known(metadata)),
         "cleaning": cleaning(metadata),
         "grid": _grid(data),
         "versions": [(name, version(name)) for name in LIBRARIES],
         "made": f"{now.day} {now:%B %Y, %H:%M} UTC",
     }
+
+
+def _with_what_is_known(metadata: StoreMetadata) -> StoreMetadata:
+    """Add what the bundle says of itself to a store of before, which did not keep it, where it comes with Swathe."""
+    bundle = metadata.bundle
+    known = [] if bundle.keys() & {"metrics", "provenance"} else shipped_bundles()
+    about = next((one.metadata.about for one in known if one.digest == bundle.get("digest")), {})
+    return replace(metadata, bundle={**bundle, **about})
 
 
 def _viewer(data: ReportData) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ..store.metadata import StoreMetadata
 BARS = 24  # of a histogram
 LEAST_DECADES = 1.0  # that its axis spans, so that it has marks where all sizes are alike
 MOST_CELLS = 40  # of the map of blocks, along a side
+MOST_NAMES = 12  # in one line
 WEAKEST = 0.08  # strength of the colour of the quickest block; 1 is the slowest's
 
 
@@ -165,6 +166,17 @@ def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in lines if value]
 
 
+def network(metadata: StoreMetadata) -> list[tuple[str, str]]:
+    """Say what the network is, how well it does, and whose data it is made of, as the bundle said it."""
+    bundle = metadata.bundle
+    lines = [("what it is", str(bundle.get("description", "")))]
+    for name, value in bundle.get("metrics", {}).items():
+        scores = isinstance(value, Mapping)
+        lines.append((f"scores, {name}" if scores else str(name), format_setting(value)))
+    lines += [(str(name), format_setting(value)) for name, value in bundle.get("provenance", {}).items()]
+    return [(name, value) for name, value in lines if value]
+
+
 def cleaning(metadata: StoreMetadata) -> list[tuple[str, str]]:
     """Say how a cleaned store was cleaned; nothing of others."""
     settings = metadata.cleaned or {}
@@ -192,7 +204,8 @@ def format_setting(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {format_setting(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(format_setting(part) for part in value)
+        more = f" and {len(value) - MOST_NAMES:,} more" if len(value) > MOST_NAMES else ""
+        return ", ".join(format_setting(part) for part in value[:MOST_NAMES]) + more
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

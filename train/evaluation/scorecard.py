@@ -15,6 +15,7 @@ from models.errors import StoreError
 from models.files import make_parent, put_in_place, refuse_existing
 from pipeline.grid.encoding import describe_decision
 from pipeline.viz.page import render_page
+from pipeline.viz.report_sections import format_setting
 
 from .counts import SampleStores, ScoredSquare
 from .pictures import ERROR_COLORS, confusion_rows, draw, reliability_chart, threshold_chart
@@ -196,5 +197,6 @@ def _origin(found: Evaluation) -> list[tuple[str, str]]:
         ("squares", f"{found.side} × {found.side} pixels, for intervals and pictures"),
         ("boundary", f"{found.distance} pixels wide"),
         ("swathe", version("swathe")),
+        *((str(name), format_setting(value)) for name, value in bundle.metadata.about.get("provenance", {}).items()),
     ]
     return [(name, value) for name, value in lines if value]
