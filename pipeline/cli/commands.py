@@ -192,8 +192,9 @@ def info(scene: tuple[str, ...], alpha: bool | None) -> None:
 def export(store: str, output: str, array: str, overwrite: bool) -> None:
     """Write an array of a finished STORE as a Cloud-Optimized GeoTIFF with overviews, colours and class names."""
     from ..store.cog import write_cog
+    from .describe import with_place
 
-    click.echo(f"wrote {write_cog(store, output, array=array, overwrite=overwrite)}")
+    click.echo(with_place(f"wrote {write_cog(store, output, array=array, overwrite=overwrite)}", store))
 
 
 @click.command(
@@ -228,13 +229,13 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     note(f"swathe: cleaning {store}", quiet)
     from ..postprocess.clean import write_clean
     from ..postprocess.options import parse_thresholds
-    from .describe import describe_run
+    from .describe import describe_run, with_place
 
     for name in ("threshold", "hysteresis"):
         rest[name] = parse_thresholds(rest[name]) if rest[name] else None
     rest["classes"] = rest["classes"] or None
     result = write_clean(store, output, client=scheduler, overwrite=overwrite, show=not quiet, **rest)
-    click.echo(describe_run(result, output))
+    click.echo(with_place(describe_run(result, output), store))
 
 
 @click.command(epilog="Example: swathe objects clean.zarr -o objects.zarr")
@@ -251,10 +252,11 @@ def objects(store: str, output: str, no_widths: bool, scheduler: str | None, qui
     """
     note(f"swathe: finding the objects of {store}", quiet)
     from ..objects.objects import objects_count, write_objects
-    from .describe import counted
+    from .describe import counted, with_place
 
     result = write_objects(store, output, widths=not no_widths, client=scheduler, show=not quiet, **rest)
-    click.echo(f"wrote {output} in {result.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet")
+    wrote = f"wrote {output} in {result.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet"
+    click.echo(with_place(wrote, store))
     for name, count in objects_count(output).items():
         click.echo(f"  {name}: {counted(count, 'object')}")
 
@@ -331,8 +333,9 @@ def report(store: str, output: str, **rest: Any) -> None:
     """
     note(f"swathe: writing a report on {store}", False)
     from ..viz.report import write_report
+    from .describe import with_place
 
-    click.echo(f"wrote {write_report(store, output, **rest)}")
+    click.echo(with_place(f"wrote {write_report(store, output, **rest)}", store))
 
 
 @click.command(epilog="Example: swathe demo -o demo-output")

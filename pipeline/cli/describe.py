@@ -9,7 +9,7 @@ from models.bundle import load_bundle, shipped_bundles
 from models.metadata import BundleMetadata
 
 from ..grid.encoding import Encoding, describe_decision
-from ..grid.geobox import GeoBox
+from ..grid.geobox import IN_PIXELS, GeoBox
 from ..inference.options import SegmentOptions
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
@@ -99,6 +99,11 @@ def describe_run(result: RunResult, output: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Format a count and its noun, as "1 block" or "2,000 blocks"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def with_place(text: str, store: str) -> str:
+    """Return a text, and a line more where the map of a store has no position."""
+    return text if open_store(store)[0].geobox.transform else f"{text}\nnote: {IN_PIXELS}"
 
 
 def class_table(pixels: Mapping[str, int]) -> str:

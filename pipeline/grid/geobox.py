@@ -108,13 +108,17 @@ class GeoBox:
     transform
         Pixel corner to map coordinates; any affine map, rotated too. None: the file gives no position.
     crs
-        As WKT. None: unknown.
+        As WKT. None: unknown. Without a transform it says nothing of where pixels lie, and is not kept.
     """
 
     height: int
     width: int
     transform: Affine | None = None
     crs: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.transform is None:  # (0, 0) in a CRS is a place, and not this one
+            object.__setattr__(self, "crs", None)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -227,6 +231,10 @@ class GeoBox:
 
 def _mapped(affine: Affine, x: Any, y: Any) -> tuple[Any, Any]:
     return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+
+
+NO_TRANSFORM = "there is a CRS but no transform, so nobody knows where pixels lie: the map has no position"
+IN_PIXELS = "the map has no position: coordinates are in pixels from its upper left corner, x to the right, y downwards"
 
 
 def is_position(transform: Affine) -> bool:

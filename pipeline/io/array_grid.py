@@ -15,7 +15,7 @@ from affine import Affine
 
 from models.errors import SceneError
 
-from ..grid.geobox import GeoBox, is_position
+from ..grid.geobox import NO_TRANSFORM, GeoBox, is_position
 from .gdal import printable
 
 DIMS = ("band", "y", "x")
@@ -104,7 +104,23 @@ def geobox_of(array: xr.DataArray, geographic: bool = False) -> tuple[GeoBox, tu
     if crs is None and geographic and transform is not None:
         crs = "EPSG:4326"
         notes = (*notes, "the array has latitudes and longitudes, and no CRS: they are taken for EPSG:4326 (WGS 84)")
+    elif crs is not None and transform is not None and _counts_pixels(array, transform):
+        transform = None
+    if crs is not None and transform is None:
+        notes = (*notes, NO_TRANSFORM)
     return GeoBox(array.sizes["y"], array.sizes["x"], transform, _wkt(crs)), notes
+
+
+def _counts_pixels(array: xr.DataArray, transform: Affine) -> bool:
+    """Whether coordinates are columns and rows, as numpy and rioxarray give them where there is no position."""
+    if (transform.a, transform.b, transform.d, transform.e) != (1.0, 0.0, 0.0, 1.0):
+        return False
+    beside = array.coords.get(array.rio.grid_mapping)
+    said = [] if beside is None else str(beside.attrs.get("GeoTransform", "")).split()
+    return said == ["0.0", "1.0", "0.0", "0.0", "0.0", "1.0"] or (transform.c, transform.f) in (
+        (0.0, 0.0),
+        (-0.5, -0.5),
+    )
 
 
 def _wkt(crs: Any) -> str | None:

@@ -21,7 +21,7 @@ from rasterio.io import DatasetReader
 from models.errors import SceneError
 from models.metadata import Radiometry
 
-from ..grid.geobox import GeoBox, Window, is_position
+from ..grid.geobox import NO_TRANSFORM, GeoBox, Window, is_position
 from .alpha import alpha_bands
 from .content_id import PIECE, PIECES, file_identity, hash_pixels, member_identity, remote_url, url_identity
 from .gdal import absolute_name, any_band, open_raster, printable, read_pixels, run_with_env
@@ -434,7 +434,7 @@ def _notes(dataset: DatasetReader, geobox: GeoBox) -> list[str]:
     elif dataset.rpcs is not None:
         what = "rational polynomial coefficients (RPC)"
     else:
-        return []
+        return [NO_TRANSFORM] if dataset.crs else []
     return [f"the scene's position is given by {what} only, and is lost in the map: warp it first, as with gdalwarp"]
 
 

@@ -16,6 +16,7 @@ from models.errors import StatisticsError
 from models.metadata import ClassInfo
 from models.system import usable_cpus
 
+from ..grid.geobox import IN_PIXELS
 from ..grid.pixel_area import PixelAreas, pixel_areas
 from ..jobs.dask import check_client, dask_client, map_bounded
 from ..jobs.progress import no_progress, progress
@@ -275,8 +276,8 @@ def validate(path: str, zones: Any = None, cell: str | float | None = None, laye
         return StatsRequest(store, classes, areas, ZoneShapes(placed.shapes), placed.frame, False, placed.notes)
     shape = geobox.shape
     cells = Cells(*shape, *shape) if cell is None else make_cells(geobox, cell, len(classes) + 1)
-    frame = cells_frame(cells, geobox)
-    return StatsRequest(store, classes, areas, cells, frame[["geometry"]] if cell is None else frame, True, ())
+    frame, notes = cells_frame(cells, geobox), () if geobox.transform else (IN_PIXELS,)
+    return StatsRequest(store, classes, areas, cells, frame[["geometry"]] if cell is None else frame, True, notes)
 
 
 def _writable(frame: Any, target: str) -> Any:

@@ -16,7 +16,7 @@ from distributed import Client
 from models.errors import PlanError, StoreError, SwatheError
 
 from ..grid.encoding import NODATA
-from ..grid.geobox import GeoBox
+from ..grid.geobox import IN_PIXELS, GeoBox
 from ..jobs.dask import check_client, dask_client
 from ..jobs.job import THREADS, make_progress, run_job
 from ..objects.label import Connectivity
@@ -138,7 +138,8 @@ def write_vectors(
         batches = _features(reduction, outlines)
         written = write_features(batches, path, schema=_schema(), crs=opened.geobox.crs, overwrite=overwrite)
         work.remove()
-    return Features(path, written.features, time.monotonic() - started, written.notes)
+    notes = written.notes if opened.geobox.transform else (IN_PIXELS, *written.notes)
+    return Features(path, written.features, time.monotonic() - started, notes)
 
 
 def _check(outlines: Outlines, geobox: GeoBox, names: tuple[str, ...]) -> None:
