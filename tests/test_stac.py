@@ -13,7 +13,7 @@ from helpers import pixels, write_item, write_raster
 from models import SwatheError
 from pipeline import open_maps, open_scene, plan, run
 from pipeline.cli.app import cli
-from pipeline.io import stac
+from pipeline.io import stac, stac_items
 from pipeline.io.scene import open_source
 
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -238,7 +238,7 @@ def test_a_map_of_an_item_is_that_of_its_files(sentinel, bundle_of, tmp_path):
     ],
 )
 def test_which_paths_may_be_items(path, may_be):
-    assert stac.is_item(path) is may_be
+    assert stac_items.is_item(path) is may_be
 
 
 @pytest.mark.parametrize(

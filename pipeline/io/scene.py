@@ -33,9 +33,10 @@ from .products import Product, listing_of, product_of
 from .raster import RasterSource
 from .resample import RESAMPLINGS, Resampling
 from .source import BandNames, Source, find_bands, observed
-from .stac import is_item, open_item
+from .stac import open_item
+from .stac_items import StacLike, is_item, is_stac
 
-SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | xr.Dataset
+SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | xr.Dataset | StacLike
 AnyOpen = RasterSource | MosaicSource | ArraySource
 AnySource = TypeVar("AnySource", bound=Source)
 CHUNK, CHUNK_BYTES = 2048, 2**28
@@ -55,12 +56,14 @@ def open_scene(
     ----------
     scene
         Path or URL (`https://`, `s3://`) of a GeoTIFF, COG, VRT, GTI, JP2, PNG, JPEG or another raster that GDAL reads;
+        Path or URL (`https://`, `s3://`) of a GeoTIFF, COG, VRT, GTI, JP2, PNG, JPEG or another raster that GDAL reads;
         a list, pattern or folder of files with one band each, or of tiles side by side; Sentinel-2 and Landsat as they
         are delivered, see `products`: a SAFE folder or its zip, a folder of Landsat's files or its tar, or the MTD or
-        MTL file; a STAC Item (`.json`), see `stac`; a Zarr group (`.zarr`), of version 2 or 3, or a NetCDF file
-        (`.nc`): with one array of dims (band, y, x), or one variable of dims (y, x) per band; or a Dataset or DataArray
-        of such. Their axes may be called latitude and longitude, and a dim of one
-        time is left out. Coordinates are centres of pixels, or corners where a transform among the attributes says so.
+        MTL file; a STAC Item, or a search that found one (`.json`, a URL, or objects of pystac and pystac-client), see
+        `stac_items`; a Zarr group (`.zarr`), of version 2 or 3, or a NetCDF file (`.nc`): with one array of dims (band,
+        y, x), or one variable of dims (y, x) per band; or a Dataset or DataArray of such. Their axes may be called
+        latitude and longitude, and a dim of one time is left out. Coordinates are centres of pixels, or corners where a
+        transform among the attributes says so.
     bands
         Names or numbers (from 1) of the bands to take, in this order. Default: all but alpha.
     chunk
@@ -90,8 +93,7 @@ def open_scene(
         side //= 2
     if isinstance(source, ArraySource):
         return _dressed(source.array.chunk({"band": -1, "y": side, "x": side}), source)
-    first = scene if isinstance(scene, str | os.PathLike) else next(iter(scene), "scene")
-    pixels, name = _lazy(source, (-1, side, side)), Path(str(first)).stem or "scene"
+    pixels, name = _lazy(source, (-1, side, side)), Path(source.paths[0].partition("?")[0]).stem or "scene"
     array = _dressed(xr.DataArray(pixels, dims=("band", "y", "x"), name=name), source)
     if source.masks:
         valid = array.coords["valid"].data
@@ -110,9 +112,11 @@ def open_source(
         raise ArgumentError(f"resampling is {', '.join(RESAMPLINGS)}; received {resampling!r}")
     source: AnyOpen
     if bands is not None and opens_by_name(scene, bands):
-        path = _paths(scene)[0]
-        product = _product(path)
-        source = open_item(path, _names(bands), alpha=alpha) if product is None else product.open(_names(bands))
+        if (item := _stac(scene)) is not None:
+            source = open_item(item, _names(bands), alpha=alpha)
+        else:
+            product = _product(_paths(scene)[0])
+            source = _open_all(scene, alpha) if product is None else product.open(_names(bands))
     else:
         source = _open_all(scene, alpha)
         source = source if bands is None else take_bands(source, bands)
@@ -186,6 +190,8 @@ def _open_all(scene: SceneLike, alpha: bool | None) -> AnyOpen:
         return array_source(scene)
     if isinstance(scene, xr.Dataset):
         return dataset_source(scene)
+    if (item := _stac(scene)) is not None:
+        return open_item(item, alpha=alpha)
     paths = _paths(scene)
     if len(paths) == 1 and (source := _open_one(paths[0], alpha)):
         return source
@@ -218,9 +224,20 @@ def opens_by_name(scene: SceneLike, bands: BandNames) -> bool:
 
     Numbers are those of what is shown where no bands are asked for.
     """
-    if isinstance(scene, xr.DataArray | xr.Dataset) or any(name.isdecimal() for name in _names(bands)):
+    if any(name.isdecimal() for name in _names(bands)) or isinstance(scene, xr.DataArray | xr.Dataset):
         return False
-    return len(paths := _paths(scene)) == 1 and (_product(paths[0]) is not None or is_item(paths[0]))
+    if _stac(scene) is not None:
+        return True
+    return len(paths := _paths(scene)) == 1 and _product(paths[0]) is not None
+
+
+def _stac(scene: Any) -> Any:
+    """Return what names STAC Items, or is some; None for other scenes."""
+    if isinstance(scene, xr.DataArray | xr.Dataset):
+        return None
+    if isinstance(scene, list | tuple) and len(scene) == 1:
+        scene = scene[0]
+    return scene if is_stac(scene) else None
 
 
 def _names(bands: BandNames) -> list[str]:
@@ -232,7 +249,7 @@ def _paths(scene: Any) -> list[str]:
         scene = [scene]
     if not isinstance(scene, list | tuple) or not all(isinstance(path, str | os.PathLike) for path in scene):
         raise SceneError(
-            "a scene is a path or URL, a list of them, or a DataArray or Dataset of xarray; "
+            "a scene is a path or URL, a list of them, a DataArray or Dataset of xarray, or an Item of pystac; "
             f"received {type(scene).__name__}"
         )
     return [os.path.expanduser(os.fspath(path)) for path in scene]

@@ -4,27 +4,23 @@ Items of STAC 1.0 and 1.1 (stacspec.org), with their `bands`, or the `eo:bands` 
 imagery. An Item may hold anything: what makes no sense is passed over, and what the files say counts.
 """
 
-import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-
 from models.errors import SceneError
 
 from .band_names import common_names
-from .content_id import fsspec_options
-from .gdal import is_remote, printable
+from .gdal import printable
 from .raster import LONGEST_NAME, RasterBand, RasterSource, join, open_rasters
+from .stac_bands import BandFacts, band_facts, with_facts
+from .stac_items import RASTERS, FoundItem, find_item
 
 if TYPE_CHECKING:
     import pystac
 
-RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
 MEDIA = ("image/tiff", "image/jp2", "image/png", "image/jpeg", "image/vnd.stac.geotiff")
 # taken where nothing is measured
 UNMEASURED = {"visual", "cloud", "cloud-shadow", "snow-ice", "water-mask", "saturation", "data-mask"}
@@ -40,18 +36,26 @@ class Asset:
     ----------
     key
         Its name in the Item.
-    href
-        Where it lies, in full.
+    hrefs
+        Where it lies, in full; after the first, alternates.
     band_names
         What the Item calls each of its bands: common name, then own name. Empty: nothing.
     measured
         Whether it holds measured values, and not a picture of them.
+    facts
+        What the Item says of the values of each band.
     """
 
     key: str
-    href: str
+    hrefs: tuple[str, ...]
     band_names: tuple[tuple[str, ...], ...]
     measured: bool
+    facts: tuple[BandFacts, ...] = ()
+
+    @property
+    def href(self) -> str:
+        """Where it lies, in full."""
+        return self.hrefs[0]
 
     def all_names(self, bands: Sequence[RasterBand] = ()) -> list[tuple[str, ...]]:
         """Return all names of each band, the best first: the Item's, or else its file's, where known; then the key."""
@@ -63,21 +67,13 @@ class Asset:
         return [tuple(dict.fromkeys((*(names[n] or own[n]), f"{self.key}_{n + 1}"))) for n in range(count)]
 
 
-def is_item(path: str) -> bool:
-    """Whether a path or URL may be a STAC Item's: by its ending, or as STAC APIs address Items."""
-    place = path.partition("?")[0].lower()
-    _, items, name = place.rpartition("/items/")
-    by_api = bool(items) and place.startswith("http") and "/" not in name and not name.endswith((*RASTERS, ".zarr"))
-    return place.endswith((".json", ".geojson")) or by_api
-
-
-def open_item(path: str, bands: Sequence[str] | None = None, *, alpha: bool | None = None) -> RasterSource:
+def open_item(scene: Any, bands: Sequence[str] | None = None, *, alpha: bool | None = None) -> RasterSource:
     """Open a STAC Item.
 
     Parameters
     ----------
-    path
-        Of its JSON, or its URL. Relative addresses in it are relative to it.
+    scene
+        Path or URL of its JSON, or as pystac has it; see `find_item`. Relative addresses in it are relative to it.
     bands
         Names of bands, whose files alone are opened then: a common name, a band's own name, or an asset's key. None:
         all that can be brought onto one grid; notes name the others. Copies of an asset in another format are left out.
@@ -88,18 +84,18 @@ def open_item(path: str, bands: Sequence[str] | None = None, *, alpha: bool | No
     Raises
     ------
     SceneError
-        No STAC Item; no such bands; files that cannot be opened, or lie on different grids.
+        No STAC Item, or several; no such bands; files that cannot be opened, or lie on different grids.
     """
-    item = _item(path)
-    platform = _platform(item)
-    assets = _with_common_names(_assets(item, path), platform)
+    found = find_item(scene)
+    platform = _platform(found.item)
+    assets = _with_common_names(_assets(found), platform)
     if bands is None:
         source = _on_finest_grid(_without_copies([asset for asset in assets if asset.measured] or assets), alpha)
         return replace(source, platform=platform)
     if not bands:
         raise SceneError("no bands asked for")
     opened = _Opened(alpha)
-    return replace(join([_find_band(assets, band, opened, path) for band in bands]), platform=platform)
+    return replace(join([_find_band(assets, band, opened, found.name) for band in bands]), platform=platform)
 
 
 def _platform(item: "pystac.Item") -> str:
@@ -119,45 +115,37 @@ def _with_common_names(assets: Sequence[Asset], platform: str) -> list[Asset]:
     return named
 
 
-def _item(path: str) -> "pystac.Item":
-    import pystac  # here, for the tenth of a second that it takes
-
-    place = path if is_remote(path) else os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
-    try:
-        with fsspec.open(place, "rb", **fsspec_options(place)) as file:
-            content = json.load(file)
-    except FileNotFoundError as error:
-        raise SceneError(f"no such file: {printable(path)}") from error
-    except (ValueError, RecursionError) as error:
-        raise SceneError(f"{printable(path)} is not JSON: {printable(str(error))[:100]}") from error
-    except Exception as error:  # each kind of server has its own errors
-        raise SceneError(f"{printable(path)} cannot be read: {printable(str(error))[:200]}") from error
-    try:
-        return pystac.Item.from_dict(content, href=place)
-    except Exception as error:  # of the wrong kind, or wrong anywhere inside
-        raise SceneError(
-            f"{printable(path)} is JSON, but no STAC Item ({printable(str(error))[:100]}); give an Item, or files"
-        ) from error
-
-
-def _assets(item: "pystac.Item", path: str) -> list[Asset]:
+def _assets(item: FoundItem) -> list[Asset]:
     """Return the rasters of an Item, measured values first."""
     found = []
-    for key, asset in item.assets.items():
+    for key, asset in item.item.assets.items():
         listed: Any = [asset.roles] if isinstance(asset.roles, str) else asset.roles
         roles = {role for role in listed if isinstance(role, str)} if isinstance(listed, list) else set()
         if not _is_raster(asset) or roles & {"thumbnail", "overview", "metadata"}:
             continue
-        href = asset.get_absolute_href() or asset.href
-        if not isinstance(href, str) or not href.isprintable() or len(href) > LONGEST_HREF:
+        hrefs = tuple(item.address(href) for href in _hrefs(asset))
+        if not hrefs:
             named = printable(str(key))[:LONGEST_NAME]
             raise SceneError(f"the asset {named} of the Item has no address that can be used")
         measured = bool(roles & {"data", "reflectance"}) or not roles & UNMEASURED
-        found.append(Asset(printable(str(key)), href, _names_of_bands(asset.extra_fields), measured))
+        names, facts = _names_of_bands(asset.extra_fields), band_facts(item.item.properties, asset.extra_fields)
+        found.append(Asset(printable(str(key)), hrefs, names, measured, facts))
     if not found:
-        keys = ", ".join(printable(str(key))[:LONGEST_NAME] for key in list(item.assets)[:MOST_SHOWN])
-        raise SceneError(f"{printable(path)} has no asset that is a raster; it has: {keys or 'none'}")
+        keys = ", ".join(printable(str(key))[:LONGEST_NAME] for key in list(item.item.assets)[:MOST_SHOWN])
+        raise SceneError(f"{item.name} has no asset that is a raster; it has: {keys or 'none'}")
     return sorted(found, key=lambda asset: not asset.measured)
+
+
+def _hrefs(asset: "pystac.Asset") -> list[str]:
+    """Return the addresses of an asset: its own, and those of the extension for alternate assets."""
+    alternate = asset.extra_fields.get("alternate")
+    others = (
+        [one.get("href") for one in alternate.values() if isinstance(one, dict)] if isinstance(alternate, dict) else []
+    )
+    usable = [
+        h for h in (asset.href, *others) if isinstance(h, str) and h and h.isprintable() and len(h) <= LONGEST_HREF
+    ]
+    return list(dict.fromkeys(usable))
 
 
 def _is_raster(asset: "pystac.Asset") -> bool:
@@ -203,12 +191,27 @@ class _Opened:
 
 
 def _open_asset(asset: Asset, opened: _Opened) -> RasterSource:
-    """Open an asset's file, once, and name its bands by all that the Item calls them; else as the file does."""
+    """Open an asset's file, once, and take of its bands what the Item says: their names, and what files do not say."""
     known = opened.sources.get(asset.href)
-    source = opened.sources[asset.href] = known or open_rasters([asset.href], alpha=opened.alpha)
-    named = zip(source.raster_bands, asset.all_names(source.raster_bands), strict=True)
-    bands = (replace(band, names=names, codes=not asset.measured) for band, names in named)
-    return replace(source, raster_bands=tuple(bands))
+    source = opened.sources[asset.href] = known or _open_any(asset.hrefs, opened.alpha)
+    names = asset.all_names(source.raster_bands)
+    told = [
+        with_facts(replace(band, names=own, codes=not asset.measured), asset.facts)
+        for band, own in zip(source.raster_bands, names, strict=True)
+    ]
+    notes = dict.fromkeys((*source.file_notes, *(note for _, notes in told for note in notes)))
+    return replace(source, raster_bands=tuple(band for band, _ in told), file_notes=tuple(notes))
+
+
+def _open_any(hrefs: Sequence[str], alpha: bool | None) -> RasterSource:
+    """Open a file by the first of its addresses by which it can be. Raises SceneError, of the first, where none can."""
+    refused: SceneError | None = None
+    for href in hrefs:
+        try:
+            return open_rasters([href], alpha=alpha)
+        except SceneError as error:
+            refused = refused or error
+    raise refused or SceneError("no address")
 
 
 def _find_band(assets: Sequence[Asset], band: str, opened: _Opened, path: str) -> RasterSource:
@@ -231,9 +234,9 @@ def _find_band(assets: Sequence[Asset], band: str, opened: _Opened, path: str) -
             return replace(source, raster_bands=(replace(found, names=names),))
         if best:
             which = _listed([found.names[:2][-1] for found, _ in best])
-            raise SceneError(f"{printable(path)} has several bands {band!r}; name one of {which}")
+            raise SceneError(f"{path} has several bands {band!r}; name one of {which}")
     shown = [names[0] for asset in _without_copies(assets) for names in asset.all_names()]
-    raise SceneError(f"{printable(path)} has no band {band!r}; it has: {_listed(shown)}")
+    raise SceneError(f"{path} has no band {band!r}; it has: {_listed(shown)}")
 
 
 def _rank(band: str, asset: Asset, found: RasterBand) -> tuple[bool, bool, int] | None:
