@@ -295,6 +295,30 @@ def usual_background(class_names: Sequence[str]) -> str | None:
     return first if len(class_names) == 2 or first.strip().lower() in BACKGROUNDS else None
 
 
+def named_background(given: str | Literal[False] | None, class_names: Sequence[str]) -> str | None:
+    """Return the class that is said to be the background.
+
+    Parameters
+    ----------
+    given
+        Its name. `none`, if no class is called so, or False: there is none. None: as `usual_background` has it.
+    class_names
+        By value.
+
+    Raises
+    ------
+    BundleError
+        No class has that name.
+    """
+    if given is None:
+        return usual_background(class_names)
+    if given in class_names:
+        return str(given)
+    if given is False or given == "none":
+        return None
+    raise BundleError(f"the background is one of the classes {', '.join(class_names)}, or none; received {given!r}")
+
+
 def check_thresholds(thresholds: Mapping[str, float], class_names: Sequence[str], background: int | None) -> None:
     """Refuse thresholds that are not one probability for each class but the background. Raises BundleError."""
     if background is None:

@@ -36,10 +36,15 @@ def write_store(
     overviews: bool = True,
     **metadata: Any,
 ) -> Path:
-    """Write a finished store of a class map uint8 `(y, x)`; `probability` uint8 `(y, x)` is that of class 1."""
+    """Write a finished store of a class map uint8 `(y, x)`.
+
+    `probability` is uint8: `(y, x)` of class 1, or `(class, y, x)` of all.
+    """
     height, width = class_map.shape
-    ids = label_ids(class_map) if objects else None
-    encoding = Encoding(None, None if probability is None else "uint8", () if probability is None else (1,), objects)
+    ids = label_ids(class_map, metadata.get("background", 0)) if objects else None
+    bands = None if probability is None else probability[None] if probability.ndim == 2 else probability
+    kept = () if bands is None else (1,) if len(bands) == 1 else tuple(range(len(bands)))
+    encoding = Encoding(None, None if bands is None else "uint8", kept, objects)
     about = {
         "identity": {"engine": "openvino on cpu", "precision": "fp32", "halo": 32},
         "bundle": {"name": "town", "digest": "0123456789abcdef" * 4, "architecture": "unet"},
@@ -51,7 +56,7 @@ def write_store(
     store = create_store(
         str(path), geobox, StoreMetadata(plan, encoding, classes, levels=levels, **{**about, **metadata})
     )
-    level = BlockResult(class_map, None if probability is None else probability[None], ids)
+    level = BlockResult(class_map, bands, ids)
     for number in range(store.levels + 1):
         level = (
             replace(halve(level), objects=None if ids is None else ids[:: 2**number, :: 2**number]) if number else level
@@ -73,9 +78,10 @@ def _cut(answer: BlockResult, window: Window) -> BlockResult:
     return BlockResult(*(None if part is None else part[(..., *window.slices)] for part in parts))
 
 
-def label_ids(class_map: np.ndarray) -> np.ndarray:
+def label_ids(class_map: np.ndarray, background: int | None = 0, connectivity: int = 4) -> np.ndarray:
     """Give the ids that Swathe gives: 1 + row * width + column of each object's first pixel."""
-    numbers = label(np.where(class_map == 255, 0, class_map), connectivity=1)
+    values = np.where((class_map == 255) | (class_map == background), -1, class_map.astype(int))
+    numbers = label(values, background=-1, connectivity=connectivity // 4)
     _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     return np.where(numbers == 0, 0, (1 + first)[inverse.reshape(numbers.shape)]).astype(np.int64)
 

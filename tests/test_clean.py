@@ -37,7 +37,7 @@ def client():
 
 def whole(class_map, probability, **keywords):
     """Clean all at once: what blocks must give."""
-    rules = CleanOptions(**keywords).resolve(NAMES[:2], (1,), has_areas=True)
+    rules = CleanOptions(**keywords).resolve(NAMES[:2], (1,), background=0, has_areas=True)
     layers = None if probability is None else probability[None]
     if rules.low is not None:
         start = apply_threshold(class_map, layers, rules)

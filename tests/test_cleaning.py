@@ -38,9 +38,9 @@ connectivities = st.sampled_from([4, 8])
 elements = st.sampled_from(["disk", "square"])
 
 
-def rules_of(number=2, /, kept=None, **keywords):
+def rules_of(number=2, /, kept=None, own=0, **keywords):
     kept = tuple(range(number)) if kept is None else kept
-    return CleanOptions(**keywords).resolve(NAMES[:number], kept, has_areas=True)
+    return CleanOptions(**keywords).resolve(NAMES[:number], kept, background=own, has_areas=True)
 
 
 def by_windows(data, function, halo, *arrays):
@@ -523,9 +523,10 @@ def test_wrong_wishes_are_refused(keywords, reason):
     [
         ({"classes": ["roof"]}, None, "the store has no class 'roof'; it has: ground, building, road"),
         ({"classes": ["ground"]}, None, "'ground' is the background"),
-        ({"threshold": {"roof": 0.5}}, (0, 1, 2), "no class 'roof'"),
-        ({"threshold": {"ground": 0.5}}, (0, 1, 2), "'ground' is the background"),
-        ({"threshold": {"road": 0.5}}, (0, 1, 2), "every class but the first; missing: building"),
+        ({"threshold": {"roof": 0.5}}, (0, 1, 2), r"one for each class .*\(building, road\); received roof"),
+        ({"threshold": {"ground": 0.5}}, (0, 1, 2), r"one for each class .*\(building, road\); received ground"),
+        ({"threshold": {"road": 0.5}}, (0, 1, 2), r"^threshold: .*\(building, road\); received road"),
+        ({"threshold": {"road": 0.5}, "classes": ["building"]}, (0, 1, 2), r"\(building\); received road"),
         ({"threshold": 0.5, "hysteresis": 0.6}, (1, 2), "0.6 is above threshold, 0.5, for 'building'"),
         ({"threshold": 0.5}, None, "no probabilities.*--probability uint8"),
         ({"minimum": 0.5}, (), "no probabilities.*--probability uint8"),
@@ -536,16 +537,20 @@ def test_wrong_wishes_are_refused(keywords, reason):
 )
 def test_wishes_that_do_not_fit_a_store_are_refused(keywords, kept, reason):
     with pytest.raises(PlanError, match=reason):
-        CleanOptions(**keywords).resolve(NAMES[:3], kept, has_areas=False)
+        CleanOptions(**keywords).resolve(NAMES[:3], kept, background=0, has_areas=False)
 
 
 def test_rules_are_settings_by_value():
     settings = CleanOptions(
-        threshold={"road": 0.6, "building": 0.7}, hysteresis=0.5, opening=2, erosion=1, closing=0, classes="road",
+        threshold={"road": 0.6}, hysteresis=0.5, opening=2, erosion=1, closing=0, classes="road",
         min_object="1 ha", min_hole=0, connectivity=8, removed="surrounding",
     )  # fmt: skip
-    rules = settings.resolve(NAMES[:3], (1, 2), has_areas=True)
-    assert (rules.thresholds, rules.low) == ((0.0, 0.7, 0.6), (0.5, 0.5, 0.5))
+    rules = settings.resolve(NAMES[:3], (1, 2), background=0, has_areas=True)
+    assert (rules.thresholds, rules.low) == ((None, None, 0.6), (None, None, 0.5))
+    both = CleanOptions(threshold={"road": 0.6, "building": 0.7}).resolve(
+        NAMES[:3], (1, 2), background=0, has_areas=True
+    )
+    assert both.thresholds == (None, 0.7, 0.6)
     assert rules.radii == (("erosion", 1), ("opening", 2))
     assert (rules.values, rules.object_size, rules.hole_size) == ((2,), Size(10000, "m2"), None)
     assert (rules.connectivity, rules.removed, rules.hysteresis) == (8, "surrounding", 0.5)

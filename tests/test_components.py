@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from skimage.measure import label as whole_label
 
 from pipeline.grid.geobox import Window
-from pipeline.objects.label import Totals, summarize_block
+from pipeline.objects.label import Totals, foreground, summarize_block
 from pipeline.objects.merge_labels import merge_regions, region_bytes, region_from
 from pipeline.objects.tree import Tree, merge_labels_in_memory
 
@@ -22,15 +22,15 @@ def blocks_of(shape, side):
     ]
 
 
-def settled(values, side, connectivity, above_high):
+def settled(values, side, connectivity, above_high, background=0):
     """Give every pixel the totals of its component: an id, pixels, and so on."""
     found = []
     for line in blocks_of(values.shape, side):
         found.append([])
         for window in line:
             cut = values[window.slices]
-            block = summarize_block(cut, window, values.shape, connectivity, classes=CLASSES,
-                                    areas=np.full((1, 1), 2.0), values=np.where(cut < CLASSES, cut, 0).astype(np.uint8),
+            block = summarize_block(cut, window, values.shape, connectivity, foreground(cut, background),
+                                    classes=CLASSES, areas=np.full((1, 1), 2.0),
                                     above_high=above_high[window.slices])  # fmt: skip
             if window.top == window.left:  # as files keep it; of all blocks, that would take most of the time
                 block = replace(block, region=region_from(region_bytes(block.region)))
@@ -50,9 +50,9 @@ def painted(settled_blocks, name):
     return np.block([[paint(*block) for block in line] for line in settled_blocks])
 
 
-def whole(values, connectivity, above_high):
-    kinds = np.where(values < CLASSES, values, 0)
-    labels, count = whole_label(kinds, background=0, connectivity=1 if connectivity == 4 else 2, return_num=True)
+def whole(values, connectivity, above_high, background):
+    kinds = np.where((values == 255) | (values == background), -1, values.astype(int))
+    labels, count = whole_label(kinds, background=-1, connectivity=1 if connectivity == 4 else 2, return_num=True)
     pixels = np.bincount(labels.ravel(), minlength=count + 1)
     pixels[0] = 0
     first, marked = np.zeros(count + 1, int), np.zeros(count + 1, bool)
@@ -68,15 +68,17 @@ def test_totals_are_those_of_whole_components(data):
     seed, share = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.sampled_from([0.1, 0.4, 0.6, 0.9, 1.0]))
     random = np.random.default_rng(seed)
     kinds = data.draw(st.sampled_from([(1,), (1, 2), (1, 2, 255)]))
+    background = data.draw(st.sampled_from([0, 2, None]))
     values = np.where(random.random(shape) < share, random.choice(kinds, shape), 0).astype(np.uint8)
     above_high = random.random(shape) < 0.05
     side, connectivity = data.draw(st.integers(1, 17)), data.draw(st.sampled_from([4, 8]))
-    blocks = settled(values, side, connectivity, above_high)
-    pixels, first, marked, labels, count = whole(values, connectivity, above_high)
+    blocks = settled(values, side, connectivity, above_high, background)
+    pixels, first, marked, labels, count = whole(values, connectivity, above_high, background)
     np.testing.assert_array_equal(painted(blocks, "pixels"), pixels)
     np.testing.assert_array_equal(painted(blocks, "first"), first)
     np.testing.assert_array_equal(painted(blocks, "above_high"), marked)
     np.testing.assert_array_equal(painted(blocks, "area"), pixels * 2.0)
+    np.testing.assert_array_equal(painted(blocks, "value"), np.where(labels > 0, values, 0))
     borders = np.stack([_border(blocks, n) for n in range(CLASSES)])
     np.testing.assert_array_equal(borders, _whole_borders(values, labels, count))
 
@@ -114,7 +116,7 @@ def test_what_is_held_grows_with_the_outline_only():
         told.append([])
         for window in line:
             cut = values[window.slices]
-            block = summarize_block(cut, window, (4 * side, 4 * side), 4, classes=2)
+            block = summarize_block(cut, window, (4 * side, 4 * side), 4, foreground(cut, 0), classes=2)
             assert len(block.totals) == side * side // 2
             told[-1].append(block.region)
     assert max(len(part.totals) for line in told for part in line) < 2.1 * side

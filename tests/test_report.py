@@ -243,11 +243,11 @@ class Everywhere:
 
 
 def counted(sizes, parts=1):
-    """Count objects of given sizes, of class 1 and with no width."""
-    counter = ObjectCounter(Everywhere(), 2)
+    """Count objects of given sizes, of class 0 and with no width."""
+    counter = ObjectCounter(Everywhere(), 1)
     for part in np.array_split(np.asarray(sizes, np.float64), parts):
         nothing = np.full(len(part), np.nan)
-        counter.add(Objects(np.ones(len(part), np.int64), nothing, nothing, part, nothing))
+        counter.add(Objects(np.zeros(len(part), np.int64), nothing, nothing, part, nothing))
     return counter
 
 
@@ -287,9 +287,9 @@ def test_objects_are_counted_in_passing(tmp_path):
     found = counter.stats()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found.count.tolist() == [[count // 4 * 3, count // 4]]
-    assert found.quantiles[1].tolist() == [[100.0, 100.0]]
-    np.testing.assert_array_equal(found.width, [[3.0, np.nan]])
+    assert found.count.tolist() == [[0, count // 4 * 3, count // 4]]
+    np.testing.assert_array_equal(found.quantiles[1], [[np.nan, 100.0, 100.0]])
+    np.testing.assert_array_equal(found.width, [[np.nan, 3.0, np.nan]])
     assert peak < 20e6
     with pytest.raises(StatisticsError, match="No such file"):
         next(read_objects(str(tmp_path / "none")))
@@ -308,7 +308,7 @@ def test_the_page_says_what_stats_says(tmp_path, where):
     data = read_data(str(path))
     assert set(data.stats.columns) == set(frame.columns) - {"geometry"}
     if where == "nowhere":  # the page has sizes in pixels then
-        assert data.object_stats.objects.mean[0, 0] == np.mean([80, 144, 224, 320, 432])
+        assert data.object_stats.objects.mean[0, 1] == np.mean([80, 144, 224, 320, 432])
         columns = [name for name in data.stats.columns if "_size_" not in name and "_width_" not in name]
     else:
         columns = list(data.stats.columns)

@@ -125,6 +125,14 @@ planning = options(
 )  # fmt: skip
 
 
+def say_background(store: str, more: str = "") -> None:
+    """Say of a store without a background what follows from it, in a line."""
+    from ..store.store import open_store
+
+    if said := open_store(store)[1].background_note:
+        click.echo(f"note: {said}{more}", err=True)
+
+
 def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
     return scene[0] if len(scene) == 1 else list(scene)
 
@@ -217,8 +225,9 @@ def export(store: str, output: str, array: str, overwrite: bool) -> None:
 @click.option("--min-hole", metavar="SIZE", help="Fill smaller holes.")
 @connectivity
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Clean this class only; may be repeated.")
-@click.option("--removed", type=click.Choice(["background", "surrounding"]), default="background", show_default=True,
-              help="What small objects become.")  # fmt: skip
+@click.option("--removed", type=click.Choice(["background", "surrounding"]),
+              help="What small objects become.  [default: background, or surrounding where there is none]")  # fmt: skip
+@click.option("--background", metavar="NAME|none", help="Which class is the background.  [default: as STORE has it]")
 @running
 def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any) -> None:
     """Clean the map of a finished STORE into OUT. STORE stays as it is.
@@ -234,6 +243,8 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     for name in ("threshold", "hysteresis"):
         rest[name] = parse_thresholds(rest[name]) if rest[name] else None
     rest["classes"] = rest["classes"] or None
+    if rest["background"] is None:
+        say_background(store, "; removed pixels become the class around them (--background NAME: that class)")
     result = write_clean(store, output, client=scheduler, overwrite=overwrite, show=not quiet, **rest)
     click.echo(with_place(describe_run(result, output), store))
 
@@ -254,6 +265,7 @@ def objects(store: str, output: str, no_widths: bool, scheduler: str | None, qui
     from ..objects.objects import objects_count, write_objects
     from .describe import counted, with_place
 
+    say_background(store)
     result = write_objects(store, output, widths=not no_widths, client=scheduler, show=not quiet, **rest)
     wrote = f"wrote {output} in {result.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet"
     click.echo(with_place(wrote, store))
@@ -335,6 +347,7 @@ def report(store: str, output: str, **rest: Any) -> None:
     from ..viz.report import write_report
     from .describe import with_place
 
+    say_background(store)
     click.echo(with_place(f"wrote {write_report(store, output, **rest)}", store))
 
 

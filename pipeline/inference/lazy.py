@@ -84,7 +84,8 @@ def segment(
     class_map, probability = _arrays(prepared.source, inference)
     arrays = {"class_map": class_map, "probability": probability}
     about = {"bundle": prepared.inference.metadata.name, "digest": prepared.inference.digest}
-    return maps_dataset(arrays, prepared.geobox, prepared.inference.metadata.classes, kept, about)
+    metadata = prepared.inference.metadata
+    return maps_dataset(arrays, prepared.geobox, metadata.classes, metadata.background_value, kept, about)
 
 
 def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Array]:

@@ -127,21 +127,28 @@ def check_connectivity(connectivity: int) -> None:
         raise PlanError(f"connectivity is 4 (sides) or 8 (sides and corners); received {connectivity!r}")
 
 
-def label(values: NDArray[np.uint8], connectivity: int) -> tuple[Labels, int]:
-    """Find the components of equal value other than 0, by `skimage.measure.label`, and number them from 1.
+def foreground(class_map: NDArray[np.uint8], background: int | None) -> NDArray[np.bool_]:
+    """Return where classes have objects, bool (y, x): what was observed and is not background, if there is one."""
+    there = class_map != NODATA
+    return np.asarray(there if background is None else there & (class_map != background))
+
+
+def label(class_map: NDArray[np.uint8], which: NDArray[np.bool_], connectivity: int) -> tuple[Labels, int]:
+    """Find the components of equal class, by `skimage.measure.label`, and number them from 1.
 
     Parameters
     ----------
-    values
-        (y, x).
+    class_map, which
+        uint8 and bool (y, x): the classes, and the pixels that belong to components; none of nodata.
     connectivity
         4 or 8.
 
     Returns
     -------
     tuple
-        int32 (y, x), 0 where `values` is; and how many there are.
+        int32 (y, x), 0 where there is none; and how many there are.
     """
+    values = (class_map + np.uint8(1)) * which  # 0 is no component; a class's value may be 0
     highest = values.max(initial=0)
     if ((values == 0) | (values == highest)).all():  # one value: what skimage calls for masks, which is twice as quick
         from scipy import ndimage
@@ -186,8 +193,8 @@ def summarize_block(
     window: Window,
     shape: tuple[int, int],
     connectivity: int,
+    which: NDArray[np.bool_],
     *,
-    values: NDArray[np.uint8] | None = None,
     classes: int = 0,
     areas: NDArray[np.float64] | None = None,
     above_high: NDArray[np.bool_] | None = None,
@@ -202,8 +209,8 @@ def summarize_block(
         Where it lies in the scene, and the scene's rows and columns.
     connectivity
         4: pixels touch at sides; 8: at corners too.
-    values
-        uint8 (y, x): what to label, 0 for nothing. None: all classes but 0.
+    which
+        bool (y, x): the pixels that belong to components; none of nodata.
     classes
         How many classes count as neighbours; values of this and above do not. 0: borders are not counted.
     areas
@@ -211,9 +218,7 @@ def summarize_block(
     above_high
         bool (y, x). None: not asked for.
     """
-    if values is None:
-        values = np.where(class_map == NODATA, np.uint8(0), class_map)
-    labels, count = label(values, connectivity)
+    labels, count = label(class_map, which, connectivity)
     runs = run_lengths(labels)
     first = np.zeros(count + 1, np.int64)
     first[runs.owners[::-1]] = runs.starts[::-1]  # of several values for one place, the last one stays
@@ -231,6 +236,13 @@ def summarize_block(
     )
     numbers = tuple(edge.astype(np.int64) - 1 for edge in edges(labels, window, shape))
     return BlockLabels(labels, totals, *open_region(window, numbers, edges(class_map, window, shape), totals))
+
+
+def find_objects(
+    class_map: NDArray[np.uint8], window: Window, shape: tuple[int, int], *, connectivity: int, background: int | None
+) -> BlockLabels:
+    """Label the objects of a block: components of every class but the background; see `summarize_block`."""
+    return summarize_block(class_map, window, shape, connectivity, foreground(class_map, background))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ From a finished store to another one with the arrays `class_map` and `objects`, 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from ..store.dataset import open_maps
 from ..store.lifecycle import TABLE
 from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store, store_errors
-from .label import BlockLabels, Connectivity, Region, Totals, check_connectivity, summarize_block
+from .label import BlockLabels, Connectivity, Region, Totals, check_connectivity, find_objects
 from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
 from .table import COLUMNS, finish, merge, schema_of, with_new_names
 from .tree import LabelMerge, TreeReduce, merge_labels, merged_totals, reduced, tree_reduce
@@ -54,7 +54,8 @@ def write_objects(
     Parameters
     ----------
     store
-        Path or URL of a finished store, cleaned or not. Objects are connected regions of any class but the first.
+        Path or URL of a finished store, cleaned or not. Objects are connected regions of any class but the background;
+        where the store has none, of every class.
     output
         Path or URL of the store to write. Its array `objects` is int64 (y, x): 1 + row * width + column of the object's
         first pixel, the same however the scene is cut; 0 where there is none. Its table is `table.parquet`, with the
@@ -138,6 +139,7 @@ class LabelJob(DerivedJob):
             "connectivity": self.connectivity,
             "widths": self.widths,
             "shape": list(self.geobox.shape),
+            **self.metadata.background_identity,
         }
 
     @override
@@ -152,7 +154,7 @@ class LabelJob(DerivedJob):
 
     @override
     def block_function(self, store: Store) -> "NumberBlock":
-        return NumberBlock(self.maps.cut_as(store), self.connectivity)
+        return NumberBlock(self.maps.cut_as(store), self.connectivity, self.metadata.background)
 
     @override
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
@@ -162,7 +164,7 @@ class LabelJob(DerivedJob):
         rows = partial(measure_block, self.maps, self.widths, pixel_areas(self.geobox))
         job = TreeReduce(store, "measures", store, rows, merge)
         tree_reduce(client, job, show, "measuring objects")
-        return {"objects": write_table(job, self.metadata.class_names)}
+        return {"objects": write_table(job, self.metadata.class_names, self.metadata.foreground)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ class NumberBlock(BlockFunction):
 
     maps: Store
     connectivity: Connectivity
+    background: int | None
 
     def merge(self, store: Store) -> LabelMerge:
         """Return the merge of labels across blocks, which `store` keeps."""
@@ -183,7 +186,8 @@ class NumberBlock(BlockFunction):
     def _labels(self, row: int, column: int) -> tuple[NDArray[np.uint8], BlockLabels]:
         window = self.maps.window(0, row, column)
         class_map = self.maps.read_array("class_map", window)[0]
-        return class_map, summarize_block(class_map, window, self.maps.geobox.shape, self.connectivity)
+        how: dict[str, Any] = {"connectivity": self.connectivity, "background": self.background}
+        return class_map, find_objects(class_map, window, self.maps.geobox.shape, **how)
 
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
@@ -232,12 +236,12 @@ def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) ->
     return np.pad(pixels, (rows, columns), constant_values=beyond) if any((*rows, *columns)) else pixels
 
 
-def write_table(job: TreeReduce, classes: tuple[str, ...]) -> dict[str, int]:
-    """Write the table of measured objects part by part; return how many objects each class has."""
+def write_table(job: TreeReduce, classes: tuple[str, ...], foreground: Sequence[int]) -> dict[str, int]:
+    """Write the table of measured objects part by part; return how many objects each class of `foreground` has."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    store, counts = job.store, dict.fromkeys(classes[1:], 0)
+    store, counts = job.store, dict.fromkeys((classes[value] for value in foreground), 0)
     with (
         store_errors(store.path),
         store.files.stream(TABLE) as file,

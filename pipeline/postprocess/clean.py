@@ -3,13 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from distributed import Client
 from typing_extensions import override
 
 from models.options import chosen, documents
 
+from ..grid.encoding import Thresholds
 from ..grid.pixel_area import pixel_areas
 from ..jobs.job import DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
@@ -18,7 +19,7 @@ from ..objects.tree import merge_labels
 from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store
 from .block import CleanBlock
-from .options import CleanOptions, Element, Removed, SizeLike, Thresholds
+from .options import CleanOptions, Element, Removed, SizeLike
 from .sieve import Stage, scene_stages
 
 COMMAND = "swathe clean"
@@ -50,7 +51,8 @@ def write_clean(
     min_hole: SizeLike | None = None,
     connectivity: Connectivity = 4,
     classes: Sequence[str] | None = None,
-    removed: Removed = "background",
+    removed: Removed | None = None,
+    background: str | Literal[False] | None = None,
 ) -> RunResult:
     """Clean the map of a finished store into another one or a GeoTIFF. Run again after any interruption, it continues.
 
@@ -79,7 +81,7 @@ def write_clean(
     maps, metadata = open_store(os.fspath(store))
     areas = pixel_areas(maps.geobox) if options.needs_areas else None
     kept = maps.encoding.kept if maps.encoding.probability else None
-    resolved = options.resolve(metadata.class_names, kept, has_areas=areas is not None)
+    resolved = options.resolve(metadata.class_names, kept, background=metadata.background, has_areas=areas is not None)
     job = CleanJob(maps, metadata, CleanBlock(maps, resolved, areas))
     return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show)
 
@@ -97,6 +99,7 @@ class CleanJob(DerivedJob):
             "cleaned from": fingerprint(self.metadata.identity)[:16],
             "cleaning": self.block.options.as_json(),
             "shape": list(self.geobox.shape),
+            **self.metadata.background_identity,
         }
 
     @override
@@ -114,6 +117,7 @@ class CleanJob(DerivedJob):
             command=COMMAND,
             encoding=encoding,
             levels=levels,
+            background=self.block.options.background_value,
             cleaned=self.block.options.as_json(),
             cleaned_from=self.maps.path,
         )

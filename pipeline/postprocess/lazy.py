@@ -7,7 +7,7 @@ what needs the components of the whole scene is computed for all of it, once som
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import dask.array as da
@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from models.errors import StoreError
 from models.options import chosen, documents
 
-from ..grid.encoding import ClassMap
+from ..grid.encoding import ClassMap, Thresholds
 from ..grid.geobox import Window
 from ..grid.pixel_area import pixel_areas
 from ..io.array import array_source
-from ..objects.label import BlockLabels, Connectivity, Totals, check_connectivity, summarize_block
+from ..objects.label import BlockLabels, Connectivity, Totals, check_connectivity, find_objects
 from ..objects.objects import object_ids
 from ..objects.tree import merge_labels_in_memory
-from ..store.metadata import objects_attributes
+from ..store.dataset import maps_background
+from ..store.metadata import BACKGROUND, background_flag, objects_attributes
 from .morphology import local_halo, smooth
-from .options import CleanOptions, Element, Removed, ResolvedOptions, SizeLike, Thresholds
+from .options import CleanOptions, Element, Removed, ResolvedOptions, SizeLike
 from .sieve import Stage, finish_stage, removal_halo, remove_by_halo, scene_stages, stage_labels
 from .threshold import above_high, apply_threshold
 
@@ -52,7 +53,8 @@ def clean(
     min_hole: SizeLike | None = None,
     connectivity: Connectivity = 4,
     classes: Sequence[str] | None = None,
-    removed: Removed = "background",
+    removed: Removed | None = None,
+    background: str | Literal[False] | None = None,
 ) -> xr.Dataset:
     """Clean maps lazily.
 
@@ -80,7 +82,7 @@ def clean(
         plain = [name.replace(" ", "_") for name in names]
         kept = [plain.index(str(name).replace(" ", "_")) for name in maps["class"].values]
     areas = pixel_areas(array_source(maps["class_map"]).geobox) if asked.needs_areas else None
-    options = asked.resolve(names, kept, has_areas=areas is not None)
+    options = asked.resolve(names, kept, background=maps_background(maps), has_areas=areas is not None)
 
     def decide(class_map: da.Array, stage: Stage, above: da.Array | None = None) -> da.Array:
         find = partial(stage_labels, stage=stage, options=options, areas=areas)
@@ -102,7 +104,8 @@ def clean(
     for stage in stages:
         if stage != "hysteresis":
             cleaned = decide(cleaned, stage)
-    return maps.assign(class_map=maps["class_map"].copy(data=cleaned))
+    made = maps["class_map"].copy(data=cleaned)
+    return maps.assign(class_map=made.assign_attrs({BACKGROUND: background_flag(options.background_value)}))
 
 
 def label_objects(maps: xr.Dataset, *, connectivity: Connectivity = 4) -> xr.DataArray:
@@ -111,7 +114,7 @@ def label_objects(maps: xr.Dataset, *, connectivity: Connectivity = 4) -> xr.Dat
     Parameters
     ----------
     maps
-        See `clean`. Objects are connected regions of any class but the first.
+        See `clean`. Objects are connected regions of any class but the background, if there is one.
     connectivity
         4: pixels touch at sides; 8: at corners too.
 
@@ -128,7 +131,7 @@ def label_objects(maps: xr.Dataset, *, connectivity: Connectivity = 4) -> xr.Dat
     """
     check_connectivity(connectivity)
     class_map = _checked(maps)["class_map"]
-    find = partial(summarize_block, connectivity=connectivity)
+    find = partial(find_objects, connectivity=connectivity, background=maps_background(maps))
     numbered = map_components(_cut(class_map.data), find, lambda _, *found: object_ids(*found), np.int64, connectivity)
     objects: xr.DataArray = class_map.copy(data=numbered).rename("objects")
     objects.attrs = {"long_name": objects_attributes()["long_name"]}

@@ -3,6 +3,7 @@
 Numbers only: no dask, no store. Nodata and what lies outside the scene count for nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,23 +65,25 @@ def smooth(class_map: ClassMap, options: ResolvedOptions) -> ClassMap:
         maps, `binary_erosion`), and `skimage.filters.rank.majority` with a mask.
     """
     if options.majority and options.majority > 1:
-        class_map = majority(class_map, options.majority)
+        class_map = majority(class_map, options.majority, options.taking_part)
     for operation, radius in options.radii:
         class_map = _transform(class_map, operation, radius, options)
     return class_map
 
 
-def majority(class_map: ClassMap, side: int) -> ClassMap:
-    """Return each pixel's most frequent class in the square around it; of equals, the lowest. Nodata has no vote.
+def majority(class_map: ClassMap, side: int, values: Sequence[int]) -> ClassMap:
+    """Return each pixel's most frequent class in the square around it; of equals, the lowest.
 
-    As `skimage.filters.rank.majority` with a mask, which takes many times as long: it is made for 256 grey values.
+    Pixels of other classes than `values`, and nodata, have no vote and stay. As `skimage.filters.rank.majority` with a
+    mask, which takes many times as long: it is made for 256 grey values.
     """
     winner, most = np.zeros(class_map.shape, np.uint8), np.zeros(class_map.shape, np.int32)
-    for value in np.flatnonzero(np.bincount(class_map.ravel(), minlength=NODATA)[:NODATA]):  # those that are there
+    there = np.bincount(class_map.ravel(), minlength=NODATA)
+    for value in (value for value in values if there[value]):
         votes = _sums(_sums(class_map == value, side // 2, 0), side // 2, 1)
         np.copyto(winner, np.uint8(value), where=votes > most)
         np.maximum(most, votes, out=most)
-    np.copyto(winner, np.uint8(NODATA), where=class_map == NODATA)
+    np.copyto(winner, class_map, where=~np.isin(class_map, values))
     return winner
 
 
@@ -95,7 +98,8 @@ def _sums(values: NDArray[Any], reach: int, axis: int) -> NDArray[np.int32]:
 
 def _transform(class_map: ClassMap, operation: Operation, radius: int, options: ResolvedOptions) -> ClassMap:
     """Do one operation for one class after the other: a class that is done first gains first."""
-    nodata = class_map == NODATA
+    nodata, background = class_map == NODATA, options.background_value
+    assert background is not None  # `CleanOptions.resolve` refuses others
     changed = class_map.copy()
     for value in options.values:
         before = after = changed == value
@@ -103,8 +107,8 @@ def _transform(class_map: ClassMap, operation: Operation, radius: int, options: 
             for shrinks in PASSES[operation]:  # nodata counts for nothing: erosion sees it as inside, dilation as not
                 inside = _eroded(after | nodata if shrinks else ~after, radius, options.element)
                 after = (inside if shrinks else ~inside) & ~nodata
-            changed[before & ~after] = 0
-            changed[after & (changed == 0)] = value
+            changed[before & ~after] = background
+            changed[after & (changed == background)] = value
     return changed
 
 

@@ -5,21 +5,22 @@ small objects removed; small holes filled.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from math import isfinite
 from numbers import Integral, Real
 from operator import index
 from typing import Any, Literal
 
-from models.errors import PlanError
+from models.errors import BundleError, PlanError
+from models.metadata import named_background
 
+from ..grid.encoding import Decision, Thresholds, decision
 from ..objects.label import Connectivity, check_connectivity
 
 Element = Literal["disk", "square"]
 Operation = Literal["erosion", "dilation", "opening", "closing"]
 Removed = Literal["background", "surrounding"]
-Thresholds = float | Mapping[str, float]
 
 OPERATIONS: tuple[Operation, ...] = ("erosion", "dilation", "opening", "closing")  # in the order they are done
 WIDEST = 256  # pixels, of a radius: wider ones would have each block read most of its neighbours
@@ -89,20 +90,24 @@ def parse_size(given: SizeLike) -> Size:
 class CleanOptions:
     """What `clean` does, checked as far as it can be without a store: the keywords of `clean` and `write_clean`.
 
+    Only pixels of `classes` and of the background take part: the others stay as they are whatever is asked for. They
+    have no vote in the majority, and nothing grows into them. The background is what pixels become that no class of
+    `classes` may keep; without one only `majority`, `min_object` and `removed="surrounding"` can be asked for.
+
     Parameters
     ----------
     threshold
-        A pixel takes the likeliest class but the first, where its probability is above this; else the first class. One
-        for all, or by name for every class but the first. None: the map starts as the store has it, unless `minimum`
-        is given.
+        A pixel takes the likeliest of `classes`, where its probability is above this; else it is background. One for
+        all, or by name for each of `classes`. None: the map starts as the store has it, unless `minimum` is given.
     minimum
-        A pixel takes the likeliest class of all; where its probability is below this, the first class.
+        A pixel takes the likeliest of `classes` and the background; where its probability is below this, it is
+        background.
     hysteresis
         A lower threshold: what is above it stays where it is connected, within one class, with a pixel above
         `threshold` (Canny 1986; `skimage.filters.apply_hysteresis_threshold`, but with `connectivity`).
     majority
         Side in pixels, odd, of the square whose most frequent class each pixel takes; of equals, the lowest value
-        (`skimage.filters.rank.majority`).
+        (`skimage.filters.rank.majority`). Only `classes` and the background count.
     erosion, dilation, opening, closing
         Radius in pixels, done for each of `classes` in the order of their values. Lost pixels become background, and
         only background is gained.
@@ -116,9 +121,13 @@ class CleanOptions:
     connectivity
         4: pixels touch at sides; 8: at corners too. For objects, holes and hysteresis alike.
     classes
-        Names. None: all but the first, which is the background and never named.
+        Names, of which the background is none. None: all others.
     removed
-        What small objects become: `background`, or the class of their longest border, `surrounding`.
+        What small objects become: `background`, or the class of their longest border, `surrounding`; they stay where
+        nothing borders on them. None: `background`, if there is one.
+    background
+        The class that is the background, for this cleaning and in what is written. `none`, if no class is called so, or
+        False: there is none. None: as the maps have it.
 
     Raises
     ------
@@ -139,7 +148,8 @@ class CleanOptions:
     min_hole: SizeLike | None = None
     connectivity: Connectivity = 4
     classes: Sequence[str] | None = None
-    removed: Removed = "background"
+    removed: Removed | None = None
+    background: str | Literal[False] | None = None
 
     def __post_init__(self) -> None:
         for name in ("threshold", "minimum", "hysteresis"):
@@ -155,7 +165,7 @@ class CleanOptions:
         if self.majority and self.majority % 2 == 0:
             raise PlanError(f"majority is the side of a square around a pixel, so it is odd; received {self.majority}")
         for name, known in (("element", ("disk", "square")), ("removed", ("background", "surrounding"))):
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in (*known, *([None] if name == "removed" else [])):
                 raise PlanError(f"{name} is {' or '.join(known)}; received {getattr(self, name)!r}")
         check_connectivity(self.connectivity)
         if self.classes is not None and not self.class_list:
@@ -200,43 +210,79 @@ class CleanOptions:
         given["classes"] = list(self.class_list) if self.class_list else None
         given["min_object"], given["min_hole"] = (s and str(s) for s in (self.object_size, self.hole_size))
         given.update({name: given[name] or None for name in ("majority", *OPERATIONS)})
+        given["removed"] = "surrounding" if self.removed == "surrounding" else None  # the other is what is usual
         return {f.name: _plain(given[f.name]) for f in fields(CleanOptions) if given[f.name] != f.default}
 
-    def resolve(self, class_names: Sequence[str], kept: Sequence[int] | None, *, has_areas: bool) -> "ResolvedOptions":
+    def resolve(
+        self, class_names: Sequence[str], kept: Sequence[int] | None, *, background: int | None, has_areas: bool
+    ) -> "ResolvedOptions":
         """Return the options for one store's classes, by value instead of by name.
 
         Parameters
         ----------
         class_names
-            In the order of their values; the first is the background.
+            In the order of their values.
         kept
             Class values of the bands of its probability. None or empty: it has none.
+        background
+            Value of the store's own background. None: it has none.
         has_areas
             Whether the area of its pixels is known, that is, whether it has a CRS.
 
         Raises
         ------
         PlanError
-            An unknown class, probabilities that the store lacks, or square metres without a CRS.
+            An unknown class, probabilities that the store lacks, square metres without a CRS, what needs a background
+            where there is none.
         """
+        names, background = list(class_names), self._background(class_names, background)
+        values = _values(self.class_list, names, background)
+        if background is None:
+            self._refuse_without_background(names)
         if self.needs_areas and not has_areas:
             raise PlanError("the store has no CRS, so sizes in m² are unknown; give min_object and min_hole in pixels")
         if self.needs_probability:
-            _check_kept(class_names, kept or (), all_of_them=self.minimum is not None)
-        thresholds = _by_value("threshold", self.threshold, class_names)
-        low = _by_value("hysteresis", self.hysteresis, class_names)
-        for name, lower, higher in list(zip(class_names, low or (), thresholds or (), strict=False))[1:]:
-            if lower > higher:
+            _check_kept(names, kept or (), {*values, *([background] if self.minimum is not None else [])})
+        thresholds = _by_value("threshold", self.threshold, names, background, values)
+        low = _by_value("hysteresis", self.hysteresis, names, background, values)
+        for name, lower, higher in zip(names, low or (), thresholds or (), strict=False):
+            if lower is not None and higher is not None and lower > higher:
                 raise PlanError(f"hysteresis is the lower of two thresholds, but {lower:g} is above threshold, "
                                 f"{higher:g}, for {name!r}")  # fmt: skip
+        given = {field.name: getattr(self, field.name) for field in fields(CleanOptions)}
+        given["removed"] = self.removed or ("surrounding" if background is None else "background")
         return ResolvedOptions(
-            **{field.name: getattr(self, field.name) for field in fields(CleanOptions)},
-            num_classes=len(class_names),
+            **given,
+            num_classes=len(names),
             kept=tuple(kept or ()) if self.needs_probability else (),
             thresholds=thresholds,
             low=low,
-            values=_values(self.class_list, class_names),
+            values=values,
+            background_value=background,
         )
+
+    def _background(self, class_names: Sequence[str], own: int | None) -> int | None:
+        """Return the value of the background: the one asked for, else the store's own."""
+        if self.background is None:
+            return own
+        try:
+            name = named_background(self.background, class_names)
+        except BundleError as error:
+            raise PlanError(str(error)) from None
+        return None if name is None else class_names.index(name)
+
+    def _refuse_without_background(self, class_names: Sequence[str]) -> None:
+        """Refuse what turns pixels into background, or background into a class, where there is none."""
+        asked = [name for name in ("threshold", "minimum", "hysteresis") if getattr(self, name) is not None]
+        asked += [name for name, _ in self.radii]
+        asked += ["min_hole"] if self.hole_size else []
+        asked += ["removed='background'"] if self.removed == "background" else []
+        if asked:
+            raise PlanError(
+                f"{', '.join(asked)}: pixels become background, or grow into it, and these maps have none. Say which "
+                f"class it is with --background NAME (in Python background=), of {', '.join(class_names)}; or leave "
+                f"{'it' if len(asked) == 1 else 'them'} out"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,16 +296,26 @@ class ResolvedOptions(CleanOptions):
     kept
         Class values of the probability's bands, in their order; empty where none are read.
     thresholds, low
-        `threshold` and `hysteresis` by class value; the first counts for nothing. None: not asked for.
+        `threshold` and `hysteresis` by class value; None for the background and for what is not among `values`. None:
+        not asked for.
     values
-        Values of the `classes` to which morphology and removal apply, ascending; never 0.
+        Values of the `classes`, ascending; never that of the background.
+    background_value
+        Value of the background. None: there is none.
     """
 
     num_classes: int
     kept: tuple[int, ...]
-    thresholds: tuple[float, ...] | None
-    low: tuple[float, ...] | None
+    thresholds: Decision | None
+    low: Decision | None
     values: tuple[int, ...]
+    background_value: int | None
+
+    @property
+    def taking_part(self) -> tuple[int, ...]:
+        """Values of the classes whose pixels may change, ascending: those asked for and the background."""
+        background = () if self.background_value is None else (self.background_value,)
+        return tuple(sorted({*self.values, *background}))
 
 
 def parse_thresholds(texts: Sequence[str]) -> Thresholds | None:
@@ -287,6 +343,8 @@ def _number(text: str) -> float:
 
 def _plain(value: Any) -> Any:
     """Return numbers, NumPy's too, as JSON knows them."""
+    if isinstance(value, bool):
+        return value
     if isinstance(value, Mapping):
         return {name: float(number) for name, number in value.items()}
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
@@ -318,37 +376,42 @@ def _size(name: str, given: SizeLike | None) -> Size | None:
     return size if size and size.value else None
 
 
-def _by_value(name: str, given: Thresholds | None, class_names: Sequence[str]) -> tuple[float, ...] | None:
-    """Return thresholds by class value. The background has none, and a class left out would have to be guessed."""
-    if given is None or not isinstance(given, Mapping):
-        return None if given is None else tuple(float(given) for _ in class_names)
-    _values(tuple(given), class_names)
-    if missing := [class_name for class_name in class_names[1:] if class_name not in given]:
-        raise PlanError(f"{name} needs a number for every class but the first; missing: {', '.join(missing)}")
-    return (0.0, *(float(given[class_name]) for class_name in class_names[1:]))
+def _by_value(
+    name: str, given: Thresholds | None, class_names: Sequence[str], background: int | None, values: Sequence[int]
+) -> Decision | None:
+    """Return thresholds by class value, one for each of `values`: one left out would have to be guessed."""
+    if given is None or background is None:
+        return None
+    taken = [*values, background]
+    try:
+        by_class = dict(zip(taken, decision(given, [class_names[value] for value in taken], len(values)), strict=True))
+    except PlanError as error:
+        raise PlanError(f"{name}: {error}") from None
+    return tuple(by_class.get(value) for value in range(len(class_names)))
 
 
-def _values(names: Sequence[str] | None, class_names: Sequence[str]) -> tuple[int, ...]:
+def _values(names: Sequence[str] | None, class_names: Sequence[str], background: int | None) -> tuple[int, ...]:
     if names is None:
-        return tuple(range(1, len(class_names)))
+        return tuple(value for value in range(len(class_names)) if value != background)
     for name in names:
         if name not in class_names:
             raise PlanError(f"the store has no class {name!r}; it has: {', '.join(class_names)}")
-        if name == class_names[0]:
+        if background is not None and name == class_names[background]:
             raise PlanError(f"{name!r} is the background, which has no objects; its small regions are for min_hole")
     return tuple(sorted({class_names.index(name) for name in names}))
 
 
-def _check_kept(class_names: Sequence[str], kept: Sequence[int], *, all_of_them: bool) -> None:
-    """Refuse to decide without the probabilities of all classes; of two, the second says all."""
-    needed = set(range(len(class_names)) if all_of_them and len(class_names) > 2 else range(1, len(class_names)))
+def _check_kept(class_names: Sequence[str], kept: Sequence[int], needed: Set[int | None]) -> None:
+    """Refuse to decide without the probabilities of some classes; of two, either says all."""
     if not kept:
         raise PlanError(
             "the store has no probabilities, which threshold, minimum and hysteresis need; write it with "
             "`swathe segment SCENE -m BUNDLE -o OUT.zarr --probability uint8`"
         )
-    if missing := sorted(needed - set(kept)):
+    missing = [class_names[value] for value in sorted(value for value in needed if value is not None)
+               if value not in kept and len(class_names) > 2]  # fmt: skip
+    if missing:
         raise PlanError(
-            f"the store lacks the probabilities of: {', '.join(class_names[value] for value in missing)}; write it "
+            f"the store lacks the probabilities of: {', '.join(missing)}; write it "
             "with `swathe segment SCENE -m BUNDLE -o OUT.zarr --probability-of all`"
         )

@@ -101,13 +101,9 @@ def stage_labels(
     areas
         Of the scene's pixels; only for sizes in square metres.
     """
-    values = None  # all classes, for hysteresis
-    if stage == "objects":
-        values = np.where(np.isin(class_map, options.values), class_map, np.uint8(0))
-    elif stage == "holes":
-        values = (class_map == 0).astype(np.uint8)
+    which = class_map == options.background_value if stage == "holes" else np.isin(class_map, options.values)
     return summarize_block(
-        class_map, window, shape, options.connectivity, values=values, above_high=above_high,
+        class_map, window, shape, options.connectivity, which, above_high=above_high,
         classes=options.num_classes if _needs_borders(options, stage) else 0,
         areas=None if areas is None else areas.of(window),
     )  # fmt: skip
@@ -140,15 +136,16 @@ def replacement_class(totals: Totals, options: ResolvedOptions, stage: Stage) ->
     totals
         Of whole components, with what the stage needs. Borders are with the classes of the map before any component of
         this kind is removed; of equally long ones, the lowest class counts; a component without any becomes
-        background.
+        background, or stays where there is no background.
     options, stage
         What is decided.
     """
-    becomes = np.zeros(len(totals), np.uint8)
+    background = options.background_value
+    becomes = totals.value if background is None else np.full(len(totals), background, np.uint8)
     if _needs_borders(options, stage):
-        becomes = totals.borders.argmax(axis=1).astype(np.uint8)  # the first of the longest; 0 where there is none
-        if stage == "holes":
-            becomes[~np.isin(becomes, options.values)] = 0
+        longest = totals.borders.argmax(axis=1).astype(np.uint8)  # the first of them
+        fills = np.isin(longest, options.values) if stage == "holes" else True
+        becomes = np.where(totals.borders.any(axis=1) & fills, longest, becomes)
     return np.where(to_replace(totals, options, stage), becomes, totals.value)
 
 

@@ -35,7 +35,7 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class ObjectStats:
-    """Statistics of objects, float64 `(groups, classes - 1)`: from class 1 on, as the background has no objects.
+    """Statistics of objects, float64 `(groups, classes)`.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class ObjectStats:
     mean, smallest, largest
         Of their sizes in m² (or pixels, as they were read); NaN where there is none, or no CRS.
     quantiles
-        Of `QUANTILES`, `(3, groups, classes - 1)`; between two objects as numpy's default interpolates.
+        Of `QUANTILES`, `(3, groups, classes)`; between two objects as numpy's default interpolates.
     width
         Their mean width in m (or pixels), each counted by its size; those without a width are left out.
     sizes
@@ -98,8 +98,8 @@ class ObjectCounter:
     """Counts objects of all groups as they come in."""
 
     def __init__(self, groups: Groups, classes: int) -> None:
-        self.groups, self.shape = groups, (len(groups), classes - 1)
-        bins = len(groups) * (classes - 1)
+        self.groups, self.shape = groups, (len(groups), classes)
+        bins = len(groups) * classes
         self.count = np.zeros(bins, np.int64)
         self.smallest, self.largest = np.full(bins, np.inf), np.full(bins, -np.inf)
         self.size, self.wide, self.across = np.zeros(bins), np.zeros(bins), np.zeros(bins)
@@ -109,8 +109,8 @@ class ObjectCounter:
         """Count some objects. Which group an object belongs to is where its centroid lies."""
         which, groups = self.groups.locate(objects.row, objects.column)
         value = objects.value[which]
-        known = (value >= 1) & (value <= self.shape[1])
-        which, bins = which[known], groups[known] * self.shape[1] + value[known] - 1
+        known = value < self.shape[1]
+        which, bins = which[known], groups[known] * self.shape[1] + value[known]
         size, width, count = objects.size[which], objects.width[which], len(self.count)
         self.count += np.bincount(bins, minlength=count)
         measured = np.isfinite(size) & np.isfinite(width)

@@ -22,6 +22,7 @@ from ..jobs.dask import check_client, dask_client, map_bounded
 from ..jobs.progress import no_progress, progress
 from ..store.files import Files, full_path
 from ..store.lifecycle import TABLE
+from ..store.metadata import StoreMetadata
 from ..store.store import Store, open_store
 from .cells import Cells, make_cells
 from .object_stats import ObjectCounter, ObjectStats, read_objects
@@ -47,7 +48,7 @@ class StatsRequest:
 
     Parameters
     ----------
-    store, classes, areas
+    store, metadata, areas
         Where pixels lie, what they mean, and how large they are; None: that cannot be known.
     groups
         What the scene is divided into.
@@ -60,12 +61,17 @@ class StatsRequest:
     """
 
     store: Store
-    classes: tuple[ClassInfo, ...]
+    metadata: StoreMetadata
     areas: PixelAreas | None
     groups: Groups
     frame: Any
     whole: bool
     notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        """The classes, by value."""
+        return self.metadata.classes
 
     @property
     def has_objects(self) -> bool:
@@ -109,13 +115,17 @@ class StatsRequest:
         """Return the statistics as columns by name."""
         names = class_columns(self.classes)
         columns = area_columns(totals, names, whole=self.whole)
-        return columns if objects is None else columns | object_columns(objects, columns["area_m2"], names)
+        if objects is None:
+            return columns
+        return columns | object_columns(objects, columns["area_m2"], names, self.metadata.foreground)
 
     def table(self, totals: Totals, objects: ObjectStats | None) -> Any:
         """Put the statistics beside what is known of each group, as a GeoDataFrame."""
         frame, notes = joined(self.frame, self.columns(totals, objects)), list(self.notes)
         if objects is None:
             notes.append("no object table here, so no object statistics; `swathe objects` makes a store that has one")
+        elif said := self.metadata.background_note:
+            notes.append(said)
         columns = class_columns(self.classes)
         classes = [{"name": one.name, "column": name} for one, name in zip(self.classes, columns, strict=True)]
         frame.attrs = {"classes": classes, "scene": self.store.path, "notes": notes}
@@ -246,12 +256,15 @@ class SceneStats:
     names
         What the columns of each class begin with.
     objects
-        Of each class from the second on: in m² and m, or in pixels where areas are not known. None: there is no table.
+        By class value: in m² and m, or in pixels where areas are not known. None: there is no table.
+    foreground
+        Values of the classes that have objects.
     """
 
     columns: dict[str, float]
     names: list[str]
     objects: ObjectStats | None
+    foreground: tuple[int, ...]
 
 
 def compute_scene(store: str, client: Client | str | None = None) -> SceneStats:
@@ -259,7 +272,8 @@ def compute_scene(store: str, client: Client | str | None = None) -> SceneStats:
     request = validate(store)
     objects = request.count_objects(metric=request.areas is not None).stats() if request.has_objects else None
     columns = request.columns(request.add_up(client, show=False), objects)
-    return SceneStats({name: values[0] for name, values in columns.items()}, class_columns(request.classes), objects)
+    scene = {name: values[0] for name, values in columns.items()}
+    return SceneStats(scene, class_columns(request.classes), objects, request.metadata.foreground)
 
 
 def validate(path: str, zones: Any = None, cell: str | float | None = None, layer: str | None = None) -> StatsRequest:
@@ -269,15 +283,15 @@ def validate(path: str, zones: Any = None, cell: str | float | None = None, laye
     if layer is not None and zones is None:
         raise StatisticsError(f"layer {layer!r} is of a file of zones, and no zones are given")
     store, metadata = open_store(path)
-    classes, geobox = metadata.classes, store.geobox
+    geobox = store.geobox
     areas = pixel_areas(geobox)
     if zones is not None:
         placed = place_zones(zones, geobox, layer)
-        return StatsRequest(store, classes, areas, ZoneShapes(placed.shapes), placed.frame, False, placed.notes)
+        return StatsRequest(store, metadata, areas, ZoneShapes(placed.shapes), placed.frame, False, placed.notes)
     shape = geobox.shape
-    cells = Cells(*shape, *shape) if cell is None else make_cells(geobox, cell, len(classes) + 1)
+    cells = Cells(*shape, *shape) if cell is None else make_cells(geobox, cell, len(metadata.classes) + 1)
     frame, notes = cells_frame(cells, geobox), () if geobox.transform else (IN_PIXELS,)
-    return StatsRequest(store, classes, areas, cells, frame[["geometry"]] if cell is None else frame, True, notes)
+    return StatsRequest(store, metadata, areas, cells, frame[["geometry"]] if cell is None else frame, True, notes)
 
 
 def _writable(frame: Any, target: str) -> Any:

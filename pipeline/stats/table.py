@@ -72,11 +72,25 @@ def area_columns(totals: Totals, names: Sequence[str], *, whole: bool) -> dict[s
     return columns
 
 
-def object_columns(objects: ObjectStats, area: Floats, names: Sequence[str]) -> dict[str, Any]:
-    """Return the columns of objects; `area` is the observed one in m² `(groups,)`, `names` those of all classes."""
+def object_columns(
+    objects: ObjectStats, area: Floats, names: Sequence[str], foreground: Sequence[int]
+) -> dict[str, Any]:
+    """Return the columns of objects.
+
+    Parameters
+    ----------
+    objects
+        By class value.
+    area
+        The observed one in m² `(groups,)`.
+    names
+        What the columns of each class begin with, by value.
+    foreground
+        Values of the classes that have objects.
+    """
     columns: dict[str, Any] = {}
-    for place, name in enumerate(names[1:]):
-        count = objects.count[:, place]
+    for place in foreground:
+        name, count = names[place], objects.count[:, place]
         columns |= {
             f"{name}_count": count.astype(np.int64),
             f"{name}_per_km2": ratio(count, area / KM2),

@@ -10,12 +10,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.errors import StoreError
-from models.metadata import ClassInfo
+from models.metadata import ClassInfo, usual_background
 
 from ..grid.encoding import NODATA, STEPS, Encoding, decode
 from ..grid.geobox import GeoBox, Window
 from ..grid.xr import coordinates, with_georeference
-from .metadata import JSON, class_map_attributes, fingerprint, objects_attributes, probability_attributes
+from .metadata import BACKGROUND, JSON, class_map_attributes, fingerprint, objects_attributes, probability_attributes
 from .store import Store, open_store
 
 DIMS = {"class_map": ("y", "x"), "probability": ("class", "y", "x"), "objects": ("y", "x")}
@@ -60,7 +60,7 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
         arrays[name] = da.from_array(stored, (*leading, block, block), name=token, getitem=_read)
     about = metadata.bundle
     bundle = {"bundle": about["name"], "digest": about["digest"]} if about else {}
-    return maps_dataset(arrays, here, metadata.classes, values, bundle)
+    return maps_dataset(arrays, here, metadata.classes, metadata.background, values, bundle)
 
 
 def known_classes(kept: Sequence[int], classes: int) -> tuple[int, ...]:
@@ -72,6 +72,7 @@ def maps_dataset(
     arrays: Mapping[str, da.Array],
     geobox: GeoBox,
     classes: tuple[ClassInfo, ...],
+    background: int | None,
     values: Sequence[int],
     bundle: Mapping[str, Any],
 ) -> xr.Dataset:
@@ -83,8 +84,8 @@ def maps_dataset(
         By name: `class_map`, and what there is of `probability` and `objects`.
     geobox
         Where they lie.
-    classes
-        Of the class map, by value.
+    classes, background
+        Of the class map, by value; the value of the background, None where there is none.
     values
         Of the classes in `probability`.
     bundle
@@ -93,7 +94,7 @@ def maps_dataset(
     # not text of a fixed length, which file formats have trouble with
     names = {"class": np.array([classes[value].name for value in values], dtype=object)}
     attributes = {
-        "class_map": class_map_attributes(classes),
+        "class_map": class_map_attributes(classes, background),
         "probability": probability_attributes(Encoding()),
         "objects": objects_attributes(),
     }
@@ -108,6 +109,22 @@ def maps_dataset(
 def _decoded(attributes: JSON) -> JSON:
     """Return attributes without those that xarray keeps apart when it opens a file."""
     return {key: value for key, value in attributes.items() if key not in ("coordinates", "grid_mapping")}
+
+
+def maps_background(maps: xr.Dataset) -> int | None:
+    """Return the value of the background of maps, as `open_maps` or `segment` gives them; None: there is none.
+
+    It is the attribute `flag_background` of the class map. Where that is lost, it is what the store says; else the
+    first class, if there are two or its name is a common word for background.
+    """
+    flags, own = maps["class_map"].attrs, maps.attrs.get("swathe", {})
+    if BACKGROUND in flags:
+        value = int(flags[BACKGROUND])
+        return None if value < 0 else value
+    if "background" in own:
+        return None if own["background"] is None else int(own["background"])
+    names = [name.replace("_", " ") for name in str(flags.get("flag_meanings", "")).split()]
+    return None if usual_background(names) is None else 0
 
 
 class _StoredArray:

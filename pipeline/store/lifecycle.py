@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from models.errors import StoreError
-from models.metadata import ClassInfo
 
 from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox
@@ -52,7 +51,7 @@ def create_store(path: str, geobox: GeoBox, metadata: StoreMetadata) -> Store:
         own = replace(metadata, state="creating").to_json()
         root = zarr.create_group(path, attributes={KEY: own, **geozarr_attributes(geobox, store.levels)})
         for level in range(store.levels + 1):
-            _create_level(root, store, level, metadata.classes)
+            _create_level(root, store, level, metadata)
         shape, group = (store.plan.rows, store.plan.columns), root.require_group(SECONDS.rsplit("/", 1)[0])
         about: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
         group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=about,
@@ -113,14 +112,15 @@ def _consolidate(files: Files) -> None:
     files.write(ROOT, json.dumps(content, indent=2).encode())
 
 
-def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[ClassInfo, ...]) -> None:
+def _create_level(root: "zarr.Group", store: Store, level: int, metadata: StoreMetadata) -> None:
     geobox, encoding = store.geobox.level(level), store.encoding
     group = root.require_group(group_path(level)) if level else root
     for name, (dimension, values) in coordinates(geobox).items():
         group.create_array(name, shape=values.shape, dtype="float64", dimension_names=(dimension,))[:] = values
     about = spatial_ref_attributes(geobox)
     group.create_array("spatial_ref", shape=(), dtype="int64", attributes=about, dimension_names=())[()] = 0
-    _create_pixels(group, store.plan, "class_map", geobox.shape, "uint8", NODATA, class_map_attributes(classes))
+    flags = class_map_attributes(metadata.classes, metadata.background)
+    _create_pixels(group, store.plan, "class_map", geobox.shape, "uint8", NODATA, flags)
     if encoding.objects:
         _create_pixels(group, store.plan, "objects", geobox.shape, "int64", 0, objects_attributes())
     if encoding.probability:
@@ -128,7 +128,7 @@ def _create_level(root: "zarr.Group", store: Store, level: int, classes: tuple[C
         shape = (len(encoding.kept), *geobox.shape)
         attributes = probability_attributes(encoding)
         _create_pixels(group, store.plan, "probability", shape, encoding.probability, fill, attributes)
-        names = np.array([classes[value].name for value in encoding.kept], dtype=object)
+        names = np.array([metadata.classes[value].name for value in encoding.kept], dtype=object)
         group.create_array("class", shape=names.shape, dtype=str, dimension_names=("class",))[:] = names
 
 

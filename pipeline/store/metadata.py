@@ -27,6 +27,7 @@ SOURCES = {
 RENAMED = {"footprint": "element"}  # settings that stores of before 0.1.0 keep under another name
 
 JSON = dict[str, Any]
+BACKGROUND = "flag_background"  # of a class map's attributes: the value of the background, -1 for none
 COMMAND = "swathe segment"  # which makes a store that names no other command
 FORMAT = 1  # of the store; others are not read
 SMALLEST_LEVEL = 512  # the last overview's longer side is at most this, in pixels
@@ -83,8 +84,8 @@ class StoreMetadata:
         known = {key: value for key, value in values.items() if key in cls.__slots__}
         classes = tuple(ClassInfo(**info) for info in known.pop("classes"))
         plan = {"tile_aspect" if key == "tall" else key: value for key, value in known.pop("plan").items()}
-        background = known.pop("background") if "background" in known else _usual_background(classes)
         encoding = Encoding.from_json(known.pop("encoding"), len(classes))
+        background = known.pop("background") if "background" in known else _usual_background(classes, encoding)
         return cls(plan=TilingPlan(**plan), encoding=encoding, classes=classes, background=background, **known)
 
     def to_json(self) -> JSON:
@@ -107,6 +108,30 @@ class StoreMetadata:
         return tuple(info.name for info in self.classes)
 
     @property
+    def foreground(self) -> tuple[int, ...]:
+        """Values of the classes that have objects: all but the background's."""
+        return tuple(value for value in range(len(self.classes)) if value != self.background)
+
+    @property
+    def background_name(self) -> str | None:
+        """Name of the background; None: there is none."""
+        return None if self.background is None else self.class_names[self.background]
+
+    @property
+    def background_note(self) -> str:
+        """What to say of a store without a background; empty where there is one."""
+        names = ", ".join(self.class_names[:8]) + (", ..." if len(self.classes) > 8 else "")
+        return f"the maps have no background: all classes have objects ({names})" if self.background is None else ""
+
+    @property
+    def background_identity(self) -> JSON:
+        """What an identity of what is derived holds of the background: nothing of the first class.
+
+        Stores that were derived before the background was said took that for it, and stay the same runs.
+        """
+        return {} if self.background == 0 else {"background": self.background_name or "none"}
+
+    @property
     def segmentation(self) -> Mapping[str, Any]:
         """Identity of the run that segmented the maps: this one, or that of the store it is derived from."""
         return self.segmented or self.identity
@@ -121,9 +146,9 @@ class StoreMetadata:
         return replace(self, state="creating", results={}, segmented=self.segmentation, made_from=path, **changes)
 
 
-def _usual_background(classes: Sequence[ClassInfo]) -> int | None:
-    """Return the background of a store that was written before it was said."""
-    return None if usual_background([info.name for info in classes]) is None else 0
+def _usual_background(classes: Sequence[ClassInfo], encoding: Encoding) -> int | None:
+    """Return the background of a store that was written before it was said; objects then had the first class for it."""
+    return 0 if encoding.objects or usual_background([info.name for info in classes]) is not None else None
 
 
 def level_count(geobox: GeoBox, smallest: int = SMALLEST_LEVEL) -> int:
@@ -139,16 +164,22 @@ def group_path(level: int) -> str:
     return f"overviews/{level}" if level else ""
 
 
-def class_map_attributes(classes: tuple[ClassInfo, ...]) -> JSON:
-    """Describe the class map: CF flags, colours, nodata."""
+def class_map_attributes(classes: tuple[ClassInfo, ...], background: int | None) -> JSON:
+    """Describe the class map: CF flags, colours, the value of the background (-1: there is none), nodata."""
     return {
         "long_name": "class",
         "flag_values": list(range(len(classes))),
         "flag_meanings": " ".join(info.name.replace(" ", "_") for info in classes),
         "flag_colors": " ".join(f"#{info.color.upper()}" for info in classes),
+        BACKGROUND: background_flag(background),
         "_FillValue": NODATA,
         **_on_grid(),
     }
+
+
+def background_flag(background: int | None) -> int:
+    """Return the value of the background as attributes have it: -1 where there is none."""
+    return -1 if background is None else background
 
 
 def objects_attributes() -> JSON:

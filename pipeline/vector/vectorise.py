@@ -6,7 +6,7 @@ part in one order, and are put together row by row.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -110,7 +110,7 @@ def write_vectors(
     opened, metadata = open_store(os.fspath(store))
     if opened.files.holds(path):
         raise StoreError(f"{path} would lie in the store that is read; choose another output")
-    _check(outlines, opened.geobox, metadata.class_names)
+    _check(outlines, opened.geobox, [metadata.class_names[value] for value in metadata.foreground])
     made_from = fingerprint(metadata.identity)[:16]
     settings = {"vectors of": made_from, "connectivity": connectivity, "block": opened.plan.block, **asdict(outlines)}
     work = WorkFolder(path, fingerprint(settings))  # of blocks too: what is half done is kept block by block
@@ -138,18 +138,19 @@ def write_vectors(
         batches = _features(reduction, outlines)
         written = write_features(batches, path, schema=_schema(), crs=opened.geobox.crs, overwrite=overwrite)
         work.remove()
-    notes = written.notes if opened.geobox.transform else (IN_PIXELS, *written.notes)
+    said = () if metadata.background_note == "" else (metadata.background_note,)
+    notes = (*said, *(() if opened.geobox.transform else (IN_PIXELS,)), *written.notes)
     return Features(path, written.features, time.monotonic() - started, notes)
 
 
-def _check(outlines: Outlines, geobox: GeoBox, names: tuple[str, ...]) -> None:
+def _check(outlines: Outlines, geobox: GeoBox, names: Sequence[str]) -> None:
     from pyproj import CRS
 
     if outlines.simplify is not None and not 0 < outlines.simplify <= 1000:
         raise PlanError(f"simplify is a number of pixels above 0, at most 1000; received {outlines.simplify:g}")
     for name in outlines.classes:
-        if name not in names[1:]:
-            raise PlanError(f"no objects are of class {name!r}; the store has: {', '.join(names[1:])}")
+        if name not in names:
+            raise PlanError(f"no objects are of class {name!r}; the store has: {', '.join(names)}")
     if outlines.right_angles and (geobox.crs is None or CRS.from_user_input(geobox.crs).is_geographic):
         raise PlanError("right angles need a CRS in metres or feet: degrees are not square on the ground")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Style = Literal["mask", "outline", "both"]
 RGB = tuple[int, int, int]
-GROUND: RGB = (222, 217, 206)  # the first class, which has no colour of its own where there is no image below
+GROUND: RGB = (222, 217, 206)  # the background, which has no colour of its own where there is no image below
 OBJECT_COLOURS = 240  # so that a picture of objects fits into a palette of 256
 
 

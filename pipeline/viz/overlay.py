@@ -16,7 +16,7 @@ from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..io.source import BandNames, Source
 from .colors import RGB, Style, paint, stretch
-from .preview import LONGEST, MapsLike, make_view, maps_classes, maps_geobox, read_image, read_maps
+from .preview import LONGEST, MapsLike, make_view, maps_classes, maps_foreground, maps_geobox, read_image, read_maps
 
 
 def overlay(
@@ -53,7 +53,7 @@ def overlay(
     opacity
         Of the mask, 0..1.
     classes
-        Names of those to draw; None: all but the first, which is the background.
+        Names of those to draw; None: all but the background, if there is one.
     colours
         By class name, as `"ff8800"`; the others keep their own.
 
@@ -79,7 +79,7 @@ def overlay(
         raise ArgumentError(f"percentiles are two rising numbers of 0 to 100; received {percentiles}")
     geobox = maps_geobox(maps)
     source = open_on_grid(scene, geobox)
-    chosen = class_colours(maps_classes(maps), classes, colours)
+    chosen = class_colours(maps_classes(maps), maps_foreground(maps), classes, colours)
     view = make_view(geobox, window, longest)
     pixels = read_image(source, view, bands)
     small = read_maps(maps, view)
@@ -135,7 +135,10 @@ def refuse_other_grid(scene: GeoBox, maps: GeoBox) -> None:
 
 
 def class_colours(
-    classes: Sequence[ClassInfo], wanted: Sequence[str] | None, changed: Mapping[str, str] | None
+    classes: Sequence[ClassInfo],
+    foreground: Sequence[int],
+    wanted: Sequence[str] | None = None,
+    changed: Mapping[str, str] | None = None,
 ) -> dict[int, RGB]:
     """Return the colour of each class that is drawn, by value.
 
@@ -143,6 +146,8 @@ def class_colours(
     ----------
     classes
         All of the maps.
+    foreground
+        Values of those that are drawn where nothing is wanted.
     wanted, changed
         Names of those to draw, and colours by name in place of their own; see `overlay`.
 
@@ -159,5 +164,5 @@ def class_colours(
         infos = [ClassInfo(i.name, (changed or {}).get(i.name, i.color).lstrip("#")) for i in classes]
     except BundleError as error:
         raise ArgumentError(str(error)) from error
-    drawn = names[1:] if wanted is None else wanted
-    return {value: info.rgb for value, info in enumerate(infos) if info.name in drawn}
+    drawn = foreground if wanted is None else [names.index(name) for name in wanted]
+    return {value: info.rgb for value, info in enumerate(infos) if value in drawn}

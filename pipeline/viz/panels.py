@@ -19,7 +19,17 @@ from ..io.scene import SceneLike
 from ..io.source import BandNames
 from .colors import paint, paint_objects, stretch
 from .overlay import class_colours, open_on_grid, refuse_other_grid
-from .preview import MapsLike, SmallMaps, View, make_view, maps_classes, maps_geobox, read_image, read_maps
+from .preview import (
+    MapsLike,
+    SmallMaps,
+    View,
+    make_view,
+    maps_classes,
+    maps_foreground,
+    maps_geobox,
+    read_image,
+    read_maps,
+)
 
 INK, PAPER = "#1c2733", "#ffffff"
 
@@ -39,6 +49,7 @@ def panels(scene: xr.DataArray, maps: xr.Dataset, classes: Sequence[ClassInfo], 
         The PNG to write, and what stands over it.
     """
     shown, small = _seen(scene, maps, make_view(maps_geobox(maps)))
+    foreground = maps_foreground(maps)
     aspect = shown.shape[0] / shown.shape[1]
     wide = aspect < 0.5  # then one above the other
     figure = _blank(12, min(30, 3 * (12 * aspect + 0.4) + 1.3)) if wide else _blank(16, min(20, 5.2 * aspect + 1.6))
@@ -46,10 +57,10 @@ def panels(scene: xr.DataArray, maps: xr.Dataset, classes: Sequence[ClassInfo], 
     probability = f"probability of {small.probability_of}"
     _panel(left, "image", shown)
     drawn = _panel(middle, probability, small.probability)
-    _panel(right, "map", paint(shown, small.class_map, class_colours(classes, None, None)))
+    _panel(right, "map", paint(shown, small.class_map, class_colours(classes, foreground)))
     bar = figure.colorbar(drawn, ax=[left, middle, right], orientation="horizontal", fraction=0.04, aspect=60, pad=0.02)
     bar.set_label(probability, color=INK)
-    right.legend(handles=_legend(small.class_map, classes), loc="lower left", framealpha=0.9, fontsize=10)
+    right.legend(handles=_legend(small.class_map, classes, foreground), loc="lower left", framealpha=0.9, fontsize=10)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=14)
     figure.savefig(path, dpi=110, metadata={"Software": "Swathe"})
     return path
@@ -104,25 +115,25 @@ def five_panels(
     geobox = maps_geobox(maps)
     source = open_on_grid(scene, geobox)
     view = make_view(geobox, window, longest)
-    classes = maps_classes(maps)
+    classes, foreground = maps_classes(maps), maps_foreground(maps)
     shown, small = _seen(source, maps, view, bands, probability_of)
     aspect = shown.shape[0] / shown.shape[1]
     rows, columns = (3, 2) if aspect < 0.6 else (2, 3)
     across = 16 if aspect < 1.6 else 11
     figure = _blank(across, min(34.0, rows * (across / columns * aspect + 0.45) + 0.6))
     *places, key = figure.subplots(rows, columns).ravel()
-    colours, flat = class_colours(classes, None, None), np.ones_like(shown)
-    flat[small.class_map == 0] = 0.93
+    colours, flat = class_colours(classes, foreground), np.ones_like(shown)
+    flat[small.class_map != NODATA] = 0.93  # what shows of it is the background
     pictures = [
         ("image", shown),
         (f"probability of {small.probability_of}", small.probability),
         ("map", paint(flat, small.class_map, colours, "mask", 1.0)),
         ("map over the image", paint(shown, small.class_map, colours)),
-        _objects_over(shown, small, objects, geobox, view),
+        _objects_over(shown, small, foreground, objects, geobox, view),
     ]
     for axes, (text, picture) in zip(places, pictures, strict=True):
         _panel(axes, text, picture, interpolation="nearest")
-    _key(key, small, classes)
+    _key(key, small, _legend(small.class_map, classes, foreground))
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=15)
     with whole_file(target) as part:
         figure.savefig(part, dpi=110, metadata={"Software": "Swathe"})
@@ -137,7 +148,12 @@ def _seen(
 
 
 def _objects_over(
-    shown: NDArray[np.float32], small: SmallMaps, objects: MapsLike | None, geobox: GeoBox, view: View
+    shown: NDArray[np.float32],
+    small: SmallMaps,
+    foreground: Sequence[int],
+    objects: MapsLike | None,
+    geobox: GeoBox,
+    view: View,
 ) -> tuple[str, NDArray[np.float32]]:
     """Draw objects as they are kept, or regions of this picture, over the image in grey and pale; with the caption."""
     if objects is not None:
@@ -149,8 +165,9 @@ def _objects_over(
     if ids is None:
         from skimage.measure import label
 
-        classes = np.where(small.class_map == NODATA, 0, small.class_map)
-        ids, caption = label(classes, connectivity=1).astype(np.int64), "objects, as this picture shows them"
+        classes = np.where(np.isin(small.class_map, foreground), small.class_map.astype(np.int64), -1)
+        regions = label(classes, background=-1, connectivity=1)
+        ids, caption = regions.astype(np.int64), "objects, as this picture shows them"
     ground: NDArray[np.float32] = 0.45 * shown.mean(axis=2, keepdims=True).repeat(3, axis=2) + 0.55
     ground[ids > 0] = 0.15 * ground[ids > 0] + 0.85 * paint_objects(ids)[ids > 0]
     return caption, ground
@@ -165,10 +182,10 @@ def _panel(axes: Any, text: str, picture: NDArray[np.float32] | None, **how: Any
     return axes.text(0.5, 0.5, "no probability was kept", ha="center", va="center", color=INK, transform=axes.transAxes)
 
 
-def _key(axes: Any, small: SmallMaps, classes: Sequence[ClassInfo]) -> None:
+def _key(axes: Any, small: SmallMaps, legend: list[Any]) -> None:
     """Say what the colours mean: classes with their shares, and the scale of the probability."""
     axes.set_axis_off()
-    axes.legend(handles=_legend(small.class_map, classes), loc="upper left", frameon=False, fontsize=13)
+    axes.legend(handles=legend, loc="upper left", frameon=False, fontsize=13)
     if small.probability is None:
         return
     scale = axes.inset_axes((0.03, 0.18, 0.7, 0.07))
@@ -183,11 +200,14 @@ def _blank(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
 
 
-def _legend(class_map: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[Any]:
+def _legend(class_map: NDArray[np.uint8], classes: Sequence[ClassInfo], foreground: Sequence[int]) -> list[Any]:
     from matplotlib.patches import Patch
 
     observed = max(1, int((class_map != NODATA).sum()))
     return [
-        Patch(color=f"#{info.color}", label=f"{info.name}  {100 * int((class_map == value).sum()) / observed:.1f} %")
-        for value, info in enumerate(classes[1:], 1)
+        Patch(
+            color=f"#{classes[v].color}",
+            label=f"{classes[v].name}  {100 * int((class_map == v).sum()) / observed:.1f} %",
+        )
+        for v in foreground
     ]

@@ -22,7 +22,7 @@ from ..io.gdal import any_band, open_raster, run_with_env
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..io.source import BandNames, Pixels, Source, missing_samples, observed
-from ..store.dataset import open_maps
+from ..store.dataset import maps_background, open_maps
 from ..store.store import open_store
 
 MapsLike = str | os.PathLike[str] | xr.Dataset
@@ -230,6 +230,14 @@ def maps_classes(maps: MapsLike) -> tuple[ClassInfo, ...]:
         )
     names, colours = flags["flag_meanings"].split(), flags["flag_colors"].split()
     return tuple(ClassInfo(name, colour.lstrip("#")) for name, colour in zip(names, colours, strict=True))
+
+
+def maps_foreground(maps: MapsLike) -> tuple[int, ...]:
+    """Return the values of the classes that have objects: all but the background's, if there is one."""
+    if not isinstance(maps, xr.Dataset):
+        return open_store(os.fspath(maps))[1].foreground
+    background = maps_background(maps)
+    return tuple(value for value in range(len(maps_classes(maps))) if value != background)
 
 
 def read_maps(maps: MapsLike, view: View, probability_of: str | None = None) -> SmallMaps:

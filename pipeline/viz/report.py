@@ -188,7 +188,7 @@ def _context(data: ReportData, title: str) -> dict[str, Any]:
         "title": title,
         "summary": _summary(data, objects or []),
         "viewer": _viewer(data),
-        "first_class": classes[0].name,
+        "background": metadata.background_name,
         "areas_known": np.isfinite(data.stats.columns["area_m2"]),
         "classes": class_rows(classes, data.stats),
         "objects": objects,
@@ -218,7 +218,7 @@ def _viewer(data: ReportData) -> dict[str, Any]:
     probability = probability_image(small)
     drawn = objects_image(read_maps(objects, data.view)) if objects else None
     below = None if data.image is None else scene_image(data.image, "The scene")
-    layers = map_layers(small, data.metadata.classes, over_image=below is not None)
+    layers = map_layers(small, data.metadata.classes, data.metadata.foreground, over_image=below is not None)
     layers += [Layer("objects", "Objects", (drawn,))] if drawn else []
     if probability and below:
         layers.append(Layer("probability", "Probability", (probability,)))
@@ -246,7 +246,7 @@ def _summary(data: ReportData, objects: list[dict[str, Any]]) -> str:
     area = stats.columns["area_m2"]
     sentences = [f"{format_area(area) if np.isfinite(area) else f'{seen:,} pixels'} observed."]
     counts = {section["name"]: dict(section["stats"])["objects"] for section in objects}
-    pairs = list(zip(classes, stats.names, strict=True))[1:]
+    pairs = [(classes[value], stats.names[value]) for value in stats.foreground]
     for info, name in sorted(pairs, key=lambda pair: -stats.columns[f"{pair[1]}_pixels"])[:3]:
         count = counts.get(info.name, "")
         some = f", {count} object{'' if count == '1' else 's'}" if count else ""

@@ -42,17 +42,19 @@ def scene_image(pixels: Pixels, words: str) -> Image:
     return Image(_webp(shown, pixels.valid), words)
 
 
-def map_layers(maps: SmallMaps, classes: Sequence[ClassInfo], *, over_image: bool) -> list[Layer]:
-    """Draw the map, filled and in outlines; without an image below, its first class is drawn too."""
-    names = ", ".join(info.name for info in classes[1:])
+def map_layers(
+    maps: SmallMaps, classes: Sequence[ClassInfo], foreground: Sequence[int], *, over_image: bool
+) -> list[Layer]:
+    """Draw the map, filled and in outlines; without an image below, its background is drawn too, if it has one."""
+    names = ", ".join(classes[value].name for value in foreground)
     fill = maps.class_map.copy()
-    fill[maps.class_map == (0 if over_image else NODATA)] = CLEAR
-    palette = np.array([GROUND, *(info.rgb for info in classes[1:])], np.uint8)
+    fill[~np.isin(maps.class_map, foreground) if over_image else maps.class_map == NODATA] = CLEAR
+    palette = np.array([info.rgb if v in foreground else GROUND for v, info in enumerate(classes)], np.uint8)
     filled = Image(_png(fill, palette), f"Map of {names}, filled with the colours of the classes", fades=over_image)
     if not over_image:
         return [Layer("map", "Map", (filled,))]
     drawn = np.full_like(fill, CLEAR)
-    for value in range(1, len(classes)):
+    for value in foreground:
         drawn[edge(maps.class_map == value)] = value
     lines = Image(_png(drawn, palette), f"Outlines of {names}")
     return [Layer("map", "Map", (filled, lines)), Layer("outline", "Outline", (lines,))]

@@ -21,12 +21,14 @@ WEAKEST = 0.08  # strength of the colour of the quickest block; 1 is the slowest
 
 
 def class_rows(classes: Sequence[ClassInfo], stats: SceneStats) -> list[dict[str, Any]]:
-    """Return the rows of the class table, the commonest class but the first on top; nodata, if any, last."""
+    """Return the rows of the class table, the commonest on top; then the background and nodata, if any."""
     columns, metric = stats.columns, np.isfinite(stats.columns["area_m2"])
     pairs = list(zip(classes, stats.names, strict=True))
+    ranked = sorted(stats.foreground, key=lambda value: -columns[f"{stats.names[value]}_pixels"])
+    rest = [value for value in range(len(classes)) if value not in ranked]
     lines = [
         (info.name, f"#{info.color}", name, format_share(np.nan_to_num(columns[f"{name}_share"])))
-        for info, name in [*sorted(pairs[1:], key=lambda pair: -columns[f"{pair[1]}_pixels"]), pairs[0]]
+        for info, name in (pairs[value] for value in (*ranked, *rest))
     ]
     if columns["nodata_pixels"]:
         lines.append(("nodata", "", "nodata", ""))
@@ -57,8 +59,8 @@ def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: Sc
     metric, one = np.isfinite(stats.columns["area_m2"]), objects.objects
     form, found = format_area if metric else lambda size, digits=3: f"{format_number(size, digits)} pixels", []
     counts = () if one is None else one.count[0]
-    for place, (info, name, count) in enumerate(zip(classes[1:], stats.names[1:], counts, strict=False)):
-        if one is None or not count:
+    for place, (info, name, count) in enumerate(zip(classes, stats.names, counts, strict=False)):
+        if one is None or not count or place not in objects.foreground:
             continue
         lines = [
             ("objects", f"{int(count):,}"),
@@ -66,7 +68,7 @@ def object_sections(classes: Sequence[ClassInfo], stats: SceneStats, objects: Sc
             ("median size", form(one.quantiles[1, 0, place])),
             ("of the land", format_share(np.nan_to_num(stats.columns[f"{name}_share"]))),
         ]
-        if np.isfinite(density := objects.columns[f"{objects.names[place + 1]}_per_km2"]):
+        if np.isfinite(density := objects.columns[f"{objects.names[place]}_per_km2"]):
             lines.append(("per km²", format_number(density)))
         if np.isfinite(width := one.width[0, place]):
             lines.append(("mean width", f"{format_number(width)} {'m' if metric else 'pixels'}"))

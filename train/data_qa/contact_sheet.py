@@ -59,6 +59,7 @@ def write_sheet(
     title: str = "",
     count: int = 16,
     columns: int = 4,
+    background: int | None = 0,
     overwrite: bool = False,
 ) -> Path:
     """Write a contact sheet: each chip as an image, and beside it with its classes over it.
@@ -68,7 +69,7 @@ def write_sheet(
     chips
         Pixels `(band, y, x)` of raw values, and labels `(y, x)` with `IGNORE`; the first `count` of them are drawn.
     classes
-        Names and colours. The first is the background, and stays clear.
+        Names and colours.
     path
         The PNG to write.
     bands
@@ -77,6 +78,8 @@ def write_sheet(
         What stands over it.
     count, columns
         How many chips, and how many beside each other.
+    background
+        Value of the class that stays clear; None: all are painted.
     overwrite
         Replace an existing file.
 
@@ -99,7 +102,7 @@ def write_sheet(
     pairs = [_small(chip, bands) for chip in islice(chips, count)]
     if not pairs:
         raise TrainingError("there are no chips to show")
-    figure = _figure(_mosaic(pairs, classes, columns), _legend(pairs, classes), title)
+    figure = _figure(_mosaic(pairs, classes, columns, background), _legend(pairs, classes, background), title)
     with whole_file(target) as part:
         figure.savefig(part, dpi=DPI, metadata={"Software": "Swathe"})
     return target
@@ -115,14 +118,16 @@ def _small(chip: Chip, bands: Sequence[str]) -> Pair:
     return image.astype(np.float32), classes.astype(np.uint8)
 
 
-def _mosaic(pairs: Sequence[Pair], classes: Sequence[ClassInfo], columns: int) -> NDArray[np.float32]:
+def _mosaic(
+    pairs: Sequence[Pair], classes: Sequence[ClassInfo], columns: int, background: int | None
+) -> NDArray[np.float32]:
     """Lay chips, and beside them chips with their labels, in rows on paper, framed: float32 `(y, x, 3)`, 0 to 1."""
     height, width = (max(labels.shape[axis] for _, labels in pairs) for axis in (0, 1))
     across = min(columns, len(pairs))
     down = -(-len(pairs) // across)
     high, wide = height + APART, 2 * width + GAP + APART
     page = np.ones((down * high - APART + 2, across * wide - APART + 2, 3), np.float32)
-    colours = class_colours(classes, None, None)
+    colours = class_colours(classes, [value for value in range(len(classes)) if value != background])
     values = np.concatenate([pixels.reshape(len(pixels), -1) for pixels, _ in pairs], axis=1)
     labelled = np.concatenate([labels.ravel() for _, labels in pairs]) != IGNORE
     ends = limits(values, labelled | ~labelled.any())  # what is ignored has no say, unless all is
@@ -138,7 +143,7 @@ def _mosaic(pairs: Sequence[Pair], classes: Sequence[ClassInfo], columns: int) -
     return page
 
 
-def _legend(pairs: Sequence[Pair], classes: Sequence[ClassInfo]) -> "list[Patch]":
+def _legend(pairs: Sequence[Pair], classes: Sequence[ClassInfo], background: int | None) -> "list[Patch]":
     """Return a patch per class, with its share of the labelled pixels, and a striped one for what is ignored."""
     from matplotlib.patches import Patch
 
@@ -146,8 +151,8 @@ def _legend(pairs: Sequence[Pair], classes: Sequence[ClassInfo]) -> "list[Patch]
     labelled, total = max(1, int(counts.sum() - counts[IGNORE])), int(counts.sum())
     patches = []
     for value, info in enumerate(classes):
-        text = f"{info.name}  {100 * counts[value] / labelled:.1f} %" + ("" if value else ", not painted")
-        face = f"#{info.color}" if value else PAPER
+        text = f"{info.name}  {100 * counts[value] / labelled:.1f} %" + (", not painted" if value == background else "")
+        face = PAPER if value == background else f"#{info.color}"
         patches.append(Patch(facecolor=face, edgecolor=INK, linewidth=0.8, label=text))
     if counts[IGNORE]:
         text = f"ignored  {100 * counts[IGNORE] / total:.1f} % of all"
@@ -193,6 +198,7 @@ def augmentation_sheet(
     *,
     zoom: tuple[float, float] = (1.0, 1.0),
     classes: Sequence[ClassInfo] = (),
+    background: int | None = 0,
     overwrite: bool = False,
 ) -> Path:
     """Write a picture of a chip and of each variation that the settings ask for, labels outlined.
@@ -208,7 +214,9 @@ def augmentation_sheet(
     path
         The PNG to write.
     classes
-        For the colours of outlines; the first, which is the background, has none. Empty: any colours.
+        For the colours of outlines. Empty: any colours.
+    background
+        Value of the class that has no outlines; None: all have.
     overwrite
         Replace an existing file.
 
@@ -221,10 +229,11 @@ def augmentation_sheet(
 
     target = check_output(path, overwrite=overwrite)
     drawn = list(variations(pixels, labels, settings, statistics, zoom))
-    colours: dict[int, RGB] = {value: info.rgb for value, info in enumerate(classes) if value}
+    colours: dict[int, RGB] = {value: info.rgb for value, info in enumerate(classes) if value != background}
     if not classes:
-        present = set(labels[(labels > 0) & (labels != IGNORE)].tolist())
-        colours = {value: tuple(rgb) for value, rgb in enumerate(object_palette().tolist()) if value in present}
+        present = sorted(set(labels[labels != IGNORE].tolist()) - {background})
+        palette = object_palette()[1:].tolist()
+        colours = {value: tuple(palette[value % len(palette) - 1]) for value in present}
     shown = slice(3 if len(pixels) >= 3 else 1)
     chip = drawn[0].pixels.numpy()[shown]
     ends = limits(chip, np.ones(chip.shape[1:], bool))  # of the chip as it is, so that variations show
