@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from helpers import GRID, SHARED, UTM, write_item, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from products import write_landsat, write_safe
 from rasterio.errors import NotGeoreferencedWarning
 
 from models.errors import SwatheError, TrainingError
 from models.metadata import ClassInfo
+from pipeline import open_scene
 from train.config import DataSet, Layout, Settings
 from train.config.schema import IGNORE, PARTS
 from train.data.datasets import find_samples, merge
@@ -568,3 +571,24 @@ def test_stac_items_as_images_with_bands_off_their_finest_grid(tmp_path):
     assert [Path(layer.path).stem for layer in sample.source.raster_bands] == ["B03", "B04"]
     with pytest.raises(TrainingError, match="name 2, but the network has 3"):
         found(data)
+
+
+def test_a_safe_folder_is_an_image_whose_bands_decide_its_grid(tmp_path):
+    bands = write_safe(tmp_path, ending="tif")
+    label(tmp_path / "labels.tif", size=(30, 30), crs="EPSG:32633", transform=Affine(20, 0, 3e5, 0, -20, 5.8e6))
+    data = DataSet(str(tmp_path), image="{name}.SAFE", label="labels.tif", resampling="bilinear")
+    (sample,) = found(data, bands=("swir22", "swir16"))["train"]
+    assert sample.name == bands["path"].stem
+    np.testing.assert_array_equal(sample.source.read(sample.geobox.whole).data, [bands["B12"], bands["B11"]])
+    label(tmp_path / "labels.tif", size=(60, 60), crs="EPSG:32633", transform=Affine(10, 0, 3e5, 0, -10, 5.8e6))
+    (mixed,) = found(data, bands=("red", "swir16"))["train"]
+    expected = open_scene(bands["path"], ["red", "swir16"], resampling="bilinear")
+    np.testing.assert_array_equal(mixed.source.read(mixed.geobox.whole).data, expected)
+
+
+def test_a_folder_of_landsats_files_is_an_image(tmp_path):
+    bands = write_landsat(tmp_path / "scene")
+    label(tmp_path / "labels.tif", size=(60, 60), crs="EPSG:32633", transform=Affine(30, 0, 3e5, 0, -30, 5.8e6))
+    (sample,) = found(DataSet(str(tmp_path), image="{name}/", label="labels.tif"), bands=("nir", "red"))["train"]
+    assert sample.name == "scene"
+    np.testing.assert_array_equal(sample.source.read(sample.geobox.whole).data, [bands["SR_B5"], bands["SR_B4"]])

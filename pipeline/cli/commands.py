@@ -160,7 +160,9 @@ def segment(
 ) -> None:
     """Segment SCENE into OUT. Interrupted at any moment, the same command continues.
 
-    SCENE is a raster, a Zarr group, a URL, or several files or a quoted pattern with one band each.
+    SCENE is a raster, a Zarr group, a URL, or several files, a quoted pattern or a folder with one band each or with
+    tiles side by side; or Sentinel-2 or Landsat as delivered: a .SAFE folder or its zip, a folder or tar of Landsat's
+    files, the MTD or MTL file.
     """
     keywords = _segment_keywords(rest, store=output.rstrip("/").lower().endswith(".zarr"))
     note(f"swathe: opening {' '.join(scene)}", quiet)

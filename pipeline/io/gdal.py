@@ -23,9 +23,10 @@ from models.errors import SceneError
 from ..grid.geobox import Window
 
 # Formats of pixels. Those that run queries, fetch from services or compute are left out: a file must not name its host.
+# GTI too: where a tile cannot be read it gives nodata without a word; `folder` reads the tiles of such an index itself.
 # MRF is left out too: a small text, under any ending, makes GDAL write bytes of its choice to a file of its choice.
 DRIVERS = [
-    "GTiff", "VRT", "GTI", "JP2OpenJPEG", "JP2ECW", "JP2KAK", "JP2MrSID", "PNG", "JPEG", "WEBP", "BMP", "GIF", "PNM",
+    "GTiff", "VRT", "JP2OpenJPEG", "JP2ECW", "JP2KAK", "JP2MrSID", "PNG", "JPEG", "WEBP", "BMP", "GIF", "PNM",
     "netCDF", "HDF5", "HDF5Image", "BAG", "HDF4", "HDF4Image", "GRIB", "SENTINEL2", "SAFE", "DIMAP", "TIL", "RS2",
     "TSX", "COSAR", "HFA", "ENVI", "EHdr", "ERS", "NITF", "PCIDSK", "AAIGrid", "AIG", "ILWIS", "PCRaster",
     "RMF", "SAGA", "RST", "DTED", "SRTMHGT", "USGSDEM", "ECW", "MrSID", "KEA", "GPKG", "MBTiles", "FITS", "ISIS3",

@@ -396,7 +396,7 @@ def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
     for dtype in dict.fromkeys(dataset.dtypes):
         if dtype.startswith(("complex", "cint")):
             raise SceneError(f"{path} holds complex numbers ({dtype}); take the amplitude or the parts first")
-    if not os.path.isfile(path) or dataset.driver in ("VRT", "GTI"):
+    if not os.path.isfile(path) or dataset.driver == "VRT":
         return
     # a tiny file that declares a huge scene, before anything is planned for it
     declared = dataset.count * dataset.width * dataset.height * np.dtype(dataset.dtypes[0]).itemsize

@@ -120,5 +120,6 @@ def _listed(text: str) -> list[str]:
 def _set(pair: Pair, part: str, bands: list[str]) -> dict[str, Any]:
     image = Path(pair[0])
     chosen = {"bands": [int(band) if band.isdecimal() else band for band in bands]} if bands else {}
-    return {"root": str(image.parent), "image": f"{{name}}{image.suffix}", "label": str(Path(pair[1]).absolute()),
+    ending = image.suffix or ("/" if image.is_dir() else "")
+    return {"root": str(image.parent), "image": f"{{name}}{ending}", "label": str(Path(pair[1]).absolute()),
             part: [image.stem], **chosen}  # fmt: skip

@@ -57,7 +57,8 @@ class DataSet:
         `scenes`: `image` and `label` are patterns with `{name}`. `38-cloud` (also 95-Cloud), `massachusetts` and
         `folders`: as those sets are published; see `layouts`.
     image, label
-        Patterns below `root`. Several images: one file per band. A label is a raster of any CRS, or a vector file.
+        Patterns below `root`. Several images: one file per band. A pattern that ends in `/`, `.SAFE` or `.zarr` is of
+        folders, each a scene. A label is a raster of any CRS, or a vector file.
     bands
         Numbers or names of the files' bands, in the order of the network's. Empty: the first ones.
     resampling

@@ -30,6 +30,7 @@ PUBLISHED = (
     ("test", "test/sat", "test/map"),
     ("", "images", "masks"),
 )  # of Massachusetts: part, and folders of images and labels
+SCENE_FOLDERS = ("/", ".safe", ".zarr")  # as patterns of folders that are one scene each end
 LISTED = 5  # files or names in a message
 
 
@@ -106,7 +107,7 @@ def _scenes(data: DataSet, root: Path) -> list[Pair]:
 
 
 def _matches(root: Path, pattern: str) -> dict[str, str]:
-    """Return the files that a pattern matches by name: `{name}` and `*` stand for anything but `/`."""
+    """Return the files, or folders of one scene, that a pattern matches by name: `{name}` and `*` are all but `/`."""
     parts = re.split(r"(\{name\}|\*)", pattern)
     globbed = "".join("*" if part in ("{name}", "*") else glob.escape(part) for part in parts)
     regex = ""
@@ -116,7 +117,7 @@ def _matches(root: Path, pattern: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(glob.glob(globbed, root_dir=root)):
         match = re.fullmatch(regex, path)
-        if match and (root / path).is_file():
+        if match and ((root / path).is_file() or path.lower().endswith(SCENE_FOLDERS)):
             name = match.groupdict().get("name") or Path(path).stem
             if name in found:
                 raise TrainingError(f"{name}: {pattern!r} matches both {Path(found[name]).name} and {Path(path).name}")
