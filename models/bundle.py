@@ -45,6 +45,9 @@ class Bundle:
     path: Path
     digest: str
 
+    def __repr__(self) -> str:
+        return f"<Bundle {self.digest[:12]}: {self.metadata!r}; {self.path}>"
+
     @cached_property
     def item(self) -> dict[str, Any]:
         """The STAC Item in `bundle.json`."""

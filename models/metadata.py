@@ -258,6 +258,10 @@ class BundleMetadata:
         if self.thresholds:
             check_thresholds(self.thresholds, self.class_names, self.background_value)
 
+    def __repr__(self) -> str:
+        bands, classes = map(some_of, (self.band_names, self.class_names))
+        return f"<{self.name}, {self.architecture}: {bands} ({self.dtype}) to {classes}>"
+
     @property
     def background_value(self) -> int | None:
         """Value of the background in the class map; None where there is none."""
@@ -284,6 +288,11 @@ class BundleMetadata:
         origin = {key: value for key, value in self.provenance.items() if key not in OF_TRAINING}
         told = {"description": self.description, "metrics": dict(self.metrics), "provenance": origin}
         return {key: value for key, value in told.items() if value}
+
+
+def some_of(names: Sequence[str], most: int = 8) -> str:
+    """Return the first of some names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def usual_background(class_names: Sequence[str]) -> str | None:

@@ -204,7 +204,9 @@ def test_the_first_line_comes_within_two_seconds(place, tmp_path):
         lines = process.stderr.read().splitlines()
     assert process.returncode == 0
     assert all(
-        re.match(r"(scene|bundle|classes|engine|blocks|tiles|halo|memory|output|note|segmenting:|overview \d+:|  )", line)
+        re.match(
+            r"(scene|bundle|classes|engine|blocks|tiles|halo|memory|output|note|segmenting:|overview \d+:|  )", line
+        )
         for line in lines
     )
     assert lines[-1].startswith("segmenting: 12 of 12 blocks, ")

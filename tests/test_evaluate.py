@@ -95,6 +95,9 @@ def test_scores_are_those_of_the_network_over_the_whole_scene(
     assert len(np.unique(mapped)) == classes  # or nothing would be tested
     by_sklearn = metrics.jaccard_score(truth, mapped, labels=range(classes), average=None)
     assert found.network.pooled.counts.confusion.iou == pytest.approx(by_sklearn)
+    assert repr(found).startswith(f"<Evaluation of tiny-{architecture}, ")
+    assert "on 1 sample: iou 0." in repr(found)
+    assert len(repr(found)) < 250
     if classes == 2:
         curve = found.network.pooled.counts.thresholds.of(1)
         for at in (0.2, 0.5, 0.71):

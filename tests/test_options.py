@@ -2,17 +2,21 @@
 
 import inspect
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import ModuleType
 
 import jedi
 import pytest
+from helpers import metadata, pixels, save, write_raster
 
 import models
 import pipeline
 import train
+from models import ClassInfo
 from models.options import documents, typed
 from pipeline.inference.options import SegmentOptions
+from pipeline.io.scene import open_source
+from pipeline.jobs.job import RunResult
 from pipeline.postprocess.options import CleanOptions
 
 WHOLE = [
@@ -89,3 +93,37 @@ def test_a_function_that_does_not_say_where_is_refused():
 
 def test_packages_are_modules():  # `train.train` is a function of the package, not one of its folders
     assert all(isinstance(package, ModuleType) for package in (models, pipeline, train))
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_raster(tmp_path / "s.tif", pixels((3, 64, 64)), descriptions=("red", "green", "blue"))
+
+
+def short(thing: object, *words: str) -> None:
+    """What Python shows of a result is a few words, though it may hold much."""
+    assert repr(thing).startswith("<")
+    assert len(repr(thing)) < 350
+    assert all(word in repr(thing) for word in words), repr(thing)
+
+
+def test_results_say_what_they_are_in_a_line(scene, tmp_path):
+    bundle = save(tmp_path / "b", metadata(provenance={"trained on": [f"scene {n}" for n in range(500)]}))
+    short(bundle, "tiny-simple-unet", bundle.digest[:12], "red, green, blue (uint16) to class_0, class_1", "/b")
+    short(bundle.metadata, "tiny-simple-unet", "simple-unet")
+    planned = pipeline.plan(scene, bundle)
+    short(planned, "SegmentPlan of tiny-simple-unet on 64 x 64 pixels, EPSG:32736", "1 block,")
+    short(planned.source, "RasterSource 64 x 64 pixels", "uint16 red, green, blue", "s.tif")
+    short(planned.geobox, "EPSG:32736")
+    short(open_source(pipeline.open_scene(scene)), "ArraySource 64 x 64 pixels")
+    short(pipeline.run(scene, bundle, tmp_path / "o.zarr", show=False), "o.zarr: 1 block,", "nodata 0")
+    many = tuple(ClassInfo(f"class {n}", "000000") for n in range(250))
+    short(replace(metadata(), classes=many, background=None), "class 7 and 242 more")
+    short(RunResult("o", 1, 0, {f"class {n}": n for n in range(250)}, 1 / 3), "0.3 s", "and 242 more")
+
+
+def test_lazy_scenes_of_other_pixels_have_other_names(scene, tmp_path):
+    other = write_raster(tmp_path / "t.tif", pixels((3, 64, 64), seed=1), descriptions=("red", "green", "blue"))
+    first, again, second = (pipeline.open_scene(path) for path in (scene, scene, other))
+    assert first.data.name == again.data.name != second.data.name
+    assert pipeline.open_scene(scene, bands=["blue"]).data.name != pipeline.open_scene(scene, bands=["red"]).data.name

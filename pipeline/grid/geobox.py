@@ -120,6 +120,9 @@ class GeoBox:
         if self.transform is None:  # (0, 0) in a CRS is a place, and not this one
             object.__setattr__(self, "crs", None)
 
+    def __repr__(self) -> str:
+        return f"<GeoBox {self.describe()}>"
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""

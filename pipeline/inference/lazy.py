@@ -92,7 +92,7 @@ def _arrays(source: Source, inference: InferenceSpec) -> tuple[da.Array, da.Arra
     cut, kept = inference.plan, len(inference.encoding.kept)
     # one node that all tasks share holds source and settings, so that the graph grows by a few bytes a block
     shared = dask.delayed(
-        (source, inference), name=f"swathe-inference-{tokenize(source.identity(), repr(inference))}", traverse=False
+        (source, inference), name=f"swathe-inference-{tokenize(source.identity(), inference)}", traverse=False
     )
     maps, probabilities = [], []
     for row in range(cut.rows):

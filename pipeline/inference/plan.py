@@ -76,6 +76,12 @@ class SegmentPlan:
         whose = ", the bundle's own" if self.options.threshold is None and metadata.thresholds else ""
         return describe_decision(thresholds, metadata.class_names) + whose
 
+    def __repr__(self) -> str:
+        count = len(self.plan)
+        cut = f"{count:,} block{'s' * (count != 1)}, halo {self.plan.halo}"
+        what = f"{self.inference.metadata.name} on {self.geobox.describe()}"
+        return f"<SegmentPlan of {what}: {cut}; print it to see what it costs>"
+
     def __str__(self) -> str:
         plan, spec = self.plan, self.inference.spec
         halo = "exact: tiled equals whole" if plan.exact else "below the receptive radius, or there is none"

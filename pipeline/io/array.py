@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from dask.base import is_dask_collection, tokenize
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from models.errors import SceneError
 from models.metadata import Radiometry
@@ -19,7 +20,7 @@ from .array_grid import geobox_of, is_geographic, spatial_dims, with_dims
 from .array_values import NODATA_OF_BANDS, SENTINELS, band_names, nodata_of, radiometry_of
 from .content_id import file_identity, folder_identity, hash_pixels
 from .gdal import printable
-from .source import BandNames, Pixels, find_bands, observed
+from .source import BandNames, Pixels, describe_source, find_bands, observed
 
 # attributes of a Dataset that are of all its variables
 SHARED = (
@@ -53,6 +54,10 @@ class ArraySource:
     notes: tuple[str, ...] = ()
 
     scatter_once = True
+
+    @override
+    def __repr__(self) -> str:
+        return describe_source(self)
 
     @property
     def array(self) -> xr.DataArray:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from models.errors import SceneError
 from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, describe_crs, same_crs
 from .raster import RasterBand, RasterSource, part_identity
-from .source import BandNames, Pixels
+from .source import BandNames, Pixels, describe_source
 
 MOST_PIXELS = 10**13
 PIECE = 2048  # side of what is compared at once where tiles overlap
@@ -34,6 +35,10 @@ class MosaicSource:
 
     expensive_reads, scatter_once = False, True
     masks = True  # where no tile lies
+
+    @override
+    def __repr__(self) -> str:
+        return describe_source(self)
 
     @property
     def _first(self) -> RasterSource:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
+from typing_extensions import override
 
 from models.errors import SceneError
 from models.metadata import Radiometry
@@ -26,7 +27,7 @@ from .alpha import alpha_bands
 from .content_id import PIECE, PIECES, file_identity, hash_pixels, member_identity, remote_url, url_identity
 from .gdal import absolute_name, any_band, open_raster, printable, read_pixels, run_with_env
 from .resample import Regrid, Resampling, regrid
-from .source import BandNames, Pixels, find_bands, observed
+from .source import BandNames, Pixels, describe_source, find_bands, observed
 
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
 MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
@@ -88,6 +89,10 @@ class RasterSource:
     resampling: Resampling = "nearest"
     unusual_alpha: tuple[tuple[str, tuple[int, ...]], ...] = ()
     platform: str = ""
+
+    @override
+    def __repr__(self) -> str:
+        return describe_source(self)
 
     @property
     def all_names(self) -> tuple[tuple[str, ...], ...]:

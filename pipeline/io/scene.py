@@ -284,7 +284,7 @@ def _span(index: Any, size: int) -> tuple[int, int, Any]:
 def _lazy(source: RasterSource | MosaicSource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
     shape = source.geobox.shape if masks else (len(source.bands), *source.geobox.shape)
     reader = _WindowReader(source, masks, shape, len(shape), np.dtype(bool) if masks else source.dtype)
-    token = tokenize(repr(source), [file_stamp(path) for path in source.paths])
+    token = tokenize(source, [file_stamp(path) for path in source.paths])
     name = f"swathe-{'masks' if masks else 'pixels'}-{token}"
     return da.from_array(reader, chunks=chunks, name=name, meta=np.empty((0,) * reader.ndim, reader.dtype))
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SceneError
-from models.metadata import Radiometry
+from models.metadata import Radiometry, some_of
 
 from ..grid.geobox import GeoBox, Window
 from .band_names import common_names
@@ -71,6 +71,13 @@ class Source(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this scene's pixels from another's, for the fingerprint of a run."""
+
+
+def describe_source(source: Source) -> str:
+    """Return what a source is in one line, for its `repr`."""
+    files = some_of([path.rsplit("/", 1)[-1] for path in source.paths], 1)
+    what = f"{source.geobox.describe()}; {source.dtype} {some_of(source.bands)}"
+    return f"<{type(source).__name__} {what}{files and f'; {files}'}>"
 
 
 def find_bands(

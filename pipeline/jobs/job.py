@@ -20,6 +20,7 @@ from distributed import Client
 from typing_extensions import override
 
 from models.errors import StoreError, SwatheError
+from models.metadata import some_of
 
 from ..grid.encoding import NODATA, BlockResult, empty_result
 from ..grid.geobox import GeoBox
@@ -59,6 +60,11 @@ class RunResult:
     resumed: int
     pixels: dict[str, int]
     seconds: float
+
+    def __repr__(self) -> str:
+        pixels = some_of([f"{name} {count:,}" for name, count in self.pixels.items()])
+        blocks = f"{self.blocks:,} block{'s' * (self.blocks != 1)}, {self.resumed:,} of before"
+        return f"<RunResult {self.output}: {blocks}, {self.seconds:.1f} s; pixels: {pixels}>"
 
 
 class BlockFunction(ABC):

@@ -66,6 +66,9 @@ class Sample:
     areas: tuple[Window, ...]
     paths: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Sample {self.name}: {self.source!r}>"
+
     @property
     def geobox(self) -> GeoBox:
         """Where the pixels lie."""

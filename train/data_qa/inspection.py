@@ -34,6 +34,9 @@ class Inspection:
     text: str
     errors: int
 
+    def __repr__(self) -> str:
+        return f"<Inspection: {self.errors} errors; print it to read the findings>"
+
     def __str__(self) -> str:
         return self.text
 

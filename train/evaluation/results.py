@@ -87,6 +87,11 @@ class Evaluation:
     engine: str
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in summary(self.network.pooled).items())
+        many = f"{len(self.samples)} sample{'s' * (len(self.samples) != 1)}"
+        return f"<Evaluation of {self.network.label} on {many}: {scores}>"
+
     @property
     def thresholds(self) -> dict[str, float]:
         """At which the network's classes were decided, by name; empty: the likeliest class."""
