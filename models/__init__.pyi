@@ -6,6 +6,7 @@ from .errors import SwatheError as SwatheError
 from .metadata import Band as Band
 from .metadata import BundleMetadata as BundleMetadata
 from .metadata import ClassInfo as ClassInfo
+from .metadata import Radiometry as Radiometry
 from .metadata import divide as divide
 from .metadata import min_max as min_max
 from .metadata import z_score as z_score
@@ -16,6 +17,7 @@ __all__ = [
     "Bundle",
     "BundleMetadata",
     "ClassInfo",
+    "Radiometry",
     "SwatheError",
     "divide",
     "load_bundle",

@@ -65,6 +65,17 @@ def _threshold(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
         raise click.BadParameter(str(error)) from None
 
 
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> float | list[float] | None:
+    """Read a number, or one per band with commas between them."""
+    if value is None:
+        return None
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no number, and no list of numbers with commas between") from None
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
 def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
     if value in ("exact", "auto"):
         return value
@@ -97,6 +108,13 @@ threshold_option = click.option(
     help="Least probability of classes but the background; NAME=P, once for each; or 'likeliest': none.  "
          "[default: the bundle's]",
 )  # fmt: skip
+radiometry = options(
+    click.option("--scale", metavar="X", callback=_numbers,
+                 help="The scene's value * X + offset is in the bundle's unit, as reflectance; one, or one per band by "
+                      "commas.  [default: as the scene says]"),
+    click.option("--offset", metavar="Y", callback=_numbers, help="See --scale.  [default: as the scene says, else 0]"),
+    click.option("--reflectance", is_flag=True, help="The scene's values are reflectance, from 0 to 1."),
+)  # fmt: skip
 planning = options(
     click.argument("scene", nargs=-1, required=True),
     click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
@@ -105,6 +123,7 @@ planning = options(
     click.option("--resampling", type=click.Choice(["nearest", "bilinear", "cubic"]), default="nearest",
                  show_default=True, help="How bands of coarser pixels are brought onto the finest grid."),
     alpha_option,
+    radiometry,
     click.option("--tile", type=pixels,
                  help="Side of what the network computes at once, in pixels.  [default: 1024, or twice as tall]"),
     click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: 2048]"),

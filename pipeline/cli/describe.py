@@ -11,6 +11,8 @@ from models.metadata import BundleMetadata
 from ..grid.encoding import Encoding, describe_decision
 from ..grid.geobox import IN_PIXELS, GeoBox
 from ..inference.options import SegmentOptions
+from ..inference.radiometry import span
+from ..io.radiometry import describe_bands
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..jobs.job import RunResult
@@ -33,9 +35,9 @@ def describe(scene: SceneLike, *, alpha: bool | None = None) -> str:
     ]
     if isinstance(source, RasterSource):
         lines.append(f"mask        {'of its own' if source.masks else 'none'}")
-        scaled = [b for b in source.raster_bands if (b.scale, b.offset) != (1.0, 0.0)]
-        if scaled:
-            lines.append(f"scale       {scaled[0].scale:g}, offset {scaled[0].offset:g} (kept, not applied)")
+    if any(source.radiometry):
+        said = describe_bands(source.bands, source.radiometry)
+        lines.append(f"values      {said}; brought to the bundle's where it says what its values mean")
     lines += [f"note        {text}" for text in source.notes]
     return "\n".join(lines)
 
@@ -145,6 +147,7 @@ def describe_bundle(name: str) -> str:
         f"digest      {bundle.digest}",
         f"network     {metadata.architecture} {dict(metadata.options) or ''}  {bundle.parameters:,} parameters",
         f"bands       {', '.join(metadata.band_names)}; {metadata.dtype}; scaled by {metadata.scaling.kind}",
+        *_values(metadata),
         f"classes     {', '.join(f'{value} {info.name} #{info.color}' for value, info in enumerate(metadata.classes))}",
         f"background  {metadata.background or 'none: all classes are of equal standing'}",
         f"decision    {describe_decision(thresholds, metadata.class_names)}",
@@ -154,6 +157,13 @@ def describe_bundle(name: str) -> str:
     for title, values in (("metrics", metadata.metrics), ("provenance", metadata.provenance)):
         lines += [f"{title:11} {line}" for line in _flat(values)]
     return "\n".join(lines)
+
+
+def _values(metadata: BundleMetadata) -> list[str]:
+    """Say what the values of a bundle's bands mean, and which they were in training."""
+    means = describe_bands(metadata.band_names, tuple(band.radiometry for band in metadata.bands))
+    spans = [f"{band.name} {span(band.quantiles)}" for band in metadata.bands if band.quantiles]
+    return [f"values      {means}", *([f"            1 to 99 % in training: {', '.join(spans)}"] if spans else [])]
 
 
 def _scale(metadata: BundleMetadata) -> str:

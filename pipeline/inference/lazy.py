@@ -37,6 +37,9 @@ def segment(
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
+    scale: float | Sequence[float] | None = None,
+    offset: float | Sequence[float] | None = None,
+    reflectance: bool = False,
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
@@ -77,6 +80,7 @@ def segment(
     """
     options = chosen(SegmentOptions, locals())
     prepared = plan_scene(scene, bundle, replace(options, block=options.block or 1024))
+    prepared.log_doubts()
     classes = tuple(range(len(prepared.inference.metadata.classes)))
     kept = options.encoding(prepared.inference.metadata).kept if options.probability_of else classes
     thresholds = prepared.inference.encoding.thresholds
@@ -84,6 +88,7 @@ def segment(
     class_map, probability = _arrays(prepared.source, inference)
     arrays = {"class_map": class_map, "probability": probability}
     about = {"bundle": prepared.inference.metadata.name, "digest": prepared.inference.digest}
+    about |= {"notes": told} if (told := "\n".join((*prepared.notes, *prepared.doubts))) else {}
     metadata = prepared.inference.metadata
     return maps_dataset(arrays, prepared.geobox, metadata.classes, metadata.background_value, kept, about)
 

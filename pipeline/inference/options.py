@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from numbers import Real
 from typing import Any, Literal
 
@@ -28,6 +29,13 @@ class SegmentOptions:
         measured, `bilinear` and `cubic` interpolate. As in training.
     alpha
         Whether bands that are tagged as alpha are masks; see `open_scene`. None: by their values.
+    scale
+        The scene's value * scale + offset is in the unit of the bundle's bands, as reflectance. One number, or one per
+        band in the network's order; wins over what the scene says. None: as the scene says.
+    offset
+        See `scale`. None: as the scene says, else 0.
+    reflectance
+        The scene's values are reflectance from 0 to 1: scale 1, offset 0.
     tile
         Side in pixels of what the network answers at once. None: a good choice.
     block
@@ -62,6 +70,9 @@ class SegmentOptions:
     bands: Sequence[str | int] | None = None
     resampling: Resampling = "nearest"
     alpha: bool | None = None
+    scale: float | Sequence[float] | None = None
+    offset: float | Sequence[float] | None = None
+    reflectance: bool = False
     tile: int | None = None
     block: int | None = None
     halo: Halo = "exact"
@@ -84,12 +95,28 @@ class SegmentOptions:
                 raise PlanError(f"a threshold is a probability from 0 to 1, or 'likeliest'; received {number!r}")
         if self.resampling not in RESAMPLINGS:
             raise PlanError(f"resampling is {', '.join(RESAMPLINGS)}; received {self.resampling!r}")
+        self._check_radiometry()
         if isinstance(self.halo, str) and self.halo not in ("exact", "auto"):
             raise PlanError(f"halo is 'exact', 'auto' or a number of pixels; received {self.halo!r}")
         if self.tolerance <= 0:
             raise PlanError(f"tolerance must be above 0; received {self.tolerance}")
         if self.probability not in (None, "uint8", "float16", "float32"):
             raise PlanError(f"probabilities are kept as uint8, float16, float32 or not; received {self.probability!r}")
+
+    def _check_radiometry(self) -> None:
+        for name, given in (("scale", self.scale), ("offset", self.offset)):
+            numbers: list[Any] = [*given] if isinstance(given, list | tuple) else [given]
+            for number in numbers:
+                usable = isinstance(number, Real) and isfinite(float(number)) and (name == "offset" or number != 0)
+                if number is not None and not usable:
+                    raise PlanError(f"{name} is a finite number{' but 0' * (name == 'scale')}; received {number!r}")
+        if self.reflectance and (self.scale is not None or self.offset is not None):
+            raise PlanError("reflectance means scale 1 and offset 0: give it, or scale and offset")
+
+    @property
+    def says_radiometry(self) -> bool:
+        """Whether it is said what the scene's values mean."""
+        return self.reflectance or self.scale is not None or self.offset is not None
 
     def spec(self) -> EngineSpec:
         """Return the engine that is asked for."""

@@ -3,10 +3,11 @@
 Everything that can be refused is refused here, before anything is written.
 """
 
+import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -24,8 +25,11 @@ from ..io.scene import AnyOpen, SceneLike, band_hint, open_source, opens_by_name
 from ..io.source import Source
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
+from .radiometry import bring_to_bundle, doubts, units_known
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
+logger = logging.getLogger("swathe")
+
 UNNAMED = re.compile(r"band_\d+")
 
 BundleLike = Bundle | str | os.PathLike[str]
@@ -39,6 +43,7 @@ class SegmentPlan:
     inference: InferenceSpec
     options: SegmentOptions
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()  # whether its values are such as the bundle was trained on
 
     @property
     def plan(self) -> TilingPlan:
@@ -54,6 +59,11 @@ class SegmentPlan:
     def scene_identity(self) -> dict[str, Any]:
         """What tells the scene's pixels from another's; a file is looked at once."""
         return self.source.identity()
+
+    def log_doubts(self) -> None:
+        """Say what is doubtful where nobody is shown the plan."""
+        for text in self.doubts:
+            logger.warning(text)
 
     @property
     def memory(self) -> int:
@@ -98,7 +108,7 @@ class SegmentPlan:
             f"memory   {self.memory / 1e6:,.0f} MB for each block in work, and the network's own",
             f"output   {self.output_bytes / 1e6:,.1f} MB before compression",
         ]
-        return "\n".join(lines + [f"note     {note}" for note in self.notes])
+        return "\n".join(lines + [f"note     {note}" for note in (*self.notes, *self.doubts)])
 
 
 @documents(SegmentOptions)
@@ -109,6 +119,9 @@ def plan(
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
+    scale: float | Sequence[float] | None = None,
+    offset: float | Sequence[float] | None = None,
+    reflectance: bool = False,
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
@@ -126,8 +139,8 @@ def plan(
 ) -> SegmentPlan:
     """Plan a run: open the scene, check that the bundle fits, cut it into blocks.
 
-    Pixels are read only where something must be looked at: a bounded number of a band that is tagged as alpha, and for
-    `halo="auto"`, which runs a little too, to measure.
+    Pixels are read only where something must be looked at: a few small windows, to compare values with those of the
+    training; a bounded number of a band that is tagged as alpha; and for `halo="auto"`, which runs a little too.
 
     Parameters
     ----------
@@ -148,13 +161,13 @@ def plan(
 def plan_scene(scene: SceneLike, bundle: BundleLike, options: SegmentOptions) -> SegmentPlan:
     """As `plan`, with options that are checked already."""
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    return _planned(
-        open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha), loaded, options
-    )
+    opened = open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha)
+    prepared = _planned(opened, loaded, options)
+    return replace(prepared, doubts=tuple(doubts([prepared.source], loaded.metadata)))
 
 
 def plan_source(source: Source, bundle: BundleLike, options: SegmentOptions) -> SegmentPlan:
-    """As `plan`, for a scene that is open already and whose bands are the network's, in its order.
+    """As `plan`, for a scene that is open already and whose bands are the network's, in its order. Reads no pixels.
 
     Raises
     ------
@@ -173,7 +186,8 @@ def plan_source(source: Source, bundle: BundleLike, options: SegmentOptions) -> 
     return _planned(source, loaded, options)
 
 
-def _planned(source: Source, loaded: Bundle, options: SegmentOptions) -> SegmentPlan:
+def _planned(opened: Source, loaded: Bundle, options: SegmentOptions) -> SegmentPlan:
+    source = bring_to_bundle(opened, loaded.metadata, options)
     notes = check_fit(source, loaded.metadata, allow_mismatch=options.allow_mismatch)
     encoding, spec, field = options.encoding(loaded.metadata), resolve(options.spec()), loaded.metadata.receptive_field
 
@@ -270,13 +284,15 @@ def check_fit(source: Source, metadata: BundleMetadata, *, allow_mismatch: bool 
         The scene is in other units or at another scale than the network was trained on, and `allow_mismatch` is False.
     """
     refusals, here, trained = [], source.geobox.resolution(), metadata.resolution
-    if source.dtype.name != metadata.dtype:
+    if source.dtype.name != metadata.dtype and not units_known(source, metadata):
         refusals.append(f"{metadata.name} was trained on {metadata.dtype} values; the scene has {source.dtype.name}")
     if here and trained and not trained[0] / RESOLUTION_FACTOR <= here <= trained[1] * RESOLUTION_FACTOR:
         span = f"{trained[0]:g}" if trained[0] == trained[1] else f"{trained[0]:g} to {trained[1]:g}"
         refusals.append(f"{metadata.name} was trained at {span} m per pixel; the scene has {here:.3g} m")
     if refusals and not allow_mismatch:
-        raise BundleError(f"{'; '.join(refusals)}. Convert the scene, or pass --allow-mismatch if you know better")
+        known = refusals[0].endswith(source.dtype.name) and any(band.radiometry for band in metadata.bands)
+        say = "say what its values are by --scale and --offset or --reflectance, " if known else ""
+        raise BundleError(f"{'; '.join(refusals)}. Convert the scene, {say}or pass --allow-mismatch if you know better")
     notes = [*refusals, *source.notes]
     if source.geobox.crs is None:
         notes.append("the scene has no CRS: the map has none either, and its resolution is not checked")

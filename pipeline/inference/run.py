@@ -16,6 +16,7 @@ from models.system import usable_cpus
 from ..grid.encoding import BlockResult, ProbabilityType, Thresholds
 from ..grid.geobox import GeoBox
 from ..io.content_id import redact_url
+from ..io.radiometry import Rescaled
 from ..io.raster import RasterSource
 from ..io.resample import Resampling
 from ..io.scene import SceneLike
@@ -42,6 +43,9 @@ def run(
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
+    scale: float | Sequence[float] | None = None,
+    offset: float | Sequence[float] | None = None,
+    reflectance: bool = False,
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
@@ -92,6 +96,8 @@ def run(
     prepared = plan_scene(scene, bundle, chosen(SegmentOptions, locals()))
     if note is not None:
         note(str(prepared))
+    else:
+        prepared.log_doubts()
     job = Segmentation(prepared)
     return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show, note=note)
 
@@ -176,13 +182,16 @@ class Segmentation(BlockJob):
     @override
     def new_metadata(self) -> StoreMetadata:
         inference, bundle = self.prepared.inference, self.prepared.inference.metadata
-        source = self.prepared.source
+        brought = self.prepared.source
+        source = brought.source if isinstance(brought, Rescaled) else brought
         paths = [redact_url(path) for path in source.paths]
         scene: dict[str, Any] = {"bands": list(source.bands), "dtype": str(source.dtype)}
         if paths:
             scene["path"] = paths
         if isinstance(source, RasterSource) and source.resampled:
             scene["resampling"] = source.resampling
+        if isinstance(brought, Rescaled) and (changed := brought.describe()):
+            scene["rescaled"] = changed
         if self.prepared.options.alpha is not None:  # for pictures of the scene
             scene["alpha"] = self.prepared.options.alpha
         return StoreMetadata(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -378,8 +379,9 @@ def _read_facts(path: str, wish: bool | None) -> RasterSource:
 
 def _read_band(dataset: DatasetReader, path: str, index: int, names: tuple[str, ...]) -> RasterBand:
     dtype, nodata = str(np.dtype(dataset.dtypes[index - 1])), dataset.nodatavals[index - 1]
-    scale, offset = dataset.scales[index - 1], dataset.offsets[index - 1]
-    return RasterBand(path, index, names, dtype, None if nodata is None else float(nodata), scale, offset)
+    scale, offset = _usable(dataset.scales[index - 1], dataset.offsets[index - 1])
+    unit = printable(dataset.units[index - 1] or "")[:LONGEST_NAME]
+    return RasterBand(path, index, names, dtype, None if nodata is None else float(nodata), scale, offset, unit)
 
 
 def _platform(dataset: DatasetReader) -> str:
@@ -387,6 +389,11 @@ def _platform(dataset: DatasetReader) -> str:
     tags = {key.upper(): value for key, value in dataset.tags().items()}
     told = (tags.get(key, "") for key in PLATFORM_TAGS)
     return " ".join(dict.fromkeys(printable(text)[:LONGEST_NAME] for text in told if text))
+
+
+def _usable(scale: float, offset: float) -> tuple[float, float]:
+    """Return scale and offset of a file's tags, or those of plain values where they make no numbers."""
+    return (scale, offset) if scale and isfinite(scale) and isfinite(offset) else (1.0, 0.0)
 
 
 def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
