@@ -21,6 +21,7 @@ from pipeline import open_maps, open_scene, plan, run
 from pipeline.cli.app import cli
 from pipeline.grid.geobox import Window
 from pipeline.io.scene import open_source
+from pipeline.viz.preview import make_view, read_image
 
 NAMES = ("red", "green", "blue")
 WHOLE = pixels((3, 70, 90), seed=5).clip(1)
@@ -113,6 +114,19 @@ def test_a_hole_between_tiles_is_missing_with_and_without_nodata(tmp_path, nodat
     assert "the scene is 5 tiles" in told.output
     report = CliRunner().invoke(cli, ["report", str(tmp_path / "o.zarr"), "-o", str(tmp_path / "r.html")])
     assert report.exit_code == 0, report.output
+
+
+def test_a_picture_of_tiles_is_that_of_the_scene(tmp_path):
+    big = np.repeat(np.repeat(WHOLE, 2, axis=1), 2, axis=2)  # so that tiles begin and end between pixels of the picture
+    folder = tmp_path / "t"
+    folder.mkdir()
+    for (top, bottom), (left, right) in itertools.product(*map(itertools.pairwise, EDGES)):
+        part = big[:, 2 * top : 2 * bottom, 2 * left : 2 * right]
+        write_raster(folder / f"{top}_{left}.tif", part, transform=GRID * Affine.translation(2 * left, 2 * top))
+    source = open_source(folder)
+    found = read_image(source, make_view(source.geobox, longest=90), [1, 2, 3])
+    np.testing.assert_array_equal(found.data, WHOLE)
+    assert found.valid.all()
 
 
 @st.composite

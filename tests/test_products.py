@@ -49,6 +49,9 @@ def test_a_safe_folder_its_zip_its_metadata_and_parts_of_it(safe, tmp_path):
             np.testing.assert_array_equal(found[L2A.index(band)], safe[band])
         np.testing.assert_array_equal(found[L2A.index("B11")], np.kron(safe["B11"], np.ones((2, 2))))
         np.testing.assert_array_equal(found[L2A.index("B01")], np.kron(safe["B01"], np.ones((6, 6))))
+    fine = open_source(images / "R10m" / "*.jp2", ["red", "nir"])
+    assert set(fine.radiometry) == {REFLECTANCE}
+    np.testing.assert_array_equal(fine.read(fine.geobox.whole).data, [safe["B04"], safe["B08"]])
     alone = open_source(tmp_path / "only")
     assert alone.geobox.shape == (30, 30)
     assert set(alone.radiometry) == {None}

@@ -14,11 +14,14 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+from affine import Affine
 from distributed import Client
-from helpers import metadata, pixels, save, write_item, write_raster
+from helpers import GRID, metadata, pixels, save, write_item, write_raster
 from moto.server import ThreadedMotoServer
+from products import write_safe
 
 from models import Bundle, SwatheError, load_bundle
+from models.metadata import Radiometry
 from pipeline import open_scene, plan, run
 from pipeline.io.raster import raster_identity
 from pipeline.io.scene import open_source
@@ -209,6 +212,25 @@ def test_scenes_on_s3(tmp_path: Path, s3: Any) -> None:
     scene = open_scene("s3://scenes/bands/*.tif")
     assert scene.band.values.tolist() == ["B1", "B2", "B10"]
     assert scene.values[:, 0, 0].tolist() == [1, 2, 10]
+
+
+def test_folders_on_s3(tmp_path: Path, s3: Any) -> None:
+    safe = write_safe(tmp_path, ending="tif")
+    for file in safe["path"].rglob("*"):
+        if file.is_file():
+            put(s3, file, f"p/{file.relative_to(tmp_path)}")
+    values = pixels((3, 20, 40))
+    for left in (0, 20):
+        place = GRID * Affine.translation(left, 0)
+        tile = write_raster(tmp_path / f"{left}.tif", values[..., left : left + 20], transform=place)
+        put(s3, tile, f"tiles/{left}.tif")
+    fsspec.filesystem("s3").invalidate_cache()
+    np.testing.assert_array_equal(open_scene(f"s3://scenes/p/{safe['path'].name}", ["red"])[0], safe["B04"])
+    source = open_source(f"s3://scenes/p/{safe['path'].name}/", ["swir16"])
+    assert source.radiometry[0] == Radiometry(1e-4, -0.1, "reflectance")
+    np.testing.assert_array_equal(open_scene("s3://scenes/tiles/").values, values)
+    with pytest.raises(SwatheError, match="no files under"):
+        open_scene("s3://scenes/nothing/")
 
 
 def test_a_zarr_group_on_s3(s3: Any) -> None:

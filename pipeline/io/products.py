@@ -31,6 +31,7 @@ SENTINEL_FILE = re.compile(
     re.I,
 )
 SENTINEL_MASK = re.compile(rf"(?P<band>MSK_\w+?)(?:_(?P<metres>\d\d)m)?{IMAGE}", re.I)
+SENTINEL_PICTURE = re.compile(rf"(?:.*_)?T\d\d[A-Z]{{3}}_.*(?:TCI|PVI)(?:_\d\dm)?{IMAGE}", re.I)
 SENTINEL_METADATA = re.compile(r"(?:.*_)?MTD_(?:MSI|SAF)L(?:1C|2A)(?:_.*)?\.xml", re.I)
 SENTINEL_ORDER = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")  # by `band_id`
 LANDSAT_FILE = re.compile(
@@ -105,6 +106,11 @@ def _open_band(file: BandFile) -> RasterSource:
     return replace(source, raster_bands=(band,))
 
 
+def is_metadata(path: str) -> bool:
+    """Whether a path is, by its name, a product's metadata file."""
+    return any(kind.fullmatch(PurePosixPath(path).name) for kind in (SENTINEL_METADATA, LANDSAT_METADATA))
+
+
 def listing_of(path: str) -> Listing | None:
     """List the folder or archive that a path is, or that its product's metadata file lies in; None for other files.
 
@@ -113,8 +119,8 @@ def listing_of(path: str) -> Listing | None:
     SceneError
         It is not there, or cannot be listed.
     """
-    name = PurePosixPath(path.rstrip("/")).name
-    if SENTINEL_METADATA.fullmatch(name) or LANDSAT_METADATA.fullmatch(name):
+    name = PurePosixPath(path).name
+    if is_metadata(path):
         if not is_remote(path) and not os.path.isfile(path):
             raise SceneError(f"no such file: {printable(path)}")
         listing = list_files(path.rpartition("/")[0] or ".")
@@ -131,19 +137,21 @@ def product_of_files(paths: Sequence[str]) -> Product | None:
     """Return the product whose band files are given, in their order; None where they are no product's, or several's."""
     if len(paths) < 2 or any(is_remote(path) or not os.path.isfile(path) for path in paths):
         return None
-    full = [os.path.abspath(path) for path in paths]
+    full = [os.path.abspath(path) for path in paths if not SENTINEL_PICTURE.fullmatch(os.path.basename(path))]
+    if not full:
+        return None
     folder = os.path.commonpath([os.path.dirname(path) for path in full])
     names = tuple(os.path.relpath(path, folder).replace(os.sep, "/") for path in full)
     for pattern in (SENTINEL_FILE, LANDSAT_FILE):
         matches = [(name, pattern.fullmatch(PurePosixPath(name).name)) for name in names]
         if len({match and _scene_of(name, match) for name, match in matches}) == 1 and matches[0][1]:
-            about = (SENTINEL_METADATA, LANDSAT_METADATA)
-            beside = tuple(n for n in os.listdir(folder) if any(kind.fullmatch(n) for kind in about))
+            beside = tuple(name for name in os.listdir(folder) if is_metadata(name))
             product = product_of(Listing(folder, (*names, *beside), folder))
             if product is None or len(product.files) != len(names):
                 return None  # as one band in two resolutions
             files = sorted(product.files, key=lambda file: full.index(os.path.abspath(file.path)))
-            return replace(product, files=tuple(files))
+            pictures = ("the pictures among the files, as TCI, are left out",) if len(full) < len(paths) else ()
+            return replace(product, files=tuple(files), notes=(*product.notes, *pictures))
     return None
 
 

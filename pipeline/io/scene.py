@@ -29,7 +29,7 @@ from .folder import index_of, open_files, open_folder, open_index
 from .gdal import file_stamp
 from .listing import expand
 from .mosaic import MosaicSource
-from .products import Product, listing_of, product_of
+from .products import Product, is_metadata, listing_of, product_of
 from .raster import RasterSource
 from .resample import RESAMPLINGS, Resampling
 from .source import BandNames, Source, find_bands, observed
@@ -237,6 +237,8 @@ def _stac(scene: Any) -> Any:
         return None
     if isinstance(scene, list | tuple) and len(scene) == 1:
         scene = scene[0]
+    if isinstance(scene, str | os.PathLike) and is_metadata(os.fspath(scene)):  # as Landsat's MTL.json
+        return None
     return scene if is_stac(scene) else None
 
 
@@ -252,7 +254,7 @@ def _paths(scene: Any) -> list[str]:
             "a scene is a path or URL, a list of them, a DataArray or Dataset of xarray, or an Item of pystac; "
             f"received {type(scene).__name__}"
         )
-    return [os.path.expanduser(os.fspath(path)) for path in scene]
+    return [os.path.expanduser(os.fspath(path).removeprefix("file://")) for path in scene]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..grid.geobox import GeoBox, Window
 from ..io.array import array_source
 from ..io.band_names import common_names, places_of
 from ..io.gdal import any_band, open_raster, run_with_env
+from ..io.mosaic import MosaicSource
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..io.source import BandNames, Pixels, Source, missing_samples, observed
@@ -140,6 +141,8 @@ def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = 
     source = shown_bands(scene if hasattr(scene, "geobox") else open_source(scene), bands)  # type: ignore[arg-type]
     if isinstance(source, RasterSource) and view.factor > 1 and not source.resampled:
         raw = _read_rasters(source, view)
+    elif isinstance(source, MosaicSource) and view.factor > 1:
+        raw = _read_mosaic(source, view)
     else:
         raw = _read_tiles(source, view)
     data = raw.data.astype(np.float32)
@@ -178,6 +181,24 @@ def _read_rasters(source: RasterSource, view: View) -> Pixels:
     valid = observed(data, source.nodata)
     for mask in source.masks:
         valid &= any_band(_read_small(mask.path, "read" if mask.alpha else "read_masks", list(mask.indexes), view))
+    return Pixels(data, valid)
+
+
+def _read_mosaic(source: MosaicSource, view: View) -> Pixels:
+    """Read each tile as a raster of its own, for the pixels of the picture whose middles lie in it."""
+    data = np.zeros((len(source.bands), *view.shape), source.dtype)
+    valid = np.zeros(view.shape, bool)
+    for place, tile in source.tiles:
+        down = np.flatnonzero((view.rows >= place.top) & (view.rows < place.bottom))
+        across = np.flatnonzero((view.columns >= place.left) & (view.columns < place.right))
+        shared = place.overlap(view.window)
+        if shared is None or not down.size or not across.size:
+            continue
+        part = _read_rasters(tile, View(shared.within(place), (down.size, across.size)))
+        here = np.s_[..., down[0] : down[-1] + 1, across[0] : across[-1] + 1]
+        new = part.valid & ~valid[here]
+        data[here] = np.where(new, part.data, data[here])
+        valid[here] |= new
     return Pixels(data, valid)
 
 
