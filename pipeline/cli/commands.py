@@ -309,6 +309,7 @@ def objects(store: str, output: str, no_widths: bool, scheduler: str | None, qui
 def vectorise(store: str, output: str, scheduler: str | None, quiet: bool, **rest: Any) -> None:
     """Write the objects of a finished STORE as polygons with their measures.
 
+    Into a GeoPackage that is there, they go as a layer named as the file; its other layers stay.
     STORE is what `swathe objects` has made, or any other; its objects are found first then. Objects that cross
     blocks come out whole, with their holes. Interrupted at any moment, the same command continues.
     """

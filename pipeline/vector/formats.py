@@ -62,7 +62,7 @@ def replace_geometry(table: "pa.Table", shapes: Any) -> "pa.Table":
     return table.set_column(place, table.schema.field(place), pa.array(shapely.to_wkb(shapes), pa.binary()))
 
 
-def write_layer(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema", crs: str | None) -> None:
+def write_layer(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema", crs: str | None, layer: str) -> None:
     """Write tables of one schema as one layer by GDAL, a batch in memory at a time.
 
     Parameters
@@ -70,11 +70,13 @@ def write_layer(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema", c
     batches
         Tables of `schema`.
     path
-        A local file that is not there yet; the layer is called as the name's first part.
+        A local file that is not there yet; or a GeoPackage, in which the layer is added or replaced.
     schema
         With a binary column `geometry`: WKB of polygons.
     crs
         Anything that pyproj reads; None: unknown.
+    layer
+        Its name.
     """
     import pyarrow as pa
     import pyogrio.raw
@@ -95,7 +97,7 @@ def write_layer(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema", c
             pyogrio.raw.write_arrow(
                 stream,
                 path,
-                layer=os.path.basename(path).lstrip(".").partition(".")[0] or "layer",
+                layer=layer,
                 driver=DRIVERS[ending],
                 geometry_name=GEOMETRY,
                 geometry_type="MultiPolygon" if ending in ONE_KIND else "Unknown",

@@ -5,6 +5,7 @@ Arrow tables come in; `place_on_map` brings their geometries from pixels into ma
 
 import glob
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,9 @@ from models.errors import SwatheError
 from models.files import refuse_existing
 
 from ..grid.geobox import GeoBox
+from ..io.gdal import file_stamp
 from .formats import BOX, DRIVERS, GEOMETRY, check_columns, ending_of, replace_geometry, write_layer, write_parquet
+from .geopackage import ENDING, check_layer, is_kept, layer_name, other_layers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +77,8 @@ def write_features(
     crs
         Of the geometry, as anything that pyproj reads; None: unknown.
     overwrite
-        Whether a file that is there may be replaced. It is, at once, when the new one is whole.
+        Whether a file that is there may be replaced. It is, at once, when the new one is whole. Of a GeoPackage one
+        layer is, named as the file; without `overwrite` it is added, and its other contents always stay.
 
     Returns
     -------
@@ -90,18 +94,23 @@ def write_features(
     check_target(path, schema, overwrite=overwrite)
     rows = _Rows(batches, schema)
     ending = ending_of(path)
+    notes = []
     with _whole(path) as part:
+        layer = check_layer(part, overwrite=True, wanted=layer_name(path)) if is_kept(part) else layer_name(path)
         try:
             with _errors(path):
-                writers = {".parquet": write_parquet, ".csv": _write_csv}
-                writers.get(ending, write_layer)(rows, part, schema, crs)
-                if (found := _count(part)) != rows.count:
+                if ending in PLAIN:
+                    (write_parquet if ending == ".parquet" else _write_csv)(rows, part, schema, crs)
+                else:
+                    write_layer(rows, part, schema, crs, layer)
+                if (found := _count(part, layer)) != rows.count:
                     raise OSError(f"{found} of {rows.count} rows can be read back; is the disk full?")
         except BaseException as error:
             if rows.failure is not None and rows.failure is not error:
                 raise rows.failure from None  # GDAL tells only that its source failed, not why
             raise
-    notes = []
+        if ending == ENDING and (others := other_layers(part, layer)):
+            notes.append(f"{path} holds more, which stays as it was: {', '.join(others[:5])}")
     if crs is None and ending in DRIVERS:
         notes.append("the scene's CRS is unknown: coordinates are written as they are")
     if ending == ".geojson" and crs is not None:
@@ -118,7 +127,7 @@ def check_target(path: str, schema: "pa.Schema", *, overwrite: bool = False) -> 
     ------
     SwatheError
         The ending is unknown or does not fit, the format cannot hold a column, there is no such folder, the path is a
-        folder, or a file is there already and may not be replaced.
+        folder, or a file is there already and may not be replaced; of a GeoPackage, its layer of that name.
     """
     ending, layer = ending_of(path), GEOMETRY in schema.names
     if ending not in (LAYERS if layer else PLAIN):
@@ -139,6 +148,11 @@ def check_target(path: str, schema: "pa.Schema", *, overwrite: bool = False) -> 
         if os.path.isdir(path):
             raise SwatheError(f"{path} is a folder; choose another output")
         exists = os.path.lexists(path)
+    if exists and ending == ENDING:
+        with _local(path) as file:
+            if is_kept(file):
+                check_layer(file, overwrite=overwrite, wanted=layer_name(path))
+                return
     if exists and not overwrite:
         refuse_existing(path, error=SwatheError)
 
@@ -179,15 +193,29 @@ def _whole(path: str) -> Iterator[str]:
     if "://" in path:
         with tempfile.TemporaryDirectory() as folder:
             part = os.path.join(folder, os.path.basename(path))
-            yield part
             with _errors(path):
                 filesystem, inside = _remote(path)
+                if ending_of(path) == ENDING and filesystem.exists(inside):
+                    filesystem.get_file(inside, part)
+            if not is_kept(part):
+                with suppress(FileNotFoundError):
+                    os.remove(part)
+            yield part
+            with _errors(path):
                 filesystem.put_file(part, inside)
         return
     folder, name = os.path.split(os.path.abspath(path))
     part = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.partial{ending_of(path)}")
     try:
+        before = file_stamp(path)
+        if is_kept(path):
+            with _errors(path):
+                shutil.copy(path, part)
         yield part
+        if is_kept(path):
+            if file_stamp(path) != before:
+                raise SwatheError(f"{path} was changed by another program meanwhile; run the same command again")
+            check_layer(path, overwrite=True)
         with _errors(path):
             os.replace(part, path)
     finally:
@@ -244,17 +272,25 @@ def count_features(path: str) -> int:
     SwatheError
         It is missing, damaged or cannot be read.
     """
-    with _errors(path, "read"):
-        if "://" not in path:
-            return _count(path)
-        filesystem, inside = _remote(path)
-        with tempfile.TemporaryDirectory() as folder:
-            copy = os.path.join(folder, os.path.basename(path))
-            filesystem.get_file(inside, copy)
-            return _count(copy)
+    with _errors(path, "read"), _local(path) as file:
+        layer = check_layer(file, overwrite=True, wanted=layer_name(path)) if is_kept(file) else None
+        return _count(file, layer)
 
 
-def _count(part: str) -> int:
+@contextmanager
+def _local(path: str) -> Iterator[str]:
+    """Yield a file's path; of a URL that of a copy."""
+    if "://" not in path:
+        yield path
+        return
+    filesystem, inside = _remote(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, os.path.basename(path))
+        filesystem.get_file(inside, copy)
+        yield copy
+
+
+def _count(part: str, layer: str | None = None) -> int:
     import pyarrow.parquet as pq
     from pyarrow import csv
 
@@ -266,4 +302,4 @@ def _count(part: str) -> int:
             return sum(len(batch) for batch in reader)
     import pyogrio
 
-    return int(pyogrio.read_info(part, force_feature_count=True)["features"])
+    return int(pyogrio.read_info(part, layer=layer if ending == ENDING else None, force_feature_count=True)["features"])
