@@ -73,9 +73,14 @@ def punch(values: np.ndarray, kind: str, random: np.random.Generator) -> float |
 
 
 def whole(scene: Scene, bundle: Bundle, spec: EngineSpec) -> np.ndarray:
-    """The reference: the engine once over the whole reflected scene; NaN where nothing was observed."""
-    values, metadata = scene.values, bundle.metadata
-    missing = ~np.isfinite(values) if scene.nodata is None else values == scene.nodata
+    """The reference for a scene whose bands have one nodata value."""
+    missing = ~np.isfinite(scene.values) if scene.nodata is None else scene.values == scene.nodata
+    return reference(scene.values, missing, bundle, spec)
+
+
+def reference(values: np.ndarray, missing: np.ndarray, bundle: Bundle, spec: EngineSpec) -> np.ndarray:
+    """The engine once over the whole reflected scene; NaN where nothing was observed."""
+    metadata = bundle.metadata
     means = np.array([band.mean for band in metadata.bands])
     if np.issubdtype(values.dtype, np.integer):
         means = means.round()
