@@ -1,7 +1,9 @@
 """Networks by name and options, and how a state dict differs from what one needs. Nothing is ever downloaded here."""
 
+import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -49,9 +51,19 @@ def build(architecture: str, bands: int, classes: int, **options: object) -> nn.
         unknown = set(options) - set(inspect.signature(make).parameters)
         if unknown and architecture in NETWORKS:
             raise TypeError(f"it takes no option {', '.join(sorted(unknown))}")
+        _check_widths(options.get("widths", (1,)))
         return make(bands=bands, classes=classes, **options)
     except Exception as error:  # whatever a constructor makes of options that came from a file
         raise NetworkError(f"{architecture} cannot be built with {_shown(options)}: {_shown(error)}") from error
+
+
+def _check_widths(widths: object) -> None:
+    if (
+        not isinstance(widths, list | tuple)
+        or not widths
+        or any(type(width) is not int or width < 1 for width in widths)
+    ):
+        raise ValueError("widths are whole numbers above 0, as [32, 64, 128]")
 
 
 def _shown(value: object) -> str:
@@ -69,6 +81,7 @@ def _smp(architecture: str) -> Callable[..., nn.Module]:
         raise NetworkError(f"segmentation-models-pytorch has no {name!r}; it has: {', '.join(sorted(known))}")
 
     def make(bands: int, classes: int, **options: object) -> nn.Module:
+        _check_encoder(str(options.get("encoder_name", "")), smp.encoders.get_encoder_names())
         # encoder_weights=None: a bundle brings its weights, and a hub is never asked
         if ":" in str(options.get("encoder_name")):
             raise ValueError("an encoder's name has no ':', which would fetch it from a hub")
@@ -76,6 +89,44 @@ def _smp(architecture: str) -> Callable[..., nn.Module]:
         return known[name.lower()](in_channels=bands, classes=classes, **settings)
 
     return make
+
+
+def _check_encoder(name: str, known: Sequence[str]) -> None:
+    """Refuse an encoder that is not there, in fewer words than a list of all that are."""
+    if name and ":" not in name and not name.startswith("tu-") and name not in known:
+        near = difflib.get_close_matches(name, known, 4, 0.4) or list(known)[:4]
+        raise ValueError(f"there is no encoder {name!r}; there are {', '.join(near)} and {len(known) - len(near)} more")
+
+
+def unknown_options(architecture: str, options: Mapping[str, object]) -> str:
+    """Say which options a network would pass over, and what was probably meant. Empty: none.
+
+    Those of segmentation-models-pytorch take any keyword, for encoders of timm (`tu-...`), and tell of none.
+
+    Raises
+    ------
+    NetworkError
+        Unknown name.
+    """
+    if not architecture.startswith(SMP) or str(options.get("encoder_name", "")).startswith("tu-"):
+        return ""
+    known = _smp_parameters(architecture)
+    texts = []
+    for name in sorted(set(options) - known.keys()):
+        close = difflib.get_close_matches(name, known, 1)
+        texts.append(
+            f"no option {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}")
+        )
+    return "; ".join(texts)
+
+
+def _smp_parameters(architecture: str) -> Mapping[str, object]:
+    import segmentation_models_pytorch as smp
+
+    _smp(architecture)
+    made: Any = smp.MODEL_ARCHITECTURES_MAPPING[architecture.removeprefix(SMP).lower()]
+    fixed = ("in_channels", "classes", "encoder_weights", "activation", "kwargs")
+    return {name: each for name, each in inspect.signature(made).parameters.items() if name not in fixed}
 
 
 def compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:

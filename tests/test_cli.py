@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import pytest
 import rasterio
 from helpers import metadata, pixels, save, write_raster
 
-from pipeline import open_maps
-from pipeline.jobs import progress
+from pipeline import open_maps, run
+from pipeline.cli import app
+from pipeline.jobs import kept, progress
 
 SWATHE = Path(sys.executable).with_name("swathe")
 VERBS = [
@@ -382,6 +384,23 @@ def test_a_long_call_into_another_library_is_not_waited_for(numbers, seconds):
         assert process.stderr.read() == "stopped\n"
         assert process.wait() == 128 + numbers[0]
         assert time.monotonic() - began < seconds
+
+
+@pytest.mark.parametrize("verb", ["segment", "evaluate", "train", "info"])
+def test_what_is_said_at_the_end_is_true(monkeypatch, verb):
+    monkeypatch.setattr(kept, "_kept", threading.Event())
+    assert app._how_to_go_on(verb) == (
+        "" if verb == "info" else " before anything was finished; the same command begins anew"
+    )
+    kept.mark_kept()
+    assert ("; what is finished is kept" in app._how_to_go_on(verb)) == (verb != "info")
+
+
+def test_a_block_that_is_done_is_kept(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "_kept", threading.Event())
+    scene = write_raster(tmp_path / "s.tif", pixels((3, 40, 40)))
+    run(scene, place / "mein bundle", tmp_path / "o.zarr", show=False)
+    assert kept.is_anything_kept()
 
 
 def test_a_scene_is_never_written_over(tmp_path):

@@ -2,6 +2,11 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +14,16 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
-from training_data import small_settings, write_raster, write_scenes
+from training_data import small_settings, write_raster, write_scene, write_scenes
 
 from models.bundle import load_bundle
 from models.errors import BundleError, SceneError, SwatheError, TrainingError
 from models.exporting import export_onnx, write_item
 from pipeline.store.files import Files
 from train.cli.app import cli
-from train.config import Settings
+from train.config import Network, Settings
 from train.data.chips import begin_reader, reader_errors
+from train.data_qa.inspection import inspect
 from train.evaluation.evaluation import work_folder
 from train.fitting.fit import train
 from train.fitting.learning_rate import find_rate
@@ -109,6 +115,88 @@ def test_no_picture_takes_the_place_of_a_mask(scenes, tmp_path):
         assert said.exit_code == 2
         assert "must end in .png" in said.output
     assert mask.read_bytes() == b"drawn by hand"
+
+
+# what is wrong with the network is told before any data are read
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "said"),
+    [
+        ({"architecture": "unett"}, 32, "unknown network 'unett'"),
+        ({"architecture": "unet", "options": {"width": [4]}}, 32, "it takes no option width"),
+        ({"architecture": "unet", "options": {"widths": []}}, 32, "widths are whole numbers above 0"),
+        (
+            {"architecture": "unet", "options": {"widths": [4, 4, 4, 4]}},
+            36,
+            "chips of 36 pixels do not fit unet, which halves",
+        ),
+        ({"architecture": "smp:Unet", "options": {"encoder_name": "resnet19"}}, 32, "there is no encoder 'resnet19'"),
+        ({"architecture": "smp:Unet", "options": {"encoder": "resnet18"}}, 32, "did you mean 'encoder_name'"),
+        ({"architecture": "smp:Unett", "options": {}}, 32, "has no 'Unett'"),
+        ({"architecture": "unet", "options": {"widths": [4]}, "weights": "gone.pth"}, 32, "gone.pth"),
+    ],
+)
+def test_wrong_networks_fail_before_data_are_measured(scenes, tmp_path, monkeypatch, network, size, said):
+    settings = replace(tiny(scenes), network=Network(**network))
+    settings = replace(settings, chips=replace(settings.chips, size=size))
+    checked = inspect(settings, str(tmp_path / "c.png"), show=False)
+    assert said in checked.text
+    assert checked.text.startswith("error    ")
+    assert checked.errors == 1
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("data were read")
+
+    for name in ("gather", "compute_statistics"):
+        monkeypatch.setattr(f"train.fitting.training.{name}", read)
+    assert said in refused(settings, tmp_path / "o")
+
+
+def test_a_fault_of_many_samples_is_told_once(tmp_path):
+    for number in range(6):
+        write_scene(tmp_path, f"s{number}", number, size=64)
+        labels = np.zeros((2 if number < 5 else 1, 64, 64), np.uint8)
+        labels[-1, :20] = 1
+        write_raster(tmp_path / f"s{number}_label.tif", labels, number)
+    (tmp_path / "s4_label.tif").unlink()
+    settings = tiny(tmp_path, data=[{"root": str(tmp_path)}], chips={"size": 16})
+    lines = inspect(settings, str(tmp_path / "c.png"), show=False).text.splitlines()
+    told = [line for line in lines if "has 2 bands" in line]
+    assert told == ["error    4 samples (s0, s1, s2, ...): *.tif has 2 bands; labels have one, or three for colours"]
+    assert len([line for line in lines if "s4 has no label" in line]) == 1
+    assert sum(line.startswith("error ") for line in lines) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_is_said_when_a_training_is_stopped_is_true(scenes, tmp_path, finished):
+    config = tmp_path / "c.toml"
+    config.write_text(f"""
+name = "n"
+bands = ["red", "green", "blue"]
+classes = [{{name="a", color="000000"}}, {{name="b", color="FF0000"}}]
+network = {{architecture = "unet", options = {{widths = [4, 8]}}}}
+chips = {{size = 32, batch = 4}}
+loop = {{steps = 100000, check_every = {5 if finished else 50000}, threads = 1}}
+[[data]]
+root = {json.dumps(str(scenes))}
+train = ["a"]
+""")
+    words = [sys.executable, "-c", "from train.cli.app import main; main()", "train", config, "-o", tmp_path / "o"]
+    process = subprocess.Popen(list(map(str, words)), stderr=-1, text=True)
+    checkpoint = tmp_path / "o.training/checkpoints/last.ckpt"
+    while not (checkpoint.exists() if finished else (tmp_path / "o.training/logs").exists()) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].splitlines()[-1]
+    assert said == (
+        "stopped; what is finished is kept, run the same command again to continue"
+        if finished
+        else "stopped before anything was finished; the same command begins anew"
+    )
+    assert checkpoint.exists() == finished
 
 
 # going on

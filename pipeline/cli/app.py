@@ -15,6 +15,7 @@ import click
 
 from models.errors import SwatheError
 
+from ..jobs.kept import is_anything_kept
 from .commands import VERBS
 from .models import bundles, import_weights
 
@@ -87,8 +88,16 @@ class Stopping:
             if sys.stderr.isatty():
                 sys.stderr.write("\x1b[?25h")  # the cursor, which a progress bar hides
             verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-            again = "; what is finished is kept, run the same command again to continue" if verb in RESUMES else ""
-            _leave(_say(f"stopped{again}", 128 + self.number))
+            _leave(_say(f"stopped{_how_to_go_on(verb)}", 128 + self.number))
+
+
+def _how_to_go_on(verb: str) -> str:
+    """Return what the same command would do, where it would not begin anew as a matter of course."""
+    if verb not in RESUMES:
+        return ""
+    if is_anything_kept():
+        return "; what is finished is kept, run the same command again to continue"
+    return " before anything was finished; the same command begins anew"
 
 
 def _say(text: str, code: int) -> int:

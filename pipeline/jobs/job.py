@@ -31,6 +31,7 @@ from ..store.metadata import StoreMetadata, differences
 from ..store.overviews import halve
 from ..store.store import BlockIndex, Store, Summary, find_store, marker_name, reopen_store, sole_writer
 from .dask import check_client, dask_client, gpu_resources, map_bounded
+from .kept import mark_kept
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
 TIFF = (".tif", ".tiff")
@@ -292,6 +293,8 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
     for level in range(task.store.levels + 1):
         done = task.store.done(level)
         missing = [(level, *place) for place in task.store.places(level) if place not in done]
+        if done:
+            mark_kept()
         if level == 0:
             resumed = len(done)
             found = task.store.summaries([marker_name(0, *place) for place in sorted(done)])
@@ -310,6 +313,7 @@ def _level(
     with shown as advance:
         for summary in map_bounded(client, run_block, shared, missing, key=key, resources=resources):
             found.append(summary)
+            mark_kept()
             advance(1, sum(summary.pixels))
     return found
 

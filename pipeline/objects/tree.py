@@ -14,6 +14,7 @@ import numpy as np
 from distributed import Client
 
 from ..jobs.dask import map_bounded
+from ..jobs.kept import mark_kept
 from ..jobs.progress import ProgressFactory
 from ..store.store import MARKERS, BlockIndex, Store, store_errors
 from .label import Region, Totals, edges
@@ -94,10 +95,13 @@ class TreeJob:
             for step, places in zip(steps, nodes, strict=True)
         ]
         count, left = sum(map(len, nodes)), sum(map(len, missing))
+        if left < count:
+            mark_kept()
         with show(title, count, count - left) as advance:
             for step, places in zip(steps, missing, strict=True):
                 key = f"swathe-{self.name}-{step.task.__name__}-{step.level}"
                 for _ in map_bounded(client, step.task, self, places, key=key):
+                    mark_kept()
                     advance(1, 0)
 
 

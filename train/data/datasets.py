@@ -4,6 +4,7 @@ Each image is opened for its facts only; labels are read when windows are.
 """
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -125,20 +126,33 @@ def find_samples(
     parts: dict[str, list[Sample]] = {part: [] for part in PARTS}
     for part in PARTS:
         for pair in pairs[part]:
-            with collect_errors(errors):
+            with collect_errors(errors, pair):
                 parts[part].append(opener.open(pair))
     return parts
 
 
 @contextmanager
-def collect_errors(errors: list[SwatheError] | None) -> Iterator[None]:
-    """Put what goes wrong into a list, and go on; without a list it is raised."""
+def collect_errors(errors: list[SwatheError] | None, pair: Pair | None = None) -> Iterator[None]:
+    """Put what goes wrong into a list, and go on; without a list it is raised. `pair`: what it goes wrong with."""
     try:
         yield
     except SwatheError as error:
         if errors is None:
             raise
-        errors.append(error)
+        errors.append(error if pair is None else PairError(str(error), pair))
+
+
+class PairError(TrainingError):
+    """What is wrong with one image or its label."""
+
+    def __init__(self, text: str, pair: Pair) -> None:
+        super().__init__(text)
+        self.name = pair.name
+        self.general = text  # without what is this pair's alone
+        for path in sorted((path for path in (*pair.images, pair.label) if path), key=len, reverse=True):
+            self.general = self.general.replace(path, "*" + Path(path).suffix)
+        own = re.compile(rf"(?:(?<=/)|^){re.escape(pair.name)}(?![A-Za-z0-9])", re.MULTILINE)
+        self.general = own.sub("*", self.general)
 
 
 @dataclass

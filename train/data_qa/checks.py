@@ -3,12 +3,14 @@
 They change nothing and refuse nothing.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from os.path import realpath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,7 +21,7 @@ from pipeline.io.band_names import common_names
 from ..config import Settings
 from ..data.bands import WRONG_ORDER, band_orders
 from ..data.classes import total
-from ..data.remarks import describe_remarks
+from ..data.remarks import describe_remarks, listed
 from ..data.samples import Parts, Sample, unrestricted
 from ..data.statistics import DatasetStatistics, label_remarks
 
@@ -174,10 +176,7 @@ def check_statistics(
     """Find what is wrong with the pixels and labels of the parts whose statistics are given."""
     yield from _unknown_codes(parts, statistics)
     for part, found in statistics.items():
-        alike = Counter((error.sample, str(error.error)) for error in found.errors)
-        for (sample, text), count in alike.items():
-            more = f" ({count} windows of it)" if count > 1 else ""
-            yield Finding("error", "reading", f"{sample} cannot be read{more}: {text}")
+        yield from _unread(part, parts[part], found)
         for text, expected in describe_remarks(label_remarks(parts[part], found)):
             see = "" if expected else "; see data.values, data.ignore and data.unlabelled"
             yield Finding("note" if expected else "warning", "labels", f"{part}: {text}{see}")
@@ -185,6 +184,23 @@ def check_statistics(
         yield from _classes(part, found, settings)
         if part == "train":
             yield from _flat_bands(found, settings)
+
+
+def _unread(part: str, samples: Sequence[Sample], statistics: DatasetStatistics) -> Iterator[Finding]:
+    """Tell what could not be read; of samples with the same fault once."""
+    paths = {sample.name: (*sample.source.paths, *sample.paths) for sample in samples}
+    windows = Counter((error.sample, str(error.error)) for error in statistics.errors)
+    alike: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for (sample, text), count in windows.items():
+        more = f" ({count} windows of it)" if count > 1 else ""
+        general = re.sub(r"\(rows? \d.*?\)", "", text)
+        for path in sorted(paths.get(sample, ()), key=len, reverse=True):
+            general = general.replace(path, "*" + Path(path).suffix)
+        alike[general].append((sample, f"{sample} cannot be read{more}: {text}"))
+    for general, those in alike.items():
+        called = list(dict.fromkeys(sample for sample, _ in those))
+        text = those[0][1] if len(called) == 1 else f"{listed(called)} cannot be read: {general}"
+        yield Finding("error", "reading", text)
 
 
 def _unknown_codes(parts: Parts, statistics: Mapping[str, DatasetStatistics]) -> Iterator[Finding]:

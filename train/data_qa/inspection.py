@@ -3,7 +3,8 @@
 Nothing is fitted. The findings themselves are made in `checks` and `leaks`.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,9 +17,11 @@ from models.system import usable_cpus
 from pipeline.jobs.dask import dask_client
 
 from ..config import Settings
-from ..data.datasets import gather
+from ..data.datasets import PairError, gather
+from ..data.remarks import listed
 from ..data.samples import Parts
 from ..data.statistics import MOST_TASKS, DatasetStatistics, compute_statistics
+from ..fitting.networks import check_network
 from ..fitting.training import training_of
 from .checks import Finding, check_files, check_statistics, describe, each_scene, key_of
 from .contact_sheet import augmentation_sheet, write_sheet
@@ -68,13 +71,18 @@ def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: 
     path = Path(picture)
     for output in (path, _beside(path)):
         check_output(output, overwrite=overwrite)
+    findings = []
+    try:
+        check_network(settings)
+    except SwatheError as error:
+        findings.append(Finding("error", "network", str(error)))
     errors: list[SwatheError] = []
     parts = gather(settings, errors=errors)
     train = parts["train"]
     statistics = (
         {"train": compute_statistics(train, len(settings.classes), show=show, keep_going=True)} if train else {}
     )
-    findings = [Finding("error", "reading", str(error)) for error in errors]
+    findings += [Finding("error", "reading", text) for text in grouped(errors)]
     findings += check(parts, settings, statistics, show=show)
     lines = [describe(findings), f"samples: {', '.join(f'{len(some)} to {part}' for part, some in parts.items())}"]
     if statistics:
@@ -83,6 +91,18 @@ def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: 
         except SwatheError as error:  # the findings must not be lost for it
             lines.append(f"no chips can be drawn: {error}")
     return Inspection("\n".join(lines), sum(finding.level == "error" for finding in findings))
+
+
+def grouped(errors: Iterable[SwatheError]) -> list[str]:
+    """Return the texts of errors; what is wrong with several samples alike is said once, with the first names."""
+    alike: dict[str, list[SwatheError]] = defaultdict(list)
+    for error in errors:
+        alike[error.general if isinstance(error, PairError) else str(error)].append(error)
+    texts = []
+    for general, those in alike.items():
+        called = [error.name for error in those if isinstance(error, PairError)]
+        texts.append(str(those[0]) if len(called) < 2 else f"{listed(called)}: {general}")
+    return texts
 
 
 def _beside(path: Path) -> Path:

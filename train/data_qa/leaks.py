@@ -112,11 +112,11 @@ def _shared_pixels(parts: Parts) -> Iterator[Finding]:
             for file in key_of(second)
             for first in by_file.get(file, [])
         }
-        for first, second in pairs.values():
-            if _windows_overlap(first, second):
-                called = names(list(dict.fromkeys((first.name, second.name))))
-                text = f"pixels of {called} are in {one} and in {other} too; scores would flatter"
-                yield Finding("error", "leakage", text)
+        met = [pair for pair in pairs.values() if _windows_overlap(*pair)]
+        if met:
+            called = names(list(dict.fromkeys(sample.name for pair in met for sample in pair)))
+            text = f"pixels of {called} are in {one} and in {other} too; scores would flatter"
+            yield Finding("error", "leakage", text)
 
 
 def _windows_overlap(one: Sample, other: Sample) -> bool:

@@ -21,6 +21,7 @@ from models.files import refuse_existing
 from models.metadata import Band, BundleMetadata, ReceptiveField
 from models.mlm import to_item
 from models.system import usable_cpus
+from pipeline.jobs.kept import mark_kept
 
 from ..config import Settings
 from ..data.chips import reader_errors
@@ -104,6 +105,8 @@ def fit(training: Training, module: SegmentationModule, run: Path, *, show: bool
     with quiet_lightning():
         trainer = make_trainer(loop, training.epochs, run, validated=len(training.grid) > 0, show=show)
         begun = last_checkpoint(run, module.state_dict())
+        if begun is not None:
+            mark_kept()
         try:
             batches, validation = loaders(training, trainer)
             with reader_errors():

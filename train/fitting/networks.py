@@ -3,18 +3,19 @@
 import logging
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from models.build import build
-from models.errors import TrainingError
+from models.build import build, unknown_options
+from models.errors import NetworkError, TrainingError
 from models.segmenter import Segmenter
 from models.unet import SimpleUNet, UNet, UNetResNet
 
-from ..config import Network
+from ..config import Network, Settings
 from .pretrained import load_weights
 
 logger = logging.getLogger("swathe")
@@ -138,6 +139,40 @@ def parameter_groups(
         }
         for (inside, decays), parameters in sorted(sorted_out.items(), reverse=True)
     ]
+
+
+def check_network(settings: Settings) -> None:
+    """Refuse a network that cannot be built, or not be trained on chips of the settings. Takes a second, reads no data.
+
+    Weights that lie in files are read; torch's random state stays as it is.
+
+    Raises
+    ------
+    NetworkError, TrainingError
+        An unknown architecture, encoder or option; weights that are not there or do not fit; chips of a wrong size.
+    """
+    network, size, batch = settings.network, settings.chips.size, settings.chips.batch
+    bands, classes = len(settings.bands), len(settings.classes)
+    if wrong := unknown_options(network.architecture, network.options):
+        raise NetworkError(f"{network.architecture} has {wrong}\nmend options in [network]")
+    offline = replace(network, weights="" if network.weights == "hub" else network.weights)
+    with torch.random.fork_rng(devices=[]):
+        sketch = make_network(offline, bands, classes, folder=settings.folder, note=lambda line: None).to("meta")
+    if _refusal(sketch, bands, size, max(batch, 2)):
+        fits = [n for n in _sizes_near(size) if not _refusal(sketch, bands, n, max(batch, 2))]
+        if fits:
+            near = " or ".join(map(str, fits[:2]))
+            raise TrainingError(f"chips of {size} pixels do not fit {network.architecture}, which halves them often"
+                                f"\nset size to {near} in [chips]")  # fmt: skip
+    # the stride that an encoder of segmentation-models-pytorch tells; others are measured later
+    check_chips(sketch, bands, size, batch, int(getattr(getattr(sketch, "encoder", None), "output_stride", 1)))
+
+
+def _sizes_near(size: int) -> list[int]:
+    """Return multiples of powers of two beside a size, those of small powers first."""
+    powers = (2**n for n in range(1, 10))
+    near = [fit for step in powers for fit in (size // step * step, -(-size // step) * step) if fit]
+    return list(dict.fromkeys(near))
 
 
 def check_chips(network: nn.Module, bands: int, size: int, batch: int, stride: int) -> None:

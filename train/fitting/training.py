@@ -26,6 +26,7 @@ from models.errors import TrainingError
 from models.metadata import Scaling, z_score
 from models.receptive_field import measure_receptive_field
 from models.segmenter import Segmenter
+from pipeline.jobs.kept import mark_kept
 from pipeline.store.files import Files
 
 from ..config import Loop, Settings
@@ -45,7 +46,7 @@ from ..data.statistics import (
 )
 from .losses import make_loss
 from .module import Averaging, SegmentationModule, round_up
-from .networks import check_chips, make_network
+from .networks import check_chips, check_network, make_network
 from .run_folder import CHECKPOINTS, LAST, LOGS
 
 PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -110,6 +111,7 @@ def prepare(settings: Settings, *, show: bool = True) -> Training:
     if loop.device == "cuda" and loop.devices > there:
         raise TrainingError(f"loop.devices is {loop.devices} on cuda, where torch finds {there}; set loop.device to "
                             "auto or cpu, or loop.devices to fewer")  # fmt: skip
+    check_network(settings)
     parts = gather(settings)
     if not parts["train"]:
         raise TrainingError("no sample to learn from; name some in data.train")
@@ -194,6 +196,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         folder, name = os.path.split(os.path.abspath(path))
         Files(folder).write(name, content.getvalue())
+        mark_kept()
 
 
 def make_trainer(loop: Loop, epochs: int, run: Path, *, validated: bool, show: bool) -> pl.Trainer:
