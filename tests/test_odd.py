@@ -148,11 +148,12 @@ def missing_in(source: rasterio.DatasetReader) -> np.ndarray:
 
     Three pictures are tagged so and are nowhere opaque: their last band is one as the others.
     """
-    alpha = source.count > 1 and source.colorinterp[-1] == ColorInterp.alpha
-    alpha = alpha and source.read(source.count).max() in (1, 255, np.iinfo(source.dtypes[0]).max)
+    tagged = source.count > 1 and source.colorinterp[-1] == ColorInterp.alpha
+    alpha = tagged and source.read(source.count).max() in (1, 255, np.iinfo(source.dtypes[0]).max)
     data = source.read(list(source.indexes[: -1 if alpha else None]))
     sentinels = np.array([np.nan if v is None else v for v in source.nodatavals[: len(data)]])[:, None, None]
-    hidden = source.dataset_mask() == 0 if source.nodata is None else np.zeros(source.shape, bool)
+    asked = source.nodata is None and tagged == alpha
+    hidden = source.dataset_mask() == 0 if asked else np.zeros(source.shape, bool)
     if alpha:
         hidden |= source.read(source.count) == 0
     return hidden | (~np.isfinite(data) | (data == sentinels)).all(axis=0)

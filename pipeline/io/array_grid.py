@@ -117,10 +117,9 @@ def _counts_pixels(array: xr.DataArray, transform: Affine) -> bool:
         return False
     beside = array.coords.get(array.rio.grid_mapping)
     said = [] if beside is None else str(beside.attrs.get("GeoTransform", "")).split()
-    return said == ["0.0", "1.0", "0.0", "0.0", "0.0", "1.0"] or (transform.c, transform.f) in (
-        (0.0, 0.0),
-        (-0.5, -0.5),
-    )
+    with suppress(ValueError):
+        said = [f"{float(value):g}" for value in said]
+    return " ".join(said) == "0 1 0 0 0 1" or (transform.c, transform.f) in ((0.0, 0.0), (-0.5, -0.5))
 
 
 def _wkt(crs: Any) -> str | None:

@@ -128,6 +128,7 @@ class MosaicSource:
             "bands": [band.index for band in self.raster_bands],
             "nodata": [None if v is None else repr(v) for v in self.nodata],
             "grid": self.geobox.describe(),
+            **({"choices": choices} if any(choices := [tile.choices() for _, tile in self.tiles]) else {}),
         }
 
 

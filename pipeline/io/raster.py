@@ -4,6 +4,7 @@
 windows.
 """
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -27,6 +28,9 @@ from ..grid.geobox import NO_TRANSFORM, GeoBox, Window, is_position
 from .alpha import alpha_bands
 from .content_id import PIECE, PIECES, file_identity, hash_pixels, member_identity, remote_url, url_identity
 from .gdal import absolute_name, any_band, open_raster, printable, read_pixels, run_with_env
+from .palette import COLORS as PALETTE_COLORS
+from .palette import TOLD as PALETTE_TOLD
+from .palette import Palette, read_palette
 from .resample import Regrid, Resampling, regrid
 from .source import BandNames, Pixels, describe_source, find_bands, observed
 
@@ -43,7 +47,8 @@ SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", 
 class RasterBand:
     """One band of one file; the first of its names is its own, by the others it is found too.
 
-    `geobox` is its file's, None: the scene's. A band of `codes`, as of classes or flags, is never interpolated.
+    `geobox` is its file's, None: the scene's. A band of `codes`, as of classes or flags, is never interpolated. `table`
+    holds its value for each index that the file has, where it is a colour of a palette.
     """
 
     path: str
@@ -56,6 +61,11 @@ class RasterBand:
     unit: str = ""
     geobox: GeoBox | None = None
     codes: bool = False
+    table: bytes = b""
+
+    def decode(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Return the band's values where it is made of a file's indexes; else the samples themselves."""
+        return np.frombuffer(self.table, np.uint8)[samples] if self.table else samples
 
     @property
     def radiometry(self) -> Radiometry | None:
@@ -66,12 +76,25 @@ class RasterBand:
 
 @dataclass(frozen=True, slots=True)
 class RasterMask:
-    """A mask that a file brings beside nodata: an alpha band by its number, or the masks of bands; not 0 = observed."""
+    """A mask that a file brings beside nodata; not 0 = observed.
+
+    An alpha band by its number; or, of the indexes of a palette, what a `table` says; or the masks of bands.
+    """
 
     path: str
     indexes: tuple[int, ...]
     alpha: bool = False
     geobox: GeoBox | None = None
+    table: bytes = b""
+
+    @property
+    def of_values(self) -> bool:
+        """Whether it is made of the band's values, and not of its mask."""
+        return self.alpha or bool(self.table)
+
+    def observed(self, samples: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where samples `(band, y, x)` of its bands say that a pixel was observed, bool `(y, x)`."""
+        return any_band(np.frombuffer(self.table, np.uint8)[samples] if self.table else samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +103,8 @@ class RasterSource:
 
     `resampling` is how bands of coarser grids are brought onto the scene's; `file_notes` is what the files tell;
     `unusual_alpha` holds the path and the alpha bands of each file in which these are not the last band, tagged so;
-    `platform` is what made the scene, in the words of its metadata.
+    `platform` is what made the scene, in the words of its metadata; `palette` has the colours of a file of indexes,
+    which are bands only where they are asked for by name.
     """
 
     geobox: GeoBox
@@ -90,6 +114,7 @@ class RasterSource:
     resampling: Resampling = "nearest"
     unusual_alpha: tuple[tuple[str, tuple[int, ...]], ...] = ()
     platform: str = ""
+    palette: Palette | None = None
 
     @override
     def __repr__(self) -> str:
@@ -98,7 +123,7 @@ class RasterSource:
     @property
     def all_names(self) -> tuple[tuple[str, ...], ...]:
         """All names of each band, its own first."""
-        return tuple(band.names for band in self.raster_bands)
+        return tuple(band.names for band in (*self.raster_bands, *self._colors))
 
     @property
     def hints(self) -> tuple[str, ...]:
@@ -109,7 +134,8 @@ class RasterSource:
     def numbers(self) -> tuple[int, ...]:
         """Number of each band, from 1: of a file with alpha bands between others, the file's own."""
         own = tuple(band.index for band in self.raster_bands)
-        return own if self._skips_numbers else tuple(range(1, len(own) + 1))
+        counted = own if self._skips_numbers else tuple(range(1, len(own) + 1))
+        return counted + (0,) * len(self._colors)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -159,9 +185,9 @@ class RasterSource:
 
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the scene. Raises SceneError if it cannot."""
-        together: dict[tuple[str, str], list[int]] = {}  # rasterio reads bands of one file and one dtype at once
+        together: dict[tuple[Any, ...], list[int]] = {}  # rasterio reads bands of one file and one dtype at once
         for place, band in enumerate(self.raster_bands):
-            together.setdefault((band.path, band.dtype), []).append(place)
+            together.setdefault((band.path, band.dtype, bool(band.table)), []).append(place)
         if len(together) == 1:  # the usual case: no copy
             data = self._read_file(list(range(len(self.raster_bands))), window)
         else:
@@ -175,6 +201,9 @@ class RasterSource:
         bands = [self.raster_bands[place] for place in places]
         path, indexes = bands[0].path, [band.index for band in bands]
         grid = self._regrid(bands[0])
+        if bands[0].table:  # a file of one band, whose grid is the scene's
+            (samples,) = read_pixels(path, indexes[:1], window)
+            return np.stack([band.decode(samples) for band in bands])
         if grid is None:
             return read_pixels(path, indexes, window, self.dtype)
         made = []
@@ -194,7 +223,7 @@ class RasterSource:
         for mask in self.masks:
             grid = self._regrid(mask)
             needed = window if grid is None else grid.needs(window, "nearest")
-            there = any_band(read_pixels(mask.path, mask.indexes, needed, masks=not mask.alpha))
+            there = mask.observed(read_pixels(mask.path, mask.indexes, needed, masks=not mask.of_values))
             valid &= there if grid is None else grid.nearest(there, window)
         return valid
 
@@ -218,9 +247,21 @@ class RasterSource:
             if not any(mask.alpha for mask in self.masks):
                 raise
             raise SceneError(f"{error}; and alpha, which --alpha no reads as a band") from error
-        selected = replace(self, raster_bands=tuple(self.raster_bands[place] for place in places))
+        known = (*self.raster_bands, *self._colors)
+        selected = replace(self, raster_bands=tuple(known[place] for place in places), palette=None)
         # a mask beside a band that is not taken says nothing of the others
-        return replace(selected, masks=tuple(mask for mask in self.masks if mask.path in selected.paths))
+        masks = tuple(mask for mask in self.masks if mask.path in selected.paths)
+        if self.palette and any(band.table for band in selected.raster_bands):
+            masks += (RasterMask(self.paths[0], (1,), table=self.palette.seen),)
+        return replace(selected, masks=masks)
+
+    @property
+    def _colors(self) -> tuple[RasterBand, ...]:
+        """Return the bands that a palette's colours are."""
+        if self.palette is None:
+            return ()
+        colors = zip(PALETTE_COLORS, self.palette.colors, strict=True)
+        return tuple(RasterBand(self.paths[0], 1, (name,), "uint8", table=table) for name, table in colors)
 
     @property
     def _skips_numbers(self) -> bool:
@@ -256,15 +297,20 @@ class RasterSource:
             for place, band in enumerate(self.raster_bands)
             if band.geobox and self._regrid(band)
         }
-        alpha = [[self.paths.index(path), indexes] for path, indexes in self.unusual_alpha if path in self.paths]
         return {
             "files": [raster_identity(path) for path in self.paths],
             "bands": [[self.paths.index(band.path), band.index] for band in self.raster_bands],
             "nodata": [None if v is None else repr(v) for v in self.nodata],
             "grid": self.geobox.describe(),
             **({"resampled": own} if own else {}),
-            **({"alpha": alpha} if alpha else {}),
+            **self.choices(),
         }
+
+    def choices(self) -> dict[str, Any]:
+        """Return what decides pixels beside the files and their bands: alpha, if it is unusual, and colour tables."""
+        alpha = [[self.paths.index(path), indexes] for path, indexes in self.unusual_alpha if path in self.paths]
+        tables = [hashlib.sha256(band.table).hexdigest() for band in self.raster_bands if band.table]
+        return {**({"alpha": alpha} if alpha else {}), **({"colours": tables} if tables else {})}
 
 
 def describe_pixel(geobox: GeoBox) -> str:
@@ -373,8 +419,11 @@ def _read_facts(path: str, wish: bool | None) -> RasterSource:
         told.append("--alpha yes changes nothing: no band is tagged as alpha")
     transform = dataset.transform if is_position(dataset.transform) else None
     geobox = GeoBox(dataset.height, dataset.width, transform, (dataset.crs and dataset.crs.to_wkt()) or None)
-    notes = (*_notes(dataset, geobox), *told)
-    return RasterSource(geobox, bands, tuple(masks), notes, unusual_alpha=unusual, platform=_platform(dataset))
+    colors = read_palette(dataset)
+    notes = (*_notes(dataset, geobox), *told, *([PALETTE_TOLD] if colors else []))
+    return RasterSource(
+        geobox, bands, tuple(masks), notes, unusual_alpha=unusual, platform=_platform(dataset), palette=colors
+    )
 
 
 def _read_band(dataset: DatasetReader, path: str, index: int, names: tuple[str, ...]) -> RasterBand:

@@ -18,7 +18,7 @@ from models.metadata import ClassInfo
 from ..grid.geobox import GeoBox, Window
 from ..io.array import array_source
 from ..io.band_names import common_names, places_of
-from ..io.gdal import any_band, open_raster, run_with_env
+from ..io.gdal import open_raster, run_with_env
 from ..io.mosaic import MosaicSource
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
@@ -106,6 +106,10 @@ def shown_bands(source: Source, bands: BandNames | None = None) -> Source:
                 f"a picture shows three bands, or one; received {len(bands)}: {', '.join(map(str, bands))}"
             )
         return source.select(bands)
+    if isinstance(source, RasterSource | MosaicSource):
+        if len(source.all_names) > len(source.bands):  # a palette
+            return source.select(RGB_NAMES[0])
+        return source.select([source.numbers[place] for place in rgb_places(source.bands)])
     return source.select([place + 1 for place in rgb_places(source.bands)])
 
 
@@ -173,14 +177,17 @@ def _read_rasters(source: RasterSource, view: View) -> Pixels:
     for place, band in enumerate(source.raster_bands):
         # averages would spread NaN that GDAL does not know for nodata over its neighbours
         hides_nan = band.nodata is None and np.issubdtype(np.dtype(band.dtype), np.floating)
-        resampling = Resampling.nearest if hides_nan else Resampling.average
+        single = hides_nan or band.table  # means of indexes say nothing
+        resampling = Resampling.nearest if single else Resampling.average
         together.setdefault((band.path, resampling), []).append(place)
     for (path, resampling), places in together.items():
         indexes = [source.raster_bands[place].index for place in places]
-        data[places] = _read_small(path, "read", indexes, view, resampling=resampling)
+        read = _read_small(path, "read", indexes, view, resampling=resampling)
+        data[places] = [source.raster_bands[place].decode(samples) for place, samples in zip(places, read, strict=True)]
     valid = observed(data, source.nodata)
     for mask in source.masks:
-        valid &= any_band(_read_small(mask.path, "read" if mask.alpha else "read_masks", list(mask.indexes), view))
+        method = "read" if mask.of_values else "read_masks"
+        valid &= mask.observed(_read_small(mask.path, method, list(mask.indexes), view))
     return Pixels(data, valid)
 
 

@@ -107,7 +107,9 @@ def _settings(config: str | None, changes: Sequence[str], training: Sequence[Pai
         sets = [{**one, "split": {"by": "blocks", "validate": 0.2}} for one in sets]
     colors = [COLORS[n] if n < len(COLORS) else f"{n * 2654435761 % 2**24:06X}" for n in range(len(names))]
     described = [{"name": name, "color": color} for name, color in zip(names, colors, strict=True)]
-    bands_of = [f"band{n}" if n.isdecimal() else n for n in chosen or open_source(training[0][0]).bands]
+    first = open_source(training[0][0])
+    own = [one[0] for one in first.all_names[len(first.bands) :]] or first.bands  # of a palette, its colours
+    bands_of = [f"band{n}" if n.isdecimal() else n for n in chosen or own]
     network = {"architecture": "unet", "options": {"widths": [16, 32, 64, 128]}}
     raw = {"name": "trained", "bands": bands_of, "classes": described, "data": sets, "network": network}
     return settings_of(raw, changes=changes)

@@ -62,13 +62,13 @@ def choose_bands(pair: Pair, source: OpenSource, data: DataSet, settings: Settin
         raise TrainingError(
             f"bands of a [[data]] set name {len(data.bands)}, but the network has {count}: {', '.join(wanted)}"
         )
-    if not data.bands and len(source.bands) < count:
-        raise TrainingError(f"{shown}; the network has {count}: {', '.join(wanted)}")
     try:
         if data.bands:
             return ChosenBands(pair, source, take_bands(source, data.bands), by_name=False)
         if (taken := take_named(source, wanted)) is not None:
             return ChosenBands(pair, source, taken, by_name=True)
+        if len(source.bands) < count:
+            raise TrainingError(f"{shown}; the network has {count}: {', '.join(wanted)}")
         if contradicts(source.all_names, wanted, source.hints):
             hint = band_hint(source, wanted, "data.bands")
             raise TrainingError(
