@@ -19,7 +19,7 @@ LANDSAT = "LC08_L2SP_197022_20200101_20200823_02_T1"
 LEVEL_2 = (*(f"SR_B{n}" for n in range(1, 8)), "ST_B10")
 
 
-def write_band(path: Path, metres: float, seed: int = 0, *, side: int | None = None, **profile: Any) -> np.ndarray:
+def write(path: Path, metres: float, seed: int = 0, *, side: int | None = None, **profile: Any) -> np.ndarray:
     """Write a band and return its values; JPEG 2000 without loss."""
     side = side or int(SIDE * 10 / metres)
     values = profile.pop("values", pixels((1, side, side), seed=seed))
@@ -56,9 +56,22 @@ def metadata_xml(level: str, *, offset: int | None = -1000, quantification: str 
 
 
 def write_safe(
-    folder: Path, level: str = "L2A", *, tile: str = TILE, ending: str = "jp2", **xml: Any
+    folder: Path,
+    level: str = "L2A",
+    *,
+    tile: str = TILE,
+    ending: str = "jp2",
+    least: int = 0,
+    more: int = 0,
+    **xml: Any,
 ) -> dict[str, Any]:
-    """Write a SAFE folder; return the values of each band at its best resolution."""
+    """Write a SAFE folder; return the values of each band at its best resolution, `least` or larger, plus `more`."""
+
+    def write_band(path: Path, metres: float, seed: int = 0, values: Any = None) -> np.ndarray:
+        side = int(SIDE * 10 / metres)
+        made = pixels((1, side, side), seed=seed).clip(least) + np.uint16(more) if values is None else values
+        return write(path, metres, values=made)
+
     name = f"S2A_MSI{level}_20230115T100319_N0509_R122_{tile[:6]}_20230115T115000.SAFE"
     root = folder / name
     images = root / "GRANULE" / f"{level}_{tile[:6]}_A039555_20230115T100318" / "IMG_DATA"
@@ -121,7 +134,7 @@ def write_landsat(folder: Path, scene: str = LANDSAT, *, form: str = "txt", band
         pan = band == "B8"
         place = Affine(15, 0, 300_007.5, 0, -15, 5_799_992.5) if pan else Affine(30, 0, 300_000, 0, -30, 5_800_000)
         side = 2 * SIDE - 1 if pan else SIDE
-        values[band] = write_band(folder / f"{scene}_{band}.TIF", 30, seed, side=side, transform=place)
+        values[band] = write(folder / f"{scene}_{band}.TIF", 30, seed, side=side, transform=place)
     (folder / f"{scene}_MTL.{form}").write_text(mtl(form))
     (folder / f"{scene}_ANG.txt").write_text("GROUP = FILE_HEADER\n")
     return values

@@ -3,13 +3,14 @@
 import shutil
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import metadata, save
-from products import GROUPS, TILE, UTM_33, metadata_xml, mtl, write_band, write_landsat, write_safe
+from products import GROUPS, TILE, UTM_33, metadata_xml, mtl, write, write_landsat, write_safe
 
 from models import SwatheError
 from models.metadata import Radiometry
@@ -97,6 +98,18 @@ def test_a_network_gets_its_bands_and_the_map_is_that_of_the_stacked_bands(safe,
     told = CliRunner().invoke(cli, ["info", str(safe["path"])])
     assert "12: B01, B02" in told.output
     assert "resampled to the grid of 10 m, nearest: B01 (60 m)" in told.output
+
+
+def test_products_of_before_and_since_2022_give_the_same_map(tmp_path):
+    """Since baseline 04.00 all numbers are larger by 1000, and the metadata say so."""
+    described = metadata(bands=3, resolution=(10.0, 10.0))
+    known = tuple(replace(band, radiometry=Radiometry(1e-4, 0.0, "reflectance")) for band in described.bands)
+    bundle = save(tmp_path / "bundle", replace(described, bands=known))
+    before = write_safe(tmp_path / "a", ending="tif", offset=None, least=1)["path"]
+    since = write_safe(tmp_path / "b", ending="tif", offset=-1000, least=1, more=1000)["path"]
+    for name, path in (("a", before), ("b", since)):
+        run(path, bundle, tmp_path / f"{name}.zarr", show=False)
+    np.testing.assert_array_equal(*(open_maps(tmp_path / f"{name}.zarr").class_map for name in "ab"))
 
 
 # --- Landsat ----------------------------------------------------------------------------------------------------------
@@ -201,7 +214,7 @@ def test_products_that_are_refused_in_words(tmp_path, kind, words):
 
 
 def test_names_in_an_archive_do_not_lead_out_of_it(tmp_path):
-    outside = write_band(tmp_path / f"{TILE}_B04.tif", 10)
+    outside = write(tmp_path / f"{TILE}_B04.tif", 10)
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.write(tmp_path / f"{TILE}_B04.tif", f"x/../../{TILE}_B04.tif")
     with pytest.raises(SwatheError, match="is empty"):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -171,7 +171,8 @@ def product_of(listing: Listing) -> Product | None:
             if len(scenes) > 1:
                 shown = ", ".join(scenes[:4]) + (", ..." if len(scenes) > 4 else "")
                 raise SceneError(f"{listing.path} holds {len(scenes)} scenes: {shown}; give the folder or files of one")
-            return reader(listing, found)
+            if (product := reader(listing, found)) is not None:
+                return product
     for name in listing.names:
         if SENTINEL_METADATA.fullmatch(PurePosixPath(name).name):
             raise SceneError(
@@ -191,24 +192,23 @@ def _scene_of(name: str, match: re.Match[str]) -> str:
 # --- Sentinel-2 -------------------------------------------------------------------------------------------------------
 
 
-def _sentinel(listing: Listing, found: Sequence[tuple[str, re.Match[str]]]) -> Product:
-    """Take the finest file of each band."""
+def _sentinel(listing: Listing, found: Sequence[tuple[str, re.Match[str]]]) -> Product | None:
+    """Take the finest file of each band; None where nothing was measured, as of masks alone."""
     masks = [(n, m) for n in listing.names if (m := SENTINEL_MASK.fullmatch(PurePosixPath(n).name)) and "QI_DATA" in n]
     finest: dict[str, tuple[int, str]] = {}
     for name, match in (*found, *masks):
         band, metres = match["band"].upper(), int(match["metres"] or 0)
         if band not in finest or metres < finest[band][0]:
             finest[band] = (metres, listing.place(name))
+    common = {_two_digits(code): names.split() for code, names in SENSORS["Sentinel-2"].items()}
+    if not (measured := [band for band in common if band in finest]):
+        return None
     metadata = _sentinel_metadata(listing)
     meanings = {} if metadata is None else _sentinel_meanings(*metadata)
-    common = {_two_digits(code): names.split() for code, names in SENSORS["Sentinel-2"].items()}
-    measured = [band for band in common if band in finest]
     files = [BandFile(finest[band][1], (band, *common[band]), meanings.get(band), missing=0.0) for band in measured]
     for band in sorted(finest.keys() - set(measured), key=natural_order):
         missing = None if band.startswith("MSK_") else 0.0
         files.append(BandFile(finest[band][1], (band,), meanings.get(band), missing, measured=False))
-    if not measured:
-        raise SceneError(f"{listing.path} holds {', '.join(file.names[0] for file in files)}, but no band B01 to B12")
     unknown = "no MTD_MSIL1C.xml or MTD_MSIL2A.xml lies with the bands: scale and offset of their numbers are unknown"
     return Product(listing.path, tuple(files), () if meanings else (unknown,))
 
@@ -219,20 +219,16 @@ def _two_digits(code: str) -> str:
 
 
 def _sentinel_metadata(listing: Listing) -> tuple[str, bytes] | None:
-    """Return path and content of a product's metadata: in the listing, or in a folder above, up to the SAFE folder."""
+    """Return path and content of a product's metadata: in the listing, or on top of the product that it is a part of."""
     for name in listing.names:
         if SENTINEL_METADATA.fullmatch(PurePosixPath(name).name):
             return listing.place(name), listing.read(name)
-    if not os.path.isdir(listing.path):
-        return None
-    above = listing.path
-    for _ in range(4):  # R10m, IMG_DATA, a granule, GRANULE
-        above = os.path.dirname(above)
-        for name in sorted(os.listdir(above)) if os.path.isdir(above) else ():
+    here = Path(listing.path)
+    tops = [above for above in here.parents if above.suffix.upper() == ".SAFE" or (above / "GRANULE") in here.parents]
+    for top in tops[:1]:
+        for name in sorted(os.listdir(top)):
             if SENTINEL_METADATA.fullmatch(name):
-                return os.path.join(above, name), Listing(above, (name,), above).read(name)
-        if above.upper().endswith(".SAFE"):
-            break
+                return str(top / name), Listing(str(top), (name,), str(top)).read(name)
     return None
 
 
@@ -273,7 +269,8 @@ def _sentinel_meanings(path: str, content: bytes) -> dict[str, Radiometry]:
 # --- Landsat ----------------------------------------------------------------------------------------------------------
 
 
-def _landsat(listing: Listing, found: Sequence[tuple[str, re.Match[str]]]) -> Product:
+def _landsat(listing: Listing, found: Sequence[tuple[str, re.Match[str]]]) -> Product | None:
+    """Take each band; None where nothing was measured, as of quality flags alone."""
     first = found[0][1]
     common = _landsat_names(first["sensor"].upper(), int(first["mission"] or first["old"]))
     metadata, notes = _landsat_metadata(listing, first["scene"]), []
@@ -291,9 +288,7 @@ def _landsat(listing: Listing, found: Sequence[tuple[str, re.Match[str]]]) -> Pr
         names = tuple(dict.fromkeys((band, short, *common.get(short[1:].partition("_VCID_")[0], "").split())))
         files.append(BandFile(listing.place(name), names, meaning, missing=0.0))
     if not any(file.measured for file in files):
-        raise SceneError(
-            f"{listing.path} holds {', '.join(f.names[0] for f in files)}, but no band such as B4 or SR_B4"
-        )
+        return None
     unknown = [file.names[0] for file in files if file.measured and file.radiometry is None]
     if metadata and unknown:
         notes.append(f"{path} tells no scale of {', '.join(unknown)}")
