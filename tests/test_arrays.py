@@ -99,6 +99,10 @@ def test_attributes_of_another_grid_are_told() -> None:
     source = open_source(moved)
     assert source.geobox.transform == GRID * Affine.translation(-0.2, 0)
     assert "does not fit" in source.notes[0]
+    clipped = stacked().rio.write_crs(UTM).rio.clip_box(LEFT + 50, TOP - 200, LEFT + 150, TOP - 50)
+    with pytest.raises(SwatheError, match="GeoTransform begins at"):  # rioxarray takes corners for centres
+        open_source(clipped)
+    assert "xy_coords='center'" in open_source(clipped.drop_attrs(deep=False)).notes[0]
     lost = stacked().drop_attrs()  # as by arithmetic: what remains tells at least that it is stackstac's
     source = open_source(lost)
     assert source.geobox.transform == GRID * Affine.translation(-0.5, -0.5)
@@ -132,7 +136,7 @@ def test_rounded_coordinates_are_taken_together() -> None:
         open_source(array.assign_coords(y=(fine.f - 0.3 * np.arange(300)).astype("float32")))
     with pytest.raises(SwatheError, match="not evenly spaced"):
         open_source(array.assign_coords(y=np.linspace(0, 1, 300) ** 1.1))
-    with pytest.raises(SwatheError, match="not of numbers"):
+    with pytest.raises(SwatheError, match="not of finite numbers"):
         open_source(array.assign_coords(y=[str(n) for n in range(300)]))
 
 
@@ -154,6 +158,21 @@ def test_axes_of_other_names(names: tuple[str, str]) -> None:
     assert (source.geobox.crs is None) is (names == ("y", "x"))
     assert source.bands == ("red",)
     np.testing.assert_array_equal(open_scene(array.to_dataset()).values[0], pixels((HEIGHT, WIDTH)))
+
+
+@pytest.mark.parametrize("told", [{"crs": "epsg:32736"}, {"crs": 32736}, {"proj:code": UTM}, {"proj:epsg": 32736}])
+def test_a_crs_by_every_attribute(told: dict[str, Any]) -> None:
+    array = xr.DataArray(pixels((HEIGHT, WIDTH)), dims=("y", "x"), coords={"y": Y, "x": X}, attrs=told)
+    assert open_scene(array).rio.crs == UTM
+    with pytest.raises(SwatheError, match="CRS cannot be understood"):
+        open_scene(array.assign_attrs({next(iter(told)): "EPSG:nothing"}))
+
+
+def test_coordinates_in_kilometres() -> None:
+    axes = {name: (name, values / 1000, {"units": "km"}) for name, values in (("x", X + 5), ("y", Y - 5))}
+    made = open_source(xr.DataArray(pixels((HEIGHT, WIDTH)), dims=("y", "x"), coords=axes)).geobox.transform
+    assert made is not None
+    assert made.almost_equals(GRID, 1e-6)
 
 
 # --- nodata, scale and offset -----------------------------------------------------------------------------------------
@@ -270,6 +289,8 @@ def test_a_dataset_of_one_variable_per_band() -> None:
     assert open_source(dataset()).identity() != open_source(dataset().drop_attrs(deep=False) + 1).identity()
     flagged = dataset().assign(flag=(("y", "x"), np.full((HEIGHT, WIDTH), "a")), day=("time", [1.0, 2.0]))
     check(flagged)
+    squeezed = xr.DataArray(pixels((HEIGHT, WIDTH)), dims=("y", "x"), coords={"band": "nir"})
+    assert open_source(squeezed).bands == ("nir",)
     assert open_source(flagged).notes == ("left out, for they hold no numbers: flag",)
     check(open_scene(dataset()).to_dataset("band"))
 

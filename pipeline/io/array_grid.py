@@ -4,6 +4,7 @@ Coordinates are centres of pixels by the CF conventions and in most libraries, b
 makes by default: a transform in the array's attributes tells the two apart.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ SPATIAL = (("y", "x"), ("lat", "lon"), ("latitude", "longitude"), ("northing", "
 TIMES = ("time", "t", "date", "datetime", "month", "year", "step")
 CORNERS = "the coordinates are taken for upper left corners of pixels, for so the array's transform has them"
 UNFIT = "the attribute `transform` does not fit the coordinates, which are taken for centres of pixels"
+KILOMETRES, KILOMETRE = {"km", "kilometer", "kilometers", "kilometre", "kilometres"}, 1000.0
 UNEVEN = 0.05  # of a pixel: how far rounded coordinates may lie from even ones
 
 
@@ -74,7 +76,9 @@ def with_dims(array: xr.DataArray) -> xr.DataArray:
     if len(others) > 1:
         raise SceneError(f"a scene has the dims (band, y, x); received {array.dims}: use .rename() or .isel()")
     if not others:
-        array = array.drop_vars("band", errors="ignore").expand_dims("band")
+        beside = array.coords.get("band")
+        array = array.drop_vars("band") if beside is not None and beside.ndim else array
+        array = array.expand_dims("band")
     elif others[0] != "band":
         array = array.drop_vars("band", errors="ignore").rename({others[0]: "band"})
     return array.transpose(*DIMS)
@@ -130,7 +134,7 @@ def _wkt(crs: Any) -> str | None:
         return None
     try:
         return CRS.from_user_input(crs).to_wkt() or None
-    except CRSError as error:
+    except (CRSError, ValueError) as error:
         raise SceneError(f"the array's CRS cannot be understood: {printable(str(error))[:200]}") from error
 
 
@@ -142,10 +146,13 @@ def _crs(array: xr.DataArray) -> Any:
         if (crs := array.rio.crs) is not None:
             return crs
     told = {**{name: value.values for name, value in array.coords.items() if not value.ndim}, **array.attrs}
-    for name in ("proj:code", "proj:epsg", "epsg"):
+    for name in ("crs", "proj:code", "proj:epsg", "epsg"):
         value = told.get(name)
-        if value is not None and (text := str(value)) not in ("", "None", "nan"):
-            return text if ":" in text else f"EPSG:{int(float(text))}"
+        if value is None or (text := str(value)) in ("", "None", "nan"):
+            continue
+        if name == "crs" and isinstance(value, np.ndarray):  # a grid mapping, which rioxarray has looked at
+            continue
+        return f"EPSG:{int(float(text))}" if re.fullmatch(r"\d+(\.0)?", text) else value if name == "crs" else text
     return None
 
 
@@ -162,7 +169,7 @@ def _transform(array: xr.DataArray) -> tuple[Affine | None, tuple[str, ...]]:
         if told is not None:
             _refuse_two(kept, told)
         found = _on_pixels(kept, x, y, centres=True) or (kept * _part(x, y, kept), False)
-        return found[0], (CORNERS,) if found[1] else ()
+        return found[0], (CORNERS,) if found[1] else _of_stackstac(array) if told is None else ()
     if told is None:
         return _of_centres(array, x, y)
     placed = _on_pixels(told, x, y, rows=_rows(array), stacked="spec" in array.attrs)
@@ -305,13 +312,17 @@ def _of_centres(array: xr.DataArray, x: Axis, y: Axis) -> tuple[Affine | None, t
     down = y.step if y.step is not None else None if height is None else -height
     if across is None or down is None:
         return None, ("a single row or column does not say how large its pixels are: the map has no position",)
-    notes = []
+    notes = list(_of_stackstac(array))
     for axis, step, name in ((x, across, "x"), (y, down, "y")):
         if axis.rounded > UNEVEN * abs(step):
             notes.append(f"the coordinate {name} is rounded to {axis.rounded:.2g}, and pixels are of {abs(step):.6g}")
-    if "epsg" in array.coords:  # stackstac's
-        notes.append("the coordinates are taken for centres of pixels; stackstac makes centres by xy_coords='center'")
     return Affine(across, 0, x.first - across / 2, 0, down, y.first - down / 2), tuple(notes)
+
+
+def _of_stackstac(array: xr.DataArray) -> tuple[str, ...]:
+    """Return a note where stackstac, by a coordinate of its, may have made corners, and nothing tells any more."""
+    note = "the coordinates are taken for centres of pixels, which stackstac makes by xy_coords='center' alone"
+    return (note,) if "epsg" in array.coords else ()
 
 
 def _resolution(array: xr.DataArray) -> tuple[float | None, float | None]:
@@ -330,9 +341,10 @@ def _axis(array: xr.DataArray, name: str, dim: str) -> Axis | None:
         return None
     raw = array.coords[name].values
     if raw.dtype.kind not in "iuf" or not np.isfinite(raw).all():
-        raise SceneError(f"the coordinate {name} is not of numbers: a scene lies on a regular grid")
-    values = raw.astype(np.float64)
-    rounded = float(np.spacing(np.abs(raw).max())) / 2 if raw.dtype.kind == "f" else 0.0
+        raise SceneError(f"the coordinate {name} is not of finite numbers: a scene lies on a regular grid")
+    unit = KILOMETRE if str(array.coords[name].attrs.get("units", "")).lower() in KILOMETRES else 1.0
+    values = raw.astype(np.float64) * unit
+    rounded = float(np.spacing(np.abs(raw).max())) / 2 * unit if raw.dtype.kind == "f" else 0.0
     if values.size == 1:
         return Axis(float(values[0]), None, rounded)
     number = np.arange(values.size)

@@ -428,6 +428,8 @@ def _read_facts(path: str, wish: bool | None) -> RasterSource:
 
 def _read_band(dataset: DatasetReader, path: str, index: int, names: tuple[str, ...]) -> RasterBand:
     dtype, nodata = str(np.dtype(dataset.dtypes[index - 1])), dataset.nodatavals[index - 1]
+    if dataset.driver == "netCDF" and not {"_FillValue", "missing_value", "nodata"} & set(dataset.tags(index)):
+        nodata = None  # GDAL takes what the library fills with where nothing is written, as 65535
     scale, offset = _usable(dataset.scales[index - 1], dataset.offsets[index - 1])
     unit = printable(dataset.units[index - 1] or "")[:LONGEST_NAME]
     return RasterBand(path, index, names, dtype, None if nodata is None else float(nodata), scale, offset, unit)
@@ -449,6 +451,8 @@ def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
     if not dataset.count or not dataset.width or not dataset.height:
         parts = dataset.subdatasets
         hint = f"; it holds {len(parts)} subdatasets, give one of them: {parts[0]}" if parts else ""
+        if parts and dataset.driver == "netCDF":
+            hint += ". With netCDF4 or h5netcdf installed, its variables are the scene's bands"
         raise SceneError(f"{path} holds no pixels of its own{hint}")
     if dataset.count > MOST_BANDS:
         raise SceneError(f"{path} declares {dataset.count:,} bands; at most {MOST_BANDS:,} are read")
