@@ -219,14 +219,14 @@ def _two_digits(code: str) -> str:
 
 
 def _sentinel_metadata(listing: Listing) -> tuple[str, bytes] | None:
-    """Return path and content of a product's metadata: in the listing, or on top of the product that it is a part of."""
+    """Return path and content of a product's metadata: in the listing, or on top of the product around it."""
     for name in listing.names:
         if SENTINEL_METADATA.fullmatch(PurePosixPath(name).name):
             return listing.place(name), listing.read(name)
-    here = Path(listing.path)
-    tops = [above for above in here.parents if above.suffix.upper() == ".SAFE" or (above / "GRANULE") in here.parents]
+    around = [Path(listing.path), *Path(listing.path).parents]
+    tops = [folder for folder in around if folder.suffix.upper() == ".SAFE" or folder / "GRANULE" in around]
     for top in tops[:1]:
-        for name in sorted(os.listdir(top)):
+        for name in sorted(os.listdir(top)) if top.is_dir() else ():
             if SENTINEL_METADATA.fullmatch(name):
                 return str(top / name), Listing(str(top), (name,), str(top)).read(name)
     return None
