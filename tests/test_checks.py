@@ -13,13 +13,14 @@ from models import ClassInfo
 from models.errors import SceneError, StoreError, TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.array import array_source
+from pipeline.io.radiometry import adjust
 from pipeline.io.scene import open_source
 from pipeline.viz.preview import rgb_places
 from train.config import settings_of
 from train.config.schema import IGNORE
 from train.data.classes import value_table
 from train.data.labels import open_labels
-from train.data.samples import Adjusted, Sample
+from train.data.samples import Sample
 from train.data.statistics import compute_statistics
 from train.data_qa.checks import MOST_ALIKE, Finding, describe
 from train.data_qa.contact_sheet import write_sheet
@@ -92,7 +93,7 @@ def test_sound_data_have_nothing_wrong(client):
     assert severe(findings) == []
     text = describe(findings)
     assert "note     train: ground 33." in text
-    assert text.endswith("3 notes")
+    assert text.endswith("4 notes")
 
 
 def test_what_was_measured_is_not_measured_again(client):
@@ -279,7 +280,7 @@ def test_one_file_in_two_parts(tmp_path, client):
     labels = Given(np.random.default_rng(0).integers(0, 3, (150, 140)).astype(np.uint8))
     first = Sample("a", image, labels, (Window(0, 75, 0, 140),))
     beside = Sample("a", image, labels, (Window(75, 150, 0, 140),))
-    over = Sample("b", Adjusted(linked, 1.0, 0.0, None, "uint8"), labels, (Window(74, 150, 139, 140),))
+    over = Sample("b", adjust(linked, 1.0, 0.0, "uint8"), labels, (Window(74, 150, 139, 140),))
     assert severe(check({"train": [first], "validate": [beside]}, config(), client=client)) == []
     level, kind, text = only({"train": [first], "validate": [over]}, client)
     assert (level, kind) == ("error", "leakage")
@@ -338,7 +339,7 @@ def test_parts_of_one_scene_are_noted(client):
 def test_another_radiometry(client):
     parts = sound()
     sample = make_sample("bright", at=(9000, 0))
-    parts["validate"].append(replace(sample, source=Adjusted(sample.source, 40.0, 0.0, None, "uint8")))
+    parts["validate"].append(replace(sample, source=adjust(sample.source, 40.0, 0.0, "uint8")))
     found = severe(check(parts, config(), client=client))
     assert found == [("warning", "radiometry", found[0][2])]
     assert "bright (red: median 255, of most 99.5)" in found[0][2]

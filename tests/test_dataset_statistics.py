@@ -14,11 +14,12 @@ from sklearn.utils.class_weight import compute_class_weight
 from models.errors import SceneError, TrainingError
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.array import array_source
+from pipeline.io.radiometry import adjust
 from pipeline.io.scene import open_source
 from pipeline.io.source import Pixels
 from train.config.schema import IGNORE
 from train.data.classes import value_table
-from train.data.samples import Adjusted, Sample
+from train.data.samples import Sample
 from train.data.statistics import balanced_weights, compute_statistics
 from train.data.window_stats import DIGITS, HistogramSum, count_values, merged
 
@@ -177,7 +178,7 @@ def test_nodata_and_outliers_do_not_decide(client):
 
 def test_adjusted_sources_are_measured_as_they_are_read(client):
     sample = random_sample("s", (140, 150), "uint8", 3)
-    adjusted = replace(sample, source=Adjusted(sample.source, 18.7, 756.0, None, "uint16"))
+    adjusted = replace(sample, source=adjust(sample.source, 18.7, 756.0, "uint16"))
     plain, moved = (compute_statistics([one], CLASSES, client).bands for one in (sample, adjusted))
     np.testing.assert_allclose(moved.mean, plain.mean * 18.7 + 756, atol=0.5)
 

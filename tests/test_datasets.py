@@ -21,11 +21,12 @@ from rasterio.errors import NotGeoreferencedWarning
 from models.errors import SwatheError, TrainingError
 from models.metadata import ClassInfo
 from pipeline import open_scene
+from pipeline.io.radiometry import Rescaled
 from train.config import DataSet, Layout, Settings
 from train.config.schema import IGNORE, PARTS
 from train.data.datasets import find_samples, merge
 from train.data.layouts import find_pairs
-from train.data.samples import Adjusted, Parts, Sample
+from train.data.samples import Parts, Sample
 
 TWO = (ClassInfo("ground", "000000"), ClassInfo("roof", "FFFFFF"))
 RGB = ("red", "green", "blue")
@@ -433,7 +434,7 @@ def test_generic_folders(tmp_path):
 
 def test_one_bands_images_become_no_adjusted_ones(tmp_path):
     scenes(tmp_path, "a")
-    assert not isinstance(found(DataSet(str(tmp_path)))["train"][0].source, Adjusted)
+    assert not isinstance(found(DataSet(str(tmp_path)))["train"][0].source, Rescaled)
 
 
 # real files

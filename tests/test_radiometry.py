@@ -5,7 +5,7 @@ same reflectance; all give the same map.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import rasterio
 import xarray as xr
 from click.testing import CliRunner, Result
 from helpers import GRID, UTM, metadata, save
+from training_data import small_settings
 
 from models import Band, Bundle, BundleMetadata, Radiometry
-from models.errors import BundleError, PlanError, StoreError
+from models.errors import BundleError, PlanError, StoreError, TrainingError
 from models.metadata import QUANTILES
 from models.mlm import from_item, to_item
 from pipeline import open_maps, open_scene, plan, run, segment
@@ -27,6 +28,12 @@ from pipeline.inference.radiometry import far_apart
 from pipeline.io.radiometry import Rescaled, bring_to, same_unit
 from pipeline.io.scene import open_source
 from train.cli.app import cli
+from train.config import Settings
+from train.data.datasets import gather
+from train.data.samples import Sample
+from train.data_qa.checks import describe
+from train.data_qa.inspection import check
+from train.fitting.fit import train
 
 NAMES = ("red", "green", "blue")
 REFLECTANCE = Radiometry(1e-4, 0.0, "reflectance")
@@ -326,3 +333,126 @@ def test_bands_keep_their_own_numbers_when_they_are_selected(tmp_path: Path) -> 
     whole = Window(0, SIZE, 0, SIZE)
     np.testing.assert_array_equal(turned.read(whole).data, made.read(whole).data[[2, 0]])
     assert turned.bands == ("blue", "red")
+
+
+# training and evaluation
+
+
+def labelled(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray], seed: int, **tags: Any) -> None:
+    """Write `NAME_image.tif`, digital numbers as some other maker writes them, and `NAME_label.tif`."""
+    dn = digital_numbers(seed)
+    write(folder / f"{name}_image.tif", change(dn), **tags)
+    write(folder / f"{name}_label.tif", (dn[:1] > 2300).astype(np.uint8), None)
+
+
+def shifted(dn: np.ndarray) -> np.ndarray:
+    return np.where(dn == 0, 0, dn + 1000).astype(np.uint16)
+
+
+def as_landsat(dn: np.ndarray) -> np.ndarray:
+    return np.where(dn == 0, 0, np.rint((dn * 1e-4 + 0.2) / 2.75e-5)).astype(np.uint16)
+
+
+OLD, NEW = {"scales": (1e-4,) * 3}, {"scales": (1e-4,) * 3, "offsets": (-0.1,) * 3}
+LANDSAT = {"scales": (2.75e-5,) * 3, "offsets": (-0.2,) * 3}
+
+
+def settings(folder: Path, *sets: dict[str, Any], **more: Any) -> Settings:
+    data = [{"root": str(folder), **one} for one in sets]
+    return small_settings(folder, data=data, bands=list(NAMES), **more)
+
+
+def values(samples: Sequence[Sample]) -> list[np.ndarray]:
+    return [sample.read(Window.of(sample.geobox.shape)).pixels for sample in samples]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sets")
+    for name, change, tags in (("plain", np.array, OLD), ("new", shifted, NEW), ("landsat", as_landsat, LANDSAT),
+                               ("bare", shifted, {}), ("other", np.array, {})):  # fmt: skip
+        labelled(folder, name, change, 1, **tags)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["", "uint16"])
+def test_training_sets_are_brought_to_one_radiometry(sets: Path, dtype: str) -> None:
+    found = gather(settings(sets, {"train": ["plain", "new"]}, {"validate": ["landsat"]}, dtype=dtype))
+    new, plain, landsat = values([*found["train"], *found["validate"]])  # by name: that of `new` is theirs
+    valid = digital_numbers(1) > 0
+    assert new.dtype == plain.dtype == landsat.dtype == np.dtype(dtype or "float32")
+    np.testing.assert_array_equal(new[valid], digital_numbers(1)[valid] + 1000)
+    np.testing.assert_array_equal(plain[valid], new[valid])
+    assert np.abs(landsat[valid].astype(float) - new[valid]).max() <= 0.5
+    for sample in [*found["train"], *found["validate"]]:
+        assert sample.source.radiometry == (Radiometry(1e-4, -0.1),) * 3
+
+
+def test_a_training_may_say_what_all_values_mean(sets: Path) -> None:
+    all_of = {"scale": 1e-4, "offset": 0.0, "unit": "reflectance"}
+    of_bare = {"scale": 1e-4, "offset": -0.1}
+    found = gather(
+        settings(sets, {"train": ["new", "other"]}, {"train": ["bare"], "radiometry": of_bare}, radiometry=all_of)
+    )
+    for read in values(found["train"]):
+        np.testing.assert_array_equal(read[digital_numbers(1) > 0], digital_numbers(1)[digital_numbers(1) > 0])
+    assert found["train"][0].source.radiometry == (REFLECTANCE,) * 3
+
+
+def test_sets_of_which_one_says_nothing_are_refused(sets: Path) -> None:
+    with pytest.raises(TrainingError, match="say it in its \\[\\[data\\]\\] set, as radiometry"):
+        gather(settings(sets, {"train": ["new"]}, {"train": ["bare"]}))
+    by_gain = {"train": ["bare"], "gain": 1.0, "offset": -1000.0}  # which says it in another way
+    found = gather(settings(sets, {"train": ["plain"]}, by_gain, dtype="uint16"))
+    plain, bare = values(found["train"])
+    np.testing.assert_array_equal(bare[digital_numbers(1) > 0], plain[digital_numbers(1) > 0])
+    assert found["train"][1].source.radiometry == (Radiometry(1e-4),) * 3
+
+
+@pytest.mark.parametrize(
+    ("sets_of", "more", "words"),
+    [
+        ([{"train": ["new"], "radiometry": {"unit": "dB"}}, {"train": ["plain"], "radiometry": {"unit": "K"}}], {},
+         "this training is of"),
+        ([{"train": ["new"]}], {"radiometry": {"unit": "reflectance"}, "dtype": "uint16"}, "whole numbers"),
+        ([{"train": ["new"], "gain": 2.0, "radiometry": {"scale": 1e-4}}], {"dtype": "uint16"}, "one of them"),
+        ([{"train": ["new"], "radiometry": [{"scale": 1e-4}]}], {}, "one for each of the 3 bands"),
+        ([{"train": ["new"], "radiometry": {"scael": 1e-4}}], {}, "did you mean 'scale'"),
+        ([{"train": ["new"], "radiometry": {"scale": 0.0}}], {}, "make no values"),
+    ],
+)  # fmt: skip
+def test_radiometry_of_settings_that_makes_no_sense(
+    sets: Path, sets_of: list[dict[str, Any]], more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TrainingError, match=words):
+        gather(settings(sets, *sets_of, **more))
+
+
+def test_the_bundle_of_a_training_knows_its_values(sets: Path, tmp_path: Path) -> None:
+    """And gives the same map of scenes of the same reflectance, and the same scores."""
+    config = settings(sets, {"train": ["plain"], "validate": ["new"]}, loop={"steps": 4, "check_every": 4})
+    made = train(config, tmp_path / "b", show=False)
+    observed = [band[band > 0] for band in digital_numbers(1)]
+    for band, its in zip(made.metadata.bands, observed, strict=True):
+        assert band.radiometry == Radiometry(1e-4)
+        assert band.quantiles == tuple(np.quantile(its, QUANTILES, method="inverted_cdf").tolist())
+    one, two = (segment(str(sets / f"{name}_image.tif"), made).compute() for name in ("plain", "new"))
+    np.testing.assert_allclose(one.probability, two.probability, atol=1e-4)
+    texts = []
+    for name in ("plain", "new", "landsat"):
+        done = swathe("evaluate", made.path, sets / f"{name}_image.tif", sets / f"{name}_label.tif", "-o",
+                      tmp_path / name, "-q", "--baseline", "brightness")  # fmt: skip
+        texts.append([line for line in done.output.splitlines() if line.startswith("|")])
+    assert texts[0] == texts[1]
+    bare = swathe("evaluate", made.path, sets / "bare_image.tif", sets / "bare_label.tif", "-o", tmp_path / "bare",
+                  "-q", "--scale", "0.0001", "--offset", "-0.1", "--baseline", "brightness")  # fmt: skip
+    assert [line for line in bare.output.splitlines() if line.startswith("|")] == texts[0]
+
+
+def test_check_shows_values_and_what_they_mean(sets: Path) -> None:
+    found = gather(settings(sets, {"train": ["plain"], "validate": ["new"]}))
+    text = describe(check(found, settings(sets, {"train": ["plain"]})))
+    low, high = (int(np.quantile(digital_numbers(1)[0][digital_numbers(1)[0] > 0], q, method="inverted_cdf"))
+                 for q in (0.01, 0.99))  # fmt: skip
+    assert f"values: 1 to 99 % of red {low:,} to {high:,}" in text
+    assert "they mean: scale 0.0001, offset 0" in text

@@ -32,10 +32,11 @@ from .options import SegmentOptions
 SIDE, ACROSS = 64, 4  # a sample of a scene's values: windows of 64 x 64 pixels, 4 x 4 of them spread over it
 ENOUGH = 256  # samples of a band, below which nothing is said of it
 WIDER = 4.0  # times that values may spread as much as in training
+PLAIN = SegmentOptions()
 LARGEST_CHUNK = 2**24  # samples of an array that is computed by dask, beyond which it is not looked into
 
 
-def bring_to_bundle(source: Source, metadata: BundleMetadata, options: SegmentOptions) -> Source:
+def bring_to_bundle(source: Source, metadata: BundleMetadata, options: SegmentOptions = PLAIN) -> Source:
     """Bring a scene's values to what the bundle's mean, where both are known; notes of the source say so.
 
     Parameters

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from models.errors import TrainingError
-from pipeline.cli.commands import alpha_option, note, running, threshold_option
+from pipeline.cli.commands import alpha_option, note, radiometry, running, threshold_option
 
 from ..config.schema import PARTS
 
@@ -38,6 +39,7 @@ OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute")
 @click.option("--colors", type=click.Choice(["yes", "no"]),
               help="Whether masks hold the classes' colours.  [default: palettes that have these]")  # fmt: skip
 @click.option("--attribute", default="", metavar="COLUMN", help="Column of vector labels that names the class.")
+@radiometry
 @threshold_option
 @click.option("--baseline", "baselines", multiple=True, type=BASELINE, help="Score this beside it; may be repeated.")
 @click.option("--reference", "more", multiple=True, type=BASELINE, hidden=True)  # the former name
@@ -94,6 +96,10 @@ def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> No
     if config and any(given[name] not in (None, "", ()) for name in OF_LABELS):
         shown = ", ".join(f"--{name}" for name in OF_LABELS)
         raise click.UsageError(f"{shown} are for SCENE LABELS; CONFIG says them")
+    if config and (given["reflectance"] or not given["scale"] is given["offset"] is None):
+        raise click.UsageError(
+            "--scale, --offset and --reflectance are for SCENE LABELS; say data.radiometry in CONFIG"
+        )
     if "forest" in given["baselines"] and not (config or given["train"]):
         raise click.UsageError("a forest is fitted to labelled samples: give --train CONFIG.toml")
     if given["train"] and not given["baselines"]:
@@ -102,6 +108,8 @@ def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> No
 
 def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
     """Return the samples of one part of a config, whose classes are the bundle's."""
+    from pipeline.inference.radiometry import bring_to_bundle
+
     from ..config import read_settings
     from ..data.datasets import gather
 
@@ -110,6 +118,7 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
     if wanted != there:
         raise TrainingError(f"{path} has the classes {there}, the bundle {wanted}: give the config of its kind")
     samples = list(gather(settings, only=part)[part])
+    samples = [replace(sample, source=bring_to_bundle(sample.source, bundle.metadata)) for sample in samples]
     if not samples:
         raise TrainingError(f"{path} has no samples to {part}: name some in [[data]], or choose another --part")
     return samples
@@ -117,7 +126,9 @@ def _of_config(path: str, part: str, bundle: "Bundle") -> "list[Sample]":
 
 def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sample":
     """Open a scene with its labels."""
+    from pipeline.inference.options import SegmentOptions
     from pipeline.inference.plan import open_matching
+    from pipeline.inference.radiometry import bring_to_bundle
 
     from ..data.classes import color_table, value_table
     from ..data.labels import open_labels
@@ -126,7 +137,9 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
 
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
-    source = open_matching(scene, bundle.metadata, bands, alpha=given["alpha"])
+    asked = {name: given[name] for name in ("scale", "offset", "reflectance", "allow_mismatch")}
+    opened_scene = open_matching(scene, bundle.metadata, bands, alpha=given["alpha"])
+    source = bring_to_bundle(opened_scene, bundle.metadata, SegmentOptions(**asked))
     classes, values, ignore = bundle.metadata.classes, _values(given["values"]), given["ignore"]
     if given["colors"] == "yes":
         table = color_table(classes, None, values, ignore)

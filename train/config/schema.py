@@ -9,6 +9,7 @@ from math import inf, isfinite
 from typing import Any, Literal
 
 from models.errors import TrainingError
+from models.metadata import Radiometry
 
 PARTS = ("train", "validate", "test")  # of samples
 IGNORE = 255  # the label of a pixel that nobody labelled, or that the scene did not observe
@@ -80,7 +81,10 @@ class DataSet:
     nodata
         `white`, `zero` or a number: a pixel with this value in every band is not observed.
     gain, offset
-        Raw value * gain + offset brings this set to the radiometry of the others.
+        Raw value * gain + offset brings this set to the radiometry of the others, where nothing says what values mean.
+    radiometry
+        What this set's values mean: a table of `scale`, `offset` and `unit` (value * scale + offset is in the unit), or
+        one for each band. It wins over what files say. None: as they say. See `train.data.radiometry`.
     train, validate, test
         Names of samples, or patterns of names with `*`, `?` and `[...]`.
     split
@@ -103,6 +107,7 @@ class DataSet:
     nodata: Literal["white", "zero"] | float | None = None
     gain: float = 1.0
     offset: float = 0.0
+    radiometry: tuple[Radiometry, ...] | Radiometry | None = None
     train: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
@@ -111,6 +116,8 @@ class DataSet:
     def __post_init__(self) -> None:
         require(isfinite(self.gain) and self.gain != 0, "data.gain", self.gain, "a number other than 0")
         require(isfinite(self.offset), "data.offset", self.offset, "a number")
+        if self.radiometry is not None and (self.gain, self.offset) != (1.0, 0.0):
+            raise TrainingError("a set has gain and offset, and radiometry too: give one of them")
         if self.split and (self.validate or self.test):
             raise TrainingError("a set has validate or test names, and a split too: give one of them")
 

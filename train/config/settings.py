@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from models.errors import SwatheError, TrainingError
-from models.metadata import ClassInfo
+from models.metadata import ClassInfo, Radiometry
 
 from .schema import Augment, Chips, DataSet, Loop, Loss, Network, require
 
@@ -35,7 +35,11 @@ class Settings:
     data
         Where from.
     dtype
-        Of raw values, for the bundle. Empty: the first training image's.
+        Of raw values, for the bundle. Empty: the first training image's; `float32` where sets are brought to one
+        radiometry.
+    radiometry
+        What values mean, for the bundle and all sets: a table of `scale`, `offset` and `unit`, or one for each band.
+        None: as the first set that says it.
     resolution
         Metres per pixel that this is for, finest and coarsest. None: unknown.
     path
@@ -48,6 +52,7 @@ class Settings:
     data: tuple[DataSet, ...]
     description: str = ""
     dtype: str = ""
+    radiometry: tuple[Radiometry, ...] | Radiometry | None = None
     resolution: tuple[float, float] | None = None
     seed: int = 0
     network: Network = field(default_factory=Network)

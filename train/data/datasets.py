@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import SceneError, SwatheError, TrainingError
+from pipeline.io.radiometry import adjust
 from pipeline.io.scene import open_source, opens_by_name
 from pipeline.io.source import Source
 
@@ -26,7 +27,8 @@ from .bands import ChosenBands, OpenSource, choose_bands, refuse_unlike
 from .classes import ClassTable, color_table, read_colors, value_table
 from .labels import open_labels
 from .layouts import LISTED, Pair, find_pairs
-from .samples import Adjusted, Parts, Restricted, Sample
+from .radiometry import harmonised, said_of
+from .samples import Parts, Restricted, Sample
 from .splits import split_samples
 
 TABLE = "label_class_dict.csv"
@@ -62,7 +64,7 @@ def gather(settings: Settings, *, only: str = "", errors: list[SwatheError] | No
         with collect_errors(errors):
             sets.append(_parts_of_set(data, settings, only, errors))
     with collect_errors(errors):
-        merged = merge(sets)
+        merged = merge(harmonised(sets, settings))
     return merged
 
 
@@ -271,7 +273,10 @@ def _massachusetts_table(data: DataSet, settings: Settings, root: Path) -> Class
 def _adjusted(pair: Pair, source: Source, data: DataSet, settings: Settings, kind: str) -> Source:
     """Bring a source to the radiometry wanted, and leave out its blank pixels."""
     blank = _blank(data, source.dtype, pair)
-    same = (data.gain, data.offset) == (1.0, 0.0)
+    same, said = (data.gain, data.offset) == (1.0, 0.0), said_of(source, data)
+    if same and all(said):  # what differs is brought together once all sets are found
+        plain = blank is None and said == source.radiometry
+        return source if plain else adjust(source, blank=blank, radiometry=said)
     if not same and not settings.dtype:
         raise TrainingError("gain and offset change the values' range; say their type then, as dtype = 'uint16'")
     if same and source.dtype != np.dtype(kind) and not (settings.dtype and np.can_cast(source.dtype, kind)):
@@ -281,7 +286,7 @@ def _adjusted(pair: Pair, source: Source, data: DataSet, settings: Settings, kin
         )
     if same and source.dtype == np.dtype(kind) and blank is None:
         return source
-    return Adjusted(source, data.gain, data.offset, blank, kind)
+    return adjust(source, data.gain, data.offset, kind, blank=blank, radiometry=said if same else None)
 
 
 def _blank(data: DataSet, dtype: "np.dtype[Any]", pair: Pair) -> float | None:

@@ -1,16 +1,15 @@
 """Samples: an image with its labels, read by window. Chips, statistics and scores are all made of them. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from models.metadata import Radiometry
 from pipeline.grid.geobox import GeoBox, Window
-from pipeline.io.source import BandNames, Pixels, Source
+from pipeline.io.source import Source
 
 from ..config.schema import IGNORE
 
@@ -111,99 +110,3 @@ def unrestricted(labels: LabelSource) -> LabelSource:
     while hasattr(labels, "labels"):
         labels = labels.labels
     return labels
-
-
-@dataclass(frozen=True, slots=True)
-class Adjusted(Source):
-    """Raw values brought to another radiometry, and blank pixels marked as not observed.
-
-    Parameters
-    ----------
-    source
-        What is read.
-    gain, offset
-        Raw value * gain + offset.
-    blank
-        A pixel with this raw value in every band is not observed. None: all are, as the source says.
-    kind
-        Type of the values returned; integers are rounded and kept in the type's range.
-    """
-
-    source: Source
-    gain: float
-    offset: float
-    blank: float | None
-    kind: str
-
-    @property
-    @override
-    def geobox(self) -> GeoBox:
-        return self.source.geobox
-
-    @property
-    @override
-    def bands(self) -> tuple[str, ...]:
-        return self.source.bands
-
-    @property
-    @override
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.kind)
-
-    @property
-    @override
-    def nodata(self) -> tuple[float | None, ...]:
-        # values that change leave the source's nodata to its valid mask alone
-        return tuple(None for _ in self.bands) if self._changes else self.source.nodata
-
-    @property
-    @override
-    def radiometry(self) -> tuple[Radiometry | None, ...]:
-        return tuple(None for _ in self.bands) if self._changes else self.source.radiometry
-
-    @property
-    @override
-    def notes(self) -> tuple[str, ...]:
-        return self.source.notes
-
-    @property
-    @override
-    def expensive_reads(self) -> bool:
-        return self.source.expensive_reads
-
-    @property
-    @override
-    def paths(self) -> tuple[str, ...]:
-        return self.source.paths
-
-    @property
-    @override
-    def scatter_once(self) -> bool:
-        return self.source.scatter_once
-
-    @override
-    def select(self, bands: BandNames) -> "Adjusted":
-        return replace(self, source=self.source.select(bands))
-
-    @property
-    def _changes(self) -> bool:
-        return (self.gain, self.offset) != (1.0, 0.0) or self.dtype != self.source.dtype
-
-    @override
-    def read(self, window: Window) -> Pixels:
-        read = self.source.read(window)
-        valid = read.valid
-        if self.blank is not None:
-            valid = valid & (read.data != read.data.dtype.type(self.blank)).any(axis=0)
-        if not self._changes:
-            return Pixels(read.data, valid)
-        values = read.data * np.float64(self.gain) + self.offset
-        if self.dtype.kind != "f":
-            info = np.iinfo(self.dtype)
-            values = np.clip(np.rint(np.nan_to_num(values)), info.min, info.max)
-        return Pixels(values.astype(self.dtype), valid)
-
-    @override
-    def identity(self) -> dict[str, Any]:
-        own = {"gain": self.gain, "offset": self.offset, "blank": self.blank, "kind": self.kind}
-        return {**self.source.identity(), "adjusted": own}

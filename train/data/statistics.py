@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from distributed import Client
 
 from models.errors import TrainingError
+from models.metadata import QUANTILES
 from models.system import usable_cpus
 from pipeline.grid.geobox import Window
 from pipeline.jobs.dask import dask_client, map_bounded
@@ -38,12 +38,15 @@ class BandStatistics:
         Of values clipped to `low` and `high`, so that single bright or dark pixels do not decide them.
     low, high
         Quantiles 0.001 and 0.999, which are values that occur.
+    quantiles
+        `(band, 7)`, at `models.metadata.QUANTILES`.
     """
 
     mean: Floats
     stddev: Floats
     low: Floats
     high: Floats
+    quantiles: Floats = field(default_factory=lambda: np.zeros((0, len(QUANTILES))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +242,16 @@ class _Total:
                 self.samples, self.cells, self.others, self.unknown, self.remarks, strict=True
             )
         ]
-        rows = []
+        rows, quantiles = [], []
         for histogram in (band.histogram() for band in self.bands):
+            quantiles.append([histogram.quantile(share) for share in QUANTILES])
             low, high = (histogram.quantile(share) for share in TAILS)
             rows.append((*histogram.clipped(low, high), low, high))
-        bands: Any = np.array(rows, np.float64).T
+        mean, stddev, low, high = np.array(rows, np.float64).T
+        bands = BandStatistics(mean, stddev, low, high, np.array(quantiles, np.float64))
         cells = tuple(CellCounts(s.geobox.shape, c) for s, c in zip(self.samples, self.cells, strict=True))
         errors = sorted(self.errors, key=lambda error: (error.sample, error.window.top, error.window.left))
-        return DatasetStatistics(BandStatistics(*bands), tuple(counts), cells, tuple(errors))
+        return DatasetStatistics(bands, tuple(counts), cells, tuple(errors))
 
 
 def label_remarks(samples: Sequence[Sample], statistics: DatasetStatistics) -> list[LabelRemarks]:

@@ -16,7 +16,9 @@ from typing import Literal
 import numpy as np
 
 from models.errors import SwatheError
+from pipeline.inference.radiometry import span
 from pipeline.io.band_names import common_names
+from pipeline.io.radiometry import describe_bands
 
 from ..config import Settings
 from ..data.bands import WRONG_ORDER, band_orders
@@ -184,6 +186,7 @@ def check_statistics(
         yield from _classes(part, found, settings)
         if part == "train":
             yield from _flat_bands(found, settings)
+            yield from _values(parts[part], found, settings)
 
 
 def _unread(part: str, samples: Sequence[Sample], statistics: DatasetStatistics) -> Iterator[Finding]:
@@ -267,6 +270,15 @@ def _classes(part: str, statistics: DatasetStatistics, settings: Settings) -> It
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
+
+
+def _values(samples: Sequence[Sample], statistics: DatasetStatistics, settings: Settings) -> Iterator[Finding]:
+    """Note what values the bands have, and what they mean; see `train.data.radiometry`."""
+    quantiles = statistics.bands.quantiles
+    if np.isfinite(quantiles).all() and len(quantiles) == len(settings.bands):
+        spans = ", ".join(f"{name} {span(row)}" for name, row in zip(settings.bands, quantiles.tolist(), strict=True))
+        means = describe_bands(settings.bands, samples[0].source.radiometry)
+        yield Finding("note", "radiometry", f"values: 1 to 99 % of {spans}; they mean: {means}")
 
 
 def _flat_bands(statistics: DatasetStatistics, settings: Settings) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from models.options import chosen, documents
 from pipeline.grid.encoding import Decision, Thresholds
 from pipeline.inference.options import Halo, SegmentOptions
 from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
+from pipeline.inference.radiometry import doubts
 from pipeline.inference.run import Segmentation
 from pipeline.io.source import Source
 from pipeline.jobs.dask import check_client, dask_client
@@ -146,6 +147,9 @@ def evaluate(
     plans = [network.plan(sample.source) for sample in samples]
     if not plans:
         raise TrainingError("there is no sample to evaluate on")
+    # baselines, too, are scored on values such as the bundle's
+    samples = [replace(sample, source=plan.source) for sample, plan in zip(samples, plans, strict=True)]
+    doubtful = doubts([plan.source for plan in plans], network.bundle.metadata)
     with work_folder(target) as folder, dask_client(client, Segmentation(plans[0]).threads) as connection:
         classes, background = network.bundle.metadata.classes, network.bundle.metadata.background_value
         tiled = [(sample, plan.plan) for sample, plan in zip(samples, plans, strict=True)]
@@ -162,7 +166,7 @@ def evaluate(
             distance,
             side,
             f"{spec.name} on {spec.device}, {spec.precision}",
-            (*notes, *dict.fromkeys(note for plan in plans for note in plan.notes)),
+            (*notes, *doubtful, *dict.fromkeys(note for plan in plans for note in plan.notes)),
         )
         if target is not None:
             write_scorecard(found, {one.sample.name: part.stores for one, part in pairs}, target)

@@ -21,6 +21,7 @@ from models.files import refuse_existing
 from models.metadata import Band, BundleMetadata, ReceptiveField
 from models.mlm import to_item
 from models.system import usable_cpus
+from pipeline.io.radiometry import meaningful
 from pipeline.jobs.kept import mark_kept
 
 from ..config import Settings
@@ -143,6 +144,16 @@ def write_best(
     return save_bundle(output, network, metadata, overwrite=True)
 
 
+def _bands(training: Training) -> tuple[Band, ...]:
+    """Return the bands of the bundle: their means, and what the values of the training images mean and are."""
+    source, quantiles = training.parts["train"][0].source, training.statistics.bands.quantiles.tolist()
+    facts = zip(training.settings.bands, training.images["mean"], source.radiometry, quantiles, strict=True)
+    return tuple(
+        Band(name, mean, meaningful(means), tuple(float(f"{value:.6g}") for value in values))
+        for name, mean, means, values in facts
+    )
+
+
 def _metadata(training: Training, receptive_field: ReceptiveField, provenance: Mapping[str, Any]) -> BundleMetadata:
     """Return the metadata of the bundle: all that inference must know, and the provenance."""
     settings = training.settings
@@ -160,7 +171,7 @@ def _metadata(training: Training, receptive_field: ReceptiveField, provenance: M
         name=settings.name,
         architecture=settings.network.architecture,
         options=dict(settings.network.options),
-        bands=tuple(Band(name, mean) for name, mean in zip(settings.bands, training.images["mean"], strict=True)),
+        bands=_bands(training),
         dtype=settings.dtype or str(training.parts["train"][0].source.dtype),
         scaling=scaling_of(training.statistics.bands),
         classes=settings.classes,
