@@ -12,6 +12,7 @@ from models.errors import SwatheError
 
 from ..grid.geobox import GeoBox
 from ..io.gdal import absolute_name
+from .longitude import all_turns, full_circle, unwrapped
 
 ENDINGS = (".parquet", ".geoparquet", ".pq")  # of GeoParquet, which geopandas reads; GDAL reads all others
 POLYGONS = (3, 6)  # shapely's type numbers of Polygon and MultiPolygon
@@ -147,7 +148,12 @@ class PolygonReader:
             shapes = shapely.transform(shapes, lambda p: np.stack(there.transform(p[:, 0], p[:, 1]), axis=1))
             if not np.isfinite(shapely.get_coordinates(shapes)).all():
                 raise self._out_of_reach(frame)
+            if crs.is_geographic:
+                shapes = unwrapped(shapes, full_circle(crs))
         shapes = shapely.transform(shapes, lambda points: _to_pixels(points, geobox))
+        if crs.is_geographic:
+            shapes = all_turns(shapes, geobox, full_circle(crs))
+        shapes = shapely.transform(shapes, _snapped)
         broken = ~shapely.is_valid(shapes) & ~shapely.is_missing(shapes)  # by bending and rounding, as of thin corners
         shapes[broken] = shapely.make_valid(shapes[broken])
         shapes = polygonal(shapes)
@@ -158,7 +164,7 @@ class PolygonReader:
         return PlacedPolygons(frame, shapes, tuple(notes))
 
     def surroundings(self, frame: Any, geobox: GeoBox) -> Any:
-        """Return a box around a scene, some larger, in the polygons' CRS; across the antimeridian two.
+        """Return a box around a scene, some larger, in the polygons' CRS; of degrees one for each way to count them.
 
         Raises
         ------
@@ -171,12 +177,13 @@ class PolygonReader:
         if bounds is None:
             raise self._out_of_reach(frame)
         west, south, east, north = bounds
-        across = west > east  # the antimeridian
-        tall, wide = MARGIN * (north - south), MARGIN * (east - west + (360 if across else 0))
+        turn = full_circle(frame.crs) if frame.crs.is_geographic else 0.0
+        if west > east:  # across the antimeridian
+            east += turn or 360
+        tall, wide = MARGIN * (north - south), MARGIN * (east - west)
         south, north, west, east = south - tall, north + tall, west - wide, east + wide
-        if across:
-            return shapely.union_all([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
-        return shapely.box(west, south, east, north)
+        turns = np.arange(-2, 3) * turn if turn else np.zeros(1)
+        return shapely.union_all(shapely.box(west + turns, south, east + turns, north))
 
     def _checked(self, frame: Any) -> Any:
         """Refuse what are no polygons; count the rows from 0, call the geometry `geometry`, and drop any others."""
@@ -247,11 +254,15 @@ def polygonal(shapes: Shapes) -> Shapes:
 
 
 def _to_pixels(points: NDArray[Any], geobox: GeoBox) -> NDArray[Any]:
-    """Turn map coordinates `(n, 2)` into column and minus row; what is next to a pixel's border is put on it."""
+    """Turn map coordinates `(n, 2)` into column and minus row."""
     columns, rows = geobox.to_pixels(points[:, 0], points[:, 1])
-    made = np.stack([columns, -rows], axis=1)
-    whole = np.round(made)
-    return np.where(np.abs(made - whole) < SNAP, whole, made)
+    return np.stack([columns, -rows], axis=1)
+
+
+def _snapped(points: NDArray[Any]) -> NDArray[Any]:
+    """Put what is next to a pixel's border on it."""
+    whole = np.round(points)
+    return np.where(np.abs(points - whole) < SNAP, whole, points)
 
 
 def _densified(shapes: Shapes, geobox: GeoBox, crs: Any) -> Shapes:

@@ -197,7 +197,7 @@ def _near_scene(labels: VectorLabels, frame: Any) -> NDArray[np.intp]:
             f"{labels.path} lies elsewhere than its image: polygons from {shown} (west, south, east, north); image: "
             f"{labels.geobox.describe()}"
         )
-    return np.sort(frame.sindex.query(around))
+    return np.sort(frame.sindex.query(around, predicate="intersects"))
 
 
 def _burnt(path: str, frame: Any, table: ClassTable, burn: str) -> int:
