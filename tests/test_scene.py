@@ -839,3 +839,82 @@ def test_nothing_reaches_the_terminal(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, cwd=tmp_path, check=True)
     assert done.stdout + done.stderr == b""
+
+
+def virtual(path: Path, source: Path, dtype: str, nodata: list[Any]) -> Path:
+    """A VRT, in which each band may have a nodata of its own, and any."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="{dtype}" band="{n}">{"" if value is None else f"<NoDataValue>{value}</NoDataValue>"}'
+        f"<SimpleSource><SourceFilename>{source}</SourceFilename><SourceBand>{n}</SourceBand></SimpleSource>"
+        "</VRTRasterBand>"
+        for n, value in enumerate(nodata, 1)
+    )
+    path.write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{bands}</VRTDataset>')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "nodata"),
+    [("uint8", "Byte", -9999), ("uint8", "Byte", 254.5), ("uint8", "Byte", "nan"), ("int8", "Int8", 255),
+     ("uint16", "UInt16", 70000), ("int16", "Int16", "nan")],
+)  # fmt: skip
+def test_nodata_tags_that_no_value_can_be_hide_nothing(tmp_path: Path, dtype: str, name: str, nodata: Any) -> None:
+    values = pixels((2, 20, 30), dtype)
+    path = virtual(tmp_path / "s.vrt", write_raster(tmp_path / "s.tif", values), name, [nodata, nodata])
+    scene = open_scene(path)
+    np.testing.assert_array_equal(scene.values, values)
+    assert scene.valid.values.all()
+
+
+@pytest.mark.parametrize("nodata", [[1, 2, 3], [1, None, 3]])
+def test_each_band_may_have_its_own_nodata(tmp_path: Path, nodata: list[int | None]) -> None:
+    values = pixels((3, 20, 30), "uint8").clip(9)
+    values[:, 2], values[0, 5], values[1, 7] = [[1], [2], [3]], 1, 1
+    path = virtual(tmp_path / "s.vrt", write_raster(tmp_path / "s.tif", values), "Byte", nodata)
+    source = open_source(path)
+    assert source.nodata == tuple(nodata)
+    expected = np.ones((20, 30), bool)
+    expected[2] = None in nodata
+    np.testing.assert_array_equal(whole(source).valid, expected)
+    np.testing.assert_array_equal(open_scene(path).valid.values, expected)
+    np.testing.assert_array_equal(whole(source.select([2, 1])).valid, expected)
+    assert source.select([3, 1]).nodata == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "nodata"),
+    [("uint64", "UInt64", 2**64 - 1), ("int64", "Int64", 2**63 - 1), ("int64", "Int64", -(2**63)),
+     ("uint64", "UInt64", 2**53 + 1)],
+)  # fmt: skip
+def test_nodata_of_more_bits_than_a_float_has(tmp_path: Path, dtype: str, name: str, nodata: int) -> None:
+    values = np.full((2, 20, 30), 5, dtype)
+    values[:, 3, 4] = values[0, 5, 6] = nodata
+    values[:, 7, 8] = nodata - 1 if nodata > 0 else nodata + 1
+    path = virtual(tmp_path / "s.vrt", write_raster(tmp_path / "s.tif", values), name, [nodata, nodata])
+    assert np.argwhere(~open_scene(path).valid.values).tolist() == [[3, 4]]
+
+
+def test_the_largest_float_written_with_few_digits(tmp_path: Path) -> None:
+    values = pixels((1, 20, 30), "float32")
+    values[0, 3, 4] = np.finfo(np.float32).min
+    path = virtual(tmp_path / "s.vrt", write_raster(tmp_path / "s.tif", values), "Float32", ["-3.402823e+38"])
+    assert np.argwhere(~open_scene(path).valid.values).tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("bits", [1, 2, 7, 12])
+def test_few_bits_and_both_interleaves(tmp_path: Path, bits: int, interleave: str) -> None:
+    values = (pixels((3, 20, 30), "uint16") % 2**bits).astype("uint8" if bits <= 8 else "uint16")
+    path = write_raster(tmp_path / "s.tif", values, nbits=bits, interleave=interleave, nodata=0)
+    np.testing.assert_array_equal(open_scene(path).values, values)
+    np.testing.assert_array_equal(open_scene(path).valid.values, values.any(axis=0))
+
+
+def test_pixels_that_are_points_lie_where_gdal_has_them(tmp_path: Path) -> None:
+    """A file of points says where centres lie; the transform that comes of it has corners."""
+    path = write_raster(tmp_path / "s.tif", pixels((1, 20, 30)))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(AREA_OR_POINT="Point")
+    scene = open_scene(path)
+    assert scene.rio.transform() == GRID
+    assert (float(scene.x[0]), float(scene.y[0])) == GRID * (0.5, 0.5)

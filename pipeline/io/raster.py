@@ -37,6 +37,7 @@ from .source import BandNames, Pixels, describe_source, find_bands, observed
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
 MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
 MOST_BANDS = 4096
+LONG, LARGEST_EXACT = ("int64", "uint64"), 2**53  # whole numbers beyond are rounded in a float
 COLORS = ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # some in GDAL 3.10 and newer alone
 LONGEST_NAME = 60
 PLATFORM_TAGS = ("PLATFORM", "SPACECRAFT_ID", "SPACECRAFT_NAME", "DATATAKE_1_SPACECRAFT_NAME", "SATELLITE", "MISSION")
@@ -427,12 +428,19 @@ def _read_facts(path: str, wish: bool | None) -> RasterSource:
 
 
 def _read_band(dataset: DatasetReader, path: str, index: int, names: tuple[str, ...]) -> RasterBand:
-    dtype, nodata = str(np.dtype(dataset.dtypes[index - 1])), dataset.nodatavals[index - 1]
-    if dataset.driver == "netCDF" and not {"_FillValue", "missing_value", "nodata"} & set(dataset.tags(index)):
-        nodata = None  # GDAL takes what the library fills with where nothing is written, as 65535
+    dtype, nodata = str(np.dtype(dataset.dtypes[index - 1])), _nodata_of(dataset, index)
     scale, offset = _usable(dataset.scales[index - 1], dataset.offsets[index - 1])
     unit = printable(dataset.units[index - 1] or "")[:LONGEST_NAME]
-    return RasterBand(path, index, names, dtype, None if nodata is None else float(nodata), scale, offset, unit)
+    return RasterBand(path, index, names, dtype, nodata, scale, offset, unit)
+
+
+def _nodata_of(dataset: DatasetReader, index: int) -> float | None:
+    """Return what stands for a missing pixel in a band; None also where it is a number of more bits than a float's."""
+    nodata = dataset.nodatavals[index - 1]
+    if dataset.driver == "netCDF" and not {"_FillValue", "missing_value", "nodata"} & set(dataset.tags(index)):
+        return None  # GDAL takes what the library fills with where nothing is written, as 65535
+    long = dataset.dtypes[index - 1] in LONG
+    return None if nodata is None or (long and abs(nodata) >= LARGEST_EXACT) else float(nodata)
 
 
 def _platform(dataset: DatasetReader) -> str:
@@ -485,6 +493,9 @@ def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int], alpha: Seq
         masks.append(RasterMask(path, (indexes[0],)))
     elif any(not of_band for of_band in flags):
         masks.append(RasterMask(path, tuple(indexes)))
+    long = [index for index in indexes if dataset.dtypes[index - 1] in LONG and _nodata_of(dataset, index) is None]
+    if dataset.driver != "netCDF" and any(MaskFlags.nodata in flags[indexes.index(index)] for index in long):
+        masks.append(RasterMask(path, tuple(indexes)))  # GDAL knows 64 bits, of which a float holds 53
     return masks
 
 

@@ -13,6 +13,7 @@ from models.metadata import Radiometry, some_of
 from ..grid.geobox import GeoBox, Window
 from .band_names import common_names
 
+NEAR_LARGEST = 3.4e38  # programs write the largest float32 as nodata, and with as few digits as this into tags
 BandNames = Sequence[str | int]
 
 
@@ -142,6 +143,8 @@ def missing_samples(band: NDArray[Any], sentinel: float | None) -> NDArray[np.bo
         if sentinel is not None:
             with np.errstate(over="ignore"):  # the value in the band's own type
                 missing |= band == band.dtype.type(sentinel)
+            if band.dtype == np.float32 and abs(sentinel) >= NEAR_LARGEST:
+                missing |= np.abs(band) >= NEAR_LARGEST
         return missing
     info = np.iinfo(band.dtype)
     if sentinel is None or not float(sentinel).is_integer() or not info.min <= sentinel <= info.max:

@@ -45,7 +45,8 @@ class Finding:
     level
         Severity. `error`: training on this is wrong or fails. `warning`: it may be. `note`: good to know.
     kind
-        In a word, for sorting: `reading`, `labels`, `classes`, `bands`, `size`, `leakage`, `radiometry`, `parts`.
+        In a word, for sorting: `reading`, `labels`, `classes`, `bands`, `size`, `leakage`, `radiometry`, `parts`,
+        `images`.
     text
         One or two lines: what, where, and what to do.
     """
@@ -96,6 +97,12 @@ def check_files(parts: Parts, settings: Settings) -> Iterator[Finding]:
     yield from _bands(scenes, settings)
     yield from _sizes(parts, settings)
     yield from _resolutions(scenes, settings)
+    told: dict[str, list[str]] = defaultdict(list)
+    for sample in scenes:
+        for note in sample.source.notes:
+            told[note].append(sample.name)
+    for note, some in told.items():
+        yield Finding("note", "images", f"{note} ({names(some)})")
 
 
 def _severity(part: str) -> Level:
