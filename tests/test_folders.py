@@ -129,6 +129,34 @@ def test_a_picture_of_tiles_is_that_of_the_scene(tmp_path):
     assert found.valid.all()
 
 
+def test_tiles_that_were_each_given_a_colour_table_are_read_by_colour(tmp_path):
+    folder = tmp_path / "t"
+    folder.mkdir()
+    values = pixels((1, 20, 20), "uint8") % 3
+    one = {0: (9, 8, 7, 255), 1: (1, 2, 3, 255), 2: (50, 60, 70, 255)}
+    tables = [one, {0: (4, 5, 6, 255), 1: (9, 9, 9, 255), 2: (0, 0, 1, 255)}]
+    for number, table in enumerate(tables):
+        place = GRID * Affine.translation(20 * number, 0)
+        path = write_raster(folder / f"{number}.tif", values, transform=place, photometric="palette")
+        with rasterio.open(path, "r+") as file:
+            file.write_colormap(1, table)
+    expected = [np.hstack([np.array([t[v][c] for v in range(3)])[values[0]] for t in tables]) for c in range(3)]
+    for bands in (None, list(NAMES)):
+        np.testing.assert_array_equal(open_scene(folder, bands).values, expected)
+
+
+def test_near_infrared_that_one_tile_shows_as_a_mask_is_a_band_of_all(tmp_path):
+    folder = tmp_path / "t"
+    folder.mkdir()
+    values = pixels((4, 64, 128), "uint8", seed=3)
+    values[3, :, :64] = np.where(values[3, :, :64] > 120, 255, 0)
+    for left in (0, 64):
+        place, part = GRID * Affine.translation(left, 0), values[..., left : left + 64]
+        write_raster(folder / f"{left}.tif", part, transform=place, photometric="RGB", alpha="yes")
+    np.testing.assert_array_equal(open_scene(folder).values, values)
+    assert open_source(folder, alpha=True).bands == NAMES
+
+
 @st.composite
 def windows(draw: Any) -> Window:
     top, left = draw(st.integers(0, 69)), draw(st.integers(0, 89))

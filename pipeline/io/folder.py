@@ -38,10 +38,14 @@ def open_files(paths: Sequence[str], *, alpha: bool | None = None) -> RasterSour
         raise SceneError("no files given")
     if (product := product_of_files(paths)) is not None:
         return product.open([file.names[0] for file in product.files])
-    return _assemble(paths, [open_rasters([path], alpha=alpha) for path in paths])
+    return _assemble(paths, [open_rasters([path], alpha=alpha) for path in paths], alpha)
 
 
-def _assemble(paths: Sequence[str], sources: Sequence[RasterSource]) -> RasterSource | MosaicSource:
+def _assemble(paths: Sequence[str], sources: Sequence[RasterSource], alpha: bool | None) -> RasterSource | MosaicSource:
+    if alpha is None and len({len(source.bands) for source in sources}) > 1:  # alpha of one that is a band in another
+        again = [open_rasters([path], alpha=False) for path in paths]
+        if len({source.bands for source in again}) == 1:
+            sources = again
     counts = [len(source.bands) for source in sources]
     if len(sources) == 1:
         return sources[0]
@@ -77,7 +81,7 @@ def open_folder(listing: Listing, *, alpha: bool | None = None) -> RasterSource 
     sources = [open_rasters([path], alpha=alpha) for path in paths]
     _refuse_dates(listing, names, sources)
     try:
-        return _assemble(paths, sources)
+        return _assemble(paths, sources, alpha)
     except SceneError as error:
         kinds: dict[str, list[str]] = {}
         for name, source in zip(names, sources, strict=True):

@@ -17,7 +17,7 @@ from models.errors import SceneError
 from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, describe_crs, same_crs
-from .raster import RasterBand, RasterSource, part_identity
+from .raster import PALETTE_COLORS, RasterBand, RasterSource, part_identity
 from .source import BandNames, Pixels, describe_source
 
 MOST_PIXELS = 10**13
@@ -120,15 +120,13 @@ class MosaicSource:
 
     def identity(self) -> dict[str, Any]:
         """Return content and place of the tiles, and which bands are taken."""
+        tiles = sorted(self.tiles, key=lambda each: (each[0].top, each[0].left))
         return {
-            "tiles": [
-                [part_identity(tile.paths[0]), place.top, place.left]
-                for place, tile in sorted(self.tiles, key=lambda each: (each[0].top, each[0].left))
-            ],
+            "tiles": [[part_identity(tile.paths[0]), place.top, place.left] for place, tile in tiles],
             "bands": [band.index for band in self.raster_bands],
             "nodata": [None if v is None else repr(v) for v in self.nodata],
             "grid": self.geobox.describe(),
-            **({"choices": choices} if any(choices := [tile.choices() for _, tile in self.tiles]) else {}),
+            **({"choices": choices} if any(choices := [tile.choices() for _, tile in tiles]) else {}),
         }
 
 
@@ -169,6 +167,8 @@ def join_tiles(sources: Sequence[RasterSource]) -> MosaicSource:
         They differ in bands, type, nodata, CRS or resolution; they lie on shifted grids; they overlap, and say
         different things there.
     """
+    if len({source.palette for source in sources}) > 1 and all(source.palette for source in sources):
+        sources = [source.select(PALETTE_COLORS) for source in sources]  # an index is another colour in each tile
     first = sources[0]
     for source in sources:
         _refuse_unlike(source, first)
@@ -191,7 +191,7 @@ def join_tiles(sources: Sequence[RasterSource]) -> MosaicSource:
 def _refuse_unlike(source: RasterSource, first: RasterSource) -> None:
     def facts(of: RasterSource) -> list[tuple[str, str]]:
         return [
-            ("bands", ", ".join(of.bands)),
+            ("bands", ", ".join(of.bands) + (" with a colour table" if of.palette else "")),
             ("type", ", ".join(dict.fromkeys(band.dtype for band in of.raster_bands))),
             ("nodata", ", ".join(str(value) for value in dict.fromkeys(map(repr, of.nodata)))),
             ("scale and offset", ", ".join(dict.fromkeys(f"{b.scale:g}, {b.offset:g}" for b in of.raster_bands))),

@@ -397,8 +397,11 @@ def join(sources: Sequence[RasterSource]) -> RasterSource:
 
 
 def _with_own_grids(source: RasterSource) -> RasterSource:
-    """Let each band and mask say itself on which grid it lies."""
-    bands = (replace(band, geobox=band.geobox or source.geobox) for band in source.raster_bands)
+    """Let each band and mask say itself on which grid it lies, and that indexes of a colour table are codes."""
+    codes = source.palette is not None
+    bands = (
+        replace(band, geobox=band.geobox or source.geobox, codes=band.codes or codes) for band in source.raster_bands
+    )
     masks = (replace(mask, geobox=mask.geobox or source.geobox) for mask in source.masks)
     return replace(source, raster_bands=tuple(bands), masks=tuple(masks))
 
