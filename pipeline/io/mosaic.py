@@ -17,7 +17,8 @@ from models.errors import SceneError
 from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, describe_crs, same_crs
-from .raster import PALETTE_COLORS, RasterBand, RasterSource, part_identity
+from .palette import COLORS as PALETTE_COLORS
+from .raster import RasterBand, RasterSource, part_identity
 from .source import BandNames, Pixels, describe_source
 
 MOST_PIXELS = 10**13
