@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .errors import BundleError, NetworkError, SwatheError, require_s3
 from .files import put_in_place, refuse_existing
 from .metadata import BundleMetadata
-from .mlm import DIGEST_OF, from_item, to_item
+from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -247,21 +247,37 @@ def _read_item(path: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path, item: Mapping[str, Any]) -> str:
-    """Hash what decides the network's answers: its contract and its weights; no dates, provenance or scores.
+    """Hash what decides the network's answers: contract and weights; no dates, provenance, scores or quantiles.
 
     The same content as folder or zip has the same digest, and so have the same weights imported or trained twice.
     """
     total = hashlib.sha256()
     if DIGEST_OF in item["properties"]:
         properties = {key: value for key, value in item["properties"].items() if key not in FOR_PEOPLE}
-        contract = json.dumps({**item, "properties": properties}, sort_keys=True)
+        contract = json.dumps(_without_quantiles({**item, "properties": properties}), sort_keys=True)
         total.update(hashlib.sha256(contract.encode()).digest())
+    elif (before := _without_quantiles(item)) != item:  # written by 0.1.0 or before, and quantiles added since
+        total.update(hashlib.sha256(_text_of(before).encode()).digest())
     else:  # written by 0.1.0 or before: of the file itself, as stores have it
         with _member(path, ITEM) as (file, _):
             total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
     with _member(path, WEIGHTS) as (file, _):
         total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
     return total.hexdigest()
+
+
+def _without_quantiles(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item without the quantiles of its bands, which only warn."""
+    properties = dict(item["properties"])
+    properties["bands"] = [
+        {key: value for key, value in band.items() if key != QUANTILES_FIELD} for band in properties["bands"]
+    ]
+    return {**item, "properties": properties}
+
+
+def _text_of(item: Mapping[str, Any]) -> str:
+    """Return an item as it is written."""
+    return json.dumps(item, indent=1, allow_nan=False) + "\n"
 
 
 def _build(metadata: BundleMetadata) -> "nn.Module":
@@ -311,4 +327,4 @@ def _write_folder(folder: Path, network: "nn.Module", metadata: BundleMetadata) 
     (folder / WEIGHTS).chmod(0o644)  # the library makes it private; workers of other users must read it
     parameters = sum(parameter.numel() for parameter in network.parameters())
     item = to_item(metadata, WEIGHTS, parameters, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    (folder / ITEM).write_text(json.dumps(item, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / ITEM).write_text(_text_of(item), encoding="utf-8")

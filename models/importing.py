@@ -18,14 +18,16 @@ from torch import Tensor
 from .build import build, compare
 from .bundle import Bundle, save_bundle
 from .errors import BundleError, NetworkError
-from .metadata import Band, BundleMetadata, ClassInfo, ReceptiveField, Scaling, divide, min_max, z_score
+from .metadata import Band, BundleMetadata, ClassInfo, Radiometry, ReceptiveField, Scaling, divide, min_max, z_score
 from .receptive_field import measure_receptive_field
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
 PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataParallel, Lightning and compile put first
 
+RADIOMETRY = ("scale", "offset", "unit")
 KEYS = ("name", "architecture", "options", "bands", "dtype", "scaling", "classes", "activation", "resolution", "patch",
-        "description", "provenance", "metrics", "rename", "swap")  # fmt: skip
+        "description", "provenance", "metrics", "rename", "swap",
+        "radiometry", "quantiles")  # fmt: skip
 
 
 def import_bundle(
@@ -47,7 +49,9 @@ def import_bundle(
         and `color`), and, as needed, `activation`, `resolution`, `patch`, `means` in `scaling`, and `rename`: a table
         of regular expressions for the beginnings of keys, and what takes their place. `swap`: regular expressions for
         keys, as renamed, of convolutions whose two halves of inputs come in the other order, as in U-Nets that join
-        (upsampled, skipped) and not (skipped, upsampled).
+        (upsampled, skipped) and not (skipped, upsampled). `radiometry`: what raw values mean, a table of `scale`,
+        `offset` and `unit` (value * scale + offset is in the unit), or one per band; `quantiles`: per band, those of
+        the training values at `models.metadata.QUANTILES`.
     output
         Folder or `.zip`.
     overwrite
@@ -97,7 +101,7 @@ def _metadata(settings: Mapping[str, Any]) -> BundleMetadata:
             name=settings["name"],
             architecture=settings["architecture"],
             options=dict(settings.get("options", {})),
-            bands=tuple(Band(name, mean) for name, mean in zip(names, means, strict=True)),
+            bands=tuple(map(Band, names, means, _radiometry(settings, len(names)), _quantiles(settings, len(names)))),
             dtype=str(settings["dtype"]),
             scaling=scaling,
             classes=tuple(ClassInfo(str(c["name"]), str(c["color"])) for c in settings["classes"]),
@@ -115,6 +119,28 @@ def _metadata(settings: Mapping[str, Any]) -> BundleMetadata:
         ) from error
     except (TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"the config has a value that cannot be used: {error}") from error
+
+
+def _radiometry(settings: Mapping[str, Any], bands: int) -> list[Radiometry | None]:
+    """Read what values mean: a table for all bands, or one for each."""
+    given = settings.get("radiometry")
+    if given is None:
+        return [None] * bands
+    tables = given if isinstance(given, list) else [given] * bands
+    if len(tables) != bands or not all(isinstance(one, Mapping) and set(one) <= {*RADIOMETRY} for one in tables):
+        raise BundleError(
+            f"radiometry is a table of {', '.join(RADIOMETRY)}, or a list of one for each of {bands} bands"
+        )
+    return [
+        Radiometry(float(one.get("scale", 1)), float(one.get("offset", 0)), str(one.get("unit", ""))) for one in tables
+    ]
+
+
+def _quantiles(settings: Mapping[str, Any], bands: int) -> list[tuple[float, ...]]:
+    given = settings.get("quantiles", [[]] * bands)
+    if not isinstance(given, list) or len(given) != bands:
+        raise BundleError(f"quantiles are a list for each of the {bands} bands")
+    return [tuple(float(value) for value in values) for values in given]
 
 
 def _scaling(table: Mapping[str, Any], bands: int) -> tuple[Scaling, tuple[float, ...]]:

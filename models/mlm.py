@@ -15,6 +15,7 @@ MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 MODEL_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]")  # that MLM takes
 CLASS_NAME = re.compile(r"[0-9A-Za-z_-]+")  # that the classification extension takes
+QUANTILES_FIELD = "swathe:quantiles"  # of a band's raw training values
 DIGEST_OF = "swathe:digest"  # what a bundle's digest is of; bundles without it were written by 0.1.0 or before
 SCALING_FIELDS = {"z-score": ("mean", "stddev"), "min-max": ("minimum", "maximum"), "scale": (None, "value")}
 LARGEST_STRIDE, LARGEST_RADIUS = 1024, 65536  # pixels; no network has more, and a plan must not be made of nonsense
@@ -90,7 +91,7 @@ def _band(band: Band) -> JSON:
     if band.radiometry is not None:
         found |= {"raster:scale": band.radiometry.scale, "raster:offset": band.radiometry.offset}
         found |= {"unit": band.radiometry.unit} if band.radiometry.unit else {}
-    return found | ({"swathe:quantiles": list(band.quantiles)} if band.quantiles else {})
+    return found | ({QUANTILES_FIELD: list(band.quantiles)} if band.quantiles else {})
 
 
 def _plain(name: str) -> str:
@@ -187,7 +188,7 @@ def _read_band(entry: JSON) -> Band:
     if "raster:scale" in entry:
         unit = str(entry.get("unit", ""))
         radiometry = Radiometry(float(entry["raster:scale"]), float(entry.get("raster:offset", 0)), unit)
-    quantiles = tuple(float(value) for value in entry.get("swathe:quantiles") or ())
+    quantiles = tuple(float(value) for value in entry.get(QUANTILES_FIELD) or ())
     return Band(str(entry["name"]), float(entry["statistics"]["mean"]), radiometry, quantiles)
 
 

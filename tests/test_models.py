@@ -287,6 +287,8 @@ def test_bundles_of_before_keep_their_digests(tmp_path):
     shutil.copytree(bundles.SHIPPED / "clouds", tmp_path / "clouds")
     item = json.loads((tmp_path / "clouds" / ITEM).read_text())
     item["properties"].pop("swathe:digest", None)
+    for band in item["properties"]["bands"]:
+        band.pop("swathe:quantiles", None)
     (tmp_path / "clouds" / ITEM).write_text(json.dumps(item))
     total = hashlib.sha256()
     for name in (ITEM, WEIGHTS):

@@ -15,17 +15,18 @@ import pytest
 import rasterio
 import xarray as xr
 from click.testing import CliRunner, Result
-from helpers import GRID, UTM, metadata, save
+from helpers import GRID, SHARED, UTM, metadata, save
 from training_data import small_settings
 
-from models import Band, Bundle, BundleMetadata, Radiometry
+from models import Band, Bundle, BundleMetadata, Radiometry, load_bundle, shipped_bundles
 from models.errors import BundleError, PlanError, StoreError, TrainingError
+from models.importing import import_bundle
 from models.metadata import QUANTILES
 from models.mlm import from_item, to_item
 from pipeline import open_maps, open_scene, plan, run, segment
 from pipeline.grid.geobox import Window
-from pipeline.inference.radiometry import far_apart
-from pipeline.io.radiometry import Rescaled, bring_to, same_unit
+from pipeline.inference.radiometry import doubts, far_apart
+from pipeline.io.radiometry import Rescaled, adjust, bring_to, same_unit
 from pipeline.io.scene import open_source
 from train.cli.app import cli
 from train.config import Settings
@@ -456,3 +457,53 @@ def test_check_shows_values_and_what_they_mean(sets: Path) -> None:
                  for q in (0.01, 0.99))  # fmt: skip
     assert f"values: 1 to 99 % of red {low:,} to {high:,}" in text
     assert "they mean: scale 0.0001, offset 0" in text
+
+
+# shipped and imported bundles
+
+
+def test_quantiles_are_no_part_of_a_bundles_digest(tmp_path: Path) -> None:
+    """They only warn: stores of the shipped bundles, which had none, continue."""
+    digests = {bundle.metadata.name: bundle.digest[:12] for bundle in shipped_bundles()}
+    assert digests == {"buildings": "b0f77243a519", "clouds": "3a07141700a9"}
+    assert all(band.quantiles for bundle in shipped_bundles() for band in bundle.metadata.bands)
+    made = described()
+    bare = replace(made, bands=tuple(replace(band, quantiles=()) for band in made.bands))
+    other = replace(made, bands=tuple(replace(band, radiometry=None) for band in made.bands))
+    one, two, three = (save(tmp_path / name, its) for name, its in (("a", made), ("b", bare), ("c", other)))
+    assert one.digest == two.digest != three.digest
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not there")
+@pytest.mark.parametrize(
+    ("name", "scene"),
+    [
+        ("buildings", "oam_buildings/scenes/kampala_ug_b_z21_image.tif"),
+        ("buildings", "oam_buildings/scenes/zanzibar_tz_a_z20_image.tif"),
+        ("buildings", "oam_buildings/scenes/banepa2_np_z20_image.tif"),
+        ("clouds", "landsat8_redcross/scenes/C_rgb_u16.tif"),
+    ],
+)
+def test_real_scenes_raise_no_false_alarm_and_changed_ones_do(name: str, scene: str) -> None:
+    known = load_bundle(name).metadata
+    source = open_source(str(SHARED / scene))
+    assert doubts([source], known) == []
+    for gain, shift in ((0.02, 0.0), (3.0, 0.0), (1.0, 1000.0), (1e-4, 0.0)):
+        assert "unlike" in doubts([adjust(source, gain, shift, "float32")], known)[0], (gain, shift)
+
+
+def test_imported_weights_may_say_what_values_mean(tmp_path: Path) -> None:
+    made = described()
+    network = save(tmp_path / "b", made)
+    config = {"name": "in", "architecture": made.architecture, "options": dict(made.options), "dtype": "uint16",
+              "bands": list(NAMES), "scaling": {"mean": 2000, "stddev": 800},
+              "classes": [{"name": info.name, "color": info.color} for info in made.classes],
+              "radiometry": {"scale": 1e-4, "unit": "reflectance"},
+              "quantiles": [list(band.quantiles) for band in made.bands]}  # fmt: skip
+    weights = network.path / "weights.safetensors"
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    assert import_bundle(weights, tmp_path / "c.json", tmp_path / "in").metadata.bands == made.bands
+    for key, wrong in (("radiometry", [{}]), ("radiometry", {"scael": 1}), ("quantiles", [[1, 2]])):
+        (tmp_path / "c.json").write_text(json.dumps(config | {key: wrong}))
+        with pytest.raises(BundleError, match=key):
+            import_bundle(weights, tmp_path / "c.json", tmp_path / "other")
