@@ -18,7 +18,18 @@ from torch import Tensor
 from .build import build, compare
 from .bundle import Bundle, save_bundle
 from .errors import BundleError, NetworkError
-from .metadata import Band, BundleMetadata, ClassInfo, Radiometry, ReceptiveField, Scaling, divide, min_max, z_score
+from .metadata import (
+    Band,
+    BundleMetadata,
+    ClassInfo,
+    Radiometry,
+    ReceptiveField,
+    Scaling,
+    divide,
+    min_max,
+    named_background,
+    z_score,
+)
 from .receptive_field import measure_receptive_field
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
@@ -26,8 +37,7 @@ PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataP
 
 RADIOMETRY = ("scale", "offset", "unit")
 KEYS = ("name", "architecture", "options", "bands", "dtype", "scaling", "classes", "activation", "resolution", "patch",
-        "description", "provenance", "metrics", "rename", "swap",
-        "radiometry", "quantiles")  # fmt: skip
+        "background", "description", "provenance", "metrics", "rename", "swap", "radiometry", "quantiles")  # fmt: skip
 
 
 def import_bundle(
@@ -46,7 +56,8 @@ def import_bundle(
     config
         TOML or JSON: `name`, `architecture`, `options`, `bands` (names), `dtype`, `scaling` (a table of `mean` and
         `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes` (tables of `name`
-        and `color`), and, as needed, `activation`, `resolution`, `patch`, `means` in `scaling`, and `rename`: a table
+        and `color`), and, as needed, `background` (a class's name; `none`, or false: there is none), `activation`,
+        `resolution`, `patch`, `means` in `scaling`, and `rename`: a table
         of regular expressions for the beginnings of keys, and what takes their place. `swap`: regular expressions for
         keys, as renamed, of convolutions whose two halves of inputs come in the other order, as in U-Nets that join
         (upsampled, skipped) and not (skipped, upsampled). `radiometry`: what raw values mean, a table of `scale`,
@@ -109,6 +120,7 @@ def _metadata(settings: Mapping[str, Any]) -> BundleMetadata:
             activation=settings.get("activation", "softmax"),
             resolution=None if resolution is None else (float(finest), float(coarsest)),
             patch=int(settings.get("patch", 512)),
+            background=named_background(settings.get("background"), [str(c["name"]) for c in settings["classes"]]),
             description=str(settings.get("description", "")),
             provenance=dict(settings.get("provenance", {})),
             metrics=dict(settings.get("metrics", {})),

@@ -161,7 +161,7 @@ def test_nothing_to_learn_from(tmp_path, client):
     sample, _ = scene_of(tmp_path / "s.tif")
     blank = Sample("b", sample.source, Given(np.full(SHAPE, IGNORE, np.uint8)), sample.areas)
     zeros = Sample("z", sample.source, Given(np.zeros(SHAPE, np.uint8)), sample.areas)
-    for bad, message in ((blank, "no labelled pixel"), (zeros, "second class")):
+    for bad, message in ((blank, "no labelled pixel"), (zeros, "bright class")):
         with pytest.raises(TrainingError, match=message):
             fit_brightness([bad], client, "best")
     for bad, message in ((blank, "no labelled pixel"), (zeros, "two classes")):

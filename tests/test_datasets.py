@@ -485,7 +485,7 @@ DUBAI = {"Building": "3C1098", "Land": "8429F6", "Road": "6EC1E4", "Vegetation":
 def test_real_dubai():
     classes = tuple(ClassInfo(name, color) for name, color in DUBAI.items())
     data = DataSet(str(SHARED / "dubai_semseg"), layout="folders", image="*/images", label="*/masks", colors=True)
-    splits = found(replace(data, ignore=("9B9B9B", "000000")), classes=classes)
+    splits = found(replace(data, ignore=("9B9B9B", "000000")), classes=classes, background="none")
     assert len(splits["train"]) == 36
     colors = np.array([info.rgb for info in classes], np.uint8)
     for sample in splits["train"][::7]:
@@ -495,7 +495,7 @@ def test_real_dubai():
         for place, color in enumerate(colors):
             expected[(mask == color).all(axis=-1)] = place
         assert (_labels(sample) == expected).all()
-    unsaid = [sample.labels.unknown() for sample in found(data, classes=classes)["train"]]
+    unsaid = [sample.labels.unknown() for sample in found(data, classes=classes, background="none")["train"]]
     assert {color for unknown in unsaid for color in unknown} == {"9B9B9B", "000000"}
     published = tuple(ClassInfo(name, color) for name, color in (("Land", "F5A623"), ("Road", "DE597F")))
     with pytest.raises(TrainingError, match=r"colours that mean no class: 8429F6 \([\d,]+ pixels\)"):
@@ -547,8 +547,8 @@ def test_real_bands_in_files_and_polygons_in_another_crs():
         attribute="Classname",
         unlabelled="ignore",
     )
-    refused(data, r"'WetSand' \(2 polygons\)", classes=cover)
-    sample = found(replace(data, values={"WetSand": "Sand"}), classes=cover)["train"][0]
+    refused(data, r"'WetSand' \(2 polygons\)", classes=cover, background="none")
+    sample = found(replace(data, values={"WetSand": "Sand"}), classes=cover, background="none")["train"][0]
     assert sample.source.bands == ("B04", "B03", "B02")
     labels = _labels(sample)
     polygons = geopandas.read_file(SHARED / "s2_opengeo/data/rcr/rcr_landcover.shp", engine="pyogrio")

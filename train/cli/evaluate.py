@@ -133,7 +133,6 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
     from ..data.classes import color_table, value_table
     from ..data.labels import open_labels
     from ..data.samples import Sample
-    from ..data.vector_labels import is_vector
 
     *scene, labels = data
     bands = [name.strip() for name in given["bands"].split(",")] if given["bands"] else None
@@ -145,9 +144,8 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
         table = color_table(classes, None, values, ignore)
     else:
         table = value_table(classes, values, ignore, palettes=given["colors"] is None)
-    two = len(bundle.metadata.classes) == 2 and is_vector(labels) and not given["attribute"]
-    burn = bundle.metadata.class_names[1] if two else ""
-    opened = open_labels(labels, source.geobox, table, attribute=given["attribute"], burn=burn)
+    background = bundle.metadata.background_value
+    opened = open_labels(labels, source.geobox, table, attribute=given["attribute"], background=background)
     return Sample(Path(scene[0]).stem, source, opened, (source.geobox.whole,), tuple(data))
 
 
@@ -179,6 +177,8 @@ def _baselines(
 
     from ..evaluation.baselines import fit_brightness
 
+    background = bundle.metadata.background_value
+    bright = 1 if background is None else 1 - background  # of two classes
     classes, made = len(bundle.metadata.classes), list["BaselinePredictor"]()
     if "brightness" in names and classes != 2:
         raise TrainingError(f"a brightness threshold tells two classes apart; the bundle has {classes}")
@@ -186,8 +186,8 @@ def _baselines(
     with dask_client(scheduler, 2) as client:
         if "brightness" in names:
             note("swathe: looking for the best brightness thresholds", quiet)
-            made += [fit_brightness(training, client, "chosen on the training samples")] if training else []
-            made += [fit_brightness(samples, client, "the best for these very samples")]
+            made += [fit_brightness(training, client, "chosen on the training samples", bright)] if training else []
+            made += [fit_brightness(samples, client, "the best for these very samples", bright)]
         if "forest" in names:
             from ..evaluation.random_forest import fit_forest
 

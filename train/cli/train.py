@@ -1,5 +1,6 @@
 """The verb `swathe train`: fits a network, checks data, or searches for a learning rate. Light to import."""
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,9 @@ COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", 
               help="Instead of CONFIG: an image to train on; may be repeated.")  # fmt: skip
 @click.option("--val", "validation", nargs=2, multiple=True, metavar="IMAGE LABELS",
               help="Instead of CONFIG: an image to validate on; may be repeated.")  # fmt: skip
-@click.option("--classes", metavar="LIST", help="Instead of CONFIG: names of the classes, the background first.")
+@click.option("--classes", metavar="LIST", help="Instead of CONFIG: names of the classes.")
+@click.option("--background", metavar="NAME|none",
+              help="Which class is the background.  [default: CONFIG's; of two the first]")  # fmt: skip
 @click.option("--bands", metavar="LIST", help="Instead of CONFIG: the images' bands, as 4,3,2 or red,green,blue.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting, as loop.steps=500.")
 @click.option(
@@ -44,6 +47,8 @@ COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", 
 def train(config: str | None, output: str | None, check: bool, find_rate: bool, quiet: bool, **rest: Any) -> None:
     """Train a network from CONFIG (TOML) into a bundle. Interrupted at any moment, the same command continues."""
     changes, restart, overwrite = (rest.pop(name) for name in ("changes", "restart", "overwrite"))
+    if (background := rest.pop("background")) is not None:
+        changes = (*changes, f"background={json.dumps(background)}")
     settings = _settings(config, changes, **rest)
     plural = "s" * (len(settings.data) != 1)
     note(f"swathe: {settings.name}: looking for {len(settings.data)} set{plural} of data", quiet)

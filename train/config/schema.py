@@ -75,7 +75,7 @@ class DataSet:
         Of vector labels: the column that names the class, or the one class of all.
     unlabelled
         What pixels are outside the labels' coverage, that is under no polygon, or under a label raster's nodata or
-        beyond its edge: `background`, or `ignore`. None: `background` for vectors, `ignore` for rasters.
+        beyond its edge: `background`, or `ignore`. None: `background` for vectors if there is one, else `ignore`.
     ignore
         Label values, or colours as hex digits, that count neither in loss nor in scores.
     nodata

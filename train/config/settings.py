@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from models.errors import SwatheError, TrainingError
-from models.metadata import ClassInfo, Radiometry
+from models.metadata import ClassInfo, Radiometry, named_background, usual_background
 
 from .schema import Augment, Chips, DataSet, Loop, Loss, Network, require
 
@@ -31,9 +31,13 @@ class Settings:
     name
         Of the bundle that comes out.
     bands, classes
-        What goes in and comes out; the first class is the background.
+        What goes in and comes out.
     data
         Where from.
+    background
+        Name of the class that is no object: what pixels become that are below a threshold or are removed, and what may
+        lie outside labels. `none`, if no class is called so, or False: all classes are of equal standing. Left out: the
+        first of two classes, or one whose name is a common word for background, as `other`; else it must be said.
     dtype
         Of raw values, for the bundle. Empty: the first training image's; `float32` where sets are brought to one
         radiometry.
@@ -50,6 +54,7 @@ class Settings:
     bands: tuple[str, ...]
     classes: tuple[ClassInfo, ...]
     data: tuple[DataSet, ...]
+    background: str | bool | None = None
     description: str = ""
     dtype: str = ""
     radiometry: tuple[Radiometry, ...] | Radiometry | None = None
@@ -71,7 +76,7 @@ class Settings:
         low, high = self.resolution or (1.0, 1.0)
         require(0 < low <= high < inf, "resolution", [low, high], "two numbers of metres above 0, smaller first")
         names = [info.name for info in self.classes]
-        require(len(names) >= 2, "classes", names, "two or more, the background first")
+        require(len(names) >= 2, "classes", names, "two or more")
         for what, given in (("bands", self.bands), ("classes", names)):
             twice = sorted({name for name in given if list(given).count(name) > 1})
             require(not twice, what, ", ".join(twice), "each name once")
@@ -83,6 +88,33 @@ class Settings:
         weights = self.loss.class_weights
         fits = weights == "balanced" or len(weights) in (0, len(names))
         require(fits, "loss.class_weights", list(weights), f"one per class, {len(names)}")
+        self._check_background(names)
+
+    def _check_background(self, names: Sequence[str]) -> None:
+        """Refuse a background that is no class, or is not said and cannot be told; and what needs one without it."""
+        said = f'a class\'s name, of {", ".join(names)}, or "none" where all classes are of equal standing'
+        fits = self.background in (None, False, "none", *names)
+        require(fits, "background", repr(self.background), said)
+        if self.background is None and usual_background(names) is None:
+            raise TrainingError(
+                f"which class is the background is not said: give background = {said} (--background NAME)"
+            )
+        if self.background_name is None and any(data.unlabelled == "background" for data in self.data):
+            raise TrainingError(
+                "data.unlabelled is 'background', but there is none: say which class it is, or give 'ignore'"
+            )
+
+    @property
+    def background_name(self) -> str | None:
+        """Name of the background; None: there is none."""
+        given = self.background
+        return named_background(None if given is None else str(given) if given else False, self.class_names)
+
+    @property
+    def background_value(self) -> int | None:
+        """Value of the background; None: there is none."""
+        name = self.background_name
+        return None if name is None else self.class_names.index(name)
 
     @property
     def class_names(self) -> tuple[str, ...]:

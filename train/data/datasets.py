@@ -182,6 +182,7 @@ class _Opener:
             unlabelled=data.unlabelled,
             attribute=data.attribute,
             burn=data.burn,
+            background=self.settings.background_value,
         )
         self.first, self.kind = first, kind  # not before it is known to be sound
         return Sample(pair.name, adjusted, labels, (adjusted.geobox.whole,), (*pair.images, pair.label))
@@ -253,8 +254,13 @@ def table_of(data: DataSet, settings: Settings, root: Path) -> ClassTable:
     if data.layout == "massachusetts" and not data.values:
         return _massachusetts_table(data, settings, root)
     if data.layout == "38-cloud" and not data.values and len(classes) == 2:
-        return value_table(classes, {"0": classes[0].name, "255": classes[1].name}, data.ignore)
+        return value_table(classes, dict(zip(("0", "255"), _background_first(settings), strict=True)), data.ignore)
     return value_table(classes, data.values, data.ignore, palettes=data.colors is None)
+
+
+def _background_first(settings: Settings) -> list[str]:
+    """Return the names of the classes with that of the background first, as published sets have theirs."""
+    return sorted(settings.class_names, key=lambda name: name != settings.background_name)
 
 
 def _massachusetts_table(data: DataSet, settings: Settings, root: Path) -> ClassTable:
@@ -262,7 +268,7 @@ def _massachusetts_table(data: DataSet, settings: Settings, root: Path) -> Class
     if (root / TABLE).is_file():
         colors = read_colors(root / TABLE)
     elif len(settings.classes) == 2:
-        colors = dict(zip(("000000", WHITE), settings.class_names, strict=True))
+        colors = dict(zip(("000000", WHITE), _background_first(settings), strict=True))
     else:
         raise TrainingError(f"{root} has no {TABLE}, and there are {len(settings.classes)} classes: give values")
     if WHITE in colors:

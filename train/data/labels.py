@@ -50,6 +50,7 @@ def open_labels(
     unlabelled: Unlabelled | None = None,
     attribute: str = "",
     burn: str = "",
+    background: int | None = 0,
 ) -> LabelSource:
     """Open labels of a scene. Pixels are read, and polygons placed, only when windows are.
 
@@ -64,9 +65,11 @@ def open_labels(
         What codes mean.
     unlabelled
         What pixels are outside the labels' coverage, that is under a raster's nodata or mask, beyond its edge, or under
-        no polygon. None: `ignore` for rasters, `background` for vectors.
+        no polygon. None: `background` for vectors if there is one, else `ignore`.
     attribute, burn
         Of vectors: the column that names classes, or the class of all; see `shapes.open_shapes`.
+    background
+        Value of the background. None: there is none.
 
     Raises
     ------
@@ -76,10 +79,13 @@ def open_labels(
     SceneError
         A raster that cannot be read.
     """
+    if background is None and unlabelled == "background":
+        raise TrainingError(f"{path}: unlabelled pixels cannot be background, since no class is; give 'ignore'")
+    outside = IGNORE if background is None else background
     path = absolute_name(path)  # workers may run in other folders
     if is_vector(path):
-        outside = IGNORE if unlabelled == "ignore" else 0
-        return open_shapes(path, geobox, table, outside=outside, attribute=attribute, burn=burn)
+        outside = IGNORE if unlabelled == "ignore" else outside
+        return open_shapes(path, geobox, table, outside=outside, attribute=attribute, burn=burn, background=background)
     if attribute or burn:
         raise TrainingError(f"{path} is a raster; attribute and burn are for vector labels")
     source = open_rasters([path], alpha=True)  # labels have no bands but colours
@@ -92,7 +98,7 @@ def open_labels(
         kept = None
     if kept is not None:  # what the file calls nodata is a class
         source = replace(source, raster_bands=tuple(replace(band, nodata=None) for band in source.raster_bands))
-    outside = 0 if unlabelled == "background" else IGNORE
+    outside = outside if unlabelled == "background" else IGNORE
     said = unlabelled is not None
     return RasterLabels(path, source, geobox, table, outside, palette, warped, kept, tuple(filter(None, notes)), said)
 
@@ -179,7 +185,7 @@ class RasterLabels(LabelSource):
             return
         nodata = self.source.nodata[0]
         shown = "" if nodata is None else f"{nodata:g}"
-        then = f"count as {self.table.names[0]!r}" if self.outside == 0 else "do not count"
+        then = f"count as {self.table.names[self.outside]!r}" if self.outside != IGNORE else "do not count"
         if self.warped:
             has_mask = bool(self.source.masks)
             ways = [f"are nodata ({shown})"] * bool(shown) + ["lie under the file's mask"] * has_mask

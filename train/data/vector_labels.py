@@ -122,8 +122,9 @@ def _thinned(ring: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
 
 
 def open_shapes(
-    path: str, geobox: GeoBox, table: ClassTable, *, outside: int = 0, attribute: str = "", burn: str = ""
-) -> VectorLabels:
+    path: str, geobox: GeoBox, table: ClassTable, *, outside: int = 0, attribute: str = "", burn: str = "",
+    background: int | None = 0,
+) -> VectorLabels:  # fmt: skip
     """Open a vector file as labels of a scene.
 
     Parameters
@@ -138,7 +139,10 @@ def open_shapes(
     outside
         Label of pixels under no polygon.
     attribute, burn
-        The column that names classes, or the class of all polygons. Neither: with two classes the second.
+        The column that names classes, or the class of all polygons. Neither: of two classes the one that is not the
+        background.
+    background
+        Value of the background. None: there is none.
 
     Raises
     ------
@@ -152,7 +156,7 @@ def open_shapes(
         raise TrainingError(f"{path}: attribute names a column, burn one class for all polygons; give one of them")
     stamp = repr(file_stamp(path))
     frame = _frame(path, stamp)
-    value = None if attribute else _burnt(path, frame, table, burn)
+    value = None if attribute else _burnt(path, frame, table, burn, background)
     labels = VectorLabels(path, stamp, geobox, table, attribute, value, outside)
     if len(frame):
         _class_values(labels, frame)
@@ -200,14 +204,14 @@ def _near_scene(labels: VectorLabels, frame: Any) -> NDArray[np.intp]:
     return np.sort(frame.sindex.query(around, predicate="intersects"))
 
 
-def _burnt(path: str, frame: Any, table: ClassTable, burn: str) -> int:
+def _burnt(path: str, frame: Any, table: ClassTable, burn: str, background: int | None) -> int:
     if burn:
         value = table.class_of(burn)
         if value is None:
             raise TrainingError(f"burn is {burn!r}, which is no class; the classes are {', '.join(table.names)}")
         return value
-    if len(table.names) == 2:
-        return 1
+    if len(table.names) == 2 and background is not None:
+        return 1 - background
     columns = ", ".join(str(name) for name in frame.columns if name != "geometry")
     raise TrainingError(f"{path} has polygons of which class? Give attribute (one of: {columns}), or burn")
 

@@ -241,13 +241,17 @@ def _empty(part: str, statistics: DatasetStatistics, settings: Settings) -> Iter
     counts = [count for count in statistics.samples if count.pixels]
     blank = [count.name for count in counts if count.invalid == count.pixels]
     bare = [c.name for c in counts if not c.class_pixels.any() and c.invalid < c.pixels]
-    plain = [c.name for c in counts if c.class_pixels[0] and not c.class_pixels[1:].any()]
+    background, plain = settings.background_value, []
+    if background is not None:
+        plain = [
+            c.name for c in counts if c.class_pixels[background] and not np.delete(c.class_pixels, background).any()
+        ]
     if blank:
         yield Finding("warning", "labels", f"{part}: no pixel is observed in {names(blank)}; leave them out")
     if bare:
         yield Finding("warning", "labels", f"{part}: no pixel is labelled in {names(bare)}; are the labels theirs?")
     if plain:
-        held = f"{len(plain)} of {len(counts)} samples hold nothing but {settings.class_names[0]!r}"
+        held = f"{len(plain)} of {len(counts)} samples hold nothing but {settings.background_name!r}"
         yield Finding("note", "labels", f"{part}: {held}: {names(plain)}")
 
 

@@ -84,7 +84,9 @@ def inspect(settings: Settings, picture: str, *, overwrite: bool = False, show: 
     )
     findings += [Finding("error", "reading", text) for text in grouped(errors)]
     findings += check(parts, settings, statistics, show=show)
-    lines = [describe(findings), f"samples: {', '.join(f'{len(some)} to {part}' for part, some in parts.items())}"]
+    background = settings.background_name or "none, all are of equal standing"
+    lines = [describe(findings), f"classes: {', '.join(settings.class_names)}; background: {background}"]
+    lines += [f"samples: {', '.join(f'{len(some)} to {part}' for part, some in parts.items())}"]
     if statistics:
         try:
             lines.append(_draw(parts, statistics["train"], settings, path, overwrite=overwrite))
@@ -112,7 +114,15 @@ def _beside(path: Path) -> Path:
 def _draw(parts: Parts, statistics: DatasetStatistics, settings: Settings, path: Path, *, overwrite: bool) -> str:
     chips = training_of(settings, parts, statistics).chips
     shown = [chips[number][:2] for number in range(min(SHOWN, len(chips)))]
-    drawn = write_sheet(shown, settings.classes, path, bands=settings.bands, title=settings.name, overwrite=overwrite)
+    drawn = write_sheet(
+        shown,
+        settings.classes,
+        path,
+        bands=settings.bands,
+        title=settings.name,
+        background=settings.background_value,
+        overwrite=overwrite,
+    )
     varied = augmentation_sheet(
         *chips.plain(0),
         settings.augment,
@@ -120,6 +130,7 @@ def _draw(parts: Parts, statistics: DatasetStatistics, settings: Settings, path:
         _beside(path),
         zoom=settings.chips.zoom,
         classes=settings.classes,
+        background=settings.background_value,
         overwrite=overwrite,
     )
     return f"wrote {drawn}, {varied}"

@@ -117,7 +117,7 @@ def complete(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[
 
 @dataclass(frozen=True, slots=True)
 class Brightness(BaselinePredictor):
-    """The second class where the bands' sum is above a limit, else the first.
+    """One of two classes where the bands' sum is above a limit, else the other.
 
     Parameters
     ----------
@@ -127,11 +127,14 @@ class Brightness(BaselinePredictor):
         Of the sum over the bands.
     means
         Per band, what stands in for missing samples.
+    bright
+        Value of the class above the limit.
     """
 
     chosen: str
     limit: float
     means: tuple[float, ...]
+    bright: int = 1
 
     @property
     @override
@@ -145,12 +148,13 @@ class Brightness(BaselinePredictor):
 
     @override
     def metadata(self) -> dict[str, Any]:
-        return {"brightness above": self.threshold, "chosen": self.chosen}
+        bright = {} if self.bright == 1 else {"bright": self.bright}
+        return {"brightness above": self.threshold, "chosen": self.chosen, **bright}
 
     @override
     def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         bright = brightness(pixels) > self.limit
-        return np.stack([~bright, bright]).astype(np.float32)
+        return np.stack([~bright, bright] if self.bright else [bright, ~bright]).astype(np.float32)
 
 
 def brightness(pixels: NDArray[Any]) -> NDArray[np.float64]:
@@ -158,8 +162,8 @@ def brightness(pixels: NDArray[Any]) -> NDArray[np.float64]:
     return pixels.sum(axis=0, dtype=np.float64)  # type: ignore[no-any-return]
 
 
-def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str) -> Brightness:
-    """Find the brightness threshold with the highest IoU of the second class, in two streamed passes.
+def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str, bright: int = 1) -> Brightness:
+    """Find the brightness threshold with the highest IoU of one of two classes, in two streamed passes.
 
     Parameters
     ----------
@@ -169,6 +173,8 @@ def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str) -> Br
         Where windows are read.
     chosen
         On what it is chosen, in words.
+    bright
+        Value of the class that is to be above it.
 
     Returns
     -------
@@ -178,7 +184,7 @@ def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str) -> Br
     Raises
     ------
     TrainingError
-        No pixel is labelled with the second class.
+        No pixel is labelled with that class.
     """
     names = ", ".join(sample.name for sample in samples[:3]) + (", ..." if len(samples) > 3 else "")
     places, key = windows(samples), "swathe-brightness-span"
@@ -190,11 +196,11 @@ def fit_brightness(samples: Sequence[Sample], client: Client, chosen: str) -> Br
     whole = all(np.issubdtype(sample.source.dtype, np.integer) for sample in samples) and high - low < EXACT
     edges = np.arange(low, high + 1) if whole else np.linspace(low, high, BINS)
     empty = np.zeros((2, len(edges)), np.int64)
-    counts = sum(map_bounded(client, _count, (samples, edges), places, key="swathe-brightness"), empty)
+    counts = sum(map_bounded(client, _count, (samples, edges, bright), places, key="swathe-brightness"), empty)
     if not counts[1].any():
-        raise TrainingError(f"{names}: no pixel of the second class to learn from")
+        raise TrainingError(f"{names}: no pixel of the bright class to learn from")
     means = tuple(sum(band) / sum(sizes) for band in zip(*sums, strict=True))
-    return Brightness(chosen, float(edges[best_limit(counts)]), means)
+    return Brightness(chosen, float(edges[best_limit(counts)]), means, bright)
 
 
 def best_limit(counts: NDArray[np.int64]) -> int:
@@ -225,10 +231,10 @@ def _window_sums(samples: Sequence[Sample], place: Place) -> tuple[float, float,
     return (float(bright.min()), float(bright.max()), sums, labels.size) if labels.size else None
 
 
-def _count(task: tuple[Sequence[Sample], NDArray[np.float64]], place: Place) -> NDArray[np.int64]:
+def _count(task: tuple[Sequence[Sample], NDArray[np.float64], int], place: Place) -> NDArray[np.int64]:
     """Count a window's pixels by class and bin; the limits that are tried are the upper edges of the bins."""
-    samples, edges = task
+    samples, edges, bright = task
     pixels, labels = _labelled(samples[place[0]], place[1])
     bins = np.searchsorted(edges, brightness(pixels))  # the first edge that is not below
-    second, size = labels > 0, len(edges)
+    second, size = labels == bright, len(edges)
     return np.stack([np.bincount(bins[~second], minlength=size), np.bincount(bins[second], minlength=size)])

@@ -178,6 +178,7 @@ def _metadata(training: Training, receptive_field: ReceptiveField, provenance: M
         receptive_field=receptive_field,
         resolution=settings.resolution,
         patch=settings.chips.size,
+        background=settings.background_name,
         description=settings.description,
         provenance={**settings.provenance, **origin, **provenance},
     )

@@ -68,7 +68,7 @@ class SegmentationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log what was counted."""
-        for name, value in scores_of(self.confusion.compute()).items():
+        for name, value in scores_of(self.confusion.compute(), self.settings.background_value).items():
             self.log(name, value, prog_bar=name == "iou")
         self.log("validation_loss", self.validation_loss.compute())
         self.confusion.reset()
@@ -104,13 +104,14 @@ def round_up(steps: int, epoch: int) -> int:
     return -(-steps // epoch) * epoch
 
 
-def scores_of(counts: Tensor) -> dict[str, Tensor]:
-    """Return scores of a confusion matrix `(truth, predicted)`: means over the classes but the first, and accuracy."""
+def scores_of(counts: Tensor, background: int | None = 0) -> dict[str, Tensor]:
+    """Return scores of a confusion matrix `(truth, predicted)`: means over classes but the background, and accuracy."""
     counts = counts.double()
     hits, both = counts.diagonal(), counts.sum(dim=1) + counts.sum(dim=0)
     iou, f1 = hits / (both - hits), 2 * hits / both
+    counted = [value for value in range(len(counts)) if value != background]
     # a class that neither is there nor was predicted has no score
-    means = {name: values[1:].nanmean().nan_to_num(0) for name, values in (("iou", iou), ("f1", f1))}
+    means = {name: values[counted].nanmean().nan_to_num(0) for name, values in (("iou", iou), ("f1", f1))}
     return {name: value.float() for name, value in {**means, "accuracy": hits.sum() / counts.sum()}.items()}
 
 

@@ -152,6 +152,10 @@ def _check_same(run: Path, wanted: Mapping[str, Any]) -> None:
 def deciding(settings: Settings) -> dict[str, Any]:
     """Return the settings that decide the weights, as JSON values."""
     values = {key: value for key, value in asdict(settings).items() if key not in FREE}
+    if settings.background_value == 0:  # as it was for all trainings before it was said
+        del values["background"]
+    else:
+        values["background"] = settings.background_name or "none"
     values["loop"] = {key: value for key, value in values["loop"].items() if key not in FREE_LOOP}
     values["data"] = [{**data, "root": os.path.abspath(settings.folder / data["root"])} for data in values["data"]]
     return dict(json.loads(json.dumps(values)))
