@@ -172,6 +172,31 @@ def test_alpha_and_nothing_else_are_bands(tmp_path: Path) -> None:
         open_source(path, alpha=True)
 
 
+def test_one_band_is_one_whatever_its_tag(tmp_path: Path) -> None:
+    """As a scene and as labels."""
+    from models import ClassInfo
+    from train.data.classes import value_table
+    from train.data.labels import open_labels
+
+    values = hole(1)
+    path = write_raster(tmp_path / "one.tif", values[None])
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.alpha]
+    for alpha in (None, True, False):
+        np.testing.assert_array_equal(open_scene(path, alpha=alpha).values[0], values)
+        assert open_scene(path, alpha=alpha).valid.values.all()
+    table = value_table((ClassInfo("other", "000000"), ClassInfo("thing", "FFFFFF")))
+    geobox = open_source(path).geobox
+    np.testing.assert_array_equal(open_labels(str(path), geobox, table).read(geobox.whole), values)
+
+
+def test_alpha_that_is_no_number_was_not_observed(tmp_path: Path) -> None:
+    alpha = hole(1, "float32")
+    alpha[100:110] = np.nan
+    path = four_bands(tmp_path / "scene.tif", alpha)
+    np.testing.assert_array_equal(open_scene(path).valid, (alpha != 0) & np.isfinite(alpha))
+
+
 def test_an_empty_alpha_hides_nothing_that_was_observed(tmp_path: Path) -> None:
     empty = np.zeros((SIDE, SIDE), np.uint8)
     path = four_bands(tmp_path / "scene.tif", empty)

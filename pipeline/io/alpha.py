@@ -61,10 +61,10 @@ def alpha_bands(dataset: DatasetReader, wish: bool | None) -> AlphaBands:
     colors = zip(dataset.indexes, dataset.colorinterp, strict=True)
     tagged = [index for index, color in colors if color == ColorInterp.alpha]
     others = [index for index in dataset.indexes if index not in tagged]
-    if wish and tagged and not others:
+    if wish and len(tagged) > 1 and not others:
         raise SceneError(f"{dataset.name}: all bands are tagged as alpha; take them as bands, with --alpha no")
     if wish is not None:
-        return AlphaBands(tuple(tagged) if wish else ())
+        return AlphaBands(tuple(tagged) if wish and others else ())
     reasons = {index: _why_no_mask(dataset, index, others) for index in tagged}
     masks = tuple(index for index in tagged if not reasons[index])
     return AlphaBands(masks, {index: reason for index, reason in reasons.items() if reason})

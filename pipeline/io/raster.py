@@ -95,7 +95,7 @@ class RasterMask:
 
     def observed(self, samples: NDArray[Any]) -> NDArray[np.bool_]:
         """Return where samples `(band, y, x)` of its bands say that a pixel was observed, bool `(y, x)`."""
-        return any_band(np.frombuffer(self.table, np.uint8)[samples] if self.table else samples)
+        return any_band(np.frombuffer(self.table, np.uint8)[samples] if self.table else np.nan_to_num(samples))
 
 
 @dataclass(frozen=True, slots=True)
