@@ -14,10 +14,12 @@ from helpers import pixels, write_item, write_raster
 from models import SwatheError
 from models.metadata import Radiometry
 from pipeline import open_scene, plan, segment
-from pipeline.cli.app import cli
 from pipeline.io import stac_items
 from pipeline.io.scene import open_source
 from pipeline.io.stac_items import find_item
+from train.cli.app import cli
+from train.config import settings_of
+from train.data.datasets import gather
 
 SHAPE = (40, 50)
 NAMES = ("red", "green", "blue")
@@ -254,3 +256,30 @@ def test_bands_of_one_file_have_their_own(tmp_path: Path) -> None:
     assert repr(source.nodata) == "(7.0, nan, None)"
     assert source.radiometry == (Radiometry(2.0), Radiometry(2.0, 0.0, "K"), Radiometry(2.0))
     assert source.read(source.geobox.whole).valid.all()
+
+
+def test_scores_and_trainings_take_them(tmp_path: Path, bundle_of: Any) -> None:
+    """An Item of a saved search and a Zarr group of one variable per band, with the nodata that they alone tell."""
+    path = item_in(tmp_path, nodata=0)
+    two = collection(tmp_path / "two.json", with_id(path, "a"), with_id(path, "b"))
+    held = open_scene(path).drop_attrs().drop_vars("valid").to_dataset("band")
+    for name in NAMES:
+        held[name].attrs["_FillValue"] = 0
+    held.to_zarr(tmp_path / "s.zarr", zarr_format=2)
+    labels = np.random.default_rng(0).integers(0, 2, (1, *SHAPE), np.uint8)
+    write_raster(tmp_path / "label.tif", labels)
+    bundle = str(bundle_of("simple-unet", bands=3, dtype="uint16").path)
+    rows = set()
+    for number, scene in enumerate((path, f"{two}#b", tmp_path / "s.zarr")):
+        words = ["evaluate", bundle, str(scene), str(tmp_path / "label.tif"), "-o", str(tmp_path / str(number)), "-q"]
+        told = CliRunner().invoke(cli, words)
+        assert told.exit_code == 0, told.output
+        rows.add(next(line for line in told.output.splitlines() if line.startswith("| tiny")))
+    assert len(rows) == 1
+    for image in ("item.json", "two.json#b", "s.zarr"):
+        classes = [{"name": "no", "color": "000000"}, {"name": "yes", "color": "FF0000"}]
+        data = {"root": str(tmp_path), "image": image, "label": "label.tif"}
+        settings = settings_of({"name": "x", "bands": list(NAMES), "classes": classes, "data": [data]})
+        (sample,) = gather(settings)["train"]
+        assert sample.source.nodata == (0, 0, 0)
+        assert not sample.source.read(sample.geobox.whole).valid[:9, :9].any()

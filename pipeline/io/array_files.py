@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,7 +70,7 @@ def _without_fill_values(dataset: xr.Dataset, path: str) -> tuple[xr.Dataset, tu
     suspects = [name for name, array in rasters.items() if "_FillValue" in array.attrs]
     if not suspects:
         return dataset, ()
-    said = _fill_values(path)
+    said = _fill_values(path, [str(name) for name in dataset.variables])
     if any(fill is None or fill != fill for _, fill in said.values()):  # NaN is not itself
         return dataset, ()
     dropped = [name for name in suspects if said.get(name, (True, None))[0] is False]
@@ -81,8 +82,11 @@ def _without_fill_values(dataset: xr.Dataset, path: str) -> tuple[xr.Dataset, tu
     return dataset, (note,)
 
 
-def _fill_values(path: str) -> dict[str, tuple[bool, Any]]:
-    """Return of each array of a Zarr 2 group whether its own attributes name `_FillValue`, and its fill_value."""
+def _fill_values(path: str, names: Sequence[str]) -> dict[str, tuple[bool, Any]]:
+    """Return of arrays of a Zarr 2 group whether their own attributes name `_FillValue`, and their fill_value.
+
+    Arrays are asked for by their names, since web servers list nothing.
+    """
     import zarr
 
     with warnings.catch_warnings():
@@ -90,7 +94,12 @@ def _fill_values(path: str) -> dict[str, tuple[bool, Any]]:
         group = zarr.open_group(path, mode="r", storage_options=fsspec_options(path) or None)
         if group.metadata.zarr_format != 2:
             return {}
-        return {name: ("_FillValue" in array.attrs, array.metadata.fill_value) for name, array in group.arrays()}
+        arrays: dict[str, Any] = {name: group.get(name) for name in names}
+        return {
+            name: ("_FillValue" in array.attrs, array.metadata.fill_value)
+            for name, array in arrays.items()
+            if array is not None
+        }
 
 
 def is_netcdf(path: str) -> bool:

@@ -144,9 +144,14 @@ def find_item(scene: Any) -> FoundItem:
     return FoundItem(_checked(_single(items, name, "", False)), name)
 
 
-def _of_path(path: str) -> FoundItem:
+def split_id(path: str) -> tuple[str, str]:
+    """Return a path or URL of Items, and the id that is named behind `#`; empty: none."""
     named = None if os.path.exists(path) else _NAMED.fullmatch(path)
-    where, wanted = named.groups() if named else (path, "")
+    return (named[1], named[2]) if named else (path, "")
+
+
+def _of_path(path: str) -> FoundItem:
+    where, wanted = split_id(path)
     place = where if is_remote(where) else os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
     return _chosen(_read(place, where), place, printable(where), wanted)
 

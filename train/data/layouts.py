@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import TrainingError
+from pipeline.io.stac_items import split_id
 
 from ..config import DataSet
 from .vector_labels import ENDINGS
@@ -107,7 +108,11 @@ def _scenes(data: DataSet, root: Path) -> list[Pair]:
 
 
 def _matches(root: Path, pattern: str) -> dict[str, str]:
-    """Return the files, or folders of one scene, that a pattern matches by name: `{name}` and `*` are all but `/`."""
+    """Return the files, or folders of one scene, that a pattern matches by name: `{name}` and `*` are all but `/`.
+
+    Behind `.json#` stands the id of an Item of a saved search, as it is.
+    """
+    pattern, item = split_id(pattern)
     parts = re.split(r"(\{name\}|\*)", pattern)
     globbed = "".join("*" if part in ("{name}", "*") else glob.escape(part) for part in parts)
     regex = ""
@@ -118,10 +123,10 @@ def _matches(root: Path, pattern: str) -> dict[str, str]:
     for path in sorted(glob.glob(globbed, root_dir=root)):
         match = re.fullmatch(regex, path)
         if match and ((root / path).is_file() or path.lower().endswith(SCENE_FOLDERS)):
-            name = match.groupdict().get("name") or Path(path).stem
+            name = match.groupdict().get("name") or item or Path(path).stem
             if name in found:
                 raise TrainingError(f"{name}: {pattern!r} matches both {Path(found[name]).name} and {Path(path).name}")
-            found[name] = str(root / path)
+            found[name] = str(root / path) + (f"#{item}" if item else "")
     return found
 
 
