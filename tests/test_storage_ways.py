@@ -305,7 +305,10 @@ WAYS: dict[str, Way] = {
     "12 bits": (tiff(nbits=12), lambda s: one(s) and s.values.dtype == np.uint16),
     "scale and offset in tags": (scaled, one),
     "COG": (copied("COG", "tif", blocksize=128), lambda s: one(s) and north_up(s)),
-    "JPEG 2000": (copied("JP2OpenJPEG", "jp2", quality="100", reversible="yes"), lambda s: one(s) and whole_numbers(s)),
+    "JPEG 2000": (
+        copied("JP2OpenJPEG", "jp2", quality="100", reversible="yes"),
+        lambda s: one(s) and whole_numbers(s) and s.transform.e < 0,
+    ),
     "Erdas": (copied("HFA", "img"), lambda s: one(s) and north_up(s)),
     "mask inside": (masked(True), lambda s: s.masked),
     "mask beside": (masked(False), lambda s: s.masked),
