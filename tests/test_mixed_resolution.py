@@ -154,6 +154,7 @@ REFUSED = [
     ({"transform": Affine(20, 0, 500_020, 0, -20, 9_000_000)}, "covers another extent"),
     ({"transform": Affine(20, 0, 500_000, 0, -20, 9_000_100)}, "covers another extent"),
     ({"transform": Affine(20, 1, 500_000, 1, -20, 9_000_000)}, "is rotated against the others"),
+    ({"transform": Affine(5, 0, 500_000, 0, -60, 9_000_000), "shape": (10, 120)}, "finer along one side"),
     ({"more": 1}, "covers another extent"),
     ({"more": -2}, "covers another extent"),
 ]
@@ -164,7 +165,8 @@ def test_grids_that_do_not_fit_are_refused_in_words(tmp_path, change, words):
     fine = write_band(tmp_path / "B1.tif", 10)
     place = {"transform": Affine(20, 0, 500_000, 0, -20, 9_000_000), "crs": UTM, **change}
     side = 30 + place.pop("more", 0)
-    coarse = write_raster(tmp_path / "B2.tif", pixels((1, side, side)), **place)
+    shape = place.pop("shape", (side, side))
+    coarse = write_raster(tmp_path / "B2.tif", pixels((1, *shape)), **place)
     with pytest.raises(SwatheError, match=words) as error:
         open_scene([fine, coarse])
     assert str(coarse) in str(error.value)

@@ -71,8 +71,11 @@ class Listing:
                 if (member := tar.extractfile(name)) is None:
                     raise FileNotFoundError(name)
                 yield member
-        else:
+        elif is_remote(self.root):
             with fsspec.open(self.place(name), "rb", **fsspec_options(self.root)) as file:
+                yield file
+        else:
+            with open(self.place(name), "rb") as file:
                 yield file
 
 

@@ -274,7 +274,15 @@ class RasterSource:
         """Return the bands on the finest of their own grids. Raises SceneError where one cannot be brought onto it."""
         grids = [band.geobox or self.geobox for band in self.raster_bands]
         sizes = [abs(grid.affine.determinant) for grid in grids]
-        return self.on_grid(next(grid for grid, size in zip(grids, sizes, strict=True) if size < 1.0001 * min(sizes)))
+        finest = next(grid for grid, size in zip(grids, sizes, strict=True) if size < 1.0001 * min(sizes))
+        placed = self.on_grid(finest)
+        for band in placed.raster_bands:
+            if (grid := placed._regrid(band)) and max(abs(grid.rows.step), abs(grid.columns.step)) > 1.0001:
+                raise SceneError(
+                    f"{band.path} has pixels that are finer along one side and coarser along the other than those of "
+                    f"{finest.describe()}; warp it onto that grid first, as with gdalwarp"
+                )
+        return placed
 
     def on_grid(self, geobox: GeoBox) -> "RasterSource":
         """Return the bands on a grid. Raises SceneError where one cannot be brought onto it."""

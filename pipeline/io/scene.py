@@ -27,7 +27,7 @@ from .array_values import NODATA_OF_BANDS
 from .band_names import common_names, places_of, readings
 from .folder import index_of, open_files, open_folder, open_index
 from .gdal import file_stamp
-from .listing import expand
+from .listing import expand, is_archive
 from .mosaic import MosaicSource
 from .products import Product, is_metadata, listing_of, product_of
 from .raster import RasterSource
@@ -195,8 +195,10 @@ def _open_all(scene: SceneLike, alpha: bool | None) -> AnyOpen:
     paths = _paths(scene)
     if len(paths) == 1 and (source := _open_one(paths[0], alpha)):
         return source
-    if any(is_item(path) for path in paths):
-        raise SceneError(f"a scene is one STAC Item, or files; received {len(paths)} paths, {paths[0]} first")
+    if whole := [path for path in paths if is_item(path) or is_archive(path) or is_metadata(path)]:
+        raise SceneError(
+            f"a scene is one STAC Item, one product, or files; received {whole[0]} and {len(paths) - 1} more"
+        )
     return open_files([path for pattern in paths for path in expand(pattern)], alpha=alpha)
 
 
