@@ -213,6 +213,15 @@ def test_products_that_are_refused_in_words(tmp_path, kind, words):
     assert isinstance(told.exception, SwatheError)
 
 
+def test_a_product_is_a_scene_by_itself(safe, tmp_path):
+    archive = zipped(safe["path"], tmp_path / "p.zip")
+    for several in ([archive, archive], [safe["path"] / "MTD_MSIL2A.xml", archive], [safe["path"], archive]):
+        with pytest.raises(SwatheError, match="a scene is one"):
+            open_scene(several)
+    with pytest.raises(SwatheError, match="no such file"):
+        open_scene(tmp_path / "none.zip")
+
+
 def test_names_in_an_archive_do_not_lead_out_of_it(tmp_path):
     outside = write(tmp_path / f"{TILE}_B04.tif", 10)
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:

@@ -195,10 +195,10 @@ def _open_all(scene: SceneLike, alpha: bool | None) -> AnyOpen:
     paths = _paths(scene)
     if len(paths) == 1 and (source := _open_one(paths[0], alpha)):
         return source
-    if whole := [path for path in paths if is_item(path) or is_archive(path) or is_metadata(path)]:
-        raise SceneError(
-            f"a scene is one STAC Item, one product, or files; received {whole[0]} and {len(paths) - 1} more"
-        )
+    whole = [path for path in paths if is_item(path) or is_archive(path) or is_metadata(path)]
+    if whole and len(paths) > 1:
+        others = len(paths) - 1
+        raise SceneError(f"a scene is one STAC Item, or files, or one product; received {whole[0]} and {others} more")
     return open_files([path for pattern in paths for path in expand(pattern)], alpha=alpha)
 
 
