@@ -4,20 +4,23 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from helpers import GRID, UTM
+from helpers import GRID, UTM, pixels, write_raster
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
+from stores import TOWN, write_store
 from test_store import UINT8, WKT, answer, begin, fill, finished, shards
 
 from models.errors import StoreError
-from pipeline import write_cog
+from pipeline import run, write_clean, write_cog
 from pipeline.grid.encoding import NODATA, SCALE, Encoding
 from pipeline.grid.geobox import GeoBox
 from pipeline.store import cog
@@ -45,8 +48,7 @@ def test_any_shape_is_valid_and_reads_back(tmp_path, shape):
         assert (file.crs, file.transform) == (CRS.from_string(UTM), GRID)
         assert bool(file.overviews(1)) == (max(shape) > 512)
         colours = file.colormap(1)
-        assert colours[0] == (0x10, 0x20, 0x30, 255)
-        assert colours[NODATA][3] == 0
+        assert colours[0] == (0x10, 0x20, 0x30, 0)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_gdalinfo_sees_colours_names_and_table(store, tmp_path):
     text = subprocess.run(["gdalinfo", made], capture_output=True, text=True, check=True).stdout
     assert "LAYOUT=COG" in text
     assert "NoData Value=255" in text
-    assert "Color Table (RGB with 256 entries)" in text
+    assert "Color Table (RGB with 2 entries)" in text
     assert "1: 228,87,46,255" in text
     assert "Categories:\n      0: open ground\n      1: house, garden" in text
     assert "<GDALRasterAttributeTable" in text
@@ -244,7 +246,7 @@ def test_paths_with_blanks_and_other_alphabets(store, tmp_path):
 
 MEASURE = """
 import resource, sys
-from pipeline import write_cog
+from pipeline import run, write_clean, write_cog
 write_cog(sys.argv[1], sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
@@ -272,3 +274,45 @@ def test_a_file_that_may_pass_4_gigabytes_is_a_bigtiff(tmp_path, side, magic):
     ):
         pass
     assert (tmp_path / "w.tif").read_bytes()[:4] == b"II" + bytes([magic, 0])
+
+
+def shown(made: Path) -> tuple[dict[int, tuple[int, ...]], list[list[str]]]:
+    """The colour table, and the rows of the attribute table, as GDAL gives them to QGIS."""
+    with rasterio.open(made) as file:
+        colours = file.colormap(1)
+    table = ElementTree.parse(f"{made}.aux.xml").find(".//GDALRasterAttributeTable")
+    return colours, [[cell.text for cell in row] for row in table.iter("Row")]
+
+
+@pytest.mark.parametrize("background", [0, 1, None])
+@pytest.mark.parametrize("opaque", [False, True])
+def test_the_legend_has_the_classes_alone_and_the_background_is_transparent(tmp_path, background, opaque):
+    class_map = np.random.default_rng(0).choice([0, 1, NODATA], (60, 70)).astype(np.uint8)
+    write_store(tmp_path / "s.zarr", class_map, classes=TOWN[:2], background=background)
+    made = write_cog(tmp_path / "s.zarr", tmp_path / "c.tif", opaque_background=opaque)
+    assert cog_validate(made, strict=True)[0]
+    colours, rows = shown(made)
+    alphas = [0 if value == background and not opaque else 255 for value in range(2)]
+    assert colours == {value: (*info.rgb, alphas[value]) for value, info in enumerate(TOWN[:2])}
+    assert [row[:2] for row in rows] == [["0", "background"], ["1", "building"]]
+    assert [tuple(map(int, row[2:])) for row in rows] == list(colours.values())
+    if shutil.which("gdalinfo"):
+        text = subprocess.run(["gdalinfo", made], capture_output=True, text=True, check=True).stdout
+        assert "Color Table (RGB with 2 entries)" in text
+        assert "building" in text
+    with rasterio.open(made) as file:
+        np.testing.assert_array_equal(file.read(1), class_map)
+    Path(f"{made}.aux.xml").unlink()  # alone, the file has its palette still
+    with rasterio.open(made) as file:
+        assert file.colormap(1)[1] == (*TOWN[1].rgb, 255)
+        assert file.colormap(1)[NODATA][3] == 0
+
+
+def test_the_choice_can_be_changed_for_a_map_that_is_there(tmp_path, bundle_of):
+    scene = write_raster(tmp_path / "s.tif", pixels((3, 40, 60)))
+    store, made = tmp_path / "s.zarr", tmp_path / "map.tif"
+    run(scene, bundle_of(), store, show=False)
+    for write in (partial(run, scene, bundle_of(), made), partial(write_clean, store, tmp_path / "clean.tif")):
+        for opaque in (False, True, False):
+            output = write(show=False, opaque_background=opaque).output
+            assert shown(output)[0][0][3] == (255 if opaque else 0)

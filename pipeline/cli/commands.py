@@ -115,6 +115,8 @@ radiometry = options(
     click.option("--offset", metavar="Y", callback=_numbers, help="See --scale.  [default: as the scene says, else 0]"),
     click.option("--reflectance", is_flag=True, help="The scene's values are reflectance, from 0 to 1."),
 )  # fmt: skip
+opaque = click.option("--opaque-background", is_flag=True,
+                      help="Of a .tif: show the background in its colour.  [default: transparent]")  # fmt: skip
 planning = options(
     click.argument("scene", nargs=-1, required=True),
     click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
@@ -173,6 +175,7 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
 )
 @planning
 @map_output
+@opaque
 @running
 def segment(
     scene: tuple[str, ...], bundle: str, output: str, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any
@@ -217,13 +220,15 @@ def info(scene: tuple[str, ...], alpha: bool | None) -> None:
 @store_argument
 @output("OUT.tif", "The file to write.", TIFF, ".tif")
 @click.option("--array", type=click.Choice(["class_map", "probability"]), default="class_map", show_default=True)
+@opaque
 @overwriting
-def export(store: str, output: str, array: str, overwrite: bool) -> None:
+def export(store: str, output: str, array: str, opaque_background: bool, overwrite: bool) -> None:
     """Write an array of a finished STORE as a Cloud-Optimized GeoTIFF with overviews, colours and class names."""
     from ..store.cog import write_cog
     from .describe import with_place
 
-    click.echo(with_place(f"wrote {write_cog(store, output, array=array, overwrite=overwrite)}", store))
+    made = write_cog(store, output, array=array, opaque_background=opaque_background, overwrite=overwrite)
+    click.echo(with_place(f"wrote {made}", store))
 
 
 @click.command(
@@ -249,6 +254,7 @@ def export(store: str, output: str, array: str, overwrite: bool) -> None:
 @click.option("--removed", type=click.Choice(["background", "surrounding"]),
               help="What small objects become.  [default: background, or surrounding where there is none]")  # fmt: skip
 @click.option("--background", metavar="NAME|none", help="Which class is the background.  [default: as STORE has it]")
+@opaque
 @running
 def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any) -> None:
     """Clean the map of a finished STORE into OUT. STORE stays as it is.

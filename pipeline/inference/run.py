@@ -38,6 +38,7 @@ def run(
     *,
     client: Client | str | None = None,
     overwrite: bool = False,
+    opaque_background: bool = False,
     show: bool = True,
     note: Callable[[str], object] | None = None,
     bands: Sequence[str | int] | None = None,
@@ -77,6 +78,8 @@ def run(
     overwrite
         Replace the output of another run, and do a finished one again. What this very run has begun is continued all
         the same. Nothing is removed before scene, bundle and cluster have been found fit.
+    opaque_background
+        Of a `.tif`: whether the background is shown in its colour and hides what lies below; else it is transparent.
     show
         Show progress.
     note
@@ -99,7 +102,15 @@ def run(
     else:
         prepared.log_doubts()
     job = Segmentation(prepared)
-    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show, note=note)
+    return run_job(
+        job,
+        output,
+        "all" if overwrite else "nothing",
+        client=client,
+        show=show,
+        opaque_background=opaque_background,
+        note=note,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from models.metadata import some_of
 
 from ..grid.encoding import NODATA, BlockResult, empty_result
 from ..grid.geobox import GeoBox
-from ..store.cog import check_target, write_cog, written_before
+from ..store.cog import check_target, show_background, write_cog, written_before
 from ..store.files import Files, full_path
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
 from ..store.metadata import StoreMetadata, differences
@@ -178,6 +178,7 @@ def run_job(
     show: bool = True,
     note: Callable[[str], object] | None = None,
     mask: Store | None = None,
+    opaque_background: bool = False,
 ) -> RunResult:
     """Run a block job into a Zarr store or a GeoTIFF, or what is left of it. Killed, the same call continues.
 
@@ -199,6 +200,8 @@ def run_job(
     mask
         A finished store of the same shape: blocks in which its class map holds nothing but nodata are written empty,
         without computing them. It is not part of the job's identity: outputs under other masks need other names.
+    opaque_background
+        Of a GeoTIFF, see `write_cog`.
 
     Raises
     ------
@@ -220,13 +223,14 @@ def run_job(
     if pixels is not None:
         remove_store(store)  # the run that wrote the file may have been killed just before
         blocks = len(bare.new_metadata().plan)
+        show_background(path, bare.new_metadata(), opaque=opaque_background)
         return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
     overwrite = replacing != "nothing"
     target = check_target(path, overwrite=overwrite)
     result = _run_to_store(bare, full_path(store), "others" if overwrite else "nothing", client, show, mask)
     if note is not None:
         note("writing the GeoTIFF and reading it back")
-    write_cog(store, target, overwrite=overwrite)
+    write_cog(store, target, opaque_background=opaque_background, overwrite=overwrite)
     remove_store(store)
     return replace(result, output=path, seconds=time.monotonic() - started)
 

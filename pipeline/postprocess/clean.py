@@ -37,6 +37,7 @@ def write_clean(
     *,
     client: Client | str | None = None,
     overwrite: bool = False,
+    opaque_background: bool = False,
     show: bool = True,
     threshold: Thresholds | None = None,
     minimum: float | None = None,
@@ -67,6 +68,8 @@ def write_clean(
         A Dask client or a scheduler's address; None: a worker in this process.
     overwrite
         Replace the output of another run, and do a finished one again.
+    opaque_background
+        Of a `.tif`: whether the background is shown in its colour and hides what lies below; else it is transparent.
     show
         Show progress.
     {CleanOptions}
@@ -83,7 +86,9 @@ def write_clean(
     kept = maps.encoding.kept if maps.encoding.probability else None
     resolved = options.resolve(metadata.class_names, kept, background=metadata.background, has_areas=areas is not None)
     job = CleanJob(maps, metadata, CleanBlock(maps, resolved, areas))
-    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show)
+    return run_job(
+        job, output, "all" if overwrite else "nothing", client=client, show=show, opaque_background=opaque_background
+    )
 
 
 @dataclass(frozen=True, slots=True)

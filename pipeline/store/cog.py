@@ -55,6 +55,7 @@ def write_cog(
     output: str | os.PathLike[str],
     *,
     array: str = "class_map",
+    opaque_background: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write one array of a finished store as a COG.
@@ -68,6 +69,9 @@ def write_cog(
         and QGIS look for category names, into a file beside it that ends in `.aux.xml`.
     array
         `class_map` (uint8, nodata 255), or `probability` (as kept: one band per class).
+    opaque_background
+        Whether the background is shown in its colour and hides what lies below; else it is transparent. Of a store
+        without a background there is nothing to be asked.
     overwrite
         Replace an existing file.
 
@@ -95,7 +99,7 @@ def write_cog(
             _read_back(whole, opened, what)
         except (OSError, RasterioError, CPLE_BaseError, ValueError) as error:
             raise StoreError(f"{target} could not be written: {' '.join(str(error).split())[:200]}") from error
-        _put_in_place(whole, target, what, classes)
+        _put_in_place(whole, target, what, metadata, opaque_background)
     return target
 
 
@@ -221,16 +225,13 @@ def _read_back(path: Path, store: Store, array: ArrayFormat) -> None:
                 raise StoreError(f"{path.name} does not read back as it was written at row {window.top}")
 
 
-def _put_in_place(whole: Path, target: Path, array: ArrayFormat, classes: tuple[ClassInfo, ...]) -> None:
+def _put_in_place(whole: Path, target: Path, array: ArrayFormat, metadata: StoreMetadata, opaque: bool) -> None:
     """Move the file and the one beside it; the file last, since it is what is looked for."""
-    beside = target.with_name(f"{target.name}.aux.xml")
     try:
         if array.name == "class_map":
-            part = whole.with_name("whole.aux.xml")
-            part.write_bytes(_category_names(classes))
-            os.replace(part, beside)
+            _write_beside(target, whole.with_name("whole.aux.xml"), metadata, opaque)
         else:
-            beside.unlink(missing_ok=True)
+            _beside(target).unlink(missing_ok=True)
         with open(whole, "rb") as file:
             os.fsync(file.fileno())
         os.replace(whole, target)
@@ -238,24 +239,50 @@ def _put_in_place(whole: Path, target: Path, array: ArrayFormat, classes: tuple[
         raise StoreError(f"{target} could not be written: {error.strerror or error}") from error
 
 
-def _category_names(classes: tuple[ClassInfo, ...]) -> bytes:
-    """Return GDAL's auxiliary metadata (PAM): category names, and the attribute table that QGIS and ArcGIS show."""
+def _beside(target: Path) -> Path:
+    return target.with_name(f"{target.name}.aux.xml")
+
+
+def _write_beside(target: Path, part: Path, metadata: StoreMetadata, opaque: bool) -> None:
+    part.write_bytes(_auxiliary(metadata.classes, None if opaque else metadata.background))
+    os.replace(part, _beside(target))
+
+
+def show_background(output: str | os.PathLike[str], metadata: StoreMetadata, *, opaque: bool) -> None:
+    """Say for a class map that was written before whether its background is shown; see `write_cog`."""
+    target = Path(output)
+    with _work_folder(target) as folder:
+        _write_beside(target, folder / "whole.aux.xml", metadata, opaque)
+
+
+def _auxiliary(classes: tuple[ClassInfo, ...], transparent: int | None) -> bytes:
+    """Return GDAL's auxiliary metadata (PAM): colours and names of the classes, twice.
+
+    The palette in the TIFF itself has 256 entries and no transparency, by the specification. What lies beside it comes
+    first for GDAL: the colour table, of which all QGIS before 3.30 make their legend; and for QGIS from there on, and
+    ArcGIS, the attribute table. In both there are the classes alone, one of them `transparent`.
+    """
     root = ET.Element("PAMDataset")
     band = ET.SubElement(root, "PAMRasterBand", band="1")
+    ET.SubElement(band, "ColorInterp").text = "Palette"
+    colours = [(*info.rgb, 0 if value == transparent else 255) for value, info in enumerate(classes)]
+    palette = ET.SubElement(band, "ColorTable")
+    for colour in colours:
+        ET.SubElement(palette, "Entry", {f"c{n}": str(part) for n, part in enumerate(colour, 1)})
     names = ET.SubElement(band, "CategoryNames")
     for info in classes:
         ET.SubElement(names, "Category").text = info.name
     table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
-    # usage as GDALRATFieldUsage: 5 value (minimum and maximum), 2 name, 6 to 8 red, green, blue; type 0 int, 2 text
+    # usage as GDALRATFieldUsage: 5 value (minimum and maximum), 2 name, 6 to 9 colour and alpha; type 0 int, 2 text
     for index, (title, kind, usage) in enumerate(
-        [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
+        [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8), ("Alpha", 0, 9)]
     ):
         field = ET.SubElement(table, "FieldDefn", index=str(index))
         for tag, text in (("Name", title), ("Type", str(kind)), ("Usage", str(usage))):
             ET.SubElement(field, tag).text = text
     for value, info in enumerate(classes):
         row = ET.SubElement(table, "Row", index=str(value))
-        for cell in (value, info.name, *info.rgb):
+        for cell in (value, info.name, *colours[value]):
             ET.SubElement(row, "F").text = str(cell)
     ET.indent(root)
     # no XML declaration: GDAL 3.6 overlooks all that follows one
