@@ -10,6 +10,8 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pandas
+import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -502,7 +504,7 @@ def test_bands_that_no_mask_has_are_refused(tmp_path):
     wide = written(tmp_path / "wide.tif", made().astype(np.uint16))
     with pytest.raises(TrainingError, match="uint16 values; masks that are coded with colours are uint8"):
         open_labels(wide, SCENE, color_table(CLASSES))
-    with pytest.raises(TrainingError, match="attribute and burn are for vector labels"):
+    with pytest.raises(TrainingError, match="attribute, burn, layer and width are for vector labels"):
         open_labels(wide, SCENE, value_table(CLASSES), burn="roof")
 
 
@@ -789,12 +791,130 @@ def test_odd_vector_files_are_refused(tmp_path):
     both = tmp_path / "c.gpkg"
     for layer in ("one", "two"):
         frame([shapely.box(0, 0, 9, 9)]).to_file(both, layer=layer, engine="pyogrio")
-    with pytest.raises(TrainingError, match="has the layers one, two; give a file of one layer"):
+    with pytest.raises(TrainingError, match="has the layers one, two; choose one by layer"):
         open_labels(str(both), SCENE, value_table(TWO))
     (tmp_path / "d.geojson").write_text("{")
     for name in ("d.geojson", "e.geojson", "e.parquet"):
         with pytest.raises(TrainingError, match=name):
             open_labels(str(tmp_path / name), SCENE, value_table(TWO))
+
+
+# lines, points, collections, layers, odd polygons
+
+
+def centres(scene: GeoBox, shape: shapely.Geometry) -> np.ndarray:
+    """How far each pixel's centre lies from a shape, in pixels `(y, x)`."""
+    columns, rows = np.meshgrid(np.arange(scene.width) + 0.5, np.arange(scene.height) + 0.5)
+    return shapely.distance(shapely.points(columns, rows), shape)
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326", "EPSG:3857"])
+@pytest.mark.parametrize(("width", "pixels"), [("3 px", 3.0), (50, 5.0), ("35 m", 3.5), ("21.5", 2.15)])
+def test_lines_and_points_are_drawn_with_a_width_on_the_ground(tmp_path, crs, width, pixels):
+    """Whatever the CRS of the file: Mercator's metres are no metres on the ground."""
+    line, point = shapely.LineString([(5, 7.5), (30, 20), (44, 11)]), shapely.Point(12, 32)
+    path = saved(frame([line, point], kind=["roof", "water"]).to_crs(crs), tmp_path / "v.gpkg")
+    table = value_table(CLASSES)
+    labels = open_labels(path, SCENE, table, attribute="kind", width=width)
+    read = by_windows(labels, SCENE, 13, 17)
+    for value, shape in ((1, line), (2, point)):
+        distance = centres(SCENE, shape)
+        clear = np.abs(distance - pixels / 2) > 0.02  # pixels; UTM's scale is 0.9996
+        assert ((read == value) == (distance < pixels / 2))[clear].all()
+    assert labels.notes == (f"2 lines or points are drawn {width if width != 50 else '50 m'} wide".replace(
+        " px", " pixels").replace("21.5 w", "21.5 m w"),)  # fmt: skip
+
+
+def test_lines_without_a_width_are_refused_and_so_are_odd_widths(tmp_path):
+    path = saved(frame([shapely.LineString([(0, 0), (9, 9)])] * 3), tmp_path / "v.gpkg")
+    with pytest.raises(TrainingError, match=r"received a LineString, and 3 such rows. Say how wide .* width = 6"):
+        open_labels(path, SCENE, value_table(TWO)).read(SCENE.whole)
+    for width in ("wide", "0", "-3", "3 feet"):
+        with pytest.raises(TrainingError, match="must be a number of metres or pixels above 0"):
+            open_labels(path, SCENE, value_table(TWO), width=width)
+
+
+def test_collections_give_their_polygons_and_with_a_width_their_lines(tmp_path):
+    box, line = shapely.box(3, 3, 9, 8), shapely.LineString([(20, 10.5), (40, 10.5)])
+    inner = shapely.GeometryCollection([shapely.box(30, 20, 35, 26)])
+    mixed = shapely.GeometryCollection([box, line, inner])
+    path = tmp_path / "v.geojson"
+    saved(frame([mixed]).to_crs(4326), path)
+    only = np.zeros(SIZE, np.uint8)
+    only[3:8, 3:9] = only[20:26, 30:35] = 1
+    labels = open_labels(str(path), SCENE, value_table(TWO))
+    assert (labels.read(SCENE.whole) == only).all()
+    assert labels.notes == ("of 1 label in collections only the polygons are taken, not 1 lines or points",)
+    labels = open_labels(str(path), SCENE, value_table(TWO), width="2.8 px")
+    only[9:12, 20:40] = 1
+    both = labels.read(SCENE.whole)
+    assert (both == only)[:, list(range(19)) + list(range(21, 39))].all()  # but for the line's round ends
+    assert [both[10, 19], both[10, 18], both[8, 25], both[12, 25]] == [1, 0, 0, 0]
+
+
+def test_layers_are_chosen_by_name_and_tables_of_styles_are_none(tmp_path):
+    path = tmp_path / "v.gpkg"
+    one, two = frame([shapely.box(0, 0, 9, 9)]), frame([shapely.box(20, 20, 30, 30)])
+    one.to_file(path, layer="roofs", engine="pyogrio")
+    pandas.DataFrame({"styleName": ["x"]}).pipe(pyogrio.write_dataframe, path, layer="layer_styles", append=True)
+    assert open_labels(str(path), SCENE, value_table(TWO)).read(SCENE.whole).sum() == 81
+    two.to_file(path, layer="wells", engine="pyogrio")
+    with pytest.raises(TrainingError, match="has the layers roofs, wells; choose one by layer"):
+        open_labels(str(path), SCENE, value_table(TWO))
+    with pytest.raises(TrainingError, match="has no layer 'well'; it has: roofs, wells"):
+        open_labels(str(path), SCENE, value_table(TWO), layer="well")
+    for layer, count in (("roofs", 81), ("wells", 100)):
+        assert open_labels(str(path), SCENE, value_table(TWO), layer=layer).read(SCENE.whole).sum() == count
+
+
+def test_heights_broken_and_missing_shapes_of_labels(tmp_path):
+    high = shapely.force_3d(shapely.box(0, 0, 9, 9), 12.5)
+    bow = shapely.Polygon([(20, 20), (30, 30), (30, 20), (20, 30)])
+    polygons = frame([high, bow], n=[1, 2])
+    polygons.loc[2] = [3, None]
+    labels = open_labels(saved(polygons.to_crs(4326), tmp_path / "v.gpkg"), SCENE, value_table(TWO))
+    read = labels.read(SCENE.whole)
+    assert read[:9, :9].all()
+    assert [read[25, 21], read[25, 29], read[21, 25], read[29, 25]] == [1, 1, 0, 0]
+    assert read.sum() == pytest.approx(81 + 50, abs=12)
+    assert sorted(labels.notes) == [
+        "1 label with an invalid geometry mended (row 1)",
+        "1 of its 3 rows have no geometry, and label nothing",
+    ]
+
+
+# names of files that look like addresses
+
+
+ODD_NAMES = ["a?b", "a#b", "a%20b", "a b&c=d", "ä ö 空", "a[1]", "a:b", "http", "a'b"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_of_files_are_no_addresses(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    values = made()
+    scene = GeoBox(*SIZE, GRID * Affine.translation(2, 0), CRS_UTM)
+    path = written(folder / f"{name}.tif", values, nodata=0)
+    for geobox in (SCENE, scene):
+        read = open_labels(path, geobox, value_table(CLASSES)).read(geobox.whole)
+        shift = 2 * (geobox is scene)
+        assert (read[:, : SIZE[1] - shift] == values[:, shift:]).all()
+    for ending in ("geojson", "gpkg", "shp", "fgb", "parquet"):
+        saved(frame([shapely.box(0, 0, 9, 9)]), tmp_path / f"plain.{ending}")
+        for file in tmp_path.glob("plain.*"):
+            file.rename(folder / f"{name}{file.suffix}")
+        assert open_labels(str(folder / f"{name}.{ending}"), SCENE, value_table(TWO)).read(SCENE.whole).sum() == 81
+
+
+@pytest.mark.parametrize("name", ["a!b", "a;b"])
+def test_names_that_mean_archives_are_refused_rather_than_another_file_read(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    saved(frame([shapely.box(0, 0, 9, 9)]), tmp_path / "b.geojson")
+    (tmp_path / "b.geojson").rename(tmp_path / f"{name}.geojson")
+    saved(frame([shapely.box(0, 0, 30, 30)]), tmp_path / "b.geojson")
+    with pytest.raises(TrainingError, match="rename it"):
+        open_labels(f"{name}.geojson", SCENE, value_table(TWO))
 
 
 def test_a_changed_vector_file_is_noticed(tmp_path):

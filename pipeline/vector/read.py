@@ -98,12 +98,16 @@ class PolygonReader:
         path = absolute_name(path)
         if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
             raise self.refuse(f"no such file of {self.noun}: {path}")
+        if os.path.exists(path) and path not in pyogrio.util.vsi_path(path):  # it would read another file, or none
+            raise self.refuse(f"{path} has a '!' or ';' in its name, which means a place in an archive; rename it")
         try:
             if path.lower().endswith(ENDINGS):
                 return geopandas.read_parquet(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # GDAL's remarks on shapes, which are checked and mended later
-                names = [str(name) for name, _ in pyogrio.list_layers(path)]
+                layers = [(str(name), kind) for name, kind in pyogrio.list_layers(path)]
+                # tables without geometry, as QGIS's of styles, are not meant
+                names = [name for name, kind in layers if kind is not None or name == layer] or [n for n, _ in layers]
                 if layer is None and len(names) > 1:
                     raise self.refuse(f"{path} has the layers {', '.join(names)}; {self.several}")
                 if layer is not None and layer not in names:
@@ -144,7 +148,7 @@ class PolygonReader:
             cut = np.full(len(shapes), shapely.Polygon(), dtype=object)
             cut[near] = shapely.intersection(shapes[near], around)
             there = Transformer.from_crs(frame.crs, crs, always_xy=True)
-            shapes = _densified(polygonal(cut), geobox, frame.crs)
+            shapes = densified(polygonal(cut), geobox, frame.crs)
             shapes = shapely.transform(shapes, lambda p: np.stack(there.transform(p[:, 0], p[:, 1]), axis=1))
             if not np.isfinite(shapely.get_coordinates(shapes)).all():
                 raise self._out_of_reach(frame)
@@ -200,6 +204,8 @@ class PolygonReader:
             )
         shapes = frame.geometry.to_numpy()
         others = ~np.isin(shapely.get_type_id(shapes), (-1, *POLYGONS)) & ~shapely.is_empty(shapes)
+        for place in np.flatnonzero(others & (shapely.get_type_id(shapes) == COLLECTION)):
+            others[place] = not any(shapely.get_type_id(part) in POLYGONS for part in parts_of(shapes[place]))
         if others.any():
             first, count = int(np.flatnonzero(others)[0]), int(others.sum())
             raise self.refuse(
@@ -220,6 +226,16 @@ class PolygonReader:
         shapes = frame.geometry.to_numpy()
         invalid = ~shapely.is_valid(shapes) & ~shapely.is_missing(shapes)
         notes = []
+        mixed = shapely.get_type_id(shapes) == COLLECTION
+        if mixed.any():
+            parts = [part for shape in shapes[mixed] for part in parts_of(shape)]
+            left = sum(shapely.get_type_id(part) not in POLYGONS for part in parts)
+            if left:
+                what = self._counted(int(mixed.sum()))
+                notes.append(f"of {what} in collections only the polygons are taken, not {left} lines or points")
+            shapes = shapes.copy()
+            shapes[mixed] = polygonal(shapes[mixed])
+            frame = frame.set_geometry(frame.geometry.__class__(shapes, crs=frame.crs))
         if empty := int((shapely.is_missing(shapes) | shapely.is_empty(shapes)).sum()):
             notes.append(f"{self._counted(empty)} without geometry: 0 pixels")
         if invalid.any():
@@ -240,6 +256,16 @@ class PolygonReader:
         return f"{count} {self.noun.removesuffix('s') if count == 1 else self.noun}"
 
 
+def parts_of(shape: Any) -> list[Any]:
+    """Return the single parts of a geometry, also of collections in collections; none of a missing one."""
+    import shapely
+
+    parts = list(shapely.get_parts(shape)) if shape is not None else []
+    while any(shapely.get_type_id(part) == COLLECTION for part in parts):
+        parts = list(shapely.get_parts(np.array(parts, object)))
+    return [part for part in parts if not part.is_empty]
+
+
 def polygonal(shapes: Shapes) -> Shapes:
     """Return of each geometry what is polygons: repairs and cuts also leave lines and points."""
     import shapely
@@ -247,9 +273,8 @@ def polygonal(shapes: Shapes) -> Shapes:
     kept = np.array(shapes, dtype=object)
     kept[shapely.is_missing(kept)] = shapely.Polygon()
     for place in np.flatnonzero(~np.isin(shapely.get_type_id(kept), POLYGONS)):
-        parts = shapely.get_parts(kept[[place]])
-        parts = shapely.get_parts(parts[shapely.get_type_id(parts) != COLLECTION])
-        kept[place] = shapely.union_all(parts[shapely.get_type_id(parts) == POLYGONS[0]])
+        parts = [part for part in parts_of(kept[place]) if shapely.get_type_id(part) == POLYGONS[0]]
+        kept[place] = shapely.union_all(parts) if parts else shapely.Polygon()
     return kept
 
 
@@ -265,7 +290,7 @@ def _snapped(points: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.abs(points - whole) < SNAP, whole, points)
 
 
-def _densified(shapes: Shapes, geobox: GeoBox, crs: Any) -> Shapes:
+def densified(shapes: Shapes, geobox: GeoBox, crs: Any) -> Shapes:
     """Put vertices on straight lines, so close that no chord leaves its curve by more than `SAGITTA` pixels.
 
     A line of length s on a map that bends with the Earth leaves its chord by about s² / 8 R.

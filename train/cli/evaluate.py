@@ -12,6 +12,7 @@ from models.errors import TrainingError
 from pipeline.cli.commands import alpha_option, note, radiometry, running, threshold_option
 
 from ..config.schema import PARTS
+from .train import layer_option, width_option
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..evaluation.baselines import BaselinePredictor
 
 BASELINE = click.Choice(["brightness", "forest"])
-OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute")
+OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute", "burn", "layer", "width")
 
 
 @click.command(
@@ -39,6 +40,9 @@ OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute")
 @click.option("--colors", type=click.Choice(["yes", "no"]),
               help="Whether masks hold the classes' colours.  [default: palettes that have these]")  # fmt: skip
 @click.option("--attribute", default="", metavar="COLUMN", help="Column of vector labels that names the class.")
+@click.option("--burn", default="", metavar="CLASS", help="Class of all vector labels.  [default: of two the other]")
+@layer_option
+@width_option
 @radiometry
 @threshold_option
 @click.option("--baseline", "baselines", multiple=True, type=BASELINE, help="Score this beside it; may be repeated.")
@@ -144,8 +148,8 @@ def _sample(data: Sequence[str], bundle: "Bundle", given: dict[str, Any]) -> "Sa
         table = color_table(classes, None, values, ignore)
     else:
         table = value_table(classes, values, ignore, palettes=given["colors"] is None)
-    background = bundle.metadata.background_value
-    opened = open_labels(labels, source.geobox, table, attribute=given["attribute"], background=background)
+    how = {name: given[name] for name in ("attribute", "burn", "layer", "width")}
+    opened = open_labels(labels, source.geobox, table, background=bundle.metadata.background_value, **how)
     return Sample(Path(scene[0]).stem, source, opened, (source.geobox.whole,), tuple(data))
 
 

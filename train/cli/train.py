@@ -1,5 +1,6 @@
 """The verb `swathe train`: fits a network, checks data, or searches for a learning rate. Light to import."""
 
+import glob
 import json
 import shlex
 import sys
@@ -18,6 +19,11 @@ Pair = tuple[str, str]
 COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", "F18F01")
 
 
+layer_option = click.option("--layer", default="", metavar="NAME", help="Which layer of vector labels' files.")
+width_option = click.option("--width", metavar="WIDTH",
+                            help="How wide lines and points of labels are, in metres as 6, or as '3 px'.")  # fmt: skip
+
+
 @click.command(
     epilog="Example: swathe train train/configs/buildings.toml -o buildings\n\n"
     "Example: swathe train --train a.tif a.geojson --val b.tif b.geojson --classes ground,building -o mine"
@@ -34,6 +40,8 @@ COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", 
 @click.option("--background", metavar="NAME|none",
               help="Which class is the background.  [default: CONFIG's; of two the first]")  # fmt: skip
 @click.option("--bands", metavar="LIST", help="Instead of CONFIG: the images' bands, as 4,3,2 or red,green,blue.")
+@layer_option
+@width_option
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting, as loop.steps=500.")
 @click.option(
     "--check",
@@ -95,29 +103,35 @@ def _find_rate(settings: "Settings", picture: str, *, overwrite: bool, show: boo
 
 
 def _settings(config: str | None, changes: Sequence[str], training: Sequence[Pair], validation: Sequence[Pair],
-              classes: str | None, bands: str | None) -> "Settings":  # fmt: skip
+              classes: str | None, bands: str | None, layer: str, width: str | None) -> "Settings":  # fmt: skip
     from ..config import read_settings, settings_of
 
-    if config and (training or validation or classes or bands):
-        raise click.UsageError("give CONFIG, or --train, --val, --classes and --bands; not both")
+    if config and (training or validation or classes or bands or layer or width):
+        raise click.UsageError("give CONFIG, or --train, --val, --classes, --bands, --layer and --width; not both")
     if config:
         return read_settings(config, changes)
     if not training or not classes:
         raise click.UsageError("give CONFIG, or at least --train IMAGE LABELS and --classes LIST")
-    from pipeline.io.scene import open_source
-
     names, chosen = _listed(classes), _listed(bands or "")
     sets = [_set(pair, "train", chosen) for pair in training] + [_set(pair, "validate", chosen) for pair in validation]
+    vectors: dict[str, Any] = {"layer": layer, "width": width}
+    sets = [{**one, **{key: value for key, value in vectors.items() if value}} for one in sets]
     if not validation:  # a fifth of the images' blocks
         sets = [{**one, "split": {"by": "blocks", "validate": 0.2}} for one in sets]
     colors = [COLORS[n] if n < len(COLORS) else f"{n * 2654435761 % 2**24:06X}" for n in range(len(names))]
     described = [{"name": name, "color": color} for name, color in zip(names, colors, strict=True)]
-    first = open_source(training[0][0])
-    own = [one[0] for one in first.all_names[len(first.bands) :]] or first.bands  # of a palette, its colours
-    bands_of = [f"band{n}" if n.isdecimal() else n for n in chosen or own]
+    bands_of = [f"band{n}" if n.isdecimal() else n for n in chosen or _bands_of(training[0][0])]
     network = {"architecture": "unet", "options": {"widths": [16, 32, 64, 128]}}
     raw = {"name": "trained", "bands": bands_of, "classes": described, "data": sets, "network": network}
     return settings_of(raw, changes=changes)
+
+
+def _bands_of(image: str) -> Sequence[str]:
+    """Return the names of an image's bands; of a palette, its colours."""
+    from pipeline.io.scene import open_source
+
+    source = open_source(image)
+    return [one[0] for one in source.all_names[len(source.bands) :]] or source.bands
 
 
 def _listed(text: str) -> list[str]:
@@ -129,4 +143,4 @@ def _set(pair: Pair, part: str, bands: list[str]) -> dict[str, Any]:
     chosen = {"bands": [int(band) if band.isdecimal() else band for band in bands]} if bands else {}
     ending = image.suffix or ("/" if image.is_dir() else "")
     return {"root": str(image.parent), "image": f"{{name}}{ending}", "label": str(Path(pair[1]).absolute()),
-            part: [image.stem], **chosen}  # fmt: skip
+            part: [glob.escape(image.stem)], **chosen}  # fmt: skip

@@ -73,6 +73,10 @@ class DataSet:
         values. None: with values, but palettes that hold the classes' colours are read by colour.
     attribute, burn
         Of vector labels: the column that names the class, or the one class of all.
+    layer
+        Of vector labels: which layer, where a file has several.
+    width
+        Of vector labels: how wide lines and points are drawn; a number of metres, or of pixels as `3 px`.
     unlabelled
         What pixels are outside the labels' coverage, that is under no polygon, or under a label raster's nodata or
         beyond its edge: `background`, or `ignore`. None: `background` for vectors if there is one, else `ignore`.
@@ -102,6 +106,8 @@ class DataSet:
     colors: bool | str | None = None
     attribute: str = ""
     burn: str = ""
+    layer: str = ""
+    width: float | str | None = None
     unlabelled: Literal["background", "ignore"] | None = None
     ignore: tuple[int | str, ...] = ()
     nodata: Literal["white", "zero"] | float | None = None

@@ -183,6 +183,8 @@ class _Opener:
             attribute=data.attribute,
             burn=data.burn,
             background=self.settings.background_value,
+            layer=data.layer,
+            width=data.width,
         )
         self.first, self.kind = first, kind  # not before it is known to be sound
         return Sample(pair.name, adjusted, labels, (adjusted.geobox.whole,), (*pair.images, pair.label))

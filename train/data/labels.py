@@ -51,6 +51,8 @@ def open_labels(
     attribute: str = "",
     burn: str = "",
     background: int | None = 0,
+    layer: str = "",
+    width: float | str | None = None,
 ) -> LabelSource:
     """Open labels of a scene. Pixels are read, and polygons placed, only when windows are.
 
@@ -67,9 +69,11 @@ def open_labels(
         What pixels are outside the labels' coverage, that is under a raster's nodata or mask, beyond its edge, or under
         no polygon. None: `background` for vectors if there is one, else `ignore`.
     attribute, burn
-        Of vectors: the column that names classes, or the class of all; see `shapes.open_shapes`.
+        Of vectors: the column that names classes, or the class of all; see `vector_labels.open_shapes`.
     background
         Value of the background. None: there is none.
+    layer, width
+        Of vectors: which layer of several; how wide lines and points are drawn, metres, or pixels as `3 px`.
 
     Raises
     ------
@@ -85,9 +89,10 @@ def open_labels(
     path = absolute_name(path)  # workers may run in other folders
     if is_vector(path):
         outside = IGNORE if unlabelled == "ignore" else outside
-        return open_shapes(path, geobox, table, outside=outside, attribute=attribute, burn=burn, background=background)
-    if attribute or burn:
-        raise TrainingError(f"{path} is a raster; attribute and burn are for vector labels")
+        vectors: dict[str, Any] = {"attribute": attribute, "burn": burn, "layer": layer, "width": width}
+        return open_shapes(path, geobox, table, outside=outside, background=background, **vectors)
+    if attribute or burn or layer or width:
+        raise TrainingError(f"{path} is a raster; attribute, burn, layer and width are for vector labels")
     source = open_rasters([path], alpha=True)  # labels have no bands but colours
     _refuse_lossy(path)
     _refuse_bands(path, source, table)

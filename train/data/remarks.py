@@ -2,9 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
+
+from models.errors import SwatheError
 
 from .classes import Remark
 from .samples import LabelSource, Sample, unrestricted
@@ -37,7 +40,9 @@ class LabelRemarks:
 
 def notes_of(labels: LabelSource) -> tuple[str, ...]:
     """Return what is to be said of labels before any pixel is read."""
-    found: tuple[str, ...] = getattr(unrestricted(labels), "notes", ())
+    found: tuple[str, ...] = ()
+    with suppress(SwatheError):  # what cannot be read is told elsewhere
+        found = getattr(unrestricted(labels), "notes", ())
     return found
 
 

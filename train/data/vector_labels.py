@@ -23,8 +23,10 @@ from pipeline.vector.read import PolygonReader
 
 from .classes import SHOWN, ClassTable
 from .samples import LabelSource
+from .widening import Width, widen, width_of
 
-ENDINGS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".geoparquet", ".pq", ".fgb")
+ENDINGS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".geoparquet", ".pq", ".fgb", ".kml", ".gml")
+THIN = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing")
 FEW = 200  # vertices of a polygon that is drawn as it is
 FILES, SCENES = 2, 4096  # kept in memory: frames of vector files, and polygons of scenes
 _DRAWING = re.compile(r"rasterio\.features\Z")
@@ -55,6 +57,10 @@ class VectorLabels(LabelSource):
         What attributes mean.
     outside
         Label of pixels under no polygon.
+    layer
+        Of the file; None: its only one.
+    width
+        Of lines and points; None: there are none.
     """
 
     path: str
@@ -64,6 +70,13 @@ class VectorLabels(LabelSource):
     attribute: str
     burn: int | None
     outside: int
+    layer: str | None = None
+    width: Width | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was mended, widened or left out of what lies around the scene."""
+        return _placed(self).notes
 
     @override
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -93,6 +106,7 @@ class _Placed:
     shapes: NDArray[np.object_]
     values: NDArray[np.uint8]
     tree: Any
+    notes: tuple[str, ...] = ()
 
 
 def _near_part(shape: Any, window: Window) -> Any:
@@ -122,16 +136,24 @@ def _thinned(ring: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
 
 
 def open_shapes(
-    path: str, geobox: GeoBox, table: ClassTable, *, outside: int = 0, attribute: str = "", burn: str = "",
+    path: str,
+    geobox: GeoBox,
+    table: ClassTable,
+    *,
+    outside: int = 0,
+    attribute: str = "",
+    burn: str = "",
+    layer: str = "",
+    width: float | str | None = None,
     background: int | None = 0,
-) -> VectorLabels:  # fmt: skip
+) -> VectorLabels:
     """Open a vector file as labels of a scene.
 
     Parameters
     ----------
     path
-        Polygons with a CRS: GeoJSON, GeoPackage of one layer, shapefile, FlatGeobuf or (Geo)Parquet. It may have none:
-        then nothing is labelled.
+        Polygons with a CRS: GeoJSON, GeoPackage, shapefile, FlatGeobuf or (Geo)Parquet. It may have none: then nothing
+        is labelled.
     geobox
         The scene's; it needs a CRS.
     table
@@ -143,6 +165,10 @@ def open_shapes(
         background.
     background
         Value of the background. None: there is none.
+    layer
+        Of a file of several.
+    width
+        Of lines, and of points, with round ends: metres, or pixels as `3 px`. None: these are refused.
 
     Raises
     ------
@@ -155,9 +181,9 @@ def open_shapes(
     if attribute and burn:
         raise TrainingError(f"{path}: attribute names a column, burn one class for all polygons; give one of them")
     stamp = repr(file_stamp(path))
-    frame = _frame(path, stamp)
+    frame = _frame(path, layer or None, stamp)
     value = None if attribute else _burnt(path, frame, table, burn, background)
-    labels = VectorLabels(path, stamp, geobox, table, attribute, value, outside)
+    labels = VectorLabels(path, stamp, geobox, table, attribute, value, outside, layer or None, width_of(width))
     if len(frame):
         _class_values(labels, frame)
         _near_scene(labels, frame)
@@ -165,13 +191,13 @@ def open_shapes(
 
 
 @lru_cache(maxsize=FILES)
-def _frame(path: str, stamp: str) -> Any:
-    """Read a vector file; `stamp` tells its versions apart."""
-    return _reader(path).read(path)
+def _frame(path: str, layer: str | None, stamp: str) -> Any:
+    """Read a layer of a vector file; `stamp` tells its versions apart."""
+    return _reader(path).read(path, layer)
 
 
 def _reader(path: str) -> PolygonReader:
-    return PolygonReader("labels", TrainingError, "give a file of one layer", origin=path)
+    return PolygonReader("labels", TrainingError, "choose one by layer (of [[data]]) or --layer", origin=path)
 
 
 @lru_cache(maxsize=SCENES)
@@ -180,12 +206,39 @@ def _placed(labels: VectorLabels) -> _Placed:
 
     if repr(file_stamp(labels.path)) != labels.stamp:
         raise TrainingError(f"{labels.path} has changed or gone since it was opened; begin anew")
-    frame = _frame(labels.path, labels.stamp)
+    frame = _frame(labels.path, labels.layer, labels.stamp)
     rows = _near_scene(labels, frame) if len(frame) else np.arange(0)
     values = _class_values(labels, frame)[rows] if rows.size else np.empty(0, np.uint8)
-    shapes = _reader(labels.path).place(frame.iloc[rows], labels.geobox).shapes if rows.size else np.empty(0, object)
+    near, notes = _widened(labels, frame.iloc[rows]) if rows.size else (None, [])
+    if len(frame) and hasattr(frame, "geometry"):
+        given = frame.geometry.to_numpy()
+        bare = int((shapely.is_missing(given) | shapely.is_empty(given)).sum())
+        notes += [f"{bare} of its {len(frame)} rows have no geometry, and label nothing"] * (bare > 0)
+    placed = None if near is None else _reader(labels.path).place(near, labels.geobox)
+    shapes = np.empty(0, object) if placed is None else placed.shapes
+    notes += (
+        [] if placed is None else [note for note in placed.notes if "outside" not in note and "without" not in note]
+    )
     kept = ~shapely.is_empty(shapes)
-    return _Placed(shapes[kept], values[kept], shapely.STRtree(shapes[kept]))
+    return _Placed(shapes[kept], values[kept], shapely.STRtree(shapes[kept]), tuple(notes))
+
+
+def _widened(labels: VectorLabels, frame: Any) -> tuple[Any, list[str]]:
+    """Make polygons of lines and points, where a width is given; else refuse them, and say what to do."""
+    if getattr(frame, "crs", None) is None:  # placing refuses it, or a table without geometry
+        return frame, []
+    if labels.width is not None:
+        around = _reader(labels.path).surroundings(frame, labels.geobox)
+        made, count = widen(frame, labels.geobox, labels.width, around)
+        shown = f"{labels.width.size:g} {'pixels' if labels.width.in_pixels else 'm'}"
+        return made, [f"{count} line{'s' * (count > 1)} or points are drawn {shown} wide"] * (count > 0)
+    whole = [shape for shape in frame.geometry if shape is not None and shape.geom_type in THIN]
+    if whole:
+        raise TrainingError(
+            f"{labels.path}: labels are polygons; received a {whole[0].geom_type}, and {len(whole)} such rows. Say how "
+            "wide they are drawn, in metres as width = 6, or in pixels as width = '3 px' (--width)"
+        )
+    return frame, []
 
 
 def _near_scene(labels: VectorLabels, frame: Any) -> NDArray[np.intp]:
