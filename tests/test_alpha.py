@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner
-from helpers import BANDS, pixels, write_raster
+from helpers import BANDS, GRID, pixels, write_raster
 from rasterio.enums import ColorInterp
 from scipy.ndimage import gaussian_filter, rotate
 
@@ -170,6 +170,26 @@ def test_alpha_and_nothing_else_are_bands(tmp_path: Path) -> None:
     assert open_source(path).bands == ("band_1", "band_2")
     with pytest.raises(SceneError, match="all bands are tagged as alpha; take them as bands, with --alpha no"):
         open_source(path, alpha=True)
+
+
+@pytest.mark.parametrize("kind", ["near infrared", "mask"])
+def test_tiles_are_decided_together(tmp_path: Path, kind: str) -> None:
+    """One tile is 0 throughout: near infrared of a lake, or alpha of a tile that lies beside the scene."""
+    fourth = near_infrared() if kind == "near infrared" else hole()
+    tiles = {"a": fourth, "b": np.zeros_like(fourth), "c": hole()}
+    for number, (name, values) in enumerate(tiles.items()):
+        four_bands(tmp_path / f"{name}.tif", values, transform=GRID * Affine.translation(number * SIDE, 0))
+    scene = open_scene(tmp_path)
+    whole = np.concatenate(list(tiles.values()), axis=1)
+    if kind == "mask":
+        assert scene.band.values.tolist() == ["red", "green", "blue"]
+        np.testing.assert_array_equal(scene.valid, whole != 0)
+    else:
+        np.testing.assert_array_equal(scene.sel(band="nir"), whole)
+        assert scene.valid.values.all()
+    other = "no" if kind == "mask" else "yes"
+    assert any(f"--alpha {other} decides otherwise" in note for note in scene.attrs["notes"])
+    np.testing.assert_array_equal(open_scene(tmp_path, alpha=True).valid, whole != 0)
 
 
 def test_one_band_is_one_whatever_its_tag(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ REACH = 8  # pixels at an edge to what is 0 and to what is opaque
 BEND = 2 / 255  # of the largest value: how much a ramp may bend from a pixel to the next
 
 
+EMPTY = "0 wherever it was looked at, where other bands are not"
+NO_MASK = "its values are not those of a mask"
+
+
 @dataclass(frozen=True, slots=True)
 class AlphaBands:
     """Numbers of the bands that are masks, and of those that are tagged so and are none, with the reason."""
@@ -77,10 +81,10 @@ def _why_no_mask(dataset: DatasetReader, index: int, others: Sequence[int]) -> s
     looks = list(_look(dataset, [index]))
     if not any((look != 0).any() for look in looks):
         if any(look.any() for look in _look(dataset, others)):
-            return "0 wherever it was looked at, where other bands are not"
+            return EMPTY
         return ""
     bits = int(dataset.tags(index, ns="IMAGE_STRUCTURE").get("NBITS", 0))
-    return "" if looks_like_mask([look[0] for look in looks], bits) else "its values are not those of a mask"
+    return "" if looks_like_mask([look[0] for look in looks], bits) else NO_MASK
 
 
 def _look(dataset: DatasetReader, indexes: Sequence[int]) -> Iterator[NDArray[Any]]:

@@ -7,11 +7,13 @@ beside each other its tiles. Anything else in a folder is refused, with what was
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from models.errors import SceneError
 
+from .alpha import NO_MASK
 from .gdal import is_remote, open_raster, printable, run_with_env
 from .listing import Listing
 from .mosaic import MosaicSource, join_tiles, lie_apart
@@ -43,9 +45,15 @@ def open_files(paths: Sequence[str], *, alpha: bool | None = None) -> RasterSour
 
 def _assemble(paths: Sequence[str], sources: Sequence[RasterSource], alpha: bool | None) -> RasterSource | MosaicSource:
     if alpha is None and len({len(source.bands) for source in sources}) > 1:  # alpha of one that is a band in another
-        again = [open_rasters([path], alpha=False) for path in paths]
+        # all 0 may be near infrared of water, or alpha of a tile beside the scene: other tiles tell
+        masks = not any(NO_MASK in source.refuted_alpha for source in sources)
+        again = [open_rasters([path], alpha=masks) for path in paths]
         if len({source.bands for source in again}) == 1:
-            sources = again
+            said = (
+                "masks in all files, as they look in some; --alpha no" if masks else "bands in all files; --alpha yes"
+            )
+            note = f"bands tagged as alpha are {said} decides otherwise"
+            sources = [replace(source, file_notes=(*source.file_notes, note)) for source in again]
     counts = [len(source.bands) for source in sources]
     if len(sources) == 1:
         return sources[0]

@@ -105,7 +105,7 @@ class RasterSource:
     `resampling` is how bands of coarser grids are brought onto the scene's; `file_notes` is what the files tell;
     `unusual_alpha` holds the path and the alpha bands of each file in which these are not the last band, tagged so;
     `platform` is what made the scene, in the words of its metadata; `palette` has the colours of a file of indexes,
-    which are bands only where they are asked for by name.
+    which are bands only where they are asked for by name; `refuted_alpha` is why bands tagged as alpha are no masks.
     """
 
     geobox: GeoBox
@@ -116,6 +116,7 @@ class RasterSource:
     unusual_alpha: tuple[tuple[str, tuple[int, ...]], ...] = ()
     platform: str = ""
     palette: Palette | None = None
+    refuted_alpha: tuple[str, ...] = ()
 
     @override
     def __repr__(self) -> str:
@@ -434,7 +435,14 @@ def _read_facts(path: str, wish: bool | None) -> RasterSource:
     colors = read_palette(dataset)
     notes = (*_notes(dataset, geobox), *told, *([PALETTE_TOLD] if colors else []))
     return RasterSource(
-        geobox, bands, tuple(masks), notes, unusual_alpha=unusual, platform=_platform(dataset), palette=colors
+        geobox,
+        bands,
+        tuple(masks),
+        notes,
+        unusual_alpha=unusual,
+        platform=_platform(dataset),
+        palette=colors,
+        refuted_alpha=tuple(alpha.refuted.values()),
     )
 
 
