@@ -41,7 +41,6 @@ LAND = (ClassInfo("Building", "E4572E"), ClassInfo("Road", "17BEBB"), ClassInfo(
         ClassInfo("Water", "2E86AB"), ClassInfo("Tree", "8A4FFF"))  # fmt: skip
 NAMES = [info.name for info in LAND]
 BACKGROUNDS = pytest.mark.parametrize("background", [0, None, 2], ids=["first", "none", "third"])
-NO_SIZES: dict[str, object] = {"min_object": None, "min_hole": None}
 
 
 def land_cover(seed=0, shape=(150, 130), classes=5):
@@ -453,3 +452,28 @@ def test_verbs_say_that_there_is_no_background(places, tmp_path):
                                     "--opening", "1", "--background", "Land"], catch_exceptions=False)  # fmt: skip
     assert done.exit_code == 0
     assert open_store(str(tmp_path / "x.zarr"))[1].background == 2
+
+
+@pytest.mark.parametrize("background", [0, None, 1])
+def test_a_geotiff_of_the_map_keeps_it(tmp_path, client, background):
+    """Also of two classes, of which the first would be the background if nothing said otherwise."""
+    class_map = land_cover(4, (60, 50), classes=2)[0]
+    path = write_store(tmp_path / "m.zarr", class_map, classes=LAND[:2], background=background)
+    write_clean(path, tmp_path / "c.tif", client=client, show=False)
+    write_objects(tmp_path / "c.tif", tmp_path / "o.zarr", client=client, show=False)
+    maps, table = open_objects(tmp_path / "o.zarr")
+    np.testing.assert_array_equal(maps["objects"].values, label_ids(class_map, background))
+    assert set(table["class_value"]) == {0, 1} - {background}
+    np.testing.assert_array_equal(label_objects(open_maps(tmp_path / "c.tif")).values, label_ids(class_map, background))
+
+
+def test_a_class_map_may_have_as_many_classes_as_there_are_values(tmp_path, client):
+    """The last of 255 has the value 254, beside nodata."""
+    classes = tuple(ClassInfo(f"c{n}", f"{n:06X}") for n in range(255))
+    class_map = np.repeat(np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16), 3, 0), 3, 1)
+    path = write_store(tmp_path / "m.zarr", class_map, classes=classes, background=None)
+    write_objects(path, tmp_path / "o.zarr", client=client, show=False)
+    maps, table = open_objects(tmp_path / "o.zarr")
+    assert table["class_value"].tolist() == list(range(255))
+    assert (table["area_px"] == 9).all()
+    np.testing.assert_array_equal(maps["objects"].values, label_ids(class_map, None))

@@ -250,7 +250,13 @@ def export(store: str, output: str, array: str, opaque_background: bool, overwri
 @click.option("--min-object", metavar="SIZE", help="Remove smaller objects; a bare number is pixels, or as '20 m2'.")
 @click.option("--min-hole", metavar="SIZE", help="Fill smaller holes.")
 @connectivity
-@click.option("--class", "classes", multiple=True, metavar="NAME", help="Clean this class only; may be repeated.")
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME",
+    help="Clean this class only, others stay as they are; may be repeated.",
+)
 @click.option("--removed", type=click.Choice(["background", "surrounding"]),
               help="What small objects become.  [default: background, or surrounding where there is none]")  # fmt: skip
 @click.option("--background", metavar="NAME|none", help="Which class is the background.  [default: as STORE has it]")

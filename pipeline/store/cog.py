@@ -29,7 +29,7 @@ from ..grid.encoding import NODATA, SCALE
 from ..grid.geobox import GeoBox, Window
 from ..io.gdal import SETTINGS  # its import also settles, before any file is opened, which drivers GDAL has
 from .files import Files
-from .metadata import StoreMetadata, fingerprint
+from .metadata import StoreMetadata, background_flag, fingerprint
 from .store import Store, open_store
 
 BLOCK = 512  # side of the file's own tiles, in pixels
@@ -206,7 +206,7 @@ def _tags(metadata: StoreMetadata, array: ArrayFormat) -> dict[str, str]:
         "SWATHE_FINGERPRINT": fingerprint(metadata.identity),
         "SWATHE_LAYER": array.name,
         "SWATHE_PIXELS": json.dumps(metadata.pixels),
-        "SWATHE_BACKGROUND": "" if metadata.background is None else metadata.class_names[metadata.background],
+        "SWATHE_BACKGROUND": str(background_flag(metadata.background)),  # GDAL keeps no empty tags
         **{f"CLASS_{value}": info.name for value, info in enumerate(metadata.classes)},
     }
 

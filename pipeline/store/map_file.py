@@ -62,14 +62,14 @@ def read_map_facts(path: str) -> tuple[StoreMetadata, GeoBox]:
         raise StoreError(f"{path} {'holds probabilities' if layer else 'is not of Swathe'}; {MAPS}")
     names = [tags[f"CLASS_{value}"] for value in range(NODATA) if f"CLASS_{value}" in tags]
     classes = tuple(ClassInfo(name, bytes(colors[value][:3]).hex().upper()) for value, name in enumerate(names))
-    said = tags.get("SWATHE_BACKGROUND", usual_background(names))
+    said = int(tags.get("SWATHE_BACKGROUND", -1 if usual_background(names) is None else 0))  # older files do not say it
     name, _, digest = tags.get("SWATHE_BUNDLE", "").rpartition(" ")
     metadata = StoreMetadata(
         make_plan(geobox.shape, ReceptiveField(1, 0)),
         Encoding(),
         classes,
         {"map file": file_identity(path)},
-        names.index(said) if said else None,
+        None if said < 0 else said,
         state="complete",
         bundle={"name": name, "digest": digest} if name else {},
         results={"pixels": json.loads(tags["SWATHE_PIXELS"])},
