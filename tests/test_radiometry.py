@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import xarray as xr
 from click.testing import CliRunner, Result
 from helpers import GRID, SHARED, UTM, metadata, save
@@ -354,6 +355,10 @@ def as_landsat(dn: np.ndarray) -> np.ndarray:
     return np.where(dn == 0, 0, np.rint((dn * 1e-4 + 0.2) / 2.75e-5)).astype(np.uint16)
 
 
+def as_floats(dn: np.ndarray) -> np.ndarray:
+    return (dn * 1e-4).astype(np.float32)
+
+
 OLD, NEW = {"scales": (1e-4,) * 3}, {"scales": (1e-4,) * 3, "offsets": (-0.1,) * 3}
 LANDSAT = {"scales": (2.75e-5,) * 3, "offsets": (-0.2,) * 3}
 
@@ -371,7 +376,7 @@ def values(samples: Sequence[Sample]) -> list[np.ndarray]:
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets")
     for name, change, tags in (("plain", np.array, OLD), ("new", shifted, NEW), ("landsat", as_landsat, LANDSAT),
-                               ("bare", shifted, {}), ("other", np.array, {})):  # fmt: skip
+                               ("bare", shifted, {}), ("floats", as_floats, {}), ("other", np.array, {})):  # fmt: skip
         labelled(folder, name, change, 1, **tags)
     return folder
 
@@ -416,6 +421,7 @@ def test_sets_of_which_one_says_nothing_are_refused(sets: Path) -> None:
         ([{"train": ["new"], "radiometry": {"unit": "dB"}}, {"train": ["plain"], "radiometry": {"unit": "K"}}], {},
          "this training is of"),
         ([{"train": ["new"]}], {"radiometry": {"unit": "reflectance"}, "dtype": "uint16"}, "whole numbers"),
+        ([{"train": ["floats"], "radiometry": {"scale": 1.0}}], {"dtype": "uint16"}, "whole numbers"),
         ([{"train": ["new"], "gain": 2.0, "radiometry": {"scale": 1e-4}}], {"dtype": "uint16"}, "one of them"),
         ([{"train": ["new"], "radiometry": [{"scale": 1e-4}]}], {}, "one for each of the 3 bands"),
         ([{"train": ["new"], "radiometry": {"scael": 1e-4}}], {}, "did you mean 'scale'"),
@@ -488,7 +494,7 @@ def test_real_scenes_raise_no_false_alarm_and_changed_ones_do(name: str, scene: 
     known = load_bundle(name).metadata
     source = open_source(str(SHARED / scene))
     assert doubts([source], known) == []
-    for gain, shift in ((0.02, 0.0), (3.0, 0.0), (1.0, 1000.0), (1e-4, 0.0)):
+    for gain, shift in ((0.02, 0.0), (2.0, 0.0), (1.0, 1000.0), (1e-4, 0.0)):
         assert "unlike" in doubts([adjust(source, gain, shift, "float32")], known)[0], (gain, shift)
 
 
@@ -507,3 +513,55 @@ def test_imported_weights_may_say_what_values_mean(tmp_path: Path) -> None:
         (tmp_path / "c.json").write_text(json.dumps(config | {key: wrong}))
         with pytest.raises(BundleError, match=key):
             import_bundle(weights, tmp_path / "c.json", tmp_path / "other")
+
+
+# other ways to say it
+
+
+def stac_item(folder: Path, path: Path) -> Path:
+    """Write an Item with one asset whose `raster:bands` say scale and offset, which the file does not."""
+    said = {"scale": 1e-4, "offset": -0.1, "nodata": 0}
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "s", "geometry": None, "links": [], "properties": {
+            "datetime": "2023-01-01T00:00:00Z"},
+        "assets": {"data": {"href": path.name, "type": "image/tiff; application=geotiff", "roles": ["data"],
+                            "eo:bands": [{"name": n, "common_name": n} for n in NAMES], "raster:bands": [said] * 3}},
+    }  # fmt: skip
+    (folder / "item.json").write_text(json.dumps(item))
+    return folder / "item.json"
+
+
+def other_ways(folder: Path) -> Iterator[tuple[str, Any]]:
+    dn = digital_numbers()
+    bare = write(folder / "bare.tif", shifted(dn))
+    yield "STAC Item", str(stac_item(folder, bare))
+    opened = open_scene(str(bare)).load()
+    yield "CF attributes", opened.assign_attrs(scale_factor=1e-4, add_offset=-0.1)
+    yield "attributes of rioxarray", opened.assign_attrs(scales=[1e-4] * 3, offsets=[-0.1] * 3)
+    physical = opened.astype("float32") * 1e-4 - 0.1
+    yield "units", physical.where(opened != 0).assign_attrs(units="reflectance", _FillValue=np.nan)
+    files = []
+    for number, name in enumerate(NAMES):
+        one = write(folder / f"s_{name}.tif", shifted(dn)[number][None], scales=(1e-4,), offsets=(-0.1,))
+        files.append(str(one))
+    yield "files of one band", files
+    vrt = folder / "s.vrt"
+    with rasterio.open(write(folder / "tagged.tif", shifted(dn), scales=(1e-4,) * 3, offsets=(-0.1,) * 3)) as tagged:
+        rasterio.shutil.copy(tagged, vrt, driver="VRT")
+    yield "VRT", str(vrt)
+
+
+def test_whoever_says_it_the_map_is_the_same(bundle: Bundle, scenes: Scenes, tmp_path: Path) -> None:
+    wanted = segment(str(scenes["plain"][0]), bundle).compute()
+    for name, scene in other_ways(tmp_path):
+        found = segment(scene, bundle).compute()
+        np.testing.assert_array_equal(np.isnan(found.probability), np.isnan(wanted.probability), name)
+        assert float(abs(found.probability - wanted.probability).max()) < 1e-3, name
+
+
+def test_pictures_show_a_scene_whose_values_were_converted(bundle: Bundle, scenes: Scenes, tmp_path: Path) -> None:
+    path = scenes["tags"][0]
+    run(str(path), bundle, tmp_path / "m.zarr", show=False)
+    done = swathe("report", tmp_path / "m.zarr", "-o", tmp_path / "page.html")
+    assert done.exit_code == 0
+    assert (tmp_path / "page.html").stat().st_size > 10_000

@@ -29,7 +29,7 @@ from ..io.radiometry import (
 from ..io.source import Source, missing_samples
 from .options import SegmentOptions
 
-SIDE, ACROSS = 64, 4  # a sample of a scene's values: windows of 64 x 64 pixels, 4 x 4 of them spread over it
+SIDE, ACROSS = 64, 3  # a sample of a scene's values: windows of 64 x 64 pixels, 3 x 3 of them spread over it
 ENOUGH = 256  # samples of a band, below which nothing is said of it
 WIDER = 4.0  # times that values may spread as much as in training
 PLAIN = SegmentOptions()
@@ -187,11 +187,11 @@ def _unlike(sources: Sequence[Source], metadata: BundleMetadata) -> list[str]:
 def far_apart(here: Sequence[float], trained: Sequence[float]) -> bool:
     """Whether quantiles of a scene, at `QUANTILES`, are unlike those of the training.
 
-    They are where the scene's median lies outside of 1 to 99 % of the training; where all but 1 % of the scene is
+    They are where the scene's median lies outside of 1 to 95 % of the training; where all but 1 % of the scene is
     brighter than the training's median, as after an offset; or where values spread (5 to 95 %) four times as wide. That
     all is darker, or alike, is no sign: it is so over water.
     """
-    low, high, middle = trained[0], trained[-1], trained[len(trained) // 2]
+    low, high, middle = trained[0], trained[-2], trained[len(trained) // 2]
     median, spread = here[len(here) // 2], here[-2] - here[1]
     beyond = not low <= median <= high or here[0] > middle
     return beyond or spread > WIDER * (trained[-2] - trained[1]) > 0
@@ -232,7 +232,7 @@ def _costly_chunk(source: Source) -> int:
 def _windows(shape: tuple[int, int], across: int) -> Iterator[Window]:
     """Yield windows spread over a scene, each within one of the usual tiles of files; all of a small scene."""
     height, width = shape
-    if height * width <= (ACROSS * SIDE) ** 2:
+    if height * width <= (4 * SIDE) ** 2:
         yield Window(0, height, 0, width)
         return
     rows, columns = (

@@ -61,7 +61,7 @@ def harmonised(sets: Sequence[Parts], settings: Settings) -> list[Parts]:
     moved = {id(sample): _moves(sample, wanted) for sample in samples}
     kinds = {sample.source.dtype.name for sample in samples}
     kind = settings.dtype or ("float32" if any(moved.values()) or len(kinds) > 1 else kinds.pop())
-    _refuse_coarse(wanted, kind)
+    _refuse_coarse(wanted, kind, any(sample.source.dtype.kind == "f" for sample in samples))
 
     def brought(sample: Sample) -> Sample:
         source = _marked(sample.source, wanted)
@@ -137,8 +137,10 @@ def _marked(source: Source, wanted: Said) -> Source:
     return Rescaled(source, (1.0,) * count, (0.0,) * count, source.dtype.name, wanted)
 
 
-def _refuse_coarse(wanted: Said, kind: str) -> None:
-    coarse = [one for one in wanted if one and one.unit == "reflectance" and abs(one.scale) > COARSE]
+def _refuse_coarse(wanted: Said, kind: str, floats: bool) -> None:
+    """Refuse whole numbers for reflectance from 0 to 1, and for fractions whose unit is not said."""
+    units = ("reflectance", "") if floats else ("reflectance",)
+    coarse = [one for one in wanted if one and one.unit in units and abs(one.scale) > COARSE]
     if coarse and np.dtype(kind).kind in "iu":
         raise TrainingError(
             f"{kind} holds whole numbers, and this training is of {describe_radiometry(coarse[0])}: set dtype = "
