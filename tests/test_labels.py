@@ -1,5 +1,6 @@
 """Labels: codes mean what a slow loop says, windows are cuts of the whole, GDAL's own warps and drawings agree."""
 
+import io
 import os
 import pickle
 import warnings
@@ -497,6 +498,27 @@ def test_jpeg_is_refused(tmp_path, colour):
     assert open_labels(sound, SCENE, color_table(CLASSES) if colour else value_table(CLASSES))
 
 
+def test_masks_that_were_once_a_jpeg_are_told_from_others(tmp_path):
+    values = np.zeros(SIZE, np.uint8)
+    values[10:30, 10:40], values[30:] = 1, 2
+    smeared = np.moveaxis(np.asarray(_through_jpeg(np.moveaxis(coloured(values), 0, -1))), -1, 0)
+    path = written(tmp_path / "s.tif", smeared, photometric="RGB")
+    with pytest.raises(TrainingError, match="most are nearly a class's colour") as refusal:
+        open_labels(path, SCENE, color_table(CLASSES)).read(SCENE.whole)
+    assert str(refusal.value).count("\n") == 1
+    with pytest.raises(TrainingError) as other:
+        open_labels(written(tmp_path / "o.tif", coloured(made()), photometric="RGB"), SCENE, color_table(TWO)).read(
+            SCENE.whole
+        )
+    assert "JPEG" not in str(other.value)
+
+
+def _through_jpeg(rgb: np.ndarray) -> Image.Image:
+    content = io.BytesIO()
+    Image.fromarray(rgb).resize((50, 40)).save(content, "JPEG", quality=97, subsampling=0)
+    return Image.open(content)
+
+
 def test_bands_that_no_mask_has_are_refused(tmp_path):
     two = written(tmp_path / "two.tif", np.stack([made(), made()]))
     with pytest.raises(TrainingError, match="has 2 bands; labels have one, or three"):
@@ -940,6 +962,19 @@ def test_footprints_agree_with_the_raster_made_of_them(name):
     one, other = by_windows(drawn, scene, 512, 700), raster.read(scene.whole)
     assert (one != other).mean() < 1e-4
     assert 0.1 < (other == 1).mean() < 0.7
+
+
+@real
+def test_a_real_mask_is_the_same_with_its_background_tagged_nodata(tmp_path):
+    plain = SHARED / "oam_buildings/scenes/kampala_ug_b_z21_label.tif"
+    with rasterio.open(plain) as file:
+        values, profile = file.read(), {**file.profile, "nodata": 0}
+    with rasterio.open(tmp_path / "l.tif", "w", **profile) as file:
+        file.write(values)
+    scene = open_source(plain).geobox
+    one, two = (open_labels(str(path), scene, value_table(TWO)) for path in (plain, tmp_path / "l.tif"))
+    assert (by_windows(one, scene, 700, 512) == by_windows(two, scene, 700, 512)).all()
+    assert list(remarks(two, scene).values()) == [int((values == 0).sum())]
 
 
 @real

@@ -26,6 +26,7 @@ MOST_LISTED = 1000  # codes that are counted apart; a photograph taken for a mas
 OTHERS = "others"
 SHOWN = 8  # in a message
 GREY = 0x010101
+NEAR, FEW = 24, 4  # levels by which a smeared colour differs; so few colours are no smear
 
 Codes = NDArray[Any]
 
@@ -145,8 +146,24 @@ class ClassTable:
         return TrainingError(
             f"{path} holds {'colours' if self.coded else 'values'} that mean no class: {shown}{more}.\n"
             f'Say in [[data]] what they are, as values = {{ {base}"{code}" = "{self.names[-1]}" }}, '
-            f"or ignore = [{quote}{code}{quote}]"
+            f"or ignore = [{quote}{code}{quote}]" + self._smeared(unknown)
         )
+
+    def _smeared(self, unknown: Mapping[str, int]) -> str:
+        """Say so where most of the unknown colours are nearly a class's, as of masks that were once a JPEG."""
+        counts = {code: count for code, count in unknown.items() if code != OTHERS}
+        known = np.array([_channels(code) for code, value in self.codes if value != IGNORE])
+        if not self.coded or not counts or not known.size:
+            return ""
+        apart = np.abs(np.array([_channels(int(code, 16)) for code in counts])[:, None] - known[None]).max(axis=2)
+        near = sum(count for count, least in zip(counts.values(), apart.min(axis=1), strict=True) if least <= NEAR)
+        if 2 * near < sum(counts.values()) or len(counts) < FEW:
+            return ""
+        return "; most are nearly a class's colour, as of a mask that was once a JPEG: make it anew from the originals"
+
+
+def _channels(code: int) -> tuple[int, int, int]:
+    return code >> 16, code >> 8 & 255, code & 255
 
 
 def pack(mask: NDArray[np.uint8]) -> NDArray[np.uint32]:
