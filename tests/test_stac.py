@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 from helpers import pixels, write_item, write_raster
+from rasterio.enums import ColorInterp
 
 from models import SwatheError
 from pipeline import open_maps, open_scene, plan, run
@@ -147,6 +148,20 @@ def test_both_lists_of_bands_and_an_alpha_that_is_told(tmp_path):
     plain = [{"data_type": "uint8"}] * 4
     item = write_item(tmp_path / "item.json", {"image": asset("rgba.tif", bands=plain, **{"eo:bands": told})})
     assert open_source(item).bands == ("red", "green", "blue")
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_names_stay_with_their_bands_where_alpha_lies_between(tmp_path, place):
+    values = pixels((4, *SHAPE), "uint8", seed=5)
+    values[place] = np.where(values[place] > 100, 255, 0)
+    names = ["red", "green", "blue"]
+    names.insert(place, "alpha")
+    path = write_raster(tmp_path / "rgba.tif", values, photometric="minisblack")
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.alpha if name == "alpha" else ColorInterp.undefined for name in names]
+    item = write_item(tmp_path / "item.json", {"image": asset("rgba.tif", *({"common_name": name} for name in names))})
+    assert open_source(item).bands == ("red", "green", "blue")
+    assert (open_scene(item, ["blue", "red"]).values == values[[names.index("blue"), names.index("red")]]).all()
 
 
 @pytest.mark.parametrize("roles", [["visual"], "visual", None, 3, [["data"]]])

@@ -60,7 +60,9 @@ class Asset:
     def all_names(self, bands: Sequence[RasterBand] = ()) -> list[tuple[str, ...]]:
         """Return all names of each band, the best first: the Item's, or else its file's, where known; then the key."""
         count = len(bands) or len(self.band_names) or 1
-        names = [self.band_names[n] if n < len(self.band_names) else () for n in range(count)]
+        listed = len(self.band_names)
+        places = [band.index - 1 for band in bands] if listed > count else range(count)  # it may list alpha too
+        names = [self.band_names[n] if n < listed else () for n in places]
         if count == 1:
             return [tuple(dict.fromkeys((*names[0], self.key)))]
         own = [band.names for band in bands] or [()] * count
