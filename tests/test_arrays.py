@@ -295,6 +295,29 @@ def test_a_dataset_of_one_variable_per_band() -> None:
     check(open_scene(dataset()).to_dataset("band"))
 
 
+def test_lists_of_bands_follow_the_bands(tmp_path: Path) -> None:
+    """However the bands of an opened scene are taken, sorted or stored: by their names, or not at all."""
+    scene = open_scene(dataset())
+    assert scene.attrs["nodata_of_bands"] == [3, 4, 5]
+    for taken in (["blue", "red"], ["green"], ["green", "blue", "red"]):
+        part = open_source(scene.sel(band=taken))
+        expected = open_source(dataset(), taken)
+        assert (part.bands, part.nodata, part.radiometry) == (expected.bands, expected.nodata, expected.radiometry)
+    scene.drop_vars("valid").to_dataset("band").to_zarr(tmp_path / "s.zarr", zarr_format=2)
+    check(tmp_path / "s.zarr")
+    renamed = scene.sel(band=["green", "blue"]).assign_coords(band=["a", "b"])
+    nameless = scene.sel(band=["green", "blue"])
+    del nameless.attrs["band_names"]
+    unknown = dataset().drop_attrs(deep=False)
+    for name in NAMES:
+        unknown[name].attrs.clear()
+    told = unknown.assign_attrs(nodata_of_bands=[3, 4, 5])
+    for scene in (renamed, nameless, told, nameless.assign_attrs(nodata_of_bands=[None, 3, None])):
+        with pytest.raises(SwatheError, match="does not say which are those of"):
+            open_source(scene)
+    assert open_source(unknown.assign_attrs(scales=[0.5] * 7)).radiometry == (Radiometry(0.5),) * 3
+
+
 def test_variables_that_do_not_go_together() -> None:
     with pytest.raises(SwatheError, match="2 times"):
         open_source(dataset().expand_dims(time=2))

@@ -17,24 +17,22 @@ from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window
 from .array_grid import geobox_of, is_geographic, spatial_dims, with_dims
-from .array_values import NODATA_OF_BANDS, SENTINELS, band_names, nodata_of, radiometry_of
+from .array_values import (
+    BANDS,
+    NODATA_OF_BANDS,
+    SENTINELS,
+    band_names,
+    nodata_of,
+    radiometry_of,
+    values_of_bands,
+)
 from .content_id import file_identity, folder_identity, hash_pixels
 from .gdal import printable
 from .source import BandNames, Pixels, describe_source, find_bands, observed
 
 # attributes of a Dataset that are of all its variables
-SHARED = (
-    *SENTINELS,
-    "scales",
-    "offsets",
-    "scale_factor",
-    "add_offset",
-    "transform",
-    "crs",
-    "res",
-    "resolution",
-    "spec",
-)
+OF_VALUES = (*SENTINELS, NODATA_OF_BANDS, BANDS, "scales", "offsets", "scale_factor", "add_offset")
+SHARED = (*OF_VALUES, "transform", "crs", "res", "resolution", "spec")
 
 
 @dataclass(frozen=True)
@@ -191,9 +189,9 @@ def dataset_source(dataset: xr.Dataset, name: str = "the Dataset") -> ArraySourc
         raise SceneError(f"{name} must hold variables with the dims (y, x) or (band, y, x); it has {held}")
     taken = [array for array in found if array.dtype.kind in "uif"] or found
     if len(taken) == 1:
-        source = array_source(_told_by_dataset(taken[0], dataset, 0, 1))
+        source = array_source(_told_by_dataset(taken[0], dataset, several=False))
         return source if len(source.bands) > 1 or source.bands != ("band_1",) else _named(source, taken[0])
-    sources = [array_source(_told_by_dataset(array, dataset, n, len(taken))) for n, array in enumerate(taken)]
+    sources = [array_source(_told_by_dataset(array, dataset, several=True)) for array in taken]
     if any(len(source.bands) > 1 for source in sources):
         held = ", ".join(f"{array.name} {array.dims}" for array in taken[:8])
         raise SceneError(f"{name} must hold one variable per band, or one with all bands; it has {held}")
@@ -210,18 +208,16 @@ def _is_raster(array: xr.DataArray) -> bool:
     return True
 
 
-def _told_by_dataset(array: xr.DataArray, dataset: xr.Dataset, place: int, count: int) -> xr.DataArray:
+def _told_by_dataset(array: xr.DataArray, dataset: xr.Dataset, several: bool) -> xr.DataArray:
     """Give a variable what only the Dataset says of it."""
-    own = dict(dataset.attrs)
-    listed = own.get(NODATA_OF_BANDS)
-    if isinstance(listed, list | tuple) and len(listed) == count > 1 and listed[place] is not None:
-        own["_FillValue"] = listed[place]
-    for name in ("scales", "offsets"):
-        if isinstance(own.get(name), list | tuple) and len(own[name]) == count > 1:
-            own[name] = [own[name][place]]
-    told = {key: own[key] for key in SHARED if key in own}
-    sentinels = {key for key in SENTINELS if key in array.attrs} or "_FillValue" in array.encoding
-    told = {key: value for key, value in told.items() if not (sentinels and key in SENTINELS)}
+    told = {key: dataset.attrs[key] for key in SHARED if key in dataset.attrs}
+    if several:  # whose order, in a Zarr group, is not that of the lists
+        told.pop(BANDS, None)
+        for key in (NODATA_OF_BANDS, "scales", "offsets"):
+            if key in told:
+                told[key] = values_of_bands(dataset.attrs, key, [str(array.name)])
+    if "_FillValue" in array.encoding or any(key in array.attrs for key in SENTINELS):
+        told = {key: value for key, value in told.items() if key not in (*SENTINELS, NODATA_OF_BANDS)}
     return array.assign_attrs({**told, **array.attrs})
 
 

@@ -19,6 +19,7 @@ from models.metadata import Radiometry
 from .gdal import printable
 
 NODATA_OF_BANDS = "nodata_of_bands"  # attribute, where bands differ; rioxarray reads `_FillValue`, the same for all
+BANDS = "band_names"  # attribute: the bands of such lists, whatever is taken of the array later
 SENTINELS = ("_FillValue", "missing_value", "fill_value", "nodata", "nodatavals")
 UNITS = {"reflectance": "reflectance", "db": "dB", "decibel": "dB", "kelvin": "K", "k": "K", "radiance": "radiance"}
 
@@ -36,9 +37,8 @@ def band_names(array: xr.DataArray) -> tuple[str, ...]:
 
 def nodata_of(array: xr.DataArray) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
     """Return the nodata value of each band of `(band, y, x)`, and what is told of others that are not used."""
-    count = array.sizes["band"]
-    listed = array.attrs.get(NODATA_OF_BANDS)
-    if isinstance(listed, list | tuple) and len(listed) == count:
+    count, names = array.sizes["band"], band_names(array)
+    if listed := values_of_bands(array.attrs, NODATA_OF_BANDS, names):
         return tuple(None if v is None else float(v) for v in listed), ()
     said = {name: numbers for name in SENTINELS if (numbers := _numbers(array.attrs.get(name)))}
     if not said and (hidden := _encoded(array)) is not None:
@@ -46,13 +46,38 @@ def nodata_of(array: xr.DataArray) -> tuple[tuple[float | None, ...], tuple[str,
     if not said:
         return (None,) * count, ()
     chosen: tuple[float, ...] = (next(iter(said.values()))[0],) * count
-    listed = said.get("nodatavals", [])
-    if len(listed) == count and repr(listed[0]) == repr(chosen[0]):
-        chosen = tuple(listed)
+    if next(iter(said)) == "nodatavals" or repr(said.get("nodatavals", [None])[0]) == repr(chosen[0]):
+        chosen = tuple(values_of_bands({**array.attrs, "nodatavals": said["nodatavals"]}, "nodatavals", names))
     others = {f"{v:g}" for name, values in said.items() for v in values if name != "nodatavals" or not np.isnan(v)}
     unused = sorted(others - {f"{v:g}" for v in chosen})
     notes = (f"nodata is {chosen[0]:g}; the array's attributes also name {', '.join(unused)}",) if unused else ()
     return chosen, notes
+
+
+def values_of_bands(attributes: Mapping[Any, Any], key: str, names: Sequence[str]) -> list[Any]:
+    """Return the values of an attribute that lists one per band, for bands of these names; none without it.
+
+    Raises
+    ------
+    SceneError
+        It lists different values, and does not say which are these bands'.
+    """
+    listed, order = ([*map(_plain_value, np.ravel(v))] if isinstance(v, list | tuple | np.ndarray) else []
+                     for v in (attributes.get(key), attributes.get(BANDS)))  # fmt: skip
+    if len(set(map(repr, listed))) <= 1:
+        return listed[:1] * len(names)
+    if len(order) == len(listed) and set(names) <= set(map(str, order)):
+        return [listed[order.index(name)] for name in names]
+    if not order and len(listed) == len(names) > 1:
+        return listed
+    raise SceneError(
+        f"the attribute {key} lists {len(listed)} values, and does not say which are those of {', '.join(names[:8])}: "
+        "give each band its own, as by one variable per band with _FillValue, scale_factor and add_offset"
+    )
+
+
+def _plain_value(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _encoded(array: xr.DataArray) -> float | None:
@@ -74,9 +99,9 @@ def _numbers(value: Any) -> list[float]:
 
 def radiometry_of(array: xr.DataArray) -> tuple[Radiometry | None, ...]:
     """Return what the values of each band mean, as far as attributes say. Raises SceneError for a scale of 0."""
-    count, unit = array.sizes["band"], unit_of(array.attrs)
-    scales = _per_band(array.attrs, ("scale_factor", "scales"), count, 1.0)
-    offsets = _per_band(array.attrs, ("add_offset", "offsets"), count, 0.0)
+    names, unit = band_names(array), unit_of(array.attrs)
+    scales = _per_band(array.attrs, "scale_factor", "scales", names, 1.0)
+    offsets = _per_band(array.attrs, "add_offset", "offsets", names, 0.0)
     decoded = not _plain(array.encoding) and _plain(array.attrs)  # values are what scale and offset made of the file's
     try:
         return tuple(
@@ -88,15 +113,13 @@ def radiometry_of(array: xr.DataArray) -> tuple[Radiometry | None, ...]:
 
 
 def _plain(fields: Mapping[Any, Any]) -> bool:
-    return fields.get("scale_factor", 1.0) in (1.0, None) and fields.get("add_offset", 0.0) in (0.0, None)
+    return _numbers(fields.get("scale_factor")) in ([], [1.0]) and _numbers(fields.get("add_offset")) in ([], [0.0])
 
 
-def _per_band(attributes: Mapping[Any, Any], names: Sequence[str], count: int, usual: float) -> list[float]:
-    for name in names:
-        numbers = [usual if np.isnan(v) else v for v in _numbers(attributes.get(name))]
-        if len(numbers) in (1, count):
-            return numbers * (count // len(numbers))
-    return [usual] * count
+def _per_band(attributes: Mapping[Any, Any], one: str, several: str, names: Sequence[str], usual: float) -> list[float]:
+    """Return the numbers of an attribute for all bands, else of one that lists them, else the usual one."""
+    numbers = _numbers(attributes.get(one))[:1] * len(names) or _numbers(values_of_bands(attributes, several, names))
+    return [usual if np.isnan(v) else v for v in numbers] or [usual] * len(names)
 
 
 def unit_of(attributes: Mapping[Any, Any]) -> str:

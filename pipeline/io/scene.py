@@ -23,7 +23,7 @@ from ..grid.geobox import Window
 from ..grid.xr import coordinates, with_georeference
 from .array import ArraySource, array_source, dataset_source
 from .array_files import is_netcdf, is_zarr, netcdf_source, zarr_source
-from .array_values import NODATA_OF_BANDS
+from .array_values import BANDS, NODATA_OF_BANDS
 from .band_names import common_names, places_of, readings
 from .folder import index_of, open_files, open_folder, open_index
 from .gdal import file_stamp
@@ -80,7 +80,7 @@ def open_scene(
         Dims (band, y, x), raw values in the file's own dtype, backed by dask: nothing is read yet. Coordinates: band
         names; x and y of pixel centres (row and column for a rotated transform); `spatial_ref`; `valid` (y, x), bool,
         lazy, True = observed. Attributes: `_FillValue`, or `nodata_of_bands` where they differ; `scales`, `offsets`
-        and `units` if any; `notes`, if there is something to know.
+        and `units` if any; `band_names`, of which these lists are; `notes`, if there is something to know.
 
     Raises
     ------
@@ -306,7 +306,7 @@ def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
         array = array.assign_coords(valid=(("y", "x"), valid))
     array.attrs.pop("nodata", None)  # of rioxarray's names `_FillValue` comes first
     if len(set(map(repr, nodata))) > 1:
-        array.attrs[NODATA_OF_BANDS] = list(nodata)
+        array.attrs |= {NODATA_OF_BANDS: list(nodata), BANDS: list(source.bands)}
     elif nodata[0] is not None and "_FillValue" not in array.encoding:
         array.attrs["_FillValue"] = nodata[0]
     for name in ("scale_factor", "add_offset"):  # of all bands; below, of each
@@ -314,6 +314,7 @@ def _dressed(array: xr.DataArray, source: Source) -> xr.DataArray:
     if any(source.radiometry):
         told = [band or Radiometry() for band in source.radiometry]
         array.attrs.update(scales=[band.scale for band in told], offsets=[band.offset for band in told])
+        array.attrs[BANDS] = list(source.bands)
         if len(units := {band.unit for band in told}) == 1 and units != {""}:
             array.attrs["units"] = told[0].unit
     if source.notes:
