@@ -167,3 +167,16 @@ def test_a_remote_file_keeps_its_layers_too(store, mine):
     assert "mine" in {name for name, _ in pyogrio.list_layers(mine.with_name("back.gpkg"))}
     with pytest.raises(SwatheError, match="has a layer 'mine'"):
         write_statistics(store, "memory://maps/mine.gpkg", show=False)
+
+
+def test_a_file_of_that_layer_alone_is_made_anew(store, tmp_path):
+    path = tmp_path / "o.gpkg"
+    write_vectors(store, path, show=False)
+    before = path.read_bytes()
+    write_vectors(store, path, show=False, overwrite=True)
+    assert path.read_bytes() == before
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE notes (line TEXT)")
+        database.commit()
+    write_vectors(store, path, show=False, overwrite=True)
+    assert "notes" in {name for name, _ in pyogrio.list_layers(path)}

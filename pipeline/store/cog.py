@@ -251,6 +251,9 @@ def _write_beside(target: Path, part: Path, metadata: StoreMetadata, opaque: boo
 def show_background(output: str | os.PathLike[str], metadata: StoreMetadata, *, opaque: bool) -> None:
     """Say for a class map that was written before whether its background is shown; see `write_cog`."""
     target = Path(output)
+    wanted, beside = _auxiliary(metadata.classes, None if opaque else metadata.background), _beside(target)
+    if beside.is_file() and beside.read_bytes() == wanted:
+        return
     with _work_folder(target) as folder:
         _write_beside(target, folder / "whole.aux.xml", metadata, opaque)
 

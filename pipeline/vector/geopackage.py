@@ -74,6 +74,13 @@ def check_layer(path: str, *, overwrite: bool, wanted: str = "") -> str:
     return there
 
 
+def holds_more(path: str, layer: str) -> bool:
+    """Whether a GeoPackage holds anything but a layer, as layers, tables or styles; else it may be made anew."""
+    names, contents = _read_names(path)
+    foreign = [name for name in names if not name.startswith(("gpkg_", "rtree_", "sqlite_"))]
+    return {*foreign, *(contents or {})} > {layer} or layer not in foreign
+
+
 def other_layers(path: str, layer: str) -> list[str]:
     """Return the names of what else a GeoPackage holds."""
     contents = _read_names(path)[1] or {}

@@ -19,7 +19,7 @@ from models.files import refuse_existing
 from ..grid.geobox import GeoBox
 from ..io.gdal import file_stamp
 from .formats import BOX, DRIVERS, GEOMETRY, check_columns, ending_of, replace_geometry, write_layer, write_parquet
-from .geopackage import ENDING, check_layer, is_kept, layer_name, other_layers
+from .geopackage import ENDING, check_layer, holds_more, is_kept, layer_name, other_layers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -208,7 +208,7 @@ def _whole(path: str) -> Iterator[str]:
     part = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.partial{ending_of(path)}")
     try:
         before = file_stamp(path)
-        if is_kept(path):
+        if is_kept(path) and holds_more(path, check_layer(path, overwrite=True)):
             with _errors(path):
                 shutil.copy(path, part)
         yield part
