@@ -565,3 +565,24 @@ def test_pictures_show_a_scene_whose_values_were_converted(bundle: Bundle, scene
     done = swathe("report", tmp_path / "m.zarr", "-o", tmp_path / "page.html")
     assert done.exit_code == 0
     assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+def test_a_contradiction_is_said_where_no_value_changes_too(bundle: Bundle, tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", digital_numbers(), scales=(0.5,) * 3)
+    prepared = plan(str(path), bundle, scale=1e-4)
+    assert "the scene itself says scale 0.5, offset 0" in str(prepared)
+    assert prepared.source.dtype == np.uint16
+
+
+def test_the_plan_says_what_values_are_taken_to_mean(bundle: Bundle, unknown: Bundle, scenes: Scenes) -> None:
+    plain, tagged = (str(scenes[name][0]) for name in ("plain", "tags"))
+    means = "values mean scale 0.0001, offset 0 (reflectance)"
+    assert f"{means}, as in training: the scene does not say\n" in str(plan(plain, bundle))
+    assert f"{means}\n" in str(plan(tagged, bundle))
+    assert "values mean" not in str(plan(plain, unknown))
+
+
+def test_doubts_are_told_though_the_command_is_quiet(bundle: Bundle, tmp_path: Path, caplog: Any) -> None:
+    path = write(tmp_path / "s.tif", digital_numbers() * 3)
+    swathe("segment", path, "-m", bundle.path, "-o", tmp_path / "m.tif", "-q")
+    assert "unlike those of the training" in caplog.text

@@ -192,7 +192,7 @@ def segment(
     from .describe import describe_run
 
     result = run(_scene(scene), bundle, output, client=scheduler, overwrite=overwrite, show=not quiet,
-                 note=lambda text: note(text, quiet), **keywords)  # fmt: skip
+                 note=None if quiet else lambda text: note(text, quiet), **keywords)  # fmt: skip
     click.echo(describe_run(result, output))
 
 

@@ -25,7 +25,7 @@ from ..io.scene import AnyOpen, SceneLike, band_hint, open_source, opens_by_name
 from ..io.source import Source
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
-from .radiometry import bring_to_bundle, doubts, units_known
+from .radiometry import bring_to_bundle, describe_values, doubts, units_known
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
 logger = logging.getLogger("swathe")
@@ -98,6 +98,7 @@ class SegmentPlan:
         lines = [
             f"scene    {self.geobox.describe()}",
             f"         {len(self.source.bands)} bands {', '.join(self.source.bands)}; {self.source.dtype}",
+            *([f"         {means}"] if (means := describe_values(self.source, self.inference.metadata)) else []),
             f"bundle   {self.inference.metadata.name} {self.inference.digest[:12]}",
             f"classes  {self.decision}",
             f"engine   {spec.name} on {spec.device}, {spec.precision}",

@@ -79,7 +79,17 @@ def bring_to_bundle(source: Source, metadata: BundleMetadata, options: SegmentOp
             f"{', '.join(unsaid)}; say it of all by --scale and --offset"
         )
     before, after = (describe_bands(metadata.band_names, each) for each in (said, trained))
-    return bring_to(source, said, trained, notes=(*notes, f"values of {before} are brought to the bundle's: {after}"))
+    made = bring_to(source, said, trained, notes=[f"values of {before} are brought to the bundle's: {after}"])
+    return replace(made, said=(*notes, *made.said)) if notes and isinstance(made, Rescaled) else made
+
+
+def describe_values(source: Source, metadata: BundleMetadata) -> str:
+    """Say what the values mean that the network gets, and whether the scene says so. Empty: the bundle does not."""
+    means = tuple(meaningful(band.radiometry) for band in metadata.bands)
+    if not any(means):
+        return ""
+    said = "" if all(map(meaningful, source.radiometry)) else ", as in training: the scene does not say"
+    return f"values mean {describe_bands(metadata.band_names, means)}{said}"
 
 
 def _other_units(metadata: BundleMetadata, said: Said, trained: Said) -> str:
