@@ -67,6 +67,9 @@ def called(*bands: str, hints: tuple[str, ...] = ()) -> list[str]:
          ("coastal", "blue", "green05", "green", "yellow", "red", "rededge", "nir")),
         (("B1", "B2", "B3", "B4"), ("20200101_3B_AnalyticMS_SR.tif",), ("blue", "green", "red", "nir")),
         (("B2", "B4", "B6"), ("20200101_3B_AnalyticMS_SR_8b_clip.tif",), ("blue", "green", "red")),
+        ([f"B{n}" for n in range(1, 13)], (), [""] * 12),  # twelve bands, counted by somebody
+        (("band10", "band11", "band12"), (), ("", "", "")),
+        (("sr_band2", "sr_band3", "sr_band6"), (), ("blue", "green", "swir16")),
         (("B01", "B02", "B3N"), (), ("", "", "")),  # of ASTER, whose B01 is green
         (("sur_refl_b01", "band_1", "VV"), (), ("", "", "")),
         (("nir08", "red"), (), ("nir08", "red")),

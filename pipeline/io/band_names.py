@@ -55,6 +55,7 @@ STYLES: dict[str, dict[str, set[str]]] = {  # which codes a sensor writes in whi
         "Landsat 8 or 9": {"1", "2", "3", "4", "5", "6", "7", "9", "10", "11"},
     },
 }
+COUNTED = {str(number) for number in range(1, 13)}
 _START = r"(?:^|[^A-Z0-9])"
 PRODUCTS = {  # what names of files and folders, platforms and constellations tell
     "Sentinel-2": rf"{_START}(?:S2[A-D](?![A-Z0-9])|T\d\d[A-Z]{{3}}_\d{{8}}T|HLS\.S30|SENTINEL[-_ ]?2[A-D]?(?!\d))",
@@ -64,7 +65,7 @@ PRODUCTS = {  # what names of files and folders, platforms and constellations te
     "PlanetScope of 8 bands": r"ANALYTICMS(?:_SR)?_8B|PSB\.SD",
     "PlanetScope of 4 bands": r"ANALYTICMS(?:_SR)?(?:_HARMONIZED)?(?:_CLIP)?(?:$|[^A-Z0-9_])",
 }
-_CODE = re.compile(r"(?:(SR|ST|TOA)_)?B(?:AND(?=\d))?(\d\d?[A-Z]?)(?:_\d\dM)?(?=$|[ ,(])", re.IGNORECASE)
+_CODE = re.compile(r"(?:(SR|ST|TOA)_(?:BAND(?=\d)|B)|B)(\d\d?[A-Z]?)(?:_\d\dM)?(?=$|[ ,(])", re.IGNORECASE)
 _CODE_IN_PRODUCT = re.compile(r"(?:^|.*_)(?:(SR|ST|TOA)_)?B(\d\d?[A-Z]?)(?:_\d\dM)?$", re.IGNORECASE)
 _AFTER_NUMBER = re.compile(r"^band\s*\d+\s*[-:,(]?\s*(?=[a-z])", re.IGNORECASE)
 
@@ -159,6 +160,8 @@ def _candidates(bands: Sequence[Sequence[str]], hints: Iterable[str]) -> list[st
     if not codes:
         return [sensor for sensor in _sensors_named(hints) if sensor in SENSORS]
     own = {code for _, code in codes}
+    if own == COUNTED:  # Sentinel-2 has B8A between: somebody's twelve bands, counted
+        return []
     named = _sensors_named((*hints, *(name for names in bands for name in names)))
     if named:
         plain = {code.removeprefix("ST") for code in own}

@@ -231,7 +231,7 @@ def _widened(labels: VectorLabels, frame: Any) -> tuple[Any, list[str]]:
         around = _reader(labels.path).surroundings(frame, labels.geobox)
         made, count = widen(frame, labels.geobox, labels.width, around)
         shown = f"{labels.width.size:g} {'pixels' if labels.width.in_pixels else 'm'}"
-        return made, [f"{count} line{'s' * (count > 1)} or points are drawn {shown} wide"] * (count > 0)
+        return made, [f"{count} lines or points are drawn {shown} wide"] * (count > 0)
     whole = [shape for shape in frame.geometry if shape is not None and shape.geom_type in THIN]
     if whole:
         raise TrainingError(
