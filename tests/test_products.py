@@ -74,6 +74,21 @@ def test_bands_by_common_name_open_the_grid_that_they_need(safe):
         open_source(safe["path"], ["B10"])
 
 
+def test_names_that_say_the_band_alone_as_on_aws(safe, tmp_path):
+    for file in safe["path"].rglob("*.jp2"):
+        if file.parent.name.startswith("R"):
+            folder = tmp_path / "33/U/UP/2023/1/15/0" / file.parent.name
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / f"{file.name.split('_')[2]}.jp2")
+    source = open_source(tmp_path / "33/U/UP")
+    assert (source.bands, source.geobox.shape) == (L2A, (60, 60))
+    found = open_scene(tmp_path / "33/U/UP", ["red", "B11"])
+    np.testing.assert_array_equal(found, [safe["B04"], np.kron(safe["B11"], np.ones((2, 2)))])
+    shutil.copytree(tmp_path / "33/U/UP/2023/1/15/0", tmp_path / "33/U/UP/2023/1/18/0")
+    with pytest.raises(SwatheError, match="holds 2 scenes: 2023/1/15/0, 2023/1/18/0"):
+        open_scene(tmp_path / "33/U/UP")
+
+
 @pytest.mark.parametrize(("xml", "meaning"), [
     ({}, REFLECTANCE),
     ({"offset": None}, Radiometry(1e-4, 0.0, "reflectance")),  # before baseline 04.00

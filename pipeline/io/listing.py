@@ -25,7 +25,7 @@ GDAL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+:.+")  # as GTI:index.gpkg or NETC
 MOST_FILES = 20_000
 DEPTH = 6  # folders in folders: a SAFE folder has 5
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
-LARGEST = 2**25  # bytes of a metadata file; those of ESA and USGS have some 100 kB
+LARGEST = 2**23  # bytes of a metadata file; those of ESA and USGS have some 100 kB
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ SENTINEL_FILE = re.compile(
     rf"(?P<scene>(?:.*_)?T\d\d[A-Z]{{3}}(?:_\d{{8}}T\d{{6}})?)_(?P<band>B\d[\dA]|SCL|AOT|WVP)(?:_(?P<metres>\d\d)m)?{IMAGE}",
     re.I,
 )
+SENTINEL_BARE = re.compile(r"(?P<band>B\d[\dA]|SCL|AOT|WVP)(?:_(?P<metres>\d\d)m)?\.jp2", re.I)  # as on AWS
+SENTINEL_FOLDER = re.compile(r"R(?P<metres>\d\d)m", re.I)
 SENTINEL_MASK = re.compile(rf"(?P<band>MSK_\w+?)(?:_(?P<metres>\d\d)m)?{IMAGE}", re.I)
 SENTINEL_PICTURE = re.compile(rf"(?:.*_)?T\d\d[A-Z]{{3}}_.*(?:TCI|PVI)(?:_\d\dm)?{IMAGE}", re.I)
 SENTINEL_METADATA = re.compile(r"(?:.*_)?MTD_(?:MSI|SAF)L(?:1C|2A)(?:_.*)?\.xml", re.I)
@@ -164,7 +166,7 @@ def is_folder(path: str) -> bool:
 
 def product_of(listing: Listing) -> Product | None:
     """Return the product that a folder or archive holds, None if there is none. Raises SceneError as `find_product`."""
-    for pattern, reader in ((SENTINEL_FILE, _sentinel), (LANDSAT_FILE, _landsat)):
+    for pattern, reader in ((SENTINEL_FILE, _sentinel), (LANDSAT_FILE, _landsat), (SENTINEL_BARE, _sentinel)):
         found = [(name, match) for name in listing.names if (match := pattern.fullmatch(PurePosixPath(name).name))]
         if found:
             scenes = sorted({_scene_of(name, match) for name, match in found})
@@ -184,9 +186,14 @@ def product_of(listing: Listing) -> Product | None:
 
 
 def _scene_of(name: str, match: re.Match[str]) -> str:
-    """Return what tells a file's scene from others: its SAFE folder, if it lies in one, and its name but the band."""
-    folders = [part for part in PurePosixPath(name).parts[:-1] if part.upper().endswith(".SAFE")]
-    return "/".join([*folders, match["scene"].upper()])
+    """Return what tells a file's scene from others: its SAFE folder, if it lies in one, and its name but the band.
+
+    Of a name that says no more than the band, the folder.
+    """
+    folders = PurePosixPath(name).parts[:-1]
+    if not (scene := match.groupdict().get("scene")):
+        return "/".join(part for part in folders if not SENTINEL_FOLDER.fullmatch(part))
+    return "/".join([*(part for part in folders if part.upper().endswith(".SAFE")), scene.upper()])
 
 
 # --- Sentinel-2 -------------------------------------------------------------------------------------------------------
@@ -197,7 +204,8 @@ def _sentinel(listing: Listing, found: Sequence[tuple[str, re.Match[str]]]) -> P
     masks = [(n, m) for n in listing.names if (m := SENTINEL_MASK.fullmatch(PurePosixPath(n).name)) and "QI_DATA" in n]
     finest: dict[str, tuple[int, str]] = {}
     for name, match in (*found, *masks):
-        band, metres = match["band"].upper(), int(match["metres"] or 0)
+        folder = SENTINEL_FOLDER.fullmatch(PurePosixPath(name).parent.name)
+        band, metres = match["band"].upper(), int(match["metres"] or (folder and folder["metres"]) or 0)
         if band not in finest or metres < finest[band][0]:
             finest[band] = (metres, listing.place(name))
     common = {_two_digits(code): names.split() for code, names in SENSORS["Sentinel-2"].items()}
