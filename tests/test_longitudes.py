@@ -8,6 +8,7 @@ import pytest
 import shapely
 import shapely.affinity
 from affine import Affine
+from helpers import pixels, write_raster
 from pyproj import Transformer
 from rasterio.crs import CRS
 from shapely.geometry import MultiPolygon, box
@@ -15,8 +16,12 @@ from stores import TOWN, write_store
 
 from pipeline import compute_statistics, write_statistics, write_vectors
 from pipeline.grid.geobox import GeoBox, Window
+from pipeline.io.scene import open_source
 from pipeline.vector.longitude import unwrapped
+from pipeline.viz.report_sections import format_place
 from train.data.classes import value_table
+from train.data.overlap import overlapping
+from train.data.samples import Sample
 from train.data.vector_labels import open_shapes
 
 N, SIDE = 64, 0.001  # pixels, and degrees of one: 64 pixels are 0.064 degrees
@@ -150,3 +155,21 @@ def test_rings_around_a_pole_stay_and_holes_follow_their_polygon():
     assert pole.equals(around)
     assert made.area == pytest.approx(4 - 0.5)
     assert made.is_valid
+
+
+def test_samples_of_one_place_overlap_however_they_count(tmp_path):
+    """What leaks from one part of a training into another must be found."""
+    samples = []
+    for number, west in enumerate((179.98, -180.02, 180.0, 190.0, -170.0, 100.0)):
+        where = {"crs": "EPSG:4326", "transform": Affine(SIDE, 0, west, 0, -SIDE, -16)}
+        path = write_raster(tmp_path / f"{number}.tif", pixels((1, 40, 40)), **where)
+        source = open_source(path)
+        samples.append(Sample(str(number), source, None, (source.geobox.whole,)))
+    assert {(one.first, one.second) for one in overlapping(samples)} == {(0, 1), (0, 2), (1, 2), (3, 4)}
+
+
+def test_a_place_is_written_as_people_write_it():
+    assert "180.0000" in format_place(180.0, 0)
+    assert "160.0000" in format_place(200.0, 0)
+    assert "W" in format_place(200.0, 0)
+    assert "E" in format_place(-200.0, 0)

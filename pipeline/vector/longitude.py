@@ -89,6 +89,19 @@ def all_turns(shapes: Shapes, geobox: GeoBox, turn: float) -> Shapes:
     return made
 
 
+def cut_at_antimeridian(shapes: Shapes, turn: float) -> Shapes:
+    """Return polygons counted from minus half a turn to half a turn, cut where they cross it."""
+    half, bounds = turn / 2, shapely.bounds(shapes)
+    made = shapes.copy()
+    for place in np.flatnonzero((bounds[:, 0] < -half) | (bounds[:, 2] > half)):
+        parts = []
+        for turns in range(-MOST_TURNS, MOST_TURNS + 1):
+            strip = shapely.box((turns - 0.5) * turn, bounds[place, 1] - 1, (turns + 0.5) * turn, bounds[place, 3] + 1)
+            parts.append(_moved(shapely.intersection(shapes[place], strip), np.array([-turns * turn, 0])))
+        made[place] = shapely.union_all(parts)
+    return made
+
+
 def _meets(bounds: NDArray[np.float64], geobox: GeoBox) -> NDArray[np.bool_]:
     """Whether boxes `(n, 4)` meet a scene; those of nothing are NaN and do not."""
     left, bottom, right, top = bounds.T

@@ -196,7 +196,8 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_place(longitude: float, latitude: float) -> str:
-    """Format a place on the Earth to 0.0001 degrees."""
+    """Format a place on the Earth to 0.0001 degrees, however longitudes were counted."""
+    longitude = (longitude + 180) % 360 - 180 if abs(longitude) > 180 else longitude
     north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
     return f"{abs(latitude):.4f}°{NARROW}{north}, {abs(longitude):.4f}°{NARROW}{east}"
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.vector.longitude import cut_at_antimeridian, full_circle
+
 from .samples import Sample
 
 ALONG = 33  # points along each side of an outline that is brought to another CRS, where its sides are bent
@@ -86,18 +88,27 @@ def _groups(samples: Sequence[Sample]) -> list[_Group]:
     made = []
     for crs, places in by_crs.items():
         pixels = np.array([abs(samples[place].geobox.affine.determinant) ** 0.5 for place in places], float)
-        made.append(_Group(crs, np.array(places), _outlines(samples, places), pixels))
+        outlines = _outlines(samples, places)
+        if (known := _known(crs)) is not None and known.is_geographic:
+            outlines = cut_at_antimeridian(outlines, full_circle(known))  # however each of them counts longitudes
+        made.append(_Group(crs, np.array(places), outlines, pixels))
     return sorted(made, key=lambda group: _geographic(group.crs))  # degrees break at the antimeridian; metres do not
 
 
 def _geographic(crs: str) -> bool:
+    known = _known(crs)
+    return known is None or bool(known.is_geographic)
+
+
+def _known(crs: str) -> Any:
+    """Return a CRS; None for one that pyproj does not know."""
     from pyproj import CRS
     from pyproj.exceptions import CRSError
 
     try:
-        return CRS.from_user_input(crs).is_geographic
+        return CRS.from_user_input(crs)
     except CRSError:
-        return True
+        return None
 
 
 def _outlines(samples: Sequence[Sample], places: list[int]) -> Outlines:
