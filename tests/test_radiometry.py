@@ -20,7 +20,7 @@ from helpers import GRID, SHARED, UTM, metadata, save
 from training_data import small_settings
 
 from models import Band, Bundle, BundleMetadata, Radiometry, load_bundle, shipped_bundles
-from models.errors import BundleError, PlanError, StoreError, TrainingError
+from models.errors import BundleError, PlanError, StoreError, SwatheError, TrainingError
 from models.importing import import_bundle
 from models.metadata import QUANTILES
 from models.mlm import from_item, to_item
@@ -586,3 +586,10 @@ def test_doubts_are_told_though_the_command_is_quiet(bundle: Bundle, tmp_path: P
     path = write(tmp_path / "s.tif", digital_numbers() * 3)
     swathe("segment", path, "-m", bundle.path, "-o", tmp_path / "m.tif", "-q")
     assert "unlike those of the training" in caplog.text
+
+
+def test_check_tells_of_sets_that_say_nothing_and_goes_on(sets: Path) -> None:
+    errors: list[SwatheError] = []
+    found = gather(settings(sets, {"train": ["new"]}, {"train": ["bare"]}), errors=errors)
+    assert len(found["train"]) == 2
+    assert "as radiometry" in str(errors)

@@ -64,7 +64,9 @@ def gather(settings: Settings, *, only: str = "", errors: list[SwatheError] | No
         with collect_errors(errors):
             sets.append(_parts_of_set(data, settings, only, errors))
     with collect_errors(errors):
-        merged = merge(harmonised(sets, settings))
+        sets = harmonised(sets, settings)
+    with collect_errors(errors):
+        merged = merge(sets)
     return merged
 
 

@@ -192,5 +192,7 @@ def find_odd_radiometry(seen: Sequence[tuple[Sample, Thumbnail | None]]) -> list
         sample, band = known[place][0], int(np.argmax(far[place]))
         median = f"median {medians[place, band]:.4g}, of most {middle[band]:.4g}"
         texts.append(f"{sample.name} ({sample.source.bands[band]}: {median})")
-    text = f"raw values of another radiometry than most: {names(texts)}; see data.gain and data.offset"
+    text = (
+        f"raw values of another radiometry than most: {names(texts)}; see data.radiometry, or data.gain and data.offset"
+    )
     return [Finding("warning", "radiometry", text)] if texts else []
