@@ -287,6 +287,8 @@ def test_a_dataset_of_one_variable_per_band() -> None:
     check(dataset().rename(x="X", y="Y"))
     assert open_source(dataset()).identity() == open_source(dataset()).identity()
     assert open_source(dataset()).identity() != open_source(dataset().drop_attrs(deep=False) + 1).identity()
+    assert open_source(dataset()[["red"]].rename(red="scene")).bands == ("band_1",)
+    assert open_source(dataset().rename(red="image", blue="data")).bands == ("image", "green", "data")
     flagged = dataset().assign(flag=(("y", "x"), np.full((HEIGHT, WIDTH), "a")), day=("time", [1.0, 2.0]))
     check(flagged)
     squeezed = xr.DataArray(pixels((HEIGHT, WIDTH)), dims=("y", "x"), coords={"band": "nir"})

@@ -90,6 +90,7 @@ def test_several_items_are_refused_by_name(tmp_path: Path) -> None:
     two = collection(tmp_path / "two.json", with_id(path, "tile_a"), with_id(path, "tile_b"))
     items = [pystac.Item.from_dict(with_id(path, name)) for name in ("tile_a", "tile_b")]
     paged = collection(tmp_path / "paged.json", with_id(path, "tile_a"), links=[{"rel": "next", "href": "x"}])
+    extent = pystac.Extent(pystac.SpatialExtent([[0, 0, 1, 1]]), pystac.TemporalExtent([[None, None]]))
     scenes: list[tuple[Any, str]] = [
         (two, r"2 Items, tile_a, tile_b; a scene is one\.\nName one by its id, as collection\.json#ID"),
         (paged, "1 or more Items, tile_a"),
@@ -102,6 +103,7 @@ def test_several_items_are_refused_by_name(tmp_path: Path) -> None:
         (f"{path}#tile_c", "is the Item scene, not tile_c"),
         (collection(tmp_path / "plain.geojson", {"type": "Feature"}, {"type": "Feature"}), "features have no assets"),
         ([two, two], "one STAC Item, or files"),
+        (pystac.Collection("c", "", extent), "as pystac has them; received Collection"),
     ]
     for scene, said in scenes:
         for bands in (None, ["red"]):

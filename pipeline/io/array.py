@@ -30,6 +30,7 @@ from .content_id import file_identity, folder_identity, hash_pixels
 from .gdal import printable
 from .source import BandNames, Pixels, describe_source, find_bands, observed
 
+NAMELESS = {"", "__xarray_dataarray_variable__", "array", "band", "band_data", "data", "image", "scene", "values"}
 # attributes of a Dataset that are of all its variables
 OF_VALUES = (*SENTINELS, NODATA_OF_BANDS, BANDS, "scales", "offsets", "scale_factor", "add_offset")
 SHARED = (*OF_VALUES, "transform", "crs", "res", "resolution", "spec")
@@ -197,7 +198,8 @@ def dataset_source(dataset: xr.Dataset, name: str = "the Dataset") -> ArraySourc
         raise SceneError(f"{name} must hold one variable per band, or one with all bands; it has {held}")
     left = [str(array.name) for array in found if array.dtype.kind not in "uif"]
     notes = (f"left out, for they hold no numbers: {', '.join(left)}",) if left else ()
-    return _joined([_named(source, array) for source, array in zip(sources, taken, strict=True)], notes)
+    named = zip(sources, taken, strict=True)
+    return _joined([replace(source, bands=(printable(str(array.name)),)) for source, array in named], notes)
 
 
 def _is_raster(array: xr.DataArray) -> bool:
@@ -222,8 +224,9 @@ def _told_by_dataset(array: xr.DataArray, dataset: xr.Dataset, several: bool) ->
 
 
 def _named(source: ArraySource, array: xr.DataArray) -> ArraySource:
-    """Name the one band of a variable by the variable."""
-    return replace(source, bands=(printable(str(array.name)),)) if array.name is not None else source
+    """Name the one band of a variable by the variable, where that is a name."""
+    name = printable(str(array.name or ""))
+    return source if name.lower() in NAMELESS else replace(source, bands=(name,))
 
 
 def _joined(sources: Sequence[ArraySource], notes: tuple[str, ...]) -> ArraySource:

@@ -217,6 +217,8 @@ def _parsed(content: Any, name: str) -> "pystac.Item":
 
 
 def _checked(item: Any) -> "pystac.Item":
-    if not isinstance(getattr(item, "assets", None), Mapping) or not hasattr(item, "get_self_href"):
+    if not all(
+        hasattr(item, name) for name in ("assets", "properties", "get_self_href")
+    ):  # a Collection has assets too
         raise SceneError(f"a scene is a STAC Item, as pystac has them; received {type(item).__name__}")
     return item  # type: ignore[no-any-return]
