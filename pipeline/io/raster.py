@@ -32,7 +32,7 @@ from .palette import COLORS as PALETTE_COLORS
 from .palette import TOLD as PALETTE_TOLD
 from .palette import Palette, read_palette
 from .resample import Regrid, Resampling, regrid
-from .source import BandNames, Pixels, describe_source, find_bands, observed
+from .source import BandNames, Pixels, describe_source, find_bands, missing_samples, observed
 
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
 MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
@@ -215,7 +215,7 @@ class RasterSource:
             made.append(
                 grid.nearest(samples[0], window)
                 if method == "nearest"
-                else grid.interpolate(samples[0], window, method, band.nodata)
+                else grid.interpolate(samples[0], window, method, missing_samples(samples[0], band.nodata), band.nodata)
             )
         return np.stack(made)
 

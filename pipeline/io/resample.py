@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from models.errors import SceneError
 
 from ..grid.geobox import GeoBox, Window, describe_crs, same_crs
-from .source import missing_samples
 
 Resampling = Literal["nearest", "bilinear", "cubic"]
 RESAMPLINGS: tuple[Resampling, ...] = get_args(Resampling)
@@ -79,7 +78,12 @@ class Regrid:
         return samples
 
     def interpolate(
-        self, samples: NDArray[Any], window: Window, method: Resampling, sentinel: float | None
+        self,
+        samples: NDArray[Any],
+        window: Window,
+        method: Resampling,
+        missing: NDArray[np.bool_] | None,
+        sentinel: float | None,
     ) -> NDArray[Any]:
         """Resample one band for a window of the scene.
 
@@ -94,6 +98,8 @@ class Regrid:
             Of the scene.
         method
             As `samples` were read for.
+        missing
+            Which samples are missing; None: none can be.
         sentinel
             The value that stands for a missing sample; None: none does but NaN.
 
@@ -103,7 +109,6 @@ class Regrid:
             `(y, x)` of the window, in the band's own type; integers are rounded, half up, and kept within their range.
         """
         read = self.needs(window, method)
-        missing = missing_samples(samples, sentinel)
         missing = None if missing is None or not missing.any() else missing
         values = samples.astype(np.float64)
         if missing is not None:
@@ -158,8 +163,9 @@ def _as_type(values: NDArray[np.float64], dtype: np.dtype[Any], sentinel: float 
         return made
     info = np.iinfo(dtype)
     made = np.floor(np.nan_to_num(values) + 0.5).clip(info.min, info.max).astype(dtype)
-    if (same := missing_samples(made, sentinel)) is not None and same.any():
-        made[same] += dtype.type(1) if int(sentinel or 0) < info.max else dtype.type(-1)
+    if sentinel is not None and float(sentinel).is_integer() and info.min <= sentinel <= info.max:
+        mark = int(sentinel)
+        made[made == mark] = mark + 1 if mark < info.max else mark - 1
     return made
 
 
