@@ -115,6 +115,16 @@ def test_arrays_that_lie_somewhere_keep_their_place() -> None:
         assert open_source(by_coords).notes == ()
 
 
+def test_a_transform_that_only_counts_pixels_is_doubted(tmp_path: Path) -> None:
+    """With a CRS: without, it is as good as any."""
+    upwards = Affine(1, 0, 0, 0, -1, 0)
+    source = open_source(write_raster(tmp_path / "a.tif", image(), transform=upwards))
+    assert source.geobox.transform == upwards
+    (note,) = source.notes
+    assert "only counts pixels, from (0, 0) of the CRS" in note
+    assert open_source(write_raster(tmp_path / "b.tif", image(), transform=upwards, crs=None)).notes == ()
+
+
 def test_control_points_alone_are_no_position_either(tmp_path: Path) -> None:
     points = [GroundControlPoint(r, c, 5e5 + c, 9e6 - r) for r in (0, 40) for c in (0, 60)]
     path = tmp_path / "scene.tif"

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
@@ -37,6 +38,7 @@ from .source import BandNames, Pixels, describe_source, find_bands, missing_samp
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
 MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
 MOST_BANDS = 4096
+PIXELS_UP = Affine(1, 0, 0, 0, -1, 0)  # what some programs write where they know no position
 LONG, LARGEST_EXACT = ("int64", "uint64"), 2**53  # whole numbers beyond are rounded in a float
 COLORS = ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # some in GDAL 3.10 and newer alone
 LONGEST_NAME = 60
@@ -519,9 +521,10 @@ def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int], alpha: Seq
 
 
 def _notes(dataset: DatasetReader, geobox: GeoBox) -> list[str]:
-    """Say what of the file's position is not used."""
+    """Say what of the file's position is not used, or may be none."""
     if geobox.transform is not None:
-        return []
+        doubtful = geobox.crs is not None and geobox.transform == PIXELS_UP
+        return ["the transform only counts pixels, from (0, 0) of the CRS: is that where the scene lies?"] * doubtful
     if not dataset.transform.is_identity:
         return ["the file's transform has no area or is not finite: it is not used, and the map has no position"]
     if dataset.gcps[0]:
