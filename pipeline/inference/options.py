@@ -109,7 +109,8 @@ class SegmentOptions:
             for number in numbers:
                 usable = isinstance(number, Real) and isfinite(float(number)) and (name == "offset" or number != 0)
                 if number is not None and not usable:
-                    raise PlanError(f"{name} is a finite number{' but 0' * (name == 'scale')}; received {number!r}")
+                    but = " but 0" if name == "scale" else ""
+                    raise PlanError(f"{name} is a finite number{but}, or a list of them; received {number!r}")
         if self.reflectance and (self.scale is not None or self.offset is not None):
             raise PlanError("reflectance means scale 1 and offset 0: give it, or scale and offset")
 
