@@ -67,6 +67,19 @@ def same_bits(one: Path, other: Path) -> bool:
     return same and first["global_step"] == second["global_step"] and all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 20])
+def test_a_rise_of_any_length_has_rates(steps):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = schedule_of(optimizer, Loop(warmup=0.1), steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step() if len(rates) < steps else None
+    assert all(0 < rate <= 1e-3 for rate in rates)
+    assert max(rates) == pytest.approx(1e-3) or steps < 10
+
+
 def test_balanced_weights_are_those_of_the_training_pixels(scenes):
     told = {"name": "cross-entropy", "class_weights": "balanced"}
     training = prepare(small_settings(scenes, loss=told), show=False)

@@ -128,7 +128,8 @@ class Verbs(click.Group):
 @click.group(
     cls=Verbs,
     context_settings=CONTEXT,
-    epilog="\b\nBegin with:\n  swathe demo\n  swathe segment scene.tif -m buildings -o buildings.tif",
+    epilog="\b\nBegin with:\n  swathe demo\n  swathe segment scene.tif -m buildings -o buildings.tif\n\n"
+    '\b\nCompletion in bash, zsh or fish:\n  eval "$(_SWATHE_COMPLETE=bash_source swathe)"',
 )
 @click.version_option(package_name="swathe")
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")

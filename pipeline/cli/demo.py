@@ -1,6 +1,7 @@
 """The main job on what comes with Swathe: a real scene and a real bundle to maps, pictures, objects and a report."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ def run_demo(output: str | os.PathLike[str]) -> Iterator[str]:
     ----------
     output
         Folder for `buildings.zarr`, `.tif` and `.png`, `clean.zarr`, `objects.zarr`, `buildings.gpkg` and
-        `report.html`; those of an earlier demo are replaced.
+        `report.html`; those of an earlier demo are replaced. Scene and labels are put there too, if they are not.
     """
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     yield from _maps(folder)
     yield from _objects(folder)
+    yield from _inputs(folder)
 
 
 def _maps(folder: Path) -> Iterator[str]:
@@ -63,3 +65,14 @@ def _objects(folder: Path) -> Iterator[str]:
     yield f"wrote {outlines}  {drawn.features} buildings as polygons with their measures; open with QGIS or geopandas"
     page = write_report(cleaned, folder / "report.html", objects=objects, title=TITLE, overwrite=True)
     yield f"wrote {page}  all of it on one page; open with a browser"
+
+
+def _inputs(folder: Path) -> Iterator[str]:
+    for path, words in (
+        (SCENE, "the scene; swathe plan {} -m buildings"),
+        (FOOTPRINTS, "its buildings as people drew them"),
+    ):
+        copy = folder / path.name
+        if not copy.exists():
+            shutil.copyfile(path, copy)
+        yield f"wrote {copy}  {words.format(copy)}"
