@@ -382,6 +382,8 @@ def _by_value(
     """Return thresholds by class value, one for each of `values`: one left out would have to be guessed."""
     if given is None or background is None:
         return None
+    if isinstance(given, Mapping):
+        _values(tuple(given), class_names, background)
     taken = [*values, background]
     try:
         by_class = dict(zip(taken, decision(given, [class_names[value] for value in taken], len(values)), strict=True))
