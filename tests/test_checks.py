@@ -13,9 +13,9 @@ from models import ClassInfo
 from models.errors import SceneError, StoreError, TrainingError
 from pipeline.grid.geobox import Window
 from pipeline.io.array import array_source
+from pipeline.io.band_names import rgb_places
 from pipeline.io.radiometry import adjust
 from pipeline.io.scene import open_source
-from pipeline.viz.preview import rgb_places
 from train.config import settings_of
 from train.config.schema import IGNORE
 from train.data.classes import value_table

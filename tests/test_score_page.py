@@ -14,8 +14,8 @@ from helpers import CLASSES, metadata, pixels, save, write_raster
 from pages import CONTRAST
 
 from models.errors import BundleError, StoreError, TrainingError
+from pipeline.io.band_names import rgb_places
 from pipeline.io.scene import open_source
-from pipeline.viz.preview import rgb_places
 from train.cli.evaluate import evaluate as verb
 from train.config.schema import IGNORE
 from train.data.samples import Sample

@@ -18,6 +18,7 @@ from models.errors import SwatheError
 from ..jobs.kept import is_anything_kept
 from .commands import VERBS
 from .models import bundles, import_weights
+from .options import note
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 RESUMES = ("segment", "clean", "objects", "vectorise", "train", "evaluate")
@@ -137,5 +138,16 @@ def cli(debug: bool) -> None:
     """Segment whole satellite scenes with U-Nets."""
 
 
-for verb in (*VERBS, bundles, import_weights):
+@click.command(epilog="Example: swathe demo -o demo-output")
+@click.option("-o", "--output", default="demo-output", show_default=True, metavar="FOLDER", help="Where results go.")
+def demo(output: str) -> None:
+    """Segment a real scene that comes with Swathe, find its buildings, and make a report. Takes seconds."""
+    from .demo import run_demo
+
+    note("swathe: segmenting buildings of Zanzibar in the scene that comes with Swathe", False)
+    for line in run_demo(output):
+        click.echo(line)
+
+
+for verb in (*VERBS, demo, bundles, import_weights):
     cli.add_command(verb)

@@ -5,7 +5,7 @@ Each is one call of one public function of `models`. Imports nothing heavy befor
 
 import click
 
-from .commands import note, output, overwriting
+from .options import note, output, overwriting
 
 
 @click.command(epilog="Example: swathe bundles")

@@ -5,7 +5,6 @@ Everything that can be refused is refused here, before anything is written.
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +20,7 @@ from ..grid.encoding import ProbabilityType, Thresholds, describe_decision
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling
-from ..io.scene import AnyOpen, SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
+from ..io.scene import UNNAMED, AnyOpen, SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
 from ..io.source import Source
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
@@ -30,7 +29,6 @@ from .radiometry import bring_to_bundle, describe_values, doubts, units_known
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
 logger = logging.getLogger("swathe")
 
-UNNAMED = re.compile(r"band_\d+")
 
 BundleLike = Bundle | str | os.PathLike[str]
 

@@ -56,6 +56,7 @@ STYLES: dict[str, dict[str, set[str]]] = {  # which codes a sensor writes in whi
     },
 }
 COUNTED = {str(number) for number in range(1, 13)}
+RGB_NAMES = (("red", "green", "blue"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))  # the second: Sentinel-2
 _START = r"(?:^|[^A-Z0-9])"
 PRODUCTS = {  # what names of files and folders, platforms and constellations tell
     "Sentinel-2": rf"{_START}(?:S2[A-D](?![A-Z0-9])|T\d\d[A-Z]{{3}}_\d{{8}}T|HLS\.S30|SENTINEL[-_ ]?2[A-D]?(?!\d))",
@@ -118,6 +119,18 @@ def places_of(there: Sequence[Roles], wanted: Sequence[Roles]) -> list[int] | No
         return None
     found = [place for (place,) in places]
     return found if len(set(found)) == len(found) else None
+
+
+def rgb_places(bands: Sequence[str]) -> list[int]:
+    """Return the places of red, green and blue by their names, else of the first three bands, else of the first."""
+    names = [name.lower() for name in bands]
+    for wanted in RGB_NAMES:
+        if all(names.count(name) == 1 for name in wanted):
+            return [names.index(name) for name in wanted]
+    found = places_of(common_names([(name,) for name in bands]), common_names([("red",), ("green",), ("blue",)]))
+    if found is not None:
+        return found
+    return [0] if len(names) in (1, 2) else [0, 1, 2]  # without names: of as many as there are
 
 
 def _spoken(bands: Sequence[Sequence[str]]) -> list[Roles]:

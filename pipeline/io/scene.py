@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataA
 AnyOpen = RasterSource | MosaicSource | ArraySource
 AnySource = TypeVar("AnySource", bound=Source)
 CHUNK, CHUNK_BYTES = 2048, 2**28
+UNNAMED = re.compile(r"band_\d+")  # how bands without a name are called
 
 
 def open_scene(

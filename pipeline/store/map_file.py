@@ -6,20 +6,20 @@ It holds the class map alone: no probabilities, and not how it was made.
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import StoreError
-from models.metadata import ClassInfo, ReceptiveField, usual_background
+from models.metadata import ClassInfo, usual_background
 
-from ..grid.encoding import NODATA, Encoding
+from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox, Window, is_position
-from ..grid.tiling import make_plan
 from ..io.content_id import file_identity
 from ..io.gdal import open_raster, read_pixels, run_with_env
-from .metadata import StoreMetadata
 
 CLASS_MAP = "class_map"
 ENDINGS = (".tif", ".tiff")
@@ -36,18 +36,20 @@ def read_class_map(path: str, window: Window) -> NDArray[np.uint8]:
     return np.asarray(read_pixels(path, [1], window), np.uint8)
 
 
-def read_map_facts(path: str) -> tuple[StoreMetadata, GeoBox]:
-    """Read what the file says of itself.
+@dataclass(frozen=True, slots=True)
+class MapFacts:
+    """What such a file says: grid, classes, value of the background, bundle, pixels per class; and its content."""
 
-    Parameters
-    ----------
-    path
-        Local, in full.
+    geobox: GeoBox
+    classes: tuple[ClassInfo, ...]
+    background: int | None
+    bundle: Mapping[str, str]
+    pixels: Mapping[str, int]
+    content: Mapping[str, Any]
 
-    Returns
-    -------
-    StoreMetadata, GeoBox
-        With no encoding, and an identity that is the file's content.
+
+def read_map_facts(path: str) -> MapFacts:
+    """Read what the file says of itself; `path` is local, in full.
 
     Raises
     ------
@@ -64,17 +66,9 @@ def read_map_facts(path: str) -> tuple[StoreMetadata, GeoBox]:
     classes = tuple(ClassInfo(name, bytes(colors[value][:3]).hex().upper()) for value, name in enumerate(names))
     said = int(tags.get("SWATHE_BACKGROUND", -1 if usual_background(names) is None else 0))  # older files do not say it
     name, _, digest = tags.get("SWATHE_BUNDLE", "").rpartition(" ")
-    metadata = StoreMetadata(
-        make_plan(geobox.shape, ReceptiveField(1, 0)),
-        Encoding(),
-        classes,
-        {"map file": file_identity(path)},
-        None if said < 0 else said,
-        state="complete",
-        bundle={"name": name, "digest": digest} if name else {},
-        results={"pixels": json.loads(tags["SWATHE_PIXELS"])},
-    )
-    return metadata, geobox
+    bundle = {"name": name, "digest": digest} if name else {}
+    pixels, background = json.loads(tags["SWATHE_PIXELS"]), None if said < 0 else said
+    return MapFacts(geobox, classes, background, bundle, pixels, file_identity(path))
 
 
 def _read(path: str) -> tuple[Mapping[str, str], Mapping[int, tuple[int, ...]], GeoBox]:

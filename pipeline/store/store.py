@@ -25,10 +25,11 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from models.errors import StoreError
+from models.metadata import ReceptiveField
 
 from ..grid.encoding import BlockResult, Encoding
 from ..grid.geobox import GeoBox, Window
-from ..grid.tiling import TilingPlan
+from ..grid.tiling import TilingPlan, make_plan
 from .files import Files, full_path
 from .map_file import is_map_file, read_class_map, read_map_facts
 from .metadata import FORMAT, StoreMetadata, differences, group_path
@@ -358,8 +359,18 @@ def open_store(path: str) -> tuple[Store, StoreMetadata]:
     """
     full = full_path(path)
     if is_map_file(full):
-        metadata, geobox = read_map_facts(full)
-        return reopen_store(full, metadata, geobox), metadata
+        facts = read_map_facts(full)
+        metadata = StoreMetadata(
+            make_plan(facts.geobox.shape, ReceptiveField(1, 0)),
+            Encoding(),
+            facts.classes,
+            {"map file": facts.content},
+            facts.background,
+            state="complete",
+            bundle=facts.bundle,
+            results={"pixels": facts.pixels},
+        )
+        return reopen_store(full, metadata, facts.geobox), metadata
     attributes = _root_attributes(full, READABLE)
     if attributes is None:
         raise StoreError(f"no such store: {path}")

@@ -4,7 +4,7 @@ Rasters and stores are read through their overviews; all else tile by tile, of w
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from models.metadata import ClassInfo
 
 from ..grid.geobox import GeoBox, Window
 from ..io.array import array_source
-from ..io.band_names import common_names, places_of
+from ..io.band_names import RGB_NAMES, rgb_places
 from ..io.gdal import open_raster, run_with_env
 from ..io.mosaic import MosaicSource
 from ..io.raster import RasterSource
@@ -29,7 +29,6 @@ from ..store.store import open_store
 MapsLike = str | os.PathLike[str] | xr.Dataset
 LONGEST = 2048  # side of a preview, in pixels
 TILE = 2048  # side of what is read at once where there are no overviews
-RGB_NAMES = (("red", "green", "blue"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))  # the second: Sentinel-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +110,6 @@ def shown_bands(source: Source, bands: BandNames | None = None) -> Source:
             return source.select(RGB_NAMES[0])
         return source.select([source.numbers[place] for place in rgb_places(source.bands)])
     return source.select([place + 1 for place in rgb_places(source.bands)])
-
-
-def rgb_places(bands: Sequence[str]) -> list[int]:
-    """Return the places of red, green and blue by their names, else of the first three bands, else of the first."""
-    names = [name.lower() for name in bands]
-    for wanted in RGB_NAMES:
-        if all(names.count(name) == 1 for name in wanted):
-            return [names.index(name) for name in wanted]
-    found = places_of(common_names([(name,) for name in bands]), common_names([("red",), ("green",), ("blue",)]))
-    if found is not None:
-        return found
-    return [0] if len(names) in (1, 2) else [0, 1, 2]  # without names: of as many as there are
 
 
 def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = None) -> Pixels:

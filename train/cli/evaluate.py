@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.errors import TrainingError
-from pipeline.cli.commands import alpha_option, note, radiometry, running, threshold_option
+from pipeline.cli.options import alpha_option, layer_option, note, radiometry, running, threshold_option, width_option
 
 from ..config.schema import PARTS
-from .train import layer_option, width_option
 
 if TYPE_CHECKING:
     from models.bundle import Bundle

@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.commands import note
+from pipeline.cli.options import layer_option, note, width_option
 
 if TYPE_CHECKING:
     from ..config import Settings
 
 Pair = tuple[str, str]
 COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", "F18F01")
-
-
-layer_option = click.option("--layer", default="", metavar="NAME", help="Which layer of vector labels' files.")
-width_option = click.option("--width", metavar="WIDTH",
-                            help="How wide lines and points of labels are, in metres as 6, or as '3 px'.")  # fmt: skip
 
 
 @click.command(

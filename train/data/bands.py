@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from models.errors import SceneError, TrainingError
-from pipeline.inference.plan import UNNAMED
 from pipeline.io.band_names import contradicts
-from pipeline.io.scene import AnyOpen, band_hint, take_bands, take_named
+from pipeline.io.scene import UNNAMED, AnyOpen, band_hint, take_bands, take_named
 
 from ..config import DataSet, Settings
 from .layouts import Pair

@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional
 from models.errors import StoreError, TrainingError
 from models.files import check_output, whole_file
 from models.metadata import ClassInfo
+from pipeline.io.band_names import rgb_places
 from pipeline.viz.colors import RGB, limits, object_palette, paint, scale
 from pipeline.viz.overlay import class_colours
-from pipeline.viz.preview import rgb_places
 
 from ..config import Augment
 from ..config.schema import IGNORE

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from models.metadata import ClassInfo
 from pipeline.grid.encoding import NODATA
+from pipeline.io.band_names import rgb_places
 from pipeline.io.source import missing_samples
 from pipeline.stats.table import format_share
 from pipeline.viz.colors import GROUND, stretch
 from pipeline.viz.page import data_uri
-from pipeline.viz.preview import rgb_places
 
 from ..data.samples import Sample
 from ..metrics.calibration import Reliability

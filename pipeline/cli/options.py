@@ -1,0 +1,146 @@
+"""Options that verbs of the command `swathe` share, and what each reads. Imports nothing heavy."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+TIFF = (".tif", ".tiff")
+
+
+def note(text: str, quiet: bool) -> None:
+    """Say on stderr what goes on; stdout is for results."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Put several options on a verb, in reading order."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def output(metavar: str, help: str, endings: Sequence[str], refusal: str) -> Callable[[F], F]:
+    """Make the option `-o`, which refuses a path of another ending by "PATH must end in REFUSAL"."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
+        if value.rstrip("/").lower().endswith(tuple(endings)):
+            return value
+        raise click.BadParameter(f"{value} must end in {refusal}")
+
+    return click.option("-o", "--output", required=True, metavar=metavar, help=help, callback=check)
+
+
+def _bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read band names or numbers with commas between them."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty name; give names or numbers with commas between, as 4,3,2")
+    return names
+
+
+def _threshold(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Any:
+    """Read a probability, one for each class by name, or `likeliest`."""
+    if value in ((), ("likeliest",)):
+        return value[0] if value else None
+    from models.errors import PlanError
+
+    from ..postprocess.options import CleanOptions, parse_thresholds
+
+    try:
+        return CleanOptions(threshold=parse_thresholds(value)).threshold
+    except PlanError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> float | list[float] | None:
+    """Read a number, or one per band with commas between them."""
+    if value is None:
+        return None
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no number, and no list of numbers with commas between") from None
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
+    if value in ("exact", "auto"):
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is not 'exact', 'auto' or a number of pixels")
+
+
+def _alpha(ctx: click.Context, param: click.Parameter, value: str | None) -> bool | None:
+    return None if value is None else value == "yes"
+
+
+alpha_option = click.option("--alpha", type=click.Choice(["yes", "no"]), callback=_alpha,
+                            help="Whether a band tagged as alpha is a mask.  [default: by its values]")  # fmt: skip
+pixels, radius = click.IntRange(min=1), click.IntRange(min=0)
+store_argument = click.argument("store")
+overwriting = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
+running = options(
+    click.option("--scheduler", metavar="ADDRESS", help="Address of a Dask cluster's scheduler.  [default: here]"),
+    overwriting,
+    click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
+)
+connectivity = click.option("--connectivity", type=click.Choice(["4", "8"]), default="4", show_default=True,
+                            callback=lambda ctx, param, value: int(value),
+                            help="Pixels touch at sides; or at corners too.")  # fmt: skip
+map_output = output("OUT", "OUT.zarr (maps and probabilities) or OUT.tif (COG of the map).", (".zarr", *TIFF),
+                    ".zarr or .tif; the ending decides what is written")  # fmt: skip
+threshold_option = click.option(
+    "--threshold", multiple=True, metavar="P", callback=_threshold,
+    help="Least probability of classes but the background; NAME=P, once for each; or 'likeliest': none.  "
+         "[default: the bundle's]",
+)  # fmt: skip
+radiometry = options(
+    click.option("--scale", metavar="X", callback=_numbers,
+                 help="The scene's value * X + offset is in the bundle's unit, as reflectance; one, or one per band by "
+                      "commas.  [default: as the scene says]"),
+    click.option("--offset", metavar="Y", callback=_numbers, help="See --scale.  [default: as the scene says, else 0]"),
+    click.option("--reflectance", is_flag=True, help="The scene's values are reflectance, from 0 to 1."),
+)  # fmt: skip
+layer_option = click.option("--layer", default="", metavar="NAME", help="Which layer of vector labels' files.")
+width_option = click.option("--width", metavar="WIDTH",
+                            help="How wide lines and points of labels are, in metres as 6, or as '3 px'.")  # fmt: skip
+opaque = click.option("--opaque-background", is_flag=True,
+                      help="Of a .tif: show the background in its colour.  [default: transparent]")  # fmt: skip
+planning = options(
+    click.argument("scene", nargs=-1, required=True),
+    click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
+    click.option("--bands", callback=_bands, metavar="LIST",
+                 help="The scene's bands in the network's order, as 4,3,2 or red,green,blue."),
+    click.option("--resampling", type=click.Choice(["nearest", "bilinear", "cubic"]), default="nearest",
+                 show_default=True, help="How bands of coarser pixels are brought onto the finest grid."),
+    alpha_option,
+    radiometry,
+    click.option("--tile", type=pixels,
+                 help="Side of what the network computes at once, in pixels.  [default: 1024, or twice as tall]"),
+    click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: 2048]"),
+    click.option("--halo", callback=_halo, metavar="exact|auto|N", default="exact", show_default=True,
+                 help="Context around each tile, in pixels."),
+    click.option("--tolerance", type=float, default=0.004, show_default=True, help="Error that --halo auto accepts."),
+    click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True),
+    click.option("--threads", type=pixels, help="CPU threads of the engine.  [default: all]"),
+    click.option("--compile", is_flag=True, help="Optimise the network with torch.compile."),
+    threshold_option,
+    click.option("--probability", type=click.Choice(["uint8", "float16", "float32", "none"]),
+                 help="How probabilities are kept.  [default: uint8 in .zarr, none for .tif]"),
+    click.option("--probability-of", metavar="CLASS", help="Keep those of one class, or of 'all'."),
+    click.option("--no-overviews", is_flag=True, help="Write no overviews into the store."),
+    click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's."),
+)  # fmt: skip
