@@ -77,7 +77,7 @@ def test_a_rise_of_any_length_has_rates(steps):
         optimizer.step()
         schedule.step() if len(rates) < steps else None
     assert all(0 < rate <= 1e-3 for rate in rates)
-    assert max(rates) == pytest.approx(1e-3) or steps < 10
+    assert max(rates) > 0.95e-3 or steps < 10
 
 
 def test_balanced_weights_are_those_of_the_training_pixels(scenes):

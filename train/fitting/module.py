@@ -120,7 +120,8 @@ def schedule_of(optimizer: torch.optim.Optimizer, loop: Loop, steps: int) -> tor
     schedulers = torch.optim.lr_scheduler
     if loop.schedule == "one-cycle":
         peaks = [group["lr"] for group in optimizer.param_groups]
-        warmup = 0.0 if loop.warmup * steps == 1 else loop.warmup  # PyTorch divides by the rise's steps less one
+        # PyTorch divides by the rise's steps less one
+        warmup = loop.warmup * (1 - 1e-9) if loop.warmup * steps == 1 else loop.warmup
         return schedulers.OneCycleLR(optimizer, peaks, steps, pct_start=warmup, cycle_momentum=False)
     if loop.schedule == "cosine":
         return schedulers.CosineAnnealingLR(optimizer, steps)
