@@ -132,7 +132,9 @@ def test_a_scene_without_crs_is_allowed_and_noted(tmp_path: Path, bundle_of: Cal
 
 
 @pytest.mark.parametrize(
-    "other", [GeoBox(20, 31), GeoBox(20, 30, Affine(10, 0, 5, 0, -10, 0)), GeoBox(20, 30, None, "x")], ids=str
+    "other",
+    [GeoBox(20, 31), GeoBox(20, 30, Affine(10, 0, 5, 0, -10, 0)), GeoBox(20, 30, Affine(10, 0, 5, 0, -10, 0), "x")],
+    ids=str,
 )
 def test_grids(other: GeoBox) -> None:
     mine = GeoBox(20, 30)

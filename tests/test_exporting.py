@@ -105,6 +105,7 @@ def replaced(described: Any, bands: list[str], classes: list[str]) -> Any:
 
     return replace(
         described,
+        background=classes[0],
         bands=tuple(Band(name, 1.5) for name in bands),
         classes=tuple(ClassInfo(name, CLASSES[n].color) for n, name in enumerate(classes)),
     )

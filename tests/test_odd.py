@@ -195,7 +195,8 @@ def attempt(path: Path, folder: Path, client: Any) -> dict[str, Any]:
         source = open_source(path)
         bundle = bundle_for(len(source.bands), source.dtype, folder.parent)
         every = range(1, len(source.bands) + 1)
-        run(path, bundle, store, client=client, show=False, engine="openvino", bands=list(every))
+        run(path, bundle, store, client=client, show=False, engine="openvino", bands=list(every),
+            note=lambda _: None)  # fmt: skip
         write_cog(store, tif)
     except SwatheError as error:
         return {"outcome": "refused", "message": str(error), "kind": type(error).__name__}
