@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 175,
-    "code lines": 18_500,
-    "arrows in pipeline": 56,
-    "arrows in train": 26,
-    "longest import path": 16,
-    "importers of predict": 11,
+    "files": 178,
+    "code lines": 19_070,
+    "arrows in pipeline": 50,
+    "arrows in train": 22,
+    "longest import path": 15,
+    "importers of predict": 10,
     "modules in circles": 0,
     "median lines of a function": 10,
 }

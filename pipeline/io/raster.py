@@ -507,14 +507,15 @@ def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int], alpha: Seq
 
     GDAL takes alpha for a mask in files of two or four bands only, and not beside nodata; people mean it in any.
     """
-    flags = [set(dataset.mask_flag_enums[index - 1]) for index in indexes]
+    of_bands, dtypes = dataset.mask_flag_enums, dataset.dtypes  # each time asked of all bands
+    flags = [set(of_bands[index - 1]) for index in indexes]
     masks = [RasterMask(path, (index,), alpha=True) for index in alpha]
     # GDAL's mask of one colour that is transparent is nodata said again
     if any(MaskFlags.per_dataset in of_band and not of_band & {MaskFlags.alpha, MaskFlags.nodata} for of_band in flags):
         masks.append(RasterMask(path, (indexes[0],)))
     elif any(not of_band for of_band in flags):
         masks.append(RasterMask(path, tuple(indexes)))
-    long = [index for index in indexes if dataset.dtypes[index - 1] in LONG and _nodata_of(dataset, index) is None]
+    long = [index for index in indexes if dtypes[index - 1] in LONG and _nodata_of(dataset, index) is None]
     if dataset.driver != "netCDF" and any(MaskFlags.nodata in flags[indexes.index(index)] for index in long):
         masks.append(RasterMask(path, tuple(indexes)))  # GDAL knows 64 bits, of which a float holds 53
     return masks
@@ -542,8 +543,9 @@ def _band_names(dataset: DatasetReader, indexes: Sequence[int]) -> list[tuple[st
     A band that is tagged as alpha and is none is called `nir` after red, green and blue, as such files have it.
     """
     numbered = [f"band_{index}" for index in indexes]
-    described = [printable(dataset.descriptions[index - 1] or "")[:LONGEST_NAME] for index in indexes]
-    colors = [dataset.colorinterp[index - 1] for index in indexes]
+    descriptions, interpretations = dataset.descriptions, dataset.colorinterp  # each time asked of all bands
+    described = [printable(descriptions[index - 1] or "")[:LONGEST_NAME] for index in indexes]
+    colors = [interpretations[index - 1] for index in indexes]
     colored = [color.name if color.name in COLORS else "" for color in colors]
     unknown = list(numbered)
     if {"red", "green", "blue"} <= set(colored) and colors.count(ColorInterp.alpha) == 1:

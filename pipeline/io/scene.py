@@ -7,6 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -209,7 +210,12 @@ def _open_one(path: str, alpha: bool | None) -> AnyOpen | None:
     if is_zarr(path):
         return zarr_source(path)
     if is_netcdf(path):
-        return netcdf_source(path)
+        try:
+            return netcdf_source(path)
+        except SceneError:
+            with suppress(SceneError):  # GDAL may read what has other dims
+                return open_files([path], alpha=alpha)
+            raise
     if index := index_of(path):
         return open_index(index, alpha=alpha)
     if listing := listing_of(path):
