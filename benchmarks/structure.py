@@ -18,7 +18,7 @@ PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
     "files": 178,
-    "code lines": 19_070,
+    "code lines": 19_100,
     "arrows in pipeline": 50,
     "arrows in train": 22,
     "longest import path": 15,
