@@ -180,6 +180,7 @@ def _calls(folder: Path, bundle, client) -> dict[str, partial]:
     }
 
 
+@pytest.mark.slow
 def test_an_asynchronous_client_is_refused_in_its_loop_and_served_beside_it(folder, bundle_of):
     async def work():
         async with Client(processes=False, asynchronous=True, dashboard_address=None) as client:

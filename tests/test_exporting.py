@@ -206,7 +206,9 @@ def test_packages_that_are_refused(tiny, made, tmp_path):
     write_item(tiny, tmp_path / "i.json", overwrite=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "softmax of two" else pytest.mark.slow) for kind in KINDS]
+)
 def test_exported_files_answer_as_the_bundle(kind, tmp_path):
     """Read with ONNX Runtime and torch alone, other sizes and batches than those that the exporter checks."""
     bundle = save(tmp_path / "b", metadata(**KINDS[kind]))

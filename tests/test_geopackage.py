@@ -169,6 +169,7 @@ def test_a_remote_file_keeps_its_layers_too(store, mine):
         write_statistics(store, "memory://maps/mine.gpkg", show=False)
 
 
+@pytest.mark.slow
 def test_a_file_of_that_layer_alone_is_made_anew(store, tmp_path):
     path = tmp_path / "o.gpkg"
     write_vectors(store, path, show=False)

@@ -70,7 +70,9 @@ def test_public_functions_explain_every_parameter_by_name(function):
     assert explained(function).keys() == parameters.keys()
 
 
-@pytest.mark.parametrize("name", ["segment", "run", "plan", "write_clean"])
+@pytest.mark.parametrize(
+    "name", ["segment", *(pytest.param(one, marks=pytest.mark.slow) for one in ("run", "plan", "write_clean"))]
+)
 def test_editors_complete_options_without_running_anything(name):
     options = CleanOptions if "clean" in name else SegmentOptions
     code = f"import pipeline\npipeline.{name}(1, 2, "

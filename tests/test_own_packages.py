@@ -45,7 +45,9 @@ def python(folder: Path, *words: object, path: str = "."):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("path", [".", "", "/nowhere"])  # an empty entry is the working directory too
+@pytest.mark.parametrize(
+    "path", [".", *(pytest.param(one, marks=pytest.mark.slow) for one in ("", "/nowhere"))]
+)  # an empty entry is the working directory too
 def test_the_command_beside_files_of_the_user(theirs, path):
     for words in (["bundles"], ["train", "--help"], ["segment", "--help"]):
         done = python(theirs, "-m", "swathe", *words, path=path)

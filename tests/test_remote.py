@@ -316,7 +316,7 @@ def refused(scene: Any, *words: str) -> None:
         assert word in text, text
 
 
-@pytest.mark.parametrize("status", [404, 403, 500, 503])
+@pytest.mark.parametrize("status", [404, 403, 500, pytest.param(503, marks=pytest.mark.slow)])
 def test_statuses_of_http(web: Web, status: int) -> None:
     refused(f"{web.url}/status/{status}/scene.tif", f"/status/{status}/scene.tif", str(status))
 
