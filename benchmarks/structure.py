@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 178,
+    "files": 179,
     "code lines": 19_100,
     "arrows in pipeline": 50,
     "arrows in train": 22,

@@ -18,7 +18,8 @@ from .gdal import is_remote, open_raster, printable, run_with_env
 from .listing import Listing
 from .mosaic import MosaicSource, join_tiles, lie_apart
 from .products import product_of_files
-from .raster import SIDECARS, RasterSource, join_files, open_rasters
+from .raster import SIDECARS, RasterSource
+from .raster_files import join_files, open_rasters
 
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
 INDEXES = (".gti.gpkg", ".gti.fgb", ".gpkg", ".fgb", ".shp", ".geojson", ".parquet")  # vector files of tiles' outlines

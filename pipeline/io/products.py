@@ -22,7 +22,8 @@ from models.metadata import Radiometry
 from .band_names import SENSORS
 from .gdal import is_remote, natural_order, printable
 from .listing import Listing, is_archive, list_files
-from .raster import RasterSource, join, open_rasters
+from .raster import RasterSource
+from .raster_files import join, open_rasters
 from .source import find_bands
 
 IMAGE = r"\.(?:jp2|tiff?)"

@@ -14,7 +14,8 @@ from models.errors import SceneError
 
 from .band_names import common_names
 from .gdal import printable
-from .raster import LONGEST_NAME, RasterBand, RasterSource, join, open_rasters
+from .raster import RasterBand, RasterSource
+from .raster_files import LONGEST_NAME, join, open_rasters
 from .stac_bands import BandFacts, band_facts, with_facts
 from .stac_items import RASTERS, FoundItem, find_item
 

@@ -21,7 +21,8 @@ from typing_extensions import override
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.gdal import absolute_name, file_stamp, open_raster, run_with_env
-from pipeline.io.raster import RasterSource, open_rasters
+from pipeline.io.raster import RasterSource
+from pipeline.io.raster_files import open_rasters
 from pipeline.io.source import Pixels, observed
 
 from ..config.schema import IGNORE
