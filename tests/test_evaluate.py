@@ -3,17 +3,22 @@
 import json
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
-from helpers import SHARED, metadata, one_threshold, pixels, save, write_raster
+from affine import Affine
+from helpers import GRID, SHARED, metadata, one_threshold, pixels, save, write_raster
 from sklearn import metrics
 
 from models.bundle import load_bundle
 from models.errors import BundleError, StoreError, SwatheError, TrainingError
 from pipeline.grid.encoding import classify
 from pipeline.grid.geobox import Window
+from pipeline.inference.plan import open_matching
 from pipeline.io.scene import open_source
 from train.config.schema import IGNORE
 from train.data.classes import value_table
@@ -366,3 +371,42 @@ def test_the_shipped_bundle_on_its_test_scene():
     found = evaluate(bundle, [Sample("kampala b", source, Given(labels), (source.geobox.whole,))], show=False)
     told = bundle.metadata.metrics["test"]
     assert float(found.network.pooled.counts.confusion.iou[1]) == pytest.approx(told["iou"], abs=2e-3)
+
+
+def stored(folder: Path, indexes: np.ndarray, colors: np.ndarray) -> dict[str, Any]:
+    """Write one scene in several ways: each gives the same red, green and blue."""
+    values = np.ascontiguousarray(colors[indexes].transpose(2, 0, 1))
+    nir = np.where(indexes % 3 == 0, 0, 40 + indexes * 12).astype(np.uint8)
+    write_raster(folder / "plain.tif", values, photometric="RGB")
+    write_raster(folder / "nir.tif", np.concatenate([values, nir[None]]), photometric="RGB", alpha="YES")
+    palette = write_raster(folder / "palette.tif", indexes[None])
+    with rasterio.open(palette, "r+") as file:
+        file.write_colormap(1, {n: (*map(int, color), 255) for n, color in enumerate(colors)})
+    for name in ("tiles", "bands"):
+        (folder / name).mkdir()
+    for number, left in enumerate((0, 60)):
+        moved = GRID * Affine.translation(left, 0)
+        part = values[:, :, left : left + 60]
+        write_raster(folder / f"tiles/t{number}.tif", part, photometric="RGB", transform=moved)
+    for name, band in zip(("red", "green", "blue"), values, strict=True):
+        write_raster(folder / f"bands/{name}.tif", band[None])
+    return {name: folder / f"{name}.tif" for name in ("plain", "nir", "palette")} | {
+        name: folder / name for name in ("tiles", "bands")
+    }
+
+
+def test_scores_are_the_same_however_the_scene_is_stored(bundle_of, threads, tmp_path):
+    torch.set_num_threads(1)
+    random = np.random.default_rng(3)
+    indexes = random.integers(0, 16, (70, 120)).astype(np.uint8)
+    colors, labels = (
+        random.integers(1, 256, (16, 3)).astype(np.uint8),
+        random.integers(0, 2, (70, 120)).astype(np.uint8),
+    )
+    bundle, counts = bundle_of("simple-unet", dtype="uint8"), {}
+    for name, path in stored(tmp_path, indexes, colors).items():
+        source = open_matching(str(path), bundle.metadata, None)
+        sample = Sample("s", source, Given(labels), (source.geobox.whole,), (str(path),))
+        counts[name] = run(bundle, [sample], objects=False).network.pooled.counts.confusion.counts.tolist()
+    assert sum(map(sum, counts["plain"])) == labels.size
+    assert all(found == counts["plain"] for found in counts.values()), counts
