@@ -38,9 +38,13 @@ $(VENV)/.made: pyproject.toml
 demo: env
 	$(BIN)/swathe demo -o demo-output
 
+# Side by side, each with one thread for torch, which spins where cores are short.
 test: env
-	$(BIN)/python -m pytest $(OTHERS)
-	$(BIN)/python -m pytest $(TRAINING)
+	@log=`mktemp`; export OMP_NUM_THREADS=1; \
+	echo "the tests of training run beside these; what they say comes at the end"; \
+	$(BIN)/python -m pytest $(TRAINING) >$$log 2>&1 & training=$$!; \
+	$(BIN)/python -m pytest $(OTHERS); others=$$?; \
+	wait $$training; training=$$?; cat $$log; rm -f $$log; exit $$((others || training))
 
 test-slow: env
 	$(BIN)/python -m pytest -m "slow and not gpu" $(OTHERS)
