@@ -38,11 +38,13 @@ $(VENV)/.made: pyproject.toml
 demo: env
 	$(BIN)/swathe demo -o demo-output
 
-# Side by side, each with one thread for torch, which spins where cores are short.
+# Side by side, each with one thread for torch, which spins where cores are short. A shell shields from Ctrl-C what it runs
+# in the background, so the trap ends it.
 test: env
 	@log=`mktemp`; export OMP_NUM_THREADS=1; \
 	echo "the tests of training run beside these; what they say comes at the end"; \
 	$(BIN)/python -m pytest $(TRAINING) >$$log 2>&1 & training=$$!; \
+	trap 'kill $$training; rm -f $$log; exit 130' INT TERM; \
 	$(BIN)/python -m pytest $(OTHERS); others=$$?; \
 	wait $$training; training=$$?; cat $$log; rm -f $$log; exit $$((others || training))
 
