@@ -107,6 +107,9 @@ def test_plan_info_and_store_say_it(bundle, scene, tmp_path, client, threads):
         ({"class_1": 0.5, "class_2": 1.5}, "from 0 to 1"),
         ("most", "from 0 to 1, or 'likeliest'; received 'most'"),
         (float("nan"), "from 0 to 1"),
+        (True, "from 0 to 1"),
+        ({"class_1": "likeliest", "class_2": 0.5}, "from 0 to 1"),
+        ({"class_1": None, "class_2": 0.5}, "from 0 to 1"),
     ],
 )
 def test_wrong_thresholds_are_refused(bundle, scene, asked, says):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +79,14 @@ def empty_result(shape: tuple[int, int], encoding: Encoding) -> BlockResult:
         probability = np.full((len(encoding.kept), *shape), fill, encoding.probability)
     objects = np.zeros(shape, np.int64) if encoding.objects else None
     return BlockResult(np.full(shape, NODATA, np.uint8), probability, objects)
+
+
+def check_probability(name: str, given: Thresholds | None, *, otherwise: str = "") -> None:
+    """Refuse what is no probability, alone or by class; `otherwise` says what else there may be. Raises PlanError."""
+    numbers: list[Any] = list(given.values()) if isinstance(given, Mapping) else [] if given is None else [given]
+    for value in numbers:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+            raise PlanError(f"{name} is a probability from 0 to 1{otherwise}; received {value!r}")
 
 
 def decision(given: Thresholds, class_names: Sequence[str], background: int | None) -> Decision:

@@ -1,6 +1,6 @@
 """The options of a segmentation: of the command, of notebooks and of jobs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
@@ -10,7 +10,7 @@ from models.engine import Device, EngineName, EngineSpec, Precision
 from models.errors import PlanError
 from models.metadata import BundleMetadata
 
-from ..grid.encoding import Decision, Encoding, ProbabilityType, Thresholds, decision
+from ..grid.encoding import Decision, Encoding, ProbabilityType, Thresholds, check_probability, decision
 from ..io.resample import RESAMPLINGS, Resampling
 
 Halo = Literal["exact", "auto"] | int
@@ -89,10 +89,9 @@ class SegmentOptions:
     allow_mismatch: bool = False
 
     def __post_init__(self) -> None:
-        given: Any = self.threshold
-        for number in given.values() if isinstance(given, Mapping) else [given]:
-            if number not in (None, "likeliest") and not (isinstance(number, Real) and 0 <= float(number) <= 1):
-                raise PlanError(f"a threshold is a probability from 0 to 1, or 'likeliest'; received {number!r}")
+        if self.threshold != "likeliest":
+            given: Any = self.threshold
+            check_probability("a threshold", given, otherwise=", or 'likeliest'")
         if self.resampling not in RESAMPLINGS:
             raise PlanError(f"resampling is {', '.join(RESAMPLINGS)}; received {self.resampling!r}")
         self._check_radiometry()

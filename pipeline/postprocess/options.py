@@ -15,7 +15,7 @@ from typing import Any, Literal
 from models.errors import BundleError, PlanError
 from models.metadata import named_background
 
-from ..grid.encoding import Decision, Thresholds, decision
+from ..grid.encoding import Decision, Thresholds, check_probability, decision
 from ..objects.label import Connectivity, check_connectivity
 
 Element = Literal["disk", "square"]
@@ -153,7 +153,7 @@ class CleanOptions:
 
     def __post_init__(self) -> None:
         for name in ("threshold", "minimum", "hysteresis"):
-            _check_probability(name, getattr(self, name))
+            check_probability(name, getattr(self, name))
         if isinstance(self.minimum, Mapping):
             raise PlanError("minimum is one probability for all classes; for one per class use threshold")
         if self.minimum is not None and self.threshold is not None:
@@ -348,13 +348,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: float(number) for name, number in value.items()}
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
-
-
-def _check_probability(name: str, given: Thresholds | None) -> None:
-    numbers: list[Any] = list(given.values()) if isinstance(given, Mapping) else [] if given is None else [given]
-    for value in numbers:
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-            raise PlanError(f"{name} is a probability from 0 to 1; received {value!r}")
 
 
 def _check_pixels(name: str, given: int | None) -> None:

@@ -24,7 +24,7 @@ from .results import NONE, format_score
 
 UNKNOWN = (255, 255, 255)
 ERROR_COLORS = {  # in the order of the codes of `errors`
-    "right, first class": (236, 233, 226),
+    "right, background": (236, 233, 226),
     "right": (74, 124, 89),
     "false alarm": (240, 178, 20),
     "missed": (46, 94, 170),

@@ -104,7 +104,7 @@ class ObjectCounts(Counts):
     Parameters
     ----------
     matched, predicted, truth
-        int64 `(class,)`: matches, and objects in the class map and in the labels. The first class has none.
+        int64 `(class,)`: matches, and objects in the class map and in the labels. The background has none.
     overlap
         int64 `(class,)`: sum of the IoUs of matches, in 2^-30.
     """
