@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from models.encoding import NODATA
 from pipeline import plan
-from pipeline.grid.encoding import NODATA, BlockResult
+from pipeline.grid.block_result import BlockResult
 from pipeline.grid.tiling import make_plan
 from pipeline.inference.run import Network
 from pipeline.jobs.dask import dask_client, map_bounded

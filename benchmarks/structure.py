@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 179,
-    "code lines": 19_100,
-    "arrows in pipeline": 50,
+    "files": 200,
+    "code lines": 22_000,
+    "arrows in pipeline": 60,
     "arrows in train": 22,
-    "longest import path": 15,
+    "longest import path": 17,
     "importers of predict": 10,
     "modules in circles": 0,
     "median lines of a function": 10,

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .encoding import Encoding
 from .errors import EngineError
+from .system import usable_cpus
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 EngineName = Literal["auto", "torch", "openvino"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
+MOST_STREAMS = 8  # of OpenVINO: each holds a tile's activations; with more cores, each has several
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class EngineSpec:
     precision
         `fp32`; `bf16` or `fp16` are faster on hardware that has them, and change probabilities by about 1e-2.
     threads
-        Threads on a CPU; None: all that this process may use.
+        Threads on a CPU, for all calls together; None: all that this process may use.
     compile
         Let `torch.compile` optimise the network (torch only; a minute at the start).
     fold
@@ -56,11 +59,26 @@ class EngineSpec:
             raise EngineError(f"an engine needs at least one thread; received {self.threads}")
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is kept of the network's answer to tiles, as an `Encoding` says.
+
+    Class maps uint8 `(n, y, x)`; probabilities `(n, class, y, x)` of the classes that are kept, in the type in which
+    they are, None where they are not. There is no nodata in it.
+    """
+
+    class_map: NDArray[np.uint8]
+    probability: NDArray[Any] | None
+
+
 class Engine(Protocol):
-    """A network ready to run. Not safe for two threads at once: whoever shares one holds a lock."""
+    """A network ready to run. Threads may share it; a call lets other threads of Python run."""
 
     batch: int
     """Tiles that are best passed together."""
+
+    slots: int
+    """Calls at a time that keep the device busy; more wait."""
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)` of any real dtype.
@@ -68,6 +86,18 @@ class Engine(Protocol):
         y and x are multiples of the network's stride. The pixels hold no NaN.
         """
         ...
+
+    def segment(self, pixels: NDArray[Any], encoding: Encoding) -> Prediction:
+        """Class map and probabilities of raw pixels as in `predict`, computed where the network runs.
+
+        They are what `encoding.classify` and `encoding.encode` make of the probabilities: less leaves the device.
+        """
+        ...
+
+
+def slots_of(spec: EngineSpec) -> int:
+    """Return how many calls at a time keep an engine busy, of settings that are resolved; see `Engine.slots`."""
+    return min(spec.threads or usable_cpus(), MOST_STREAMS) if spec.name == "openvino" else 2
 
 
 def resolve(spec: EngineSpec) -> EngineSpec:
@@ -104,7 +134,7 @@ def make_engine(bundle: "Bundle", spec: EngineSpec) -> Engine:
     if spec.name == "openvino":
         from .engine_openvino import OpenVINOEngine
 
-        return OpenVINOEngine(bundle, spec.precision, spec.threads)
+        return OpenVINOEngine(bundle, spec.precision, slots_of(spec), spec.threads)
     from .engine_torch import TorchEngine
 
     return TorchEngine(bundle, spec.device, spec.precision, spec.threads, compile=spec.compile, fold=spec.fold)

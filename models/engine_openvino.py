@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ import numpy as np
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov
 from numpy.typing import NDArray
+from openvino import opset13 as ops
 
+from .encoding import STEPS, Decision, Encoding
+from .engine import Prediction
 from .errors import EngineError
 from .system import cache_folder, usable_cpus
 
@@ -30,39 +34,97 @@ NATIVE = {np.dtype(t) for t in ("uint8", "int8", "uint16", "int16", "uint32", "i
 
 
 class OpenVINOEngine:
-    """An `Engine` with one compiled graph per raw dtype, for tiles of any size."""
+    """An `Engine` with a stream for each call at a time, so that cores do not wait for each other at every layer.
+
+    There is one compiled graph per raw dtype and encoding, for tiles of any size.
+    """
 
     batch = 1
 
-    def __init__(self, bundle: "Bundle", precision: str, threads: int | None) -> None:
+    def __init__(self, bundle: "Bundle", precision: str, slots: int, threads: int | None) -> None:
         self._core = ov.Core()
         self._model = _converted(self._core, bundle)
+        self.slots = slots
         self._config = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": slots,
             "INFERENCE_NUM_THREADS": threads or usable_cpus(),
             "ENABLE_CPU_PINNING": False,  # workers share cores with those that read and write
         }
-        self._compiled: dict[np.dtype[Any], ov.CompiledModel] = {}
+        self._compiled: dict[tuple[np.dtype[Any], Encoding | None], ov.CompiledModel] = {}
+        self._compiling = threading.Lock()
+        self._requests = threading.local()
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)`."""
+        return self._run(pixels, None)[0]
+
+    def segment(self, pixels: NDArray[Any], encoding: Encoding) -> Prediction:
+        """Class map and probabilities of raw pixels `(n, band, y, x)`; see `Engine`."""
+        class_map, *probability = self._run(pixels, encoding)
+        return Prediction(class_map[:, 0], probability[0] if probability else None)
+
+    def _run(self, pixels: NDArray[Any], encoding: Encoding | None) -> list[NDArray[Any]]:
         if pixels.dtype not in NATIVE or not pixels.dtype.isnative:
             pixels = pixels.astype(np.float32)
-        compiled = self._compiled.get(pixels.dtype) or self._compile(pixels.dtype)
+        request = self._request(pixels.dtype, encoding)
         try:
-            return np.asarray(compiled(np.ascontiguousarray(pixels), share_inputs=True)[0])
+            results = request.infer(np.ascontiguousarray(pixels), share_inputs=True)
         except RuntimeError as error:
             hint = "; use a smaller --tile" if "alloc" in str(error).lower() else ""
             raise EngineError(
                 f"OpenVINO could not run a tile of {pixels.shape[2]} x {pixels.shape[3]} pixels{hint}: {_first(error)}"
             ) from error
+        return [np.asarray(results[place]) for place in range(len(results))]
 
-    def _compile(self, dtype: np.dtype[Any]) -> "ov.CompiledModel":
+    def _request(self, dtype: np.dtype[Any], encoding: Encoding | None) -> "ov.InferRequest":
+        """Return this thread's own request, with its own buffers: requests are not shared, graphs are."""
+        requests: dict[Any, ov.InferRequest] = self._requests.__dict__
+        key = (dtype, encoding)
+        if key not in requests:
+            with self._compiling:
+                if key not in self._compiled:
+                    self._compiled[key] = self._compile(dtype, encoding)
+            requests[key] = self._compiled[key].create_infer_request()
+        return requests[key]
+
+    def _compile(self, dtype: np.dtype[Any], encoding: Encoding | None) -> "ov.CompiledModel":
         steps = ov.preprocess.PrePostProcessor(self._model.clone())
         steps.input().tensor().set_element_type(ov.Type(dtype))
-        self._compiled[dtype] = self._core.compile_model(steps.build(), "CPU", self._config)
-        return self._compiled[dtype]
+        model = steps.build()
+        if encoding is not None:
+            model = _encoded(model, encoding)
+        return self._core.compile_model(model, "CPU", self._config)
+
+
+def _encoded(model: "ov.Model", encoding: Encoding) -> "ov.Model":
+    """Let a graph of probabilities end in class map uint8 `(n, 1, y, x)` and probabilities as they are kept."""
+    probabilities = model.output(0).get_node().input_value(0)
+    count = probabilities.get_partial_shape()[1].get_length()
+    by_class = [ops.gather(probabilities, np.array([value]), np.array(1)) for value in range(count)]
+    outputs = [ops.convert(_classified(by_class, encoding.thresholds), "u8")]
+    if encoding.probability and encoding.kept:
+        kept = ops.concat([by_class[value] for value in encoding.kept], 1)
+        if encoding.probability == "uint8":  # a conversion cuts off what follows the point
+            kept = ops.convert(ops.add(ops.multiply(kept, np.float32(STEPS)), np.float32(0.5)), "u8")
+        elif encoding.probability == "float16":
+            kept = ops.convert(kept, "f16")
+        outputs.append(kept)
+    return ov.Model(outputs, model.get_parameters())
+
+
+def _classified(by_class: list[Any], thresholds: Decision | None) -> Any:
+    """Return the class as a float32 `(n, 1, y, x)`: `encoding.classify` in the graph."""
+    background = -1 if thresholds is None else thresholds.index(None)
+    first, *others = (value for value in range(len(by_class)) if value != background)
+    bounds = [np.float32(np.inf if bound is None else bound) for bound in thresholds or ()]
+    best, classes, bound = by_class[first], np.float32(first), bounds[first] if bounds else None
+    for value in others:
+        above = ops.greater(by_class[value], best)
+        classes, best = ops.select(above, np.float32(value), classes), ops.maximum(by_class[value], best)
+        if bounds:
+            bound = ops.select(above, bounds[value], bound)
+    return ops.select(ops.greater(best, bound), classes, np.float32(background)) if bounds else classes
 
 
 def _converted(core: "ov.Core", bundle: "Bundle") -> "ov.Model":

@@ -1,9 +1,11 @@
 """The torch engine, on CPU or CUDA: batch norm folded, channels last, raw integers scaled on the device."""
 
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .deterministic import deterministic_convolutions, deterministic_upsampling
+from .encoding import STEPS, Decision, Encoding
+from .engine import Prediction
 from .errors import EngineError
 from .system import usable_cpus
 
@@ -29,12 +33,15 @@ NATIVE = {np.dtype(t) for t in ("uint8", "int8", "int16", "uint16", "int32", "in
 class TorchEngine:
     """An `Engine` that on CUDA halves a batch that does not fit in memory, and tries again."""
 
+    slots = 2  # one call computes while what comes before and after it is done for another
+
     def __init__(
         self, bundle: "Bundle", device: str, precision: str, threads: int | None, *, compile: bool, fold: bool
     ) -> None:
         self.device = torch.device(device)
         self.precision = precision
         self.batch = CUDA_BATCH if device == "cuda" else 1
+        self._lock = threading.Lock()  # torch's threads serve one call at a time best
         if device == "cpu":
             torch.set_num_threads(threads or usable_cpus())
         segmenter = bundle.segmenter()
@@ -47,16 +54,25 @@ class TorchEngine:
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)`."""
-        parts: list[NDArray[np.float32]] = []
+        return self._run_batches(pixels, lambda probabilities: [probabilities])[0]
+
+    def segment(self, pixels: NDArray[Any], encoding: Encoding) -> Prediction:
+        """Class map and probabilities of raw pixels `(n, band, y, x)`; see `Engine`."""
+        class_map, *probability = self._run_batches(pixels, partial(_encoded, encoding=encoding))
+        return Prediction(class_map, probability[0] if probability else None)
+
+    def _run_batches(self, pixels: NDArray[Any], finish: Callable[[Tensor], list[Tensor]]) -> list[NDArray[Any]]:
+        parts: list[list[NDArray[Any]]] = []
         start, batch = 0, max(1, min(self.batch, len(pixels)))
-        while start < len(pixels):
-            try:
-                parts.append(self._predict(pixels[start : start + batch]))
-            except torch.cuda.OutOfMemoryError as error:
-                batch = self._halve(batch, pixels.shape, error)
-                continue
-            start += batch
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        with self._lock:
+            while start < len(pixels):
+                try:
+                    parts.append(self._run_batch(pixels[start : start + batch], finish))
+                except torch.cuda.OutOfMemoryError as error:
+                    batch = self._halve(batch, pixels.shape, error)
+                    continue
+                start += batch
+        return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def _halve(self, batch: int, shape: tuple[int, ...], error: Exception) -> int:
         torch.cuda.empty_cache()
@@ -69,10 +85,10 @@ class TorchEngine:
         return self.batch
 
     @torch.inference_mode()
-    def _predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    def _run_batch(self, pixels: NDArray[Any], finish: Callable[[Tensor], list[Tensor]]) -> list[NDArray[Any]]:
         with self._autocast():
             probabilities = self._run(self._to_device(pixels))
-        return probabilities.to(torch.float32).contiguous().cpu().numpy()
+        return [result.contiguous().cpu().numpy() for result in finish(probabilities.to(torch.float32))]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32" and self.device.type == "cuda":
@@ -92,6 +108,31 @@ class TorchEngine:
         if self.device.type == "cuda":
             tensor = tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(torch.float32).contiguous(memory_format=torch.channels_last)
+
+
+def _encoded(probabilities: Tensor, encoding: Encoding) -> list[Tensor]:
+    """Return class map uint8 `(n, y, x)`, and probabilities as they are kept, of probabilities `(n, class, y, x)`."""
+    results = [_classified(probabilities, encoding.thresholds)]
+    if encoding.probability and encoding.kept:
+        kept = probabilities[:, list(encoding.kept)]
+        results.append((kept * STEPS + 0.5).to(torch.uint8) if encoding.probability == "uint8" else
+                       kept.to(getattr(torch, encoding.probability)))  # fmt: skip
+    return results
+
+
+def _classified(probabilities: Tensor, thresholds: Decision | None) -> Tensor:
+    """Return the class uint8 `(n, y, x)`: `encoding.classify` on the device."""
+    background = -1 if thresholds is None else thresholds.index(None)
+    first, *others = (value for value in range(probabilities.shape[1]) if value != background)
+    best = probabilities[:, first]
+    classes = torch.full_like(best, first, dtype=torch.uint8)
+    for value in others:
+        classes.masked_fill_(probabilities[:, value] > best, value)
+        best = torch.maximum(probabilities[:, value], best)
+    if thresholds is not None:
+        bounds = torch.tensor([torch.inf if bound is None else bound for bound in thresholds], device=best.device)
+        classes.masked_fill_(~(best > (bounds[classes.long()] if others else bounds[first])), background)
+    return classes
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.grid.encoding import NODATA
+from models.encoding import NODATA
 from pipeline.grid.geobox import Window
 from pipeline.postprocess.options import ResolvedOptions
 from pipeline.postprocess.sieve import finish_stage, stage_labels

@@ -13,7 +13,8 @@ from rasterio.crs import CRS
 from skimage.measure import label, regionprops_table
 
 from models import ClassInfo
-from pipeline.grid.encoding import BlockResult, Encoding
+from models.encoding import Encoding
+from pipeline.grid.block_result import BlockResult
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.grid.tiling import TilingPlan
 from pipeline.store.lifecycle import create_store, finish_store

@@ -14,10 +14,10 @@ from helpers import BANDS, GRID, pixels, write_raster
 from rasterio.enums import ColorInterp
 from scipy.ndimage import gaussian_filter, rotate
 
+from models.encoding import NODATA
 from models.errors import SceneError
 from pipeline import open_scene, plan, run
 from pipeline.cli.app import cli
-from pipeline.grid.encoding import NODATA
 from pipeline.grid.geobox import Window
 from pipeline.inference.lazy import segment
 from pipeline.io.alpha import looks_like_mask

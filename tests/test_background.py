@@ -17,6 +17,7 @@ from stores import label_ids, write_store
 from test_cleaning import element, morphed
 
 from models import BundleMetadata, ClassInfo
+from models.encoding import NODATA
 from models.errors import BundleError, PlanError
 from models.metadata import named_background
 from pipeline import (
@@ -29,7 +30,6 @@ from pipeline import (
     write_objects,
     write_vectors,
 )
-from pipeline.grid.encoding import NODATA
 from pipeline.postprocess.lazy import clean, label_objects
 from pipeline.store.metadata import BACKGROUND
 from pipeline.store.store import open_store

@@ -16,8 +16,8 @@ from masks import blobs, chessboard, class_maps, comb, join_hysteresis, masks, s
 from scipy import ndimage
 from skimage import filters, measure, morphology
 
+from models.encoding import NODATA, classify
 from models.errors import PlanError
-from pipeline.grid.encoding import NODATA, classify
 from pipeline.objects.label import Totals
 from pipeline.postprocess.morphology import local, local_halo, smooth
 from pipeline.postprocess.options import CleanOptions, Size, parse_size, parse_thresholds

@@ -19,9 +19,9 @@ from rio_cogeo import cog_validate
 from stores import TOWN, write_store
 from test_store import UINT8, WKT, answer, begin, fill, finished, shards
 
+from models.encoding import NODATA, SCALE, Encoding
 from models.errors import StoreError
 from pipeline import run, write_clean, write_cog
-from pipeline.grid.encoding import NODATA, SCALE, Encoding
 from pipeline.grid.geobox import GeoBox
 from pipeline.store import cog
 from pipeline.store.cog import check_target, written_before

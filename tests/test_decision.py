@@ -12,10 +12,10 @@ from helpers import metadata, pixels, save, write_raster
 from torch import float32, from_numpy, no_grad
 
 from models import Bundle
+from models.encoding import classify
 from models.errors import BundleError, PlanError, StoreError
 from pipeline import open_maps, plan, run, segment
 from pipeline.cli.app import cli
-from pipeline.grid.encoding import classify
 from pipeline.inference.options import SegmentOptions
 from train.data.classes import value_table
 from train.data.labels import open_labels

@@ -1,6 +1,7 @@
 """Engines: every dtype, two engines against each other, a GPU that is short of memory, a cache that is damaged."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from helpers import SPREAD, metadata, middle, network, pixels, receptive_field, 
 import models.engine as engines
 from models import z_score
 from models.deterministic import deterministic_convolutions, deterministic_upsampling
+from models.encoding import STEPS, Encoding, classify, encode
 from models.engine import EngineSpec, make_engine, resolve
+from models.engine_openvino import _encoded
 from models.engine_torch import TorchEngine, fold_batch_norm
 from models.errors import EngineError
 
@@ -47,6 +50,67 @@ def test_openvino_is_near_torch(architecture, head, bundle_of, threads):
     one, other = (make_engine(bundle, spec).predict(values) for spec in CPU.values())
     np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
     assert one.std() > 0.1
+
+
+ENCODINGS = {
+    "likeliest": Encoding(None, "uint8", (0, 1)),
+    "one threshold": Encoding((None, 0.7), "uint8", (1,)),
+    "map alone": Encoding((None, 0.5)),
+    "by class": Encoding((0.3, None, 0.25, 0.4), "float16", (2, 0)),
+    "of four": Encoding(None, "float32", (0, 1, 2, 3)),
+    "background last": Encoding((0.5, 0.5, 0.5, None), "uint8", (0, 1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("engine", CPU)
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_engines_encode_as_the_host_does(engine, name, bundle_of, threads):
+    """What leaves the engine are the very bytes that numpy makes of its probabilities."""
+    encoding = ENCODINGS[name]
+    count = 4 if max(len(encoding.thresholds or ()), len(encoding.kept)) == 4 else 2
+    made = make_engine(bundle_of("unet", classes=count), CPU[engine])
+    values = pixels((2, 3, 96, 128))
+    found, right = made.segment(values, encoding), made.predict(values)
+    for number, probabilities in enumerate(right):
+        np.testing.assert_array_equal(found.class_map[number], classify(probabilities, encoding.thresholds))
+        assert len(np.unique(found.class_map)) > 1
+        if encoding.probability is None:
+            assert found.probability is None
+            continue
+        kept = encode(probabilities[list(encoding.kept)], np.dtype(encoding.probability))
+        np.testing.assert_array_equal(found.probability[number], kept)
+        assert found.probability.dtype == encoding.probability
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_openvino_rounds_probabilities_as_numpy_does(precision):
+    """Around every step and every threshold, float by float: a fused multiply and add would round otherwise."""
+    import openvino as ov
+
+    steps = np.concatenate([(np.arange(251) + 0.5) / STEPS, np.arange(251) / STEPS]).astype(np.float32)
+    near = (steps.view(np.int32)[:, None] + np.arange(-40, 41)).view(np.float32)
+    foreground = np.clip(np.nan_to_num(near), 0, 1)
+    probabilities = np.stack([1 - foreground, foreground])
+    encoding = Encoding((None, 0.7), "uint8", (0, 1))
+    given = ov.opset13.parameter([-1, 2, -1, -1], ov.Type.f32)
+    graph = _encoded(ov.Model([given], [given]), encoding)
+    class_map, kept = (
+        ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision})(probabilities[None]).values()
+    )
+    np.testing.assert_array_equal(class_map[0, 0], classify(probabilities, encoding.thresholds))
+    np.testing.assert_array_equal(kept[0], encode(probabilities, np.dtype("uint8")))
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_threads_share_an_engine(engine, bundle_of, threads):
+    spec = EngineSpec(name=engine, device="cpu", threads=2)
+    made, encoding = make_engine(bundle_of("unet"), spec), Encoding(None, "uint8", (1,))
+    tiles = [pixels((1, 3, 64 + 16 * (n % 3), 64), seed=n) for n in range(12)]
+    alone = [made.segment(tile, encoding).probability for tile in tiles]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda tile: made.segment(tile, encoding).probability, tiles))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_engine_is_the_plain_network(bundle_of, threads):
@@ -131,11 +195,11 @@ class Short(TorchEngine):
 
     asked: list[int]
 
-    def _predict(self, pixels):
+    def _run_batch(self, pixels, finish):
         self.asked.append(len(pixels))
         if len(pixels) > self.room:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return super()._predict(pixels)
+        return super()._run_batch(pixels, finish)
 
 
 def short(bundle, room: int) -> Short:

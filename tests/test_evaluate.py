@@ -15,8 +15,8 @@ from helpers import GRID, SHARED, metadata, one_threshold, pixels, save, write_r
 from sklearn import metrics
 
 from models.bundle import load_bundle
+from models.encoding import classify
 from models.errors import BundleError, StoreError, SwatheError, TrainingError
-from pipeline.grid.encoding import classify
 from pipeline.grid.geobox import Window
 from pipeline.inference.plan import open_matching
 from pipeline.io.scene import open_source

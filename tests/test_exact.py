@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import pipeline.inference.predict as prediction
 from models import Bundle
+from models.encoding import NODATA, classify, encode
 from models.engine import EngineSpec, make_engine
 from pipeline import run, segment
-from pipeline.grid.encoding import NODATA, classify, encode
 from pipeline.io.raster import RasterSource
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64")
@@ -199,13 +199,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
 
     def counting_engine(bundle, spec):
         engine = make(bundle, spec)
-        predict = engine.predict
+        segment = engine.segment
 
-        def counting(inputs):
+        def counting(inputs, encoding):
             count.tiles += len(inputs)
-            return predict(inputs)
+            return segment(inputs, encoding)
 
-        engine.predict = counting
+        engine.segment = counting
         return engine
 
     monkeypatch.setattr(RasterSource, "read", counting_read)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import label, regionprops_table
 
-from pipeline.grid.encoding import NODATA, STEPS
+from models.encoding import NODATA, STEPS
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.objects.regionprops import DEPTH, EDGE, Patch, measure, own_probability
 from pipeline.objects.table import COLUMNS, LENGTHS_M, PARTIAL, RENAMED, finish, merge, schema_of, with_new_names

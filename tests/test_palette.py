@@ -11,9 +11,9 @@ from affine import Affine
 from helpers import GRID, write_raster
 from PIL import Image
 
+from models.encoding import NODATA
 from models.errors import BundleError, SceneError
 from pipeline import open_scene, plan, run
-from pipeline.grid.encoding import NODATA
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.inference.lazy import segment
 from pipeline.io.palette import TOLD

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from models.encoding import NODATA
 from models.errors import PlanError
 from models.metadata import ReceptiveField
-from pipeline.grid.encoding import NODATA, BlockResult
+from pipeline.grid.block_result import BlockResult
 from pipeline.grid.geobox import Window
 from pipeline.grid.tiling import TilingPlan, make_plan, reflected
 from pipeline.store.overviews import halve, mean_of_four, mode_of_four

@@ -11,8 +11,8 @@ import xarray as xr
 from helpers import pixels, write_raster
 from stores import TOWN, write_store
 
+from models.encoding import NODATA, SCALE, STEPS
 from pipeline import clean, open_maps, run, segment, write_cog
-from pipeline.grid.encoding import NODATA, SCALE, STEPS
 
 ALL_STEPS = np.append(np.arange(STEPS + 1), NODATA).astype(np.uint8).reshape(14, 18)
 THRESHOLDS = [kind(step / STEPS) for step in range(STEPS + 1) for kind in (float, np.float64)]

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn import metrics
 
+from models.encoding import classify
 from models.errors import TrainingError
-from pipeline.grid.encoding import classify
 from train.metrics import confusion as formulas
 from train.metrics.calibration import Reliability, foreground_reliability, top_reliability
 from train.metrics.confusion import Confusion, confusion

@@ -19,9 +19,10 @@ from pyproj import CRS, Geod, Transformer
 from shapely.geometry import MultiPolygon, Point, Polygon, box
 
 from models import ClassInfo
+from models.encoding import NODATA, Encoding
 from models.errors import StatisticsError, StoreError, SwatheError
 from models.metadata import ReceptiveField
-from pipeline.grid.encoding import NODATA, BlockResult, Encoding
+from pipeline.grid.block_result import BlockResult
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.grid.tiling import make_plan
 from pipeline.stats import object_stats, sums

@@ -24,9 +24,9 @@ from rasterio.shutil import copy as copy_raster
 from test_exact import class_map_of, reference
 
 from models import Bundle, SwatheError
+from models.encoding import NODATA
 from models.engine import EngineSpec
 from pipeline import open_maps, run, segment
-from pipeline.grid.encoding import NODATA
 from pipeline.io.array import array_source
 
 pytestmark = [

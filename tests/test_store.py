@@ -16,10 +16,11 @@ from rasterio.crs import CRS
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from models import ClassInfo
+from models.encoding import NODATA, Encoding
 from models.errors import StoreError
 from models.metadata import ReceptiveField
 from pipeline import open_maps
-from pipeline.grid.encoding import NODATA, BlockResult, Encoding
+from pipeline.grid.block_result import BlockResult
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
 from pipeline.store.files import Files

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.bundle import load_bundle, shipped_bundles
+from models.encoding import Encoding, describe_decision
 from models.metadata import BundleMetadata
 
-from ..grid.encoding import Encoding, describe_decision
 from ..grid.geobox import IN_PIXELS, GeoBox
 from ..inference.options import SegmentOptions
 from ..inference.radiometry import span

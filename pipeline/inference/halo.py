@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from models.encoding import Encoding
 from models.errors import PlanError
 
-from ..grid.encoding import Encoding
 from ..grid.geobox import Window
 from ..grid.tiling import TilingPlan
 from ..io.source import Source

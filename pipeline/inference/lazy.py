@@ -14,10 +14,10 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from models.encoding import Encoding, ProbabilityType, Thresholds
 from models.engine import Device, EngineName, Precision
 from models.options import chosen, documents
 
-from ..grid.encoding import Encoding, ProbabilityType, Thresholds
 from ..grid.geobox import Window
 from ..io.resample import Resampling
 from ..io.scene import SceneLike

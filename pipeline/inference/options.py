@@ -6,11 +6,11 @@ from math import isfinite
 from numbers import Real
 from typing import Any, Literal
 
+from models.encoding import Decision, Encoding, ProbabilityType, Thresholds, check_probability, decision
 from models.engine import Device, EngineName, EngineSpec, Precision
 from models.errors import PlanError
 from models.metadata import BundleMetadata
 
-from ..grid.encoding import Decision, Encoding, ProbabilityType, Thresholds, check_probability, decision
 from ..io.resample import RESAMPLINGS, Resampling
 
 Halo = Literal["exact", "auto"] | int

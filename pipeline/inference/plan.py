@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from models.bundle import Bundle, load_bundle
+from models.encoding import ProbabilityType, Thresholds, describe_decision
 from models.engine import Device, EngineName, Precision, resolve
 from models.errors import BundleError, SceneError
 from models.metadata import BundleMetadata
 from models.options import chosen, documents
 
-from ..grid.encoding import ProbabilityType, Thresholds, describe_decision
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling

@@ -5,7 +5,7 @@ The only file of `pipeline` that touches an engine. A process makes each engine 
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import load_bundle
+from models.encoding import NODATA, Encoding
 from models.engine import Engine, EngineSpec, make_engine, resolve
 from models.errors import BundleError
 from models.metadata import BundleMetadata
 from models.system import keep_freed_memory
 
-from ..grid.encoding import NODATA, BlockResult, Encoding, classify, empty_result, encode
+from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import Window
 from ..grid.tiling import TilingPlan, reflected
 from ..io.source import Pixels, Source, missing_samples
@@ -39,15 +40,7 @@ class InferenceSpec:
     encoding: Encoding
 
 
-@dataclass
-class SharedEngine:
-    """An engine and the lock that its users hold while it runs."""
-
-    engine: Engine
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-_engines: dict[tuple[str, EngineSpec], SharedEngine] = {}
+_engines: dict[tuple[str, EngineSpec], Engine] = {}
 _making = threading.Lock()
 
 
@@ -56,7 +49,7 @@ def resolve_engine(spec: EngineSpec) -> EngineSpec:
     return resolve(spec)
 
 
-def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
+def shared_engine(path: str, digest: str, spec: EngineSpec) -> Engine:
     """Return this process's engine for a bundle, made at the first call.
 
     Raises
@@ -73,8 +66,14 @@ def shared_engine(path: str, digest: str, spec: EngineSpec) -> SharedEngine:
             if bundle.digest != digest:
                 here, wanted = bundle.digest[:12], digest[:12]
                 raise BundleError(f"the bundle at {path} is another one here: digest {here}, not {wanted}")
-            _engines[key] = SharedEngine(make_engine(bundle, spec))
+            _engines[key] = make_engine(bundle, spec)
         return _engines[key]
+
+
+def share_engine(digest: str, spec: EngineSpec, engine: Engine) -> None:
+    """Let this process use an engine for a bundle, instead of one that it would make."""
+    with _making:
+        _engines[digest, spec] = engine
 
 
 def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockResult:
@@ -98,10 +97,13 @@ def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockRe
         Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
     """
     result = empty_result(window.shape, inference.encoding)
-    for read, probabilities in _predicted(_seen(source, window, inference), source.nodata, inference):
+    for read, class_map, probability in _predicted(_seen(source, window, inference), source.nodata, inference):
         halo, (height, width) = inference.plan.halo, read.cut.shape
         core = np.s_[..., halo : halo + height, halo : halo + width]
-        _keep(result, probabilities[core], read.pixels.valid[core], read.cut.within(window), inference.encoding)
+        place, valid = read.cut.within(window), read.pixels.valid[core]
+        _keep(result.class_map, class_map[core], valid, place)
+        if result.probability is not None and probability is not None:
+            _keep(result.probability, probability[core], valid, place)
     return result
 
 
@@ -205,16 +207,16 @@ def _as_type(value: float, dtype: np.dtype[Any]) -> Any:
 
 def _predicted(
     reads: Iterator[TileRead], nodata: tuple[float | None, ...], inference: InferenceSpec
-) -> Iterator[tuple[TileRead, NDArray[np.float32]]]:
-    """Yield each tile with the probabilities `(class, y, x)` of all its pixels; equal tiles go in batches."""
+) -> Iterator[tuple[TileRead, NDArray[np.uint8], NDArray[Any] | None]]:
+    """Yield each tile with the class map and the probabilities of all its pixels; equal tiles go in batches."""
     means = tuple(band.mean for band in inference.metadata.bands)
     for _, equal in groupby(reads, key=lambda read: read.pixels.valid.shape):
-        shared = shared_engine(inference.bundle, inference.digest, inference.spec)
-        for some in batched(equal, shared.engine.batch):
+        engine = shared_engine(inference.bundle, inference.digest, inference.spec)
+        for some in batched(equal, engine.batch):
             inputs = [fill_missing(read.pixels, nodata, means) for read in some]
-            with shared.lock:
-                results = shared.engine.predict(np.stack(inputs) if len(inputs) > 1 else inputs[0][None])
-            yield from zip(some, results, strict=True)
+            results = engine.segment(np.stack(inputs) if len(inputs) > 1 else inputs[0][None], inference.encoding)
+            probability = results.probability if results.probability is not None else [None] * len(some)
+            yield from zip(some, results.class_map, probability, strict=True)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
@@ -224,21 +226,9 @@ def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
         yield some
 
 
-def _keep(
-    result: BlockResult,
-    probabilities: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    place: Window,
-    encoding: Encoding,
-) -> None:
+def _keep(array: NDArray[Any], values: NDArray[Any], valid: NDArray[np.bool_], place: Window) -> None:
+    """Put a tile's values `([class,] y, x)` where they belong, and nodata where nothing was observed."""
     rows, columns = place.slices
-    missing = None if valid.all() else ~valid
-    kept = [(result.class_map, classify(probabilities, encoding.thresholds))]
-    if result.probability is not None:
-        dtype = result.probability.dtype
-        kept += [(array, encode(probabilities[value], dtype))
-                 for array, value in zip(result.probability, encoding.kept, strict=True)]  # fmt: skip
-    for array, values in kept:
-        array[rows, columns] = values
-        if missing is not None:
-            array[rows, columns][missing] = np.nan if values.dtype.kind == "f" else NODATA
+    array[..., rows, columns] = values
+    if not valid.all():
+        array[..., rows, columns][..., ~valid] = np.nan if array.dtype.kind == "f" else NODATA

@@ -9,11 +9,12 @@ from typing import Any, Literal, Self
 from distributed import Client
 from typing_extensions import override
 
-from models.engine import Device, EngineName, Precision
+from models.encoding import ProbabilityType, Thresholds
+from models.engine import Device, EngineName, Precision, slots_of
 from models.options import chosen, documents
 from models.system import usable_cpus
 
-from ..grid.encoding import BlockResult, ProbabilityType, Thresholds
+from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox
 from ..io.content_id import redact_url
 from ..io.radiometry import Rescaled
@@ -158,7 +159,8 @@ class Segmentation(BlockJob):
     @property
     @override
     def threads(self) -> int:  # a GPU must be fed by more than two
-        return 2 if self.prepared.inference.spec.device == "cpu" else max(3, min(8, usable_cpus()))
+        spec = self.prepared.inference.spec
+        return slots_of(spec) if spec.device == "cpu" else max(3, min(8, usable_cpus()))
 
     @override
     def identity(self) -> Mapping[str, Any]:

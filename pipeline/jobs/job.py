@@ -19,10 +19,11 @@ import numpy as np
 from distributed import Client
 from typing_extensions import override
 
+from models.encoding import NODATA
 from models.errors import StoreError, SwatheError
 from models.metadata import some_of
 
-from ..grid.encoding import NODATA, BlockResult, empty_result
+from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import GeoBox
 from ..store.cog import check_target, show_background, write_cog, written_before
 from ..store.files import Files, full_path

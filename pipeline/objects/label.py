@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.encoding import NODATA
 from models.errors import PlanError
 
-from ..grid.encoding import NODATA
 from ..grid.geobox import Window
 
 NONE = -1  # no component

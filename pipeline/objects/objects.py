@@ -15,9 +15,10 @@ from distributed import Client
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from models.encoding import NODATA, Encoding
 from models.errors import StoreError
 
-from ..grid.encoding import NODATA, BlockResult, Encoding
+from ..grid.block_result import BlockResult
 from ..grid.geobox import Window
 from ..jobs.job import BlockFunction, DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import NODATA, STEPS, ClassMap
+from models.encoding import NODATA, STEPS, ClassMap
+
 from ..grid.geobox import Window
 from .label import RunLengths, run_lengths
 from .table import LENGTHS, table_of

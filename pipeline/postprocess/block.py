@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from ..grid.encoding import BlockResult, ClassMap
+from models.encoding import ClassMap
+
+from ..grid.block_result import BlockResult
 from ..grid.geobox import Window
 from ..jobs.job import BlockFunction
 from ..objects.label import BlockLabels, Region

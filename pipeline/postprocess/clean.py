@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 from distributed import Client
 from typing_extensions import override
 
+from models.encoding import Thresholds
 from models.options import chosen, documents
 
-from ..grid.encoding import Thresholds
 from ..grid.pixel_area import pixel_areas
 from ..jobs.job import DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory

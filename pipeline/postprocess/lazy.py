@@ -16,10 +16,10 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from models.encoding import ClassMap, Thresholds
 from models.errors import StoreError
 from models.options import chosen, documents
 
-from ..grid.encoding import ClassMap, Thresholds
 from ..grid.geobox import Window
 from ..grid.pixel_area import pixel_areas
 from ..io.array import array_source

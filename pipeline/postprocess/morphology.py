@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import NODATA, ClassMap
+from models.encoding import NODATA, ClassMap
+
 from .options import Element, Operation, ResolvedOptions
 from .threshold import apply_threshold
 

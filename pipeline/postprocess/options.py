@@ -12,10 +12,10 @@ from numbers import Integral, Real
 from operator import index
 from typing import Any, Literal
 
+from models.encoding import Decision, Thresholds, check_probability, decision
 from models.errors import BundleError, PlanError
 from models.metadata import named_background
 
-from ..grid.encoding import Decision, Thresholds, check_probability, decision
 from ..objects.label import Connectivity, check_connectivity
 
 Element = Literal["disk", "square"]

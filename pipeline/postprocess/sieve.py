@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import ClassMap
+from models.encoding import ClassMap
+
 from ..grid.geobox import Window
 from ..objects.label import BlockLabels, Labels, Totals, summarize_block
 from .options import ResolvedOptions, Size

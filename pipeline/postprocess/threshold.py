@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import STEPS, ClassMap, Decision
+from models.encoding import STEPS, ClassMap, Decision
+
 from .options import ResolvedOptions
 
 

@@ -21,11 +21,11 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from models.encoding import NODATA, SCALE
 from models.errors import StoreError
 from models.files import check_output
 from models.metadata import ClassInfo
 
-from ..grid.encoding import NODATA, SCALE
 from ..grid.geobox import GeoBox, Window
 from ..io.gdal import SETTINGS  # its import also settles, before any file is opened, which drivers GDAL has
 from .files import Files

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.encoding import NODATA, STEPS, Encoding, decode
 from models.errors import StoreError
 from models.metadata import ClassInfo, usual_background
 
-from ..grid.encoding import NODATA, STEPS, Encoding, decode
 from ..grid.geobox import GeoBox, Window
 from ..grid.xr import coordinates, with_georeference
 from .metadata import BACKGROUND, JSON, class_map_attributes, fingerprint, objects_attributes, probability_attributes

@@ -11,9 +11,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
+from models.encoding import NODATA
 from models.errors import StoreError
 
-from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import coordinates

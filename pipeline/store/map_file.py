@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.encoding import NODATA
 from models.errors import StoreError
 from models.metadata import ClassInfo, usual_background
 
-from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox, Window, is_position
 from ..io.content_id import file_identity
 from ..io.gdal import open_raster, read_pixels, run_with_env

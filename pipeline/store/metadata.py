@@ -12,9 +12,9 @@ from typing import Any, Literal, Self
 
 import xarray as xr
 
+from models.encoding import NODATA, SCALE, Encoding
 from models.metadata import ClassInfo, usual_background
 
-from ..grid.encoding import NODATA, SCALE, Encoding
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import with_georeference

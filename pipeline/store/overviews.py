@@ -6,7 +6,9 @@ A class is the most frequent of its four pixels, a probability their mean; nodat
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid.encoding import NODATA, BlockResult
+from models.encoding import NODATA
+
+from ..grid.block_result import BlockResult
 
 
 def halve(result: BlockResult) -> BlockResult:

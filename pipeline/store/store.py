@@ -24,10 +24,11 @@ from zarr.abc.store import Store as ZarrStore
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
+from models.encoding import Encoding
 from models.errors import StoreError
 from models.metadata import ReceptiveField
 
-from ..grid.encoding import BlockResult, Encoding
+from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox, Window
 from ..grid.tiling import TilingPlan, make_plan
 from .files import Files, full_path

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from distributed import Client
 
+from models.encoding import NODATA
 from models.errors import PlanError, StoreError, SwatheError
 
-from ..grid.encoding import NODATA
 from ..grid.geobox import IN_PIXELS, GeoBox
 from ..jobs.dask import check_client, dask_client
 from ..jobs.job import THREADS, make_progress, run_job

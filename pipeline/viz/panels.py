@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.encoding import NODATA
 from models.errors import ArgumentError, StoreError
 from models.files import check_output, whole_file
 from models.metadata import ClassInfo
 
-from ..grid.encoding import NODATA
 from ..grid.geobox import GeoBox, Window
 from ..io.scene import SceneLike
 from ..io.source import BandNames

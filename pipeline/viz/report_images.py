@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.encoding import NODATA
 from models.metadata import ClassInfo
 
-from ..grid.encoding import NODATA
 from ..io.source import Pixels
 from .colors import GROUND, edge, object_index, object_palette, probability_colours, stretch
 from .page import data_uri

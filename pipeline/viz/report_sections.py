@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.encoding import Encoding, describe_decision
 from models.metadata import ClassInfo
 
-from ..grid.encoding import Encoding, describe_decision
 from ..stats.stats import SceneStats
 from ..stats.table import NARROW, format_area, format_number, format_share
 from ..store.metadata import StoreMetadata

@@ -13,9 +13,10 @@ from distributed import Client
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from models.encoding import NODATA, Encoding, classify
 from models.errors import TrainingError
 from models.metadata import ReceptiveField
-from pipeline.grid.encoding import NODATA, BlockResult, Encoding, classify
+from pipeline.grid.block_result import BlockResult
 from pipeline.grid.geobox import Window
 from pipeline.grid.tiling import TilingPlan, make_plan
 from pipeline.inference.predict import fill_missing, read_buffered

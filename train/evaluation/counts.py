@@ -10,7 +10,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from pipeline.grid.encoding import NODATA
+from models.encoding import NODATA
 from pipeline.grid.geobox import Window
 from pipeline.jobs.dask import map_bounded
 from pipeline.jobs.progress import ProgressFactory

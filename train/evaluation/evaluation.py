@@ -17,10 +17,10 @@ from distributed import Client
 from typing_extensions import override
 
 from models.bundle import Bundle, load_bundle
+from models.encoding import Decision, Thresholds
 from models.engine import Device, EngineName, Precision
 from models.errors import StoreError, TrainingError
 from models.options import chosen, documents
-from pipeline.grid.encoding import Decision, Thresholds
 from pipeline.inference.options import Halo, SegmentOptions
 from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
 from pipeline.inference.radiometry import doubts

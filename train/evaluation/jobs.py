@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from models.encoding import NODATA, Decision, Encoding, classify
 from models.errors import TrainingError
 from models.metadata import ClassInfo
-from pipeline.grid.encoding import NODATA, BlockResult, Decision, Encoding, classify
+from pipeline.grid.block_result import BlockResult
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import TilingPlan
 from pipeline.io.source import Source

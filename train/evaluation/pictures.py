@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.encoding import NODATA
 from models.metadata import ClassInfo
-from pipeline.grid.encoding import NODATA
 from pipeline.io.band_names import rgb_places
 from pipeline.io.source import missing_samples
 from pipeline.stats.table import format_share

@@ -6,8 +6,8 @@ from math import isfinite
 from typing import Any
 
 from models.bundle import Bundle
+from models.encoding import Decision, describe_decision
 from models.metadata import ClassInfo
-from pipeline.grid.encoding import Decision, describe_decision
 
 from ..data.samples import Sample
 from ..metrics.scores import Scores

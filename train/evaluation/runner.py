@@ -15,8 +15,8 @@ import numpy as np
 from dask.base import tokenize
 from distributed import Client
 
+from models.encoding import Decision, Encoding
 from models.errors import PlanError, TrainingError
-from pipeline.grid.encoding import Decision, Encoding
 from pipeline.grid.tiling import TilingPlan
 from pipeline.io.gdal import file_stamp
 from pipeline.jobs.job import make_progress, run_job

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from models.encoding import describe_decision
 from models.errors import StoreError
 from models.files import make_parent, put_in_place, refuse_existing
-from pipeline.grid.encoding import describe_decision
 from pipeline.viz.page import render_page
 from pipeline.viz.report_sections import format_setting
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.grid.encoding import classify
+from models.encoding import classify
 
 from .confusion import Counts, Floats, Ints, Values, count, plain, ratio, strips, truths
 

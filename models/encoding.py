@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import BundleError, PlanError
-from models.metadata import check_thresholds
+from .errors import BundleError, PlanError
+from .metadata import check_thresholds
 
 NODATA = 255  # in class maps, and in probabilities kept as uint8
 STEPS = 250  # a uint8 probability counts 1/250, so that 0.5, 0.7 and every multiple of 0.004 are exact
@@ -60,25 +60,6 @@ class Encoding:
             thresholds = [None, *[one] * (classes - 1)]
         by_class = None if thresholds is None else tuple(thresholds)
         return cls(by_class, values["probability"], tuple(values["kept"]), values.get("objects", False))
-
-
-@dataclass(frozen=True, slots=True)
-class BlockResult:
-    """Of a window: class map uint8 `(y, x)`, probabilities `(class, y, x)`, ids of objects int64 `(y, x)`."""
-
-    class_map: NDArray[np.uint8]
-    probability: NDArray[Any] | None
-    objects: NDArray[np.int64] | None = None
-
-
-def empty_result(shape: tuple[int, int], encoding: Encoding) -> BlockResult:
-    """Return a window in which nothing was observed: nodata in all that is kept."""
-    probability = None
-    if encoding.probability:
-        fill = NODATA if encoding.probability == "uint8" else np.nan
-        probability = np.full((len(encoding.kept), *shape), fill, encoding.probability)
-    objects = np.zeros(shape, np.int64) if encoding.objects else None
-    return BlockResult(np.full(shape, NODATA, np.uint8), probability, objects)
 
 
 def check_probability(name: str, given: Thresholds | None, *, otherwise: str = "") -> None:
