@@ -62,6 +62,18 @@ class Encoding:
         return cls(by_class, values["probability"], tuple(values["kept"]), values.get("objects", False))
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is kept of the network's answer to tiles, as an `Encoding` says.
+
+    Class maps uint8 `(n, y, x)`; probabilities `(n, class, y, x)` of the classes that are kept, in the type in which
+    they are, None where they are not. There is no nodata in it.
+    """
+
+    class_map: NDArray[np.uint8]
+    probability: NDArray[Any] | None
+
+
 def check_probability(name: str, given: Thresholds | None, *, otherwise: str = "") -> None:
     """Refuse what is no probability, alone or by class; `otherwise` says what else there may be. Raises PlanError."""
     numbers: list[Any] = list(given.values()) if isinstance(given, Mapping) else [] if given is None else [given]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoding import Encoding
+from .encoding import Encoding, Prediction
 from .errors import EngineError
 from .system import usable_cpus
 
@@ -57,18 +57,6 @@ class EngineSpec:
                 raise EngineError(f"unknown engine setting {value!r}; known: {', '.join(get_args(kinds))}")
         if self.threads is not None and self.threads < 1:
             raise EngineError(f"an engine needs at least one thread; received {self.threads}")
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What is kept of the network's answer to tiles, as an `Encoding` says.
-
-    Class maps uint8 `(n, y, x)`; probabilities `(n, class, y, x)` of the classes that are kept, in the type in which
-    they are, None where they are not. There is no nodata in it.
-    """
-
-    class_map: NDArray[np.uint8]
-    probability: NDArray[Any] | None
 
 
 class Engine(Protocol):

@@ -17,8 +17,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from .encoding import STEPS, Decision, Encoding
-from .engine import Prediction
+from .encoding import STEPS, Decision, Encoding, Prediction
 from .errors import EngineError
 from .system import cache_folder, usable_cpus
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .deterministic import deterministic_convolutions, deterministic_upsampling
-from .encoding import STEPS, Decision, Encoding
-from .engine import Prediction
+from .encoding import STEPS, Decision, Encoding, Prediction
 from .errors import EngineError
 from .system import usable_cpus
 
