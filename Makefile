@@ -39,18 +39,21 @@ demo: env
 	$(BIN)/swathe demo -o demo-output
 
 # Side by side, each with one thread for torch, which spins where cores are short. A shell shields from Ctrl-C what it runs
-# in the background, so the trap ends it.
-test: env
+# in the background, so the trap ends it. $(1): what pytest is asked for.
+define both_halves
 	@log=`mktemp`; export OMP_NUM_THREADS=1; \
 	echo "the tests of training run beside these; what they say comes at the end"; \
-	$(BIN)/python -m pytest $(TRAINING) >$$log 2>&1 & training=$$!; \
+	$(BIN)/python -m pytest $(1) $(TRAINING) >$$log 2>&1 & training=$$!; \
 	trap 'kill $$training; rm -f $$log; exit 130' INT TERM; \
-	$(BIN)/python -m pytest $(OTHERS); others=$$?; \
+	$(BIN)/python -m pytest $(1) $(OTHERS); others=$$?; \
 	wait $$training; training=$$?; cat $$log; rm -f $$log; exit $$((others || training))
+endef
+
+test: env
+	$(call both_halves,)
 
 test-slow: env
-	$(BIN)/python -m pytest -m "slow and not gpu" $(OTHERS)
-	$(BIN)/python -m pytest -m "slow and not gpu" $(TRAINING)
+	$(call both_halves,-m "slow and not gpu")
 
 test-all: test test-slow
 
