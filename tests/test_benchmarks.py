@@ -14,6 +14,8 @@ from scipy import ndimage
 
 from benchmarks.child import table
 from benchmarks.gpu import main as gpu
+from benchmarks.host import SleepingEngine
+from benchmarks.host import main as host
 from benchmarks.masks import LINES, make_block
 from benchmarks.objects import main as objects
 from benchmarks.overhead import main as overhead
@@ -21,6 +23,7 @@ from benchmarks.scenes import BANDS, make_pixels, write_scene
 from benchmarks.throughput import main as throughput
 from benchmarks.training import PLAIN, STILL, VARIED, ZOOMED, open_sample, swathe_round, write_pair
 from benchmarks.training import main as training
+from models.encoding import Encoding
 from pipeline.grid.geobox import Window
 from train.data.statistics import compute_statistics
 
@@ -81,6 +84,26 @@ def test_overhead_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert "scheduling: 20 blocks" in said
     assert "writing: 10 blocks" in said
+
+
+def test_host_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    host(["--size", "512", "--repeats", "1", "--rates", "20", "--slots", "2", "--folder", str(folder)])
+    said = capsys.readouterr().out
+    rows = [line.split("  ")[0] for line in said.splitlines()]
+    assert {"map: 1 thread", "probability, overviews: 2 threads", "map: encoding", "decoding"} <= set(rows)
+    assert said.count("two threads") == 2
+    assert said.count("%") == 2
+
+
+def test_a_sleeping_engine_is_busy_as_long_as_it_computes() -> None:
+    engine, pixels = SleepingEngine(1e5, 0.001), np.full((1, 4, 50, 40), 1 << 7, np.uint16)
+    for _ in range(3):
+        answer = engine.segment(pixels, Encoding())
+    assert answer.class_map.shape == (1, 50, 40)
+    assert answer.class_map.all()
+    assert engine.computed == pytest.approx(3 * 0.02)
+    assert engine.computed < engine.ended - engine.began
+    assert engine.busy < 1
 
 
 @pytest.mark.parametrize(("kind", "whole"), [("spiral", spiral), ("comb", comb)])

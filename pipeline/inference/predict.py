@@ -73,6 +73,8 @@ def shared_engine(path: str, digest: str, spec: EngineSpec) -> Engine:
 def share_engine(digest: str, spec: EngineSpec, engine: Engine) -> None:
     """Let this process use an engine for a bundle, instead of one that it would make."""
     with _making:
+        if not _engines:
+            keep_freed_memory()
         _engines[digest, spec] = engine
 
 
