@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import xarray as xr
+from helpers import pixels
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -14,6 +16,8 @@ from models.metadata import ReceptiveField
 from pipeline.grid.block_result import BlockResult
 from pipeline.grid.geobox import Window
 from pipeline.grid.tiling import TilingPlan, make_plan, reflected
+from pipeline.inference.predict import read_buffered
+from pipeline.io.scene import open_source
 from pipeline.store.overviews import halve, mean_of_four, mode_of_four
 
 sides = st.integers(1, 3000)
@@ -96,6 +100,21 @@ def test_reflected_is_numpys(size, before, after):
     np.testing.assert_array_equal(
         reflected(-before, size + after, size), np.pad(np.arange(size), (before, after), mode="reflect")
     )
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 99), st.integers(9, 40), st.sampled_from([1, 8]))
+def test_a_tile_is_read_as_the_padded_scene_has_it(height, width, halo, tile, stride):
+    values = pixels((2, height, width))
+    source = open_source(xr.DataArray(values, dims=("band", "y", "x"), attrs={"nodata": 2000.0}))
+    plan = make_plan((height, width), ReceptiveField(stride, 0), halo=halo, tile=tile, block=80)
+    edges = [(plan.halo, plan.halo + -height % stride), (plan.halo, plan.halo + -width % stride)]
+    padded = np.pad(values, [(0, 0), *edges], mode="reflect")
+    for block in plan.blocks():
+        for window in plan.tiles(block.window):
+            read = read_buffered(source, plan, window)
+            rows, columns = plan.buffered(window).shift(plan.halo, plan.halo).slices
+            np.testing.assert_array_equal(read.data, padded[:, rows, columns])
+            np.testing.assert_array_equal(read.valid, (padded[:, rows, columns] != 2000).any(axis=0))
 
 
 @given(st.integers(0, 999), st.integers(1, 64), st.integers(0, 700))

@@ -156,14 +156,11 @@ def read_buffered(source: Source | CachedWindow, plan: TilingPlan, window: Windo
         Of the shape of `plan.buffered(window)`. Missing samples are still as the file has them.
     """
     buffered = plan.buffered(window)
-    rows = reflected(buffered.top, buffered.bottom, plan.height)
-    columns = reflected(buffered.left, buffered.right, plan.width)
     inside = _inside(buffered, plan)
     read = source.read(inside)
     if inside == buffered:
         return read
-    rows, columns = rows - inside.top, columns - inside.left
-    return Pixels(_taken(read.data, rows, columns), _taken(read.valid, rows, columns))
+    return Pixels(_reflect(read.data, inside, buffered, plan), _reflect(read.valid, inside, buffered, plan))
 
 
 def _inside(buffered: Window, plan: TilingPlan) -> Window:
@@ -175,9 +172,17 @@ def _inside(buffered: Window, plan: TilingPlan) -> Window:
     return Window(int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1)
 
 
-def _taken(values: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
-    """Take rows and columns, laid out row by row: indexing twice gives a layout that is slow to go on with."""
-    return np.take(np.take(values, rows, axis=-2), columns, axis=-1)
+def _reflect(values: NDArray[Any], inside: Window, buffered: Window, plan: TilingPlan) -> NDArray[Any]:
+    """Return the values `([band,] y, x)` of a grown window, of those of the part that it is made of."""
+    if inside == buffered.clip((plan.height, plan.width)):  # as it is but for windows narrower than their halo
+        beyond = [
+            (inside.top - buffered.top, buffered.bottom - inside.bottom),
+            (inside.left - buffered.left, buffered.right - inside.right),
+        ]
+        return np.pad(values, [(0, 0)] * (values.ndim - 2) + beyond, mode="reflect")
+    rows = reflected(buffered.top, buffered.bottom, plan.height) - inside.top
+    columns = reflected(buffered.left, buffered.right, plan.width) - inside.left
+    return np.take(np.take(values, rows, axis=-2), columns, axis=-1)  # indexing twice gives a layout that is slow
 
 
 def fill_missing(pixels: Pixels, nodata: tuple[float | None, ...], means: tuple[float, ...]) -> NDArray[Any]:
@@ -230,7 +235,7 @@ def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
 
 def _keep(array: NDArray[Any], values: NDArray[Any], valid: NDArray[np.bool_], place: Window) -> None:
     """Put a tile's values `([class,] y, x)` where they belong, and nodata where nothing was observed."""
-    rows, columns = place.slices
-    array[..., rows, columns] = values
+    target = array[..., *place.slices]
+    target[...] = values
     if not valid.all():
-        array[..., rows, columns][..., ~valid] = np.nan if array.dtype.kind == "f" else NODATA
+        np.copyto(target, np.nan if array.dtype.kind == "f" else NODATA, where=~valid)

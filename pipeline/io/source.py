@@ -133,6 +133,8 @@ def observed(data: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np
         if (missing := missing_samples(band, sentinel)) is None:
             return np.ones(data.shape[1:], bool)
         valid |= ~missing
+        if valid.all():  # most often after the first band
+            break
     return valid
 
 
