@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from models.errors import BundleError, ClusterError, SceneError
 from pipeline import plan, run
 from pipeline.inference.run import Segmentation
 from pipeline.jobs import dask as cluster
-from pipeline.jobs.dask import dask_client, gpu_resources, map_bounded, run_once, worker_threads
+from pipeline.jobs.dask import check_client, dask_client, gpu_resources, map_bounded, run_once, worker_threads
 from pipeline.jobs.job import run_job
+from pipeline.jobs.processes import LocalProcesses
 
 BIN = Path(sys.executable).parent
 
@@ -125,6 +127,97 @@ def test_a_client_that_is_given_stays_open(client):
     with dask_client(client, 1) as same:
         assert same is client
     assert client.status == "running"
+
+
+# processes of this machine
+
+
+def test_worker_processes_hear_this_machine_alone_and_end_with_the_run(capfd):
+    before = dict(os.environ)
+    with dask_client(LocalProcesses(2), 1) as client:
+        assert dict(os.environ) == before
+        pids = [
+            client.submit(os.getpid, pure=False, workers=[address]).result()
+            for address in client.scheduler_info()["workers"]
+        ]
+        assert len({os.getpid(), *pids}) == 3
+        there = [c for pid in (os.getpid(), *pids) for c in psutil.Process(pid).net_connections("inet")]
+        assert {c.laddr.ip for c in there} <= {"127.0.0.1", "::1"}
+        assert worker_threads(client) == 2
+        blocked = client.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+        assert signal.SIGINT in blocked  # which a terminal sends to all of them
+        with pytest.raises(ClusterError, match=r"received int$"):  # and not on which worker: it is this machine
+            run_once(client, check_client, 3)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert capfd.readouterr().err == ""
+
+
+def test_processes_write_the_same_bytes(scene, bundle_of, tmp_path):
+    options = {"block": 32, "engine": "openvino", "threads": 2, "show": False}
+    written = []
+    for workers in (None, 2):
+        store = tmp_path / f"{workers}.zarr"
+        result = run(scene, bundle_of(), store, workers=workers, **options)
+        assert (result.blocks, result.resumed) == (16, 0)
+        shards = [path for name in ("class_map", "probability") for path in (store / name).rglob("*") if path.is_file()]
+        written.append({path.relative_to(store): path.read_bytes() for path in shards})
+    assert written[0] == written[1]
+    again = run(scene, bundle_of(), store, workers=1, **options)  # how many there are does not decide pixels
+    assert again.resumed == again.blocks
+
+
+def test_each_process_has_its_share_of_the_cores(scene, bundle_of):
+    job = Segmentation(plan(scene, bundle_of(), threads=6))
+    assert job.share_among(LocalProcesses(4)).prepared.inference.spec.threads == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"workers": 0}, "workers is a number of processes, 1 or more; received 0"),
+        ({"workers": 2.5}, "received 2.5"),
+        ({"workers": 2, "client": "tcp://127.0.0.1:8786"}, "give one of them"),
+    ],
+)
+def test_numbers_of_processes_that_make_no_sense_are_refused(tmp_path, more, said):
+    with pytest.raises(ClusterError, match=said) as caught:
+        run("nowhere.tif", "buildings", tmp_path / "o.zarr", **more)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_script_that_starts_processes_as_it_is_imported_ends_and_is_told(scene, bundle_of, tmp_path):
+    script = (
+        f"from swathe import run\nrun({str(scene)!r}, {str(bundle_of().path)!r}, 'o.zarr', workers=2, show=False)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "if __name__ == '__main__'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_quietly_and_the_same_command_goes_on(bundle_of, tmp_path):
+    scene, store = write_raster(tmp_path / "scene.tif", pixels((3, 700, 900))), tmp_path / "o.zarr"
+    command = [BIN / "swathe", "segment", scene, "-m", bundle_of().path, "-o", store, "--workers", "2", "--block", "64"]
+    running = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    while len(list(store.glob(".swathe/0.*.json"))) < 10 and running.poll() is None:
+        time.sleep(0.02)
+    started = psutil.Process(running.pid).children(recursive=True)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: all of them
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130, err
+    assert "stopped; what is finished is kept, run the same command again to continue" in err
+    assert "Traceback" not in err
+    assert "leaked" not in err
+    assert len(started) >= 2
+    assert psutil.wait_procs(started, timeout=10)[1] == []
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "of them done before" in again.stdout
 
 
 # the window of tasks

@@ -21,6 +21,7 @@ from .options import (
     radius,
     running,
     store_argument,
+    workers_option,
 )
 
 
@@ -55,8 +56,16 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
 @map_output
 @opaque
 @running
+@workers_option
 def segment(
-    scene: tuple[str, ...], bundle: str, output: str, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any
+    scene: tuple[str, ...],
+    bundle: str,
+    output: str,
+    scheduler: str | None,
+    workers: int | None,
+    overwrite: bool,
+    quiet: bool,
+    **rest: Any,
 ) -> None:
     """Segment SCENE into OUT. Interrupted at any moment, the same command continues.
 
@@ -69,7 +78,7 @@ def segment(
     from ..inference.run import run
     from .describe import describe_run
 
-    result = run(_scene(scene), bundle, output, client=scheduler, overwrite=overwrite, show=not quiet,
+    result = run(_scene(scene), bundle, output, client=scheduler, workers=workers, overwrite=overwrite, show=not quiet,
                  note=None if quiet else lambda text: note(text, quiet), **keywords)  # fmt: skip
     click.echo(describe_run(result, output))
 

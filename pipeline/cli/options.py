@@ -95,6 +95,8 @@ running = options(
     overwriting,
     click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
 )
+workers_option = click.option("--workers", type=pixels, metavar="N",
+                              help="Share the cores among N processes.  [default: one]")  # fmt: skip
 connectivity = click.option("--connectivity", type=click.Choice(["4", "8"]), default="4", show_default=True,
                             callback=lambda ctx, param, value: int(value),
                             help="Pixels touch at sides; or at corners too.")  # fmt: skip

@@ -24,6 +24,7 @@ from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import check_client, run_once, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
+from ..jobs.processes import LocalProcesses, workers_of
 from ..store.metadata import StoreMetadata, level_count
 from ..store.store import Store
 from .options import Halo, SegmentOptions
@@ -38,6 +39,7 @@ def run(
     output: str | os.PathLike[str],
     *,
     client: Client | str | None = None,
+    workers: int | None = None,
     overwrite: bool = False,
     opaque_background: bool = False,
     show: bool = True,
@@ -75,7 +77,9 @@ def run(
         Path or URL of the store, ending in `.zarr` by custom; or a local path that ends in `.tif`: a Cloud-Optimized
         GeoTIFF of the class map alone. One run at a time may write to it.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A Dask client or a scheduler's address; None: this machine.
+    workers
+        Processes of this machine, which share its cores and end with the run. None: this one.
     overwrite
         Replace the output of another run, and do a finished one again. What this very run has begun is continued all
         the same. Nothing is removed before scene, bundle and cluster have been found fit.
@@ -96,7 +100,8 @@ def run(
     SwatheError
         As `plan`; or the output belongs to another run; or a block failed after retries. Finished blocks stay.
     """
-    check_client(client)
+    where = workers_of(client, workers)
+    check_client(where)
     prepared = plan_scene(scene, bundle, chosen(SegmentOptions, locals()))
     if note is not None:
         note(str(prepared))
@@ -107,7 +112,7 @@ def run(
         job,
         output,
         "all" if overwrite else "nothing",
-        client=client,
+        client=where,
         show=show,
         opaque_background=opaque_background,
         note=note,
@@ -160,7 +165,7 @@ class Segmentation(BlockJob):
     @override
     def threads(self) -> int:  # a GPU must be fed by more than two
         spec = self.prepared.inference.spec
-        return slots_of(spec) if spec.device == "cpu" else max(3, min(8, usable_cpus()))
+        return slots_of(spec) if spec.device == "cpu" else max(3, min(8, spec.threads or usable_cpus()))
 
     @override
     def identity(self) -> Mapping[str, Any]:
@@ -184,6 +189,12 @@ class Segmentation(BlockJob):
     def bind_to_cluster(self, client: Client) -> Self:
         """Let a worker say which engine serves best: this machine may have no GPU where the workers have."""
         spec = run_once(client, resolve_engine, self.prepared.options.spec())
+        return replace(self, prepared=replace(self.prepared, inference=replace(self.prepared.inference, spec=spec)))
+
+    @override
+    def share_among(self, processes: LocalProcesses) -> Self:
+        spec = self.prepared.inference.spec
+        spec = replace(spec, threads=processes.share(spec.threads or usable_cpus()))
         return replace(self, prepared=replace(self.prepared, inference=replace(self.prepared.inference, spec=spec)))
 
     @override

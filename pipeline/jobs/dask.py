@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -25,20 +25,14 @@ from distributed.utils import silence_logging_cmgr
 
 from models.errors import ClusterError, SwatheError
 
+from .processes import LIGHT, MARK, LocalProcesses, Workers, local_processes
+
 TIMEOUT = 10  # seconds that a scheduler has to answer
 PATIENCE = 120  # seconds without any worker before a run gives up
 LOOK_EVERY = 5  # seconds between looks at the cluster while no task ends
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
 RETRIES = 2
 LOST = "the Dask scheduler was lost; finished blocks are kept, run the same command again to continue"
-# what dask's monitors take from the engine's cores, 1 s in 14, when a worker shares this process
-LIGHT = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.system-monitor.interval": "10s",
-    "distributed.admin.tick.interval": "1s",
-    "distributed.scheduler.work-stealing": False,
-    "distributed.scheduler.active-memory-manager.start": False,
-}
 
 _PREPARED: WeakSet[Client] = WeakSet()
 
@@ -47,44 +41,45 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def dask_client(client: Client | str | None, threads: int) -> Iterator[Client]:
+def dask_client(client: Workers, threads: int) -> Iterator[Client]:
     """Yield a client.
 
     Parameters
     ----------
     client
-        A client, which is left open; the address of a scheduler; or None for a cluster of one worker in this process,
-        which opens no port to other machines.
+        A client, which is left open; the address of a scheduler; processes to start on this machine; or None for a
+        cluster of one worker in this process. The last two open no port to other machines.
     threads
-        Tasks at a time of the worker in this process.
+        Tasks at a time of the worker in this process, or of each process that is started.
 
     Raises
     ------
     ClusterError
-        The address does not answer, or as `check_client`.
+        The address does not answer; processes do not start; or as `check_client`.
     """
     check_client(client)
     if isinstance(client, Client):
         _load_own_packages(client)
         yield client
         return
-    with silence_logging_cmgr(logging.CRITICAL):  # what matters comes as an error; the rest is dask's own talk
-        if client:
-            _probe(client)
-            made = Client(client, timeout=TIMEOUT, set_as_default=False)
+    with silence_logging_cmgr(logging.CRITICAL), ExitStack() as stack:  # what matters comes as an error
+        if client is None:
+            cluster: LocalCluster | str = stack.enter_context(_in_process(threads))
+        elif isinstance(client, LocalProcesses):
+            cluster = stack.enter_context(local_processes(client, threads))
         else:
-            made = _in_process(threads)
+            _probe(client)
+            cluster = client
+        made = Client(cluster, timeout=TIMEOUT, set_as_default=False)
         try:
             if client is not None:
                 _load_own_packages(made)
             yield made
         finally:
             made.close(timeout=2)
-            if client is None and made.cluster is not None:
-                made.cluster.close(timeout=2)
 
 
-def check_client(client: Client | str | None) -> None:
+def check_client(client: Workers) -> None:
     """Refuse what no task can be sent by, before anything is done.
 
     Raises
@@ -93,7 +88,7 @@ def check_client(client: Client | str | None) -> None:
         An asynchronous client in its own event loop, which would wait for itself for ever; one that was closed;
         something else than a client.
     """
-    if client is None or isinstance(client, str):
+    if client is None or isinstance(client, str | LocalProcesses):
         return
     if not isinstance(client, Client):
         hint = ": give Client(it)" if hasattr(client, "scheduler_address") else ""
@@ -150,8 +145,9 @@ async def _kind(address: str) -> str:
             return str(answer["type"])
 
 
-def _in_process(threads: int) -> Client:
-    with dask.config.set(LIGHT):
+@contextmanager
+def _in_process(threads: int) -> Iterator[LocalCluster]:
+    with dask.config.set(LIGHT | {"distributed.scheduler.work-stealing": False}):
         cluster = LocalCluster(
             n_workers=1,
             threads_per_worker=threads,
@@ -161,7 +157,10 @@ def _in_process(threads: int) -> Client:
             worker_dashboard_address="127.0.0.1:0",
             silence_logs=False,  # `dask_client` does it
         )
-    return Client(cluster, set_as_default=False)
+    try:
+        yield cluster
+    finally:
+        cluster.close(timeout=2)
 
 
 def worker_threads(client: Client) -> int:
@@ -171,18 +170,18 @@ def worker_threads(client: Client) -> int:
 
 
 def worker_nthreads() -> int | None:
-    """Threads of the worker that runs this task; None outside of one, and for the one of `dask_client(None)`."""
+    """Threads of the worker that runs this task; None outside of one, and for those that a run has started itself."""
     worker = _worker()
     return None if worker is None else int(worker.state.nthreads)
 
 
 def _worker() -> Worker | None:
-    """Return the worker that runs this task; None outside of one, and for the one of `dask_client(None)`."""
+    """Return the worker that runs this task; None outside of one, and for those that a run has started itself."""
     try:
         worker = get_worker()
     except ValueError:
         return None
-    return None if worker.address.startswith("inproc://") else worker
+    return None if worker.address.startswith("inproc://") or MARK in os.environ else worker
 
 
 @contextmanager

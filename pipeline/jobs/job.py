@@ -33,6 +33,7 @@ from ..store.overviews import halve
 from ..store.store import BlockIndex, Store, Summary, find_store, marker_name, reopen_store, sole_writer
 from .dask import check_client, dask_client, gpu_resources, map_bounded
 from .kept import mark_kept
+from .processes import LocalProcesses, Workers
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
 TIFF = (".tif", ".tiff")
@@ -130,6 +131,10 @@ class BlockJob(ABC):
         """Return the job as the workers of a cluster that the user gave would do it."""
         return self
 
+    def share_among(self, processes: LocalProcesses) -> Self:
+        """Return the job as each of several processes of this machine would do it."""
+        return self
+
     def prepare(self, client: Client, store: Store, show: ProgressFactory) -> None:  # noqa: B027 (no job need do anything)
         """Find out, durably too, what must be known before any block is computed."""
 
@@ -175,7 +180,7 @@ def run_job(
     output: str | os.PathLike[str],
     replacing: OverwritePolicy = "nothing",
     *,
-    client: Client | str | None = None,
+    client: Workers = None,
     show: bool = True,
     note: Callable[[str], object] | None = None,
     mask: Store | None = None,
@@ -193,7 +198,7 @@ def run_job(
     replacing
         What may be replaced. What this very job has begun is continued all the same.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A Dask client or a scheduler's address; processes of this machine; None: a worker in this process.
     show
         Show progress.
     note
@@ -237,12 +242,14 @@ def run_job(
 
 
 def _run_to_store(
-    job: BlockJob, path: str, replacing: OverwritePolicy, client: Client | str | None, show: bool, mask: Store | None
+    job: BlockJob, path: str, replacing: OverwritePolicy, client: Workers, show: bool, mask: Store | None
 ) -> RunResult:
     started = time.monotonic()
     with sole_writer(path), ExitStack() as stack:
         connection = None
-        if client is not None:
+        if isinstance(client, LocalProcesses):
+            job = job.share_among(client)
+        elif client is not None:
             connection = stack.enter_context(dask_client(client, threads=job.threads))
             job = job.bind_to_cluster(connection)
         state, metadata = find_store(path, job.identity())
@@ -260,7 +267,7 @@ def _run_to_store(
         else:
             metadata = job.new_metadata()
             store = create_store(path, job.geobox, metadata)
-        connection = connection or stack.enter_context(dask_client(None, threads=job.threads))
+        connection = connection or stack.enter_context(dask_client(client, threads=job.threads))
         shown = make_progress(show)
         job.prepare(connection, store, shown)
         task = Task(job.block_function(store), store, len(metadata.classes), mask)
