@@ -359,8 +359,8 @@ def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
         below = window.scale(2).clip(task.store.geobox.level(level - 1).shape)
         result = halve(task.store.read(level - 1, below))
     task.store.write(level, window, result)
-    counts = np.bincount(result.class_map.ravel(), minlength=NODATA + 1)
-    pixels = (*counts[: task.classes].tolist(), int(counts[NODATA]))
+    values = (*range(task.classes), NODATA)
+    pixels = tuple(int(np.count_nonzero(result.class_map == value)) for value in values)  # bincount makes int64 of all
     summary = Summary(level, row, column, pixels, round(time.perf_counter() - started, 3))
     task.store.mark_done(summary)
     return summary
