@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 EngineName = Literal["auto", "torch", "openvino"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
-MOST_STREAMS = 8  # of OpenVINO: each holds a tile's activations; with more cores, each has several
+MOST_STREAMS = 8  # calls at a time on a CPU: each holds a tile's activations; with more cores, each has several
+GPU_SLOTS = 3  # calls at a time: one is computed, one is on its way there, one on its way back
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Engine(Protocol):
 
 def slots_of(spec: EngineSpec) -> int:
     """Return how many calls at a time keep an engine busy, of settings that are resolved; see `Engine.slots`."""
-    return min(spec.threads or usable_cpus(), MOST_STREAMS) if spec.name == "openvino" else 2
+    return GPU_SLOTS if spec.device == "cuda" else min(spec.threads or usable_cpus(), MOST_STREAMS)
 
 
 def resolve(spec: EngineSpec) -> EngineSpec:
@@ -125,7 +126,9 @@ def make_engine(bundle: "Bundle", spec: EngineSpec) -> Engine:
         return OpenVINOEngine(bundle, spec.precision, slots_of(spec), spec.threads)
     from .engine_torch import TorchEngine
 
-    return TorchEngine(bundle, spec.device, spec.precision, spec.threads, compile=spec.compile, fold=spec.fold)
+    return TorchEngine(
+        bundle, spec.device, spec.precision, slots_of(spec), spec.threads, compile=spec.compile, fold=spec.fold
+    )
 
 
 def _device(spec: EngineSpec) -> Device:

@@ -1,10 +1,10 @@
 """The torch engine, on CPU or CUDA: batch norm folded, channels last, raw integers scaled on the device."""
 
+import copy
 import logging
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from .deterministic import deterministic_convolutions, deterministic_upsampling
 from .encoding import STEPS, Decision, Encoding, Prediction
-from .errors import EngineError
+from .gpu import CUDA, GPU, NATIVE, Finish, as_engine_error
+from .segmenter import Segmenter
 from .system import usable_cpus
 
 if TYPE_CHECKING:
@@ -23,97 +24,155 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("swathe")
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-CUDA_BATCH = 8
-# torch moves and converts these; other types are made float32 on the host first
-NATIVE = {np.dtype(t) for t in ("uint8", "int8", "int16", "uint16", "int32", "int64", "float32", "float16")}
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchEngine:
-    """An `Engine` that on CUDA halves a batch that does not fit in memory, and tries again."""
+    """An `Engine` on CUDA, see `models.gpu`, or on a CPU, see `CPU`.
 
-    slots = 2  # one call computes while what comes before and after it is done for another
+    On a CPU, fp32 and bf16 give each pixel the same bits whatever tile it is in and however many threads there are. On
+    CUDA the same batch gives the same bits; other tiles and batches differ in the last places of float32.
+    """
 
     def __init__(
-        self, bundle: "Bundle", device: str, precision: str, threads: int | None, *, compile: bool, fold: bool
+        self,
+        bundle: "Bundle",
+        device: str,
+        precision: str,
+        slots: int,
+        threads: int | None,
+        *,
+        compile: bool,
+        fold: bool,
     ) -> None:
-        self.device = torch.device(device)
-        self.precision = precision
-        self.batch = CUDA_BATCH if device == "cuda" else 1
-        self._lock = threading.Lock()  # torch's threads serve one call at a time best
-        if device == "cpu":
-            torch.set_num_threads(threads or usable_cpus())
-        segmenter = bundle.segmenter()
-        if fold:
-            segmenter.network = fold_batch_norm(segmenter.network)
-        if device == "cpu" and precision == "fp32" and not compile:
-            segmenter.network = deterministic_convolutions(deterministic_upsampling(segmenter.network))
-        segmenter = segmenter.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._run: Callable[[Tensor], Tensor] = torch.compile(segmenter) if compile else segmenter
+        self.slots = slots
+        try:
+            network = prepared(bundle, device, precision, compile=compile, fold=fold)
+            self.place: CPU | GPU = GPU(CUDA(), network, slots) if device == "cuda" else CPU(network, slots, threads)
+        except RuntimeError as error:
+            raise as_engine_error(error, device) from error
+        self.batch = self.place.batch
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)`."""
-        return self._run_batches(pixels, lambda probabilities: [probabilities])[0]
+        return self._run(pixels, lambda probabilities: [probabilities])[0]
 
     def segment(self, pixels: NDArray[Any], encoding: Encoding) -> Prediction:
         """Class map and probabilities of raw pixels `(n, band, y, x)`; see `Engine`."""
-        class_map, *probability = self._run_batches(pixels, partial(_encoded, encoding=encoding))
+        class_map, *probability = self._run(pixels, partial(_encoded, encoding=encoding))
         return Prediction(class_map, probability[0] if probability else None)
 
-    def _run_batches(self, pixels: NDArray[Any], finish: Callable[[Tensor], list[Tensor]]) -> list[NDArray[Any]]:
-        parts: list[list[NDArray[Any]]] = []
-        start, batch = 0, max(1, min(self.batch, len(pixels)))
-        with self._lock:
-            while start < len(pixels):
-                try:
-                    parts.append(self._run_batch(pixels[start : start + batch], finish))
-                except torch.cuda.OutOfMemoryError as error:
-                    batch = self._halve(batch, pixels.shape, error)
-                    continue
-                start += batch
-        return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    def _run(self, pixels: NDArray[Any], finish: Finish) -> list[NDArray[Any]]:
+        results = self.place.run(pixels, finish)
+        self.batch = self.place.batch
+        return results
 
-    def _halve(self, batch: int, shape: tuple[int, ...], error: Exception) -> int:
-        torch.cuda.empty_cache()
-        if batch == 1:
-            raise EngineError(
-                f"one tile of {shape[2]} x {shape[3]} pixels does not fit in the GPU's memory; use a smaller --tile"
-            ) from error
-        self.batch = batch // 2
-        logger.warning("GPU memory is short: %d tiles at a time instead of %d", self.batch, batch)
-        return self.batch
+
+class CPU:
+    """A network on a CPU. A call alone takes all threads; of several at a time each takes its share.
+
+    So cores that work for one call need not wait for each other at every layer. torch's settings are those of a thread,
+    and changing them makes oneDNN prepare its kernels anew.
+    """
+
+    batch = 1
+
+    def __init__(self, network: Callable[[Tensor], Tensor], slots: int, threads: int | None) -> None:
+        self.network, self._threads = network, threads or usable_cpus()
+        self._free = threading.BoundedSemaphore(slots)
+        self._counting = threading.Lock()
+        self._calls = 0
+
+    def run(self, pixels: NDArray[Any], finish: Finish) -> list[NDArray[Any]]:
+        """Run the network and `finish` over tiles `(n, band, y, x)`."""
+        with self._free:
+            self._count(1)
+            try:
+                if torch.get_num_threads() != (share := max(1, self._threads // self._calls)):
+                    torch.set_num_threads(share)
+                return self._through(pixels, finish)
+            finally:
+                self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._calls += change
 
     @torch.inference_mode()
-    def _run_batch(self, pixels: NDArray[Any], finish: Callable[[Tensor], list[Tensor]]) -> list[NDArray[Any]]:
-        with self._autocast():
-            probabilities = self._run(self._to_device(pixels))
-        return [result.contiguous().cpu().numpy() for result in finish(probabilities.to(torch.float32))]
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "fp32" and self.device.type == "cuda":
-            # cuDNN's own default rounds float32 convolutions to 10 bits (TF32), and may choose among sums at random
-            return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])
-
-    def _to_device(self, pixels: NDArray[Any]) -> Tensor:
+    def _through(self, pixels: NDArray[Any], finish: Finish) -> list[NDArray[Any]]:
         pixels = np.ascontiguousarray(pixels)
         if pixels.dtype not in NATIVE or not pixels.dtype.isnative:
             pixels = pixels.astype(np.float32)
         if not pixels.flags.writeable:
             pixels = pixels.copy()  # torch warns of read-only memory
-        tensor = torch.from_numpy(pixels)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(torch.float32).contiguous(memory_format=torch.channels_last)
+        tiles = torch.from_numpy(pixels).to(torch.float32).contiguous(memory_format=torch.channels_last)
+        return [result.contiguous().numpy() for result in finish(self.network(tiles).to(torch.float32))]
+
+
+def prepared(bundle: "Bundle", device: str, precision: str, *, compile: bool, fold: bool) -> Callable[[Tensor], Tensor]:
+    """Return the network of a bundle as a device runs it best: raw pixels float32 to probabilities."""
+    segmenter = bundle.segmenter()
+    if fold:
+        segmenter.network = fold_batch_norm(segmenter.network)
+    if device == "cpu" and not compile:  # in all precisions: sums of bf16 in another order differ by 1e-2
+        segmenter.network = deterministic_upsampling(segmenter.network)
+        if precision == "fp32":  # others always run in oneDNN
+            segmenter.network = deterministic_convolutions(segmenter.network)
+    segmenter = segmenter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    autocast = precision != "fp32"
+    if autocast and device == "cuda":
+        autocast = not _shorten(segmenter, HALF[precision], bundle)
+    network: Callable[[Tensor], Tensor] = torch.compile(segmenter) if compile else segmenter
+    return partial(_autocast, network, device, HALF[precision]) if autocast else network
+
+
+def _autocast(network: Callable[[Tensor], Tensor], device: str, dtype: torch.dtype, pixels: Tensor) -> Tensor:
+    with torch.autocast(device, dtype=dtype):
+        return network(pixels)
+
+
+class Shortened(nn.Module):
+    """A network whose weights are kept in half precision: autocast would convert them at every call.
+
+    Scaling before it and softmax after it stay float32, as do the statistics of batch norms that are not folded.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network.to(dtype), dtype
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.float()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits of scaled pixels float32."""
+        return self.network(pixels.to(self.dtype))  # type: ignore[no-any-return]
+
+
+def _shorten(segmenter: Segmenter, dtype: torch.dtype, bundle: "Bundle") -> bool:
+    """Shorten a network in place; one that makes float32 numbers of its own cannot be, and is left as it was."""
+    side = 2 * max(64, bundle.metadata.receptive_field.stride)
+    example = torch.zeros(1, len(bundle.metadata.bands), side, side, device=segmenter.offset.device)
+    network = segmenter.network
+    segmenter.network = Shortened(copy.deepcopy(network), dtype)
+    try:
+        with torch.inference_mode():
+            segmenter(example.contiguous(memory_format=torch.channels_last))
+    except RuntimeError as error:
+        logger.info("weights stay in float32 and are converted at every call: %s", error)
+        segmenter.network = network
+        return False
+    return True
 
 
 def _encoded(probabilities: Tensor, encoding: Encoding) -> list[Tensor]:
-    """Return class map uint8 `(n, y, x)`, and probabilities as they are kept, of probabilities `(n, class, y, x)`."""
+    """Return class map uint8 `(n, y, x)`, and probabilities as they are kept, of probabilities `(n, class, y, x)`.
+
+    Nothing here is made on the host, be it an index: a GPU's thread would wait until that has come over.
+    """
     results = [_classified(probabilities, encoding.thresholds)]
     if encoding.probability and encoding.kept:
-        kept = probabilities[:, list(encoding.kept)]
+        kept = torch.stack([probabilities[:, value] for value in encoding.kept], 1)
         results.append((kept * STEPS + 0.5).to(torch.uint8) if encoding.probability == "uint8" else
                        kept.to(getattr(torch, encoding.probability)))  # fmt: skip
     return results
@@ -122,16 +181,18 @@ def _encoded(probabilities: Tensor, encoding: Encoding) -> list[Tensor]:
 def _classified(probabilities: Tensor, thresholds: Decision | None) -> Tensor:
     """Return the class uint8 `(n, y, x)`: `encoding.classify` on the device."""
     background = -1 if thresholds is None else thresholds.index(None)
+    bounds = [float(np.float32(np.inf if bound is None else bound)) for bound in thresholds or ()]
     first, *others = (value for value in range(probabilities.shape[1]) if value != background)
     best = probabilities[:, first]
     classes = torch.full_like(best, first, dtype=torch.uint8)
+    bound = torch.full_like(best, bounds[first]) if bounds else best
     for value in others:
-        classes.masked_fill_(probabilities[:, value] > best, value)
+        above = probabilities[:, value] > best
+        classes.masked_fill_(above, value)
         best = torch.maximum(probabilities[:, value], best)
-    if thresholds is not None:
-        bounds = torch.tensor([torch.inf if bound is None else bound for bound in thresholds], device=best.device)
-        classes.masked_fill_(~(best > (bounds[classes.long()] if others else bounds[first])), background)
-    return classes
+        if bounds:
+            bound.masked_fill_(above, bounds[value])
+    return classes.masked_fill_(~(best > bound), background) if bounds else classes
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -26,6 +26,10 @@ class EngineError(SwatheError):
     """An engine that is not available here, or that could not run the network."""
 
 
+class DeviceLostError(EngineError):
+    """A GPU that failed: this process cannot use it any more, another one may."""
+
+
 class SceneError(SwatheError):
     """A scene that cannot be opened or read."""
 

@@ -138,9 +138,12 @@ def test_objects_run_and_agree(folder: Path) -> None:
 def test_gpu_goes_its_way_on_a_cpu(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--size", "128", "--check", "64", "--repeats", "1", "--networks", "simple-unet", "--precisions", "fp32"]
     gpu([*small, "--device", "cpu", "--folder", str(folder)])
-    difference, agrees = capsys.readouterr().out.splitlines()[-1].split()[2:4]
+    difference, agrees, batch, *rates, busy = capsys.readouterr().out.splitlines()[-1].split()[2:]
     assert float(difference) < 1e-5
     assert float(agrees) == 1
+    assert batch == "1"
+    assert len(rates) == 4
+    assert 0 < float(busy) <= 1
 
 
 def test_gpu_says_so_where_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
