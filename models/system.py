@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,22 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         library.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had since it began.
+
+    Raises
+    ------
+    OSError
+        The operating system does not tell.
+    """
+    try:
+        import resource
+    except ImportError as error:
+        raise OSError("peak memory is not known on this operating system") from error
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def cache_folder(purpose: str) -> Path:

@@ -101,22 +101,40 @@ class TilingPlan:
         columns = _cuts(window.left, window.right, self.tile, self.stride)
         return (Window(*row, *column) for row, column in product(rows, columns))
 
+    @property
+    def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Of rows and of columns: how many the scene has, and how many a tile may have, halo aside."""
+        return (self.height, self.tile * self.tile_aspect), (self.width, self.tile)
+
+    @property
+    def largest_input(self) -> tuple[int, int]:
+        """Rows and columns of the largest tile with its halo."""
+        rows, columns = (
+            max(stop - start for start, stop in _cuts(0, min(self.block, size), side, self.stride)) + 2 * self.halo
+            for size, side in self.sides
+        )
+        return rows, columns
+
+    @property
+    def seen(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Of rows and of columns: those that the network sees in a whole block, whole blocks, those seen in the rest.
+
+        A row counts as often as tiles of a block hold it in their height; likewise columns.
+        """
+        rows, columns = (
+            (self._seen(self.block, side), size // self.block, self._seen(size % self.block, side))
+            for size, side in self.sides
+        )
+        return rows, columns
+
+    def _seen(self, size: int, side: int) -> int:
+        return sum(stop - start + 2 * self.halo for start, stop in _cuts(0, size, side, self.stride)) if size else 0
+
     @cached_property
     def halo_overhead(self) -> float:
         """Pixels that go through the network for each pixel of the scene: 1 would be no halo at all."""
-        seen = 1
-        for size, side in ((self.height, self.tile * self.tile_aspect), (self.width, self.tile)):
-            starts = range(0, size, self.block)
-            cuts = [c for s in starts for c in _cuts(s, min(s + self.block, size), side, self.stride)]
-            seen *= sum(stop - start + 2 * self.halo for start, stop in cuts)
-        return seen / (self.height * self.width)
-
-    def bytes_per_block(self, bands: int, itemsize: int, classes: int) -> int:
-        """Estimate what one task holds: raw pixels with halo and mask, and its outputs. Without the network's own."""
-        side = self.block + 2 * self.halo
-        tile = (self.tile * self.tile_aspect + 2 * self.halo) * (self.tile + 2 * self.halo)
-        outputs = tile * classes * 4 * 2 + self.block * self.block * (classes + 1)
-        return side * side * (bands * itemsize + 1) + outputs
+        rows, columns = (whole * count + rest for whole, count, rest in self.seen)
+        return rows * columns / (self.height * self.width)
 
 
 def make_plan(

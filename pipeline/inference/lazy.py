@@ -54,6 +54,7 @@ def segment(
     probability_of: str | None = None,
     overviews: bool = True,
     allow_mismatch: bool = False,
+    memory: str | int | None = None,
 ) -> xr.Dataset:
     """Segment a scene lazily.
 

@@ -14,6 +14,7 @@ from models.metadata import BundleMetadata
 from ..io.resample import RESAMPLINGS, Resampling
 
 Halo = Literal["exact", "auto"] | int
+TINIEST = 1 << 20  # bytes; a budget below is a number without its unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,10 @@ class SegmentOptions:
         Whether the store gets overviews.
     allow_mismatch
         Run although the scene's dtype or resolution is not what the bundle was trained on.
+    memory
+        What one process may take, as "6 GB"; tiles and blocks are chosen within it so that as little as possible is
+        computed twice. None: at most 0.6 of what the machine, its container or the Dask worker has, and more only where
+        it saves time in proportion.
     """
 
     bands: Sequence[str | int] | None = None
@@ -87,6 +92,7 @@ class SegmentOptions:
     probability_of: str | None = None
     overviews: bool = True
     allow_mismatch: bool = False
+    memory: str | int | None = None
 
     def __post_init__(self) -> None:
         if self.threshold != "likeliest":
@@ -95,6 +101,8 @@ class SegmentOptions:
         if self.resampling not in RESAMPLINGS:
             raise PlanError(f"resampling is {', '.join(RESAMPLINGS)}; received {self.resampling!r}")
         self._check_radiometry()
+        if self.memory is not None:
+            parse_memory(self.memory)
         if isinstance(self.halo, str) and self.halo not in ("exact", "auto"):
             raise PlanError(f"halo is 'exact', 'auto' or a number of pixels; received {self.halo!r}")
         if self.tolerance <= 0:
@@ -149,3 +157,22 @@ class SegmentOptions:
         if self.probability_of not in names:
             raise PlanError(f"the bundle has no class {self.probability_of!r}; it has: {', '.join(names)}")
         return (names.index(self.probability_of),)
+
+
+def parse_memory(given: str | int) -> int:
+    """Read a number of bytes, as "6 GB" or "500 MiB".
+
+    Raises
+    ------
+    PlanError
+        It is something else, or less than a megabyte.
+    """
+    from dask.utils import parse_bytes
+
+    try:
+        size = 0 if isinstance(given, bool) else int(parse_bytes(given))
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        size = 0
+    if size < TINIEST:
+        raise PlanError(f"memory is a size with its unit, as '6 GB' or '800 MB'; received {given!r}")
+    return size

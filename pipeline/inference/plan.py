@@ -5,23 +5,26 @@ Everything that can be refused is refused here, before anything is written.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from models.bundle import Bundle, load_bundle
-from models.encoding import ProbabilityType, Thresholds, describe_decision
-from models.engine import Device, EngineName, Precision, resolve
+from models.encoding import Encoding, ProbabilityType, Thresholds, describe_decision
+from models.engine import Device, EngineName, EngineSpec, Precision, resolve, slots_of
+from models.engine_memory import EngineMemory, kept_memory, measure_memory
 from models.errors import BundleError, SceneError
 from models.metadata import BundleMetadata
 from models.options import chosen, documents
+from models.system import usable_cpus
 
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling
 from ..io.scene import UNNAMED, AnyOpen, SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
 from ..io.source import Source
+from .memory import Cut, Resources, cut_scene, machine_memory
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
 from .radiometry import bring_to_bundle, describe_values, doubts, units_known
@@ -41,6 +44,7 @@ class SegmentPlan:
     inference: InferenceSpec
     options: SegmentOptions
     notes: tuple[str, ...]
+    cut: Cut
     doubts: tuple[str, ...] = ()  # whether its values are such as the bundle was trained on
 
     @property
@@ -65,17 +69,13 @@ class SegmentPlan:
 
     @property
     def memory(self) -> int:
-        """Bytes that one block in work takes, without the network's own."""
-        return self.plan.bytes_per_block(
-            len(self.source.bands), self.source.dtype.itemsize, len(self.inference.metadata.classes)
-        )
+        """Bytes that a process of the run takes at most: interpreter, libraries, network, and all blocks in work."""
+        return self.cut.peak_bytes
 
     @property
     def output_bytes(self) -> int:
         """Bytes of the full-resolution arrays before compression."""
-        encoding = self.inference.encoding
-        size = {"uint8": 1, "float16": 2, "float32": 4}.get(encoding.probability or "", 0)
-        return self.plan.height * self.plan.width * (1 + size * len(encoding.kept))
+        return self.plan.height * self.plan.width * _pixel(self.source, self.inference.encoding)[1]
 
     @property
     def decision(self) -> str:
@@ -104,10 +104,18 @@ class SegmentPlan:
             f"tiles    of up to {plan.tile * plan.tile_aspect} x {plan.tile} pixels",
             f"halo     {plan.halo} pixels per side ({halo}); "
             f"the network sees {plan.halo_overhead:.2f} pixels per pixel",
-            f"memory   {self.memory / 1e6:,.0f} MB for each block in work, and the network's own",
+            f"memory   {self.cut.describe()}",
             f"output   {self.output_bytes / 1e6:,.1f} MB before compression",
         ]
-        return "\n".join(lines + [f"note     {note}" for note in (*self.notes, *self.doubts)])
+        return "\n".join(lines + [f"note     {note}" for note in (*self.notes, *self.cut.notes, *self.doubts)])
+
+    def for_workers(self, spec: EngineSpec, resources: Resources, measure: Callable[[], EngineMemory]) -> "SegmentPlan":
+        """Return the plan for the workers of a cluster: their engine, their memory, their threads."""
+        inference, metadata = self.inference, self.inference.metadata
+        known = kept_memory(inference.digest, spec) if spec.device == "cuda" else None
+        cut = cut_scene(self.geobox.shape, metadata.receptive_field, self.options, self.plan.halo,
+                        _pixel(self.source, inference.encoding), resources, known, measure)  # fmt: skip
+        return replace(self, inference=replace(inference, spec=spec, plan=cut.plan), cut=cut)
 
 
 @documents(SegmentOptions)
@@ -135,6 +143,7 @@ def plan(
     probability_of: str | None = None,
     overviews: bool = True,
     allow_mismatch: bool = False,
+    memory: str | int | None = None,
 ) -> SegmentPlan:
     """Plan a run: open the scene, check that the bundle fits, cut it into blocks.
 
@@ -190,19 +199,34 @@ def _planned(opened: Source, loaded: Bundle, options: SegmentOptions) -> Segment
     notes = check_fit(source, loaded.metadata, allow_mismatch=options.allow_mismatch)
     encoding, spec, field = options.encoding(loaded.metadata), resolve(options.spec()), loaded.metadata.receptive_field
 
-    def inference(halo: int | None) -> InferenceSpec:
-        cut = make_plan(source.geobox.shape, field, halo=halo, tile=options.tile, block=options.block)
-        return InferenceSpec(str(loaded.path.resolve()), loaded.digest, loaded.metadata, spec, cut, encoding)
-
+    place = (str(loaded.path.resolve()), loaded.digest, loaded.metadata, spec)
+    halo = options.halo if isinstance(options.halo, int) else None
     # without a radius there is no reference to measure against: `make_plan` says so
     if options.halo == "auto" and field.halo is not None and field.halo > field.stride:
         from .halo import smallest_halo
 
-        chosen, error = smallest_halo(source, inference(None), options.tolerance)
-        notes.append(f"halo auto: {chosen} pixels, measured error {error:.1g} within {options.tolerance:g}")
-        return SegmentPlan(source, inference(chosen), options, tuple(notes))
-    pixels = options.halo if isinstance(options.halo, int) else None
-    return SegmentPlan(source, inference(pixels), options, tuple(notes))
+        whole = InferenceSpec(*place, make_plan(source.geobox.shape, field), encoding)
+        halo, error = smallest_halo(source, whole, options.tolerance)
+        notes.append(f"halo auto: {halo} pixels, measured error {error:.1g} within {options.tolerance:g}")
+
+    def measure() -> EngineMemory:
+        logger.info("measuring the memory of %s, once on this machine", loaded.metadata.name)
+        return measure_memory(loaded, spec)
+
+    here, known = Resources(machine_memory(), blocks_at_once(spec)), kept_memory(loaded.digest, spec)
+    cut = cut_scene(source.geobox.shape, field, options, halo, _pixel(source, encoding), here, known, measure)
+    return SegmentPlan(source, InferenceSpec(*place, cut.plan, encoding), options, tuple(notes), cut)
+
+
+def blocks_at_once(spec: EngineSpec) -> int:
+    """Return how many blocks are in work in this process at a time: a GPU must be fed by more threads than two."""
+    return slots_of(spec) if spec.device == "cpu" else max(3, min(8, spec.threads or usable_cpus()))
+
+
+def _pixel(source: Source, encoding: Encoding) -> tuple[int, int]:
+    """Return the bytes of a pixel as it is read, with its mask, and of its result."""
+    size = {"uint8": 1, "float16": 2, "float32": 4}.get(encoding.probability or "", 0)
+    return len(source.bands) * source.dtype.itemsize + 1, 1 + size * len(encoding.kept)
 
 
 def fit_bands(source: AnyOpen, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.bundle import load_bundle
 from models.encoding import NODATA, Encoding
 from models.engine import Engine, EngineSpec, make_engine, resolve
+from models.engine_memory import EngineMemory, kept_memory, measure_memory
 from models.errors import BundleError
 from models.metadata import BundleMetadata
 from models.system import keep_freed_memory
@@ -47,6 +48,13 @@ _making = threading.Lock()
 def resolve_engine(spec: EngineSpec) -> EngineSpec:
     """Say which engine serves best in this process; see `models.engine.resolve`."""
     return resolve(spec)
+
+
+def measured_memory(inference: InferenceSpec) -> EngineMemory:
+    """Say what an engine takes of the memory of this machine; it is measured once."""
+    if (kept := kept_memory(inference.digest, inference.spec)) is not None:
+        return kept
+    return measure_memory(load_bundle(Path(inference.bundle)), inference.spec)
 
 
 def shared_engine(path: str, digest: str, spec: EngineSpec) -> Engine:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -10,7 +11,7 @@ from distributed import Client
 from typing_extensions import override
 
 from models.encoding import ProbabilityType, Thresholds
-from models.engine import Device, EngineName, Precision, slots_of
+from models.engine import Device, EngineName, Precision
 from models.options import chosen, documents
 from models.system import usable_cpus
 
@@ -22,14 +23,15 @@ from ..io.raster import RasterSource
 from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
-from ..jobs.dask import check_client, run_once, worker_nthreads
+from ..jobs.dask import check_client, run_once, worker_facts, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..jobs.processes import LocalProcesses, workers_of
 from ..store.metadata import StoreMetadata, level_count
 from ..store.store import Store
+from .memory import Resources, machine_memory
 from .options import Halo, SegmentOptions
-from .plan import BundleLike, SegmentPlan, plan_scene
-from .predict import InferenceSpec, predict, resolve_engine
+from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
+from .predict import InferenceSpec, measured_memory, predict, resolve_engine
 
 
 @documents(SegmentOptions)
@@ -64,6 +66,7 @@ def run(
     probability_of: str | None = None,
     overviews: bool = True,
     allow_mismatch: bool = False,
+    memory: str | int | None = None,
 ) -> RunResult:
     """Segment a scene of any size into a Zarr store or a GeoTIFF. Run again after any interruption, it continues.
 
@@ -163,9 +166,8 @@ class Segmentation(BlockJob):
 
     @property
     @override
-    def threads(self) -> int:  # a GPU must be fed by more than two
-        spec = self.prepared.inference.spec
-        return slots_of(spec) if spec.device == "cpu" else max(3, min(8, spec.threads or usable_cpus()))
+    def threads(self) -> int:
+        return blocks_at_once(self.prepared.inference.spec)
 
     @override
     def identity(self) -> Mapping[str, Any]:
@@ -187,15 +189,21 @@ class Segmentation(BlockJob):
 
     @override
     def bind_to_cluster(self, client: Client) -> Self:
-        """Let a worker say which engine serves best: this machine may have no GPU where the workers have."""
+        """Let a worker say which engine serves best, and cut for its memory: this machine may have another."""
         spec = run_once(client, resolve_engine, self.prepared.options.spec())
-        return replace(self, prepared=replace(self.prepared, inference=replace(self.prepared.inference, spec=spec)))
+        inference = replace(self.prepared.inference, spec=spec)
+        prepared = self.prepared.for_workers(
+            spec, worker_resources(client), lambda: run_once(client, measured_memory, inference)
+        )
+        return replace(self, prepared=prepared)
 
     @override
     def share_among(self, processes: LocalProcesses) -> Self:
         spec = self.prepared.inference.spec
         spec = replace(spec, threads=processes.share(spec.threads or usable_cpus()))
-        return replace(self, prepared=replace(self.prepared, inference=replace(self.prepared.inference, spec=spec)))
+        inference = replace(self.prepared.inference, spec=spec)
+        each = Resources(machine_memory() // processes.count, blocks_at_once(spec))
+        return replace(self, prepared=self.prepared.for_workers(spec, each, lambda: measured_memory(inference)))
 
     @override
     def map_only(self) -> Self:
@@ -235,3 +243,17 @@ class Segmentation(BlockJob):
         mine, theirs = self.prepared.plan, store.plan  # tiles do not change pixels and may differ from the store's
         plan = replace(theirs, tile=min(mine.tile, theirs.block), tile_aspect=mine.tile_aspect)
         return Network(self.prepared.source, replace(self.prepared.inference, plan=plan))
+
+
+def worker_resources(client: Client) -> Resources:
+    """Return what the workers of a cluster have, each: of several kinds, the least memory and the most threads."""
+    workers = worker_facts(client)
+    limits = [worker.memory for worker in workers if worker.memory]
+    if len(limits) < len(workers):  # some have no limit of their own, and share what their machine has
+        machines = Counter(worker.host for worker in workers)
+        limits.append(run_once(client, _machine_memory, None) // max(machines.values()))
+    return Resources(min(limits), max(worker.nthreads for worker in workers))
+
+
+def _machine_memory(_: None) -> int:
+    return machine_memory()

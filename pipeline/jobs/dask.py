@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -169,6 +170,35 @@ def worker_threads(client: Client) -> int:
     return sum(int(worker["nthreads"]) for worker in workers.values())
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """A worker: its machine, its threads, and the bytes that it may take, 0 where nothing bounds them."""
+
+    host: str
+    nthreads: int
+    memory: int
+
+
+def worker_facts(client: Client) -> list[WorkerFacts]:
+    """Return what there is to know of the workers that are there now.
+
+    Raises
+    ------
+    ClusterError
+        There is none for a long time.
+    """
+    until = time.monotonic() + PATIENCE
+    while not (workers := client.scheduler_info(n_workers=-1)["workers"]):
+        if time.monotonic() > until:
+            raise ClusterError(_no_worker())
+        time.sleep(0.2)
+    return [WorkerFacts(w["host"], int(w["nthreads"]), int(w["memory_limit"] or 0)) for w in workers.values()]
+
+
+def _no_worker() -> str:
+    return f"the cluster has had no worker for {PATIENCE} s; start workers and run the same command again"
+
+
 def worker_nthreads() -> int | None:
     """Threads of the worker that runs this task; None outside of one, and for those that a run has started itself."""
     worker = _worker()
@@ -284,9 +314,7 @@ def _next(finished: "queue.SimpleQueue[Future]", client: Client) -> list[Future]
             if client.status == "running" and worker_threads(client):
                 seen = time.monotonic()
             if time.monotonic() - seen > PATIENCE:
-                raise ClusterError(
-                    f"the cluster has had no worker for {PATIENCE} s; start workers and run the same command again"
-                ) from None
+                raise ClusterError(_no_worker()) from None
     while not finished.empty():
         done.append(finished.get())
     return done

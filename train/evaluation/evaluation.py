@@ -58,15 +58,15 @@ class NetworkPredictor(Predictor):
     def metadata(self) -> Mapping[str, Any]:
         return {"digest": self.bundle.digest}
 
-    def plan(self, source: Source) -> SegmentPlan:
+    def plan(self, source: Source, block: int | None = None) -> SegmentPlan:
         """Plan a scene; probabilities are kept."""
         of = None if len(self.bundle.metadata.classes) == 2 else "all"
         kept = replace(self.options, threshold="likeliest", probability="float32", probability_of=of, overviews=False)
-        return plan_source(source, self.bundle, kept)
+        return plan_source(source, self.bundle, replace(kept, block=block or kept.block))
 
     @override
     def job(self, source: Source, classes: Classes, block: int) -> BlockJob:
-        return Segmentation(self.plan(source))
+        return Segmentation(self.plan(source, block))  # of the labels, which may have been kept before
 
 
 @documents(SegmentOptions, but=("threshold",))
@@ -94,6 +94,7 @@ def evaluate(
     threads: int | None = None,
     compile: bool = False,
     allow_mismatch: bool = False,
+    memory: str | int | None = None,
 ) -> Evaluation:
     """Score a bundle on labelled scenes, whole, as it would segment them. Memory does not grow with a scene.
 

@@ -1,0 +1,150 @@
+"""How much memory an engine takes for a bundle: measured once, in a process of its own, and kept in the user's cache.
+
+A process's peak only ever grows, so that a fresh one runs a small tile and then a larger one; what the peak grows by
+is what the larger one's further pixels took.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .encoding import Encoding
+from .engine import EngineSpec, make_engine, slots_of
+from .system import cache_folder, peak_bytes
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+
+logger = logging.getLogger("swathe")
+
+SMALL, LARGE = 512, 1024  # sides of the two tiles, in pixels
+STEP, FIXED_STEP = 32, 1 << 26  # bytes that are rounded up to, so that a little noise changes no plan
+TIMEOUT = 120  # seconds
+PACKAGE = Path(__file__).resolve().parents[1]
+CHILD = "import sys; sys.path.insert(0, sys.argv.pop(1)); from models.engine_memory import child; child(*sys.argv[1:])"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMemory:
+    """What an engine takes.
+
+    Parameters
+    ----------
+    fixed
+        Bytes of a process that has it ready: interpreter, libraries, weights.
+    per_pixel
+        Bytes for each pixel, halo included, of a tile in work.
+    measured
+        Whether it was measured; else it is more than most networks take.
+    """
+
+    fixed: int
+    per_pixel: int
+    measured: bool = True
+
+
+UNKNOWN = EngineMemory(3 << 29, 2048, measured=False)
+FRUGAL = EngineMemory(1 << 28, 96, measured=False)  # less than any network of use
+ON_GPU = EngineMemory(3 << 30, 0)  # of a process that drives one: pixels lie in the GPU's own memory
+
+
+def kept_memory(digest: str, spec: EngineSpec) -> EngineMemory | None:
+    """Return what was measured of a bundle before; None where it was not."""
+    if spec.device == "cuda":
+        return ON_GPU
+    try:
+        return EngineMemory(**json.loads(_kept_at(digest, spec).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def measure_memory(bundle: "Bundle", spec: EngineSpec) -> EngineMemory:
+    """Return what an engine takes of a CPU's memory, and keep it in the user's cache; a second or two.
+
+    Parameters
+    ----------
+    bundle
+        Of the network.
+    spec
+        The engine, resolved.
+
+    Returns
+    -------
+    EngineMemory
+        Where it cannot be measured, more than most networks take.
+    """
+    # -P: no module of the user's working directory takes the place of one of ours
+    command = [sys.executable, "-P", "-W", "ignore", "-c", CHILD, PACKAGE, bundle.path, json.dumps(asdict(spec))]
+    try:
+        for _ in range(2):  # a network that must be converted first brings torch; the second process reads it
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, timeout=TIMEOUT)
+            if peaks := json.loads(done.stdout.splitlines()[-1]):
+                break
+        small, large = peaks
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        logger.info("the memory that %s takes is not measured: %s", bundle.metadata.name, said[-1] if said else error)
+        return UNKNOWN
+    pixels = [_side(side, bundle) ** 2 for side in (SMALL, LARGE)]
+    per_pixel = max(1.0, (large - small) / (pixels[1] - pixels[0]))
+    found = EngineMemory(_up(large - per_pixel * pixels[1], FIXED_STEP), _up(per_pixel, STEP))
+    _keep(_kept_at(bundle.digest, spec), found)
+    return found
+
+
+def child(path: str, settings: str) -> None:
+    """Run two tiles, and print the peaks of this process's memory after each; nothing where it held too much before."""
+    from .bundle import load_bundle
+
+    bundle, peaks = load_bundle(Path(path)), []
+    metadata = bundle.metadata
+    spec = EngineSpec(**json.loads(settings))
+    engine = make_engine(bundle, spec)
+    if spec.name == "openvino" and "torch" in sys.modules:
+        print("[]")
+        return
+    encoding = Encoding(None, "uint8", tuple(range(len(metadata.classes))))
+    for side in (_side(SMALL, bundle), _side(LARGE, bundle)):
+        engine.segment(np.ones((1, len(metadata.bands), side, side), metadata.dtype), encoding)
+        peaks.append(peak_bytes())
+    print(json.dumps(peaks))
+
+
+def _side(side: int, bundle: "Bundle") -> int:
+    return int(_up(side, bundle.metadata.receptive_field.stride))
+
+
+def _up(value: float, step: int) -> int:
+    return max(1, -int(-value // step)) * step
+
+
+def _kept_at(digest: str, spec: EngineSpec) -> Path:
+    settings = f"{spec.name}-{spec.precision}-{slots_of(spec)}{'-compiled' if spec.compile else ''}"
+    return cache_folder("memory") / f"{digest[:32]}-{settings}-{_version(spec.name)}.json"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _keep(path: Path, found: EngineMemory) -> None:
+    """Keep it for later plans; written whole or not at all."""
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            part.write_text(json.dumps(asdict(found)))
+            os.replace(part, path)
+    except OSError as error:
+        logger.info("the measured memory is not kept: %s", error)
