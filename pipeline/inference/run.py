@@ -18,6 +18,7 @@ from models.system import usable_cpus
 from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox
 from ..io.content_id import redact_url
+from ..io.gdal import close_files
 from ..io.radiometry import Rescaled
 from ..io.raster import RasterSource
 from ..io.resample import Resampling
@@ -110,16 +111,18 @@ def run(
         note(str(prepared))
     else:
         prepared.log_doubts()
-    job = Segmentation(prepared)
-    return run_job(
-        job,
-        output,
-        "all" if overwrite else "nothing",
-        client=where,
-        show=show,
-        opaque_background=opaque_background,
-        note=note,
-    )
+    try:
+        return run_job(
+            Segmentation(prepared),
+            output,
+            "all" if overwrite else "nothing",
+            client=where,
+            show=show,
+            opaque_background=opaque_background,
+            note=note,
+        )
+    finally:
+        close_files()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from rasterio.io import DatasetReader  # `rasterio.open` takes one driver's name
 from models.errors import SceneError
 
 from ..grid.geobox import Window
+from .handles import HandlePool
 
 # Formats of pixels. Those that run queries, fetch from services or compute are left out: a file must not name its host.
 # GTI too: where a tile cannot be read it gives nodata without a word; `folder` reads the tiles of such an index itself.
@@ -72,13 +73,25 @@ def open_raster(path: str, *, anew: bool = False) -> DatasetReader:
     if kept is None or kept[0] != stamp or anew:
         while len(handles) >= OPEN_FILES:
             handles.pop(next(iter(handles)))
-        # where there is something to say, `notes` say it; a lasting filter for this module alone, since
-        # `warnings.catch_warnings` in one thread undoes that of another
-        if not any(entry[3] == _OURS for entry in warnings.filters):
-            warnings.filterwarnings("ignore", module=_OURS.pattern)
-        kept = stamp, DatasetReader(path, driver=DRIVERS)
+        kept = stamp, _open_file(path)
     handles[key] = kept  # last, as the most recently used
     return kept[1]
+
+
+def _open_file(path: str) -> DatasetReader:
+    # where there is something to say, `notes` say it; a lasting filter for this module alone, since
+    # `warnings.catch_warnings` in one thread undoes that of another
+    if not any(entry[3] == _OURS for entry in warnings.filters):
+        warnings.filterwarnings("ignore", module=_OURS.pattern)
+    return DatasetReader(path, driver=DRIVERS)
+
+
+_pool = HandlePool(_open_file)
+
+
+def close_files() -> None:
+    """Close the files that threads share, and give back what GDAL keeps of them; those in use are closed after it."""
+    _pool.forget()
 
 
 def file_stamp(path: str) -> list[tuple[int, int] | None]:
@@ -179,6 +192,10 @@ def read_pixels(
     """Read a window of bands, or of their masks, by the bands' numbers from 1, as `(band, y, x)`."""
 
     def read() -> NDArray[Any]:
+        if (stamp := file_stamp(path))[0] is not None:
+            found = _pool.read(path, stamp, indexes, window, dtype, masks=masks)
+            if found is not None:
+                return found
         dataset, which = open_raster(path), {"indexes": list(indexes), "window": window.to_rasterio()}
         pixels: NDArray[Any] = dataset.read_masks(**which) if masks else dataset.read(**which, out_dtype=dtype)
         return pixels
