@@ -1,7 +1,7 @@
 """How much memory an engine takes for a bundle: measured once, in a process of its own, and kept in the user's cache.
 
-A process's peak only ever grows, so that a fresh one runs a small tile and then a larger one; what the peak grows by
-is what the larger one's further pixels took.
+A fresh process runs a tiny tile, for which libraries are loaded and the network is compiled, and then a large one; what
+its peak grows by is the large one's. Of two large ones, the first's memory would still be there when the second comes.
 """
 
 import json
@@ -19,15 +19,15 @@ import numpy as np
 
 from .encoding import Encoding
 from .engine import EngineSpec, make_engine, slots_of
-from .system import cache_folder, peak_bytes
+from .system import cache_folder, forget_peak, peak_bytes
 
 if TYPE_CHECKING:
     from .bundle import Bundle
 
 logger = logging.getLogger("swathe")
 
-SMALL, LARGE = 512, 1024  # sides of the two tiles, in pixels
-STEP, FIXED_STEP = 32, 1 << 26  # bytes that are rounded up to, so that a little noise changes no plan
+TINY, LARGE = 64, 1024  # sides of the two tiles, in pixels
+STEP, FIXED_STEP = 16, 1 << 26  # bytes that are rounded up to, so that a little noise changes no plan
 TIMEOUT = 120  # seconds
 PACKAGE = Path(__file__).resolve().parents[1]
 CHILD = "import sys; sys.path.insert(0, sys.argv.pop(1)); from models.engine_memory import child; child(*sys.argv[1:])"
@@ -87,36 +87,36 @@ def measure_memory(bundle: "Bundle", spec: EngineSpec) -> EngineMemory:
     try:
         for _ in range(2):  # a network that must be converted first brings torch; the second process reads it
             done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, timeout=TIMEOUT)
-            if peaks := json.loads(done.stdout.splitlines()[-1]):
+            if sizes := json.loads(done.stdout.splitlines()[-1]):
                 break
-        small, large = peaks
+        before, peak = sizes
     except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         logger.info("the memory that %s takes is not measured: %s", bundle.metadata.name, said[-1] if said else error)
         return UNKNOWN
-    pixels = [_side(side, bundle) ** 2 for side in (SMALL, LARGE)]
-    per_pixel = max(1.0, (large - small) / (pixels[1] - pixels[0]))
-    found = EngineMemory(_up(large - per_pixel * pixels[1], FIXED_STEP), _up(per_pixel, STEP))
+    found = EngineMemory(_up(before, FIXED_STEP), _up((peak - before) / _side(LARGE, bundle) ** 2, STEP))
     _keep(_kept_at(bundle.digest, spec), found)
     return found
 
 
 def child(path: str, settings: str) -> None:
-    """Run two tiles, and print the peaks of this process's memory after each; nothing where it held too much before."""
+    """Run both tiles, and print the memory before the large one and its peak; nothing where it held too much before."""
     from .bundle import load_bundle
 
-    bundle, peaks = load_bundle(Path(path)), []
-    metadata = bundle.metadata
-    spec = EngineSpec(**json.loads(settings))
-    engine = make_engine(bundle, spec)
+    bundle, spec = load_bundle(Path(path)), EngineSpec(**json.loads(settings))
+    metadata, engine = bundle.metadata, make_engine(bundle, spec)
     if spec.name == "openvino" and "torch" in sys.modules:
         print("[]")
         return
     encoding = Encoding(None, "uint8", tuple(range(len(metadata.classes))))
-    for side in (_side(SMALL, bundle), _side(LARGE, bundle)):
-        engine.segment(np.ones((1, len(metadata.bands), side, side), metadata.dtype), encoding)
-        peaks.append(peak_bytes())
-    print(json.dumps(peaks))
+    tiny, large = (
+        np.ones((1, len(metadata.bands), side, side), metadata.dtype)
+        for side in (_side(TINY, bundle), _side(LARGE, bundle))
+    )
+    engine.segment(tiny, encoding)
+    before = forget_peak()
+    engine.segment(large, encoding)
+    print(json.dumps([before, peak_bytes()]))
 
 
 def _side(side: int, bundle: "Bundle") -> int:

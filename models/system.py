@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 import tempfile
 from contextlib import suppress
@@ -11,6 +12,7 @@ import platformdirs
 
 # of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+STATUS = Path("/proc/self/status")
 
 
 def usable_cpus() -> int:
@@ -31,19 +33,33 @@ def keep_freed_memory() -> None:
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has had since it began.
+    """Return the most memory that this process has had, since `forget_peak` where that is possible.
 
     Raises
     ------
     OSError
         The operating system does not tell.
     """
+    if STATUS.exists():  # getrusage's peak is also that of the process that has started this one
+        return int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())[1]) * 1024  # type: ignore[index]
     try:
         import resource
     except ImportError as error:
         raise OSError("peak memory is not known on this operating system") from error
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak() -> int:
+    """Give freed memory back, and let the peak begin anew with what this process has now; returns that.
+
+    Only Linux can do so; elsewhere the peak stays as it is.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes()
 
 
 def cache_folder(purpose: str) -> Path:
