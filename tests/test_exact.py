@@ -332,11 +332,13 @@ def test_missing_samples_take_the_bands_mean(bundle_of):
     filled = values.copy()
     filled[1, 20:30, 20:30] = np.float32(bundle_of(dtype="float32").metadata.bands[1].mean)
     assert middle("float32") != filled[1, 20, 20]
+    given_values = values.copy()
     one, other = (
         segment(xr.DataArray(v, dims=("band", "y", "x")), bundle_of(dtype="float32"), engine="torch").probability.values
         for v in (values, filled)
     )
     np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(values, given_values)
 
 
 def test_encoding_of_the_lazy_way_ignores_what_is_stored(bundle_of):

@@ -168,7 +168,8 @@ def read_buffered(source: Source | CachedWindow, plan: TilingPlan, window: Windo
     read = source.read(inside)
     if inside == buffered:
         return read
-    return Pixels(_reflect(read.data, inside, buffered, plan), _reflect(read.valid, inside, buffered, plan))
+    data, valid = (_reflect(values, inside, buffered, plan) for values in (read.data, read.valid))
+    return Pixels(data, valid, fresh=True)
 
 
 def _inside(buffered: Window, plan: TilingPlan) -> Window:
@@ -196,12 +197,11 @@ def _reflect(values: NDArray[Any], inside: Window, buffered: Window, plan: Tilin
 def fill_missing(pixels: Pixels, nodata: tuple[float | None, ...], means: tuple[float, ...]) -> NDArray[Any]:
     """Put each band's mean where its sample is missing or the pixel invalid, so that no NaN enters the network.
 
-    The mean is rounded in integer bands. The pixels themselves are not changed; without missing samples they are given
-    back as they are.
+    The mean is rounded in integer bands. Fresh data are changed themselves, others copied where samples are missing.
     """
     data, invalid = pixels.data, ~pixels.valid
     any_invalid = bool(invalid.any())
-    copied = False
+    copied = pixels.fresh
     for place, (sentinel, mean) in enumerate(zip(nodata, means, strict=True)):
         missing = missing_samples(data[place], sentinel)
         missing = invalid if missing is None else missing | invalid

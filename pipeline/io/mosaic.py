@@ -107,9 +107,9 @@ class MosaicSource:
                 continue
             pixels, here = tile.read(shared.within(place)), shared.within(window).slices
             new = pixels.valid & ~valid[here]
-            data[:, *here][:, new] = pixels.data[:, new]
+            np.copyto(data[:, *here], pixels.data, where=new)
             valid[here] |= new
-        return Pixels(data, valid)
+        return Pixels(data, valid, fresh=True)
 
     def read_masks(self, window: Window) -> NDArray[np.bool_]:
         """Return where the tiles observed anything: bool `(y, x)`."""

@@ -108,14 +108,14 @@ class Rescaled:
         if self.blank is not None:
             valid = valid & (read.data != read.data.dtype.type(self.blank)).any(axis=0)
         if not self.changes:
-            return Pixels(read.data, valid)
+            return Pixels(read.data, valid, read.fresh)
         made = np.empty(read.data.shape, self.dtype)
         for place, sentinel in enumerate(self.nodata):
             missing = missing_samples(read.data[place], self.source.nodata[place])
             made[place] = self._rescale(read.data[place], place, sentinel)
             if missing is not None:
                 made[place][missing] = np.nan if sentinel is None else sentinel
-        return Pixels(made, valid)
+        return Pixels(made, valid, fresh=True)
 
     def _rescale(self, band: NDArray[Any], place: int, sentinel: float | None) -> NDArray[Any]:
         with np.errstate(invalid="ignore", over="ignore"):  # of samples that are missing, and of float32's range

@@ -179,7 +179,8 @@ class RasterSource:
             data = np.empty((len(self.raster_bands), *window.shape), self.dtype)
             for places in together.values():
                 data[places] = self._read_file(places, window)
-        return Pixels(data, observed(data, self.nodata) & self.read_masks(window))
+        valid = observed(data, self.nodata)
+        return Pixels(data, valid & self.read_masks(window) if self.masks else valid, fresh=True)
 
     def _read_file(self, places: Sequence[int], window: Window) -> NDArray[Any]:
         """Read bands of one file and type, `(band, y, x)`."""

@@ -19,10 +19,14 @@ BandNames = Sequence[str | int]
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Raw values `(band, y, x)` of a window, and its valid mask: bool `(y, x)`, True = observed."""
+    """Raw values `(band, y, x)` of a window, and its valid mask: bool `(y, x)`, True = observed.
+
+    `fresh` data are held by nobody else, and may be written to.
+    """
 
     data: NDArray[Any]
     valid: NDArray[np.bool_]
+    fresh: bool = False
 
 
 class Source(Protocol):
