@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from distributed import LocalCluster
 from helpers import pixels, write_raster
@@ -12,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import load_bundle
+from models.encoding import Prediction
 from models.engine import EngineSpec, resolve
 from models.engine_memory import FRUGAL, UNKNOWN, EngineMemory, kept_memory, measure_memory
 from models.errors import PlanError
@@ -20,8 +24,10 @@ from pipeline import plan, run
 from pipeline.grid.tile_cost import LARGEST_BLOCK, TileCost, cheapest_plan
 from pipeline.grid.tiling import TilingPlan, make_plan
 from pipeline.inference import memory as budgets
+from pipeline.inference.calibrate import Calibration
 from pipeline.inference.memory import Resources, cut_scene
 from pipeline.inference.options import SegmentOptions, parse_memory
+from pipeline.inference.predict import share_engine
 from pipeline.inference.run import worker_resources
 from pipeline.store.store import open_store
 
@@ -239,3 +245,55 @@ def test_the_shipped_network_is_planned_by_what_it_takes(tmp_path, monkeypatch):
     found = measure_memory(bundle, spec)
     assert 200 < found.per_pixel < 400
     assert measure_memory(bundle, spec) == found
+
+
+# how long it takes
+
+
+def test_a_calibration_says_seconds(bundle_of, tmp_path):
+    scene = str(write_raster(tmp_path / "scene.tif", pixels((3, 700, 900))))
+    prepared = plan(scene, bundle_of(), calibrate=True)
+    found = prepared.calibration
+    assert prepared.cut.measured
+    assert found.observed == 1
+    assert min(found.reading, found.network, found.writing) > 0
+    assert found.network < 1e-4
+    (said,) = [line for line in str(prepared).splitlines() if line.startswith("time")]
+    cost = prepared.cut.cost
+    seen, own = cost.time(prepared.plan), 700 * 900 / cost.slots
+    total = seen * (found.network + found.reading) + own * found.writing
+    assert f"about {total:.1f} s with {cost.slots} blocks at a time (network" in said
+    assert plan(scene, bundle_of()).calibration is None
+
+
+def test_a_calibration_projects_what_was_measured(bundle_of):
+    cut, cost = make_plan((4096, 4096), ReceptiveField(8, 58)), TileCost(300, 7, 2, 0, GB, 4)
+    said = Calibration(reading=1e-8, network=1e-6, writing=2e-8, observed=0.5).describe(cut, cost)
+    seen = cost.time(cut)
+    assert f"(network {seen * 5e-7:.1f}, reading {seen * 1e-8:.1f}, writing {4096**2 / 4 * 2e-8:.1f})" in said
+
+
+def test_nothing_observed_is_nothing_to_calibrate_on(bundle_of, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", np.zeros((3, 200, 200), np.uint16), nodata=0)
+    with pytest.raises(PlanError, match="calibrate: no observed pixels were found"):
+        plan(str(scene), bundle_of(), calibrate=True)
+
+
+def test_the_engine_for_a_calibration_has_all_slots_at_work(bundle_of, tmp_path):
+    """An engine that sleeps for each call, one at a time: two slots take twice as long, and the calibration says so."""
+
+    class Sleeping:
+        batch, slots = 1, 2
+        lock = threading.Lock()
+
+        def segment(self, given, encoding):
+            with self.lock:
+                time.sleep(0.05)
+            answer = np.zeros((1, *given.shape[2:]), np.uint8)
+            return Prediction(answer, answer[None])
+
+    scene, bundle = str(write_raster(tmp_path / "scene.tif", pixels((3, 400, 400)))), bundle_of(seed=7)
+    spec = resolve(EngineSpec(threads=2))
+    share_engine(bundle.digest, spec, Sleeping())
+    prepared = plan(scene, bundle, calibrate=True, threads=2)
+    assert 0.1 <= prepared.calibration.network * 1024**2 < 0.2

@@ -83,10 +83,11 @@ def segment(
     click.echo(describe_run(result, output))
 
 
-@click.command(epilog="Example: swathe plan scene.tif -m buildings --tile 512")
+@click.command(epilog="Example: swathe plan scene.tif -m buildings --calibrate")
 @planning
+@click.option("--calibrate", is_flag=True, help="Compute a few tiles of SCENE, and say how long a run takes here.")
 def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
-    """Show what a run would do and cost: blocks, memory, halo. Nothing is computed."""
+    """Show what a run would do and cost: blocks, memory, halo. Nothing of SCENE is computed but by --calibrate."""
     from ..inference.plan import plan as make_plan
 
     click.echo(str(make_plan(_scene(scene), bundle, **_segment_keywords(rest, store=True))))

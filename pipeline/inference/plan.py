@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from models.bundle import Bundle, load_bundle
 from models.encoding import Encoding, ProbabilityType, Thresholds, describe_decision
@@ -29,6 +29,9 @@ from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
 from .radiometry import bring_to_bundle, describe_values, doubts, units_known
 
+if TYPE_CHECKING:
+    from .calibrate import Calibration
+
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
 logger = logging.getLogger("swathe")
 
@@ -45,6 +48,7 @@ class SegmentPlan:
     options: SegmentOptions
     notes: tuple[str, ...]
     cut: Cut
+    calibration: "Calibration | None" = None
     doubts: tuple[str, ...] = ()  # whether its values are such as the bundle was trained on
 
     @property
@@ -105,6 +109,7 @@ class SegmentPlan:
             f"halo     {plan.halo} pixels per side ({halo}); "
             f"the network sees {plan.halo_overhead:.2f} pixels per pixel",
             f"memory   {self.cut.describe()}",
+            *([f"time     {self.calibration.describe(plan, self.cut.cost)}"] if self.calibration else []),
             f"output   {self.output_bytes / 1e6:,.1f} MB before compression",
         ]
         return "\n".join(lines + [f"note     {note}" for note in (*self.notes, *self.cut.notes, *self.doubts)])
@@ -123,6 +128,7 @@ def plan(
     scene: SceneLike,
     bundle: BundleLike,
     *,
+    calibrate: bool = False,
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
@@ -156,6 +162,9 @@ def plan(
         See `open_scene`.
     bundle
         A bundle, or the name or path of one.
+    calibrate
+        Read a few real tiles of the scene, run them through the engine and write them to a temporary folder, so that
+        the plan says how long the run takes in this process. Some seconds.
     {SegmentOptions}
 
     Raises
@@ -163,15 +172,26 @@ def plan(
     SwatheError
         The scene cannot be opened, does not fit the bundle, or the options make no sense.
     """
-    return plan_scene(scene, bundle, chosen(SegmentOptions, locals()))
+    return plan_scene(scene, bundle, chosen(SegmentOptions, locals()), calibrated=calibrate)
 
 
-def plan_scene(scene: SceneLike, bundle: BundleLike, options: SegmentOptions) -> SegmentPlan:
+def plan_scene(
+    scene: SceneLike, bundle: BundleLike, options: SegmentOptions, *, calibrated: bool = False
+) -> SegmentPlan:
     """As `plan`, with options that are checked already."""
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     opened = open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha)
-    prepared = _planned(opened, loaded, options)
+    prepared = _planned(opened, loaded, options, sure=calibrated)
+    if calibrated:
+        prepared = replace(prepared, calibration=_calibrated(prepared))
     return replace(prepared, doubts=tuple(doubts([prepared.source], loaded.metadata)))
+
+
+def _calibrated(prepared: SegmentPlan) -> "Calibration":
+    from .calibrate import calibrate
+
+    overviews = prepared.options.overviews
+    return calibrate(prepared.source, prepared.inference, prepared.geobox, prepared.cut.cost.slots, overviews=overviews)
 
 
 def plan_source(source: Source, bundle: BundleLike, options: SegmentOptions) -> SegmentPlan:
@@ -194,7 +214,8 @@ def plan_source(source: Source, bundle: BundleLike, options: SegmentOptions) -> 
     return _planned(source, loaded, options)
 
 
-def _planned(opened: Source, loaded: Bundle, options: SegmentOptions) -> SegmentPlan:
+def _planned(opened: Source, loaded: Bundle, options: SegmentOptions, *, sure: bool = False) -> SegmentPlan:
+    """Plan; `sure`: the engine's memory is measured even where it decides nothing."""
     source = bring_to_bundle(opened, loaded.metadata, options)
     notes = check_fit(source, loaded.metadata, allow_mismatch=options.allow_mismatch)
     encoding, spec, field = options.encoding(loaded.metadata), resolve(options.spec()), loaded.metadata.receptive_field
@@ -214,6 +235,7 @@ def _planned(opened: Source, loaded: Bundle, options: SegmentOptions) -> Segment
         return measure_memory(loaded, spec)
 
     here, known = Resources(machine_memory(), blocks_at_once(spec)), kept_memory(loaded.digest, spec)
+    known = measure() if sure and known is None else known
     cut = cut_scene(source.geobox.shape, field, options, halo, _pixel(source, encoding), here, known, measure)
     return SegmentPlan(source, InferenceSpec(*place, cut.plan, encoding), options, tuple(notes), cut)
 
