@@ -29,6 +29,9 @@ class EngineError(SwatheError):
 class DeviceLostError(EngineError):
     """A GPU that failed: this process cannot use it any more, another one may."""
 
+    worker: str | None = None
+    """Address of the Dask worker whose process it is."""
+
 
 class SceneError(SwatheError):
     """A scene that cannot be opened or read."""

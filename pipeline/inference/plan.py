@@ -241,8 +241,8 @@ def _planned(opened: Source, loaded: Bundle, options: SegmentOptions, *, sure: b
 
 
 def blocks_at_once(spec: EngineSpec) -> int:
-    """Return how many blocks are in work in this process at a time: a GPU must be fed by more threads than two."""
-    return slots_of(spec) if spec.device == "cpu" else max(3, min(8, spec.threads or usable_cpus()))
+    """Return how many blocks are in work in this process at a time: on a GPU, those that wait, and some being read."""
+    return slots_of(spec) + (0 if spec.device == "cpu" else min(8, spec.threads or usable_cpus()))
 
 
 def _pixel(source: Source, encoding: Encoding) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from models.bundle import load_bundle
 from models.encoding import NODATA, Encoding
 from models.engine import Engine, EngineSpec, make_engine, resolve
 from models.engine_memory import EngineMemory, kept_memory, measure_memory
-from models.errors import BundleError
+from models.errors import BundleError, EngineError
 from models.metadata import BundleMetadata
 from models.system import keep_freed_memory
 
@@ -84,6 +84,13 @@ def share_engine(digest: str, spec: EngineSpec, engine: Engine) -> None:
         if not _engines:
             keep_freed_memory()
         _engines[digest, spec] = engine
+
+
+def _forget(engine: Engine) -> None:
+    """Let go of an engine that failed, so that another try makes a new one."""
+    with _making:
+        for key in [key for key, one in _engines.items() if one is engine]:
+            del _engines[key]
 
 
 def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockResult:
@@ -229,7 +236,11 @@ def _predicted(
         engine = shared_engine(inference.bundle, inference.digest, inference.spec)
         for some in batched(equal, engine.batch):
             inputs = [fill_missing(read.pixels, nodata, means) for read in some]
-            results = engine.segment(np.stack(inputs) if len(inputs) > 1 else inputs[0][None], inference.encoding)
+            try:
+                results = engine.segment(np.stack(inputs) if len(inputs) > 1 else inputs[0][None], inference.encoding)
+            except EngineError:
+                _forget(engine)
+                raise
             probability = results.probability if results.probability is not None else [None] * len(some)
             yield from zip(some, results.class_map, probability, strict=True)
 

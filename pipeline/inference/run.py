@@ -24,7 +24,7 @@ from ..io.raster import RasterSource
 from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
-from ..jobs.dask import check_client, run_once, worker_facts, worker_nthreads
+from ..jobs.dask import check_client, gpu_resources, run_once, worker_facts, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..jobs.processes import LocalProcesses, workers_of
 from ..store.metadata import StoreMetadata, level_count
@@ -193,7 +193,7 @@ class Segmentation(BlockJob):
     @override
     def bind_to_cluster(self, client: Client) -> Self:
         """Let a worker say which engine serves best, and cut for its memory: this machine may have another."""
-        spec = run_once(client, resolve_engine, self.prepared.options.spec())
+        spec = run_once(client, resolve_engine, self.prepared.options.spec(), gpu_resources(client))
         inference = replace(self.prepared.inference, spec=spec)
         prepared = self.prepared.for_workers(
             spec, worker_resources(client), lambda: run_once(client, measured_memory, inference)

@@ -24,8 +24,9 @@ from distributed.comm import CommClosedError
 from distributed.core import rpc
 from distributed.utils import silence_logging_cmgr
 
-from models.errors import ClusterError, SwatheError
+from models.errors import ClusterError, DeviceLostError, SwatheError
 
+from .lost_gpus import LostGpus, failed_on_gpu
 from .processes import LIGHT, MARK, LocalProcesses, Workers, local_processes
 
 TIMEOUT = 10  # seconds that a scheduler has to answer
@@ -33,6 +34,7 @@ PATIENCE = 120  # seconds without any worker before a run gives up
 LOOK_EVERY = 5  # seconds between looks at the cluster while no task ends
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
 RETRIES = 2
+GPU_SHARE = 1 / 8  # of a GPU that a task takes: only some at a time compute, the others read, wait or write
 LOST = "the Dask scheduler was lost; finished blocks are kept, run the same command again to continue"
 
 _PREPARED: WeakSet[Client] = WeakSet()
@@ -220,10 +222,23 @@ def naming_worker() -> Iterator[None]:
     try:
         yield
     except SwatheError as error:
+        if isinstance(error, DeviceLostError):
+            error.worker = _address()
         if (worker := _worker()) is None:
             raise
         where = f"on the Dask worker {worker.address}, of {socket.gethostname()} in the folder {os.getcwd()}"
-        raise type(error)(f"{error}\n({where})") from error
+        named = type(error)(f"{error}\n({where})")
+        named.__dict__.update(error.__dict__)
+        raise named from error
+
+
+def _address() -> str | None:
+    """Return the address of the worker process that runs this task; None in the process of the run itself."""
+    try:
+        address: str = get_worker().address
+    except ValueError:
+        return None
+    return None if address.startswith("inproc://") else address
 
 
 def _named(function: Callable[[Any, Item], Result], shared: Any, item: Item) -> Result:
@@ -231,8 +246,13 @@ def _named(function: Callable[[Any, Item], Result], shared: Any, item: Item) -> 
         return function(shared, item)
 
 
-def run_once(client: Client, function: Callable[[Item], Result], item: Item) -> Result:
-    """Run one small task on any worker and wait for it.
+def run_once(
+    client: Client,
+    function: Callable[[Item], Result],
+    item: Item,
+    resources: Mapping[str, float] | None = None,
+) -> Result:
+    """Run one small task on any worker, or on one with resources, and wait for it.
 
     Raises
     ------
@@ -240,14 +260,17 @@ def run_once(client: Client, function: Callable[[Item], Result], item: Item) -> 
         As `map_bounded`.
     """
     result: Result
-    (result,) = map_bounded(client, operator.call, function, [item], key="swathe-once")
+    (result,) = map_bounded(client, operator.call, function, [item], key="swathe-once", resources=resources)
     return result
 
 
 def gpu_resources(client: Client) -> dict[str, float] | None:
-    """Return `{"GPU": 1}` if workers declare that resource, so that each GPU gets one task at a time; else None."""
+    """Return a task's share of a GPU if workers declare that resource, so that they get the tasks; else None.
+
+    Eight tasks at a time may use one: with one alone, nothing would be read while the GPU computes.
+    """
     workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
-    return {"GPU": 1} if any("GPU" in worker.get("resources", {}) for worker in workers.values()) else None
+    return {"GPU": GPU_SHARE} if any("GPU" in worker.get("resources", {}) for worker in workers.values()) else None
 
 
 def map_bounded(
@@ -266,37 +289,47 @@ def map_bounded(
     Raises
     ------
     SwatheError
-        What a task raised, after retries, and on which worker; tasks that are waiting are cancelled.
+        What a task raised, after retries, and on which worker; tasks that are waiting are cancelled. A worker whose
+        GPU failed is replaced before another try.
     ClusterError
         Workers keep dying on a task, or none is left.
     """
     finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
     once = uuid.uuid4().hex[:8]  # a cluster may still know tasks of a run that was interrupted
-    waiting = iter(enumerate(items))
-    active: set[Future] = set()
+    waiting = ((number, 0, item) for number, item in enumerate(items))
+    active: dict[Future, tuple[int, int, Item]] = {}
+    gpus = LostGpus(client)
 
-    def submit(count: int) -> None:
-        for number, item in islice(waiting, count):
+    def submit(tasks: Iterable[tuple[int, int, Item]]) -> None:
+        for number, tries, item in tasks:
             future = client.submit(
                 _named,
                 function,
                 shared,
                 item,
-                key=f"{key}-{once}-{number}",
+                key=f"{key}-{once}-{number}-{tries}",
                 pure=False,
                 retries=RETRIES,
                 resources=resources,
             )
-            active.add(future)
+            active[future] = (number, tries, item)
             future.add_done_callback(finished.put)
 
     try:
-        submit(max(4, worker_threads(client) * (1 + AHEAD)))
+        submit(islice(waiting, max(4, worker_threads(client) * (1 + AHEAD))))
         while active:
             done = _next(finished, client)
-            submit(len(done))
-            active.difference_update(done)
-            yield from _results(client, done)
+            lost = dict(failed_on_gpu(done))
+            again = [active[future] for future in lost]
+            for error, (_, tries, _) in zip(lost.values(), again, strict=True):
+                gpus.replace(error, tries)
+            submit((number, tries + 1, item) for number, tries, item in again)
+            submit(islice(waiting, len(done) - len(lost)))
+            for future in done:
+                del active[future]
+            yield from _results(client, [future for future in done if future not in lost])
+            if len(lost) < len(done):
+                gpus.succeeded()
     finally:
         client.cancel(list(active), force=True)
 

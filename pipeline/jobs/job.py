@@ -20,7 +20,7 @@ from distributed import Client
 from typing_extensions import override
 
 from models.encoding import NODATA
-from models.errors import StoreError, SwatheError
+from models.errors import DeviceLostError, StoreError, SwatheError
 from models.metadata import some_of
 
 from ..grid.block_result import BlockResult, empty_result
@@ -38,6 +38,7 @@ from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 
 TIFF = (".tif", ".tiff")
 THREADS = 2  # one reads or writes while the other computes
+KEPT = "finished blocks are kept, run the same command again to continue"
 OverwritePolicy = Literal["nothing", "others", "all"]
 """What a run may replace: nothing, stores of other runs, or also its own finished one."""
 
@@ -320,7 +321,7 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
 def _level(
     client: Client, shared: Any, missing: list[BlockIndex], shown: AbstractContextManager[ProgressCallback], task: Task
 ) -> list[Summary]:
-    resources = gpu_resources(client) if task.block_function.on_gpu else None
+    resources = gpu_resources(client) if task.block_function.on_gpu and missing[0][0] == 0 else None
     found, key = [], f"swathe-level-{missing[0][0]}"
     with shown as advance:
         for summary in map_bounded(client, run_block, shared, missing, key=key, resources=resources):
@@ -344,7 +345,8 @@ def run_block(task: Task, index: BlockIndex) -> Summary:
         level, row, column = index
         window = task.store.window(*index)
         name = f"block {row}, {column}" + (f" of overview {level}" if level else "")
-        raise type(error)(f"{name} ({window.describe()}): {error}") from error
+        kept = f"; {KEPT}" if isinstance(error, DeviceLostError) else ""
+        raise type(error)(f"{name} ({window.describe()}): {error}{kept}") from error
 
 
 def _run_block(task: Task, level: int, row: int, column: int) -> Summary:

@@ -1,0 +1,280 @@
+"""Workers that feed a GPU: it never waits for them, and what happens when it fails. The GPU is made up."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from distributed import Client, LocalCluster
+from helpers import pixels, write_raster
+
+import pipeline.inference.predict as prediction
+from benchmarks.host import SleepingEngine
+from models import Bundle
+from models.encoding import Encoding, Prediction
+from models.engine import GPU_SLOTS
+from models.errors import DeviceLostError, EngineError
+from pipeline import plan, run
+from pipeline.inference.predict import share_engine
+from pipeline.inference.run import Segmentation
+from pipeline.jobs import dask as cluster
+from pipeline.jobs import lost_gpus
+from pipeline.jobs.dask import GPU_SHARE, gpu_resources, map_bounded
+
+ON_GPU = {"engine": "torch", "device": "cuda", "show": False, "overviews": False, "block": 64, "tile": 64}
+BLOCKS = 30
+SPEED = 64 * 64 * 40  # pixels a second: a block takes a fortieth
+
+
+class Watched(SleepingEngine):
+    """A device that notes how many calls are under way at a time, and how many others as each one ends."""
+
+    def __init__(self) -> None:
+        super().__init__(SPEED * 9, slots=GPU_SLOTS)  # the halo makes nine of each pixel
+        self.under_way = self.most = 0
+        self.others: list[int] = []
+        self.counting = threading.Lock()
+
+    def segment(self, values: np.ndarray, encoding: Encoding) -> Prediction:
+        with self.counting:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        try:
+            return super().segment(values, encoding)
+        finally:
+            with self.counting:
+                self.under_way -= 1
+                self.others.append(self.under_way)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let plans believe in a GPU; no engine is made."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(prediction, "_engines", {})
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return write_raster(tmp_path / "scene.tif", pixels((3, 5 * 64, 6 * 64)))
+
+
+def put_in_place(engine: Any, scene: Path, bundle: Bundle) -> None:
+    planned = {name: value for name, value in ON_GPU.items() if name != "show"}
+    share_engine(bundle.digest, plan(scene, bundle, **planned).inference.spec, engine)
+
+
+def declared(threads: int) -> LocalCluster:
+    """A worker in this process that declares a GPU, as `dask worker --resources GPU=1` does."""
+    return LocalCluster(
+        n_workers=1, threads_per_worker=threads, processes=False, resources={"GPU": 1},
+        dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("where", ["in this process", "on a worker that declares a GPU"])
+def test_the_next_block_waits_when_a_block_is_done(where, scene, tmp_path, bundle_of):
+    """Counted, not timed: as nearly every call ended, others were under way. A serial host would never have any."""
+    engine = Watched()
+    put_in_place(engine, scene, bundle_of())
+    if where == "in this process":
+        assert Segmentation(plan(scene, bundle_of(), engine="torch", device="cuda")).threads > GPU_SLOTS
+        done = run(scene, bundle_of(), tmp_path / "o.zarr", **ON_GPU)
+    else:
+        with declared(5) as made, made.get_client() as client:
+            done = run(scene, bundle_of(), tmp_path / "o.zarr", client=client, **ON_GPU)
+    assert (done.blocks, len(engine.others)) == (BLOCKS, BLOCKS)
+    assert engine.most >= GPU_SLOTS
+    assert sum(count > 0 for count in engine.others[:-1]) >= 0.8 * BLOCKS
+
+
+# a declared GPU
+
+MEETING = threading.Barrier(8)
+HERE = threading.Semaphore(8)
+
+
+def meet(_: object, item: int) -> int:
+    """Come back only if eight are here at once, and refuse a ninth."""
+    assert HERE.acquire(blocking=False), "more at a time than share a GPU"
+    MEETING.wait(timeout=20)
+    HERE.release()
+    return item
+
+
+def test_tasks_share_a_declared_gpu():
+    with declared(12) as made, made.get_client() as client:
+        assert gpu_resources(client) == {"GPU": GPU_SHARE}
+        found = map_bounded(client, meet, None, range(32), key="meet", resources=gpu_resources(client))
+        assert sorted(found) == list(range(32))
+
+
+def test_which_engine_serves_is_asked_of_a_worker_with_a_gpu(scene, bundle_of, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipeline.inference.run.run_once", lambda *given: asked.append(given[3]) or given[2])
+    prepared = plan(scene, bundle_of(), engine="torch", device="cpu")
+    with declared(1) as made, made.get_client() as client:
+        Segmentation(prepared).bind_to_cluster(client)
+    assert asked == [{"GPU": GPU_SHARE}]
+
+
+# a GPU that fails
+
+
+class Failing(SleepingEngine):
+    """A device that fails at some call, and at every one after."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(1e9, latency=0)
+        self.left, self.counting = after, threading.Lock()
+
+    def segment(self, values: np.ndarray, encoding: Encoding) -> Prediction:
+        with self.counting:
+            self.left -= 1
+            if self.left < 0:
+                raise DeviceLostError("the GPU failed (made up): CUDA error: unspecified launch failure")
+        return super().segment(values, encoding)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_gpu_that_stays_lost_ends_the_run_and_the_same_call_goes_on(scene, tmp_path, bundle_of, monkeypatch):
+    made = []
+    monkeypatch.setattr(prediction, "make_engine", lambda *_: made.append(Failing(0)) or made[-1])
+    put_in_place(Failing(after=12), scene, bundle_of())
+    with pytest.raises(DeviceLostError) as caught:
+        run(scene, bundle_of(), tmp_path / "o.zarr", **ON_GPU)
+    said = str(caught.value)
+    assert said.startswith("block ")
+    assert said.endswith(
+        "the GPU failed (made up): CUDA error: unspecified launch failure; "
+        "finished blocks are kept, run the same command again to continue"
+    )
+    assert made, "the engine that failed was asked again"
+    prediction._engines.clear()
+    monkeypatch.setattr(prediction, "make_engine", lambda *_: Failing(BLOCKS))
+    done = run(scene, bundle_of(), tmp_path / "o.zarr", **ON_GPU)
+    assert done.blocks == BLOCKS
+    assert 0 < done.resumed <= 12
+
+
+@pytest.mark.usefixtures("cuda")
+def test_an_engine_that_fails_once_is_made_anew(scene, tmp_path, bundle_of, monkeypatch):
+    monkeypatch.setattr(prediction, "make_engine", lambda *_: Failing(BLOCKS))
+    put_in_place(Failing(after=12), scene, bundle_of())
+    done = run(scene, bundle_of(), tmp_path / "o.zarr", **ON_GPU)
+    assert (done.blocks, done.resumed) == (BLOCKS, 0)
+
+
+broken: dict[int, int] = {}
+
+
+def fail_first(times: int, item: int) -> int:
+    if item % 10 == 3:
+        broken[item] = broken.get(item, 0) + 1
+        if broken[item] <= times:
+            raise DeviceLostError("the GPU failed")
+    return item
+
+
+@pytest.fixture
+def replaced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses of workers that were replaced; the one worker in this process pretends to be another each time."""
+    gone: list[str] = []
+    broken.clear()
+    monkeypatch.setattr(lost_gpus, "replace_worker", lambda _, address: gone.append(address))
+    monkeypatch.setattr(cluster, "_address", lambda: f"tcp://10.0.0.{len(gone) + 1}:1")
+    return gone
+
+
+def test_blocks_of_a_lost_gpu_go_to_another_worker(client, replaced):
+    assert sorted(map_bounded(client, fail_first, cluster.RETRIES + 1, range(5), key="lost")) == list(range(5))
+    assert replaced == ["tcp://10.0.0.1:1"]
+
+
+def test_a_block_on_which_every_gpu_fails_ends_the_run(client, replaced):
+    with pytest.raises(DeviceLostError, match="the GPU failed"):
+        list(map_bounded(client, fail_first, 99, range(5), key="lost-all"))
+    assert replaced == ["tcp://10.0.0.1:1", "tcp://10.0.0.2:1"]
+
+
+class Scheduler:
+    """Stands for a client of workers with or without nannies."""
+
+    def __init__(self, nanny: bool) -> None:
+        self.nanny, self.did = nanny, list[str]()
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": {"tcp://here:1": {}}}
+
+    def restart_workers(self, workers: list[str], **_: Any) -> None:
+        if not self.nanny:
+            raise ValueError("Restarting workers requires a nanny to be used.")
+        self.did.append(f"restart {workers}")
+
+    def retire_workers(self, workers: list[str]) -> None:
+        self.did.append(f"retire {workers}")
+
+
+@pytest.mark.parametrize(
+    ("nanny", "address", "did"),
+    [(True, "tcp://here:1", ["restart ['tcp://here:1']"]), (False, "tcp://here:1", ["retire ['tcp://here:1']"]),
+     (True, "tcp://gone:1", [])],
+)  # fmt: skip
+def test_a_worker_is_started_anew_or_let_go(nanny, address, did):
+    scheduler: Any = Scheduler(nanny)
+    lost_gpus.replace_worker(scheduler, address)
+    assert scheduler.did == did
+
+
+def process_of(folder: str, item: int) -> int:
+    """Say which process did an item; the first one of all that is asked has a GPU that is lost for good."""
+    claim = Path(folder) / "broken"
+    try:
+        with claim.open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        pass
+    if claim.read_text() == str(os.getpid()):
+        raise DeviceLostError("the GPU failed")
+    return os.getpid()
+
+
+def lose_always(_: object, item: int) -> int:
+    raise DeviceLostError("the GPU failed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [process_of, lose_always])
+def test_a_worker_process_whose_gpu_is_lost_is_replaced(function: Callable[..., int], tmp_path):
+    options = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, silence_logs=logging.CRITICAL, **options) as made,
+        Client(made, set_as_default=False) as far,
+    ):
+        results = map_bounded(far, function, str(tmp_path), range(12), key="replace")
+        if function is lose_always:
+            with pytest.raises(DeviceLostError, match=r"the GPU failed\n\(on the Dask worker tcp://127"):
+                list(results)
+            return
+        found = list(results)
+        first = int((tmp_path / "broken").read_text())
+        assert len(found) == 12
+        assert first not in found
+        assert not psutil.pid_exists(first)
+        assert len(far.scheduler_info()["workers"]) == 1
+
+
+def test_other_errors_of_an_engine_are_not_taken_for_a_lost_gpu(client):
+    def refuse(_: object, item: int) -> int:
+        raise EngineError("one tile does not fit")
+
+    with pytest.raises(EngineError, match="one tile does not fit") as caught:
+        list(map_bounded(client, refuse, None, [0], key="fit"))
+    assert type(caught.value) is EngineError
