@@ -11,7 +11,10 @@ from helpers import pixels, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pipeline.inference.run as running
+from pipeline import run
 from pipeline.grid.geobox import Window
+from pipeline.inference.predict import predict
 from pipeline.io.gdal import close_files, read_pixels
 from pipeline.io.handles import HANDLES, region_shape, regions
 
@@ -86,6 +89,22 @@ def test_a_file_that_was_written_again_is_read_again(tmp_path):
         values = pixels((1, 40 + seed, 50), seed=seed)
         path = write_raster(tmp_path / "scene.tif", values)
         np.testing.assert_array_equal(read_pixels(str(path), [1], Window(0, 40, 0, 50)), values[:, :40])
+
+
+def test_blocks_are_done_in_strips_that_stay_decoded(bundle_of, tmp_path, monkeypatch):
+    path, order = write_raster(tmp_path / "scene.tif", pixels((3, 128, 320))), []
+
+    def recorded(source, window, inference):
+        order.append((window.left // 64, window.top // 64))
+        return predict(source, window, inference)
+
+    monkeypatch.setattr(running, "predict", recorded)
+    for kept, across in ((running.CACHE, 5), (2 * 64 * (64 + 2 * running.FILE_BLOCK) * 6, 2), (0, 1)):
+        monkeypatch.setattr(running, "CACHE", kept)
+        run(path, bundle_of(), tmp_path / f"{across}.zarr", show=False, block=64, threads=1, engine="openvino")
+        assert order == sorted(order, key=lambda place: (place[0] // across, place[1], place[0]))
+        assert sorted(order) == [(column, row) for column in range(5) for row in range(2)]
+        order.clear()
 
 
 def bytes_read() -> int:

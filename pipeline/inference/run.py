@@ -18,7 +18,7 @@ from models.system import usable_cpus
 from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox
 from ..io.content_id import redact_url
-from ..io.gdal import close_files
+from ..io.gdal import CACHE, close_files
 from ..io.radiometry import Rescaled
 from ..io.raster import RasterSource
 from ..io.resample import Resampling
@@ -33,6 +33,8 @@ from .memory import Resources, machine_memory
 from .options import Halo, SegmentOptions
 from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
 from .predict import InferenceSpec, measured_memory, predict, resolve_engine
+
+FILE_BLOCK = 512  # side of what files are usually decoded by
 
 
 @documents(SegmentOptions)
@@ -141,6 +143,13 @@ class Network(BlockFunction):
     @override
     def on_gpu(self) -> bool:
         return self.inference.spec.device == "cuda"
+
+    @override
+    def across(self, store: Store) -> int:
+        """As many as GDAL keeps decoded, so that blocks of a file below the halos of two rows are decoded once."""
+        rows = store.plan.block + 2 * max(store.plan.halo, FILE_BLOCK)
+        pixel = len(self.source.bands) * self.source.dtype.itemsize
+        return max(1, CACHE // (rows * store.plan.block * pixel))
 
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:

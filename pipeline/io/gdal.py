@@ -33,8 +33,9 @@ DRIVERS = [
     "RMF", "SAGA", "RST", "DTED", "SRTMHGT", "USGSDEM", "ECW", "MrSID", "KEA", "GPKG", "MBTiles", "FITS", "ISIS3",
     "PDS4",
 ]  # fmt: skip
+CACHE = 2**28  # bytes of decoded blocks that are kept in a process; GDAL's own default grows with the machine
 SETTINGS = {
-    "GDAL_CACHEMAX": 2**28,  # bytes of decoded blocks per process; GDAL's own default grows with the machine
+    "GDAL_CACHEMAX": CACHE,
     "GDAL_HTTP_CONNECTTIMEOUT": "8",  # seconds; a server that is not there is asked twice
     "GDAL_HTTP_LOW_SPEED_TIME": "10",  # a server that sends nothing for so long is given up
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",

@@ -86,6 +86,10 @@ class BlockFunction(ABC):
         """Whether a task takes a GPU."""
         return False
 
+    def across(self, store: Store) -> int:
+        """Return how many blocks side by side are done before those below them."""
+        return store.plan.columns
+
     @abstractmethod
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
         """Compute a block of the full resolution; the same each time."""
@@ -305,7 +309,7 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
     resumed = 0
     for level in range(task.store.levels + 1):
         done = task.store.done(level)
-        missing = [(level, *place) for place in task.store.places(level) if place not in done]
+        missing = [(level, *place) for place in _in_turn(task, level) if place not in done]
         if done:
             mark_kept()
         if level == 0:
@@ -316,6 +320,12 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
             made = _level(client, shared, missing, shown, task)
             found += [] if level else made
     return found, resumed
+
+
+def _in_turn(task: Task, level: int) -> list[tuple[int, int]]:
+    """Return rows and columns of a level's blocks, in strips from the top to the bottom."""
+    across = task.block_function.across(task.store)
+    return sorted(task.store.places(level), key=lambda place: (place[1] // across, place))
 
 
 def _level(
