@@ -84,6 +84,26 @@ def shards(path, name="class_map"):
     return sorted(p for p in Path(path, name, "c").rglob("*") if p.is_file())
 
 
+@pytest.mark.parametrize("shape", [(150, 210), (64, 128), (5, 3)])
+@pytest.mark.parametrize("encoding", [UINT8, Encoding(None, "float32", (0, 1)), Encoding(None, "float16", (1,)),
+                                      Encoding(None, None, (), objects=True)])  # fmt: skip
+def test_shards_are_those_that_zarr_writes(tmp_path, shape, encoding):
+    mine, theirs = (begin(tmp_path / name, shape, encoding, block=64) for name in ("mine.zarr", "theirs.zarr"))
+    whole = answer(shape, encoding)
+    ids = np.arange(np.prod(shape)).reshape(shape) if encoding.objects else None
+    layers = {"class_map": whole.class_map, "probability": whole.probability, "objects": ids}
+    for row, column in mine.places(0):
+        window = mine.window(0, row, column)
+        parts = [None if layer is None else layer[(..., *window.slices)] for layer in layers.values()]
+        mine.write(0, window, BlockResult(*parts))
+    group = zarr.open_group(theirs.path, mode="r+")
+    for name in mine.array_names:
+        group[name].with_config({"write_empty_chunks": True})[...] = layers[name]
+        found = {p.relative_to(mine.path): p.read_bytes() for p in shards(mine.path, name)}
+        assert found == {p.relative_to(theirs.path): p.read_bytes() for p in shards(theirs.path, name)}
+        assert len(found) == len(mine.plan)
+
+
 # what others read
 
 

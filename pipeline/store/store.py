@@ -34,6 +34,7 @@ from ..grid.tiling import TilingPlan, make_plan
 from .files import Files, full_path
 from .map_file import is_map_file, read_class_map, read_map_facts
 from .metadata import FORMAT, StoreMetadata, differences, group_path
+from .shards import encode_shard
 
 SHARD = re.compile(r"(^|/)c(/\d+)+$")  # Zarr's name of a shard's file
 KEY = "swathe"  # of StoreMetadata among the root attributes
@@ -101,26 +102,24 @@ class Store:
         kept = {"probability": bool(self.encoding.probability), "objects": self.encoding.objects}
         return ["class_map", *(name for name, there in kept.items() if there)]
 
-    def arrays(self, level: int, *, writing: bool = False) -> dict[str, "zarr.Array[Any]"]:
-        """Open a level's arrays by name. A shard that is missing reads as an error, and when writing as nodata."""
+    def arrays(self, level: int) -> dict[str, "zarr.Array[Any]"]:
+        """Open a level's arrays by name. A shard that is missing reads as an error."""
         with store_errors(self.path):
-            group = _group(self.path) if writing else _strict_group(self.path)
-            found = {name: group[_array_path(level, name)] for name in self.array_names}
-            if writing:  # Zarr does not keep this setting with the array
-                found = {name: array.with_config({"write_empty_chunks": True}) for name, array in found.items()}  # type: ignore[union-attr]
-            return found  # type: ignore[return-value]
+            group = _strict_group(self.path)
+            return {name: group[_array_path(level, name)] for name in self.array_names}  # type: ignore[misc]
 
     def write(self, level: int, window: Window, result: BlockResult) -> None:
-        """Write whole shards of a level; only the task that owns the block may."""
+        """Write a block's shards, the class map's last; only the task that owns the block may."""
         self.check_run()
-        rows, columns = window.slices
-        arrays = self.arrays(level, writing=True)
+        layers = {"probability": result.probability, "objects": result.objects, "class_map": result.class_map}
+        place = (window.top // self.plan.block, window.left // self.plan.block)
         with store_errors(self.path):
-            if result.probability is not None:
-                arrays["probability"][:, rows, columns] = result.probability
-            if result.objects is not None:
-                arrays["objects"][rows, columns] = result.objects
-            arrays["class_map"][rows, columns] = result.class_map
+            for name, values in layers.items():
+                if values is None:
+                    continue
+                array = _array(self.path, self.run, _array_path(level, name))
+                key = array.metadata.encode_chunk_key((*(0 for _ in values.shape[:-2]), *place))
+                self.files.write(f"{array.path}/{key}", encode_shard(array, values))
 
     def check_run(self) -> None:
         """Stop tasks of a run that has ended or was replaced; a cluster may do them late, or twice."""
@@ -277,8 +276,15 @@ def _strict_group(path: str) -> "zarr.Group":
     return zarr.open_group(StrictStore(_group(path).store), mode="r", use_consolidated=False)
 
 
+@lru_cache(maxsize=64)
+def _array(path: str, run: str, name: str) -> "zarr.Array[Any]":
+    """Open an array of the store that a run fills, once: under the same path another run may make another one."""
+    return zarr.open_array(path, path=name, mode="r+")
+
+
 def close_groups() -> None:
     """Drop the Zarr groups that this process has kept open; for when a store is made anew."""
+    _array.cache_clear()
     _group.cache_clear()
     _strict_group.cache_clear()
 
