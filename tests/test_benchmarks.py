@@ -87,7 +87,7 @@ def test_overhead_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_host_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    host(["--size", "512", "--repeats", "1", "--rates", "20", "--slots", "2", "--folder", str(folder)])
+    host(["--size", "512", "--repeats", "1", "--rates", "20", "--callers", "2", "--folder", str(folder)])
     said = capsys.readouterr().out
     rows = [line.split("  ")[0] for line in said.splitlines()]
     assert {"map: 1 thread", "probability, overviews: 2 threads", "map: encoding", "decoding"} <= set(rows)
