@@ -41,8 +41,16 @@ def _make(path: Path, architecture: str, device: str) -> Bundle:
     mean, spread = sample.mean(dim=(1, 2)), sample.std(dim=(1, 2))
     scaled = (sample - mean[:, None, None]) / spread[:, None, None]
     _settle(network.to(device), scaled[None].to(device))
-    metadata = BundleMetadata(
-        name=f"random-{architecture}",
+    metadata = describe_network(f"random-{architecture}", architecture, options, network, mean, spread)
+    return save_bundle(path, network, metadata)
+
+
+def describe_network(
+    name: str, architecture: str, options: dict[str, int], network: nn.Module, mean: Tensor, spread: Tensor
+) -> BundleMetadata:
+    """Return what a bundle of two classes for the generated scenes says of itself; `mean`, `spread` are by band."""
+    return BundleMetadata(
+        name=name,
         architecture=architecture,
         options=options,
         bands=tuple(Band(name, round(float(value))) for name, value in zip(BANDS, mean, strict=True)),
@@ -52,7 +60,6 @@ def _make(path: Path, architecture: str, device: str) -> Bundle:
         receptive_field=_receptive_field(network, architecture),
         resolution=(10.0, 10.0),
     )
-    return save_bundle(path, network, metadata)
 
 
 def _receptive_field(network: nn.Module, architecture: str) -> ReceptiveField:

@@ -92,6 +92,48 @@ def _middle(start: int, side: int, size: int) -> tuple[int, int]:
     return max(0, start + MARGIN if start > 0 else 0), min(size, stop - MARGIN if stop < size else size)
 
 
+def with_geoai(scene: Path, segmenter: Segmenter, output: Path) -> None:
+    """GeoAI's `predict_geotiff`, which blends overlaps by a spline; its own tiles of 256 would see less context."""
+    from geoai.inference import predict_geotiff
+
+    with rasterio.open(scene) as file:
+        seen = file.dataset_mask() > 0
+
+    def classify(probabilities: NDArray[Any]) -> NDArray[np.uint8]:
+        return np.where(seen, probabilities.argmax(axis=0), NODATA).astype(np.uint8)
+
+    predict_geotiff(
+        segmenter,
+        str(scene),
+        str(output),
+        tile_size=TILE,
+        overlap=int(TILE * OVERLAP),
+        batch_size=BATCH,
+        num_classes=2,
+        output_dtype="uint8",
+        output_nodata=NODATA,
+        preprocess_fn=lambda tile: tile,  # scaling is the segmenter's
+        postprocess_fn=classify,
+        device="cpu",
+        compress="deflate",
+        verbose=False,
+    )
+
+
+def with_terratorch(scene: Path, segmenter: Segmenter, output: Path) -> None:
+    """TerraTorch's `tiled_inference` of the whole scene in memory, with its usual padding and blending."""
+    from terratorch.tasks.tiled_inference import tiled_inference
+
+    with rasterio.open(scene) as file:
+        image, profile = file.read(), file.profile
+    with torch.inference_mode():
+        inputs = torch.from_numpy(image.astype(np.float32))[None]
+        answer = tiled_inference(segmenter, inputs, crop=TILE, stride=STRIDE, batch_size=BATCH)
+        class_map = _classes(answer[0])
+    class_map[(image == MISSING).all(axis=0)] = NODATA
+    _write(output, class_map, profile)
+
+
 def with_dask(scene: Path, segmenter: Segmenter, output: Path) -> None:
     """Plain dask and rioxarray: `map_overlap` in dask's threads, written chunk by chunk.
 
@@ -132,4 +174,10 @@ def _write(output: Path, class_map: NDArray[np.uint8], profile: dict[str, Any]) 
         file.write(class_map, 1)
 
 
-PEERS: dict[str, Peer] = {"monai": with_monai, "torchgeo": with_torchgeo, "dask": with_dask}
+PEERS: dict[str, Peer] = {
+    "monai": with_monai,
+    "torchgeo": with_torchgeo,
+    "geoai": with_geoai,
+    "terratorch": with_terratorch,
+    "dask": with_dask,
+}

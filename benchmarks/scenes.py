@@ -59,7 +59,7 @@ def _profile(size: int) -> dict[str, object]:
 
 def make_pixels(window: Window, size: int) -> NDArray[np.uint16]:
     """Make the pixels `(band, y, x)` uint16 of a window of the scene of that size."""
-    cover = _cover(window)
+    cover = make_cover(window)
     light = 0.7 + 0.4 * smooth_noise(window, 1024, 3) + 0.2 * smooth_noise(window, 64, 4)
     detail = 0.8 + 0.4 * smooth_noise(window, 8, 5)
     detail = np.where(cover == 1, 0.6 + 0.8 * _cells(window, FIELD, 6), detail)
@@ -70,7 +70,8 @@ def make_pixels(window: Window, size: int) -> NDArray[np.uint16]:
     return pixels
 
 
-def _cover(window: Window) -> NDArray[np.intp]:
+def make_cover(window: Window) -> NDArray[np.intp]:
+    """Return what covers each pixel of a window `(y, x)`: 0 water, 1 fields, 2 forest, 3 town."""
     mixed = 0.6 * smooth_noise(window, 256, 1) + 0.4 * smooth_noise(window, 32, 2)
     return np.digitize(mixed, COVER_EDGES)
 
