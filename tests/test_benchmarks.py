@@ -76,7 +76,7 @@ def test_throughput_runs(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_runs_and_cleans_up(folder: Path) -> None:
-    assert _said("memory", "--sizes", "320", "--folder", str(folder)).count(" GB") == 1 + 2
+    assert _said("memory", "--sizes", "320", "--folder", str(folder)).count(" GB") == 1 + 4
     assert not (folder / "320").exists()
 
 

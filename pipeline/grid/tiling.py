@@ -102,6 +102,11 @@ class TilingPlan:
         return (Window(*row, *column) for row, column in product(rows, columns))
 
     @property
+    def tallest(self) -> int:
+        """Largest height of a tile, without halo."""
+        return min(self.tile * self.tile_aspect, self.block)
+
+    @property
     def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Of rows and of columns: how many the scene has, and how many a tile may have, halo aside."""
         return (self.height, self.tile * self.tile_aspect), (self.width, self.tile)

@@ -12,7 +12,7 @@ from ..grid.tiling import TilingPlan, make_plan
 from .options import SegmentOptions, parse_memory
 
 SHARE = 0.6  # of the memory: above it a Dask worker begins to spill, at 0.8 it pauses, and others need some too
-LIBRARIES = 5 << 27  # bytes of Dask, Zarr, GDAL and its cache of 256 MB, which the engine's own process has not
+LIBRARIES = 3 << 28  # bytes of Dask, Zarr, GDAL and its cache of 256 MB, which the engine's own process has not
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class SegmentPlan:
             f"classes  {self.decision}",
             f"engine   {spec.name} on {spec.device}, {spec.precision}",
             f"blocks   {len(plan):,} of up to {plan.block} x {plan.block} pixels",
-            f"tiles    of up to {plan.tile * plan.tile_aspect} x {plan.tile} pixels",
+            f"tiles    of up to {plan.tallest} x {plan.tile} pixels",
             f"halo     {plan.halo} pixels per side ({halo}); "
             f"the network sees {plan.halo_overhead:.2f} pixels per pixel",
             f"memory   {self.cut.describe()}",
@@ -231,8 +231,10 @@ def _planned(opened: Source, loaded: Bundle, options: SegmentOptions, *, sure: b
         notes.append(f"halo auto: {halo} pixels, measured error {error:.1g} within {options.tolerance:g}")
 
     def measure() -> EngineMemory:
-        logger.info("measuring the memory of %s, once on this machine", loaded.metadata.name)
-        return measure_memory(loaded, spec)
+        found = measure_memory(loaded, spec)
+        if found.measured:
+            notes.append(f"the network's memory was measured, once on this machine: {found.per_pixel} bytes per pixel")
+        return found
 
     here, known = Resources(machine_memory(), blocks_at_once(spec)), kept_memory(loaded.digest, spec)
     known = measure() if sure and known is None else known
