@@ -285,14 +285,24 @@ def test_memory_that_only_the_driver_is_short_of_is_no_lost_gpu(on, monkeypatch)
     assert device.asked == [1, 4, 4]
 
 
-def test_a_gpu_that_fails_while_the_engine_is_made(bundle_of, monkeypatch):
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceLostError,
+         "the GPU failed (cuda): CUDA error: unspecified launch failure"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), EngineError,
+         "the GPU's memory is full (cuda); end what else uses it: CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_fails_while_the_engine_is_made(raised, kind, said, bundle_of, monkeypatch):
     def broken() -> None:
-        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        raise raised
 
     monkeypatch.setattr("models.engine_torch.CUDA", broken)
     monkeypatch.setattr("models.engine_torch.prepared", lambda *_, **__: None)
-    with pytest.raises(DeviceLostError, match=r"the GPU failed \(cuda\): CUDA error: unspecified launch failure"):
+    with pytest.raises(kind) as caught:
         TorchEngine(bundle_of("unet"), "cuda", "fp32", GPU_SLOTS, None, compile=False, fold=True)
+    assert (type(caught.value), str(caught.value)) == (kind, said)
 
 
 @pytest.mark.parametrize("fold", [True, False])
