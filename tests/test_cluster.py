@@ -241,6 +241,32 @@ def test_nothing_to_do_is_no_result(client):
     assert list(map_bounded(client, double, 2, [], key="none")) == []
 
 
+def test_what_becomes_ready_by_results_is_run_too(client):
+    """A tree of sums from its leaves up: nothing is there to give, at times, while much is under way."""
+    ready, given = list(range(16)), []
+
+    def items():
+        class Ready:
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if not ready:
+                    raise StopIteration
+                given.append(ready.pop())
+                return given[-1]
+
+        return Ready()
+
+    pairs: dict[int, int] = {}
+    for result in map_bounded(client, double, 1, items(), key="ready"):
+        above = 16 + result // 2
+        pairs[above] = pairs.get(above, 0) + 1
+        if pairs[above] == 2 and above < 31:
+            ready.append(above)
+    assert sorted(given) == list(range(31))
+
+
 @pytest.mark.parametrize(
     ("function", "kind", "said"),
     [(refuse, SceneError, "no 0"), (exhaust, ClusterError, "memory is exhausted"), (fail, RuntimeError, "defect 0")],

@@ -104,7 +104,7 @@ def test_a_store_says_once_what_it_is(case, tmp_path, monkeypatch):
     assert parsed == []  # there was nothing
     assert told.count("zarr.json") == 1  # to put the arrays' metadata into it
     told.clear()
-    assert _again(case, tmp_path / "o.zarr").resumed >= 20
+    assert _again(case, tmp_path / "o.zarr").resumed >= 16  # one of five is of the overview
     assert parsed == ["running"]
     assert told.count("zarr.json") == 2  # what it is; and to call it complete
     told.clear()
@@ -140,7 +140,7 @@ def test_a_stopped_run_is_continued_and_finished_blocks_stay(case, tmp_path, mon
     with pytest.raises(StoreError, match="not finished"):
         open_maps(tmp_path / "o.zarr")
     done, before = marked(tmp_path / "o.zarr"), stamps(tmp_path / "o.zarr")
-    assert min(blocks, 48) <= done <= 48
+    assert blocks * 4 // 5 <= done <= 48  # an overview's block comes after the four below it
     report = _again(case, tmp_path / "o.zarr", client=client)
     assert report.resumed == done
     assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in before} == before

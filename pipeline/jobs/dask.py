@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from itertools import islice
+from itertools import count, islice
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -285,6 +285,8 @@ def map_bounded(
     """Run `function(shared, item)` for every item on the cluster; yield results as they come.
 
     Only a window of tasks is ever known to the scheduler, so that its graph does not grow with the number of items.
+    `items` may be an iterator that has nothing at one time and more after results were yielded: it is asked again each
+    time, until it has nothing while no task is under way.
 
     Raises
     ------
@@ -296,7 +298,8 @@ def map_bounded(
     """
     finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
     once = uuid.uuid4().hex[:8]  # a cluster may still know tasks of a run that was interrupted
-    waiting = ((number, 0, item) for number, item in enumerate(items))
+    waiting, numbers = iter(items), count()
+    window = max(4, worker_threads(client) * (1 + AHEAD))
     active: dict[Future, tuple[int, int, Item]] = {}
     gpus = LostGpus(client)
 
@@ -316,7 +319,7 @@ def map_bounded(
             future.add_done_callback(finished.put)
 
     try:
-        submit(islice(waiting, max(4, worker_threads(client) * (1 + AHEAD))))
+        submit((next(numbers), 0, item) for item in islice(waiting, window))
         while active:
             done = _next(finished, client)
             lost = dict(failed_on_gpu(done))
@@ -324,12 +327,12 @@ def map_bounded(
             for error, (_, tries, _) in zip(lost.values(), again, strict=True):
                 gpus.replace(error, tries)
             submit((number, tries + 1, item) for number, tries, item in again)
-            submit(islice(waiting, len(done) - len(lost)))
             for future in done:
                 del active[future]
             yield from _results(client, [future for future in done if future not in lost])
             if len(lost) < len(done):
                 gpus.succeeded()
+            submit((next(numbers), 0, item) for item in islice(waiting, window - len(active)))
     finally:
         client.cancel(list(active), force=True)
 

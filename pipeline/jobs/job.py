@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -27,10 +28,11 @@ from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import GeoBox
 from ..store.cog import check_target, show_background, write_cog, written_before
 from ..store.files import Files, full_path
+from ..store.halves import keep_half, make_overview
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
 from ..store.metadata import StoreMetadata, differences
-from ..store.overviews import halve
 from ..store.store import BlockIndex, Store, Summary, find_store, marker_name, reopen_store, sole_writer
+from .block_order import BlockOrder
 from .dask import check_client, dask_client, gpu_resources, map_bounded
 from .kept import mark_kept
 from .processes import LocalProcesses, Workers
@@ -303,42 +305,38 @@ def _refused(path: str, job: BlockJob, metadata: StoreMetadata) -> StoreError:
 
 
 def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -> tuple[list[Summary], int]:
-    """Run the full resolution, then each overview from the one below; return the summaries of the full resolution."""
-    shared = client.scatter(task, broadcast=True) if task.block_function.scatter_once else task
-    found: list[Summary] = []
-    resumed = 0
-    for level in range(task.store.levels + 1):
-        done = task.store.done(level)
-        missing = [(level, *place) for place in _in_turn(task, level) if place not in done]
-        if done:
+    """Run all blocks of all levels; return the summaries of the full resolution, and how many of them are of before."""
+    store, function = task.store, task.block_function
+    shared = client.scatter(task, broadcast=True) if function.scatter_once else task
+    resources = gpu_resources(client) if function.on_gpu else None
+    done = [store.done(level) for level in range(store.levels + 1)]
+    found = store.summaries([marker_name(0, *place) for place in sorted(done[0])])
+    if any(done):
+        mark_kept()
+    order, resumed = BlockOrder(store, function.across(store), done), len(found)
+    with _shown(show, title, [prod(size) for size in order.sizes], [len(there) for there in done]) as advance:
+        for summary in map_bounded(client, run_block, shared, order, key="swathe-block", resources=resources):
+            order.finish((summary.level, summary.row, summary.column))
             mark_kept()
-        if level == 0:
-            resumed = len(done)
-            found = task.store.summaries([marker_name(0, *place) for place in sorted(done)])
-        if missing:
-            shown = show(f"overview {level}" if level else title, len(missing) + len(done), len(done))
-            made = _level(client, shared, missing, shown, task)
-            found += [] if level else made
+            if summary.level == 0:
+                found.append(summary)
+            if summary.level == 0 or resumed == len(store.plan):
+                advance(1, sum(summary.pixels))
     return found, resumed
 
 
-def _in_turn(task: Task, level: int) -> list[tuple[int, int]]:
-    """Return rows and columns of a level's blocks, in strips from the top to the bottom."""
-    across = task.block_function.across(task.store)
-    return sorted(task.store.places(level), key=lambda place: (place[1] // across, place))
+def _shown(
+    show: ProgressFactory, title: str, blocks: list[int], done: list[int]
+) -> AbstractContextManager[ProgressCallback]:
+    """Show the blocks of the full resolution, with which the overviews come; or the overviews, if they alone are left.
 
-
-def _level(
-    client: Client, shared: Any, missing: list[BlockIndex], shown: AbstractContextManager[ProgressCallback], task: Task
-) -> list[Summary]:
-    resources = gpu_resources(client) if task.block_function.on_gpu and missing[0][0] == 0 else None
-    found, key = [], f"swathe-level-{missing[0][0]}"
-    with shown as advance:
-        for summary in map_bounded(client, run_block, shared, missing, key=key, resources=resources):
-            found.append(summary)
-            mark_kept()
-            advance(1, sum(summary.pixels))
-    return found
+    `blocks` and `done` are by level.
+    """
+    if done == blocks:
+        return nullcontext(no_progress)
+    if done[0] == blocks[0]:
+        return show("overviews", sum(blocks[1:]), sum(done[1:]))
+    return show(title, blocks[0], done[0])
 
 
 def run_block(task: Task, index: BlockIndex) -> Summary:
@@ -368,11 +366,11 @@ def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
         else:
             result = task.block_function.compute_block(task.store, row, column)
     else:
-        below = window.scale(2).clip(task.store.geobox.level(level - 1).shape)
-        result = halve(task.store.read(level - 1, below))
+        result = make_overview(task.store, (level, row, column))
     task.store.write(level, window, result)
     values = (*range(task.classes), NODATA)
     pixels = tuple(int(np.count_nonzero(result.class_map == value)) for value in values)  # bincount makes int64 of all
     summary = Summary(level, row, column, pixels, round(time.perf_counter() - started, 3))
     task.store.mark_done(summary)
+    keep_half(task.store, (level, row, column), result)
     return summary

@@ -160,6 +160,11 @@ class Store:
         """Yield the rows and columns of a level's blocks."""
         return self.geobox.level(level).whole.cells(self.plan.block)
 
+    def grid(self, level: int) -> tuple[int, int]:
+        """Return how many rows and columns of blocks a level has."""
+        height, width = self.geobox.level(level).shape
+        return -(-height // self.plan.block), -(-width // self.plan.block)
+
     def window(self, level: int, row: int, column: int) -> Window:
         """Return the pixels of a block, cut to the level."""
         side = self.plan.block
@@ -177,8 +182,8 @@ class Store:
     def done(self, level: int) -> set[tuple[int, int]]:
         """Return the blocks that are done: their marker is there, and their shards still there."""
         with store_errors(self.path):
-            markers = set(self.files.names(MARKERS))
-        return {place for place in self.present(level) if marker_name(level, *place) in markers}
+            markers = {name for name in self.files.names(MARKERS) if name.startswith(f"{level}.")}
+        return {place for place in self.present(level) if marker_name(level, *place) in markers} if markers else set()
 
     def missing(self) -> list[tuple[int, int, int]]:
         """Return level, row and column of every block that lacks a shard."""
