@@ -22,8 +22,8 @@ from ..grid.geobox import Window
 
 DRIVERS = {"GTiff", "JP2OpenJPEG", "JP2ECW", "JP2KAK"}  # those that decode any block by itself
 SIDE = 1024  # of a region in pixels; one of wider blocks, as of strips, has as many pixels
-OPEN_FILES = 256  # handles kept, of all files
-HANDLES = max(2, min(2 * usable_cpus(), 32))  # of one file: a thread that finds one in use goes on with another
+HANDLES = max(2, min(2 * usable_cpus(), 12))  # of one file: a thread that finds one in use goes on with another
+OPEN_FILES = 13 * HANDLES  # handles kept, of all files: a scene of Sentinel-2 has 13
 
 
 @dataclass(slots=True)
@@ -67,19 +67,21 @@ class HandlePool:
     def __init__(self, open_file: Callable[[str], DatasetReader]) -> None:
         self._open_file = open_file
         self._inherited: list[object] = []
-        self.forget()
+        self._lock, self._handles = threading.Lock(), dict[tuple[str, int], Handle]()
+        self._layouts: dict[str, tuple[object, Layout]] = {}
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._begin_anew)
 
     def _begin_anew(self) -> None:
         """In a forked process, use no handle of its parent, whose file positions it shares, and close none."""
         self._inherited.append(self._handles)
+        self._lock = threading.Lock()  # the parent's may have been held
         self.forget()
 
     def forget(self) -> None:
         """Close all handles, and give back what GDAL keeps for them; those in use are closed after it."""
-        self._lock, self._handles = threading.Lock(), dict[tuple[str, int], Handle]()
-        self._layouts: dict[str, tuple[object, Layout]] = {}
+        with self._lock:
+            self._handles, self._layouts = {}, {}
 
     def read(
         self,
@@ -131,11 +133,12 @@ class HandlePool:
                 dataset = self._opened(handle, path, stamp)
                 shape = region_shape(dataset.block_shapes[0], dataset.width) if dataset.driver in DRIVERS else None
                 known = stamp, Layout(dataset.dtypes, shape)
-            if shape is None:
-                self._handles.pop((path, 0), None)
-            if len(self._layouts) >= OPEN_FILES:
-                self._layouts.clear()
-            self._layouts[path] = known
+            with self._lock:
+                if shape is None:
+                    self._handles.pop((path, 0), None)
+                if len(self._layouts) >= OPEN_FILES:
+                    self._layouts = {}
+                self._layouts[path] = known
         return known[1]
 
     def _handle(self, path: str, number: int) -> Handle:
