@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .deterministic import deterministic_convolutions, deterministic_upsampling
 from .encoding import STEPS, Decision, Encoding, Prediction
-from .gpu import CUDA, GPU, NATIVE, Finish, as_engine_error
+from .gpu import CUDA, GPU, NATIVE, Finish, raise_engine_error
 from .segmenter import Segmenter
 from .system import usable_cpus
 
@@ -50,7 +50,7 @@ class TorchEngine:
             network = prepared(bundle, device, precision, compile=compile, fold=fold)
             self.place: CPU | GPU = GPU(CUDA(), network, slots) if device == "cuda" else CPU(network, slots, threads)
         except RuntimeError as error:
-            raise as_engine_error(error, device) from error
+            raise_engine_error(error, device)
         self.batch = self.place.batch
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:

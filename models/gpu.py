@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from queue import LifoQueue
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Event(Protocol):
         """Wait until it is reached, sleeping, and without Python's lock."""
 
 
-class Device(Protocol):
+class Accelerator(Protocol):
     """What is asked of CUDA here, and nothing else: tests put a device of their own in its place."""
 
     name: str
@@ -102,51 +102,51 @@ class CUDA:
         self._before = 0
 
     def host_memory(self, size: int) -> Tensor:
-        """See `Device`."""
+        """See `Accelerator`."""
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def stream(self) -> torch.cuda.Stream:
-        """See `Device`."""
+        """See `Accelerator`."""
         return torch.cuda.Stream(self._device)
 
     def event(self) -> Event:
-        """See `Device`. A thread that waits for a blocking event sleeps: it leaves its core to those that read."""
+        """See `Accelerator`. A thread that waits for a blocking event sleeps: it leaves its core to those that read."""
         return torch.cuda.Event(blocking=True)
 
     def on(self, stream: torch.cuda.Stream) -> AbstractContextManager[Any]:
-        """See `Device`; other threads may have chosen another GPU."""
+        """See `Accelerator`; other threads may have chosen another GPU."""
         return torch.cuda.stream(stream)
 
     def send(self, tiles: Tensor) -> Tensor:
-        """See `Device`."""
+        """See `Accelerator`."""
         return tiles.to(self._device, non_blocking=True)
 
     def fetch(self, result: Tensor, into: Tensor) -> None:
-        """See `Device`."""
+        """See `Accelerator`."""
         into.copy_(result, non_blocking=True)
 
     def kernels(self) -> AbstractContextManager[Any]:
-        """See `Device`. cuDNN's default rounds float32 to 10 bits (TF32); its benchmark chooses by the clock."""
+        """See `Accelerator`. cuDNN's default rounds float32 to 10 bits (TF32); its benchmark chooses by the clock."""
         return torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False, fp32_precision="ieee"
         )
 
     def start_measuring(self) -> None:
-        """See `Device`."""
+        """See `Accelerator`."""
         torch.cuda.reset_peak_memory_stats(self._device)
         self._before = torch.cuda.memory_allocated(self._device)
 
     def measured(self) -> int:
-        """See `Device`."""
+        """See `Accelerator`."""
         return torch.cuda.max_memory_allocated(self._device) - self._before
 
     def free(self) -> int:
-        """See `Device`: what the driver has left, and what torch keeps for itself without using it."""
+        """See `Accelerator`: what the driver has left, and what torch keeps for itself without using it."""
         unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
         return int(torch.cuda.mem_get_info(self._device)[0]) + unused
 
     def drain(self) -> None:
-        """See `Device`."""
+        """See `Accelerator`."""
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
 
@@ -154,7 +154,7 @@ class CUDA:
 class HostMemory:
     """Page-locked memory that grows to the largest array it has held: getting such memory takes milliseconds."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Accelerator) -> None:
         self._device = device
         self._bytes: Tensor | None = None
 
@@ -170,7 +170,7 @@ class HostMemory:
 class Slot:
     """The host's memory and the events of one call at a time."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Accelerator) -> None:
         self.sent, self.computed, self.fetched = device.event(), device.event(), device.event()
         self._device = device
         self._tiles = HostMemory(device)
@@ -206,7 +206,7 @@ class GPU:
         Calls at a time.
     """
 
-    def __init__(self, device: Device, network: Callable[[Tensor], Tensor], slots: int) -> None:
+    def __init__(self, device: Accelerator, network: Callable[[Tensor], Tensor], slots: int) -> None:
         self.batch = 8  # until a tile was measured
         self._device, self.network = device, network
         self._sending, self._computing, self._fetching = (device.stream() for _ in range(3))
@@ -244,12 +244,21 @@ class GPU:
 
     def _fitting(self, pixels: NDArray[Any], finish: Finish) -> list[NDArray[Any]] | None:
         """Return the results of a batch, or None where memory was short of it."""
+        try:
+            found = self._in_slot(pixels, finish)
+            if found is None:
+                self._device.drain()  # only now: the error held what the batch had on the device
+        except RuntimeError as error:
+            raise_engine_error(error, self._device.name)
+        return found
+
+    def _in_slot(self, pixels: NDArray[Any], finish: Finish) -> list[NDArray[Any]] | None:
         slot = self._free.get()
         try:
             return self._through(slot, pixels, finish)
         except RuntimeError as error:
             if not is_memory_short(error):
-                raise as_engine_error(error, self._device.name) from error
+                raise
             if len(pixels) == 1:
                 rows, columns = pixels.shape[2:]
                 raise EngineError(
@@ -257,7 +266,6 @@ class GPU:
                 ) from error
         finally:
             self._free.put(slot)
-        self._device.drain()  # after the error, which held what the batch had on the device
         return None
 
     @torch.inference_mode()
@@ -321,13 +329,13 @@ def is_memory_short(error: RuntimeError) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in SHORT)
 
 
-def as_engine_error(error: RuntimeError, name: str) -> Exception:
-    """Return the error to raise for one of torch's: that memory is short or the GPU failed, or itself."""
+def raise_engine_error(error: RuntimeError, name: str) -> NoReturn:
+    """Raise one of torch's errors as what it says of the GPU: that memory is short or that it failed; else as it is."""
     if is_memory_short(error):
-        return EngineError(f"the GPU's memory is full ({name}); end what else uses it: {_first(error)}")
-    if not isinstance(error, torch.AcceleratorError) and not any(word in str(error) for word in BROKEN):
-        return error
-    return DeviceLostError(f"the GPU failed ({name}): {_first(error)}")
+        raise EngineError(f"the GPU's memory is full ({name}); end what else uses it: {_first(error)}") from error
+    if isinstance(error, torch.AcceleratorError) or any(word in str(error) for word in BROKEN):
+        raise DeviceLostError(f"the GPU failed ({name}): {_first(error)}") from error
+    raise error
 
 
 def _first(error: RuntimeError) -> str:

@@ -1,5 +1,6 @@
 """Engines: every dtype, two engines against each other, a GPU that is short of memory, a cache that is damaged."""
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -283,6 +284,38 @@ def test_calls_at_a_time_on_a_gpu_change_nothing(precision, bundle_of):
             kept = encode(probabilities[list(encoding.kept)], np.dtype("uint8"))
             np.testing.assert_array_equal(found.probability[number], kept)
     assert made.batch >= 8
+
+
+BREAK = """
+import sys, numpy, torch
+from models import load_bundle
+from models.engine import EngineSpec, make_engine
+from models.errors import DeviceLostError
+
+engine = make_engine(load_bundle(sys.argv[1]), EngineSpec("torch", "cuda"))
+tile = numpy.ones((1, 3, 64, 64), "uint16")
+engine.predict(tile)
+try:
+    torch.zeros(1, device="cuda")[torch.tensor([5], device="cuda")]
+    torch.cuda.synchronize()
+except RuntimeError:
+    pass
+for again in (lambda: engine.predict(tile), lambda: make_engine(load_bundle(sys.argv[1]), EngineSpec("torch", "cuda"))):
+    try:
+        again()
+    except DeviceLostError as error:
+        print(error)
+"""
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_that_fails_is_known_by_its_error(bundle_of):
+    """In a process of its own, whose GPU is lost to it for good."""
+    done = subprocess.run([sys.executable, "-c", BREAK, bundle_of("unet").path], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert all(line.startswith("the GPU failed (") and "CUDA error" in line for line in lines)
 
 
 @pytest.mark.gpu

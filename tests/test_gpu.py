@@ -233,6 +233,18 @@ def test_batch_is_halved_when_memory_is_short(on, bundle_of, caplog):
     np.testing.assert_allclose(found, right.predict(values), atol=1e-6)
 
 
+def test_a_gpu_that_fails_while_a_smaller_batch_is_prepared(on, monkeypatch):
+    device = Pretended(room=2)
+    engine = on(device)
+
+    def fail() -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(device, "drain", fail)
+    with pytest.raises(DeviceLostError, match="the GPU failed"):
+        engine.predict(pixels((9, 3, 32, 32)))
+
+
 def test_one_tile_that_does_not_fit_is_an_error(on):
     device = Pretended(room=0)
     engine = on(device)
@@ -267,6 +279,7 @@ def test_a_gpu_that_fails_is_said_in_one_line(kind, said, lost, where, on, monke
     for _ in range(GPU_SLOTS + 1):
         with pytest.raises(DeviceLostError if lost else RuntimeError) as caught:
             engine.predict(pixels((1, 3, 32, 32)))
+    assert caught.value.__cause__ is not caught.value
     first = said.split("\n")[0]
     assert str(caught.value) == (f"the GPU failed (pretended): {first}" if lost else said)
 
