@@ -7,10 +7,11 @@ its peak grows by is the large one's. Of two large ones, the first's memory woul
 import json
 import logging
 import os
+import platform
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .encoding import Encoding
-from .engine import EngineSpec, make_engine, slots_of
+from .engine import EngineSpec, Precision, make_engine, slots_of
 from .system import cache_folder, forget_peak, peak_bytes
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class EngineMemory:
     measured: bool = True
 
 
+LIKE: dict[str, Precision] = {"int8": "fp32"}  # which take no less, where a graph must be made before it can be run
+KEPT = 1  # counts up when engines change, so that nothing older is taken from the cache
 UNKNOWN = EngineMemory(3 << 29, 2048, measured=False)
 FRUGAL = EngineMemory(1 << 28, 96, measured=False)  # less than any network of use
 ON_GPU = EngineMemory(3 << 30, 0)  # of a process that drives one: pixels lie in the GPU's own memory
@@ -61,6 +64,7 @@ def kept_memory(digest: str, spec: EngineSpec) -> EngineMemory | None:
     """Return what was measured of a bundle before; None where it was not."""
     if spec.device == "cuda":
         return ON_GPU
+    spec = _measured_as(spec)
     try:
         return EngineMemory(**json.loads(_kept_at(digest, spec).read_text()))
     except (OSError, ValueError, TypeError):
@@ -82,6 +86,7 @@ def measure_memory(bundle: "Bundle", spec: EngineSpec) -> EngineMemory:
     EngineMemory
         Where it cannot be measured, more than most networks take.
     """
+    spec = _measured_as(spec)
     # -P: no module of the user's working directory takes the place of one of ours
     command = [sys.executable, "-P", "-W", "ignore", "-c", CHILD, PACKAGE, bundle.path, json.dumps(asdict(spec))]
     try:
@@ -127,9 +132,15 @@ def _up(value: float, step: int) -> int:
     return max(1, -int(-value // step)) * step
 
 
+def _measured_as(spec: EngineSpec) -> EngineSpec:
+    """Return the settings whose memory is measured for others too: compiling, and int8, take long to make ready."""
+    return replace(spec, precision=LIKE.get(spec.precision, spec.precision), compile=False)
+
+
 def _kept_at(digest: str, spec: EngineSpec) -> Path:
-    settings = f"{spec.name}-{spec.precision}-{slots_of(spec)}{'-compiled' if spec.compile else ''}"
-    return cache_folder("memory") / f"{digest[:32]}-{settings}-{_version(spec.name)}.json"
+    settings = f"{spec.name}-{_version(spec.name)}-{spec.precision}-{slots_of(spec)}"
+    # a home folder may be that of several machines, and processors take more or less
+    return cache_folder("memory") / f"{digest[:32]}-{settings}-{platform.node()}-{KEPT}.json"
 
 
 def _version(package: str) -> str:

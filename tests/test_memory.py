@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from models import load_bundle
 from models.encoding import Prediction
 from models.engine import EngineSpec, resolve
-from models.engine_memory import FRUGAL, UNKNOWN, EngineMemory, kept_memory, measure_memory
+from models.engine_memory import FRUGAL, ON_GPU, UNKNOWN, EngineMemory, kept_memory, measure_memory
 from models.errors import PlanError
 from models.metadata import ReceptiveField
 from pipeline import plan, run
@@ -136,6 +136,27 @@ def test_where_the_cut_decides_pixels_nothing_measured_decides_the_cut(options):
         assert cut.plan == make_plan((9000, 9000), field, halo=100)
 
 
+@pytest.mark.parametrize(("field", "most"), [(ReceptiveField(32, 219), 1.78), (ReceptiveField(8, 51), 1.17)])
+def test_tiles_of_a_gpu_are_no_larger_than_before_and_see_less_twice(field, most):
+    here, plain = Resources(128 * GB, 8), make_plan((20_000, 20_000), field)
+    cut = cut_scene((20_000, 20_000), field, SegmentOptions(), None, (7, 2), here, ON_GPU, pytest.fail).plan
+    assert cut.halo_overhead <= min(most, plain.halo_overhead)
+    assert biggest_input(cut) <= 2048 * 2304
+    assert cut.block == plain.block
+
+
+def test_a_cluster_is_asked_for_its_own_memory(bundle_of, tmp_path):
+    """A budget that is too small for this machine's slots may do for a worker's one thread, and the other way round."""
+    scene, bundle = str(write_raster(tmp_path / "scene.tif", pixels((3, 600, 600)))), bundle_of()
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, memory_limit="3 GB",
+                      dashboard_address="127.0.0.1:0") as some, some.get_client() as client:  # fmt: skip
+        done = run(scene, bundle, tmp_path / "m.zarr", client=client, memory="1.6 GB", show=False)
+        with pytest.raises(PlanError, match="GB of memory is too little"):
+            run(scene, bundle, tmp_path / "n.zarr", client=client, memory="700 MB", show=False)
+    here = run(scene, bundle, tmp_path / "h.zarr", show=False)
+    assert done.pixels == here.pixels
+
+
 def test_what_cannot_matter_is_not_measured():
     field, here = ReceptiveField(8, 58), Resources(24 * GB, 2)
     cut = cut_scene((700, 900), field, SegmentOptions(), None, (4, 2), here, None, pytest.fail)
@@ -155,7 +176,7 @@ def test_an_engine_is_measured_once(bundle_of, tmp_path, monkeypatch):
     # a tiny network: no less than its input and its answer as float32, and far from the guess
     assert 16 < found.per_pixel < 500
     assert 30e6 < found.fixed < 1e9
-    assert kept_memory(bundle.digest, spec) == found
+    assert kept_memory(bundle.digest, spec) == kept_memory(bundle.digest, replace(spec, compile=True)) == found
     monkeypatch.setattr(subprocess, "run", pytest.fail)
     assert kept_memory(bundle.digest, spec) == found
     (kept,) = (tmp_path / "swathe" / "memory").iterdir()

@@ -85,6 +85,7 @@ def cheapest_plan(
     *,
     halo: int | None = None,
     block: int | None = None,
+    most: int | None = None,
 ) -> TilingPlan:
     """Cut a scene into the tiles and blocks that cost least within the budget.
 
@@ -94,6 +95,8 @@ def cheapest_plan(
         See `make_plan`.
     cost
         Of a pixel, and the budget.
+    most
+        Pixels that a tile may have, halo included. None: any number.
 
     Returns
     -------
@@ -106,6 +109,8 @@ def cheapest_plan(
         As `make_plan`.
     """
     plans = list(_candidates(shape, receptive_field, halo, block))
+    if most is not None:
+        plans = [plan for plan in plans if math.prod(plan.largest_input) <= most] or plans[:1]
     fitting = [plan for plan in plans if cost.peak_bytes(plan) <= cost.budget]
     return min(fitting, key=cost.score) if fitting else min(plans, key=cost.peak_bytes)
 

@@ -1,18 +1,19 @@
 """The memory budget of a run, and the tiles and blocks that are chosen within it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.engine_memory import FRUGAL, UNKNOWN, EngineMemory
 from models.errors import PlanError
 from models.metadata import ReceptiveField
 
 from ..grid.tile_cost import TileCost, cheapest_plan
-from ..grid.tiling import TilingPlan, make_plan
+from ..grid.tiling import LARGEST_INPUT, TALLEST_INPUT, TilingPlan, make_plan
 from .options import SegmentOptions, parse_memory
 
 SHARE = 0.6  # of the memory: above it a Dask worker begins to spill, at 0.8 it pauses, and others need some too
 LIBRARIES = 3 << 28  # bytes of Dask, Zarr, GDAL and its cache of 256 MB, which the engine's own process has not
+GPU_INPUT = LARGEST_INPUT * TALLEST_INPUT  # pixels of a tile on a GPU, whose memory is found out by the engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,17 @@ def cut_scene(
     """
     plain = make_plan(shape, receptive_field, halo=halo, tile=options.tile, block=options.block)
     on_gpu = known is not None and not known.per_pixel
-    free = options.tile is None and plain.exact and not on_gpu
+    free = options.tile is None and plain.exact
 
     def cut(engine: EngineMemory) -> Cut:
         cost = _cost(engine, options, pixel, resources)
-        plan = cheapest_plan(shape, receptive_field, cost, halo=halo, block=options.block) if free else plain
+        if not free:
+            return Cut(plain, cost, engine.measured)
+        if on_gpu:  # all slots feed one device, and others' memory is not asked for here
+            one = replace(cost, slots=1, sparing=False)
+            plan = cheapest_plan(shape, receptive_field, one, halo=halo, block=plain.block, most=GPU_INPUT)
+        else:
+            plan = cheapest_plan(shape, receptive_field, cost, halo=halo, block=options.block)
         return Cut(plan, cost, engine.measured)
 
     if known is not None:

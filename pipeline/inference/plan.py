@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from models.bundle import Bundle, load_bundle
 from models.encoding import Encoding, ProbabilityType, Thresholds, describe_decision
 from models.engine import Device, EngineName, EngineSpec, Precision, resolve, slots_of
-from models.engine_memory import EngineMemory, kept_memory, measure_memory
+from models.engine_memory import UNKNOWN, EngineMemory, kept_memory, measure_memory
 from models.errors import BundleError, SceneError
 from models.metadata import BundleMetadata
 from models.options import chosen, documents
@@ -176,12 +176,12 @@ def plan(
 
 
 def plan_scene(
-    scene: SceneLike, bundle: BundleLike, options: SegmentOptions, *, calibrated: bool = False
+    scene: SceneLike, bundle: BundleLike, options: SegmentOptions, *, calibrated: bool = False, elsewhere: bool = False
 ) -> SegmentPlan:
-    """As `plan`, with options that are checked already."""
+    """As `plan`, with options that are checked already; `elsewhere`: other processes run it, see `for_workers`."""
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     opened = open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha)
-    prepared = _planned(opened, loaded, options, sure=calibrated)
+    prepared = _planned(opened, loaded, options, sure=calibrated, elsewhere=elsewhere)
     if calibrated:
         prepared = replace(prepared, calibration=_calibrated(prepared))
     return replace(prepared, doubts=tuple(doubts([prepared.source], loaded.metadata)))
@@ -214,7 +214,9 @@ def plan_source(source: Source, bundle: BundleLike, options: SegmentOptions) -> 
     return _planned(source, loaded, options)
 
 
-def _planned(opened: Source, loaded: Bundle, options: SegmentOptions, *, sure: bool = False) -> SegmentPlan:
+def _planned(
+    opened: Source, loaded: Bundle, options: SegmentOptions, *, sure: bool = False, elsewhere: bool = False
+) -> SegmentPlan:
     """Plan; `sure`: the engine's memory is measured even where it decides nothing."""
     source = bring_to_bundle(opened, loaded.metadata, options)
     notes = check_fit(source, loaded.metadata, allow_mismatch=options.allow_mismatch)
@@ -238,7 +240,10 @@ def _planned(opened: Source, loaded: Bundle, options: SegmentOptions, *, sure: b
 
     here, known = Resources(machine_memory(), blocks_at_once(spec)), kept_memory(loaded.digest, spec)
     known = measure() if sure and known is None else known
-    cut = cut_scene(source.geobox.shape, field, options, halo, _pixel(source, encoding), here, known, measure)
+    ours = replace(options, memory=None) if elsewhere else options  # whose memory it is, is known when they are
+    if elsewhere and known is None:
+        known = UNKNOWN
+    cut = cut_scene(source.geobox.shape, field, ours, halo, _pixel(source, encoding), here, known, measure)
     return SegmentPlan(source, InferenceSpec(*place, cut.plan, encoding), options, tuple(notes), cut)
 
 

@@ -108,7 +108,7 @@ def run(
     """
     where = workers_of(client, workers)
     check_client(where)
-    prepared = plan_scene(scene, bundle, chosen(SegmentOptions, locals()))
+    prepared = plan_scene(scene, bundle, chosen(SegmentOptions, locals()), elsewhere=where is not None)
     if note is not None:
         note(str(prepared))
     else:
