@@ -12,10 +12,12 @@ vectors               `write_vectors` of what `objects` left
 Each result is checked against what is known of the mask: every pixel, the one id, the one row of the
 table, the one polygon. `memory` is the peak of the process, nothing subtracted. Promise: right, and under 2 GB.
 
-Then the jobs of `benchmarks.labellers` on masks of many objects. Rounds are interleaved, each measurement is a fresh
-process that has done the job on a small mask before the clock starts; medians are given, with the fastest and slowest.
-`times` is how many times as long a contender took as swathe in this run, `cpu s` the seconds of all its cores. Answers
-are compared pixel by pixel (labels up to renaming). Those not installed are skipped.
+Then the jobs of `benchmarks.labellers` and `benchmarks.outlines` on masks of many objects. Rounds are interleaved, each
+measurement is a fresh process that has done the job on a small mask before the clock starts; medians are given, with
+the fastest and slowest. `times` is how many times as long a contender took as swathe in this run, `cpu s` the seconds
+of all its cores, `answer` what a contender's answer differs by from ours: pixels (labels up to renaming), polygons and
+their area, sums in zones. Those not installed are skipped. GDAL's sieve decides small objects and small holes together,
+and not one after the other. xarray-spatial has no sieve; polygonize is experimental in it.
 """
 
 import argparse
@@ -33,8 +35,15 @@ from .child import Failed, cpu_seconds, measure, peak_bytes, report, run_module,
 from .masks import LINES, PIXEL, make_block, write_mask
 
 VERBS = ("keep", "remove", "fill", "objects", "vectors")
-CONTENDERS = ("swathe", "skimage", "dask_image")
-KINDS, JOB_NAMES = ("blobs", "noise"), ("clean", "label")
+CONTENDERS = ("swathe", "skimage", "dask_image", "rasterio", "xrspatial")
+PYPI = {"skimage": "scikit-image", "dask_image": "dask-image", "xrspatial": "xarray-spatial"}
+JOBS = {
+    "clean": ("swathe", "skimage", "dask_image", "rasterio"),
+    "label": ("swathe", "skimage", "dask_image"),
+    "polygons": ("swathe", "rasterio", "xrspatial"),
+    "zones": ("swathe", "rasterio", "xrspatial"),
+}
+KINDS: dict[str, tuple[str, ...]] = {"blobs": tuple(JOBS), "noise": ("clean", "label")}  # and the jobs done on them
 SMALL = 500  # pixels: beyond the size that context around a block decides
 WARM = 256  # side of the mask that each process warms up on
 
@@ -120,24 +129,36 @@ def measure_lines(size: int, folder: Path) -> None:
 
 def run_job(job: str, name: str, kind: str, folder: Path) -> None:
     """Do a job as one contender does it, in this process, and report it."""
-    from .labellers import JOBS
-
-    for mask, output in (("warm", f"{name}-warm.zarr"), ("mask", f"{name}.zarr")):
+    for mask, output in (("warm", f"{name}-warm.out"), ("mask", f"{name}.out")):
         shutil.rmtree(folder / output, ignore_errors=True)  # of the round before
         before, started = cpu_seconds(), time.perf_counter()
-        layer = JOBS[job][name](folder / f"{kind}-{mask}.zarr", folder / output, SMALL)
+        layer = _done(job, name, folder / f"{kind}-{mask}.zarr", folder / output)
         seconds, cpu = time.perf_counter() - started, cpu_seconds() - before
     report(seconds=seconds, cpu=cpu, peak=peak_bytes(), layer=layer)
 
 
+def _done(job: str, name: str, source: Path, output: Path) -> str:
+    """Do a job; give the path of an array in its output, where it is one."""
+    from . import labellers, outlines
+
+    if job in labellers.JOBS:
+        return labellers.JOBS[job][name](source, output, SMALL)
+    output.mkdir()
+    outlines.JOBS[job][name](source, output)
+    return ""
+
+
 def run_check(job: str, ours: Path, theirs: Path) -> None:
     """Compare two results in this process."""
-    import zarr
+    from . import labellers, outlines
 
-    from .labellers import agree
+    if job in labellers.JOBS:
+        import zarr
 
-    one, other = (np.asarray(zarr.open_array(path, mode="r")[:]) for path in (ours, theirs))
-    report(agree=bool(agree(job, one, other)))
+        one, other = (np.asarray(zarr.open_array(path, mode="r")[:]) for path in (ours, theirs))
+        report(answer=labellers.difference(job, one, other))
+    else:
+        report(answer=outlines.difference(job, ours, theirs))
 
 
 def compare(size: int, repeats: int, names: list[str], folder: Path) -> None:
@@ -146,12 +167,13 @@ def compare(size: int, repeats: int, names: list[str], folder: Path) -> None:
     for kind in KINDS:
         for part, side in (("mask", size), ("warm", min(size, WARM))):
             run_module("benchmarks.objects", "--make", kind, side, folder / f"{kind}-{part}.zarr")
-        for job in JOB_NAMES:
-            found = _rounds(job, kind, repeats, names, folder)
-            rows += [_row(f"{kind}, {job}, {name}", runs, found.get("swathe")) for name, runs in found.items()]
-            _print_differences(job, found, folder)
+        for job in KINDS[kind]:
+            found = _rounds(job, kind, repeats, [name for name in names if name in JOBS[job]], folder)
+            answers = _answers(job, found, folder)
+            for name, runs in found.items():
+                rows.append([*_row(f"{kind}, {job}, {name}", runs, found.get("swathe")), answers.get(name, "")])
     print(f"\n{size} x {size} pixels, below {SMALL} pixels is small, {repeats} rounds\n")
-    print(table(["", "seconds", "from", "to", "cpu s", "times", "memory"], rows))
+    print(table(["", "seconds", "from", "to", "cpu s", "times", "memory", "answer"], rows))
 
 
 def _rounds(job: str, kind: str, repeats: int, names: list[str], folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -169,13 +191,16 @@ def _rounds(job: str, kind: str, repeats: int, names: list[str], folder: Path) -
     return found
 
 
-def _print_differences(job: str, found: dict[str, list[dict[str, Any]]], folder: Path) -> None:
-    ours = folder / "swathe.zarr"
-    for name in set(found) - {"swathe"} if "swathe" in found else ():
-        checked = measure(
-            "benchmarks.objects", "--check", job, ours / found["swathe"][0]["layer"], folder / f"{name}.zarr"
-        )
-        print(f"{job}: {name} {'agrees' if checked['agree'] else 'DOES NOT AGREE'}", flush=True)
+def _answers(job: str, found: dict[str, list[dict[str, Any]]], folder: Path) -> dict[str, str]:
+    """Return what each contender's answer differs by from ours."""
+    if "swathe" not in found:
+        return {}
+    ours, answers = folder / "swathe.out" / found["swathe"][0]["layer"], {}
+    for name in [name for name in found if name != "swathe"]:
+        checked = measure("benchmarks.objects", "--check", job, ours, folder / f"{name}.out")
+        answers[name] = checked["answer"]
+        print(f"{job}: {name} {answers[name]}", flush=True)
+    return answers
 
 
 def _row(title: str, runs: list[dict[str, Any]], ours: list[dict[str, Any]] | None) -> list[str]:
@@ -196,8 +221,8 @@ def _median(runs: list[dict[str, Any]], name: str) -> float:
 def installed() -> list[str]:
     """Leave out what is not installed, with a line for each."""
     there = [name for name in CONTENDERS if name == "swathe" or importlib.util.find_spec(name)]
-    for name in set(CONTENDERS) - set(there):
-        print(f"{name} is not installed and is left out: pip install {name.replace('_', '-')}")
+    for name in [name for name in CONTENDERS if name not in there]:
+        print(f"{name} is not installed and is left out: pip install {PYPI[name]}")
     return there
 
 

@@ -1,6 +1,7 @@
 """The benchmarks still run. What they measure here, on tiny scenes, means nothing."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +133,12 @@ def test_objects_run_and_agree(folder: Path) -> None:
     assert {tuple(row[:2]) for row in rows} >= {("comb,", "vectors"), ("spiral,", "fill"), ("noise,", "label,")}
     assert said.count("skimage agrees") == 4
     assert "DOES NOT AGREE" not in said
-    assert "left out:" not in said.replace("dask_image is not installed and is left out:", "")
+    assert ("blobs,", "polygons,", "rasterio") in {tuple(row[:3]) for row in rows}
+    assert "polygons: rasterio +0 of " in said
+    sums = re.search(r"zones: rasterio sum ([+-][\d.]+) of ([\d,.]+) pixels", said)
+    assert sums
+    assert 0 < abs(float(sums[1])) < 0.02 * float(sums[2].replace(",", ""))
+    assert "left out:" not in re.sub(r"\w+ is not installed and is left out:", "", said)
 
 
 @pytest.mark.usefixtures("threads")
