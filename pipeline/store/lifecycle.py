@@ -95,7 +95,7 @@ def _set_state(files: Files, state: str, **more: Any) -> None:
     """Change the store's own metadata, and them alone, in one write; what Zarr has consolidated stays."""
     content = json.loads(files.read(ROOT))
     content["attributes"][KEY] |= {"state": state, **more}
-    files.write(ROOT, json.dumps(content, indent=2).encode())
+    files.write(ROOT, json.dumps(content).encode())
 
 
 def _consolidate(files: Files) -> None:
@@ -109,7 +109,7 @@ def _consolidate(files: Files) -> None:
     content = json.loads(files.read(ROOT))
     content["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
     content["attributes"][KEY]["state"] = "running"
-    files.write(ROOT, json.dumps(content, indent=2).encode())
+    files.write(ROOT, json.dumps(content).encode())
 
 
 def _create_level(root: "zarr.Group", store: Store, level: int, metadata: StoreMetadata) -> None:
