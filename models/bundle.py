@@ -21,6 +21,9 @@ from .errors import BundleError, NetworkError, SwatheError, require_s3
 from .files import put_in_place, refuse_existing
 from .metadata import BundleMetadata
 from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
+from .quantised import LARGEST, QuantisedGraph
+from .quantised import WEIGHTS as INT8_WEIGHTS
+from .quantised import XML as INT8_XML
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from .segmenter import Segmenter
 
 ITEM, WEIGHTS = "bundle.json", "weights.safetensors"
-FOR_PEOPLE = {"datetime", "created", "updated", "description", "swathe:provenance", "swathe:metrics"}  # not hashed
+INT8, INT8_SCORES = "swathe:int8", "swathe:int8_scores"  # of the item: digest of the graph in int8, errors by scene
+# what is not hashed
+FOR_PEOPLE = {"datetime", "created", "updated", "description", "swathe:provenance", "swathe:metrics", INT8_SCORES}
 LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory
 MOST_SHRUNK = 100  # times that a member may be larger than it is in a zip; weights hardly shrink
 SHIPPED = Path(__file__).parent / "bundles"
@@ -52,6 +57,28 @@ class Bundle:
     def item(self) -> dict[str, Any]:
         """The STAC Item in `bundle.json`."""
         return _read_item(self.path)
+
+    @cached_property
+    def int8(self) -> QuantisedGraph | None:
+        """The graph in int8 that the bundle carries; None: it carries none.
+
+        Raises
+        ------
+        BundleError
+            It is missing or damaged.
+        """
+        said = self.item["properties"].get(INT8)
+        if said is None:
+            return None
+        graph = QuantisedGraph(*(_read_member(self.path, name) for name in (INT8_XML, INT8_WEIGHTS)))
+        if graph.digest != said:
+            raise BundleError(f"{self.path}: the int8 graph is not the one that {ITEM} names; it is damaged")
+        return graph
+
+    @property
+    def int8_scores(self) -> Mapping[str, Mapping[str, float]]:
+        """What the int8 graph was measured to change, by scene; empty: there is none."""
+        return dict(self.item["properties"].get(INT8_SCORES) or {})
 
     @property
     def parameters(self) -> int:
@@ -151,7 +178,7 @@ def check_replaced(target: Path) -> None:
             names = archive.namelist()
     else:
         raise BundleError(f"{target} is a file, and no bundle; give the name of a folder, or one that ends in .zip")
-    foreign = sorted(set(names) - {ITEM, WEIGHTS})
+    foreign = sorted(set(names) - {ITEM, WEIGHTS, INT8_XML, INT8_WEIGHTS})
     if foreign:
         raise BundleError(
             f"{target} also holds {', '.join(foreign[:5])}; only a bundle is replaced, so choose another name"
@@ -230,6 +257,13 @@ def _member(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
         raise BundleError(f"{path} holds no {name}; a bundle is {ITEM} and {WEIGHTS}") from error
     except Exception as error:  # a damaged zip raises errors of zipfile, zlib, lzma, struct and several builtin ones
         raise BundleError(f"{path} cannot be read as a bundle: {error}") from error
+
+
+def _read_member(path: Path, name: str) -> bytes:
+    with _member(path, name) as (file, size):
+        if size > LARGEST:
+            raise BundleError(f"{path}: {name} has {size:,} bytes; at most {LARGEST:,} are read")
+        return file.read(LARGEST + 1)
 
 
 def _read_item(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .encoding import Encoding, Prediction
 from .errors import EngineError
+from .hardware import cpu_gains, cpu_name, gpu_name
 from .system import usable_cpus
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 EngineName = Literal["auto", "torch", "openvino"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+PrecisionOption = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 MOST_STREAMS = 8  # calls at a time on a CPU: each holds a tile's activations; with more cores, each has several
 GPU_SLOTS = 3  # calls at a time: one is computed, one is on its way there, one on its way back
 
@@ -36,13 +38,18 @@ class EngineSpec:
     device
         `cpu`, `cuda`, or `auto`.
     precision
-        `fp32`; `bf16` or `fp16` are faster on hardware that has them, and change probabilities by about 1e-2.
+        `fp32`; `bf16` or `fp16` are faster on hardware that has them, and change probabilities by about 1e-2. `int8`:
+        a graph that NNCF has quantised, in OpenVINO.
     threads
         Threads on a CPU, for all calls together; None: all that this process may use.
     compile
         Let `torch.compile` optimise the network (torch only; a minute at the start).
     fold
         Fold batch norms into convolutions (torch only).
+    graph
+        Digest of the graph in int8; see `models.quantised`.
+    hardware
+        What of CPU or GPU decides bits; `resolve` says it.
     """
 
     name: EngineName = "auto"
@@ -51,6 +58,8 @@ class EngineSpec:
     threads: int | None = None
     compile: bool = False
     fold: bool = True
+    graph: str = ""
+    hardware: str = ""
 
     def __post_init__(self) -> None:
         for value, kinds in ((self.name, EngineName), (self.device, Device), (self.precision, Precision)):
@@ -108,22 +117,58 @@ def resolve(spec: EngineSpec) -> EngineSpec:
             raise EngineError("engine openvino runs on CPUs; use --engine torch for a GPU")
         if spec.compile:
             raise EngineError("compile is torch's; use --engine torch with it")
-    return replace(spec, name=name, device=device)
+    _check_precision(spec.precision, name, device)
+    return replace(spec, name=name, device=device, hardware=hardware_name(device))
 
 
-def make_engine(bundle: "Bundle", spec: EngineSpec) -> Engine:
+def hardware_name(device: Device) -> str:
+    """Name what decides bits here: the instructions of the CPU, or the GPU."""
+    return gpu_name() if device == "cuda" else cpu_name()
+
+
+def check_hardware(spec: EngineSpec) -> None:
+    """Refuse to answer for other hardware in any precision but fp32, where answers differ by 1e-5 at most.
+
+    Raises
+    ------
+    EngineError
+        The engine of these settings was resolved on other hardware than this.
+    """
+    if spec.precision != "fp32" and spec.hardware not in ("", here := hardware_name(spec.device)):
+        raise EngineError(
+            f"{spec.precision} gives other pixels on other hardware: the run has {spec.hardware}, this worker {here}; "
+            f"use workers of one kind, or --precision fp32"
+        )
+
+
+def _check_precision(precision: Precision, name: EngineName, device: Device) -> None:
+    if precision == "int8" and name != "openvino":
+        raise EngineError("int8 runs in OpenVINO on CPUs alone; use --engine openvino --device cpu, or bf16 or fp16")
+    if device == "cpu" and not cpu_gains(precision):
+        raise EngineError(
+            f"{precision} is not faster on this CPU, which has no instructions for it ({cpu_name()}); "
+            "use --precision fp32"
+        )
+
+
+def make_engine(bundle: "Bundle", spec: EngineSpec, graph: bytes = b"") -> Engine:
     """Load a bundle's network into an engine. Takes seconds; do it once per process.
+
+    `graph` is the one in int8, packed; without it, it is looked for in the bundle and in the user's cache.
 
     Raises
     ------
     EngineError, BundleError
         The engine is not available, or the weights do not fit.
     """
+    check_hardware(spec)
     spec = resolve(spec)
     if spec.name == "openvino":
         from .engine_openvino import OpenVINOEngine
+        from .quantised import graph_of
 
-        return OpenVINOEngine(bundle, spec.precision, slots_of(spec), spec.threads)
+        int8 = graph_of(bundle, spec.graph, graph) if spec.precision == "int8" else None
+        return OpenVINOEngine(bundle, spec.precision, slots_of(spec), spec.threads, int8)
     from .engine_torch import TorchEngine
 
     return TorchEngine(

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from .encoding import STEPS, Decision, Encoding, Prediction
-from .errors import EngineError
+from .errors import BundleError, EngineError
+from .quantised import QuantisedGraph, check_graph
 from .system import cache_folder, usable_cpus
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("swathe")
 
 GRAPH = 2  # counts up when the graph that is made of a bundle changes, so that no older one is taken from the cache
-PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+# int8: of what is not quantised
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 # raw types that the compiled graph takes as they are; others are made float32 on the host first
 NATIVE = {np.dtype(t) for t in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")}
 
@@ -40,9 +42,13 @@ class OpenVINOEngine:
 
     batch = 1
 
-    def __init__(self, bundle: "Bundle", precision: str, slots: int, threads: int | None) -> None:
+    def __init__(
+        self, bundle: "Bundle", precision: str, slots: int, threads: int | None, int8: QuantisedGraph | None = None
+    ) -> None:
         self._core = ov.Core()
-        self._model = _converted(self._core, bundle)
+        self._model = load_graph(self._core, bundle) if int8 is None else _int8(self._core, bundle, int8)
+        # the CPU plugin compiles no graph in int8 that begins with another type than these
+        self._native = NATIVE if int8 is None else {np.dtype("uint8"), np.dtype("float32")}
         self.slots = slots
         self._config = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
@@ -64,7 +70,7 @@ class OpenVINOEngine:
         return Prediction(class_map[:, 0], probability[0] if probability else None)
 
     def _run(self, pixels: NDArray[Any], encoding: Encoding | None) -> list[NDArray[Any]]:
-        if pixels.dtype not in NATIVE or not pixels.dtype.isnative:
+        if pixels.dtype not in self._native or not pixels.dtype.isnative:
             pixels = pixels.astype(np.float32)
         request = self._request(pixels.dtype, encoding)
         try:
@@ -126,7 +132,16 @@ def _classified(by_class: list[Any], thresholds: Decision | None) -> Any:
     return ops.select(ops.greater(best, bound), classes, np.float32(background)) if bounds else classes
 
 
-def _converted(core: "ov.Core", bundle: "Bundle") -> "ov.Model":
+def _int8(core: "ov.Core", bundle: "Bundle", graph: QuantisedGraph) -> "ov.Model":
+    try:
+        model = core.read_model(graph.xml, graph.weights)
+    except (RuntimeError, TypeError) as error:
+        raise BundleError(f"{bundle.path}: OpenVINO cannot read the int8 graph: {_first(error)}") from error
+    check_graph(model, bundle)
+    return model
+
+
+def load_graph(core: "ov.Core", bundle: "Bundle") -> "ov.Model":
     """Load the graph from float32 pixels to probabilities from the cache, else convert and keep it."""
     path = cache_folder("openvino") / f"{bundle.digest}-{GRAPH}-{ov.__version__.split('-')[0]}.xml"
     kept = _read(core, path)

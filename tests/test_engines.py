@@ -204,6 +204,7 @@ def test_auto_is_openvino_here_unless_there_is_a_gpu(monkeypatch):
 def test_auto_is_torch_on_a_gpu(monkeypatch):
     monkeypatch.setattr(engines, "_may_have_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(engines, "gpu_name", lambda: "a GPU")
     assert (resolve(EngineSpec()).name, resolve(EngineSpec()).device) == ("torch", "cuda")
     with pytest.raises(EngineError, match="runs on CPUs"):
         resolve(EngineSpec(name="openvino", device="cuda"))

@@ -119,7 +119,7 @@ def _read_samples(source: Source, plan: TilingPlan, side: int) -> Samples:
 
 def _time_network(inference: InferenceSpec, source: Source, tile: Pixels, slots: int) -> float:
     """Return a slot's seconds per pixel while all slots are at work; what is made at the first call is not counted."""
-    engine = shared_engine(inference.bundle, inference.digest, inference.spec)
+    engine = shared_engine(inference)
     means = tuple(band.mean for band in inference.metadata.bands)
     filled: NDArray[Any] = np.stack([fill_missing(tile, source.nodata, means)] * max(1, engine.batch))
 

@@ -15,7 +15,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from models.encoding import Encoding, ProbabilityType, Thresholds
-from models.engine import Device, EngineName, Precision
+from models.engine import Device, EngineName, PrecisionOption
 from models.options import chosen, documents
 
 from ..grid.geobox import Window
@@ -46,7 +46,7 @@ def segment(
     tolerance: float = 0.004,
     engine: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: PrecisionOption = "fp32",
     threads: int | None = None,
     compile: bool = False,
     threshold: Thresholds | Literal["likeliest"] | None = None,

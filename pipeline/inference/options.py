@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from models.encoding import Decision, Encoding, ProbabilityType, Thresholds, check_probability, decision
-from models.engine import Device, EngineName, EngineSpec, Precision
+from models.engine import Device, EngineName, EngineSpec, Precision, PrecisionOption
 from models.errors import PlanError
 from models.metadata import BundleMetadata
 
@@ -44,13 +44,16 @@ class SegmentOptions:
     halo
         `exact`: tiled equals whole. `auto`: the smallest whose measured error is within `tolerance`. Or pixels.
     tolerance
-        Largest change of a probability that `auto` accepts.
+        Largest error that `auto` accepts, of precision and halo together: of a halo the largest change of a
+        probability; of a precision its mean change and twice the share of pixels whose class changes.
     engine
         `torch`, `openvino`, or `auto`: torch on CUDA where there is a GPU, else OpenVINO if it is installed.
     device
         `cpu`, `cuda`, or `auto`: CUDA where there is a GPU.
     precision
-        `fp32`; `bf16` or `fp16` are faster on hardware that has them, and change probabilities by about 1e-2.
+        `fp32`; `bf16` or `fp16` are faster on hardware that has them, and change probabilities by about 1e-2. `int8`:
+        faster still on CPUs, by ranges that the scene's own pixels set, or the bundle carries. `auto`: the fastest here
+        whose error, measured on the scene's own pixels, is within `tolerance`.
     threads
         Threads on a CPU. None: all that this process may use.
     compile
@@ -84,7 +87,7 @@ class SegmentOptions:
     tolerance: float = 0.004
     engine: EngineName = "auto"
     device: Device = "auto"
-    precision: Precision = "fp32"
+    precision: PrecisionOption = "fp32"
     threads: int | None = None
     compile: bool = False
     threshold: Thresholds | Literal["likeliest"] | None = None
@@ -105,6 +108,9 @@ class SegmentOptions:
             parse_memory(self.memory)
         if isinstance(self.halo, str) and self.halo not in ("exact", "auto"):
             raise PlanError(f"halo is 'exact', 'auto' or a number of pixels; received {self.halo!r}")
+        if self.precision not in get_args(PrecisionOption):
+            known = ", ".join(get_args(PrecisionOption))
+            raise PlanError(f"precision is one of {known}; received {self.precision!r}")
         if self.tolerance <= 0:
             raise PlanError(f"tolerance must be above 0; received {self.tolerance}")
         if self.probability not in (None, "uint8", "float16", "float32"):
@@ -127,8 +133,9 @@ class SegmentOptions:
         return self.reflectance or self.scale is not None or self.offset is not None
 
     def spec(self) -> EngineSpec:
-        """Return the engine that is asked for."""
-        return EngineSpec(self.engine, self.device, self.precision, self.threads, self.compile)
+        """Return the engine that is asked for; where its precision is to be measured, in fp32."""
+        precision: Precision = "fp32" if self.precision == "auto" or self.precision == "int8" else self.precision
+        return EngineSpec(self.engine, self.device, precision, self.threads, self.compile)
 
     def encoding(self, metadata: BundleMetadata) -> Encoding:
         """Return what is kept of the network's answer for the classes of a bundle."""

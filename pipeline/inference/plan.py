@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from models.bundle import Bundle, load_bundle
 from models.encoding import Encoding, ProbabilityType, Thresholds, describe_decision
-from models.engine import Device, EngineName, EngineSpec, Precision, resolve, slots_of
+from models.engine import Device, EngineName, EngineSpec, PrecisionOption, resolve, slots_of
 from models.engine_memory import UNKNOWN, EngineMemory, kept_memory, measure_memory
 from models.errors import BundleError, SceneError
 from models.metadata import BundleMetadata
@@ -141,7 +141,7 @@ def plan(
     tolerance: float = 0.004,
     engine: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: PrecisionOption = "fp32",
     threads: int | None = None,
     compile: bool = False,
     threshold: Thresholds | Literal["likeliest"] | None = None,
@@ -222,15 +222,22 @@ def _planned(
     notes = check_fit(source, loaded.metadata, allow_mismatch=options.allow_mismatch)
     encoding, spec, field = options.encoding(loaded.metadata), resolve(options.spec()), loaded.metadata.receptive_field
 
-    place = (str(loaded.path.resolve()), loaded.digest, loaded.metadata, spec)
-    halo = options.halo if isinstance(options.halo, int) else None
+    place = (str(loaded.path.resolve()), loaded.digest, loaded.metadata)
+    halo, left, graph = options.halo if isinstance(options.halo, int) else None, options.tolerance, b""
+    if options.precision in ("auto", "int8"):
+        from .precision import choose_precision
+
+        plain = InferenceSpec(*place, spec, make_plan(source.geobox.shape, field, halo=halo), encoding)
+        choice, chosen_spec = choose_precision(source, loaded, plain, options.precision, options.tolerance)
+        notes.append(choice.note)
+        spec, graph, left = chosen_spec.spec, chosen_spec.graph, max(0.0, options.tolerance - choice.error)
     # without a radius there is no reference to measure against: `make_plan` says so
     if options.halo == "auto" and field.halo is not None and field.halo > field.stride:
         from .halo import smallest_halo
 
-        whole = InferenceSpec(*place, make_plan(source.geobox.shape, field), encoding)
-        halo, error = smallest_halo(source, whole, options.tolerance)
-        notes.append(f"halo auto: {halo} pixels, measured error {error:.1g} within {options.tolerance:g}")
+        whole = InferenceSpec(*place, spec, make_plan(source.geobox.shape, field), encoding, graph)
+        halo, error = smallest_halo(source, whole, left)
+        notes.append(f"halo auto: {halo} pixels, measured error {error:.1g} within {left:.2g}")
 
     def measure() -> EngineMemory:
         found = measure_memory(loaded, spec)
@@ -244,7 +251,7 @@ def _planned(
     if elsewhere and known is None:
         known = UNKNOWN
     cut = cut_scene(source.geobox.shape, field, ours, halo, _pixel(source, encoding), here, known, measure)
-    return SegmentPlan(source, InferenceSpec(*place, cut.plan, encoding), options, tuple(notes), cut)
+    return SegmentPlan(source, InferenceSpec(*place, spec, cut.plan, encoding, graph), options, tuple(notes), cut)
 
 
 def blocks_at_once(spec: EngineSpec) -> int:

@@ -5,7 +5,7 @@ The only file of `pipeline` that touches an engine. A process makes each engine 
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from models.engine import Engine, EngineSpec, make_engine, resolve
 from models.engine_memory import EngineMemory, kept_memory, measure_memory
 from models.errors import BundleError, EngineError
 from models.metadata import BundleMetadata
+from models.quantised import QuantisedGraph, keep_graph
 from models.system import keep_freed_memory
 
 from ..grid.block_result import BlockResult, empty_result
@@ -39,6 +40,7 @@ class InferenceSpec:
     spec: EngineSpec
     plan: TilingPlan
     encoding: Encoding
+    graph: bytes = field(default=b"", repr=False)  # in int8, packed; b"": the bundle's own, or none
 
 
 _engines: dict[tuple[str, EngineSpec], Engine] = {}
@@ -54,17 +56,27 @@ def measured_memory(inference: InferenceSpec) -> EngineMemory:
     """Say what an engine takes of the memory of this machine; it is measured once."""
     if (kept := kept_memory(inference.digest, inference.spec)) is not None:
         return kept
+    if inference.graph:
+        keep_graph(QuantisedGraph.unpack(inference.graph))  # for the process that is measured
     return measure_memory(load_bundle(Path(inference.bundle)), inference.spec)
 
 
-def shared_engine(path: str, digest: str, spec: EngineSpec) -> Engine:
+def own_engine(inference: InferenceSpec) -> Engine:
+    """Make an engine that is not kept, to measure with."""
+    return make_engine(load_bundle(Path(inference.bundle)), inference.spec, inference.graph)
+
+
+def shared_engine(inference: InferenceSpec) -> Engine:
     """Return this process's engine for a bundle, made at the first call.
 
     Raises
     ------
+    EngineError
+        The hardware here is other than the run's, and the precision gives other pixels on other hardware.
     BundleError
-        The bundle at `path` has another digest: it was replaced, or this machine holds another one there.
+        The bundle at the run's path has another digest: it was replaced, or this machine holds another one there.
     """
+    path, digest, spec = inference.bundle, inference.digest, inference.spec
     with _making:
         key = (digest, spec)
         if not _engines:
@@ -74,7 +86,7 @@ def shared_engine(path: str, digest: str, spec: EngineSpec) -> Engine:
             if bundle.digest != digest:
                 here, wanted = bundle.digest[:12], digest[:12]
                 raise BundleError(f"the bundle at {path} is another one here: digest {here}, not {wanted}")
-            _engines[key] = make_engine(bundle, spec)
+            _engines[key] = make_engine(bundle, spec, inference.graph)
         return _engines[key]
 
 
@@ -233,7 +245,7 @@ def _predicted(
     """Yield each tile with the class map and the probabilities of all its pixels; equal tiles go in batches."""
     means = tuple(band.mean for band in inference.metadata.bands)
     for _, equal in groupby(reads, key=lambda read: read.pixels.valid.shape):
-        engine = shared_engine(inference.bundle, inference.digest, inference.spec)
+        engine = shared_engine(inference)
         for some in batched(equal, engine.batch):
             inputs = [fill_missing(read.pixels, nodata, means) for read in some]
             try:

@@ -11,7 +11,7 @@ from distributed import Client
 from typing_extensions import override
 
 from models.encoding import ProbabilityType, Thresholds
-from models.engine import Device, EngineName, Precision
+from models.engine import Device, EngineName, PrecisionOption
 from models.options import chosen, documents
 from models.system import usable_cpus
 
@@ -27,7 +27,7 @@ from ..io.source import Source
 from ..jobs.dask import check_client, gpu_resources, run_once, worker_facts, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
 from ..jobs.processes import LocalProcesses, workers_of
-from ..store.metadata import StoreMetadata, level_count
+from ..store.metadata import HARDWARE, StoreMetadata, level_count
 from ..store.store import Store
 from .memory import Resources, machine_memory
 from .options import Halo, SegmentOptions
@@ -61,7 +61,7 @@ def run(
     tolerance: float = 0.004,
     engine: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: PrecisionOption = "fp32",
     threads: int | None = None,
     compile: bool = False,
     threshold: Thresholds | Literal["likeliest"] | None = None,
@@ -137,7 +137,7 @@ class Network(BlockFunction):
     @property
     @override
     def scatter_once(self) -> bool:
-        return self.source.scatter_once
+        return self.source.scatter_once or bool(self.inference.graph)
 
     @property
     @override
@@ -196,13 +196,17 @@ class Segmentation(BlockJob):
             "encoding": inference.encoding.to_json(),
             "shape": self.geobox.shape,
             "overviews": self.prepared.options.overviews,
+            HARDWARE: inference.spec.hardware,
+            **({"graph": inference.spec.graph} if inference.spec.graph else {}),
         }
         return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
 
     @override
     def bind_to_cluster(self, client: Client) -> Self:
         """Let a worker say which engine serves best, and cut for its memory: this machine may have another."""
-        spec = run_once(client, resolve_engine, self.prepared.options.spec(), gpu_resources(client))
+        chosen = self.prepared.inference.spec
+        asked = replace(self.prepared.options.spec(), precision=chosen.precision, graph=chosen.graph)
+        spec = run_once(client, resolve_engine, asked, gpu_resources(client))
         inference = replace(self.prepared.inference, spec=spec)
         prepared = self.prepared.for_workers(
             spec, worker_resources(client), lambda: run_once(client, measured_memory, inference)

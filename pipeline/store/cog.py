@@ -29,7 +29,7 @@ from models.metadata import ClassInfo
 from ..grid.geobox import GeoBox, Window
 from ..io.gdal import SETTINGS  # its import also settles, before any file is opened, which drivers GDAL has
 from .files import Files
-from .metadata import StoreMetadata, background_flag, fingerprint
+from .metadata import HARDWARE, StoreMetadata, background_flag, fingerprint
 from .store import Store, open_store
 
 BLOCK = 512  # side of the file's own tiles, in pixels
@@ -136,7 +136,10 @@ def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) 
             tags = file.tags()
     except (OSError, RasterioError, CPLE_BaseError, ValueError):
         return None
-    if tags.get("SWATHE_FINGERPRINT") != fingerprint(identity) or tags.get("SWATHE_LAYER") != "class_map":
+    before = {key: value for key, value in identity.items() if key != HARDWARE}  # of files that do not say theirs
+    if tags.get("SWATHE_FINGERPRINT") not in (fingerprint(identity), fingerprint(before)):
+        return None
+    if tags.get("SWATHE_LAYER") != "class_map":
         return None
     return json.loads(tags["SWATHE_PIXELS"])  # type: ignore[no-any-return]
 

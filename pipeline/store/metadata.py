@@ -24,6 +24,7 @@ SOURCES = {
     "cleaned from": "another store was cleaned, or it has changed",
     "objects of": "objects of another store, or it has changed",
 }
+HARDWARE = "hardware"  # of a run's identity; stores that do not say theirs are taken for this machine's
 RENAMED = {"footprint": "element"}  # settings that stores of before 0.1.0 keep under another name
 
 JSON = dict[str, Any]
@@ -248,7 +249,7 @@ def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
     found, theirs = [], {RENAMED.get(key, key): value for key, value in theirs.items()}
     for key in {**mine, **theirs}:  # of some settings only what is not as by default is kept
         here, there = mine.get(key), theirs.get(key)
-        if here == there:
+        if here == there or (key == HARDWARE and there is None):
             continue
         if key in SOURCES:
             found.append(SOURCES[key])

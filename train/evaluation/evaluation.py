@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from models.bundle import Bundle, load_bundle
 from models.encoding import Decision, Thresholds
-from models.engine import Device, EngineName, Precision
+from models.engine import Device, EngineName, PrecisionOption
 from models.errors import StoreError, TrainingError
 from models.options import chosen, documents
 from pipeline.inference.options import Halo, SegmentOptions
@@ -90,7 +90,7 @@ def evaluate(
     tolerance: float = 0.004,
     engine: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: PrecisionOption = "fp32",
     threads: int | None = None,
     compile: bool = False,
     allow_mismatch: bool = False,

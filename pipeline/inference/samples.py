@@ -1,0 +1,90 @@
+"""Windows spread over a scene on which something is measured before a run, the same ones each time."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..grid.geobox import Window
+from ..grid.tiling import TilingPlan
+from ..io.source import Source
+from .predict import InferenceSpec, fill_missing, read_buffered
+
+TRIES = 8  # windows looked at in each part of the scene until one holds observed pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the network sees of one window.
+
+    Parameters
+    ----------
+    pixels
+        Raw pixels `(band, y, x)` of the window with its halo, missing samples filled.
+    valid
+        Which pixels of the window, halo aside, were observed, bool `(y, x)`.
+    halo
+        In pixels.
+    """
+
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_]
+    halo: int
+
+    def core(self, answer: NDArray[Any]) -> NDArray[Any]:
+        """Return what of an answer `(..., y, x)` lies in the window."""
+        height, width = self.valid.shape
+        return answer[..., self.halo : self.halo + height, self.halo : self.halo + width]
+
+
+def observed_windows(source: Source, plan: TilingPlan, count: int, side: int, seed: int = 0) -> list[Window]:
+    """Return windows with observed pixels, at most one in each of `count` equal parts of the scene.
+
+    Parameters
+    ----------
+    source
+        Is read a little.
+    plan
+        Of the scene.
+    count
+        A square number.
+    side
+        Of a window, in pixels; rounded up to the network's stride.
+    seed
+        Other windows are found with another.
+    """
+    side, parts = -(-side // plan.stride) * plan.stride, math.isqrt(count)
+    random, found = np.random.default_rng(seed), []
+    for row in range(parts):
+        for column in range(parts):
+            for _ in range(TRIES):
+                top, left = (
+                    _start(random, place, parts, size, side, plan.stride)
+                    for place, size in ((row, plan.height), (column, plan.width))
+                )
+                window = Window.square(top, left, side).clip((plan.height, plan.width))
+                if source.read(window).valid.any():
+                    found.append(window)
+                    break
+    return list(dict.fromkeys(found))
+
+
+def _start(random: np.random.Generator, place: int, parts: int, size: int, side: int, stride: int) -> int:
+    """Draw where a window begins in one of several equal parts of a side of the scene."""
+    room = max(0, size - side) // stride
+    low, high = room * place // parts, room * (place + 1) // parts
+    return int(random.integers(low, high + 1)) * stride
+
+
+def read_samples(source: Source, inference: InferenceSpec, windows: list[Window]) -> list[Sample]:
+    """Read windows as the network sees them."""
+    means, plan = tuple(band.mean for band in inference.metadata.bands), inference.plan
+    found = []
+    for window in windows:
+        read = read_buffered(source, plan, window)
+        height, width = window.shape
+        valid = read.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width]
+        found.append(Sample(fill_missing(read, source.nodata, means), valid, plan.halo))
+    return found

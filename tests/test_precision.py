@@ -1,0 +1,272 @@
+"""In every precision tiled equals whole; auto takes what a measured error allows; a run keeps its hardware."""
+
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import pixels, write_raster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import models.engine as engines
+import models.quantised as quantised
+from models import SwatheError
+from models.encoding import Encoding
+from models.engine import EngineSpec, make_engine, resolve
+from models.errors import EngineError
+from models.quantised import QuantisedGraph, keep_graph, quantise_network
+from pipeline import plan, run, segment
+from pipeline.inference import precision as choosing
+from pipeline.inference.predict import InferenceSpec, predict, shared_engine
+from pipeline.inference.run import Segmentation
+from pipeline.inference.samples import observed_windows
+
+OPENVINO: dict[str, Any] = {"engine": "openvino", "device": "cpu"}
+
+
+def offered(precision: str, engine: str = "openvino") -> bool:
+    try:
+        resolve(EngineSpec(name=engine, device="cpu", precision=precision))
+    except EngineError:
+        return False
+    return precision != "int8" or quantised.can_quantise()
+
+
+HERE = [precision for precision in ("fp32", "bf16", "fp16", "int8") if offered(precision)]
+needs_int8 = pytest.mark.skipif("int8" not in HERE, reason="this CPU gains nothing from int8, or NNCF is missing")
+
+
+@pytest.fixture(scope="module")
+def int8(bundle_of) -> QuantisedGraph:
+    """The graph of `bundle_of(bands=2)`, quantised once."""
+    if "int8" not in HERE:
+        pytest.skip("int8 does not run here")
+    graph = quantise_network(bundle_of(bands=2), [pixels((2, 128, 128), seed=seed) for seed in range(4)])
+    keep_graph(graph)
+    return graph
+
+
+@settings(max_examples=8)
+@pytest.mark.parametrize("precision", HERE)
+@given(data=st.data())
+def test_tiled_equals_whole_bit_for_bit(precision, data, bundle_of, int8, tmp_path):
+    bundle = bundle_of(bands=2)
+    shape = data.draw(st.tuples(st.integers(9, 300), st.integers(9, 300)))
+    values = pixels((2, *shape), seed=data.draw(st.integers(0, 99)))
+    values[:, : data.draw(st.integers(0, 40)), : data.draw(st.integers(0, 300))] = 0
+    path = write_raster(tmp_path / "scene.tif", values, nodata=0)
+    cut = data.draw(st.fixed_dictionaries({"tile": st.integers(20, 300), "block": st.integers(20, 400)}))
+    threads = data.draw(st.sampled_from([1, 2]))
+    digest = int8.digest if precision == "int8" else ""
+    tiled, whole = (
+        answer(plan(path, bundle, **OPENVINO, threads=threads, **some).inference, path, bundle, precision, digest)
+        for some in (cut, {"tile": 400, "block": 512})
+    )
+    np.testing.assert_array_equal(tiled, whole)
+    assert np.isnan(tiled).any() == bool((values[0] == 0).all(axis=-1).any() or (values == 0).all(axis=0).any())
+
+
+def answer(inference: InferenceSpec, path: Any, bundle: Any, precision: str, graph: str) -> np.ndarray:
+    source = plan(path, bundle, **OPENVINO).source
+    spec = replace(inference.spec, precision=precision, graph=graph)
+    inference = replace(inference, spec=spec, encoding=Encoding(None, "float32", (0, 1)))
+    found = np.full((2, inference.plan.height, inference.plan.width), -1, np.float32)
+    for block in inference.plan.blocks():
+        found[:, *block.window.slices] = predict(source, block.window, inference).probability
+    return found
+
+
+@needs_int8
+def test_the_same_tiles_give_the_same_graph(bundle_of, int8):
+    again = quantise_network(bundle_of(bands=2), [pixels((2, 128, 128), seed=seed) for seed in range(4)])
+    assert again.digest == int8.digest
+    assert QuantisedGraph.unpack(again.pack()) == int8
+    near, right = (
+        make_engine(bundle_of(bands=2), EngineSpec("openvino", "cpu", precision, graph=digest)).predict(
+            pixels((1, 2, 128, 128), seed=9)
+        )
+        for precision, digest in (("int8", int8.digest), ("fp32", ""))
+    )
+    assert 0 < np.abs(near - right).mean() < 0.1
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return write_raster(tmp_path_factory.mktemp("scene") / "scene.tif", pixels((2, 300, 400)), nodata=0)
+
+
+@needs_int8
+def test_a_run_in_int8_that_was_stopped_ends_with_the_same_bytes(scene, bundle_of, tmp_path, monkeypatch):
+    cut = {"block": 128, "tile": 128, "precision": "int8", "show": False, **OPENVINO}
+    run(scene, bundle_of(bands=2), tmp_path / "whole.zarr", **cut)
+    from pipeline.jobs import job as filling
+
+    real = filling.map_bounded
+
+    def three(*args: Any, **keywords: Any) -> Any:
+        yield from islice(real(*args, **keywords), 3)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filling, "map_bounded", three)
+        with pytest.raises(KeyboardInterrupt):
+            run(scene, bundle_of(bands=2), tmp_path / "stopped.zarr", **cut)
+    assert run(scene, bundle_of(bands=2), tmp_path / "stopped.zarr", **cut).resumed >= 3
+    files = [
+        path for path in (tmp_path / "whole.zarr").rglob("c/*/*") if path.is_file() and "seconds" not in path.parts
+    ]
+    assert files
+    for path in files:
+        other = tmp_path / "stopped.zarr" / path.relative_to(tmp_path / "whole.zarr")
+        assert path.read_bytes() == other.read_bytes()
+
+
+@needs_int8
+def test_lazy_and_durable_runs_in_int8_are_the_same(scene, bundle_of, tmp_path):
+    given = {"precision": "int8", **OPENVINO}
+    run(scene, bundle_of(bands=2), tmp_path / "o.zarr", show=False, probability="float32", **given)
+    import zarr
+
+    kept = np.asarray(zarr.open_group(tmp_path / "o.zarr", mode="r")["probability"][0])
+    lazy = segment(scene, bundle_of(bands=2), block=100, **given).probability[1].compute()
+    np.testing.assert_array_equal(lazy, kept)
+
+
+def test_a_run_is_not_continued_on_other_hardware(scene, bundle_of, tmp_path, monkeypatch):
+    given = {"block": 128, "show": False, **OPENVINO}
+    run(scene, bundle_of(bands=2), tmp_path / "o.zarr", **given)
+    here = engines.cpu_name()
+    monkeypatch.setattr(engines, "cpu_name", lambda: "x86_64 other")
+    with pytest.raises(SwatheError, match=r"hardware x86_64 other, there"):
+        run(scene, bundle_of(bands=2), tmp_path / "o.zarr", **given)
+    monkeypatch.setattr(engines, "cpu_name", lambda: here)
+    assert run(scene, bundle_of(bands=2), tmp_path / "o.zarr", **given).resumed > 0
+
+
+@pytest.mark.parametrize("precision", HERE)
+def test_a_worker_of_other_hardware_answers_in_fp32_alone(precision, scene, bundle_of, int8):
+    inference = plan(scene, bundle_of(bands=2), **OPENVINO).inference
+    digest = int8.digest if precision == "int8" else ""
+    spec = replace(inference.spec, precision=precision, hardware="x86_64 other", graph=digest)
+    if precision == "fp32":
+        assert shared_engine(replace(inference, spec=spec)).slots
+        return
+    with pytest.raises(EngineError, match=f"the run has x86_64 other, this worker {engines.cpu_name()[:6]}"):
+        shared_engine(replace(inference, spec=spec))
+
+
+def fixed(monkeypatch: pytest.MonkeyPatch, **found: tuple[float, float]) -> None:
+    """Let precisions have these errors and speeds."""
+
+    def measure(_: Any, inference: InferenceSpec) -> choosing.Measured:
+        error, speed = found[inference.spec.precision]
+        return choosing.Measured(error, error / 4, 0.0, speed)
+
+    monkeypatch.setattr(choosing.Comparison, "measure", measure)
+    monkeypatch.setattr(choosing, "resolve", lambda spec: resolve_known(spec, found))
+    monkeypatch.setattr(choosing, "_kept", lambda key: None)
+
+
+def resolve_known(spec: EngineSpec, known: Any) -> EngineSpec:
+    if spec.precision != "fp32" and spec.precision not in known:
+        raise EngineError("not here")
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen", "says"),
+    [
+        ({"bf16": (0.001, 1.8), "fp16": (0.002, 2.5)}, "fp16", "precision fp16 0.0020, 2.5 times as fast as fp32"),
+        ({"bf16": (0.001, 1.8), "fp16": (0.005, 2.5)}, "bf16", r"precision bf16 0.0010, 1.8 .*\(fp16 0.0050"),
+        ({"bf16": (0.001, 1.0)}, "fp32", "nothing faster is within it .bf16 0.0010, 1.0 times"),
+        ({"bf16": (0.02, 2.0)}, "fp32", "precision fp32, since nothing faster is within it"),
+        ({}, "fp32", "nothing faster runs here"),
+    ],
+)
+def test_auto_takes_the_fastest_that_is_within_the_tolerance(found, chosen, says, scene, bundle_of, monkeypatch):
+    import re
+
+    fixed(monkeypatch, **found)
+    made = plan(scene, bundle_of(bands=2), precision="auto", **OPENVINO)
+    assert made.inference.spec.precision == chosen
+    assert any(re.search(says, note) for note in made.notes), made.notes
+    assert f", {chosen}" in str(made)
+
+
+def test_precision_and_halo_share_the_tolerance(scene, bundle_of, monkeypatch):
+    fixed(monkeypatch, bf16=(0.003, 2.0))
+    made = plan(scene, bundle_of(bands=2), precision="auto", halo="auto", tolerance=0.01, **OPENVINO)
+    assert made.inference.spec.precision == "bf16"
+    assert any("within 0.007" in note for note in made.notes), made.notes
+
+
+def test_auto_measures_and_keeps_what_it_chose(scene, bundle_of, monkeypatch):
+    monkeypatch.setattr(choosing, "can_quantise", lambda: False)  # so that it is quick
+    first = plan(scene, bundle_of(bands=2), precision="auto", tolerance=0.03, **OPENVINO)
+    monkeypatch.setattr(choosing.Comparison, "of", None)  # it is not measured again
+    again = plan(scene, bundle_of(bands=2), precision="auto", tolerance=0.03, **OPENVINO)
+    assert first.inference == again.inference
+    assert any("tolerance 0.03" in note for note in again.notes)
+
+
+def test_too_few_pixels_are_fp32_and_refused_in_int8(bundle_of, tmp_path):
+    empty = np.zeros((2, 200, 200), np.uint16)
+    empty[:, :20, :20] = 900
+    path = write_raster(tmp_path / "scene.tif", empty, nodata=0)
+    made = plan(path, bundle_of(bands=2), precision="auto", **OPENVINO)
+    assert made.inference.spec.precision == "fp32"
+    assert any("400 observed pixels" in note for note in made.notes)
+    if "int8" in HERE:
+        with pytest.raises(SwatheError, match="int8 needs pixels to set its ranges by"):
+            plan(path, bundle_of(bands=2), precision="int8", **OPENVINO)
+
+
+def test_int8_is_refused_with_what_to_do(scene, bundle_of, monkeypatch):
+    with pytest.raises(SwatheError, match="int8 runs in OpenVINO"):
+        plan(scene, bundle_of(bands=2), precision="int8", engine="torch", device="cpu")
+    with pytest.raises(SwatheError, match="precision is one of auto, fp32"):
+        plan(scene, bundle_of(bands=2), precision="int4")
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "cpu_gains", lambda precision: precision == "fp32")
+        for precision in ("int8", "bf16", "fp16"):
+            with pytest.raises(SwatheError, match=f"{precision} is not faster on this CPU"):
+                plan(scene, bundle_of(bands=2), precision=precision, **OPENVINO)
+    monkeypatch.setattr(choosing, "can_quantise", lambda: False)
+    monkeypatch.setattr(engines, "cpu_gains", lambda precision: True)
+    with pytest.raises(SwatheError, match=r"pip install 'swathe\[int8\]'"):
+        plan(scene, bundle_of(bands=2), precision="int8", **OPENVINO)
+
+
+def test_windows_are_spread_and_the_same_each_time(scene, bundle_of):
+    made = plan(scene, bundle_of(bands=2), **OPENVINO)
+    found = observed_windows(made.source, made.plan, 9, 64)
+    assert found == observed_windows(made.source, made.plan, 9, 64)
+    assert len(found) == 9
+    assert {window.top // 100 for window in found} >= {0, 1}
+    assert all(window.top >= 0 and window.bottom <= 300 and window.right <= 400 for window in found)
+
+
+def test_expected_iou_is_that_of_certain_truth():
+    truth = np.array([1, 1, 0, 0, 1])
+    mine = np.array([1, 0, 1, 0, 1], np.uint8)
+    likely = np.stack([1.0 - truth, truth]).astype(np.float32)
+    np.testing.assert_allclose(choosing.expected_iou(likely, mine), [1 / 3, 2 / 4])
+
+
+def test_a_geotiff_that_does_not_say_its_hardware_counts_as_written(scene, bundle_of, tmp_path, monkeypatch):
+    given = {"show": False, **OPENVINO}
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmentation, "identity", lambda self: without_hardware(self))
+        run(scene, bundle_of(bands=2), tmp_path / "o.tif", **given)
+    before = (tmp_path / "o.tif").stat().st_mtime_ns
+    assert run(scene, bundle_of(bands=2), tmp_path / "o.tif", **given).resumed == 1
+    assert (tmp_path / "o.tif").stat().st_mtime_ns == before
+
+
+IDENTITY = Segmentation.identity
+
+
+def without_hardware(job: Segmentation) -> dict[str, Any]:
+    return {key: value for key, value in IDENTITY(job).items() if key != "hardware"}
