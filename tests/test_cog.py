@@ -25,6 +25,7 @@ from pipeline import run, write_clean, write_cog
 from pipeline.grid.geobox import GeoBox
 from pipeline.store import cog
 from pipeline.store.cog import check_target, written_before
+from pipeline.store.overviews import halve
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_a_new_file_replaces_an_old_one_with_its_names(store, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.tif", "s.zarr"]
 
 
-@pytest.mark.parametrize("step", ["_write_work", "_copy", "_read_back", "_put_in_place"])
+@pytest.mark.parametrize("step", ["_write_tiles", "_put_together", "_read_back", "_put_in_place"])
 def test_what_fails_leaves_the_old_file_and_nothing_else(store, tmp_path, monkeypatch, step):
     (tmp_path / "c.tif").write_text("mine")
 
@@ -193,14 +194,14 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(store, tmp_path, monkey
 
 
 def test_a_file_that_reads_back_otherwise_is_not_taken_for_whole(store, tmp_path, monkeypatch):
-    copy = cog._copy
+    put_together = cog._put_together
 
-    def spoilt(work, whole, array):
-        copy(work, whole, array)
+    def spoilt(whole, *more):
+        put_together(whole, *more)
         with rasterio.open(whole, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
             file.write(np.full((1, 3, 3), 7, np.uint8), window=rasterio.windows.Window(600, 600, 3, 3))
 
-    monkeypatch.setattr(cog, "_copy", spoilt)
+    monkeypatch.setattr(cog, "_put_together", spoilt)
     with pytest.raises(StoreError, match="does not read back"):
         write_cog(store, tmp_path / "c.tif")
     assert not list(tmp_path.glob("*c.tif*"))
@@ -233,7 +234,7 @@ def test_two_writers_of_one_file_are_kept_apart(store, tmp_path, monkeypatch):
             write_cog(store, tmp_path / "c.tif")
         raise StoreError("the first one")
 
-    monkeypatch.setattr(cog, "_copy", meanwhile)
+    monkeypatch.setattr(cog, "_put_together", meanwhile)
     with pytest.raises(StoreError, match="the first one"):
         write_cog(store, tmp_path / "c.tif")
     write_cog(store, tmp_path / "c.tif")
@@ -267,7 +268,7 @@ def test_memory_is_flat(tmp_path):
 
 @pytest.mark.parametrize(("side", "magic"), [(1000, 42), (70_000, 43)])
 def test_a_file_that_may_pass_4_gigabytes_is_a_bigtiff(tmp_path, side, magic):
-    profile = cog._profile(GeoBox(side, side), cog.ArrayFormat("class_map", "uint8", ("class",), NODATA, "MODE"))
+    profile = cog._profile(GeoBox(side, side), cog.ArrayFormat("class_map", "uint8", ("class",), NODATA))
     with (
         pytest.warns(rasterio.errors.NotGeoreferencedWarning),
         rasterio.open(tmp_path / "w.tif", "w", sparse_ok=True, **profile),
@@ -316,3 +317,59 @@ def test_the_choice_can_be_changed_for_a_map_that_is_there(tmp_path, bundle_of):
         for opaque in (False, True, False):
             output = write(show=False, opaque_background=opaque).output
             assert shown(output)[0][0][3] == (255 if opaque else 0)
+
+
+# how it is put together
+
+
+def levels_of(made: Path) -> list[np.ndarray]:
+    """The pixels of the file and of its overviews, as GDAL reads them."""
+    with rasterio.open(made) as file:
+        levels, count = [file.read()], len(file.overviews(1))
+    for level in range(count):
+        with rasterio.open(made, overview_level=level) as file:
+            levels.append(file.read())
+    return levels
+
+
+@pytest.mark.parametrize("bigtiff", ["no", "yes"])
+@pytest.mark.parametrize(("array", "kind"), [("class_map", None), ("probability", "uint8"), ("probability", "float32")])
+def test_levels_of_many_squares_are_those_of_a_store(tmp_path, monkeypatch, array, kind, bigtiff):
+    """More than one square each way, odd sides, and overviews whose squares are made of one, two and four others."""
+    profile = cog._profile
+    monkeypatch.setattr(cog, "_profile", lambda *args: {**profile(*args), "bigtiff": bigtiff})
+    encoding = Encoding(None, kind, (0, 1) if kind else ())
+    _, whole = finished(tmp_path / "s.zarr", (1101, 2333), encoding, block=512)
+    made = write_cog(tmp_path / "s.zarr", tmp_path / "c.tif", array=array)
+    assert cog_validate(made, strict=True) == (True, [], [])
+    assert made.read_bytes()[2] == (43 if bigtiff == "yes" else 42)
+    found = levels_of(made)
+    assert len(found) == 4
+    for level in found:
+        expected = whole.class_map[None] if array == "class_map" else whole.probability
+        np.testing.assert_array_equal(level, expected)
+        whole = halve(whole)
+
+
+def test_more_cores_write_the_same_bytes(store, tmp_path, monkeypatch):
+    written = []
+    for cores in (1, 5):
+        monkeypatch.setattr(cog, "usable_cpus", lambda cores=cores: cores)
+        written.append(write_cog(store, tmp_path / f"{cores}.tif").read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("place", [0.3, 0.9])  # of an overview, and of the full resolution
+def test_one_wrong_byte_is_found(store, tmp_path, monkeypatch, place):
+    put_together = cog._put_together
+
+    def spoilt(whole, *more):
+        put_together(whole, *more)
+        content = bytearray(whole.read_bytes())
+        content[int(place * len(content))] ^= 16
+        whole.write_bytes(content)
+
+    monkeypatch.setattr(cog, "_put_together", spoilt)
+    with pytest.raises(StoreError, match=r"c\.tif could not be written|does not read back"):
+        write_cog(store, tmp_path / "c.tif")
+    assert not list(tmp_path.glob("*c.tif*"))

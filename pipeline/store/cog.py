@@ -5,49 +5,65 @@ The file appears under its name only when it is whole and was read back.
 
 import json
 import os
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree as ET
+from zlib import crc32
 
 import numpy as np
 import rasterio
-import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 from models.encoding import NODATA, SCALE
 from models.errors import StoreError
 from models.files import check_output
 from models.metadata import ClassInfo
+from models.system import usable_cpus
 
 from ..grid.geobox import GeoBox, Window
 from ..io.gdal import SETTINGS  # its import also settles, before any file is opened, which drivers GDAL has
 from .files import Files
-from .metadata import HARDWARE, StoreMetadata, background_flag, fingerprint
+from .metadata import HARDWARE, StoreMetadata, background_flag, fingerprint, level_count
+from .overviews import mean_of_four, mode_of_four
 from .store import Store, open_store
+from .tiff import Directory, encode_header, with_leader
 
 BLOCK = 512  # side of the file's own tiles, in pixels
-# one thread: with several, GDAL can lose the news that the disk is full
-WORK = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "zstd", "zstd_level": 1}
-# level 6 takes twice as long for 4 % less
-COG = {"driver": "COG", "BLOCKSIZE": str(BLOCK), "COMPRESS": "DEFLATE", "LEVEL": "5", "NUM_THREADS": "1"}
+# one thread: with several, GDAL can lose the news that the disk is full. Level 6 takes twice as long for 4 % less
+FORM = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 5}
+WIDE = 2  # bytes of a pixel from which on squares are no larger than a tile, for what is held of a row of them
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayFormat:
-    """What goes into the file: one array of a store, and how its overviews are made."""
+    """What goes into the file: one array of a store."""
 
     name: str
     dtype: str
     bands: tuple[str, ...]
     nodata: float
-    resampling: str
+
+    def halve(self, band: NDArray[Any]) -> NDArray[Any]:
+        """Halve a band, as the overviews of a store are halved."""
+        return mode_of_four(band) if self.name == "class_map" else mean_of_four(band)
+
+    @property
+    def square(self) -> int:
+        """Side of the squares of pixels that are worked on at a time."""
+        return BLOCK if len(self.bands) * np.dtype(self.dtype).itemsize > WIDE else 2 * BLOCK
 
 
 def write_cog(
@@ -92,11 +108,10 @@ def write_cog(
     target = check_target(output, overwrite=overwrite)
     with _work_folder(target) as folder:
         try:
-            work, whole = folder / "work.tif", folder / "whole.tif"
-            _write_work(work, opened, what, metadata)
-            _copy(work, whole, what)
-            work.unlink()
-            _read_back(whole, opened, what)
+            whole = folder / "whole.tif"
+            levels = _write_tiles(folder, opened, what)
+            _put_together(whole, levels, opened, what, metadata)
+            _read_back(whole, levels)
         except (OSError, RasterioError, CPLE_BaseError, ValueError) as error:
             raise StoreError(f"{target} could not be written: {' '.join(str(error).split())[:200]}") from error
         _put_in_place(whole, target, what, metadata, opaque_background)
@@ -154,7 +169,7 @@ def check_target(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
 def _array_format(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> ArrayFormat:
     if name == "class_map":
-        return ArrayFormat(name, "uint8", ("class",), NODATA, "MODE")
+        return ArrayFormat(name, "uint8", ("class",), NODATA)
     kept = store.encoding
     if name != "probability" or not kept.probability:
         there = "class_map" + (
@@ -163,18 +178,104 @@ def _array_format(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> Ar
         raise StoreError(f"{store.path} has no array {name!r}; it has: {there}")
     bands = tuple(classes[value].name for value in kept.kept)
     dtype = "float32" if kept.probability == "float16" else kept.probability  # GeoTIFF readers lack float16
-    return ArrayFormat(name, dtype, bands, NODATA if dtype == "uint8" else float("nan"), "AVERAGE")
+    return ArrayFormat(name, dtype, bands, NODATA if dtype == "uint8" else float("nan"))
 
 
-def _blocks(store: Store, array: ArrayFormat) -> Iterator[tuple[Window, NDArray[Any]]]:
-    """Yield pixels `(band, y, x)` block by block."""
-    for block in store.plan.blocks():
-        yield block.window, store.read_array(array.name, block.window).astype(array.dtype, copy=False)
+@dataclass
+class Level:
+    """A level of the file while its tiles are written, one after another in reading order, into a file of its own."""
+
+    path: Path
+    shape: tuple[int, int]
+    square: int
+    sizes: list[int] = field(default_factory=list)
+    checksums: dict[Window, int] = field(default_factory=dict)  # of the pixels of each square
 
 
-def _write_work(path: Path, store: Store, array: ArrayFormat, metadata: StoreMetadata) -> None:
-    """Write a plain tiled GeoTIFF, from which GDAL makes the COG: that driver must read its source twice."""
-    with _quiet(), rasterio.open(path, "w", **_profile(store.geobox, array)) as file:
+@dataclass(frozen=True, slots=True)
+class Square:
+    """A square of a level: its place, the CRC-32 of its pixels, its compressed tiles by row, and its half."""
+
+    window: Window
+    checksum: int
+    tiles: list[list[bytes]]
+    half: NDArray[Any]
+
+
+def _write_tiles(folder: Path, store: Store, array: ArrayFormat) -> list[Level]:
+    """Compress all tiles of all levels, by as many threads as there are cores; a row of squares is held at a time."""
+    shapes = [store.geobox.level(level).shape for level in range(level_count(store.geobox, BLOCK) + 1)]
+    levels = [Level(folder / f"work.{number}", shape, array.square) for number, shape in enumerate(shapes)]
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        rows: Iterator[list[NDArray[Any]]] = _first_halves(pool, store, array, levels[0])
+        for level in levels[1:]:
+            rows = _next_halves(pool, rows, array, level)
+        for _ in rows:
+            pass
+    return levels
+
+
+def _first_halves(
+    pool: ThreadPoolExecutor, store: Store, array: ArrayFormat, level: Level
+) -> Iterator[list[NDArray[Any]]]:
+    """Write the tiles of the full resolution; yield the halves of each row of squares."""
+
+    def read(window: Window) -> Square:
+        return _compress(array.halve, store.read_array(array.name, window).astype(array.dtype, copy=False), window)
+
+    with open(level.path, "wb") as file:
+        for windows in _rows(level):
+            yield _append(file, level, list(pool.map(read, windows)))
+
+
+def _next_halves(
+    pool: ThreadPoolExecutor, below: Iterator[list[NDArray[Any]]], array: ArrayFormat, level: Level
+) -> Iterator[list[NDArray[Any]]]:
+    """Write the tiles of an overview, whose squares are made of up to four halves; yield halves in turn."""
+    with open(level.path, "wb") as file:
+        for windows in _rows(level):
+            pair = [row for row in (next(below, None), next(below, None)) if row is not None]
+            parts = [
+                np.concatenate([np.concatenate(row[start : start + 2], axis=-1) for row in pair], axis=-2)
+                for start in range(0, len(pair[0]), 2)
+            ]
+            yield _append(file, level, list(pool.map(partial(_compress, array.halve), parts, windows)))
+        next(below, None)  # so that it comes to its end, and closes its file
+
+
+def _rows(level: Level) -> Iterator[list[Window]]:
+    """Yield the squares of a level, row by row."""
+    for _, row in groupby(Window.of(level.shape).split(level.square), key=lambda window: window.top):
+        yield list(row)
+
+
+def _append(file: IO[bytes], level: Level, squares: list[Square]) -> list[NDArray[Any]]:
+    """Write the tiles of a row of squares; return the halves of these."""
+    for lines in zip(*(square.tiles for square in squares), strict=True):
+        for tile in chain.from_iterable(lines):
+            file.write(with_leader(tile))
+            level.sizes.append(len(tile))
+    level.checksums.update((square.window, square.checksum) for square in squares)
+    return [square.half for square in squares]
+
+
+def _compress(halve: Callable[[NDArray[Any]], NDArray[Any]], pixels: NDArray[Any], window: Window) -> Square:
+    """Let GDAL compress the tiles of a square `(band, y, x)`, in memory."""
+    count, height, width = pixels.shape
+    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype}
+    with MemoryFile() as memory:
+        with memory.open(**FORM, **size, interleave="pixel", transform=Affine.scale(2)) as file:
+            file.write(pixels)
+        content = memory.getbuffer()
+        tiles, across = Directory.read(content).tiles(content), -(-width // BLOCK)
+    rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
+    return Square(window, crc32(np.ascontiguousarray(pixels).data), rows, np.stack([halve(band) for band in pixels]))
+
+
+def _put_together(whole: Path, levels: list[Level], store: Store, array: ArrayFormat, metadata: StoreMetadata) -> None:
+    """Write directories and tiles into one file. GDAL says what goes into the first directory, in an empty file."""
+    empty = whole.with_name("whole.empty.tif")
+    with _quiet(), rasterio.open(empty, "w", sparse_ok=True, **_profile(store.geobox, array)) as file:
         file.update_tags(**_tags(metadata, array))
         for index, name in enumerate(array.bands, start=1):
             file.set_band_description(index, name)
@@ -183,13 +284,20 @@ def _write_work(path: Path, store: Store, array: ArrayFormat, metadata: StoreMet
             file.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
         elif array.dtype == "uint8":
             file.scales = (SCALE,) * len(array.bands)
-        for window, pixels in _blocks(store, array):
-            file.write(pixels, window=window.to_rasterio())
+    sizes = [np.array(level.sizes, np.int64) for level in levels]
+    with open(whole, "wb") as target:
+        target.write(encode_header(Directory.read(empty.read_bytes()), [level.shape for level in levels], sizes))
+        for level in reversed(levels):
+            with open(level.path, "rb") as source:
+                shutil.copyfileobj(source, target, 2**20)
+            level.path.unlink()
+    empty.unlink()
 
 
 def _profile(geobox: GeoBox, array: ArrayFormat) -> dict[str, Any]:
     return {
-        **WORK,
+        **FORM,
+        "interleave": "pixel",
         "height": geobox.height,
         "width": geobox.width,
         "count": len(array.bands),
@@ -214,18 +322,24 @@ def _tags(metadata: StoreMetadata, array: ArrayFormat) -> dict[str, str]:
     }
 
 
-def _copy(work: Path, whole: Path, array: ArrayFormat) -> None:
-    with _quiet():
-        rasterio.shutil.copy(work, whole, OVERVIEW_RESAMPLING=array.resampling, BIGTIFF="IF_SAFER", **COG)
-
-
-def _read_back(path: Path, store: Store, array: ArrayFormat) -> None:
+def _read_back(path: Path, levels: list[Level]) -> None:
     """Read every pixel of the new file: a full disk or a lost block must not pass for whole."""
-    with _quiet(), rasterio.open(path) as file:
-        for window, pixels in _blocks(store, array):
-            there = file.read(window=window.to_rasterio())
-            if not np.array_equal(there, pixels, equal_nan=array.dtype != "uint8"):
-                raise StoreError(f"{path.name} does not read back as it was written at row {window.top}")
+    tasks = [(number, window) for number, level in enumerate(levels) for window in level.checksums]
+    share = -(-len(tasks) // usable_cpus())
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # each with handles of its own
+        parts = [tasks[start : start + share] for start in range(0, len(tasks), share)]
+        list(pool.map(partial(_check_squares, path, levels), parts))
+
+
+def _check_squares(path: Path, levels: list[Level], tasks: list[tuple[int, Window]]) -> None:
+    for number, group in groupby(tasks, key=lambda task: task[0]):
+        overview = {"overview_level": number - 1} if number else {}
+        with _environment(), rasterio.open(path, **overview) as file:
+            for _, window in group:
+                there = file.read(window=window.to_rasterio())
+                if crc32(there.data) != levels[number].checksums[window]:
+                    where = f"row {window.top}" + (f" of overview {number}" if number else "")
+                    raise StoreError(f"{path.name} does not read back as it was written at {where}")
 
 
 def _put_in_place(whole: Path, target: Path, array: ArrayFormat, metadata: StoreMetadata, opaque: bool) -> None:
@@ -298,6 +412,11 @@ def _auxiliary(classes: tuple[ClassInfo, ...], transparent: int | None) -> bytes
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Set GDAL up: a bounded cache, no files beside the temporary ones; a map without a position is not news here."""
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=SETTINGS["GDAL_CACHEMAX"], GDAL_PAM_ENABLED="NO"):
+    with warnings.catch_warnings(), _environment():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
+
+
+def _environment() -> Any:
+    """Return GDAL's settings, which are each thread's own."""
+    return rasterio.Env(GDAL_CACHEMAX=SETTINGS["GDAL_CACHEMAX"], GDAL_PAM_ENABLED="NO")
