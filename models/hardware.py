@@ -40,6 +40,7 @@ def cpu_name() -> str:
     return f"{machine} {'+'.join(found)}" if found else machine
 
 
+@cache  # one that has failed since cannot be asked any more
 def gpu_name() -> str:
     """Name the GPU that torch uses, with its compute capability, as "NVIDIA H100 80GB HBM3 9.0"."""
     import torch

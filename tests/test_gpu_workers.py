@@ -14,6 +14,7 @@ import torch
 from distributed import Client, LocalCluster
 from helpers import pixels, write_raster
 
+import models.engine as engines
 import pipeline.inference.predict as prediction
 from benchmarks.host import SleepingEngine
 from models import Bundle
@@ -57,6 +58,7 @@ class Watched(SleepingEngine):
 def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let plans believe in a GPU; no engine is made."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(engines, "gpu_name", lambda: "made up")
     monkeypatch.setattr(prediction, "_engines", {})
 
 
