@@ -81,6 +81,13 @@ def test_memory_runs_and_cleans_up(folder: Path) -> None:
     assert not (folder / "320").exists()
 
 
+@pytest.mark.slow
+def test_workers_run(folder: Path) -> None:
+    said = _said("workers", "--size", "1024", "--repeats", "1", "--folder", str(folder))
+    rows = [line.split("  ")[0] for line in said.splitlines() if " process" in line]
+    assert rows == [f"{name}, {count}" for name in ("free", "simple-unet") for count in ("1 process", "2 processes")]
+
+
 def test_overhead_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overhead(["--blocks", "20", "--writes", "10", "--folder", str(folder)])
     said = capsys.readouterr().out

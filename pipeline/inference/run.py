@@ -85,7 +85,10 @@ def run(
     client
         A Dask client or a scheduler's address; None: this machine.
     workers
-        Processes of this machine, which share its cores and end with the run. None: this one.
+        Processes of this machine, which share its cores and memory and end with the run. Starting one takes two to
+        three seconds of a core, and on two cores they gave nothing back (`benchmarks.workers`). They are for many
+        cores and fast networks, where one process cannot read and write as fast as its engine computes. None: one,
+        this one. A script that asks for more does so under `if __name__ == "__main__":`.
     overwrite
         Replace the output of another run, and do a finished one again. What this very run has begun is continued all
         the same. Nothing is removed before scene, bundle and cluster have been found fit.
