@@ -107,7 +107,7 @@ def _timed_engine(bundle: Bundle, keywords: dict[str, Any], scene: Path, folder:
     windows = [tile for block in cut.blocks() for tile in cut.tiles(block.window)][:MOST_TILES]
     means = tuple(band.mean for band in bundle.metadata.bands)
     inputs = [fill_missing(read_buffered(source, cut, tile), source.nodata, means)[None] for tile in windows]
-    engine = shared_engine(inference.bundle, inference.digest, inference.spec)
+    engine = shared_engine(inference)
     gate = threading.Barrier(engine.slots + 1)
 
     def call(share: list[Any]) -> None:
