@@ -163,8 +163,44 @@ def save_bundle(
 def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> Bundle:
     """Write metrics into a bundle, beside those it has."""
     bundle = load_bundle(path)
+    int8, scores = bundle.int8, bundle.int8_scores
     metadata = replace(bundle.metadata, metrics={**bundle.metadata.metrics, **metrics})
-    return save_bundle(path, bundle.network(), metadata, overwrite=True)
+    saved = save_bundle(path, bundle.network(), metadata, overwrite=True)
+    return saved if int8 is None else add_int8(saved, path, int8, scores)
+
+
+def add_int8(
+    bundle: Bundle, path: str | os.PathLike[str], graph: QuantisedGraph, scores: Mapping[str, Mapping[str, float]]
+) -> Bundle:
+    """Write a bundle anew, with an int8 graph and what that was measured to change, by scene; see `save_bundle`.
+
+    Its digest is another one: it holds the graph's.
+    """
+    target = Path(path)
+    check_replaced(target)
+    item = {**bundle.item, "properties": {**bundle.item["properties"], INT8: graph.digest, INT8_SCORES: dict(scores)}}
+    contents = {
+        ITEM: _text_of(item).encode(),
+        WEIGHTS: _read_member(bundle.path, WEIGHTS),
+        INT8_XML: graph.xml,
+        INT8_WEIGHTS: graph.weights,
+    }
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+            whole = Path(folder) / "bundle"
+            if target.suffix == ".zip":
+                with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
+                    for name, content in contents.items():
+                        archive.writestr(name, content)
+            else:
+                whole.mkdir()
+                for name, content in contents.items():
+                    (whole / name).write_bytes(content)
+            put_in_place(whole, target)
+    except OSError as error:
+        raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
+    return load_bundle(target)
 
 
 def check_replaced(target: Path) -> None:

@@ -1,5 +1,6 @@
 from .inference.lazy import segment as segment
 from .inference.plan import plan as plan
+from .inference.quantise import quantise as quantise
 from .inference.run import run as run
 from .io.scene import open_scene as open_scene
 from .jobs.job import RunResult as RunResult
@@ -31,6 +32,7 @@ __all__ = [
     "open_scene",
     "overlay",
     "plan",
+    "quantise",
     "run",
     "segment",
     "write_clean",

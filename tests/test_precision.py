@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 import models.engine as engines
 import models.quantised as quantised
-from models import SwatheError
+from models import SwatheError, load_bundle
+from models.bundle import add_int8, add_metrics
 from models.encoding import Encoding
 from models.engine import EngineSpec, make_engine, resolve
 from models.errors import EngineError
 from models.quantised import QuantisedGraph, keep_graph, quantise_network
-from pipeline import plan, run, segment
+from pipeline import plan, quantise, run, segment
+from pipeline.cli.describe import describe_bundle
 from pipeline.inference import precision as choosing
 from pipeline.inference.predict import InferenceSpec, predict, shared_engine
 from pipeline.inference.run import Segmentation
@@ -270,3 +272,44 @@ IDENTITY = Segmentation.identity
 
 def without_hardware(job: Segmentation) -> dict[str, Any]:
     return {key: value for key, value in IDENTITY(job).items() if key != "hardware"}
+
+
+@needs_int8
+@pytest.mark.parametrize("name", ["b", "b.zip"])
+def test_a_bundle_that_carries_its_graph_needs_no_nncf(name, scene, bundle_of, int8, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.inference.quantise.quantise_network", lambda *_: int8)  # which takes seconds
+    plain = bundle_of(bands=2)
+    made = quantise(plain, [scene], tmp_path / name)
+    assert made.int8 == int8
+    assert made.digest != plain.digest
+    assert 0.5 < made.int8_scores["scene.tif"]["agreement"] <= 1
+    assert made.network().state_dict().keys() == plain.network().state_dict().keys()
+    assert "int8        carried" in describe_bundle(str(made.path))
+    monkeypatch.setattr(choosing, "can_quantise", lambda: False)
+    monkeypatch.setattr(quantised, "kept_graph", lambda digest: None)
+    planned = plan(scene, made, precision="int8", **OPENVINO)
+    assert planned.inference.spec.graph == int8.digest
+    assert planned.inference.graph == b""  # it goes to workers by the bundle's path
+    values = predict(planned.source, planned.plan.block_at(0, 0).window, planned.inference)
+    assert values.class_map.shape == (300, 400)
+    with pytest.raises(SwatheError, match="exists"):
+        quantise(plain, [scene], tmp_path / name)
+    assert add_metrics(made.path, {"a": 1}).int8 == int8
+
+
+@needs_int8
+def test_a_damaged_graph_is_refused(scene, bundle_of, int8, tmp_path):
+    made = add_int8(bundle_of(bands=2), tmp_path / "b", int8, {})
+    (tmp_path / "b" / "int8.bin").write_bytes(int8.weights[:-4])
+    with pytest.raises(SwatheError, match=r"not the one that bundle\.json names"):
+        plan(scene, load_bundle(made.path), precision="int8", **OPENVINO)
+    (tmp_path / "b" / "int8.bin").unlink()
+    with pytest.raises(SwatheError, match=r"holds no int8\.bin"):
+        plan(scene, load_bundle(made.path), precision="int8", **OPENVINO)
+    foreign = add_int8(bundle_of(bands=3), tmp_path / "c", int8, {})
+    spec = EngineSpec("openvino", "cpu", "int8", graph=int8.digest)
+    with pytest.raises(SwatheError, match=r"the int8 graph has channels \[2, 2\], the bundle \[3, 2\]"):
+        make_engine(foreign, spec)
+    nonsense = add_int8(bundle_of(bands=2), tmp_path / "d", QuantisedGraph(b"<net/>", b""), {})
+    with pytest.raises(SwatheError, match="cannot read the int8 graph"):
+        make_engine(nonsense, EngineSpec("openvino", "cpu", "int8"))

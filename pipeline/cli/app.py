@@ -17,7 +17,7 @@ from models.errors import SwatheError
 
 from ..jobs.kept import is_anything_kept
 from .commands import VERBS
-from .models import bundles, import_weights
+from .models import bundles, import_weights, quantise
 from .options import note
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -149,5 +149,5 @@ def demo(output: str) -> None:
         click.echo(line)
 
 
-for verb in (*VERBS, demo, bundles, import_weights):
+for verb in (*VERBS, demo, bundles, import_weights, quantise):
     cli.add_command(verb)

@@ -154,7 +154,10 @@ def describe_bundle(name: str) -> str:
         f"resolution  {_scale(metadata)}",
         f"halo        exact: {halo}; stride {field.stride}, receptive radius {field.radius}",
     ]
-    for title, values in (("metrics", metadata.metrics), ("provenance", metadata.provenance)):
+    if bundle.int8 is not None:
+        lines.append(f"int8        carried, graph {bundle.int8.digest[:12]}; errors and speed against fp32, by scene:")
+    measured = {name: dict(values) for name, values in bundle.int8_scores.items()}
+    for title, values in (("int8", measured), ("metrics", metadata.metrics), ("provenance", metadata.provenance)):
         lines += [f"{title:11} {line}" for line in _flat(values)]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""The verbs of the command `swathe` on bundles: bundles, import-weights, export-model and package.
+"""The verbs of the command `swathe` on bundles: bundles, import-weights, quantise, export-model and package.
 
 Each is one call of one public function of `models`. Imports nothing heavy before a verb runs.
 """
@@ -31,6 +31,34 @@ def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -
 
     made = import_bundle(checkpoint, config, output, overwrite=overwrite)
     click.echo(f"wrote {made.path}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
+
+
+@click.command(epilog="Example: swathe quantise buildings --scenes a.tif --scenes b.tif -o buildings-int8.zip")
+@click.argument("bundle")
+@click.option(
+    "--scenes",
+    "scenes",
+    multiple=True,
+    required=True,
+    metavar="SCENE",
+    help="A scene like those it will be used on; repeat.",
+)
+@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder or .zip to write.")
+@click.option("--tolerance", type=float, default=0.004, show_default=True, help="Error that the plain graph may make.")
+@click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's.")
+@overwriting
+def quantise(
+    bundle: str, scenes: tuple[str, ...], output: str, tolerance: float, allow_mismatch: bool, overwrite: bool
+) -> None:
+    """Write a BUNDLE that carries its graph in int8, so that runs in int8 need no calibration."""
+    from ..inference.quantise import quantise as write_quantised
+
+    made = write_quantised(bundle, scenes, output, tolerance=tolerance, allow_mismatch=allow_mismatch,
+                           overwrite=overwrite)  # fmt: skip
+    click.echo(f"wrote {made.path}  {made.metadata.name} {made.digest[:12]}")
+    for name, found in made.int8_scores.items():
+        click.echo(f"{name}: error {found['error']:.4f}, {found['agreement']:.2%} of pixels keep their class, "
+                   f"{found['speed']:.1f} times as fast as fp32")  # fmt: skip
 
 
 @click.command(

@@ -197,8 +197,7 @@ def _candidates(
             yield PrecisionChoice(precision), comparison.measure(_with(inference, precision))
             continue
         for graph in _graphs(source, bundle, inference):
-            packed = _with(inference, "int8", graph)
-            measured = comparison.measure(packed)
+            measured = comparison.measure_graph(graph)
             yield PrecisionChoice("int8", graph.digest), measured
             if measured.error <= tolerance or measured.speed < GAIN:
                 break
@@ -253,6 +252,10 @@ class Comparison:
         """Run fp32 over windows."""
         truth, seconds = _answers(inference, samples)
         return cls(samples, truth, seconds, inference)
+
+    def measure_graph(self, graph: QuantisedGraph) -> Measured:
+        """Run the same network in int8."""
+        return self.measure(_with(self.inference, "int8", graph))
 
     def measure(self, inference: InferenceSpec) -> Measured:
         """Run the same network in another precision."""

@@ -1,0 +1,99 @@
+"""Write a bundle that carries its int8 graph, quantised on scenes, and what it was measured to change there."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from models.bundle import Bundle, add_int8, check_replaced, load_bundle
+from models.engine import resolve
+from models.errors import BundleError, PlanError
+from models.files import refuse_existing
+from models.quantised import quantise_network
+
+from ..io.scene import SceneLike
+from .options import SegmentOptions
+from .plan import BundleLike, SegmentPlan, plan_scene
+from .precision import LEAST, SIDE, SPARED, WINDOWS, Comparison, Measured, calibration_tiles
+from .samples import observed_windows, read_samples
+
+
+def quantise(
+    bundle: BundleLike,
+    scenes: Sequence[SceneLike],
+    output: str | os.PathLike[str],
+    *,
+    tolerance: float = 0.004,
+    allow_mismatch: bool = False,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle with an int8 graph, so that runs in int8 need neither calibration nor NNCF.
+
+    The weights stay in it. Where the plain graph changes more than the tolerance on any scene, the convolutions at the
+    ends of the network stay float32.
+
+    Parameters
+    ----------
+    bundle
+        A bundle, or the name or path of one.
+    scenes
+        Like those on which it will be used; see `open_scene`. Windows of all of them set the ranges of the layers.
+    output
+        Folder or `.zip` to write.
+    tolerance
+        See `SegmentOptions`.
+    allow_mismatch
+        Take scenes although their type or resolution is not what the bundle was trained on.
+    overwrite
+        Replace a bundle that is there.
+
+    Returns
+    -------
+    Bundle
+        Its `int8_scores` say by scene: `error`, `mean`, `agreement`, `speed`.
+
+    Raises
+    ------
+    SwatheError
+        int8 does not run here, or NNCF is missing; a scene does not fit or has too few observed pixels; the output
+        exists.
+    """
+    target = Path(output)
+    if target.exists() and not overwrite:
+        refuse_existing(target, error=BundleError)
+    check_replaced(target)
+    if not scenes:
+        raise PlanError("quantise needs at least one scene, whose pixels set the ranges of int8")
+    options = SegmentOptions(engine="openvino", device="cpu", allow_mismatch=allow_mismatch)
+    resolve(replace(options.spec(), precision="int8"))
+    planned = [plan_scene(scene, bundle, options) for scene in scenes]
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    compared = {_name(prepared, place): _compared(prepared) for place, prepared in enumerate(planned, 1)}
+    tiles = [tile for prepared in planned for tile in calibration_tiles(prepared.source, prepared.inference)]
+    for spared in SPARED:
+        graph = quantise_network(loaded, tiles, spared)
+        scores = {name: one.measure_graph(graph) for name, one in compared.items()}
+        if max(score.error for score in scores.values()) <= tolerance:
+            break
+    return add_int8(loaded, target, graph, {name: _score(score) for name, score in scores.items()})
+
+
+def _compared(prepared: SegmentPlan) -> Comparison:
+    """Run fp32 over windows of a scene."""
+    samples = read_samples(prepared.source, prepared.inference, observed_windows(
+        prepared.source, prepared.plan, WINDOWS, SIDE))  # fmt: skip
+    observed = sum(int(sample.valid.sum()) for sample in samples)
+    if observed < LEAST:
+        raise PlanError(f"{prepared.geobox.describe()}: {observed:,} observed pixels were found to quantise on, fewer "
+                        f"than {LEAST:,}; leave this scene out")  # fmt: skip
+    return Comparison.of(prepared.inference, samples)
+
+
+def _name(prepared: SegmentPlan, place: int) -> str:
+    paths = prepared.source.paths
+    return Path(paths[0]).name if len(paths) == 1 else f"scene {place}"
+
+
+def _score(found: Measured) -> dict[str, float]:
+    values = {"error": found.error, "mean": found.mean, "agreement": 1 - found.changed, "speed": found.speed}
+    return {name: round(value, 5) for name, value in values.items()}
