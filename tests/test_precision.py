@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import models.engine as engines
 import models.quantised as quantised
+from benchmarks.precision import DATA, compare, labelled
 from models import SwatheError, load_bundle
 from models.bundle import add_int8, add_metrics
 from models.encoding import Encoding
@@ -313,3 +314,26 @@ def test_a_damaged_graph_is_refused(scene, bundle_of, int8, tmp_path):
     nonsense = add_int8(bundle_of(bands=2), tmp_path / "d", QuantisedGraph(b"<net/>", b""), {})
     with pytest.raises(SwatheError, match="cannot read the int8 graph"):
         make_engine(nonsense, EngineSpec("openvino", "cpu", "int8"))
+
+
+@needs_int8
+def test_auto_goes_on_where_nncf_fails(scene, bundle_of, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise EngineError("NNCF cannot quantise this")
+
+    fixed(monkeypatch, bf16=(0.001, 2.0), int8=(0.0, 3.0))
+    monkeypatch.setattr(choosing, "quantise_network", fail)
+    assert plan(scene, bundle_of(bands=2), precision="auto", **OPENVINO).inference.spec.precision == "bf16"
+    with pytest.raises(SwatheError, match="NNCF cannot quantise this"):
+        plan(scene, bundle_of(bands=2), precision="int8", **OPENVINO)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.skipif(not DATA.exists(), reason="the shared data are not here")
+@pytest.mark.parametrize("name", ["kampala_ug_b", "scene C", "Urban_00_0515", "s2 chip_1"])
+def test_auto_keeps_the_classes_of_labelled_scenes(name, tmp_path):
+    (one,) = (one for one in labelled(tmp_path) if one.name.startswith(name))
+    found = compare(one)
+    assert found.agreement >= 0.998, found
+    assert abs(found.iou[0] - found.iou[1]) <= 0.003, found

@@ -155,10 +155,10 @@ def _chosen(
     observed = sum(int(sample.valid.sum()) for sample in samples)
     if observed < LEAST:
         why = f"{observed:,} observed pixels were found to measure on, fewer than {LEAST:,}"
-        if asked == "int8" and bundle.int8 is None:
-            raise PlanError(f"int8 needs pixels to set its ranges by, and {why}; use --precision fp32")
         if asked == "int8":
-            return PrecisionChoice("int8", str(inference.spec.graph or (bundle.int8 and bundle.int8.digest)), 0.0,
+            if bundle.int8 is None:
+                raise PlanError(f"int8 needs pixels to set its ranges by, and {why}; use --precision fp32")
+            return PrecisionChoice("int8", bundle.int8.digest, 0.0,
                                    f"precision int8 by the bundle's graph, not compared with fp32: {why}")  # fmt: skip
         return PrecisionChoice("fp32", note=f"precision auto: fp32, since only {why}")
     comparison = Comparison.of(inference, samples)
@@ -196,20 +196,28 @@ def _candidates(
         if precision != "int8":
             yield PrecisionChoice(precision), comparison.measure(_with(inference, precision))
             continue
-        for graph in _graphs(source, bundle, inference):
+        for graph in _graphs(source, bundle, inference, asked):
             measured = comparison.measure_graph(graph)
             yield PrecisionChoice("int8", graph.digest), measured
             if measured.error <= tolerance or measured.speed < GAIN:
                 break
 
 
-def _graphs(source: Source, bundle: Bundle, inference: InferenceSpec) -> Iterator[QuantisedGraph]:
+def _graphs(
+    source: Source, bundle: Bundle, inference: InferenceSpec, asked: PrecisionOption
+) -> Iterator[QuantisedGraph]:
     if bundle.int8 is not None:
         yield bundle.int8
     elif can_quantise():
         tiles = calibration_tiles(source, inference)
         for spared in SPARED:
-            graph = quantise_network(bundle, tiles, spared)
+            try:
+                graph = quantise_network(bundle, tiles, spared)
+            except EngineError as error:
+                if asked == "int8":
+                    raise
+                logger.info("int8 is left out: %s", error)
+                return
             keep_graph(graph)
             yield graph
 
