@@ -18,7 +18,8 @@ from models.bundle import add_int8, add_metrics
 from models.encoding import Encoding
 from models.engine import EngineSpec, make_engine, resolve
 from models.errors import EngineError
-from models.quantised import QuantisedGraph, keep_graph, quantise_network
+from models.quantise import quantise_network
+from models.quantised import QuantisedGraph, keep_graph
 from pipeline import plan, quantise, run, segment
 from pipeline.cli.describe import describe_bundle
 from pipeline.inference import precision as choosing

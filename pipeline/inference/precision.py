@@ -22,7 +22,8 @@ from models.bundle import Bundle
 from models.encoding import classify
 from models.engine import Precision, PrecisionOption, resolve
 from models.errors import EngineError, PlanError
-from models.quantised import NO_NNCF, QuantisedGraph, can_quantise, keep_graph, kept_graph, quantise_network
+from models.quantise import quantise_network
+from models.quantised import NO_NNCF, QuantisedGraph, can_quantise, keep_graph, kept_graph
 from models.system import cache_folder
 
 from ..io.source import Source

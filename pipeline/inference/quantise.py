@@ -9,7 +9,7 @@ from models.bundle import Bundle, add_int8, check_replaced, load_bundle
 from models.engine import resolve
 from models.errors import BundleError, PlanError
 from models.files import refuse_existing
-from models.quantised import quantise_network
+from models.quantise import quantise_network
 
 from ..io.scene import SceneLike
 from .options import SegmentOptions
