@@ -16,13 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from models.system import usable_cpus
-
 from ..grid.geobox import Window
 
 DRIVERS = {"GTiff", "JP2OpenJPEG", "JP2ECW", "JP2KAK"}  # those that decode any block by itself
 SIDE = 1024  # of a region in pixels; one of wider blocks, as of strips, has as many pixels
-HANDLES = max(2, min(2 * usable_cpus(), 12))  # of one file: a thread that finds one in use goes on with another
+HANDLES = 16  # of one file: with few, threads ask for the same one; a thread that finds one in use goes on with another
 OPEN_FILES = 13 * HANDLES  # handles kept, of all files: a scene of Sentinel-2 has 13
 
 
