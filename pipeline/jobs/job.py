@@ -297,7 +297,7 @@ def _refused(path: str, job: BlockJob, metadata: StoreMetadata) -> StoreError:
     """Return the error that says whose the store is."""
     mine, theirs = job.identity(), metadata.identity
     others = differences(mine, theirs)
-    if set(mine) != set(theirs):  # of another verb, with which it has no settings in common
+    if job.new_metadata().command != metadata.command:  # with which it has no settings in common
         others = [f"of `{metadata.command}`"]
     return StoreError(
         f"{path} belongs to another run ({'; '.join(others)}); choose another output, or pass --overwrite to replace it"
