@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,12 @@ from models.quantised import QuantisedGraph, keep_graph
 from pipeline import plan, quantise, run, segment
 from pipeline.cli.describe import describe_bundle
 from pipeline.inference import precision as choosing
+from pipeline.inference import predict as predicting
 from pipeline.inference.predict import InferenceSpec, predict, shared_engine
 from pipeline.inference.run import Segmentation
 from pipeline.inference.samples import observed_windows
+from pipeline.jobs import job as filling
+from pipeline.store.store import open_store
 
 OPENVINO: dict[str, Any] = {"engine": "openvino", "device": "cpu"}
 
@@ -101,30 +105,98 @@ def scene(tmp_path_factory):
     return write_raster(tmp_path_factory.mktemp("scene") / "scene.tif", pixels((2, 300, 400)), nodata=0)
 
 
-@needs_int8
-def test_a_run_in_int8_that_was_stopped_ends_with_the_same_bytes(scene, bundle_of, tmp_path, monkeypatch):
-    cut = {"block": 128, "tile": 128, "precision": "int8", "show": False, **OPENVINO}
-    run(scene, bundle_of(bands=2), tmp_path / "whole.zarr", **cut)
-    from pipeline.jobs import job as filling
-
+def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, *given: Any, **options: Any) -> None:
+    """Begin a run that is stopped after some blocks."""
     real = filling.map_bounded
 
-    def three(*args: Any, **keywords: Any) -> Any:
-        yield from islice(real(*args, **keywords), 3)
+    def some(*args: Any, **keywords: Any) -> Any:
+        yield from islice(real(*args, **keywords), count)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(filling, "map_bounded", three)
+        patch.setattr(filling, "map_bounded", some)
         with pytest.raises(KeyboardInterrupt):
-            run(scene, bundle_of(bands=2), tmp_path / "stopped.zarr", **cut)
-    assert run(scene, bundle_of(bands=2), tmp_path / "stopped.zarr", **cut).resumed >= 3
-    files = [
-        path for path in (tmp_path / "whole.zarr").rglob("c/*/*") if path.is_file() and "seconds" not in path.parts
-    ]
-    assert files
-    for path in files:
-        other = tmp_path / "stopped.zarr" / path.relative_to(tmp_path / "whole.zarr")
-        assert path.read_bytes() == other.read_bytes()
+            run(*given, **options)
+
+
+def lose_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Begin with an empty cache as a new process does, where any measurement fails."""
+    monkeypatch.setenv("SWATHE_CACHE", str(folder))
+    monkeypatch.setattr(predicting, "_engines", {})
+    for name in ("quantise_network", "read_samples"):
+        monkeypatch.setattr(choosing, name, lambda *_: pytest.fail("it is measured again"))
+
+
+@needs_int8
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [
+        ("auto", "o.zarr"),
+        ("int8", "o.tif"),
+        pytest.param("int8", "o.zarr", marks=pytest.mark.slow),
+        pytest.param("auto", "o.tif", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_goes_on_as_it_began_without_a_cache(
+    precision, name, scene, bundle_of, int8, tmp_path, monkeypatch
+):
+    given = (scene, bundle_of(bands=2))
+    cut = {"block": 128, "tile": 128, "precision": precision, "show": False, **OPENVINO}
+    monkeypatch.setenv("SWATHE_CACHE", str(tmp_path / "first"))
+    monkeypatch.setattr(choosing, "quantise_network", lambda *_: int8)  # which takes a second
+    with monkeypatch.context() as patch:
+        fixed(patch, int8=(0.001, 3.0), bf16=(0.001, 2.0))
+        stop_after(3, patch, *given, tmp_path / name, **cut)
+        run(*given, tmp_path / "whole.zarr", **cut)
+    lose_cache(monkeypatch, tmp_path / "second")
+    assert run(*given, tmp_path / name, **cut).resumed >= 3
+    whole, ended = (read_map(tmp_path / path) for path in ("whole.zarr", name))
+    np.testing.assert_array_equal(whole, ended)
+    if name == "o.zarr":
+        assert shards(tmp_path / "whole.zarr") == shards(tmp_path / name)
+        assert not (tmp_path / name / ".swathe").exists()
+        again = run(*given, tmp_path / name, **cut)
+        assert again.resumed == again.blocks
+        assert "0.0010, 3.0 times as fast" in open_store(str(tmp_path / name))[1].precision["note"]
+
+
+def read_map(path: Path) -> np.ndarray:
+    store = open_store(str(path))[0]
+    return store.read_array("class_map", store.geobox.whole)
+
+
+def shards(path: Path) -> dict[Path, bytes]:
+    """Return the files of pixels."""
+    found = {one.relative_to(path): one.read_bytes() for one in path.rglob("c/*/*") if one.is_file()}
+    assert found
+    return {name: content for name, content in found.items() if "seconds" not in name.parts}
+
+
+@needs_int8
+def test_what_a_store_says_holds_for_the_same_run_alone(scene, bundle_of, int8, tmp_path, monkeypatch):
+    given, out = (scene, bundle_of(bands=2)), tmp_path / "o.zarr"
+    cut = {"block": 128, "precision": "auto", "halo": "auto", "tolerance": 0.01, "show": False, **OPENVINO}
+    monkeypatch.setattr(choosing, "quantise_network", lambda *_: int8)
+    fixed(monkeypatch, int8=(0.001, 3.0), bf16=(0.001, 2.0))
+    stop_after(1, monkeypatch, *given, out, **cut)
+    assert (out / ".swathe" / "int8.zip").exists()
+    fixed(monkeypatch, int8=(0.001, 3.0), bf16=(0.001, 9.0))  # speeds are never twice the same
+    for other in ({"tolerance": 0.02}, {"halo": 8}):
+        with pytest.raises(SwatheError, match="precision bf16, there int8"):
+            run(*given, out, **cut | other)
+    monkeypatch.setenv("SWATHE_CACHE", str(tmp_path / "lost"))
+    graph = (out / ".swathe" / "int8.zip").read_bytes()
+    (out / ".swathe" / "int8.zip").write_bytes(graph[:-9])
+    with pytest.raises(SwatheError, match="precision bf16, there int8"):
+        run(*given, out, **cut)
+    (out / ".swathe" / "int8.zip").write_bytes(graph)
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "cpu_name", lambda: "x86_64 other")
+        with pytest.raises(SwatheError, match=r"\(.*hardware x86_64 other, there"):
+            run(*given, out, **cut)
+    assert run(*given, out, **cut).resumed >= 1
+    assert run(*given, out, **cut, overwrite=True).resumed == 0  # which begins anew
+    assert open_store(str(out))[1].identity["precision"] == "bf16"
 
 
 @needs_int8
@@ -169,8 +241,11 @@ def fixed(monkeypatch: pytest.MonkeyPatch, **found: tuple[float, float]) -> None
         return choosing.Measured(error, error / 4, 0.0, speed)
 
     monkeypatch.setattr(choosing.Comparison, "measure", measure)
+    monkeypatch.setattr(
+        choosing.Comparison, "of", lambda inference, samples: choosing.Comparison(samples, [], 1.0, inference)
+    )
     monkeypatch.setattr(choosing, "resolve", lambda spec: resolve_known(spec, found))
-    monkeypatch.setattr(choosing, "_kept", lambda key: None)
+    monkeypatch.setattr(choosing, "kept_choice", lambda key: None)
 
 
 def resolve_known(spec: EngineSpec, known: Any) -> EngineSpec:

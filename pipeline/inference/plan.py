@@ -31,6 +31,7 @@ from .radiometry import bring_to_bundle, describe_values, doubts, units_known
 
 if TYPE_CHECKING:
     from .calibrate import Calibration
+    from .kept_precision import BegunRun, PrecisionChoice
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
 logger = logging.getLogger("swathe")
@@ -49,6 +50,7 @@ class SegmentPlan:
     notes: tuple[str, ...]
     cut: Cut
     calibration: "Calibration | None" = None
+    choice: "PrecisionChoice | None" = None  # of the precision, where that was left to be measured
     doubts: tuple[str, ...] = ()  # whether its values are such as the bundle was trained on
 
     @property
@@ -176,12 +178,28 @@ def plan(
 
 
 def plan_scene(
-    scene: SceneLike, bundle: BundleLike, options: SegmentOptions, *, calibrated: bool = False, elsewhere: bool = False
+    scene: SceneLike,
+    bundle: BundleLike,
+    options: SegmentOptions,
+    *,
+    calibrated: bool = False,
+    elsewhere: bool = False,
+    begun: "BegunRun | None" = None,
 ) -> SegmentPlan:
-    """As `plan`, with options that are checked already; `elsewhere`: other processes run it, see `for_workers`."""
+    """As `plan`, with options that are checked already.
+
+    Parameters
+    ----------
+    scene, bundle, options, calibrated
+        See `plan`.
+    elsewhere
+        Other processes run it, see `SegmentPlan.for_workers`.
+    begun
+        What lies at the output, see `choose_precision`.
+    """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     opened = open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha)
-    prepared = _planned(opened, loaded, options, sure=calibrated, elsewhere=elsewhere)
+    prepared = _planned(opened, loaded, options, sure=calibrated, elsewhere=elsewhere, begun=begun)
     if calibrated:
         prepared = replace(prepared, calibration=_calibrated(prepared))
     return replace(prepared, doubts=tuple(doubts([prepared.source], loaded.metadata)))
@@ -215,7 +233,13 @@ def plan_source(source: Source, bundle: BundleLike, options: SegmentOptions) -> 
 
 
 def _planned(
-    opened: Source, loaded: Bundle, options: SegmentOptions, *, sure: bool = False, elsewhere: bool = False
+    opened: Source,
+    loaded: Bundle,
+    options: SegmentOptions,
+    *,
+    sure: bool = False,
+    elsewhere: bool = False,
+    begun: "BegunRun | None" = None,
 ) -> SegmentPlan:
     """Plan; `sure`: the engine's memory is measured even where it decides nothing."""
     source = bring_to_bundle(opened, loaded.metadata, options)
@@ -224,20 +248,25 @@ def _planned(
 
     place = (str(loaded.path.resolve()), loaded.digest, loaded.metadata)
     halo, left, graph = options.halo if isinstance(options.halo, int) else None, options.tolerance, b""
+    choice, taken = None, None
     if options.precision in ("auto", "int8"):
         from .precision import choose_precision
 
         plain = InferenceSpec(*place, spec, make_plan(source.geobox.shape, field, halo=halo), encoding)
-        choice, chosen_spec = choose_precision(source, loaded, plain, options.precision, options.tolerance)
+        choice, chosen_spec, taken = choose_precision(source, loaded, plain, options, begun)
         notes.append(choice.note)
         spec, graph, left = chosen_spec.spec, chosen_spec.graph, max(0.0, options.tolerance - choice.error)
     # without a radius there is no reference to measure against: `make_plan` says so
     if options.halo == "auto" and field.halo is not None and field.halo > field.stride:
-        from .halo import smallest_halo
+        if taken is not None:
+            halo = taken.halo  # measured with the same graph, which a complete store no longer has
+            notes.append(f"halo auto: {halo} pixels, as when the run began")
+        else:
+            from .halo import smallest_halo
 
-        whole = InferenceSpec(*place, spec, make_plan(source.geobox.shape, field), encoding, graph)
-        halo, error = smallest_halo(source, whole, left)
-        notes.append(f"halo auto: {halo} pixels, measured error {error:.1g} within {left:.2g}")
+            whole = InferenceSpec(*place, spec, make_plan(source.geobox.shape, field), encoding, graph)
+            halo, error = smallest_halo(source, whole, left)
+            notes.append(f"halo auto: {halo} pixels, measured error {error:.1g} within {left:.2g}")
 
     def measure() -> EngineMemory:
         found = measure_memory(loaded, spec)
@@ -251,7 +280,8 @@ def _planned(
     if elsewhere and known is None:
         known = UNKNOWN
     cut = cut_scene(source.geobox.shape, field, ours, halo, _pixel(source, encoding), here, known, measure)
-    return SegmentPlan(source, InferenceSpec(*place, spec, cut.plan, encoding, graph), options, tuple(notes), cut)
+    inference = InferenceSpec(*place, spec, cut.plan, encoding, graph)
+    return SegmentPlan(source, inference, options, tuple(notes), cut, choice=choice)
 
 
 def blocks_at_once(spec: EngineSpec) -> int:

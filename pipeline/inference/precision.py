@@ -1,18 +1,14 @@
 """The fastest precision that is good enough, measured on the scene's own pixels against fp32.
 
-What was chosen is kept in the user's cache, graph in int8 too, so that a plan, its run and a run that continues it have
-the same. A precision is good enough if its error, in the worst of several groups of windows, is within the tolerance.
+What was chosen is kept, see `kept_precision`, the graph in int8 too, so that a plan, its run and a run that continues
+it have the same. A precision is good enough if its error, in the worst of several groups of windows, is within the
+tolerance.
 """
 
-import hashlib
-import json
 import logging
-import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,13 +20,13 @@ from models.engine import Precision, PrecisionOption, resolve
 from models.errors import EngineError, PlanError
 from models.quantise import quantise_network
 from models.quantised import NO_NNCF, QuantisedGraph, can_quantise, keep_graph, kept_graph
-from models.system import cache_folder
 
 from ..io.source import Source
+from .kept_precision import BegunRun, PrecisionChoice, asked_key, cache_key, keep_choice, kept_choice
+from .options import SegmentOptions
 from .predict import InferenceSpec, own_engine
 from .samples import Sample, observed_windows, read_samples
 
-METHOD = 1  # counts up when another choice could be made of the same scene
 WINDOWS, SIDE = 16, 256  # that are compared: how many, and their side in pixels
 GROUPS = 4  # of which the worst counts
 CALIBRATION, CALIBRATION_SIDE = 16, 256  # windows that set the ranges of int8; others than those compared
@@ -39,28 +35,6 @@ LEAST = 1 << 14  # observed pixels on which an error is worth something
 GAIN = 1.1  # times as fast as fp32, below which a precision is not worth its error
 REPEATS = 2  # of each window, of which the faster counts
 logger = logging.getLogger("swathe")
-
-
-@dataclass(frozen=True, slots=True)
-class PrecisionChoice:
-    """A precision, and why.
-
-    Parameters
-    ----------
-    precision
-        As it was chosen.
-    graph
-        Digest of the graph in int8; empty in other precisions.
-    error
-        What of the tolerance it takes.
-    note
-        For the user.
-    """
-
-    precision: Precision
-    graph: str = ""
-    error: float = 0.0
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +68,12 @@ class Measured:
 
 
 def choose_precision(
-    source: Source, bundle: Bundle, inference: InferenceSpec, asked: PrecisionOption, tolerance: float
-) -> tuple[PrecisionChoice, InferenceSpec]:
+    source: Source,
+    bundle: Bundle,
+    inference: InferenceSpec,
+    options: SegmentOptions,
+    begun: BegunRun | None = None,
+) -> tuple[PrecisionChoice, InferenceSpec, BegunRun | None]:
     """Choose the precision of a run, and make its graph in int8 where that is it.
 
     Parameters
@@ -106,34 +84,54 @@ def choose_precision(
         Of the network.
     inference
         In fp32, with the exact halo or the one that is asked for.
-    asked
-        `auto`, or `int8`, which is taken whatever its error.
-    tolerance
-        Largest error that `auto` accepts; see `Measured`.
+    options
+        With the precision `int8`, which is taken whatever its error; or `auto`, and the largest error that it accepts,
+        see `Measured`.
+    begun
+        What lies at the output; its choice is taken if it was made for the same scene, bundle and options.
 
     Returns
     -------
-    choice, inference
-        `inference` in that precision.
+    choice, inference, begun
+        `inference` in that precision. `begun`, if its choice was taken.
 
     Raises
     ------
     PlanError
         int8 is asked for, and there are too few observed pixels to set its ranges by.
     EngineError
-        int8 is asked for, and does not run here, or NNCF is missing and the bundle carries no graph.
+        int8 is asked for, and does not run here, or NNCF is missing and there is no graph.
     """
+    asked, facts = options.precision, (source, inference, options)
     if asked == "int8":
         resolve(replace(inference.spec, precision="int8"))
-        if bundle.int8 is None and not can_quantise():
-            raise EngineError(NO_NNCF)
-    key = _key(source, inference, asked, tolerance)
-    choice = _kept(key)
+    if begun is not None and begun.choice.asked == asked_key(*facts):
+        found = _as_begun(inference, bundle, begun)
+        if found is not None:
+            return begun.choice, found, begun
+    if asked == "int8" and bundle.int8 is None and not can_quantise():
+        raise EngineError(NO_NNCF)
+    key = cache_key(*facts)
+    choice = kept_choice(key)
     if choice is None or (choice.graph and _graph(bundle, choice.graph) is None):
         logger.info("measuring precisions of %s on the scene, once", bundle.metadata.name)
-        choice = _chosen(source, bundle, inference, asked, tolerance)
-        _keep(key, choice)
-    return choice, _in_precision(inference, bundle, choice)
+        choice = replace(_chosen(source, bundle, inference, asked, options.tolerance), asked=asked_key(*facts))
+        keep_choice(key, choice)
+    return choice, _in_precision(inference, bundle, choice), None
+
+
+def _as_begun(inference: InferenceSpec, bundle: Bundle, begun: BegunRun) -> InferenceSpec | None:
+    """Return what a run was begun with; None where that does not run here, or its graph is lost."""
+    choice, carried = begun.choice, bundle.int8
+    try:
+        spec = resolve(replace(inference.spec, precision=choice.precision, graph=choice.graph))
+        if begun.graph and QuantisedGraph.unpack(begun.graph).digest == choice.graph:
+            return replace(inference, spec=spec, graph=begun.graph)
+    except EngineError as error:
+        logger.info("the precision that the run began with is not taken: %s", error)
+        return None
+    here = not choice.graph or begun.complete or (carried is not None and carried.digest == choice.graph)
+    return replace(inference, spec=spec) if here else None
 
 
 def _in_precision(inference: InferenceSpec, bundle: Bundle, choice: PrecisionChoice) -> InferenceSpec:
@@ -315,43 +313,3 @@ def _answers(inference: InferenceSpec, samples: Sequence[Sample]) -> tuple[list[
         seconds += min(times)
         found.append(sample.core(answer)[:, sample.valid])
     return found, seconds
-
-
-def _key(source: Source, inference: InferenceSpec, asked: PrecisionOption, tolerance: float) -> str:
-    facts: Mapping[str, Any] = {
-        "method": METHOD,
-        "source": source.identity(),
-        "bundle": inference.digest,
-        "engine": asdict(replace(inference.spec, threads=None)),
-        "halo": inference.plan.halo,
-        "thresholds": inference.encoding.thresholds,
-        "asked": asked,
-        "tolerance": tolerance,
-        "versions": [_version(package) for package in ("nncf", "openvino", "torch")],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def _kept(key: str) -> PrecisionChoice | None:
-    try:
-        return PrecisionChoice(**json.loads((cache_folder("precision") / f"{key}.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _keep(key: str, choice: PrecisionChoice) -> None:
-    path = cache_folder("precision") / f"{key}.json"
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = path.parent / folder / path.name
-            part.write_text(json.dumps(asdict(choice)))
-            os.replace(part, path)
-    except OSError as error:
-        logger.info("the chosen precision is not kept: %s", error)

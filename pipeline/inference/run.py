@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from distributed import Client
@@ -25,10 +25,11 @@ from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import check_client, gpu_resources, run_once, worker_facts, worker_nthreads
-from ..jobs.job import BlockFunction, BlockJob, RunResult, run_job
+from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
 from ..jobs.processes import LocalProcesses, workers_of
 from ..store.metadata import HARDWARE, StoreMetadata, level_count
 from ..store.store import Store
+from .kept_precision import GRAPH, BegunRun
 from .memory import Resources, machine_memory
 from .options import Halo, SegmentOptions
 from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
@@ -111,7 +112,9 @@ def run(
     """
     where = workers_of(client, workers)
     check_client(where)
-    prepared = plan_scene(scene, bundle, chosen(SegmentOptions, locals()), elsewhere=where is not None)
+    options = chosen(SegmentOptions, locals())
+    begun = _begun(output, overwrite=overwrite) if options.precision in ("auto", "int8") else None
+    prepared = plan_scene(scene, bundle, options, elsewhere=where is not None, begun=begun)
     if note is not None:
         note(str(prepared))
     else:
@@ -128,6 +131,12 @@ def run(
         )
     finally:
         close_files()
+
+
+def _begun(output: str | os.PathLike[str], *, overwrite: bool) -> BegunRun | None:
+    """Return what a run finds at its output; a complete one that is done again begins anew."""
+    found = BegunRun.read(filled_store(output))
+    return None if found is not None and found.complete and overwrite else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +264,13 @@ class Segmentation(BlockJob):
             bundle={"name": bundle.name, "digest": inference.digest, "architecture": bundle.architecture}
             | bundle.about,
             source=scene,
+            precision={} if self.prepared.choice is None else asdict(self.prepared.choice),
         )
+
+    @override
+    def kept(self) -> Mapping[str, bytes]:
+        graph = self.prepared.inference.graph
+        return {GRAPH: graph} if graph else {}
 
     @override
     def block_function(self, store: Store) -> Network:

@@ -130,6 +130,10 @@ class BlockJob(ABC):
     def new_metadata(self) -> StoreMetadata:
         """Return what a store of this job says of itself when it is begun."""
 
+    def kept(self) -> Mapping[str, bytes]:
+        """Return the files that a run needs to continue, by name; see `create_store`."""
+        return {}
+
     @abstractmethod
     def block_function(self, store: Store) -> BlockFunction:
         """Return what computes the blocks of a store, which may have been begun with other tiles."""
@@ -223,29 +227,41 @@ def run_job(
     """
     check_client(client)
     path = os.path.expanduser(os.fspath(output))
+    filled = filled_store(output)
     if any(Files(path).same_as(Files(read)) for read in job.reads):
         raise StoreError(f"{path} is what is read; choose another output")
-    if not path.lower().rstrip("/").endswith(TIFF):
-        return _run_to_store(job, full_path(path), replacing, client, show, mask)
-    started, store, bare = time.monotonic(), f"{path}.unfinished.zarr", job.map_only()
+    if not is_tiff(path):
+        return _run_to_store(job, filled, replacing, client, show, mask)
+    started, bare = time.monotonic(), job.map_only()
     if bare is None:
         raise StoreError(
             f"{path}: {job.title} fills a Zarr store; end its name in .zarr, and use `write_cog` on it after"
         )
     pixels = None if replacing == "all" else written_before(path, bare.identity())
     if pixels is not None:
-        remove_store(store)  # the run that wrote the file may have been killed just before
+        remove_store(filled)  # the run that wrote the file may have been killed just before
         blocks = len(bare.new_metadata().plan)
         show_background(path, bare.new_metadata(), opaque=opaque_background)
         return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
     overwrite = replacing != "nothing"
     target = check_target(path, overwrite=overwrite)
-    result = _run_to_store(bare, full_path(store), "others" if overwrite else "nothing", client, show, mask)
+    result = _run_to_store(bare, filled, "others" if overwrite else "nothing", client, show, mask)
     if note is not None:
         note("writing the GeoTIFF and reading it back")
-    write_cog(store, target, opaque_background=opaque_background, overwrite=overwrite)
-    remove_store(store)
+    write_cog(filled, target, opaque_background=opaque_background, overwrite=overwrite)
+    remove_store(filled)
     return replace(result, output=path, seconds=time.monotonic() - started)
+
+
+def is_tiff(path: str) -> bool:
+    """Whether an output is a GeoTIFF by its name."""
+    return path.lower().rstrip("/").endswith(TIFF)
+
+
+def filled_store(output: str | os.PathLike[str]) -> str:
+    """Return where the store lies that a run fills: the output itself, or beside it if that is a GeoTIFF."""
+    path = os.path.expanduser(os.fspath(output))
+    return full_path(f"{path}.unfinished.zarr" if is_tiff(path) else path)
 
 
 def _run_to_store(
@@ -273,7 +289,7 @@ def _run_to_store(
             store = resume_store(path, metadata, job.geobox)
         else:
             metadata = job.new_metadata()
-            store = create_store(path, job.geobox, metadata)
+            store = create_store(path, job.geobox, metadata, job.kept())
         connection = connection or stack.enter_context(dask_client(client, threads=job.threads))
         shown = make_progress(show)
         job.prepare(connection, store, shown)

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ OURS = {ROOT, MARKERS, "class_map", "probability", "objects", "class", "spatial_
 TABLE = "table.parquet"  # of objects
 
 
-def create_store(path: str, geobox: GeoBox, metadata: StoreMetadata) -> Store:
+def create_store(
+    path: str, geobox: GeoBox, metadata: StoreMetadata, kept: Mapping[str, bytes] = MappingProxyType({})
+) -> Store:
     """Make an empty store: metadata and coordinates only.
 
     Parameters
@@ -44,6 +47,8 @@ def create_store(path: str, geobox: GeoBox, metadata: StoreMetadata) -> Store:
         CRS, transform and shape.
     metadata
         Blocks, encoding, classes, number of overviews, and where the pixels come from.
+    kept
+        Files that the run needs to continue, by their names in the folder of done markers, with which they go.
     """
     store = replace(reopen_store(path, metadata, geobox), run=uuid.uuid4().hex)
     with store_errors(path):
@@ -56,7 +61,8 @@ def create_store(path: str, geobox: GeoBox, metadata: StoreMetadata) -> Store:
         about: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
         group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=about,
                            dimension_names=("row", "column"))  # fmt: skip
-        store.files.write(RUN, store.run.encode())
+        for name, content in {RUN: store.run.encode(), **kept}.items():
+            store.files.write(name, content)
         _consolidate(store.files)
     return store
 

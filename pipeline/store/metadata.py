@@ -77,6 +77,7 @@ class StoreMetadata:
     cleaned: Mapping[str, Any] | None = None  # how the maps were cleaned
     cleaned_from: str | None = None  # path or URL of the store that was cleaned
     made_from: str | None = None  # path or URL of the store that this one is derived from
+    precision: Mapping[str, Any] = field(default_factory=dict)  # how it was chosen, where that was measured
     results: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of a complete store: `pixels`, `objects`
 
     @classmethod
@@ -144,7 +145,9 @@ class StoreMetadata:
 
     def derived(self, path: str, **changes: Any) -> Self:
         """Return what a store says that is made from this one, which lies at a path."""
-        return replace(self, state="creating", results={}, segmented=self.segmentation, made_from=path, **changes)
+        return replace(
+            self, state="creating", results={}, precision={}, segmented=self.segmentation, made_from=path, **changes
+        )
 
 
 def _usual_background(classes: Sequence[ClassInfo], encoding: Encoding) -> int | None:

@@ -1,0 +1,149 @@
+"""The precision that was chosen for a run, kept: in its store, and in the user's cache for plans and other runs.
+
+A measured speed is never twice the same. So a run that continues takes what its store says, also where the cache is
+lost; only where nothing is kept is it measured.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Self
+
+from models.engine import Precision
+from models.errors import StoreError
+from models.system import cache_folder
+
+from ..io.source import Source
+from ..store.files import Files
+from ..store.store import MARKERS, read_metadata
+from .options import SegmentOptions
+from .predict import InferenceSpec
+
+METHOD = 1  # counts up when another choice could be made of the same scene
+GRAPH = f"{MARKERS}/int8.zip"  # in a store that is not complete: the graph of its run
+logger = logging.getLogger("swathe")
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionChoice:
+    """A precision, and why.
+
+    Parameters
+    ----------
+    precision
+        As it was chosen.
+    graph
+        Digest of the graph in int8; empty in other precisions.
+    error
+        What of the tolerance it takes.
+    note
+        For the user.
+    asked
+        Digest of what it was chosen for, see `asked_key`.
+    """
+
+    precision: Precision
+    graph: str = ""
+    error: float = 0.0
+    note: str = ""
+    asked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BegunRun:
+    """What the store of a run that was begun says of its precision.
+
+    Parameters
+    ----------
+    choice
+        As it was made when the run began.
+    halo
+        In pixels, of the run.
+    graph
+        The int8 graph, packed; empty where the store has none.
+    complete
+        Whether nothing is left to compute.
+    """
+
+    choice: PrecisionChoice
+    halo: int
+    graph: bytes
+    complete: bool
+
+    @classmethod
+    def read(cls, path: str) -> Self | None:
+        """Read it from a store; None where there is no store, or it does not say."""
+        try:
+            metadata = read_metadata(path)
+            if metadata is None or metadata.state == "creating" or not metadata.precision:
+                return None
+            choice, graph = PrecisionChoice(**metadata.precision), b""
+            with suppress(FileNotFoundError):
+                graph = Files(path).read(GRAPH)
+            return cls(choice, int(metadata.identity["halo"]), graph, metadata.state == "complete")
+        except (StoreError, OSError, LookupError, TypeError, ValueError):  # whoever writes there says what is wrong
+            return None
+
+
+def _facts(source: Source, inference: InferenceSpec, options: SegmentOptions) -> Mapping[str, Any]:
+    return {
+        "source": source.identity(),
+        "bundle": inference.digest,
+        "engine": asdict(replace(inference.spec, threads=None, hardware="")),
+        "halo": inference.plan.halo,
+        "thresholds": inference.encoding.thresholds,
+        "asked": options.precision,
+        "tolerance": options.tolerance,
+    }
+
+
+def asked_key(source: Source, inference: InferenceSpec, options: SegmentOptions) -> str:
+    """Digest of scene, bundle and options: what stays the same when a run continues, wherever that is."""
+    return _digest({**_facts(source, inference, options), "asked halo": options.halo})
+
+
+def cache_key(source: Source, inference: InferenceSpec, options: SegmentOptions) -> str:
+    """Digest of that, and of all that a measurement depends on: hardware, and versions of the packages."""
+    here = {
+        "method": METHOD,
+        "hardware": inference.spec.hardware,
+        "versions": [_version(package) for package in ("nncf", "openvino", "torch")],
+    }
+    return _digest({**_facts(source, inference, options), **here})
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def kept_choice(key: str) -> PrecisionChoice | None:
+    """Return a choice from the user's cache; None: it is not there."""
+    try:
+        return PrecisionChoice(**json.loads((cache_folder("precision") / f"{key}.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def keep_choice(key: str, choice: PrecisionChoice) -> None:
+    """Keep a choice in the user's cache, for plans and runs on this machine."""
+    path = cache_folder("precision") / f"{key}.json"
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = path.parent / folder / path.name
+            part.write_text(json.dumps(asdict(choice)))
+            os.replace(part, path)
+    except OSError as error:
+        logger.info("the chosen precision is not kept: %s", error)
