@@ -22,7 +22,7 @@ def test_environment_is_in_step_with_pyproject():
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     project, wanted = _project(), []
     extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *extras["train"], *extras["s3"]]:
+    for requirement in [*project["dependencies"], *extras["train"], *extras["s3"], *extras["int8"]]:
         name, bound = re.fullmatch(r"([a-z0-9-]+)(.*)", requirement).groups()
         wanted.append(CONDA_NAMES.get(name, name) + bound)
     assert sorted(listed) == sorted([*wanted, "python>=3.11,<3.14", "pip"])
