@@ -20,6 +20,7 @@ from models.bundle import Bundle, load_bundle
 from models.encoding import Decision, Thresholds
 from models.engine import Device, EngineName, PrecisionOption
 from models.errors import StoreError, TrainingError
+from models.metadata import some_of
 from models.options import chosen, documents
 from pipeline.inference.options import Halo, SegmentOptions
 from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
@@ -59,10 +60,16 @@ class NetworkPredictor(Predictor):
         return {"digest": self.bundle.digest}
 
     def plan(self, source: Source, block: int | None = None) -> SegmentPlan:
-        """Plan a scene; probabilities are kept."""
-        of = None if len(self.bundle.metadata.classes) == 2 else "all"
-        kept = replace(self.options, threshold="likeliest", probability="float32", probability_of=of, overviews=False)
-        return plan_source(source, self.bundle, replace(kept, block=block or kept.block))
+        """Plan a scene; probabilities are kept.
+
+        A precision that is measured is so by the thresholds that are given, or the bundle's own.
+        """
+        of, block = None if len(self.bundle.metadata.classes) == 2 else "all", block or self.options.block
+        kept = replace(self.options, probability="float32", probability_of=of, overviews=False, block=block)
+        prepared = plan_source(source, self.bundle, kept)
+        kept = replace(kept, threshold="likeliest")
+        inference = replace(prepared.inference, encoding=kept.encoding(self.bundle.metadata))
+        return replace(prepared, options=kept, inference=inference)
 
     @override
     def job(self, source: Source, classes: Classes, block: int) -> BlockJob:
@@ -157,7 +164,7 @@ def evaluate(
         prepared, notes = prepare_samples(connection, tiled, classes, background, folder, options)
         runner = Runner(connection, prepared, classes, background, options)
         scored, counts = runner.score(network, *_decision(runner, network, threshold, choose=choose))
-        spec, pairs = plans[0].inference.spec, list(zip(prepared, counts, strict=True))
+        pairs = list(zip(prepared, counts, strict=True))
         found = Evaluation(
             network.bundle,
             scored,
@@ -166,12 +173,22 @@ def evaluate(
             rank_squares([(one.sample, part.cells) for one, part in pairs], side, background),
             distance,
             side,
-            f"{spec.name} on {spec.device}, {spec.precision}",
+            describe_engines({sample.name: plan for sample, plan in zip(samples, plans, strict=True)}),
             (*notes, *doubtful, *dict.fromkeys(note for plan in plans for note in plan.notes)),
         )
         if target is not None:
             write_scorecard(found, {one.sample.name: part.stores for one, part in pairs}, target)
     return found
+
+
+def describe_engines(plans: Mapping[str, SegmentPlan]) -> str:
+    """Say on what, and in which precision samples are predicted; each by its name where they differ."""
+    found: dict[str, list[str]] = {}
+    for name, prepared in plans.items():
+        found.setdefault(prepared.inference.spec.precision, []).append(name)
+    spec = next(iter(plans.values())).inference.spec
+    each = "; ".join(f"{precision} for {some_of(names)}" for precision, names in found.items())
+    return f"{spec.name} on {spec.device}, {spec.precision if len(found) == 1 else each}"
 
 
 @contextmanager
