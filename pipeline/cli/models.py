@@ -33,7 +33,7 @@ def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -
     click.echo(f"wrote {made.path}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
 
 
-@click.command(epilog="Example: swathe quantise buildings --scenes a.tif --scenes b.tif -o buildings-int8.zip")
+@click.command(epilog="Example: swathe quantise buildings --scenes a.tif b.tif -o buildings-int8.zip")
 @click.argument("bundle")
 @click.option(
     "--scenes",
@@ -41,19 +41,26 @@ def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -
     multiple=True,
     required=True,
     metavar="SCENE",
-    help="A scene like those it will be used on; repeat.",
+    help="A scene like those it will be used on; more may follow, with or without --scenes before each.",
 )
+@click.argument("more", nargs=-1, metavar="")
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder or .zip to write.")
 @click.option("--tolerance", type=float, default=0.004, show_default=True, help="Error that the plain graph may make.")
 @click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's.")
 @overwriting
 def quantise(
-    bundle: str, scenes: tuple[str, ...], output: str, tolerance: float, allow_mismatch: bool, overwrite: bool
+    bundle: str,
+    scenes: tuple[str, ...],
+    more: tuple[str, ...],
+    output: str,
+    tolerance: float,
+    allow_mismatch: bool,
+    overwrite: bool,
 ) -> None:
     """Write a BUNDLE that carries its graph in int8, so that runs in int8 need no calibration."""
     from ..inference.quantise import quantise as write_quantised
 
-    made = write_quantised(bundle, scenes, output, tolerance=tolerance, allow_mismatch=allow_mismatch,
+    made = write_quantised(bundle, (*scenes, *more), output, tolerance=tolerance, allow_mismatch=allow_mismatch,
                            overwrite=overwrite)  # fmt: skip
     click.echo(f"wrote {made.path}  {made.metadata.name} {made.digest[:12]}")
     for name, found in made.int8_scores.items():
