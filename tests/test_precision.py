@@ -3,10 +3,12 @@
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import pixels, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,13 +25,17 @@ from models.quantise import quantise_network
 from models.quantised import QuantisedGraph, keep_graph
 from pipeline import plan, quantise, run, segment
 from pipeline.cli.describe import describe_bundle
+from pipeline.cli.models import quantise as quantise_verb
 from pipeline.inference import precision as choosing
 from pipeline.inference import predict as predicting
+from pipeline.inference.options import SegmentOptions
 from pipeline.inference.predict import InferenceSpec, predict, shared_engine
 from pipeline.inference.run import Segmentation
 from pipeline.inference.samples import observed_windows
+from pipeline.io.scene import open_source
 from pipeline.jobs import job as filling
 from pipeline.store.store import open_store
+from train.evaluation.evaluation import NetworkPredictor, describe_engines
 
 OPENVINO: dict[str, Any] = {"engine": "openvino", "device": "cpu"}
 
@@ -51,20 +57,32 @@ def int8(bundle_of) -> QuantisedGraph:
     """The graph of `bundle_of(bands=2)`, quantised once."""
     if "int8" not in HERE:
         pytest.skip("int8 does not run here")
-    graph = quantise_network(bundle_of(bands=2), [pixels((2, 128, 128), seed=seed) for seed in range(4)])
+    graph = quantise_network(bundle_of(bands=2), [pixels((2, 128, 128), seed=seed) for seed in range(2)])
     keep_graph(graph)
     return graph
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @pytest.mark.parametrize("precision", HERE)
 @given(data=st.data())
 def test_tiled_equals_whole_bit_for_bit(precision, data, bundle_of, int8, tmp_path):
-    bundle = bundle_of(bands=2)
+    check_tiled_is_whole(precision, data, bundle_of(bands=2), int8, tmp_path)
+
+
+@pytest.mark.slow
+@settings(max_examples=40)
+@pytest.mark.parametrize("precision", HERE)
+@given(data=st.data())
+def test_tiled_equals_whole_bit_for_bit_in_many_cuts(precision, data, bundle_of, int8, tmp_path):
+    check_tiled_is_whole(precision, data, bundle_of(bands=2), int8, tmp_path)
+
+
+def check_tiled_is_whole(precision: str, data: st.DataObject, bundle: Any, int8: QuantisedGraph, folder: Path) -> None:
+    """Draw a scene with gaps and a cut, and compare with the scene in one tile."""
     shape = data.draw(st.tuples(st.integers(9, 300), st.integers(9, 300)))
     values = pixels((2, *shape), seed=data.draw(st.integers(0, 99)))
     values[:, : data.draw(st.integers(0, 40)), : data.draw(st.integers(0, 300))] = 0
-    path = write_raster(tmp_path / "scene.tif", values, nodata=0)
+    path = write_raster(folder / "scene.tif", values, nodata=0)
     cut = data.draw(st.fixed_dictionaries({"tile": st.integers(20, 300), "block": st.integers(20, 400)}))
     threads = data.draw(st.sampled_from([1, 2]))
     digest = int8.digest if precision == "int8" else ""
@@ -88,7 +106,7 @@ def answer(inference: InferenceSpec, path: Any, bundle: Any, precision: str, gra
 
 @needs_int8
 def test_the_same_tiles_give_the_same_graph(bundle_of, int8):
-    again = quantise_network(bundle_of(bands=2), [pixels((2, 128, 128), seed=seed) for seed in range(4)])
+    again = quantise_network(bundle_of(bands=2), [pixels((2, 128, 128), seed=seed) for seed in range(2)])
     assert again.digest == int8.digest
     assert QuantisedGraph.unpack(again.pack()) == int8
     near, right = (
@@ -283,6 +301,7 @@ def test_precision_and_halo_share_the_tolerance(scene, bundle_of, monkeypatch):
 
 def test_auto_measures_and_keeps_what_it_chose(scene, bundle_of, monkeypatch):
     monkeypatch.setattr(choosing, "can_quantise", lambda: False)  # so that it is quick
+    monkeypatch.setattr(choosing, "WINDOWS", 3)
     first = plan(scene, bundle_of(bands=2), precision="auto", tolerance=0.03, **OPENVINO)
     monkeypatch.setattr(choosing.Comparison, "of", None)  # it is not measured again
     again = plan(scene, bundle_of(bands=2), precision="auto", tolerance=0.03, **OPENVINO)
@@ -355,6 +374,8 @@ def without_hardware(job: Segmentation) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["b", "b.zip"])
 def test_a_bundle_that_carries_its_graph_needs_no_nncf(name, scene, bundle_of, int8, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.inference.quantise.quantise_network", lambda *_: int8)  # which takes seconds
+    monkeypatch.setattr("pipeline.inference.quantise.WINDOWS", 3)
+    monkeypatch.setattr(choosing, "WINDOWS", 3)
     plain = bundle_of(bands=2)
     made = quantise(plain, [scene], tmp_path / name)
     assert made.int8 == int8
@@ -402,6 +423,32 @@ def test_auto_goes_on_where_nncf_fails(scene, bundle_of, monkeypatch):
     assert plan(scene, bundle_of(bands=2), precision="auto", **OPENVINO).inference.spec.precision == "bf16"
     with pytest.raises(SwatheError, match="NNCF cannot quantise this"):
         plan(scene, bundle_of(bands=2), precision="int8", **OPENVINO)
+
+
+def test_quantise_takes_scenes_one_after_the_other(bundle_of, monkeypatch):
+    given = []
+    made = SimpleNamespace(path="o", metadata=bundle_of().metadata, digest="d", int8_scores={})
+    monkeypatch.setattr("pipeline.inference.quantise.quantise", lambda *args, **more: given.append(args) or made)
+    for scenes in ("--scenes a.tif b.tif c.tif -o o", "--scenes a.tif -o o --scenes b.tif c.tif",
+                   "-o o --scenes a.tif --scenes b.tif --scenes c.tif"):  # fmt: skip
+        done = CliRunner().invoke(quantise_verb, ["net", *scenes.split()])
+        assert done.exit_code == 0, done.output
+    assert given == [("net", ("a.tif", "b.tif", "c.tif"), "o")] * 3
+    assert CliRunner().invoke(quantise_verb, ["net", "a.tif", "-o", "o"]).exit_code == 2
+
+
+def test_an_evaluation_measures_by_the_decision_that_it_scores_with(scene, bundle_of, monkeypatch):
+    fixed(monkeypatch, bf16=(0.001, 2.0))
+    seen, measure = [], choosing.Comparison.measure
+    monkeypatch.setattr(choosing.Comparison, "measure", lambda *args: seen.append(args[1]) or measure(*args))
+    options = SegmentOptions(precision="auto", threshold=0.3, **OPENVINO)
+    prepared = NetworkPredictor(bundle_of(bands=2), options).plan(open_source(scene))
+    assert [one.encoding.thresholds for one in seen] == [(None, 0.3)]
+    assert prepared.inference.encoding.thresholds is None  # scores need the likeliest class as it is
+    spec = replace(prepared.inference.spec, precision="fp32")
+    exact = replace(prepared, inference=replace(prepared.inference, spec=spec))
+    assert describe_engines({"a": prepared, "b": prepared}) == "openvino on cpu, bf16"
+    assert describe_engines({"a": prepared, "b": exact, "c": prepared}) == "openvino on cpu, bf16 for a, c; fp32 for b"
 
 
 @pytest.mark.slow
