@@ -36,6 +36,13 @@ fields = st.builds(ReceptiveField, st.sampled_from([1, 2, 8, 12, 32, 64]), st.in
 shapes = st.tuples(st.integers(1, 30_000), st.integers(1, 30_000))
 
 
+@pytest.fixture(autouse=True)
+def measured(monkeypatch):
+    """What `bundle_of()` was measured to take; to measure it again costs a process of some seconds."""
+    for name in ("plan.measure_memory", "run.measured_memory"):
+        monkeypatch.setattr(f"pipeline.inference.{name}", lambda *_: EngineMemory(1 << 27, 64))
+
+
 @st.composite
 def costs(draw: st.DrawFn, most: int = 9) -> TileCost:
     return TileCost(
