@@ -213,6 +213,11 @@ def test_what_a_store_says_holds_for_the_same_run_alone(scene, bundle_of, int8, 
         with pytest.raises(SwatheError, match=r"\(.*hardware x86_64 other, there"):
             run(*given, out, **cut)
     assert run(*given, out, **cut).resumed >= 1
+    with monkeypatch.context() as patch:
+        lose_cache(patch, tmp_path / "lost again")
+        patch.setattr("pipeline.inference.halo.smallest_halo", lambda *_: pytest.fail("it is measured again"))
+        again = run(*given, out, **cut)
+    assert again.resumed == again.blocks
     assert run(*given, out, **cut, overwrite=True).resumed == 0  # which begins anew
     assert open_store(str(out))[1].identity["precision"] == "bf16"
 
