@@ -4,7 +4,8 @@
 
 The whole of `run`, with an engine that costs next to nothing in the network's place: its class maps and probabilities
 are made of the input by one operation on integers each, and compress less well than those of the trained SimpleUNet of
-`benchmarks.trained` (to 0.02 and 0.28 bytes a pixel, against 0.014 and 0.145). Two outputs: the class map alone, and with uint8 probabilities and overviews. Each with one thread and with two.
+`benchmarks.trained` (to 0.02 and 0.28 bytes a pixel, against 0.014 and 0.145). Two outputs: the class map alone, and
+with uint8 probabilities and overviews. Each with one thread and with two.
 
 `Mpx/s` by the clock; `Mpx/core-s` by the seconds that all cores together have spent, which say more where others use
 the machine too. `decoding` is rasterio reading the same file once, in one thread; `encoding` is the store's codec alone
