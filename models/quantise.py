@@ -92,6 +92,7 @@ def _quiet() -> Any:
     """Let NNCF show no progress and no warnings of the libraries it uses; one at a time, since that is global."""
     with _quantising, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF asks it for CUDA
         import nncf
 
         nncf.set_log_level(logging.ERROR)

@@ -105,7 +105,7 @@ def test_host_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_sleeping_engine_is_busy_as_long_as_it_computes() -> None:
-    engine, pixels = SleepingEngine(1e5, 0.001), np.full((1, 4, 50, 40), 1 << 7, np.uint16)
+    engine, pixels = SleepingEngine(1e5, 0.001), np.full((1, 4, 50, 40), 2000, np.uint16)
     for _ in range(3):
         answer = engine.segment(pixels, Encoding())
     assert answer.class_map.shape == (1, 50, 40)

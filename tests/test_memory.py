@@ -155,7 +155,7 @@ def test_tiles_of_a_gpu_are_no_larger_than_before_and_see_less_twice(field, most
 def test_a_cluster_is_asked_for_its_own_memory(bundle_of, tmp_path):
     """A budget that is too small for this machine's slots may do for a worker's one thread, and the other way round."""
     scene, bundle = str(write_raster(tmp_path / "scene.tif", pixels((3, 600, 600)))), bundle_of()
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, memory_limit="3 GB",
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, memory_limit="16 GB",
                       dashboard_address="127.0.0.1:0") as some, some.get_client() as client:  # fmt: skip
         done = run(scene, bundle, tmp_path / "m.zarr", client=client, memory="1.6 GB", show=False)
         with pytest.raises(PlanError, match="GB of memory is too little"):

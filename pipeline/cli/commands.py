@@ -3,7 +3,7 @@
 Each verb is one call of one public function. Imports nothing heavy before a verb runs, so that help is quick.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -74,7 +74,7 @@ def segment(
     files, the MTD or MTL file.
     """
     keywords = _segment_keywords(rest, store=output.rstrip("/").lower().endswith(".zarr"))
-    note(f"swathe: opening {' '.join(scene)}", quiet)
+    note(f"swathe: opening {' '.join(scene)}{_measuring(rest)}", quiet)
     from ..inference.run import run
     from .describe import describe_run
 
@@ -88,9 +88,22 @@ def segment(
 @click.option("--calibrate", is_flag=True, help="Compute a few tiles of SCENE, and say how long a run takes here.")
 def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
     """Show what a run would do and cost: blocks, memory, halo. Nothing of SCENE is computed but by --calibrate."""
+    if measuring := _measuring(rest):
+        note(f"swathe: opening {' '.join(scene)}{measuring}", quiet=False)
     from ..inference.plan import plan as make_plan
 
     click.echo(str(make_plan(_scene(scene), bundle, **_segment_keywords(rest, store=True))))
+
+
+def _measuring(options: Mapping[str, Any]) -> str:
+    """Say what is measured on the scene before a plan is ready, which takes a while."""
+    asked = {
+        "precisions": options["precision"] in ("auto", "int8"),
+        "the halo": options["halo"] == "auto",
+        "the time": bool(options.get("calibrate")),
+    }
+    what = " and ".join(name for name, there in asked.items() if there)
+    return f", and measuring {what} on it: seconds to a minute, most of it once" if what else ""
 
 
 @click.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr")
