@@ -326,7 +326,8 @@ def _read_back(path: Path, levels: list[Level]) -> None:
     """Read every pixel of the new file: a full disk or a lost block must not pass for whole."""
     tasks = [(number, window) for number, level in enumerate(levels) for window in level.checksums]
     share = -(-len(tasks) // usable_cpus())
-    with ThreadPoolExecutor(usable_cpus()) as pool:  # each with handles of its own
+    # warnings are the whole process's business, and so not the threads'
+    with _quiet(), ThreadPoolExecutor(usable_cpus()) as pool:  # each with handles of its own
         parts = [tasks[start : start + share] for start in range(0, len(tasks), share)]
         list(pool.map(partial(_check_squares, path, levels), parts))
 
