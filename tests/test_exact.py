@@ -197,8 +197,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
         count.reads += 1
         return read(self, window)
 
-    def counting_engine(bundle, spec):
-        engine = make(bundle, spec)
+    def counting_engine(bundle, spec, graph=b""):
+        engine = make(bundle, spec, graph)
         segment = engine.segment
 
         def counting(inputs, encoding):
