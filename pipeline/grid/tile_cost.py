@@ -16,6 +16,7 @@ LARGEST_BLOCK = 4096  # a block that is lost is done again, and small scenes mus
 SMALLEST_TILE = 256
 WORTH = 0.04  # of the time: what doubling the memory must save, unless a budget is given
 TASK_PIXELS = 1 << 14  # what a block costs beside its pixels: a few milliseconds of Python, files and markers
+TAIL = 0.25  # of a block, for which slots wait for the last one: no two blocks take the same time
 FEW_BLOCKS = 32  # for each slot; with more of them, all slots end at nearly the same time
 
 
@@ -63,14 +64,15 @@ class TileCost:
     def time(self, plan: TilingPlan) -> float:
         """How long a run takes, in pixels that one slot's network sees; slots without work count."""
         (row, rows, last_row), (column, columns, last_column) = plan.seen
+        tail = TAIL * row * column if self.slots > 1 else 0.0
         if len(plan) > FEW_BLOCKS * self.slots:
             total = (row * rows + last_row) * (column * columns + last_column)
-            return (total + TASK_PIXELS * len(plan)) / self.slots
+            return (total + TASK_PIXELS * len(plan)) / self.slots + tail
         ends = [0] * self.slots  # blocks go in their order to the slot that is free first
         for height in [row] * rows + [last_row] * (last_row > 0):
             for width in [column] * columns + [last_column] * (last_column > 0):
                 heapq.heapreplace(ends, ends[0] + height * width + TASK_PIXELS)
-        return max(ends)
+        return max(ends) + tail
 
     def score(self, plan: TilingPlan) -> tuple[float, int]:
         """Rank a plan: the best has the least; of equals the one that takes least memory."""
