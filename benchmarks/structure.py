@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 200,
-    "code lines": 22_000,
-    "arrows in pipeline": 60,
+    "files": 199,
+    "code lines": 21_350,
+    "arrows in pipeline": 50,
     "arrows in train": 22,
-    "longest import path": 17,
-    "importers of predict": 10,
+    "longest import path": 16,
+    "importers of predict": 11,
     "modules in circles": 0,
     "median lines of a function": 10,
 }
