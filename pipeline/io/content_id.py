@@ -9,6 +9,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -28,15 +29,23 @@ LOOKS, LOOK = 64, 32  # of a scene that is no file: so many windows of so many p
 
 def file_identity(path: str, whole: int = WHOLE) -> dict[str, Any]:
     """Identify a local file by its size and a digest: of all of it up to `whole` bytes, of pieces of a larger one."""
-    size = os.path.getsize(path)
+    facts = os.stat(path)
+    stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    return {"bytes": facts.st_size, "content": _file_digest(os.path.abspath(path), stamp, whole)}
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(path: str, stamp: tuple[int, int, int], whole: int) -> str:
+    """Return a file's digest; precision, plan and run ask for that of one scene."""
+    size = stamp[1]
     with open(path, "rb") as file:
         if size <= whole:
-            return {"bytes": size, "content": hashlib.file_digest(file, "sha256").hexdigest()}
+            return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256()
         for number in range(PIECES):
             file.seek((size - PIECE) * number // (PIECES - 1))
             digest.update(file.read(PIECE))
-    return {"bytes": size, "content": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def member_identity(path: str) -> dict[str, Any] | None:
