@@ -24,6 +24,7 @@ from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling
 from ..io.scene import UNNAMED, AnyOpen, SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
 from ..io.source import Source
+from ..mosaic.source import MosaicSource
 from .memory import Cut, Resources, cut_scene, machine_memory
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
@@ -127,7 +128,7 @@ class SegmentPlan:
 
 @documents(SegmentOptions)
 def plan(
-    scene: SceneLike,
+    scene: SceneLike | MosaicSource,
     bundle: BundleLike,
     *,
     calibrate: bool = False,
@@ -178,7 +179,7 @@ def plan(
 
 
 def plan_scene(
-    scene: SceneLike,
+    scene: SceneLike | MosaicSource,
     bundle: BundleLike,
     options: SegmentOptions,
     *,
@@ -295,7 +296,7 @@ def _pixel(source: Source, encoding: Encoding) -> tuple[int, int]:
     return len(source.bands) * source.dtype.itemsize + 1, 1 + size * len(encoding.kept)
 
 
-def fit_bands(source: AnyOpen, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:
+def fit_bands(source: AnyOpen | MosaicSource, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:
     """Take the bands that the network needs, in its order.
 
     Parameters
@@ -332,7 +333,7 @@ def fit_bands(source: AnyOpen, metadata: BundleMetadata, bands: Sequence[str | i
 
 
 def open_matching(
-    scene: SceneLike,
+    scene: SceneLike | MosaicSource,
     metadata: BundleMetadata,
     bands: Sequence[str | int] | None,
     resampling: Resampling = "nearest",
@@ -345,6 +346,8 @@ def open_matching(
     SceneError, BundleError
         It cannot be opened, or its bands do not fit.
     """
+    if isinstance(scene, MosaicSource):
+        return fit_bands(scene, metadata, bands)
     wanted = metadata.band_names if bands is None else bands
     if len(wanted) != len(metadata.band_names) or not opens_by_name(scene, wanted):
         return fit_bands(open_source(scene, None, resampling, alpha), metadata, bands)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
+import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.encoding import ProbabilityType, Thresholds
@@ -27,6 +29,7 @@ from ..io.source import Source
 from ..jobs.dask import check_client, gpu_resources, run_once, worker_facts, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
 from ..jobs.processes import LocalProcesses, workers_of
+from ..mosaic.source import MosaicSource
 from ..store.metadata import HARDWARE, StoreMetadata, level_count
 from ..store.store import Store
 from .kept_precision import GRAPH, BegunRun
@@ -40,7 +43,7 @@ FILE_BLOCK = 512  # side of what files are usually decoded by
 
 @documents(SegmentOptions)
 def run(
-    scene: SceneLike,
+    scene: SceneLike | MosaicSource,
     bundle: BundleLike,
     output: str | os.PathLike[str],
     *,
@@ -232,6 +235,12 @@ class Segmentation(BlockJob):
         inference = replace(self.prepared.inference, spec=spec)
         each = Resources(machine_memory() // processes.count, blocks_at_once(spec))
         return replace(self, prepared=self.prepared.for_workers(spec, each, lambda: measured_memory(inference)))
+
+    @override
+    def planned_blocks(self, side: int) -> NDArray[np.bool_] | None:
+        brought = self.prepared.source
+        source = brought.source if isinstance(brought, Rescaled) else brought
+        return source.blocks_touched(side) if isinstance(source, MosaicSource) else None
 
     @override
     def map_only(self) -> Self:

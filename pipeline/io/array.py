@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -109,6 +109,10 @@ class ArraySource:
         one = len(self.arrays) == 1
         arrays = (self.arrays[0].isel(band=places),) if one else tuple(self.arrays[place] for place in places)
         return replace(self, arrays=arrays, **facts)
+
+    def with_note(self, note: str) -> Self:
+        """Return the same with one more note."""
+        return replace(self, notes=(*self.notes, note))
 
     def identity(self) -> dict[str, Any]:
         """Return a token of content, or of how it is made, for arrays in memory and dask's; else of some pixels."""

@@ -16,10 +16,10 @@ from models.errors import SceneError
 from .alpha import NO_MASK
 from .gdal import is_remote, open_raster, printable, run_with_env
 from .listing import Listing
-from .mosaic import MosaicSource, join_tiles, lie_apart
 from .products import product_of_files
 from .raster import SIDECARS, RasterSource
 from .raster_files import join_files, open_rasters
+from .tiled import TiledSource, join_tiles, lie_apart
 
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
 INDEXES = (".gti.gpkg", ".gti.fgb", ".gpkg", ".fgb", ".shp", ".geojson", ".parquet")  # vector files of tiles' outlines
@@ -29,7 +29,7 @@ DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_]?(?:0[1-9]|1[0-2])[-_]?(?:0[1-9]|[12
 SHOWN = 4
 
 
-def open_files(paths: Sequence[str], *, alpha: bool | None = None) -> RasterSource | MosaicSource:
+def open_files(paths: Sequence[str], *, alpha: bool | None = None) -> RasterSource | TiledSource:
     """Open one raster, several of one band each, the band files of a product, or tiles side by side.
 
     Raises
@@ -44,7 +44,7 @@ def open_files(paths: Sequence[str], *, alpha: bool | None = None) -> RasterSour
     return _assemble(paths, [open_rasters([path], alpha=alpha) for path in paths], alpha)
 
 
-def _assemble(paths: Sequence[str], sources: Sequence[RasterSource], alpha: bool | None) -> RasterSource | MosaicSource:
+def _assemble(paths: Sequence[str], sources: Sequence[RasterSource], alpha: bool | None) -> RasterSource | TiledSource:
     if alpha is None and len({len(source.bands) for source in sources}) > 1:  # alpha of one that is a band in another
         # all 0 may be near infrared of water, or alpha of a tile beside the scene: other tiles tell
         masks = not any(NO_MASK in source.refuted_alpha for source in sources)
@@ -70,7 +70,7 @@ def _assemble(paths: Sequence[str], sources: Sequence[RasterSource], alpha: bool
     return join_tiles(sources)
 
 
-def open_folder(listing: Listing, *, alpha: bool | None = None) -> RasterSource | MosaicSource:
+def open_folder(listing: Listing, *, alpha: bool | None = None) -> RasterSource | TiledSource:
     """Open the rasters of a folder or archive as one scene.
 
     Raises
@@ -154,7 +154,7 @@ def index_of(name: str) -> str | None:
     return path if path.lower().endswith(INDEXES) and not is_remote(path) and os.path.isfile(path) else None
 
 
-def open_index(path: str, *, alpha: bool | None = None) -> RasterSource | MosaicSource:
+def open_index(path: str, *, alpha: bool | None = None) -> RasterSource | TiledSource:
     """Open the tiles that a vector file names in its field `location`, which may be relative to it.
 
     Raises
@@ -173,7 +173,7 @@ def open_index(path: str, *, alpha: bool | None = None) -> RasterSource | Mosaic
     return open_files(tiles, alpha=alpha)
 
 
-def _open_index(path: str, alpha: bool | None) -> RasterSource | MosaicSource:
+def _open_index(path: str, alpha: bool | None) -> RasterSource | TiledSource:
     """Open a virtual raster's files as tiles where they are what it shows, else itself; or a vector file's tiles."""
     if not path.lower().endswith(".vrt"):
         return open_index(path, alpha=alpha)

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -283,6 +283,10 @@ class RasterSource:
         except SceneError as error:
             raise SceneError(f"{part.path} {error}") from error
         return None if same else replace(own, crs=scene.crs)
+
+    def with_note(self, note: str) -> Self:
+        """Return the same with one more note."""
+        return replace(self, file_notes=(*self.file_notes, note))
 
     def identity(self) -> dict[str, Any]:
         """Return content and position of the files, and which bands are taken; not where the files lie."""

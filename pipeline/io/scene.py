@@ -30,17 +30,18 @@ from .band_names import common_names, places_of, readings
 from .folder import index_of, open_files, open_folder, open_index
 from .gdal import file_stamp
 from .listing import expand, is_archive
-from .mosaic import MosaicSource
 from .products import Product, is_metadata, listing_of, product_of
 from .raster import RasterSource
 from .resample import RESAMPLINGS, Resampling
-from .source import BandNames, Source, find_bands, observed
+from .source import BandNames, NamedSource, Source, find_bands, observed
 from .stac import open_item
 from .stac_items import StacLike, is_item, is_stac
+from .tiled import TiledSource
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | xr.Dataset | StacLike
-AnyOpen = RasterSource | MosaicSource | ArraySource
+AnyOpen = RasterSource | TiledSource | ArraySource
 AnySource = TypeVar("AnySource", bound=Source)
+AnyNamed = TypeVar("AnyNamed", bound=NamedSource)
 CHUNK, CHUNK_BYTES = 2048, 2**28
 UNNAMED = re.compile(r"band_\d+")  # how bands without a name are called
 
@@ -138,12 +139,12 @@ def take_bands(source: AnySource, bands: BandNames) -> AnySource:
     return selected.on_finest_grid() if isinstance(selected, RasterSource) else selected  # type: ignore[return-value]
 
 
-def take_named(source: AnyOpen, wanted: Sequence[str]) -> AnyOpen | None:
+def take_named(source: AnyNamed, wanted: Sequence[str]) -> AnyNamed | None:
     """Take bands by their names or common names, in the order given; a note says which were taken for which.
 
     Returns
     -------
-    RasterSource, MosaicSource, ArraySource or None
+    Of the same kind, or None
         None where not each name has one band, and another.
 
     Raises
@@ -162,13 +163,10 @@ def take_named(source: AnyOpen, wanted: Sequence[str]) -> AnyOpen | None:
     pairs = [(name, its) for name, its in zip(wanted, own, strict=True) if name.lower() not in map(str.lower, its)]
     if not pairs:
         return taken
-    note = f"bands by their common names: {', '.join(f'{name} is {its[0]}' for name, its in pairs)}"
-    if not isinstance(taken, ArraySource):
-        return replace(taken, file_notes=(*taken.file_notes, note))
-    return replace(taken, notes=(*taken.notes, note))
+    return taken.with_note(f"bands by their common names: {', '.join(f'{name} is {its[0]}' for name, its in pairs)}")
 
 
-def band_hint(source: AnyOpen, wanted: Sequence[str], option: str = "--bands") -> str:
+def band_hint(source: NamedSource, wanted: Sequence[str], option: str = "--bands") -> str:
     """Return what to do about bands that cannot be told by their names: numbers, where a sensor would decide them.
 
     `option` is where they go.
@@ -271,7 +269,7 @@ def _paths(scene: Any) -> list[str]:
 class _WindowReader:
     """What dask slices: reads a window of a source when asked, and not before; its masks, or its pixels."""
 
-    source: RasterSource | MosaicSource
+    source: RasterSource | TiledSource
     masks: bool
     shape: tuple[int, ...]
     ndim: int
@@ -293,7 +291,7 @@ def _span(index: Any, size: int) -> tuple[int, int, Any]:
     return start, stop, slice(None, None, index.step) if isinstance(index, slice) else wanted - start
 
 
-def _lazy(source: RasterSource | MosaicSource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
+def _lazy(source: RasterSource | TiledSource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
     shape = source.geobox.shape if masks else (len(source.bands), *source.geobox.shape)
     reader = _WindowReader(source, masks, shape, len(shape), np.dtype(bool) if masks else source.dtype)
     token = tokenize(source, [file_stamp(path) for path in source.paths])

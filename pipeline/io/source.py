@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,25 @@ class Source(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this scene's pixels from another's, for the fingerprint of a run."""
+
+
+class NamedSource(Source, Protocol):
+    """A source whose bands can be told by several names."""
+
+    @property
+    def all_names(self) -> tuple[tuple[str, ...], ...]:
+        """All names of each band, its own first."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Number of each band, from 1."""
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What may tell the sensor."""
+
+    def with_note(self, note: str) -> Self:
+        """Return the same with one more note."""
 
 
 def describe_source(source: Source) -> str:

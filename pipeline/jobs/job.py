@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.encoding import NODATA
@@ -129,6 +130,10 @@ class BlockJob(ABC):
     @abstractmethod
     def new_metadata(self) -> StoreMetadata:
         """Return what a store of this job says of itself when it is begun."""
+
+    def planned_blocks(self, side: int) -> NDArray[np.bool_] | None:
+        """Return which blocks of `side` pixels hold anything, bool by rows and columns of blocks; None: all may."""
+        return None
 
     def kept(self) -> Mapping[str, bytes]:
         """Return the files that a run needs to continue, by name; see `create_store`."""

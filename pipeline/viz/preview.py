@@ -19,10 +19,10 @@ from ..grid.geobox import GeoBox, Window
 from ..io.array import array_source
 from ..io.band_names import RGB_NAMES, rgb_places
 from ..io.gdal import open_raster, run_with_env
-from ..io.mosaic import MosaicSource
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..io.source import BandNames, Pixels, Source, missing_samples, observed
+from ..io.tiled import TiledSource
 from ..store.dataset import maps_background, open_maps
 from ..store.store import open_store
 
@@ -105,7 +105,7 @@ def shown_bands(source: Source, bands: BandNames | None = None) -> Source:
                 f"a picture shows three bands, or one; received {len(bands)}: {', '.join(map(str, bands))}"
             )
         return source.select(bands)
-    if isinstance(source, RasterSource | MosaicSource):
+    if isinstance(source, RasterSource | TiledSource):
         if len(source.all_names) > len(source.bands):  # a palette
             return source.select(RGB_NAMES[0])
         return source.select([source.numbers[place] for place in rgb_places(source.bands)])
@@ -132,8 +132,8 @@ def read_image(scene: SceneLike | Source, view: View, bands: BandNames | None = 
     source = shown_bands(scene if hasattr(scene, "geobox") else open_source(scene), bands)  # type: ignore[arg-type]
     if isinstance(source, RasterSource) and view.factor > 1 and not source.resampled:
         raw = _read_rasters(source, view)
-    elif isinstance(source, MosaicSource) and view.factor > 1:
-        raw = _read_mosaic(source, view)
+    elif isinstance(source, TiledSource) and view.factor > 1:
+        raw = _read_scene_tiles(source, view)
     else:
         raw = _read_tiles(source, view)
     data = raw.data.astype(np.float32)
@@ -178,7 +178,7 @@ def _read_rasters(source: RasterSource, view: View) -> Pixels:
     return Pixels(data, valid)
 
 
-def _read_mosaic(source: MosaicSource, view: View) -> Pixels:
+def _read_scene_tiles(source: TiledSource, view: View) -> Pixels:
     """Read each tile as a raster of its own, for the pixels of the picture whose middles lie in it."""
     data = np.zeros((len(source.bands), *view.shape), source.dtype)
     valid = np.zeros(view.shape, bool)

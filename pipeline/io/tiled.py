@@ -6,7 +6,7 @@ a scene of its own. Where no tile lies, nothing was observed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from affine import Affine
@@ -27,7 +27,7 @@ ALIKE = 0.01  # of a pixel: writers round transforms
 
 
 @dataclass(frozen=True, slots=True)
-class MosaicSource:
+class TiledSource:
     """Tiles, each with its window of the scene. Where tiles overlap, the first that observed a pixel gives it."""
 
     geobox: GeoBox
@@ -115,9 +115,13 @@ class MosaicSource:
         """Return where the tiles observed anything: bool `(y, x)`."""
         return self.read(window).valid
 
-    def select(self, bands: BandNames) -> "MosaicSource":
+    def select(self, bands: BandNames) -> "TiledSource":
         """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
         return replace(self, tiles=tuple((place, tile.select(bands)) for place, tile in self.tiles))
+
+    def with_note(self, note: str) -> Self:
+        """Return the same with one more note."""
+        return replace(self, file_notes=(*self.file_notes, note))
 
     def identity(self) -> dict[str, Any]:
         """Return content and place of the tiles, and which bands are taken."""
@@ -159,7 +163,7 @@ def _extent(geobox: GeoBox) -> tuple[float, float, float, float]:
     return found
 
 
-def join_tiles(sources: Sequence[RasterSource]) -> MosaicSource:
+def join_tiles(sources: Sequence[RasterSource]) -> TiledSource:
     """Put tiles together.
 
     Raises
@@ -186,7 +190,7 @@ def join_tiles(sources: Sequence[RasterSource]) -> MosaicSource:
     notes = list(dict.fromkeys(note for source in sources for note in source.file_notes))
     covered = _covered([place for place, _ in tiles], grid.shape)
     holes = f"; {100 * (1 - covered):.3g} % of the scene lies under none and is missing" if covered < 1 else ""
-    return MosaicSource(grid, tiles, (*notes, f"the scene is {len(tiles)} tiles{holes}"))
+    return TiledSource(grid, tiles, (*notes, f"the scene is {len(tiles)} tiles{holes}"))
 
 
 def _refuse_unlike(source: RasterSource, first: RasterSource) -> None:

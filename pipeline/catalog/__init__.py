@@ -1,0 +1,1 @@
+"""The index of many scenes: what is known of each without opening it."""

@@ -1,0 +1,172 @@
+"""Many scenes of an index on one grid, read by window as one scene: a `Source`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from models.errors import SceneError
+from models.metadata import Radiometry
+
+from ..catalog.index import IndexedScene, SceneIndex
+from ..grid.geobox import GeoBox, Window
+from ..io.raster import RasterSource
+from ..io.resample import Resampling
+from ..io.source import BandNames, Pixels, describe_source
+from .warp import footprint_on, read_scene
+
+Composite = Literal["first", "latest", "least-cloudy", "median", "mean"]
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicSource:
+    """Scenes on a grid, in an order that is the same for every window.
+
+    Parameters
+    ----------
+    index
+        The scenes.
+    geobox
+        The grid.
+    order
+        Numbers of the scenes that count, the one that is taken first before others.
+    band_choice
+        Names or numbers of the bands taken, of each scene; empty: all.
+    composite
+        What a pixel is made of where several scenes observed it.
+    resampling
+        How scenes that do not lie on the grid are brought onto it.
+    """
+
+    index: SceneIndex
+    geobox: GeoBox
+    order: tuple[int, ...]
+    band_choice: tuple[str | int, ...] = ()
+    composite: Composite = "first"
+    resampling: Resampling = "nearest"
+    file_notes: tuple[str, ...] = ()
+
+    expensive_reads, scatter_once = True, True
+    masks = True  # where no scene lies
+
+    @override
+    def __repr__(self) -> str:
+        return describe_source(self)
+
+    def scene(self, number: int) -> IndexedScene:
+        """Return a scene of the index with the bands that are taken."""
+        scene = self.index.scene(number)
+        return replace(scene, source=scene.source.select(self.band_choice)) if self.band_choice else scene
+
+    @property
+    def _first(self) -> RasterSource:
+        return self.scene(self.order[0]).source
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        return self._first.bands
+
+    @property
+    def all_names(self) -> tuple[tuple[str, ...], ...]:
+        """All names of each band, its own first."""
+        return self._first.all_names
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of the bands in the files."""
+        return self._first.numbers
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What may tell the sensor."""
+        return self._first.hints
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the raw values."""
+        return self._first.dtype
+
+    @property
+    def nodata(self) -> tuple[float | None, ...]:
+        """Per band, the value that stands for a missing pixel."""
+        return self._first.nodata
+
+    @property
+    def radiometry(self) -> tuple[Radiometry | None, ...]:
+        """Per band, what the raw values mean."""
+        return self._first.radiometry
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know."""
+        return self.file_notes
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The index."""
+        return (self.index.path,)
+
+    def read(self, window: Window) -> Pixels:
+        """Read a window that lies inside the grid. Raises SceneError if it cannot."""
+        data = np.zeros((len(self.bands), *window.shape), self.dtype)
+        for band, sentinel in zip(data, self.nodata, strict=True):
+            band[:] = 0 if sentinel is None else sentinel
+        valid = np.zeros(window.shape, bool)
+        for number in self.scenes_at(window):
+            pixels = read_scene(self.scene(number).source, self.geobox, window, self.resampling)
+            if pixels is None:
+                continue
+            new = pixels.valid & ~valid
+            np.copyto(data, pixels.data, where=new)
+            valid |= new
+            if valid.all():
+                break
+        return Pixels(data, valid, fresh=True)
+
+    def read_masks(self, window: Window) -> NDArray[np.bool_]:
+        """Return where any scene observed anything: bool `(y, x)`."""
+        return self.read(window).valid
+
+    def scenes_at(self, window: Window) -> Sequence[int]:
+        """Return the numbers of the scenes that may touch a window, in their order."""
+        box = shapely.box(window.left, window.top, window.right, window.bottom)
+        return [
+            number
+            for number in self.order
+            if shapely.intersects(footprint_on(self.scene(number).source, self.geobox), box)
+        ]
+
+    def blocks_touched(self, side: int) -> NDArray[np.bool_]:
+        """Return which blocks of `side` pixels any scene touches: bool, rows and columns of blocks."""
+        rows, columns = (-(-size // side) for size in self.geobox.shape)
+        touched = np.zeros((rows, columns), bool)
+        for row, column in self.geobox.whole.cells(side):
+            touched[row, column] = bool(self.scenes_at(Window.square(row * side, column * side, side)))
+        return touched
+
+    def select(self, bands: BandNames) -> "MosaicSource":
+        """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
+        asked = (bands,) if isinstance(bands, str | int) else tuple(bands)
+        if self.band_choice:
+            raise SceneError("bands of a mosaic are taken once")
+        self._first.select(asked)
+        return replace(self, band_choice=asked)
+
+    def with_note(self, note: str) -> Self:
+        """Return the same with one more note."""
+        return replace(self, file_notes=(*self.file_notes, note))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the scenes hold, in their order, the grid, and how they are put together."""
+        return {
+            "scenes": [self.index.scene(number).digest for number in self.order],
+            "bands": [*self.band_choice],
+            "grid": self.geobox.describe(),
+            "composite": self.composite,
+            "resampling": self.resampling,
+        }
