@@ -22,6 +22,7 @@ from pipeline.jobs.block_order import BlockOrder
 from pipeline.store.halves import HalfCache, keep_half, make_overview
 from pipeline.store.lifecycle import create_store
 from pipeline.store.metadata import StoreMetadata
+from pipeline.store.planned import by_level, count_below
 from pipeline.store.store import Store, Summary
 
 BOTH = Encoding(None, "uint8", (0, 1))
@@ -31,10 +32,6 @@ def pyramid(path: str, shape: tuple[int, int], *, block: int = 64, levels: int =
     """A store that is to be filled; `path` need not be there for what does no reading."""
     plan = make_plan(shape, ReceptiveField(stride, 8), tile=32, block=block)
     return Store(path, plan, GeoBox(*shape), BOTH, levels, "run")
-
-
-def blocks_of(store: Store) -> list[tuple[int, int, int]]:
-    return [(level, *place) for level in range(store.levels + 1) for place in store.places(level)]
 
 
 def below(store: Store, block: tuple[int, int, int]) -> set[tuple[int, int, int]]:
@@ -50,15 +47,19 @@ def below(store: Store, block: tuple[int, int, int]) -> set[tuple[int, int, int]
 def test_each_block_is_given_once_and_after_those_below_it(height, width, levels, across, seed, data):
     chance = random.Random(seed)
     store = pyramid("nowhere", (height, width), levels=levels)
-    every = blocks_of(store)
+    wanted = np.random.default_rng(seed).random(store.grid(0)) < data.draw(st.sampled_from([0.02, 0.5, 1.0]))
+    planned = by_level(wanted, levels)
+    every = [(level, *place) for level, mask in enumerate(planned) for place in np.argwhere(mask).tolist()]
     share = data.draw(st.sampled_from([0.0, 0.5, 0.95, 1.0]))
     done = {block for block in every if chance.random() < share}
-    by_level = [{block[1:] for block in done if block[0] == level} for level in range(levels + 1)]
-    order, finished, under_way, window = BlockOrder(store, across, by_level), set(done), [], chance.randint(1, 6)
+    left = [mask.copy() for mask in planned]
+    for level, row, column in done:
+        left[level][row, column] = False
+    order, finished, under_way, window = BlockOrder(left, across), set(done), [], chance.randint(1, 6)
     while True:
         while len(under_way) < window and (block := next(order, None)) is not None:
             assert block not in finished
-            assert block[0] == 0 or below(store, block) <= finished
+            assert block[0] == 0 or below(store, block) & set(every) <= finished
             under_way.append(block)
         if not under_way:
             break
@@ -73,17 +74,20 @@ def test_few_blocks_wait_for_others():
     held = []
     for rows in (20, 80):
         store = pyramid("nowhere", (rows * 64, 30 * 64), levels=5)
-        order, most = BlockOrder(store, 7, [set()] * 6), 0
+        blocks = by_level(np.ones(store.grid(0), bool), 5)
+        order, most = BlockOrder(blocks, 7), 0
+        whole = count_below(blocks[0])
         for block in order:
             order.finish(block)
-            most = max(most, sum(1 for there in order._below if there[0] == 1))
+            left = order._left[0]
+            most = max(most, int(((left > 0) & (left < whole)).sum()))
         held.append(most)
     assert held == [3, 3]  # seven across are taken for six: two rows of a strip make whole squares
 
 
 def make_all(store: Store, whole: BlockResult, cache: HalfCache, seed: int, stop: int | None = None) -> None:
     """Do what a run does, one block at a time in any order that is allowed, until it is stopped."""
-    order = BlockOrder(store, 4, [store.done(level) for level in range(store.levels + 1)])
+    order = BlockOrder([store.planned(level) & ~store.done(level) for level in range(store.levels + 1)], 4)
     under_way, chance = [], random.Random(seed)
     for count in count_from(0):
         under_way += islice(order, 5 - len(under_way))

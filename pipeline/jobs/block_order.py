@@ -1,35 +1,37 @@
 """In which order the blocks of a store are done: those of an overview as soon as those below them are."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Self
 
 from typing_extensions import override
 
-from ..store.store import BlockIndex, Store
+from ..store.planned import BlockMask, count_below, places
+from ..store.store import BlockIndex
 
 
 class BlockOrder(Iterator[BlockIndex]):
-    """Gives the blocks that are not done yet and can be; told of each that is, it has those above them to give.
+    """Gives the blocks that are open and can be done; told of each that is, it has those above them to give.
 
-    So it may have nothing to give at one time and more later. It holds what is on its way up, not all that is left.
+    So it may have nothing to give at one time and more later. It holds two bytes a block, and those on their way up.
 
     Parameters
     ----------
-    store
-        Whose blocks.
+    open_blocks
+        By level, which blocks are to be done.
     across
         How many blocks of the full resolution are done side by side, before those below them: strips of columns.
-    done
-        By level, rows and columns of the blocks that were done before.
     """
 
-    def __init__(self, store: Store, across: int, done: Sequence[Set[tuple[int, int]]]) -> None:
-        self.sizes = [store.grid(level) for level in range(store.levels + 1)]
-        self._done = done
-        self._places = _strips(*self.sizes[0], across if across == 1 else across // 2 * 2)
+    def __init__(self, open_blocks: Sequence[BlockMask], across: int) -> None:
+        self._open = open_blocks
+        self._left = [count_below(blocks) for blocks in open_blocks[:-1]]  # of those below a block, how many are open
+        at_once = [blocks & (left == 0) for blocks, left in zip(open_blocks[1:], self._left, strict=True)]
+        overviews = ((level, *place) for level, ready in enumerate(at_once, 1) for place in places(ready))
+        strips = places(open_blocks[0], across if across == 1 else across // 2 * 2)
+        self._places: Iterator[BlockIndex] = chain(overviews, ((0, *place) for place in strips))
         self._ready: deque[BlockIndex] = deque()
-        self._below: dict[BlockIndex, int] = {}  # of blocks begun: how many below them are not done
 
     @override
     def __iter__(self) -> Self:
@@ -37,34 +39,15 @@ class BlockOrder(Iterator[BlockIndex]):
 
     @override
     def __next__(self) -> BlockIndex:
-        while not self._ready:
-            self._reach((0, *next(self._places)))
-        return self._ready.popleft()
+        return self._ready.popleft() if self._ready else next(self._places)
 
     def finish(self, block: BlockIndex) -> None:
         """Take note that a block is done."""
         level, row, column = block
-        if level + 1 == len(self.sizes):
+        if level == len(self._left):
             return
-        above = (level + 1, row // 2, column // 2)
-        rows, columns = self.sizes[level]
-        family = min(2, rows - row // 2 * 2) * min(2, columns - column // 2 * 2)
-        left = self._below.pop(above, family) - 1
-        if left:
-            self._below[above] = left
-        else:
-            self._reach(above)
-
-    def _reach(self, block: BlockIndex) -> None:
-        """Put a block in the row of those to give, if it is not done."""
-        if block[1:] in self._done[block[0]]:
-            self.finish(block)
-        else:
-            self._ready.append(block)
-
-
-def _strips(rows: int, columns: int, across: int) -> Iterator[tuple[int, int]]:
-    for left in range(0, columns, across):
-        for row in range(rows):
-            for column in range(left, min(left + across, columns)):
-                yield row, column
+        place = row // 2, column // 2
+        left = self._left[level]
+        left[place] -= 1
+        if left[place] == 0 and self._open[level + 1][place]:
+            self._ready.append((level + 1, *place))

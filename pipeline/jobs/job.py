@@ -32,6 +32,7 @@ from ..store.files import Files, full_path
 from ..store.halves import keep_half, make_overview
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
 from ..store.metadata import StoreMetadata, differences
+from ..store.planned import places, recut
 from ..store.store import BlockIndex, Store, Summary, find_store, marker_name, reopen_store, sole_writer
 from .block_order import BlockOrder
 from .dask import check_client, dask_client, gpu_resources, map_bounded
@@ -55,9 +56,9 @@ class RunResult:
     output
         Path or URL of the store.
     blocks, resumed
-        Blocks of the full resolution, and those of them that were there before.
+        Planned blocks of the full resolution, and those of them that were there before.
     pixels
-        Observed pixels per class, by name, and `nodata`.
+        Observed pixels per class, by name, and `nodata`, with all pixels of blocks that are not planned.
     seconds
         Since the run began; not those of runs before.
     """
@@ -132,7 +133,11 @@ class BlockJob(ABC):
         """Return what a store of this job says of itself when it is begun."""
 
     def planned_blocks(self, side: int) -> NDArray[np.bool_] | None:
-        """Return which blocks of `side` pixels hold anything, bool by rows and columns of blocks; None: all may."""
+        """Return which blocks of `side` pixels may hold anything, bool by rows and columns of blocks; None: all may.
+
+        Asked when a store is created, which keeps the answer. The others are neither computed nor written, and are
+        nodata.
+        """
         return None
 
     def kept(self) -> Mapping[str, bytes]:
@@ -179,6 +184,13 @@ class DerivedJob(BlockJob):
     @override
     def reads(self) -> tuple[str, ...]:
         return (self.maps.path,)
+
+    @override
+    def planned_blocks(self, side: int) -> NDArray[np.bool_] | None:
+        """Return the blocks that touch those which are planned in the store that is read."""
+        if not self.maps.plan_digest:
+            return None
+        return recut(self.maps.planned(0), self.maps.plan.block, side, self.geobox.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +257,10 @@ def run_job(
     pixels = None if replacing == "all" else written_before(path, bare.identity())
     if pixels is not None:
         remove_store(filled)  # the run that wrote the file may have been killed just before
-        blocks = len(bare.new_metadata().plan)
-        show_background(path, bare.new_metadata(), opaque=opaque_background)
+        metadata = bare.new_metadata()
+        planned = bare.planned_blocks(metadata.plan.block)
+        blocks = len(metadata.plan) if planned is None else int(planned.sum())
+        show_background(path, metadata, opaque=opaque_background)
         return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
     overwrite = replacing != "nothing"
     target = check_target(path, overwrite=overwrite)
@@ -288,25 +302,27 @@ def _run_to_store(
             store = reopen_store(path, metadata, job.geobox)
             check_whole(store)
             remove_markers(store)
-            blocks = len(store.plan)
+            blocks = int(store.planned(0).sum())
             return RunResult(path, blocks, blocks, dict(metadata.pixels), time.monotonic() - started)
         if metadata and state == "mine" and metadata.state == "running":
             store = resume_store(path, metadata, job.geobox)
         else:
             metadata = job.new_metadata()
-            store = create_store(path, job.geobox, metadata, job.kept())
+            planned = job.planned_blocks(metadata.plan.block)  # all that may fail comes before anything is removed
+            store = create_store(path, job.geobox, metadata, job.kept(), planned)
         connection = connection or stack.enter_context(dask_client(client, threads=job.threads))
         shown = make_progress(show)
         job.prepare(connection, store, shown)
         task = Task(job.block_function(store), store, len(metadata.classes), mask)
         summaries, resumed = _all_levels(connection, task, shown, job.title)
-        counts = np.array([summary.pixels for summary in summaries], np.int64).sum(axis=0).tolist()
-        pixels = dict(zip([*metadata.class_names, "nodata"], counts, strict=True))
-        seconds = np.zeros((store.plan.rows, store.plan.columns), np.float32)
+        counts = np.array([summary.pixels[:-1] for summary in summaries], np.int64).reshape(-1, len(metadata.classes))
+        pixels = dict(zip(metadata.class_names, counts.sum(axis=0).tolist(), strict=True))
+        pixels["nodata"] = prod(store.geobox.shape) - sum(pixels.values())  # also of blocks that are not planned
+        seconds = np.full((store.plan.rows, store.plan.columns), np.nan, np.float32)
         for summary in summaries:
             seconds[summary.row, summary.column] = summary.seconds
         finish_store(store, {"pixels": pixels, **job.finalize(connection, store, shown)}, seconds)
-    return RunResult(path, len(store.plan), resumed, pixels, time.monotonic() - started)
+    return RunResult(path, len(summaries), resumed, pixels, time.monotonic() - started)
 
 
 def make_progress(show: bool) -> ProgressFactory:
@@ -330,20 +346,22 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
     store, function = task.store, task.block_function
     shared = client.scatter(task, broadcast=True) if function.scatter_once else task
     resources = gpu_resources(client) if function.on_gpu else None
+    planned = [store.planned(level) for level in range(store.levels + 1)]
     done = [store.done(level) for level in range(store.levels + 1)]
-    found = store.summaries([marker_name(0, *place) for place in sorted(done[0])])
-    if any(done):
+    found = store.summaries([marker_name(0, *place) for place in places(done[0])])
+    if any(level.any() for level in done):
         mark_kept()
-    order, resumed = BlockOrder(store, function.across(store), done), len(found)
-    with _shown(show, title, [prod(size) for size in order.sizes], [len(there) for there in done]) as advance:
+    blocks, before = ([int(level.sum()) for level in some] for some in (planned, done))
+    order = BlockOrder([all_ & ~some for all_, some in zip(planned, done, strict=True)], function.across(store))
+    with _shown(show, title, blocks, before) as advance:
         for summary in map_bounded(client, run_block, shared, order, key="swathe-block", resources=resources):
             order.finish((summary.level, summary.row, summary.column))
             mark_kept()
             if summary.level == 0:
                 found.append(summary)
-            if summary.level == 0 or resumed == len(store.plan):
+            if summary.level == 0 or before[0] == blocks[0]:
                 advance(1, sum(summary.pixels))
-    return found, resumed
+    return found, before[0]
 
 
 def _shown(

@@ -63,7 +63,10 @@ def make_overview(store: Store, block: BlockIndex, cache: HalfCache = _cache) ->
     if not _even(store):
         return halve(store.read(level - 1, below))
     result = empty_result(window.shape, store.encoding)
+    planned = store.planned(level - 1)
     for place in below.cells(store.plan.block):
+        if not planned[place]:
+            continue
         part, child = store.window(level - 1, *place), (level - 1, *place)
         half = cache.take((store.path, store.run, child)) or halve(store.read(level - 1, part))
         top, left, (height, width) = part.top // 2 - window.top, part.left // 2 - window.left, half.class_map.shape

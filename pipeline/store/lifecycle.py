@@ -28,6 +28,7 @@ from .metadata import (
     probability_attributes,
     spatial_ref_attributes,
 )
+from .planned import PLANNED, BlockMask, digest_of
 from .store import KEY, MARKERS, ROOT, RUN, SECONDS, Store, close_groups, read_metadata, reopen_store, store_errors
 
 OURS = {ROOT, MARKERS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews", "blocks"}
@@ -35,7 +36,11 @@ TABLE = "table.parquet"  # of objects
 
 
 def create_store(
-    path: str, geobox: GeoBox, metadata: StoreMetadata, kept: Mapping[str, bytes] = MappingProxyType({})
+    path: str,
+    geobox: GeoBox,
+    metadata: StoreMetadata,
+    kept: Mapping[str, bytes] = MappingProxyType({}),
+    planned: BlockMask | None = None,
 ) -> Store:
     """Make an empty store: metadata and coordinates only.
 
@@ -49,7 +54,19 @@ def create_store(
         Blocks, encoding, classes, number of overviews, and where the pixels come from.
     kept
         Files that the run needs to continue, by their names in the folder of done markers, with which they go.
+    planned
+        Which blocks may hold anything; the others are not to be written. None: all may.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written; or the plan has other rows and columns than the store.
     """
+    if planned is not None and planned.shape != (metadata.plan.rows, metadata.plan.columns):
+        raise StoreError(
+            f"{path} has {metadata.plan.rows} x {metadata.plan.columns} blocks; received a plan of {planned.shape}"
+        )
+    metadata = replace(metadata, planned=None if planned is None or planned.all() else digest_of(planned))
     store = replace(reopen_store(path, metadata, geobox), run=uuid.uuid4().hex)
     with store_errors(path):
         _clear(store.files)
@@ -61,6 +78,10 @@ def create_store(
         about: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
         group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=about,
                            dimension_names=("row", "column"))  # fmt: skip
+        if planned is not None and metadata.planned is not None:
+            about = {"long_name": "blocks that may hold anything; the others are not written, and are nodata"}
+            group.create_array(PLANNED.rsplit("/", 1)[1], shape=shape, chunks=shape, dtype="bool", attributes=about,
+                               dimension_names=("row", "column"))[:] = planned  # fmt: skip
         for name, content in {RUN: store.run.encode(), **kept}.items():
             store.files.write(name, content)
         _consolidate(store.files)

@@ -3,6 +3,9 @@
 A store is in one of three states, kept in its root attributes: `creating`, `running`, `complete`. While it is running,
 a block counts as done when its marker is there, and its shards too; markers are written after the shards, each of
 which appears whole. Once it is complete, every shard must be there: one that is missing is an error, never nodata.
+
+A store may have a plan of its blocks (`blocks/planned`). Those that are not planned are never computed nor written, and
+every reader finds nodata there.
 """
 
 import json
@@ -34,9 +37,11 @@ from ..grid.tiling import TilingPlan, make_plan
 from .files import Files, full_path
 from .map_file import is_map_file, read_class_map, read_map_facts
 from .metadata import FORMAT, StoreMetadata, differences, group_path
+from .planned import PLANNED, BlockMask, by_level, digest_of, places
 from .shards import encode_shard
 
 SHARD = re.compile(r"(^|/)c(/\d+)+$")  # Zarr's name of a shard's file
+PIXELS = re.compile(r"(?:overviews/(\d+)/)?(?:class_map|probability|objects)/c/(?:\d+/)?(\d+)/(\d+)")  # one of maps
 KEY = "swathe"  # of StoreMetadata among the root attributes
 ROOT = "zarr.json"
 MARKERS = ".swathe"  # where the done markers of a run lie, and the file that names the run
@@ -73,6 +78,7 @@ class Store:
     """A store's place, and how it is cut. Small enough to send to every worker.
 
     `run` is the name of the run that fills it, which only that run's tasks may do; empty in a finished store.
+    `plan_digest` names the plan that says which blocks are written; empty: all are.
     """
 
     path: str
@@ -81,9 +87,13 @@ class Store:
     encoding: Encoding
     levels: int
     run: str = ""
+    plan_digest: str = ""
 
     def cut_as(self, other: "Store") -> Self:
-        """Return these maps in the blocks of another store: made anew meanwhile, the same maps may have others."""
+        """Return these maps in the blocks of another store: made anew meanwhile, the same maps may have others.
+
+        They are for reading windows: `planned` speaks of the blocks that these maps really have.
+        """
         return replace(self, plan=other.plan)
 
     @property
@@ -105,7 +115,7 @@ class Store:
     def arrays(self, level: int) -> dict[str, "zarr.Array[Any]"]:
         """Open a level's arrays by name. A shard that is missing reads as an error."""
         with store_errors(self.path):
-            group = _strict_group(self.path)
+            group = _strict_group(self.path, self.plan_digest)
             return {name: group[_array_path(level, name)] for name in self.array_names}  # type: ignore[misc]
 
     def write(self, level: int, window: Window, result: BlockResult) -> None:
@@ -156,9 +166,22 @@ class Store:
         with store_errors(self.path):
             self.files.write(f"{MARKERS}/{summary.name}", json.dumps(asdict(summary)).encode(), make=False)
 
+    def planned(self, level: int) -> BlockMask:
+        """Return which blocks of a level are planned; of an overview, those above any that is. It is not to be changed.
+
+        Raises
+        ------
+        StoreError
+            The plan cannot be read, or the store was made anew with another one.
+        """
+        if not self.plan_digest:
+            return np.broadcast_to(np.True_, self.grid(level))
+        with store_errors(self.path):
+            return _planned(self.path, self.plan_digest)[level]
+
     def places(self, level: int) -> Iterator[tuple[int, int]]:
-        """Yield the rows and columns of a level's blocks."""
-        return self.geobox.level(level).whole.cells(self.plan.block)
+        """Yield the rows and columns of a level's planned blocks."""
+        return places(self.planned(level))
 
     def grid(self, level: int) -> tuple[int, int]:
         """Return how many rows and columns of blocks a level has."""
@@ -170,33 +193,36 @@ class Store:
         side = self.plan.block
         return Window.square(row * side, column * side, side).clip(self.geobox.level(level).shape)
 
-    def present(self, level: int) -> set[tuple[int, int]]:
+    def present(self, level: int) -> BlockMask:
         """Return the blocks whose shards are there, in every array, and are not empty."""
-        found = []
+        found = np.ones(self.grid(level), bool)
         with store_errors(self.path):
             for name in self.array_names:
                 sizes = self.files.sizes(f"{_array_path(level, name)}/c")
-                found.append({_place(path) for path, size in sizes.items() if size and path[-1].isdecimal()})
-        return set.intersection(*found)
+                here = np.zeros_like(found)
+                for place in (_place(path) for path, size in sizes.items() if size and path[-1].isdecimal()):
+                    here[place] = True
+                found &= here
+        return found
 
-    def done(self, level: int) -> set[tuple[int, int]]:
-        """Return the blocks that are done: their marker is there, and their shards still there."""
+    def done(self, level: int) -> BlockMask:
+        """Return the planned blocks that are done: their marker is there, and their shards still there."""
+        marked = np.zeros(self.grid(level), bool)
         with store_errors(self.path):
-            markers = {name for name in self.files.names(MARKERS) if name.startswith(f"{level}.")}
-        return {place for place in self.present(level) if marker_name(level, *place) in markers} if markers else set()
+            names = [name.split(".") for name in self.files.names(MARKERS) if name.startswith(f"{level}.")]
+        for _, row, column, *_ in names:
+            marked[int(row), int(column)] = True
+        return marked & self.planned(level) & self.present(level) if names else marked
 
-    def missing(self) -> list[tuple[int, int, int]]:
-        """Return level, row and column of every block that lacks a shard."""
-        return [
-            (level, *place)
-            for level in range(self.levels + 1)
-            for place in sorted(set(self.places(level)) - self.present(level))
-        ]
+    def missing(self) -> list[BlockIndex]:
+        """Return level, row and column of every planned block that lacks a shard."""
+        lacking = (places(self.planned(level) & ~self.present(level)) for level in range(self.levels + 1))
+        return [(level, *place) for level, found in enumerate(lacking) for place in found]
 
     def block_seconds(self) -> NDArray[np.float32]:
-        """Return the seconds that each block of the full resolution took, `(row, column)`."""
+        """Return the seconds that each block of the full resolution took, `(row, column)`; NaN: it is not planned."""
         with store_errors(self.path):
-            return np.asarray(_strict_group(self.path)[SECONDS])
+            return np.asarray(_strict_group(self.path, self.plan_digest)[SECONDS])
 
     def summaries(self, names: list[str]) -> list[Summary]:
         """Read done markers by name."""
@@ -260,12 +286,34 @@ class StrictStore(WrapperStore[ZarrStore]):
     """A Zarr store that raises RuntimeError where a shard is missing or empty; Zarr itself gives nodata there.
 
     Later versions of Zarr have a setting for this.
+
+    Parameters
+    ----------
+    store
+        Which is read.
+    planned
+        Planned blocks by level: there alone shards must be. None: everywhere.
     """
+
+    def __init__(self, store: ZarrStore, planned: tuple[BlockMask, ...] | None = None) -> None:
+        super().__init__(store)
+        self._plan = planned
+
+    @override
+    def _with_store(self, store: ZarrStore) -> Self:
+        return type(self)(store, self._plan)
+
+    def _is_planned(self, key: str) -> bool:
+        found = PIXELS.fullmatch(key)
+        if self._plan is None or found is None:
+            return True
+        level, row, column = (int(number or 0) for number in found.groups())
+        return bool(self._plan[level][row, column])
 
     @override
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         found = await self._store.get(key, prototype, byte_range)
-        if (found is None or len(found) == 0) and SHARD.search(key):
+        if (found is None or len(found) == 0) and SHARD.search(key) and self._is_planned(key):
             # not a KeyError nor a FileNotFoundError: Zarr takes those for an empty place
             raise RuntimeError(f"the store is damaged: {key} is {'missing' if found is None else 'empty'}")
         return found
@@ -277,8 +325,20 @@ def _group(path: str) -> "zarr.Group":
 
 
 @lru_cache(maxsize=16)
-def _strict_group(path: str) -> "zarr.Group":
-    return zarr.open_group(StrictStore(_group(path).store), mode="r", use_consolidated=False)
+def _strict_group(path: str, plan_digest: str) -> "zarr.Group":
+    planned = _planned(path, plan_digest) if plan_digest else None
+    return zarr.open_group(StrictStore(_group(path).store, planned), mode="r", use_consolidated=False)
+
+
+@lru_cache(maxsize=16)
+def _planned(path: str, plan_digest: str) -> tuple[BlockMask, ...]:
+    """Read the plan of a store, by level up to a single block. Raises StoreError where it is another one."""
+    planned = np.asarray(_group(path)[PLANNED]) != 0
+    if digest_of(planned) != plan_digest:
+        raise StoreError(
+            f"{path} is damaged or was made anew meanwhile: {PLANNED} is not the plan that it was opened by"
+        )
+    return by_level(planned, max(planned.shape).bit_length())
 
 
 @lru_cache(maxsize=64)
@@ -292,6 +352,7 @@ def close_groups() -> None:
     _array.cache_clear()
     _group.cache_clear()
     _strict_group.cache_clear()
+    _planned.cache_clear()
 
 
 def read_metadata(path: str, advice: str = "choose another output") -> StoreMetadata | None:
@@ -358,7 +419,7 @@ def _root_attributes(path: str, advice: str) -> dict[str, Any] | None:
 
 def reopen_store(path: str, metadata: StoreMetadata, geobox: GeoBox) -> Store:
     """Return a store by its metadata."""
-    return Store(path, metadata.plan, geobox, metadata.encoding, metadata.levels)
+    return Store(path, metadata.plan, geobox, metadata.encoding, metadata.levels, plan_digest=metadata.planned or "")
 
 
 def open_store(path: str) -> tuple[Store, StoreMetadata]:

@@ -112,7 +112,7 @@ def block_section(
     Parameters
     ----------
     seconds
-        `(row, column)` of blocks.
+        `(row, column)` of blocks; NaN where a block was not planned, and so not made.
     side, shape
         Of a block and of the scene, in pixels.
     command
@@ -128,10 +128,13 @@ def block_section(
     ends = [(0, -count % joined) for count in seconds.shape]  # fewer are put together at the right and lower edge
     padded = np.pad(seconds.astype(np.float64), ends, constant_values=np.nan)
     down, across = (count // joined for count in padded.shape)
-    means = np.nanmean(padded.reshape(down, joined, across, joined), axis=(1, 3))
-    low, high = float(means.min()), float(means.max())
+    grouped = padded.reshape(down, joined, across, joined)
+    made = np.isfinite(grouped).sum(axis=(1, 3))
+    means = np.nansum(grouped, axis=(1, 3)) / np.maximum(made, 1)
+    low, high = float(means[made > 0].min(initial=np.inf)), float(means.max(initial=0))
     cells = []
-    for (row, column), mean in np.ndenumerate(means):
+    for row, column in np.argwhere(made).tolist():
+        mean = means[row, column]
         top, left = row * side * joined, column * side * joined
         share = (float(mean) - low) / (high - low) if high > low else 0.5
         cells.append({
@@ -141,10 +144,12 @@ def block_section(
         })  # fmt: skip
     rows, columns = seconds.shape
     blocks = "1 block" if seconds.size == 1 else f"{seconds.size:,} blocks, {rows:,} down and {columns:,} across"
+    if made.sum() < seconds.size:
+        blocks += f", of which {made.sum():,} were planned"
     together = f"; each cell stands for up to {joined} × {joined} of them" if joined > 1 else ""
     total = format_seconds(float(np.nansum(seconds)))
     words = f"{blocks}{together}. In {command} they took {total} together; several may have run at the same time."
-    lowest, highest = format_seconds(low), format_seconds(high)
+    lowest, highest = format_seconds(min(low, high)), format_seconds(high)
     return {"cells": cells, "height": shape[0], "width": shape[1], "lowest": lowest, "highest": highest, "words": words}
 
 
