@@ -3,12 +3,12 @@
 A process reads an index once. What travels to workers is its path and its digest.
 """
 
-import hashlib
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
+from math import hypot
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from models.errors import SceneError
 
 from ..io.raster import RasterSource
-from .records import decode_source, encode_source
+from .columns import Columns, digest_of_file, load_columns
+from .footprint import bbox_of
+from .records import decode_source, encode_source, with_crs
+from .stac_table import Row, names_by_file, write_rows
+from .stamps import changed_files, content_digest
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-SOURCE, DIGEST = "swathe:source", "swathe:digest"  # own columns: the source as JSON; digest of the scene's content
+SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,15 @@ class IndexedScene:
     cloud_cover
         Per cent; NaN: not known.
     digest
-        Of its content, see `RasterSource.identity`.
+        Of its content, see `content_digest`.
+    priority
+        Of scenes that observed a pixel, one of higher priority is taken first.
+    stamps
+        Sizes and times of its files when it was indexed, as JSON; see `stamps`.
+    key
+        What it was found as: the same in a later `swathe index` is the same scene.
+    platform, collection
+        As its metadata have them; "": not known.
     """
 
     id: str
@@ -51,11 +63,16 @@ class IndexedScene:
     datetime: str = ""
     cloud_cover: float = float("nan")
     digest: str = ""
+    priority: int = 0
+    stamps: str = "[]"
+    key: str = ""
+    platform: str = ""
+    collection: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneIndex:
-    """The scenes of an index file, by number; rows are decoded when they are asked for.
+    """The scenes of an index file, by number; columns are arrays, and sources are decoded when they are asked for.
 
     Parameters
     ----------
@@ -69,21 +86,110 @@ class SceneIndex:
     digest: str
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.columns.ids)
+
+    @property
+    def columns(self) -> Columns:
+        """All columns, read once in a process. Raises SceneError where the file has changed."""
+        return load_columns(self.path, self.digest)
 
     @property
     def table(self) -> "gpd.GeoDataFrame":
-        """All rows, read once in a process. Raises SceneError where the file has changed."""
-        return _table(self.path, self.digest)
+        """All rows with all STAC properties, read from the file each time."""
+        import geopandas as gpd
+
+        return gpd.read_parquet(self.path)
+
+    @property
+    def ids(self) -> NDArray[np.object_]:
+        """Names of all scenes."""
+        return self.columns.ids
 
     @property
     def footprints(self) -> NDArray[np.object_]:
-        """Of all scenes."""
-        return np.asarray(self.table.geometry.array)
+        """Outlines of all scenes, shapely polygons in longitude and latitude."""
+        return self.columns.footprints
+
+    @property
+    def datetimes(self) -> NDArray[np.datetime64]:
+        """When scenes were acquired, datetime64[us] in UTC; NaT: not known."""
+        return self.columns.datetimes
+
+    @property
+    def cloud_covers(self) -> NDArray[np.float64]:
+        """Per cent; NaN: not known."""
+        return self.columns.cloud_covers
+
+    @property
+    def priorities(self) -> NDArray[np.int64]:
+        """Of scenes that observed a pixel, one of higher priority is taken first; 0: as others."""
+        return self.columns.priorities
+
+    @property
+    def resolutions(self) -> NDArray[np.float64]:
+        """Width and height of a pixel in units of the scene's CRS, (scene, 2)."""
+        return self.columns.resolutions
+
+    @property
+    def digests(self) -> NDArray[np.object_]:
+        """Digests of the content of all scenes."""
+        return self.columns.digests
+
+    @property
+    def epsgs(self) -> NDArray[np.int32]:
+        """EPSG codes of the CRSs of all scenes; 0: a CRS without one."""
+        columns = self.columns
+        return np.array([_epsg(crs) for crs in columns.crs] or [0], np.int32)[columns.crs_numbers]
+
+    def crs_of(self, number: int) -> str:
+        """Return the CRS of a scene as WKT."""
+        columns = self.columns
+        return columns.crs[int(columns.crs_numbers[number])]
+
+    def source_json(self, number: int) -> str:
+        """Return what reads a scene, as JSON; see `records`."""
+        text: str = self.columns.sources[number].as_py()
+        return with_crs(text, self.crs_of(number))
 
     def scene(self, number: int) -> IndexedScene:
         """Return one scene."""
-        return _scene(self.path, self.digest, number)
+        return _scene(self.path, self.digest, int(number))
+
+    def check_unchanged(self, numbers: Sequence[int] | NDArray[Any] | None = None) -> None:
+        """Refuse scenes whose local files are missing, or hold something else than when they were indexed.
+
+        Sizes and times of files are compared; content only where these differ. Files on servers are not asked for.
+
+        Parameters
+        ----------
+        numbers
+            Of the scenes; None: all.
+
+        Raises
+        ------
+        SceneError
+            Names the first few, and what to do.
+        """
+        columns = self.columns
+        missing, changed = list[str](), list[str]()
+        for number in range(len(self)) if numbers is None else numbers:
+            files = changed_files(columns.stamps[int(number)].as_py())
+            if any(not os.path.exists(name) for name in files):
+                missing.append(next(name for name in files if not os.path.exists(name)))
+            elif files and content_digest(self.scene(int(number)).source) != columns.digests[number]:
+                changed.append(files[0])
+        for what, found in (("missing", missing), ("changed", changed)):
+            if found:
+                raise SceneError(_since_indexed(self.path, what, found))
+
+
+def _since_indexed(path: str, what: str, found: Sequence[str]) -> str:
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    if what == "missing":
+        how = f"put them back, or take them out with `swathe index -o {path} --update --drop-missing`"
+    else:
+        how = f"index them again with `swathe index -o {path} --update`, or put the files back that were there"
+    return f"{what} since indexed in {path}: {', '.join(found[:SHOWN])}{more};\n{how}"
 
 
 def read_index(path: str | os.PathLike[str]) -> SceneIndex:
@@ -95,57 +201,65 @@ def read_index(path: str | os.PathLike[str]) -> SceneIndex:
         It is missing, or not an index that `swathe index` has written.
     """
     full = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    try:
-        with open(full, "rb") as file:
-            index = SceneIndex(full, hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise SceneError(f"{path}: {error.strerror}") from error
-    if not {SOURCE, DIGEST} <= set(index.table.columns):
-        raise SceneError(f"{path} is not an index of scenes; make one with `swathe index SCENES... -o scenes.parquet`")
+    index = SceneIndex(full, digest_of_file(full))
+    index.columns  # noqa: B018  (refuses what is no index)
     return index
+
+
+def is_index(path: str | os.PathLike[str]) -> bool:
+    """Whether a path may be an index's: by its ending."""
+    return os.fspath(path).lower().endswith(".parquet")
 
 
 def write_index(scenes: Iterable[IndexedScene], path: str | os.PathLike[str]) -> SceneIndex:
     """Write an index file, whole or not at all."""
-    import geopandas as gpd
-
-    listed = list(scenes)
-    rows = {
-        "id": [scene.id for scene in listed],
-        "datetime": [scene.datetime for scene in listed],
-        "eo:cloud_cover": [scene.cloud_cover for scene in listed],
-        SOURCE: [encode_source(scene.source) for scene in listed],
-        DIGEST: [scene.digest for scene in listed],
-    }
-    frame = gpd.GeoDataFrame(rows, geometry=[scene.footprint for scene in listed], crs="EPSG:4326")
-    part = f"{os.fspath(path)}.part"
-    frame.to_parquet(part)
-    os.replace(part, path)
+    write_rows([as_row(scene) for scene in scenes], path)
     return read_index(path)
 
 
-def content_digest(source: RasterSource) -> str:
-    """Return a digest of what a source's pixels are; files are looked at."""
-    return hashlib.sha256(json.dumps(source.identity(), sort_keys=True).encode()).hexdigest()
+def as_row(scene: IndexedScene) -> Row:
+    """Return a scene as it is written down."""
+    grid = scene.source.geobox
+    across, down = hypot(grid.affine.a, grid.affine.d), hypot(grid.affine.b, grid.affine.e)
+    return Row(
+        id=scene.id,
+        wkb=scene.footprint.wkb,
+        bbox=bbox_of(scene.footprint),
+        datetime=scene.datetime,
+        end=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        cloud_cover=scene.cloud_cover,
+        source=encode_source(scene.source, shared_crs=True),
+        crs=grid.crs or "",
+        resolution=(across, down),
+        bands=names_by_file(scene.source),
+        digest=scene.digest,
+        stamps=scene.stamps,
+        key=scene.key,
+        priority=scene.priority,
+        platform=scene.platform,
+        collection=scene.collection,
+    )
 
 
-@lru_cache(maxsize=4)
-def _table(path: str, digest: str) -> "gpd.GeoDataFrame":
-    import geopandas as gpd
+@lru_cache(maxsize=64)
+def _epsg(crs: str) -> int:
+    from pyproj import CRS
 
-    try:
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise SceneError(f"the index {path} has changed since the run was planned; run the command again")
-        return gpd.read_parquet(path)
-    except OSError as error:
-        raise SceneError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # of pyarrow and geopandas
-        raise SceneError(f"{path} is not an index of scenes: {str(error).splitlines()[0]}") from error
+    return CRS.from_wkt(crs).to_epsg() or 0
 
 
 @lru_cache(maxsize=4096)
 def _scene(path: str, digest: str, number: int) -> IndexedScene:
-    row = _table(path, digest).iloc[number]
-    source = decode_source(row[SOURCE])
-    return IndexedScene(row["id"], source, row.geometry, row["datetime"], float(row["eo:cloud_cover"]), row[DIGEST])
+    columns = load_columns(path, digest)
+    moment = columns.datetimes[number]
+    return IndexedScene(
+        id=columns.ids[number],
+        source=decode_source(columns.sources[number].as_py(), columns.crs[columns.crs_numbers[number]]),
+        footprint=columns.footprints[number],
+        datetime="" if np.isnat(moment) else f"{np.datetime_as_string(moment)}Z",
+        cloud_cover=float(columns.cloud_covers[number]),
+        digest=columns.digests[number],
+        priority=int(columns.priorities[number]),
+        stamps=columns.stamps[number].as_py(),
+        key=columns.keys[number].as_py(),
+    )

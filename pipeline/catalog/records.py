@@ -13,21 +13,40 @@ from ..io.raster import RasterBand, RasterMask, RasterSource
 
 PARTS = {"raster_bands": RasterBand, "masks": RasterMask}
 ABSENT: tuple[Any, ...] = (None, (), "", b"")
+SHARED = '"crs":"@"'  # stands for the CRS of a scene, of which an index has a column
 
 
-def encode_source(source: RasterSource) -> str:
-    """Return all facts of a source as JSON; what is empty is left out."""
-    return json.dumps(_plain(source), separators=(",", ":"))
+def encode_source(source: RasterSource, *, shared_crs: bool = False) -> str:
+    """Return all facts of a source as JSON; what is empty is left out.
+
+    Parameters
+    ----------
+    source
+        The source.
+    shared_crs
+        Leave out the WKT of its CRS, which `decode_source` must be given then.
+    """
+    text = json.dumps(_plain(source), separators=(",", ":"))
+    return text.replace(_crs_of(source.geobox.crs), SHARED) if shared_crs and source.geobox.crs else text
 
 
-def decode_source(text: str) -> RasterSource:
-    """Return the source that `encode_source` wrote down."""
-    values = json.loads(text)
+def with_crs(text: str, crs: str | None) -> str:
+    """Return JSON of a source with its CRS written out."""
+    return text.replace(SHARED, _crs_of(crs)) if crs else text
+
+
+def decode_source(text: str, crs: str | None = None) -> RasterSource:
+    """Return the source that `encode_source` wrote down, given its CRS as WKT where that was left out."""
+    values = json.loads(with_crs(text, crs))
     bands, masks = ([_part(kind, one) for one in values.pop(name, ())] for name, kind in PARTS.items())
     grid, palette = _geobox(values.pop("geobox")), values.pop("palette", None)
     rest = {name: _tuples(value) for name, value in values.items()}
     shown = palette and Palette(_bytes_of(palette["colors"]), base64.b64decode(palette["seen"]))
     return RasterSource(grid, tuple(bands), tuple(masks), palette=shown, **rest)
+
+
+def _crs_of(crs: str | None) -> str:
+    return f'"crs":{json.dumps(crs)}'
 
 
 def _plain(value: Any) -> Any:

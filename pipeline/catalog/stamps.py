@@ -1,0 +1,76 @@
+"""Whether a scene's files are still what was indexed: sizes and times first, digests of content only on doubt."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..io.content_id import remote_url
+from ..io.gdal import file_stamp, open_raster, run_with_env
+from ..io.raster import RasterSource, part_identity, raster_identity
+
+
+def content_digest(source: RasterSource) -> str:
+    """Return a digest of what a source's pixels are: of local files size and pieces, of remote ones what servers say.
+
+    Names of local files do not count: a scene that was moved or copied is the same one.
+    """
+    return digest_of(source, [identity_of(path) for path in source.paths])
+
+
+def digest_of(source: RasterSource, files: Sequence[dict[str, Any]]) -> str:
+    """Return the digest of a source of whose files the identities are known."""
+    facts = {
+        "files": list(files),
+        "bands": [[source.paths.index(band.path), band.index] for band in source.raster_bands],
+        "grid": source.geobox.describe(),
+        **source.choices(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def identity_of(path: str) -> dict[str, Any]:
+    """Identify one file by its size and a digest of pieces; a virtual raster with the files that it draws on."""
+    return raster_identity(path) if _is_virtual(path) else part_identity(path)
+
+
+def stamps_of(paths: Sequence[str]) -> list[Any]:
+    """Return name, and sizes and times, of each local file that reading these paths takes; archives as one file."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        if (name := local_file(path)) is not None:
+            drawn_on = _parts(path) if _is_virtual(path) else []
+            found |= {one: file_stamp(one) for one in (name, *drawn_on)}
+    return [[name, *(stamp and list(stamp) for stamp in stamps)] for name, stamps in found.items()]
+
+
+def changed_files(stamps: str | Sequence[Any]) -> list[str]:
+    """Return the files whose size or time is another than stamps say, and those that are gone."""
+    listed: list[Any] = json.loads(stamps) if isinstance(stamps, str) else list(stamps)
+    return [name for name, *old in listed if [stamp and list(stamp) for stamp in file_stamp(name)] != old]
+
+
+def local_file(path: str) -> str | None:
+    """Return the local file that a path or GDAL's name of one leads to, as the archive around it; None: it is remote.
+
+    A name that leads nowhere is returned as it is.
+    """
+    if remote_url(path) or path.startswith(("/vsis3", "/vsigs", "/vsiaz", "/vsicurl")):
+        return None
+    name = path
+    for prefix in ("/vsizip/", "/vsitar/"):
+        name = name.removeprefix(prefix)
+    inside = name
+    while inside not in ("", "/") and not os.path.isfile(inside):
+        inside = os.path.dirname(inside)
+    return inside if os.path.isfile(inside) else name
+
+
+def _is_virtual(path: str) -> bool:
+    return path.lower().endswith(".vrt") and local_file(path) == path
+
+
+def _parts(path: str) -> list[str]:
+    files = run_with_env(path, lambda: list(open_raster(path).files))
+    return [name for name in files if name != path and os.path.isfile(name)]
