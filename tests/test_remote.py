@@ -19,10 +19,12 @@ from distributed import Client
 from helpers import GRID, metadata, pixels, save, write_item, write_raster
 from moto.server import ThreadedMotoServer
 from products import write_safe
+from stores import town, write_store
 
 from models import Bundle, SwatheError, load_bundle
+from models.errors import StoreError
 from models.metadata import Radiometry
-from pipeline import open_scene, plan, run
+from pipeline import open_scene, plan, run, write_cog, write_report
 from pipeline.io.raster import raster_identity
 from pipeline.io.scene import open_source
 
@@ -359,3 +361,77 @@ def test_a_remote_scene_is_planned_without_reading_pixels(
     plan(f"{web.url}/scene.tif", bundle_of(), bands=[1, 2, 3])
     ranges = [asked.removeprefix("bytes=").split("-") for method, _, asked in web.log if method == "GET"]
     assert sum(int(last) - int(first) + 1 for first, last in ranges) < path.stat().st_size / 50
+
+
+# --- files that are written there ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    return write_store(tmp_path / "maps.zarr", town(700, 900), block=256)
+
+
+def keys(s3: Any, prefix: str) -> set[str]:
+    """The keys below a prefix, and no upload that was begun and left."""
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket="scenes")
+    return {entry["Key"] for entry in s3.list_objects_v2(Bucket="scenes", Prefix=prefix).get("Contents", [])}
+
+
+def body(s3: Any, key: str) -> bytes:
+    return bytes(s3.get_object(Bucket="scenes", Key=key)["Body"].read())
+
+
+def test_a_cog_in_s3_is_the_one_on_a_disk(tmp_path: Path, s3: Any, maps: Path) -> None:
+    here, there = write_cog(maps, tmp_path / "map.tif"), write_cog(maps, "s3://scenes/cog/map.tif")
+    assert there == "s3://scenes/cog/map.tif"
+    assert keys(s3, "cog/") == {"cog/map.tif", "cog/map.tif.aux.xml"}
+    assert body(s3, "cog/map.tif") == Path(here).read_bytes()
+    assert body(s3, "cog/map.tif.aux.xml") == Path(f"{here}.aux.xml").read_bytes()
+    with pytest.raises(StoreError, match=r"map\.tif exists; choose another output, or pass --overwrite"):
+        write_cog(maps, there)
+    write_cog(maps, there, opaque_background=True, overwrite=True)
+    assert body(s3, "cog/map.tif.aux.xml") != Path(f"{here}.aux.xml").read_bytes()
+
+
+def test_an_upload_that_arrives_otherwise_is_not_left(s3: Any, maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filesystem, _ = fsspec.core.url_to_fs("s3://scenes/spoilt/map.tif")
+    real = filesystem.put_file
+
+    def spoilt(local: str, url: str, **more: Any) -> None:
+        content = Path(local).read_bytes()
+        Path(local).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        real(local, url, **more)
+        Path(local).write_bytes(content)
+
+    monkeypatch.setattr(filesystem, "put_file", spoilt)
+    with pytest.raises(StoreError, match="does not read back as it was written"):
+        write_cog(maps, "s3://scenes/spoilt/map.tif", array="class_map")
+    assert keys(s3, "spoilt/") == set()
+
+
+def test_what_cannot_be_written_there_is_said(maps: Path, s3: Any) -> None:
+    with pytest.raises(StoreError, match=r"s3://nobody/map\.tif"):
+        write_cog(maps, "s3://nobody/map.tif")
+    with pytest.raises(StoreError, match="is a folder"):
+        write_cog(maps, "s3://scenes/map/")
+    with pytest.raises(StoreError, match="nothing can be written to https"):
+        write_report(maps, "https://example.com/page.html")
+
+
+def test_a_page_in_s3(s3: Any, maps: Path) -> None:
+    write_report(maps, "s3://scenes/pages/page.html")
+    assert body(s3, "pages/page.html").startswith(b"<!DOCTYPE html>")
+    with pytest.raises(StoreError, match="exists"):
+        write_report(maps, "s3://scenes/pages/page.html")
+
+
+def test_a_run_into_a_geotiff_in_s3(tmp_path: Path, s3: Any, bundle_of: Callable[..., Bundle], client: Client) -> None:
+    scene, keywords = write_raster(tmp_path / "scene.tif", pixels((3, 200, 260))), {"client": client, "show": False}
+    local, there = tmp_path / "map.tif", "s3://scenes/runs/map.tif"
+    run(scene, bundle_of(), local, **keywords)
+    assert run(scene, bundle_of(), there, **keywords).resumed == 0
+    assert keys(s3, "runs/") == {"runs/map.tif", "runs/map.tif.aux.xml"}
+    assert body(s3, "runs/map.tif") == local.read_bytes()
+    again = run(scene, bundle_of(), there, opaque_background=True, **keywords)
+    assert again.resumed == again.blocks
+    assert b'c4="0"' not in body(s3, "runs/map.tif.aux.xml")

@@ -192,6 +192,11 @@ class GeoBox:
         transform = None if self.transform is None else self.transform * Affine.scale(factor)
         return GeoBox(-(-self.height // factor), -(-self.width // factor), transform, self.crs)
 
+    def cut(self, window: Window) -> "GeoBox":
+        """Return the grid of a window of its pixels."""
+        transform = None if self.transform is None else self.transform * Affine.translation(window.left, window.top)
+        return GeoBox(*window.shape, transform, self.crs)
+
     def resolution(self) -> float | None:
         """Return the size of a pixel in metres (geometric mean of its sides), or None where it cannot be known.
 

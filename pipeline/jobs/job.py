@@ -27,11 +27,12 @@ from models.metadata import some_of
 
 from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import GeoBox
-from ..store.cog import check_target, show_background, write_cog, written_before
+from ..store.cog import show_background, write_cog, written_before
 from ..store.files import Files, full_path
 from ..store.halves import keep_half, make_overview
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
 from ..store.metadata import StoreMetadata, differences
+from ..store.placing import check_target
 from ..store.planned import places, recut
 from ..store.store import BlockIndex, Store, Summary, find_store, marker_name, reopen_store, sole_writer
 from .block_order import BlockOrder
@@ -221,7 +222,7 @@ def run_job(
     job
         What is computed.
     output
-        Path or URL of the store; or a local path that ends in `.tif`: a COG of the class map. The store that is filled
+        Path or URL of the store; or one that ends in `.tif`: a COG of the class map. The store that is filled
         first, without probabilities and overviews, lies beside the file and is removed when that is whole.
     replacing
         What may be replaced. What this very job has begun is continued all the same.

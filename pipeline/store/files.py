@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import IO, Any
 
 import fsspec
@@ -17,6 +17,7 @@ import fsspec
 from models.errors import StoreError, require_s3
 
 SCHEME = "file://"
+PIECE = 2**22  # bytes that are compared at a time
 CUT_SHORT = re.compile(r"\.[0-9a-f]{32}\.partial$")  # how Zarr and `write` name a file that is not whole yet
 
 
@@ -78,6 +79,23 @@ class Files:
             with suppress(OSError):
                 os.remove(part)
             raise
+
+    def upload(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Put a local file into an object store and read it back: it appears there when the upload ends, whole.
+
+        Raises
+        ------
+        StoreError
+            What is there then is not what was sent; it is removed.
+        """
+        _filesystem(self.root).put_file(os.fspath(path), self._path(name))
+        _filesystem(self.root).invalidate_cache()
+        with open(path, "rb") as here, self.open(name) as there:
+            same = all(there.read(len(part)) == part for part in iter(partial(here.read, PIECE), b""))
+            same = same and not there.read(1)
+        if not same:
+            self.remove(name)
+            raise StoreError(f"{self._path(name)} does not read back as it was written")
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of any size to read it piece by piece. Raises FileNotFoundError."""

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from distributed import Client
 
 from models.bundle import shipped_bundles
 from models.errors import SceneError, StoreError
-from models.files import check_output, whole_file
 
 from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
@@ -23,6 +22,7 @@ from ..jobs.dask import check_client
 from ..stats.stats import SceneStats, compute_scene
 from ..stats.table import format_area, format_number, format_share
 from ..store.metadata import StoreMetadata, fingerprint
+from ..store.placing import Target, check_target, write_bytes
 from ..store.store import Store, open_store
 from .colors import probability_colours
 from .overlay import open_on_grid, refuse_other_grid
@@ -87,7 +87,7 @@ def write_report(
     title: str | None = None,
     client: Client | str | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> Target:
     """Write one self-contained HTML page about a store. Memory grows with neither scene nor object table.
 
     Parameters
@@ -95,7 +95,7 @@ def write_report(
     store
         Path or URL of a finished store: of maps, cleaned maps, or objects.
     output
-        Local path of the page, a few MB: images are in it, and nothing is fetched when it is read.
+        Local path or URL of the page, a few MB: images are in it, and nothing is fetched when it is read.
     scene
         The image, see `open_scene`; on the store's grid. None: where the store says it was, if it is still there; the
         page is made without it otherwise, and says so.
@@ -110,8 +110,8 @@ def write_report(
 
     Returns
     -------
-    pathlib.Path
-        The page.
+    pathlib.Path or str
+        The page; a URL as it was given.
 
     Raises
     ------
@@ -122,12 +122,11 @@ def write_report(
         The scene that was given cannot be read.
     """
     check_client(client)
-    target = check_output(output, overwrite=overwrite)
+    target = check_target(output, overwrite=overwrite)
     data = read_data(os.fspath(store), scene, None if objects is None else os.fspath(objects), client)
     name = PurePosixPath((_scene_name(data.metadata) or data.store.path).rstrip("/")).stem or "map"
     page = render_page(SHARED, _context(data, title or format_title(name)))
-    with whole_file(target) as part:
-        part.write_text(page, encoding="utf-8")
+    write_bytes(target, page.encode())
     return target
 
 
