@@ -120,7 +120,7 @@ class Regrid:
                 result /= self._weighed(there, window, read, 2)
         if method == "cubic":
             result = np.where(self._surrounded(missing, window, read), self._weighed(values, window, read, 4), result)
-        made = _as_type(result, samples.dtype, sentinel)
+        made = as_type(result, samples.dtype, sentinel)
         if missing is not None:
             core = self.needs(window, "nearest").within(read).slices
             made[self.nearest(missing[core], window)] = np.nan if sentinel is None else sentinel
@@ -153,7 +153,7 @@ class Regrid:
         return (self.rows, window.top, window.bottom), (self.columns, window.left, window.right)
 
 
-def _as_type(values: NDArray[np.float64], dtype: np.dtype[Any], sentinel: float | None) -> NDArray[Any]:
+def as_type(values: NDArray[np.float64], dtype: np.dtype[Any], sentinel: float | None) -> NDArray[Any]:
     """Round into the band's type; a value that would be taken for a missing one moves to the next, as in GDAL."""
     if np.issubdtype(dtype, np.floating):
         made = values.astype(dtype)

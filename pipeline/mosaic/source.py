@@ -1,7 +1,8 @@
 """Many scenes of an index on one grid, read by window as one scene: a `Source`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..grid.geobox import GeoBox, Window
 from ..io.raster import RasterSource
 from ..io.resample import Resampling
 from ..io.source import BandNames, Pixels, describe_source
+from .adjust import Adjustment, adjust
 from .warp import footprint_on, read_scene
 
 Composite = Literal["first", "latest", "least-cloudy", "median", "mean"]
@@ -40,6 +42,8 @@ class MosaicSource:
         What a pixel is made of where several scenes observed it.
     resampling
         How scenes that do not lie on the grid are brought onto it.
+    adjustments
+        By number of a scene, how its raw values become those of the mosaic; see `harmonise`. Others stay as they are.
     """
 
     index: SceneIndex
@@ -48,6 +52,7 @@ class MosaicSource:
     band_choice: tuple[str | int, ...] = ()
     composite: Composite = "first"
     resampling: Resampling = "nearest"
+    adjustments: Mapping[int, Adjustment] = field(default_factory=dict, hash=False)
     file_notes: tuple[str, ...] = ()
 
     expensive_reads, scatter_once = True, True
@@ -118,7 +123,7 @@ class MosaicSource:
             band[:] = 0 if sentinel is None else sentinel
         valid = np.zeros(window.shape, bool)
         for number in self.scenes_at(window):
-            pixels = read_scene(self.scene(number).source, self.geobox, window, self.resampling)
+            pixels = self.read_one(number, window)
             if pixels is None:
                 continue
             new = pixels.valid & ~valid
@@ -128,6 +133,20 @@ class MosaicSource:
                 break
         return Pixels(data, valid, fresh=True)
 
+    def read_one(self, number: int, window: Window) -> Pixels | None:
+        """Read what one scene of the index has of a window, adjusted; None: nothing. Raises SceneError if it cannot."""
+        pixels = read_scene(self.scene(number).source, self.geobox, window, self.resampling)
+        return None if pixels is None else self.adjusted(number, pixels)
+
+    def adjusted(self, number: int, pixels: Pixels) -> Pixels:
+        """Return raw pixels of one scene, on whatever grid they were read, as the mosaic has them."""
+        adjustment = self.adjustments.get(number)
+        return adjust(pixels, adjustment, self.nodata) if adjustment else pixels
+
+    def outline(self, number: int) -> Any:
+        """Return the outline of a scene in pixels of the grid, see `footprint_on`."""
+        return footprint_on(self.scene(number).source, self.geobox)
+
     def read_masks(self, window: Window) -> NDArray[np.bool_]:
         """Return where any scene observed anything: bool `(y, x)`."""
         return self.read(window).valid
@@ -135,11 +154,7 @@ class MosaicSource:
     def scenes_at(self, window: Window) -> Sequence[int]:
         """Return the numbers of the scenes that may touch a window, in their order."""
         box = shapely.box(window.left, window.top, window.right, window.bottom)
-        return [
-            number
-            for number in self.order
-            if shapely.intersects(footprint_on(self.scene(number).source, self.geobox), box)
-        ]
+        return [number for number in self.order if shapely.intersects(self.outline(number), box)]
 
     def blocks_touched(self, side: int) -> NDArray[np.bool_]:
         """Return which blocks of `side` pixels any scene touches: bool, rows and columns of blocks."""
@@ -169,4 +184,9 @@ class MosaicSource:
             "grid": self.geobox.describe(),
             "composite": self.composite,
             "resampling": self.resampling,
+            **({"adjustments": _digest(self.adjustments)} if self.adjustments else {}),
         }
+
+
+def _digest(adjustments: Mapping[int, Adjustment]) -> str:
+    return sha256(repr(sorted(adjustments.items())).encode()).hexdigest()
