@@ -16,6 +16,7 @@ from ..io.radiometry import describe_bands
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, open_source
 from ..jobs.job import RunResult
+from ..mosaic.seams import describe_seams
 from ..store.files import Files
 from ..store.metadata import StoreMetadata
 from ..store.store import KEY, open_store, read_metadata
@@ -79,6 +80,8 @@ def _describe_store(path: str) -> str:
         keywords = ", ".join(f"{name} {value}" for name, value in metadata.cleaned.items())
         lines.append(f"cleaned     {keywords or 'nothing asked for'}")
     lines += [f"objects     {count:,} of {name}" for name, count in metadata.results.get("objects", {}).items()]
+    if seams := describe_seams(metadata.results.get("seams", {})):
+        lines.append(f"seams       {seams}")
     return "\n".join([*lines, class_table(metadata.pixels)])
 
 
@@ -95,7 +98,8 @@ def describe_run(result: RunResult, output: str) -> str:
     rate = sum(result.pixels.values()) / max(result.seconds, 1e-6) / 1e6
     resumed = f", {result.resumed} of them done before" if result.resumed else f", {rate:.2f} Mpx/s"
     head = f"wrote {output} in {result.seconds:.1f} s: {counted(result.blocks, 'block')}{resumed}"
-    return f"{head}\n{class_table(result.pixels)}"
+    seams = describe_seams(result.found.get("seams", {}))
+    return "\n".join([head, class_table(result.pixels), *([f"  seams: {seams}"] if seams else [])])
 
 
 def counted(count: int, noun: str) -> str:

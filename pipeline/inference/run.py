@@ -29,6 +29,8 @@ from ..io.source import Source
 from ..jobs.dask import check_client, gpu_resources, run_once, worker_facts, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
 from ..jobs.processes import LocalProcesses, workers_of
+from ..jobs.progress import ProgressFactory
+from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
 from ..store.metadata import HARDWARE, StoreMetadata, level_count
 from ..store.store import Store
@@ -236,11 +238,20 @@ class Segmentation(BlockJob):
         each = Resources(machine_memory() // processes.count, blocks_at_once(spec))
         return replace(self, prepared=self.prepared.for_workers(spec, each, lambda: measured_memory(inference)))
 
-    @override
-    def planned_blocks(self, side: int) -> NDArray[np.bool_] | None:
+    @property
+    def _mosaic(self) -> MosaicSource | None:
         brought = self.prepared.source
         source = brought.source if isinstance(brought, Rescaled) else brought
-        return source.blocks_touched(side) if isinstance(source, MosaicSource) else None
+        return source if isinstance(source, MosaicSource) else None
+
+    @override
+    def planned_blocks(self, side: int) -> NDArray[np.bool_] | None:
+        return None if self._mosaic is None else self._mosaic.blocks_touched(side)
+
+    @override
+    def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
+        found = None if self._mosaic is None else measure(client, store, self._mosaic, show)
+        return {} if found is None else {"seams": found.to_json()}
 
     @override
     def map_only(self) -> Self:

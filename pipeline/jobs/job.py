@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal, Self
 
@@ -62,6 +62,8 @@ class RunResult:
         Observed pixels per class, by name, and `nodata`, with all pixels of blocks that are not planned.
     seconds
         Since the run began; not those of runs before.
+    found
+        What else the store says of itself, by name: `objects`, `seams`.
     """
 
     output: str
@@ -69,6 +71,7 @@ class RunResult:
     resumed: int
     pixels: dict[str, int]
     seconds: float
+    found: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         pixels = some_of([f"{name} {count:,}" for name, count in self.pixels.items()])
@@ -304,7 +307,8 @@ def _run_to_store(
             check_whole(store)
             remove_markers(store)
             blocks = int(store.planned(0).sum())
-            return RunResult(path, blocks, blocks, dict(metadata.pixels), time.monotonic() - started)
+            found = {name: value for name, value in metadata.results.items() if name != "pixels"}
+            return RunResult(path, blocks, blocks, dict(metadata.pixels), time.monotonic() - started, found)
         if metadata and state == "mine" and metadata.state == "running":
             store = resume_store(path, metadata, job.geobox)
         else:
@@ -322,8 +326,9 @@ def _run_to_store(
         seconds = np.full((store.plan.rows, store.plan.columns), np.nan, np.float32)
         for summary in summaries:
             seconds[summary.row, summary.column] = summary.seconds
-        finish_store(store, {"pixels": pixels, **job.finalize(connection, store, shown)}, seconds)
-    return RunResult(path, len(summaries), resumed, pixels, time.monotonic() - started)
+        found = dict(job.finalize(connection, store, shown))
+        finish_store(store, {"pixels": pixels, **found}, seconds)
+    return RunResult(path, len(summaries), resumed, pixels, time.monotonic() - started, found)
 
 
 def make_progress(show: bool) -> ProgressFactory:

@@ -138,6 +138,22 @@ class MosaicSource:
         pixels = read_scene(self.scene(number).source, self.geobox, window, self.resampling)
         return None if pixels is None else self.adjusted(number, pixels)
 
+    @property
+    def chooses(self) -> bool:
+        """Whether each pixel is that of one scene, which `chosen` says."""
+        return self.composite not in ("median", "mean")
+
+    def chosen(self, window: Window) -> NDArray[np.int32]:
+        """Return the number of the scene that gave each pixel of a window, int32 `(y, x)`; -1: none did."""
+        numbers = np.full(window.shape, -1, np.int32)
+        for number in self.scenes_at(window):
+            pixels = self.read_one(number, window)
+            if pixels is not None:
+                numbers[pixels.valid & (numbers < 0)] = number
+            if (numbers >= 0).all():
+                break
+        return numbers
+
     def adjusted(self, number: int, pixels: Pixels) -> Pixels:
         """Return raw pixels of one scene, on whatever grid they were read, as the mosaic has them."""
         adjustment = self.adjustments.get(number)

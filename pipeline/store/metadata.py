@@ -79,7 +79,7 @@ class StoreMetadata:
     made_from: str | None = None  # path or URL of the store that this one is derived from
     planned: str | None = None  # digest of the plan that says which blocks are written; None: all
     precision: Mapping[str, Any] = field(default_factory=dict)  # how it was chosen, where that was measured
-    results: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of a complete store: `pixels`, `objects`
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # pixels, objects, seams
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

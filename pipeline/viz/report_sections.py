@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from models.encoding import Encoding, describe_decision
 from models.metadata import ClassInfo
 
+from ..mosaic.seams import describe_seams
 from ..stats.stats import SceneStats
 from ..stats.table import NARROW, format_area, format_number, format_share
 from ..store.metadata import StoreMetadata
@@ -169,6 +170,7 @@ def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
         ("decision", describe_decision(encoding.thresholds, metadata.class_names) if kept else ""),
         ("probability", f"kept as {encoding.probability}" if encoding.probability else "not kept"),
         ("blocks", f"up to {metadata.plan.block:,} × {metadata.plan.block:,} pixels"),
+        ("seams", describe_seams(metadata.results.get("seams", {}))),
     ]
     return [(name, value) for name, value in lines if value]
 
