@@ -6,7 +6,6 @@ from hashlib import sha256
 from typing import Any, Literal, Self
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -19,6 +18,7 @@ from ..io.raster import RasterSource
 from ..io.resample import Resampling
 from ..io.source import BandNames, Pixels, describe_source
 from .adjust import Adjustment, adjust
+from .footprints import footprints
 from .warp import footprint_on, read_scene
 
 Composite = Literal["first", "latest", "least-cloudy", "median", "mean"]
@@ -169,16 +169,11 @@ class MosaicSource:
 
     def scenes_at(self, window: Window) -> Sequence[int]:
         """Return the numbers of the scenes that may touch a window, in their order."""
-        box = shapely.box(window.left, window.top, window.right, window.bottom)
-        return [number for number in self.order if shapely.intersects(self.outline(number), box)]
+        return [self.order[place] for place in footprints(self.index, self.geobox, self.order).at(window)]
 
     def blocks_touched(self, side: int) -> NDArray[np.bool_]:
         """Return which blocks of `side` pixels any scene touches: bool, rows and columns of blocks."""
-        rows, columns = (-(-size // side) for size in self.geobox.shape)
-        touched = np.zeros((rows, columns), bool)
-        for row, column in self.geobox.whole.cells(side):
-            touched[row, column] = bool(self.scenes_at(Window.square(row * side, column * side, side)))
-        return touched
+        return footprints(self.index, self.geobox, self.order).touched(self.geobox, side)
 
     def select(self, bands: BandNames) -> "MosaicSource":
         """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
