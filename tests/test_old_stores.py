@@ -1,7 +1,8 @@
 """Stores written before the release 0.1.0, with the names of then: they open, continue, and count as finished.
 
 `data/stores_before_0_1.zip` was written by the code before all was renamed: a scene, its maps, these cleaned, their
-objects, and a run that was stopped after three of nine blocks.
+objects, and a run that was stopped after three of nine blocks. `data/store_with_markers.zip` was written by the code
+before markers went into records: a run of the same scene that was stopped after seven blocks.
 """
 
 import json
@@ -14,6 +15,7 @@ import pytest
 from models import SwatheError
 from pipeline import compute_statistics, open_maps, open_objects, run, write_clean, write_objects, write_vectors
 from pipeline.objects.table import COLUMNS
+from pipeline.store.store import open_store
 
 CLEANING = {"threshold": 0.3, "opening": 1, "element": "square", "min_object": 3}
 
@@ -34,6 +36,22 @@ def test_a_run_that_was_stopped_is_continued(folder: Path) -> None:
     assert (result.blocks, result.resumed) == (9, 3)
     whole, continued = (open_maps(name).class_map.values for name in ("maps.zarr", "begun.zarr"))
     assert (whole == continued).mean() > 0.999  # another processor may round another way
+
+
+@pytest.mark.parametrize("record", [4096, 3])
+def test_a_run_whose_markers_no_record_has_is_continued(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, record: int
+) -> None:
+    from pipeline.store import ledger
+
+    shutil.unpack_archive(Path(__file__).parent / "data" / "store_with_markers.zip", folder)
+    monkeypatch.setattr(ledger, "RECORD", record)
+    result = run("scene.tif", "buildings", "begun_markers.zarr", block=32, halo=0, threshold="likeliest", show=False)
+    assert (result.blocks, result.resumed) == (9, 7)
+    whole, continued = (open_maps(name).class_map.values for name in ("maps.zarr", "begun_markers.zarr"))
+    assert (whole == continued).mean() > 0.999
+    assert result.pixels == {**open_store("begun_markers.zarr")[1].pixels}
+    assert sum(result.pixels.values()) == whole.size
 
 
 def test_finished_stores_count_as_finished(folder: Path) -> None:

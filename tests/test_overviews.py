@@ -20,6 +20,7 @@ from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
 from pipeline.jobs.block_order import BlockOrder
 from pipeline.store.halves import HalfCache, keep_half, make_overview
+from pipeline.store.ledger import Ledger
 from pipeline.store.lifecycle import create_store
 from pipeline.store.metadata import StoreMetadata
 from pipeline.store.planned import by_level, count_below
@@ -87,7 +88,7 @@ def test_few_blocks_wait_for_others():
 
 def make_all(store: Store, whole: BlockResult, cache: HalfCache, seed: int, stop: int | None = None) -> None:
     """Do what a run does, one block at a time in any order that is allowed, until it is stopped."""
-    order = BlockOrder([store.planned(level) & ~store.done(level) for level in range(store.levels + 1)], 4)
+    order = BlockOrder([~done for done in Ledger.read(store, 2).done], 4)
     under_way, chance = [], random.Random(seed)
     for count in count_from(0):
         under_way += islice(order, 5 - len(under_way))

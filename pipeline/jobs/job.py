@@ -30,11 +30,12 @@ from ..grid.geobox import GeoBox
 from ..store.cog import show_background, write_cog, written_before
 from ..store.files import Files, full_path
 from ..store.halves import keep_half, make_overview
+from ..store.ledger import Ledger
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
 from ..store.metadata import StoreMetadata, differences
 from ..store.placing import check_target
-from ..store.planned import places, recut
-from ..store.store import BlockIndex, Store, Summary, find_store, marker_name, reopen_store, sole_writer
+from ..store.planned import recut
+from ..store.store import BlockIndex, Store, Summary, find_store, reopen_store, sole_writer
 from .block_order import BlockOrder
 from .dask import check_client, dask_client, gpu_resources, map_bounded
 from .kept import mark_kept
@@ -319,16 +320,12 @@ def _run_to_store(
         shown = make_progress(show)
         job.prepare(connection, store, shown)
         task = Task(job.block_function(store), store, len(metadata.classes), mask)
-        summaries, resumed = _all_levels(connection, task, shown, job.title)
-        counts = np.array([summary.pixels[:-1] for summary in summaries], np.int64).reshape(-1, len(metadata.classes))
-        pixels = dict(zip(metadata.class_names, counts.sum(axis=0).tolist(), strict=True))
+        ledger, resumed = _all_levels(connection, task, shown, job.title)
+        pixels = dict(zip(metadata.class_names, ledger.pixels[:-1].tolist(), strict=True))
         pixels["nodata"] = prod(store.geobox.shape) - sum(pixels.values())  # also of blocks that are not planned
-        seconds = np.full((store.plan.rows, store.plan.columns), np.nan, np.float32)
-        for summary in summaries:
-            seconds[summary.row, summary.column] = summary.seconds
         found = dict(job.finalize(connection, store, shown))
-        finish_store(store, {"pixels": pixels, **found}, seconds)
-    return RunResult(path, len(summaries), resumed, pixels, time.monotonic() - started, found)
+        finish_store(store, {"pixels": pixels, **found}, ledger.seconds)
+    return RunResult(path, int(ledger.done[0].sum()), resumed, pixels, time.monotonic() - started, found)
 
 
 def make_progress(show: bool) -> ProgressFactory:
@@ -347,27 +344,26 @@ def _refused(path: str, job: BlockJob, metadata: StoreMetadata) -> StoreError:
     )
 
 
-def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -> tuple[list[Summary], int]:
-    """Run all blocks of all levels; return the summaries of the full resolution, and how many of them are of before."""
+def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -> tuple[Ledger, int]:
+    """Run all blocks of all levels; return what is done, and how many of the full resolution are of before."""
     store, function = task.store, task.block_function
     shared = client.scatter(task, broadcast=True) if function.scatter_once else task
     resources = gpu_resources(client) if function.on_gpu else None
+    ledger = Ledger.read(store, task.classes)
     planned = [store.planned(level) for level in range(store.levels + 1)]
-    done = [store.done(level) for level in range(store.levels + 1)]
-    found = store.summaries([marker_name(0, *place) for place in places(done[0])])
-    if any(level.any() for level in done):
+    blocks, before = ([int(level.sum()) for level in levels] for levels in (planned, ledger.done))
+    if any(before):
         mark_kept()
-    blocks, before = ([int(level.sum()) for level in some] for some in (planned, done))
-    order = BlockOrder([all_ & ~some for all_, some in zip(planned, done, strict=True)], function.across(store))
+    still_open = [level & ~done for level, done in zip(planned, ledger.done, strict=True)]
+    order = BlockOrder(still_open, function.across(store))
     with _shown(show, title, blocks, before) as advance:
         for summary in map_bounded(client, run_block, shared, order, key="swathe-block", resources=resources):
             order.finish((summary.level, summary.row, summary.column))
+            ledger.add(summary)
             mark_kept()
-            if summary.level == 0:
-                found.append(summary)
             if summary.level == 0 or before[0] == blocks[0]:
                 advance(1, sum(summary.pixels))
-    return found, before[0]
+    return ledger, before[0]
 
 
 def _shown(

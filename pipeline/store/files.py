@@ -7,6 +7,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -18,6 +19,7 @@ from models.errors import StoreError, require_s3
 
 SCHEME = "file://"
 PIECE = 2**22  # bytes that are compared at a time
+LISTS = 16  # folders of an object store that are listed at a time
 CUT_SHORT = re.compile(r"\.[0-9a-f]{32}\.partial$")  # how Zarr and `write` name a file that is not whole yet
 
 
@@ -45,8 +47,11 @@ class Files:
         one, two = (os.path.realpath(it._path("")) if it.local else it.root.rstrip("/") for it in (self, other))
         return self.local == other.local and one == two
 
-    def write(self, name: str, content: bytes, *, make: bool = True) -> None:
-        """Write a file whole: a reader sees all of it or nothing. `make`: its folder too, if there is none."""
+    def write(self, name: str, content: bytes, *, make: bool = True, sync: bool = False) -> None:
+        """Write a file whole: a reader sees all of it or nothing.
+
+        `make`: its folder too, if there is none. `sync`: it has reached the disk when this returns.
+        """
         path = self._path(name)
         if not self.local:
             _filesystem(self.root).pipe_file(path, content)
@@ -54,11 +59,14 @@ class Files:
         try:
             with self.stream(name) as file:
                 file.write(content)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
         except FileNotFoundError:
             if not make:
                 raise
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            self.write(name, content, make=False)
+            self.write(name, content, make=False, sync=sync)
 
     @contextmanager
     def stream(self, name: str) -> Iterator[IO[bytes]]:
@@ -128,6 +136,30 @@ class Files:
         found = filesystem.find(base, detail=True)
         return {path[len(base) :].lstrip("/"): int(metadata["size"]) for path, metadata in found.items()}
 
+    def filled(self, folders: Sequence[str]) -> Iterator[list[str]]:
+        """Yield for each of these folders the names of the files in it that are not empty; none where there is none.
+
+        Of an object store several folders are listed at a time, each by one LIST for each 1,000 files.
+        """
+        if self.local:
+            yield from map(self._filled, folders)
+            return
+        with ThreadPoolExecutor(LISTS) as pool:
+            yield from pool.map(self._filled, folders)
+
+    def _filled(self, folder: str) -> list[str]:
+        path = self._path(folder)
+        try:
+            if self.local:
+                with os.scandir(path) as entries:
+                    return [e.name for e in entries if not CUT_SHORT.search(e.name) and e.stat().st_size]
+            filesystem = _filesystem(self.root)
+            found = filesystem.ls(path, detail=True, refresh=True)
+            filesystem.invalidate_cache(path)  # it would keep what it has listed
+        except FileNotFoundError:
+            return []
+        return [os.path.basename(entry["name"]) for entry in found if entry["size"]]
+
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of that name is there."""
         filesystem = _filesystem(self.root)
@@ -156,6 +188,17 @@ class Files:
                 time.sleep(0.1)  # a late task of a stopped run has just written there; the next one is refused
                 self.remove(name)
             filesystem.invalidate_cache()
+
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Remove many files, those that are there; an object store is asked by the thousand."""
+        paths = [self._path(name) for name in names]
+        if not self.local and paths:
+            with suppress(FileNotFoundError):
+                _filesystem(self.root).rm(paths)
+            return
+        for path in paths:
+            with suppress(FileNotFoundError):
+                os.remove(path)
 
     def remove_empty(self) -> None:
         """Remove the folder itself if nothing is in it; an object store has no empty folders."""

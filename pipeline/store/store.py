@@ -162,7 +162,7 @@ class Store:
         return pixels if pixels.ndim == 3 else pixels[None]
 
     def mark_done(self, summary: Summary) -> None:
-        """Mark a block as done. Its shards must be written."""
+        """Mark a block as done; see `ledger`. Its shards must be written."""
         with store_errors(self.path):
             self.files.write(f"{MARKERS}/{summary.name}", json.dumps(asdict(summary)).encode(), make=False)
 
@@ -194,29 +194,22 @@ class Store:
         return Window.square(row * side, column * side, side).clip(self.geobox.level(level).shape)
 
     def present(self, level: int) -> BlockMask:
-        """Return the blocks whose shards are there, in every array, and are not empty."""
-        found = np.ones(self.grid(level), bool)
+        """Return the planned blocks whose shards are there, in every array, and are not empty."""
+        planned = self.planned(level)
+        found, rows = planned.copy(), np.flatnonzero(planned.any(axis=1)).tolist()
         with store_errors(self.path):
             for name in self.array_names:
-                sizes = self.files.sizes(f"{_array_path(level, name)}/c")
-                here = np.zeros_like(found)
-                for place in (_place(path) for path, size in sizes.items() if size and path[-1].isdecimal()):
-                    here[place] = True
-                found &= here
+                base = f"{_array_path(level, name)}/c{'/0' if name == 'probability' else ''}"
+                folders = [f"{base}/{row}" for row in rows]
+                for row, names in zip(rows, self.files.filled(folders), strict=True):
+                    here = np.zeros(found.shape[1], bool)
+                    here[[int(name) for name in names if name.isdecimal()]] = True
+                    found[row] &= here
         return found
-
-    def done(self, level: int) -> BlockMask:
-        """Return the planned blocks that are done: their marker is there, and their shards still there."""
-        marked = np.zeros(self.grid(level), bool)
-        with store_errors(self.path):
-            names = [name.split(".") for name in self.files.names(MARKERS) if name.startswith(f"{level}.")]
-        for _, row, column, *_ in names:
-            marked[int(row), int(column)] = True
-        return marked & self.planned(level) & self.present(level) if names else marked
 
     def missing(self) -> list[BlockIndex]:
         """Return level, row and column of every planned block that lacks a shard."""
-        lacking = (places(self.planned(level) & ~self.present(level)) for level in range(self.levels + 1))
+        lacking = (places(self.planned(level) ^ self.present(level)) for level in range(self.levels + 1))
         return [(level, *place) for level, found in enumerate(lacking) for place in found]
 
     def block_seconds(self) -> NDArray[np.float32]:
@@ -224,21 +217,9 @@ class Store:
         with store_errors(self.path):
             return np.asarray(_strict_group(self.path, self.plan_digest)[SECONDS])
 
-    def summaries(self, names: list[str]) -> list[Summary]:
-        """Read done markers by name."""
-        with store_errors(self.path):
-            found = [json.loads(text) for text in self.files.read_all([f"{MARKERS}/{name}" for name in names])]
-        return [Summary(**{**values, "pixels": tuple(values["pixels"])}) for values in found]
-
 
 def _array_path(level: int, name: str) -> str:
     return f"{group_path(level)}/{name}" if level else name
-
-
-def _place(path: str) -> tuple[int, int]:
-    """Return row and column of a shard by its path, which ends in both."""
-    row, column = path.split("/")[-2:]
-    return int(row), int(column)
 
 
 @contextmanager

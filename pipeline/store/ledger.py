@@ -1,0 +1,197 @@
+"""Which blocks of a run are done: a marker for each, written by whoever does it, and records into which markers go.
+
+A marker is a small file, `.swathe/LEVEL.ROW.COLUMN.json`. Files are slow to list and to read by the hundred thousand.
+So the process that leads the run writes what it knows of every `RECORD` blocks into one record,
+`.swathe/records/NAME.npz`, and removes their markers after that: in whatever order blocks are done, no more than
+`RECORD` markers lie there, and those of blocks under way. A run that is continued reads them, and the records. A record
+appears whole or not at all; of one that cannot be read the blocks are done again. A block with both a marker and a
+place in a record counts once. A block counts as done only while its shards are there and are not empty.
+
+Requests to an object store. For each block: a PUT for each array and one for its marker, and a GET that asks whether
+the run is still the one (`Store.check_run`); for an overview's block also a GET for each array of the blocks below it
+that another worker wrote. For every `RECORD` blocks: a PUT, a GET, and a DELETE for each 1,000 markers. To continue: a
+LIST for each 1,000 markers, a GET for each marker and record, and for each array a LIST for each 1,000 shards in a row
+of blocks, at least one for a row that has planned blocks; these LISTs again to finish. Blocks that are not planned cost
+nothing.
+"""
+
+import io
+import json
+import re
+import uuid
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Self
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .planned import BlockMask
+from .store import MARKERS, BlockIndex, Store, Summary, marker_name, store_errors
+
+RECORD = 4096  # blocks in a record
+RECORDS = f"{MARKERS}/records"
+MARKER = re.compile(r"(\d+)\.(\d+)\.(\d+)\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Finished blocks as arrays.
+
+    Parameters
+    ----------
+    places
+        int32 (blocks, 3): level, row, column.
+    pixels
+        int64 (blocks, classes + 1): pixels per class, nodata last.
+    seconds
+        float32 (blocks,): what each took.
+    """
+
+    places: NDArray[np.int32]
+    pixels: NDArray[np.int64]
+    seconds: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, summaries: Sequence[Summary]) -> Self:
+        """Put what single blocks say of themselves together; at least one."""
+        return cls(
+            np.array([(one.level, one.row, one.column) for one in summaries], np.int32),
+            np.array([one.pixels for one in summaries], np.int64),
+            np.array([one.seconds for one in summaries], np.float32),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return it as a compressed `.npz`."""
+        made = io.BytesIO()
+        np.savez_compressed(made, **asdict(self))
+        return made.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self | None:
+        """Return what `to_bytes` made bytes of; None where it is damaged, as after a power failure."""
+        try:
+            with np.load(io.BytesIO(content)) as arrays:
+                return cls(*(arrays[name] for name in cls.__slots__))
+        except (ValueError, KeyError, EOFError, OSError, BadZipFile, zlib.error):
+            return None
+
+
+@dataclass
+class Ledger:
+    """What is done of a run, in the process that leads it: a few bytes for each block.
+
+    Parameters
+    ----------
+    store
+        Which the run fills.
+    done
+        Done blocks by level.
+    pixels
+        int64 (classes + 1,): pixels of the done blocks of the full resolution per class, nodata last.
+    seconds
+        float32 (row, column): what each of these took; NaN elsewhere.
+    """
+
+    store: Store
+    done: list[BlockMask]
+    pixels: NDArray[np.int64]
+    seconds: NDArray[np.float32]
+    _marked: list[Summary] = field(default_factory=list)  # that have a marker, and no place in a record
+
+    @classmethod
+    def read(cls, store: Store, classes: int) -> Self:
+        """Read what is done of a run so far; many markers that it has left go into records.
+
+        Raises
+        ------
+        StoreError
+            It cannot be read.
+        """
+        grids = [store.grid(level) for level in range(store.levels + 1)]
+        masks = [np.zeros(grid, bool) for grid in grids]
+        made = cls(store, masks, np.zeros(classes + 1, np.int64), np.full(grids[0], np.nan, np.float32))
+        with store_errors(store.path):
+            marked = [place for name in store.files.names(MARKERS) if (place := place_of(name)) is not None]
+            records = store.files.names(RECORDS)
+        if marked or records:
+            there = [store.planned(level) & store.present(level) for level in range(store.levels + 1)]
+            for record in records:
+                made._add_record(record, there)
+            made._add_markers(marked, there)
+        return made
+
+    def add(self, summary: Summary) -> None:
+        """Count a block that was just done and marked; many are put into a record. Raises StoreError."""
+        level, place = summary.level, (summary.row, summary.column)
+        if self.done[level][place]:
+            return
+        self.done[level][place] = True
+        if level == 0:
+            self.pixels += np.array(summary.pixels, np.int64)
+            self.seconds[place] = summary.seconds
+        self._marked.append(summary)
+        if len(self._marked) == RECORD:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Write a record of all that is marked, and remove the markers; between the two, both count as one."""
+        with store_errors(self.store.path):
+            self.store.check_run()
+            name = f"{RECORDS}/{uuid.uuid4().hex}.npz"
+            self.store.files.write(name, Record.of(self._marked).to_bytes(), sync=True)
+        self._unmark([(one.level, one.row, one.column) for one in self._marked])
+        self._marked = []
+
+    def _unmark(self, places: Sequence[BlockIndex]) -> None:
+        with store_errors(self.store.path):
+            self.store.files.remove_all([f"{MARKERS}/{marker_name(*place)}" for place in places])
+
+    def _add_record(self, name: str, there: Sequence[BlockMask]) -> None:
+        with store_errors(self.store.path):
+            record = Record.from_bytes(self.store.files.read(f"{RECORDS}/{name}"))
+        if record is None:
+            return
+        levels, rows, columns = record.places.T
+        for level in np.unique(levels).tolist():
+            here = np.flatnonzero(levels == level)
+            done = self.done[level]
+            here = here[there[level][rows[here], columns[here]] & ~done[rows[here], columns[here]]]
+            done[rows[here], columns[here]] = True
+            if level == 0:
+                self.pixels += record.pixels[here].sum(axis=0)
+                self.seconds[rows[here], columns[here]] = record.seconds[here]
+
+    def _add_markers(self, places: Sequence[BlockIndex], there: Sequence[BlockMask]) -> None:
+        """Count blocks by their markers; those that a record has too lose theirs."""
+        recorded = [place for place in places if self._has(self.done, place)]
+        self._unmark(recorded)
+        left = sorted(set(places).difference(recorded))
+        left = [place for place in left if self._has(there, place)]
+        for start in range(0, len(left), RECORD):
+            names = [f"{MARKERS}/{marker_name(*place)}" for place in left[start : start + RECORD]]
+            with store_errors(self.store.path):
+                texts = self.store.files.read_all(names)
+            for summary in filter(None, map(_summary, texts)):
+                self.add(summary)
+
+    @staticmethod
+    def _has(masks: Sequence[BlockMask], place: BlockIndex) -> bool:
+        return bool(masks[place[0]][place[1:]])
+
+
+def place_of(name: str) -> BlockIndex | None:
+    """Return the block whose marker has a name; None: it is another file."""
+    found = MARKER.fullmatch(name)
+    return None if found is None else (int(found[1]), int(found[2]), int(found[3]))
+
+
+def _summary(text: bytes) -> Summary | None:
+    """Read a marker; None where it is damaged, as after a power failure."""
+    try:
+        values = json.loads(text)
+        return Summary(**{**values, "pixels": tuple(values["pixels"])})
+    except (ValueError, TypeError, KeyError):
+        return None
