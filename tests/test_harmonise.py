@@ -193,3 +193,13 @@ def test_any_type_is_adjusted_as_in_float64(dtype, gain, offset, seed):
         assert np.abs(found[0] - exact.clip(info.min, info.max)).max() <= 0.5
     else:
         np.testing.assert_allclose(found[0], exact, rtol=1e-5, atol=1e-4)
+
+
+def test_a_cloud_in_an_overlap_does_not_pass_for_contrast(ground, tmp_path):
+    parts = [
+        np.rint(part * 20 * gain).astype("uint16") for part, gain in zip(cut(ground), [1, 1.2, 1, 1.2], strict=True)
+    ]
+    parts[1][:, 10:14, 3:12] = 60000
+    mosaic = harmonise(mosaic_of(tmp_path, parts), "moments")
+    gains = [mosaic.adjustments[number][0].gain for number in range(4)]
+    assert gains[0] / gains[1] == pytest.approx(1.2, abs=0.05)

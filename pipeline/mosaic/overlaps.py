@@ -20,6 +20,7 @@ from ..io.source import Pixels, missing_samples
 NEIGHBOURS = 8  # with so many scenes each is compared, those that it shares most with
 WINDOWS, SIDE = 16, 64  # of a pair's sample: how many, and their side in pixels
 LEVELS = 65  # quantiles that are kept of it
+TAILS = 0.05  # of a scene's values at either end, which are left out of its moments: clouds, glint, shadows
 LEAST_AREA = 64.0  # of an overlap, in pixels
 
 ReadScene = Callable[[int, Window], Pixels | None]
@@ -53,7 +54,8 @@ class Overlap:
     pixels
         Compared, int64 `(band,)`.
     means, deviations
-        Of the raw values, float64 `(2, band)`; NaN without pixels.
+        Of the raw values, float64 `(2, band)`, of pixels at which neither scene is among its darkest or brightest
+        twentieth; NaN without pixels.
     quantiles
         Of the raw values, evenly from the least to the largest, float32 `(2, band, level)`; NaN without pixels.
     """
@@ -180,6 +182,9 @@ def _summed(pair: Pair, bands: list[NDArray[np.float64]]) -> Overlap:
     quantiles = np.full((2, len(bands), LEVELS), np.nan, np.float32)
     for place, band in enumerate(bands):
         if pixels[place]:
-            means[:, place], deviations[:, place] = band.mean(axis=1), band.std(axis=1)
+            low, high = np.quantile(band, [TAILS, 1 - TAILS], axis=1)[:, :, None]
+            usual = band[:, ((band >= low) & (band <= high)).all(axis=0)]
+            some = usual if usual.size else band
+            means[:, place], deviations[:, place] = some.mean(axis=1), some.std(axis=1)
             quantiles[:, place] = np.quantile(band, np.linspace(0, 1, LEVELS), axis=1).T
     return Overlap(pair, pixels, means, deviations, quantiles)
