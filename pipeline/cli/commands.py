@@ -212,7 +212,8 @@ def objects(store: str, output: str, no_widths: bool, scheduler: str | None, qui
     "Example: swathe vectorise clean.zarr -o buildings.gpkg --simplify 1.5 --class building"
 )
 @store_argument
-@click.option("-o", "--output", required=True, metavar="OUT", help="OUT.parquet (GeoParquet), .gpkg, .fgb or .geojson.")
+@click.option("-o", "--output", required=True, metavar="OUT",
+              help="OUT.parquet (GeoParquet), .gpkg, .fgb, .geojson; or OUT/, a folder of parts.")  # fmt: skip
 @click.option("--simplify", type=float, metavar="PIXELS",
               help="How much outlines may change; shared borders stay shared.")  # fmt: skip
 @click.option("--right-angles", is_flag=True, help="Make all angles right angles, as buildings have.")
@@ -222,6 +223,7 @@ def objects(store: str, output: str, no_widths: bool, scheduler: str | None, qui
 def vectorise(store: str, output: str, scheduler: str | None, quiet: bool, **rest: Any) -> None:
     """Write the objects of a finished STORE as polygons with their measures.
 
+    A name that ends in / is a folder of GeoParquet files, which readers take for one layer: for any number of objects.
     Into a GeoPackage that is there, they go as a layer named as the file; its other layers stay.
     STORE is what `swathe objects` has made, or any other; its objects are found first then. Objects that cross
     blocks come out whole, with their holes. Interrupted at any moment, the same command continues.

@@ -3,8 +3,10 @@
 From a finished store to another one with the arrays `class_map` and `objects`, and the table of objects in it.
 """
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,11 +27,22 @@ from ..jobs.progress import ProgressFactory
 from ..store.dataset import open_maps
 from ..store.lifecycle import TABLE
 from ..store.metadata import StoreMetadata, fingerprint
-from ..store.store import Store, open_store, store_errors
+from ..store.store import BlockIndex, Store, open_store, store_errors
 from .label import BlockLabels, Connectivity, Region, Totals, check_connectivity, find_objects
+from .parts import Parts, read_tables, table_files, write_parquet
 from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
 from .table import COLUMNS, finish, merge, schema_of, with_new_names
-from .tree import LabelMerge, TreeReduce, merge_labels, merged_totals, reduced, tree_reduce
+from .tree import (
+    LabelMerge,
+    Step,
+    TreeJob,
+    TreeReduce,
+    merge_labels,
+    merged_totals,
+    reduced,
+    step_file,
+    tree_reduce,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +73,8 @@ def write_objects(
     output
         Path or URL of the store to write. Its array `objects` is int64 (y, x): 1 + row * width + column of the object's
         first pixel, the same however the scene is cut; 0 where there is none. Its table is `table.parquet`, with the
-        columns of `pipeline.objects.table`.
+        columns of `pipeline.objects.table`: one file, or, where there are more than 4 x 4 blocks, a folder of parts,
+        which pandas, pyarrow and geopandas read by the same name.
     connectivity
         4: pixels touch at sides; 8: at corners too.
     widths
@@ -116,13 +130,15 @@ def objects_count(store: str | os.PathLike[str]) -> dict[str, int]:
 
 def read_table(store: str) -> "pa.Table":
     """Read the table of a store of objects, all of it."""
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
     opened, _ = open_store(store)
     if not opened.encoding.objects:
         raise StoreError(f"{store} holds no objects; `{COMMAND} {store} -o objects.zarr` finds them")
-    with store_errors(store), opened.files.open(TABLE) as file:
-        return with_new_names(pq.read_table(file, page_checksum_verification=True), opened.geobox)
+    with store_errors(store):
+        found = [table for name in table_files(opened.path) for table in read_tables(opened.files, name)]
+    tables = [with_new_names(table, opened.geobox) for table in found]
+    return pa.concat_tables(tables) if tables else schema_of(COLUMNS).empty_table()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +181,8 @@ class LabelJob(DerivedJob):
         rows = partial(measure_block, self.maps, self.widths, pixel_areas(self.geobox))
         job = TreeReduce(store, "measures", store, rows, merge)
         tree_reduce(client, job, show, "measuring objects")
-        return {"objects": write_table(job, self.metadata.class_names, self.metadata.foreground)}
+        table = TableJob(store, "table", job, self.metadata.class_names)
+        return {"objects": write_table(client, table, self.metadata.foreground, show)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,21 +254,56 @@ def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) ->
     return np.pad(pixels, (rows, columns), constant_values=beyond) if any((*rows, *columns)) else pixels
 
 
-def write_table(job: TreeReduce, classes: tuple[str, ...], foreground: Sequence[int]) -> dict[str, int]:
-    """Write the table of measured objects part by part; return how many objects each class of `foreground` has."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+@dataclass(frozen=True, slots=True)
+class TableJob(TreeJob):
+    """What all tasks share that write the table; `measures` has the rows, and `classes` the names of classes."""
 
-    store, counts = job.store, dict.fromkeys((classes[value] for value in foreground), 0)
-    with (
-        store_errors(store.path),
-        store.files.stream(TABLE) as file,
-        pq.ParquetWriter(file, schema_of(COLUMNS), compression="zstd", write_page_checksum=True) as writer,
-    ):
-        for part in reduced(job):
-            rows = finish(part, store.geobox, classes)
-            for found in pc.value_counts(rows["class"]).to_pylist():
-                counts[found["values"]] += found["counts"]
-            if rows.num_rows:
-                writer.write_table(rows)
+    measures: TreeReduce
+    classes: tuple[str, ...]
+
+    @property
+    def parts(self) -> Parts | None:
+        """The dataset that is written; None: the table is of one part, and a file."""
+        return None if self.tree.top <= 1 else Parts(f"{self.store.path.rstrip('/')}/{TABLE}")
+
+
+def write_table(client: Client, job: TableJob, foreground: Sequence[int], show: ProgressFactory) -> dict[str, int]:
+    """Write the table of measured objects in parts; return how many objects each class of `foreground` has."""
+    files, schema, parts = job.store.files, schema_of(COLUMNS), job.parts
+    if parts is not None:
+        with store_errors(job.store.path):
+            if TABLE in files.names(TABLE):  # one file, by a version before, whose run was killed then
+                files.remove(TABLE)
+            parts.begin(schema)
+    levels = range(job.tree.part_level, job.tree.top + 1)
+    steps = [Step(write_table_part, level, lambda place: [step_file("count", place)]) for level in levels]
+    job.run(client, steps, show, "writing the table")
+    if parts is not None:
+        with store_errors(job.store.path):
+            parts.finish(schema)
+    counts = dict.fromkeys((job.classes[value] for value in foreground), 0)
+    for content in job.read_all("count", job.tree.parts()):
+        for name, count in json.loads(content).items():
+            counts[name] += count
     return counts
+
+
+def write_table_part(job: TableJob, place: BlockIndex) -> None:
+    """Write a part of the table, and then how many objects of each class are in it, with which the step is done."""
+    job.store.check_run()
+    counts: Counter[str] = Counter()
+
+    def rows() -> "Iterator[pa.Table]":
+        for part in reduced(job.measures, place):
+            made = finish(part, job.store.geobox, job.classes)
+            counts.update({found["values"]: found["counts"] for found in made["class"].value_counts().to_pylist()})
+            yield made
+
+    write = partial(write_parquet, schema=schema_of(COLUMNS))
+    with store_errors(job.store.path):
+        if job.parts is None:
+            with job.store.files.stream(TABLE) as file:
+                write((table for table in rows() if table.num_rows), file)
+        else:
+            job.parts.write(place, rows(), write, always=place == next(job.tree.parts()))
+    job.write("count", place, json.dumps(counts).encode())

@@ -5,9 +5,10 @@ several blocks hold of one object. A step is a task whose file appears whole, an
 again: killed at any moment, the same call continues. What is added up is the caller's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, islice, product
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FAN = 4
+GROUP = 64  # nodes down and across whose files share a folder, so that no listing grows with the scene
+MOST_PARTS = 4096  # files that a table is written in; a few more are of the objects that cross borders of these
+ROWS = 2**16  # of a table in memory at a time
 BESIDE = b"swathe:sides"  # among the metadata of a table's schema
 SIDES = ("top", "bottom", "left", "right")  # of a block or node, as `edges` has them
 
@@ -45,10 +49,38 @@ class Tree:
         side = FAN**level
         return -(-self.rows // side), -(-self.columns // side)
 
-    def places(self, level: int) -> list[BlockIndex]:
-        """Return a level's nodes, row by row."""
+    def places(self, level: int) -> Iterator[BlockIndex]:
+        """Yield a level's nodes, row by row."""
         rows, columns = self.shape(level)
-        return [(level, row, column) for row in range(rows) for column in range(columns)]
+        return ((level, row, column) for row in range(rows) for column in range(columns))
+
+    def groups(self, level: int) -> Iterator[list[BlockIndex]]:
+        """Yield a level's nodes by squares of `GROUP` nodes a side."""
+        rows, columns = self.shape(level)
+        for top, left in product(range(0, rows, GROUP), range(0, columns, GROUP)):
+            down, across = range(top, min(top + GROUP, rows)), range(left, min(left + GROUP, columns))
+            yield [(level, row, column) for row in down for column in across]
+
+    @property
+    def part_level(self) -> int:
+        """The level whose nodes are the parts of a table: the lowest above the blocks with few enough nodes."""
+        return next(level for level in count(min(1, self.top)) if prod(self.shape(level)) <= MOST_PARTS)
+
+    def parts(self) -> Iterator[BlockIndex]:
+        """Yield the parts of a table, in its order: nodes of `part_level`, and of each level above it."""
+        return chain.from_iterable(map(self.places, range(self.part_level, self.top + 1)))
+
+    def nodes_of(self, part: BlockIndex) -> Iterator[BlockIndex]:
+        """Yield the nodes at which the objects of a part have ended, in the order of its rows.
+
+        They are the part itself and, at `part_level`, all below it. So every object is in exactly one part.
+        """
+        level, row, column = part
+        for below in range(0 if level == self.part_level else level, level + 1):
+            side = FAN ** (level - below)
+            rows, columns = self.shape(below)
+            down, across = (range(n * side, min((n + 1) * side, end)) for n, end in ((row, rows), (column, columns)))
+            yield from ((below, r, c) for r in down for c in across)
 
     def children(self, place: BlockIndex) -> list[list[BlockIndex]]:
         """Return the nodes below one, row by row."""
@@ -78,31 +110,40 @@ class TreeJob:
     def write(self, kind: str, place: BlockIndex, content: bytes) -> None:
         """Write a step's file. Raises StoreError, as where the disk is full."""
         with store_errors(self.store.path):
-            self.store.files.write(f"{self.folder}/{_file(kind, place)}", content)
+            self.store.files.write(f"{self.folder}/{step_file(kind, place)}", content)
 
     def read(self, kind: str, place: BlockIndex) -> bytes:
         """Read a step's file. Raises StoreError where it is lost."""
         with store_errors(self.store.path):
-            return self.store.files.read(f"{self.folder}/{_file(kind, place)}")
+            return self.store.files.read(f"{self.folder}/{step_file(kind, place)}")
+
+    def read_all(self, kind: str, places: Iterable[BlockIndex]) -> Iterator[bytes]:
+        """Read the files of many nodes, some at the same time where an object store allows it."""
+        waiting = iter(places)
+        while some := list(islice(waiting, GROUP)):
+            with store_errors(self.store.path):
+                yield from self.store.files.read_all([f"{self.folder}/{step_file(kind, place)}" for place in some])
 
     def run(self, client: Client, steps: "Sequence[Step]", show: ProgressFactory, title: str) -> None:
-        """Do for each level's nodes what is not done yet, one step after the other."""
-        with store_errors(self.store.path):
-            made = set(self.store.files.names(self.folder))
-        nodes = [self.tree.places(step.level) for step in steps]
-        missing = [
-            [place for place in places if not made.issuperset(step.files(place))]
-            for step, places in zip(steps, nodes, strict=True)
-        ]
-        count, left = sum(map(len, nodes)), sum(map(len, missing))
+        """Do for each level's nodes what is not done yet, one step after the other. Holds the names of one group."""
+        count = sum(prod(self.tree.shape(step.level)) for step in steps)
+        left = sum(1 for step in steps for _ in self._missing(step))
         if left < count:
             mark_kept()
         with show(title, count, count - left) as advance:
-            for step, places in zip(steps, missing, strict=True):
+            for step in steps if left else ():
                 key = f"swathe-{self.name}-{step.task.__name__}-{step.level}"
-                for _ in map_bounded(client, step.task, self, places, key=key):
+                for _ in map_bounded(client, step.task, self, self._missing(step), key=key):
                     mark_kept()
                     advance(1, 0)
+
+    def _missing(self, step: "Step") -> Iterator[BlockIndex]:
+        """Yield the nodes for which a step is not done, as they are come to."""
+        for places in self.tree.groups(step.level):
+            folder = _group(places[0])
+            with store_errors(self.store.path):
+                made = {f"{folder}/{name}" for name in self.store.files.names(f"{self.folder}/{folder}")}
+            yield from (place for place in places if not made.issuperset(step.files(place)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +155,17 @@ class Step:
     files: Callable[[BlockIndex], list[str]]
 
 
-def _file(kind: str, place: BlockIndex) -> str:
-    return f"{kind}.{'.'.join(map(str, place))}"
+def step_file(kind: str, place: BlockIndex) -> str:
+    """Return the path of a node's file of a kind; totals lie with the files of the node above, which writes them."""
+    level, row, column = place
+    owner = (level + 1, row // FAN, column // FAN) if kind == "totals" else place
+    return f"{_group(owner)}/{kind}.{level}.{row}.{column}"
+
+
+def _group(place: BlockIndex) -> str:
+    """Return the folder in which the files of a node lie."""
+    level, row, column = place
+    return f"{level}-{row // GROUP}-{column // GROUP}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +197,9 @@ def merge_labels(client: Client, job: LabelMerge, show: ProgressFactory, title: 
         For progress.
     """
     tree = job.tree
-    steps = [Step(up_sweep, level, lambda place: [_file("region", place)]) for level in range(tree.top + 1)]
+    steps = [Step(up_sweep, level, lambda place: [step_file("region", place)]) for level in range(tree.top + 1)]
     steps += [
-        Step(down_sweep, level, lambda place: [_file("totals", child) for child in chain(*tree.children(place))])
+        Step(down_sweep, level, lambda place: [step_file("totals", child) for child in chain(*tree.children(place))])
         for level in range(tree.top, 0, -1)
     ]
     job.run(client, steps, show, title)
@@ -217,7 +267,7 @@ class TreeReduce(TreeJob):
 
 def tree_reduce(client: Client, job: TreeReduce, show: ProgressFactory, title: str) -> None:
     """Merge the rows of all blocks into one row per object; `reduced` then reads them part by part."""
-    steps = [Step(reduce_rows, level, lambda place: [_file("open", place)]) for level in range(job.tree.top + 1)]
+    steps = [Step(reduce_rows, level, lambda place: [step_file("open", place)]) for level in range(job.tree.top + 1)]
     job.run(client, steps, show, title)
 
 
@@ -246,10 +296,10 @@ def reduce_rows(job: TreeReduce, place: BlockIndex) -> None:
     job.write("open", place, table_bytes(rows.filter(goes_on), pack(sides)))
 
 
-def reduced(job: TreeReduce) -> Iterator["pa.Table"]:
-    """Yield the merged rows part by part: always in the same order, each part sorted by id."""
-    for place in chain(*map(job.tree.places, range(job.tree.top + 1))):
-        yield table_from(job.read("part", place))[0]
+def reduced(job: TreeReduce, part: BlockIndex) -> Iterator["pa.Table"]:
+    """Yield the merged rows of a part, some at a time, always in the same order; see `Tree.parts`."""
+    for place in job.tree.nodes_of(part):
+        yield from tables_from(job.read("part", place))
 
 
 def table_bytes(table: "pa.Table", extra: bytes = b"") -> bytes:
@@ -259,7 +309,7 @@ def table_bytes(table: "pa.Table", extra: bytes = b"") -> bytes:
     made = pa.BufferOutputStream()
     table = table.replace_schema_metadata({BESIDE: extra})
     with pa.ipc.new_stream(made, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(table)
+        writer.write_table(table, ROWS)
     return bytes(made.getvalue().to_pybytes())
 
 
@@ -269,3 +319,12 @@ def table_from(content: bytes) -> tuple["pa.Table", Any]:
 
     table = pa.ipc.open_stream(content).read_all()
     return table.replace_schema_metadata(None), table.schema.metadata[BESIDE]
+
+
+def tables_from(content: bytes) -> Iterator["pa.Table"]:
+    """Yield the rows of what `table_bytes` made bytes of, at most `ROWS` at a time."""
+    import pyarrow as pa
+
+    for batch in pa.ipc.open_stream(content):
+        rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+        yield from (rows.slice(start, ROWS) for start in range(0, len(rows), ROWS))

@@ -57,6 +57,10 @@ class WorkFolder:
         files = Files(self.folder)
         return self._begun() == self.run and files.exists(OLD) and files.read(OLD).decode() not in ("", self._there())
 
+    def is_ours(self) -> bool:
+        """Whether the folder is there, and of this run."""
+        return self._begun() == self.run
+
     def remove(self) -> None:
         """Remove the folder with all that is in it; what tells whose it is comes last, for a kill meanwhile."""
         files = Files(self.folder)

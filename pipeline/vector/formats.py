@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +118,7 @@ def _as_multi(table: "pa.Table") -> "pa.Table":
     return replace_geometry(table, shapes)
 
 
-def write_parquet(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema", crs: str | None) -> None:
+def write_parquet(batches: Iterable["pa.Table"], path: str | IO[bytes], schema: "pa.Schema", crs: str | None) -> None:
     """Write tables of one schema as one Parquet file, a few row groups in memory at a time.
 
     Parameters
@@ -126,24 +126,43 @@ def write_parquet(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema",
     batches
         Tables of `schema`.
     path
-        A local file, written in place.
+        A local file, written in place; or one that is open.
     schema
         With a binary column `geometry` (WKB) the file is GeoParquet and gets one column more: `bbox`, the rows' boxes,
         by which readers filter.
     crs
         Anything that pyproj reads; None: unknown.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     boxes = _Boxes() if GEOMETRY in schema.names else None
-    written = schema.append(pa.field(BOX, boxes.type)) if boxes else schema
-    with pq.ParquetWriter(path, written, compression="zstd") as writer:
+    written = with_boxes(schema) if boxes else schema
+    if boxes:  # known before the rows are, for readers of a folder, who look at the schema alone
+        written = written.with_metadata({"geo": json.dumps(boxes.describe(crs, kinds=()))})
+    with pq.ParquetWriter(path, written, compression="zstd", write_page_checksum=True) as writer:
         for table in _grouped(batches):
             boxed = table.append_column(written.field(BOX), boxes.of(table)) if boxes else table
             writer.write_table(boxed, 2 * ROWS)
         if boxes:
             writer.add_key_value_metadata({"geo": json.dumps(boxes.describe(crs))})
+
+
+def with_boxes(schema: "pa.Schema") -> "pa.Schema":
+    """Return the columns of a GeoParquet file: with the rows' boxes."""
+    import pyarrow as pa
+
+    return schema.append(pa.field(BOX, pa.struct([(side, pa.float64()) for side in SIDES])))
+
+
+def describe_parts(texts: Iterable[bytes], crs: str | None) -> bytes:
+    """Return the `geo` text of a dataset, from those of its parts."""
+    boxes = _Boxes()
+    for text in texts:
+        column = json.loads(text)["columns"][GEOMETRY]
+        if "bbox" in column:  # of an empty part there is none
+            boxes.kinds |= set(column["geometry_types"])
+            boxes.reach(np.array([column["bbox"]]))
+    return json.dumps(boxes.describe(crs)).encode()
 
 
 def _grouped(batches: Iterable["pa.Table"]) -> Iterator["pa.Table"]:
@@ -166,9 +185,6 @@ class _Boxes:
     """The boxes of rows; keeps in mind which kinds of geometries there were, and the box around all."""
 
     def __init__(self) -> None:
-        import pyarrow as pa
-
-        self.type = pa.struct([(side, pa.float64()) for side in SIDES])
         self.kinds: set[str] = set()
         self.around: NDArray[np.float64] | None = None
 
@@ -184,18 +200,22 @@ class _Boxes:
             types = np.unique(shapely.get_type_id(shapes[~missing & (shapely.has_z(shapes) == flag)]))
             self.kinds |= {(KINDS[n] if n < len(KINDS) else "GeometryCollection") + ending for n in types}
         if not missing.all():
-            known = sides[~missing] if self.around is None else np.vstack([sides[~missing], self.around])
-            self.around = np.append(known[:, :2].min(0), known[:, 2:].max(0))
+            self.reach(sides[~missing])
         values = [pa.array(column, pa.float64()) for column in sides.T]
         return pa.StructArray.from_arrays(values, SIDES, mask=pa.array(missing))
 
-    def describe(self, crs: str | None) -> dict[str, Any]:
-        """Return the file's `geo` text, as the GeoParquet specification 1.1.0 has it."""
+    def reach(self, sides: NDArray[np.float64]) -> None:
+        """Let the box around all reach around these `(n, 4)` too."""
+        known = sides if self.around is None else np.vstack([sides, self.around])
+        self.around = np.append(known[:, :2].min(0), known[:, 2:].max(0))
+
+    def describe(self, crs: str | None, kinds: tuple[str, ...] = POLYGONS) -> dict[str, Any]:
+        """Return the file's `geo` text, as the GeoParquet specification 1.1.0 has it; `kinds` if none are known."""
         from pyproj import CRS
 
         column: dict[str, Any] = {
             "encoding": "WKB",
-            "geometry_types": sorted(self.kinds or POLYGONS),
+            "geometry_types": sorted(self.kinds or kinds),
             # null where it is unknown: leaving it out would say longitude and latitude
             "crs": None if crs is None else CRS.from_user_input(crs).to_json_dict(),
             "covering": {BOX: {side: [BOX, side] for side in SIDES}},

@@ -1,12 +1,12 @@
-"""Objects of a store as polygons with their measures, into a vector file. Killed at any moment, it is continued.
+"""Objects of a store as polygons with their measures, into a vector file or a dataset of parts. Killed, it continues.
 
-Outlines are traced block by block and joined on the tree of blocks, as the table of measures was: both come out part by
-part in one order, and are put together row by row.
+Outlines are traced block by block and joined on the tree of blocks, as the table of measures was; tasks put both
+together, part by part, see `parts`. A file is then streamed from the parts.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,20 +21,20 @@ from ..jobs.dask import check_client, dask_client
 from ..jobs.job import THREADS, make_progress, run_job
 from ..objects.label import Connectivity
 from ..objects.objects import buffered, label_job
-from ..objects.table import COLUMNS, schema_of, with_new_names
-from ..objects.tree import TreeReduce, reduced, tree_reduce
+from ..objects.parts import Dataset, Parts, is_dataset
+from ..objects.tree import TreeReduce, tree_reduce
 from ..store.files import full_path
-from ..store.lifecycle import TABLE
 from ..store.metadata import fingerprint
 from ..store.store import Store, open_store, sole_writer, store_errors
 from ..store.work_folder import WorkFolder
 from . import polygons
-from .regularize import orthogonalize_table
-from .write import check_target, count_features, place_on_map, remove_partial, write_features
+from .parts import FeatureParts, dataset_columns, feature_columns, read_parts, write_parts
+from .write import Written, check_target, count_features, remove_partial, write_features
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ALREADY = "all of it was there already; --overwrite writes it again"
 OUTSIDE, UNKNOWN = -2, -1  # instead of ids: beyond the scene, and nodata
 
 
@@ -86,9 +86,11 @@ def write_vectors(
     store
         Path or URL: what `write_objects` has made; or any other finished store, whose objects are found first.
     output
-        Path or URL that ends in `.parquet` (GeoParquet), `.gpkg`, `.fgb` or `.geojson`. Each feature is one whole
-        object with its holes and the columns of `objects.table`, in the CRS of the store (GeoJSON: longitude and
-        latitude). What is half done lies beside it, in `OUTPUT.unfinished`, and is removed at the end.
+        Path or URL that ends in `.parquet` (GeoParquet), `.gpkg`, `.fgb` or `.geojson`; or in `/`, as `buildings/` or
+        `buildings.parquet/`: a folder of GeoParquet files with `_metadata`, written by many tasks at a time, for any
+        number of objects. Each feature is one whole object with its holes and the columns of `objects.table`, in the
+        CRS of the store (GeoJSON: longitude and latitude). What is half done lies beside it, in `OUTPUT.unfinished`,
+        and is removed at the end.
     connectivity
         Of objects that are still to be found. With 8, objects may be of several polygons that touch at corners.
     outlines
@@ -106,7 +108,7 @@ def write_vectors(
         The store is missing or unfinished; the file exists or cannot be written; an option makes no sense.
     """
     check_client(client)
-    started, path = time.monotonic(), full_path(output)
+    started, path = time.monotonic(), full_path(output).rstrip("/")
     opened, metadata = open_store(os.fspath(store))
     if opened.files.holds(path):
         raise StoreError(f"{path} would lie in the store that is read; choose another output")
@@ -114,16 +116,12 @@ def write_vectors(
     made_from = fingerprint(metadata.identity)[:16]
     settings = {"vectors of": made_from, "connectivity": connectivity, "block": opened.plan.block, **asdict(outlines)}
     work = WorkFolder(path, fingerprint(settings))  # of blocks too: what is half done is kept block by block
-    try:
-        check_target(path, _schema(), overwrite=overwrite)
-    except SwatheError:
-        if not work.has_written():
-            raise
-        work.remove()
-        return Features(path, count_features(path), time.monotonic() - started, ())
+    dataset = Dataset(path, work.run) if is_dataset(output) else None
+    found = _found(work, dataset, overwrite)
+    if found is not None:
+        return Features(path, found, time.monotonic() - started, () if dataset is None else (ALREADY,))
     with sole_writer(work.folder):
         work.begin()
-        remove_partial(path)
         objects = opened.path
         if not opened.encoding.objects:
             objects = f"{work.folder}/objects.zarr"
@@ -133,10 +131,24 @@ def write_vectors(
         merge = polygons.merge if outlines.simplify is None else polygons.merge_simplified
         trace = partial(trace_block, traced, outlines.simplify)
         reduction = TreeReduce(half_done, "polygons", traced, trace, merge)
+        parts = dataset or Parts(f"{work.folder}/parts.{work.run[:16]}")
+        job = FeatureParts(half_done, "features", reduction, parts, outlines.right_angles, outlines.classes)
+        with store_errors(path):
+            if dataset is None:
+                remove_partial(path)
+                parts.begin(feature_columns())
+            elif dataset.claim(feature_columns()):
+                half_done.files.remove(job.folder)  # of a dataset that was removed since
         with dask_client(client, threads=THREADS) as connection:
             tree_reduce(connection, reduction, make_progress(show), "drawing outlines")
-        batches = _features(reduction, outlines)
-        written = write_features(batches, path, schema=_schema(), crs=opened.geobox.crs, overwrite=overwrite)
+            features = write_parts(connection, job, make_progress(show))
+        written = Written(features)
+        if dataset is None:
+            crs = opened.geobox.crs
+            written = write_features(read_parts(job), path, schema=feature_columns(), crs=crs, overwrite=overwrite)
+        else:
+            with store_errors(path):
+                dataset.complete(dataset_columns(dataset, opened.geobox.crs), features)
         work.remove()
     said = () if metadata.background_note == "" else (metadata.background_note,)
     notes = (*said, *(() if opened.geobox.transform else (IN_PIXELS,)), *written.notes)
@@ -155,11 +167,22 @@ def _check(outlines: Outlines, geobox: GeoBox, names: Sequence[str]) -> None:
         raise PlanError("right angles need a CRS in metres or feet: degrees are not square on the ground")
 
 
-def _schema() -> "pa.Schema":
-    """Return the columns of the file: the measures, and the outline."""
-    import pyarrow as pa
-
-    return schema_of(COLUMNS).append(pa.field("geometry", pa.binary()))
+def _found(work: WorkFolder, dataset: Dataset | None, overwrite: bool) -> int | None:
+    """Return how many features this very run has written before, if it has; refuse what lies there else."""
+    path = work.output
+    if dataset is not None:
+        rows = dataset.check(overwrite=overwrite)
+        if rows is not None and work.is_ours():
+            work.remove()
+        return rows
+    try:
+        check_target(path, feature_columns(), overwrite=overwrite)
+    except SwatheError:
+        if not work.has_written():
+            raise
+        work.remove()
+        return count_features(path)
+    return None
 
 
 def trace_block(objects: Store, simplify: float | None, store: Store, row: int, column: int) -> "pa.Table":
@@ -170,40 +193,3 @@ def trace_block(objects: Store, simplify: float | None, store: Store, row: int, 
     ids = buffered(objects, "objects", window, 1, OUTSIDE)
     ids[(ids == 0) & (buffered(objects, "class_map", window, 1, 0) == NODATA)] = UNKNOWN
     return polygons.trace_simplified(ids, window, simplify)
-
-
-def _features(reduction: TreeReduce, outlines: Outlines) -> Iterator["pa.Table"]:
-    """Put outlines and measures together, part by part: both are in the order of the tree."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    objects = reduction.objects
-    pixel = objects.geobox.affine.determinant
-    with store_errors(objects.path), objects.files.open(TABLE) as file:
-        table = pq.ParquetFile(file, page_checksum_verification=True)
-        take = _rows_of(table.iter_batches(), table.schema_arrow)
-        for part in reduced(reduction):
-            rows = with_new_names(take(part.num_rows), objects.geobox)
-            if not rows["id"].equals(part["id"]):
-                raise StoreError(f"{objects.path} is damaged: its table and its objects do not fit; make it anew")
-            made = place_on_map(rows.append_column("geometry", part["geometry"]), objects.geobox)
-            if outlines.classes:
-                made = made.filter(pc.is_in(made["class"], pa.array(outlines.classes)))
-            yield orthogonalize_table(made, abs(pixel) ** 0.5) if outlines.right_angles else made
-
-
-def _rows_of(batches: Iterator["pa.RecordBatch"], schema: "pa.Schema") -> Callable[[int], "pa.Table"]:
-    """Return a function that takes the next rows of a stream."""
-    import pyarrow as pa
-
-    left = schema.empty_table()
-
-    def take(count: int) -> "pa.Table":
-        nonlocal left
-        while left.num_rows < count and (batch := next(batches, None)) is not None:
-            left = pa.concat_tables([left, pa.Table.from_batches([batch])])
-        rows, left = left.slice(0, count), left.slice(count)
-        return rows.combine_chunks()
-
-    return take
