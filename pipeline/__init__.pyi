@@ -1,3 +1,8 @@
+from .catalog.build import IndexResult as IndexResult
+from .catalog.build import build_index as build_index
+from .catalog.index import SceneIndex as SceneIndex
+from .catalog.index import read_index as read_index
+from .catalog.search import StacSearch as StacSearch
 from .inference.lazy import segment as segment
 from .inference.plan import plan as plan
 from .inference.quantise import quantise as quantise
@@ -21,8 +26,12 @@ from .viz.panels import five_panels as five_panels
 from .viz.report import write_report as write_report
 
 __all__ = [
+    "IndexResult",
     "Outlines",
     "RunResult",
+    "SceneIndex",
+    "StacSearch",
+    "build_index",
     "clean",
     "compute_statistics",
     "five_panels",
@@ -33,6 +42,7 @@ __all__ = [
     "overlay",
     "plan",
     "quantise",
+    "read_index",
     "run",
     "segment",
     "write_clean",

@@ -10,38 +10,29 @@ import pystac
 import pytest
 import rasterio
 import shapely
+import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from indexing import UTM, collection_of, item_of, write_json, write_raster
 from pyproj import CRS
 from shapely.geometry import Point, box
 
 from models.errors import SceneError
+from pipeline.catalog import facts
+from pipeline.catalog.build import build_index
 from pipeline.catalog.footprint import bbox_of, footprint_of
 from pipeline.catalog.index import IndexedScene, read_index, write_index
-from pipeline.catalog.stamps import content_digest, stamps_of
+from pipeline.catalog.stamps import Stamps, content_digest, stamps_of
 from pipeline.grid.geobox import GeoBox
 from pipeline.io.raster_files import open_rasters
-
-UTM = "EPSG:32633"
-
-
-def write_raster(path, *, left=0, top=0, bands=2, size=(40, 60), crs=UTM, resolution=10.0, dtype="uint16", seed=1):
-    """Write a raster of random values, `left` and `top` pixels from (500 km, 5000 km)."""
-    values = np.random.default_rng(seed).integers(1, 200, (bands, *size)).astype(dtype)
-    transform = Affine(resolution, 0, 5e5 + resolution * left, 0, -resolution, 5e6 - resolution * top)
-    profile = {"driver": "GTiff", "count": bands, "height": size[0], "width": size[1], "dtype": dtype, "nodata": 0}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(path, "w", crs=crs, transform=transform, **profile) as file:
-        file.write(values)
-    return path
 
 
 def scene_of(path, **more):
     source = open_rasters([str(path)])
     return IndexedScene(
         path.stem, source, footprint_of(source.geobox), digest=content_digest(source),
-        stamps=json.dumps(stamps_of(source.paths)), **more,
+        stamps=Stamps(stamps_of(source.paths)).text(), **more,
     )  # fmt: skip
 
 
@@ -213,3 +204,332 @@ def test_across_the_antimeridian_are_two_polygons_and_west_is_greater_than_east(
     assert footprint.geom_type == "MultiPolygon"
     np.testing.assert_allclose(bbox_of(footprint), (179, -18, -179, -16))
     assert shapely.area(footprint) == pytest.approx(4)
+
+
+# --- what is found ----------------------------------------------------------------------------------------------------
+
+
+def indexed(scenes, output, **more):
+    return build_index(scenes, output, show=False, **more)
+
+
+def ids_of(result):
+    return sorted(result.index.ids)
+
+
+def test_files_patterns_folders_and_lists_are_the_same_scenes(tmp_path):
+    folder = tmp_path / "scenes"
+    paths = [write_raster(folder / "deep" / f"{name}.tif", left=70 * n) for n, name in enumerate("abc")]
+    vrt, gti = tmp_path / "all.vrt", tmp_path / "all.gti.gpkg"
+    write_vrt(vrt, paths)
+    frame = gpd.GeoDataFrame({"location": ["scenes/deep/a.tif", *map(str, paths[1:])]}, geometry=[box(0, 0, 1, 1)] * 3)
+    frame.set_crs(UTM).to_file(gti)
+    frame.to_parquet(tmp_path / "tiles.parquet")
+    ways = [list(map(str, paths)), [*paths], str(folder), f"{folder}/*/*.tif", f"{folder}/**/*.tif", vrt, gti,
+            [f"GTI:{gti}"], tmp_path / "tiles.parquet", [vrt, folder, *paths]]  # fmt: skip
+    expected = None
+    for number, way in enumerate(ways):
+        result = indexed(way, tmp_path / f"{number}.parquet")
+        assert ids_of(result) == ["a", "b", "c"]
+        found = {scene.id: (scene.source, scene.digest) for scene in map(result.index.scene, range(3))}
+        expected = expected or found
+        assert found == expected
+
+
+def write_vrt(path, paths, *, separate=False):
+    """Write the virtual raster that gdalbuildvrt makes of rasters of 40 x 60 pixels beside each other, or as bands."""
+
+    def source(number, band):
+        name, left = os.path.relpath(paths[number], path.parent), 0 if separate else 70 * number
+        return (
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename><SourceBand>{band}</SourceBand>'
+            f'<SrcRect xOff="0" yOff="0" xSize="60" ySize="40"/><DstRect xOff="{left}" yOff="0" xSize="60" ySize="40"/>'
+            "</SimpleSource>"
+        )
+
+    places = range(len(paths))
+    if separate:
+        bands = [source(number, 1) for number in places]
+    else:
+        bands = ["".join(source(number, band) for number in places) for band in (1, 2)]
+    written = (
+        f'<VRTRasterBand dataType="UInt16" band="{n + 1}">{text}</VRTRasterBand>' for n, text in enumerate(bands)
+    )
+    path.write_text(
+        f'<VRTDataset rasterXSize="{60 if separate else 70 * len(paths)}" rasterYSize="40"><SRS>{UTM}</SRS>'
+        f"<GeoTransform>500000,10,0,5000000,0,-10</GeoTransform>{''.join(written)}</VRTDataset>"
+    )
+
+
+def test_a_virtual_raster_of_bands_is_one_scene_and_its_files_none(tmp_path):
+    paths = [write_raster(tmp_path / "in" / f"{name}.tif", bands=1) for name in "abc"]
+    write_vrt(tmp_path / "in" / "stack.vrt", paths, separate=True)
+    result = indexed(tmp_path / "in", tmp_path / "scenes.parquet")
+    assert ids_of(result) == ["stack"]
+    assert len(result.index.scene(0).source.bands) == 3
+    result.index.check_unchanged()
+    write_raster(paths[1], bands=1, seed=5)
+    with pytest.raises(SceneError, match="changed since indexed"):
+        result.index.check_unchanged()
+
+
+def test_a_file_that_a_list_names_and_is_not_there_is_named(tmp_path):
+    paths = [write_raster(tmp_path / f"{name}.tif", left=70 * n) for n, name in enumerate("ab")]
+    write_vrt(tmp_path / "all.vrt", paths)
+    paths[1].unlink()
+    with pytest.raises(SceneError, match=r"b\.tif.*\nNothing was written"):
+        indexed(tmp_path / "all.vrt", tmp_path / "scenes.parquet")
+    assert not (tmp_path / "scenes.parquet").exists()
+
+
+def test_files_of_one_band_each_are_one_scene_and_others_a_scene_each(tmp_path):
+    for scene in ("S1", "S2"):
+        for band, resolution in (("B02", 10), ("B03", 10), ("B11", 20)):
+            size = (40, 60) if resolution == 10 else (20, 30)
+            write_raster(tmp_path / "bands" / f"{scene}_{band}.tif", bands=1, size=size, resolution=resolution)
+    for name in ("vh", "vv"):
+        write_raster(tmp_path / "radar" / f"{name}.tif", bands=1)
+    for name in ("first", "second"):
+        write_raster(tmp_path / "odd" / f"{name}.tif", bands=1)
+        write_raster(tmp_path / "each" / f"{name}.tif", bands=3)
+    for day in ("20240501", "20240601"):
+        write_raster(tmp_path / "days" / f"ndvi_{day}.tif", bands=1)
+    result = indexed(tmp_path, tmp_path / "scenes.parquet")
+    assert ids_of(result) == ["S1", "S2", "first", "ndvi_20240501", "ndvi_20240601", "odd", "radar", "second"]
+    scenes = {scene.id: scene for scene in map(result.index.scene, range(len(result.index)))}
+    assert scenes["S1"].source.bands == ("B02", "B03", "B11")
+    assert scenes["S1"].source.geobox.shape == (40, 60)
+    assert scenes["radar"].source.bands == ("vh", "vv")
+    assert scenes["odd"].source.bands == ("first", "second")
+    assert scenes["ndvi_20240601"].datetime.startswith("2024-06-01T00:00:00")
+    told = "\n".join(result.notes)
+    assert "3 files of one band each are the scene S1: B02, B03, B11" in told
+    assert f"the 2 files of {tmp_path / 'each'} are a scene each" in told
+    assert "scenes differ in their bands" in told
+
+
+def test_explicit_files_of_one_band_are_a_scene_each_unless_their_names_say_bands(tmp_path):
+    paths = [write_raster(tmp_path / f"{name}.tif", bands=1) for name in ("height_2020", "height_2021")]
+    assert ids_of(indexed(paths, tmp_path / "scenes.parquet")) == ["height_2020", "height_2021"]
+
+
+@pytest.mark.parametrize("way", ["item", "collection", "geojson", "pystac", "items", "dict", "search"])
+def test_items_are_scenes_with_bands_at_mixed_resolutions(tmp_path, way):
+    fine = write_raster(tmp_path / "red.tif", bands=1)
+    coarse = write_raster(tmp_path / "swir.tif", bands=1, size=(20, 30), resolution=20)
+    said = {"eo:cloud_cover": 7, "platform": "sentinel-2a"}
+    content = item_of("one", {"red": "./red.tif", "swir16": coarse.name}, **said)
+    both = collection_of(content)
+    item = pystac.Item.from_dict(json.loads(json.dumps(content)))
+    item.set_self_href(str(tmp_path / "item.json"))
+    given = {
+        "item": lambda: write_json(tmp_path / "item.json", content),
+        "collection": lambda: write_json(tmp_path / "found.json", both),
+        "geojson": lambda: write_json(tmp_path / "found.geojson", both),
+        "pystac": lambda: item,
+        "items": lambda: [item],
+        "dict": lambda: collection_of(item_of("one", {"red": fine, "swir16": coarse}, **said)),
+        "search": lambda: pystac.ItemCollection([item], clone_items=False),
+    }[way]()
+    result = indexed(given, tmp_path / "scenes.parquet")
+    scene = result.index.scene(0)
+    assert (scene.id, scene.key, scene.cloud_cover) == ("one", "s2/one", 7)
+    assert scene.datetime.startswith("2024-05-01T10:00:00")
+    assert scene.source.bands == ("red", "swir16")
+    assert scene.source.geobox.shape == (40, 60)
+    assert indexed(given, tmp_path / "scenes.parquet").unchanged == 1
+
+
+def test_stac_geoparquet_of_others_and_indexes_are_taken(tmp_path):
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+
+    items = [item_of(name, {"data": write_raster(tmp_path / f"{name}.tif", left=n)}) for n, name in enumerate("ab")]
+    to_parquet(parse_stac_items_to_arrow(items), tmp_path / "theirs.parquet")
+    first = indexed(tmp_path / "theirs.parquet", tmp_path / "one.parquet")
+    assert ids_of(first) == ["a", "b"]
+    write_raster(tmp_path / "c.tif", left=9)
+    indexed(tmp_path / "c.tif", tmp_path / "two.parquet", priority=4)
+    both = indexed([tmp_path / "one.parquet", tmp_path / "two.parquet"], tmp_path / "both.parquet")
+    assert ids_of(both) == ["a", "b", "c"]
+    assert sorted(both.index.priorities) == [0, 0, 4]
+    assert set(both.index.digests) >= set(first.index.digests)
+
+
+def test_tags_and_names_say_when(tmp_path):
+    write_raster(tmp_path / "a.tif", TIFFTAG_DATETIME="2024:01:02 03:04:05", ACQUISITION_DATE="2023-05-06T07:08:09Z")
+    write_raster(tmp_path / "S2A_T33UUP_20240501T101021_20240503_mosaic.tif", CLOUD_COVER="12.5")
+    write_raster(tmp_path / "20240501_20240601.tif")
+    write_raster(tmp_path / "m_20240231.tif")
+    index = indexed(tmp_path, tmp_path / "scenes.parquet").index
+    told = {
+        name: (str(moment), cover)
+        for name, moment, cover in zip(index.ids, index.datetimes, index.cloud_covers, strict=True)
+    }
+    assert told["a"][0].startswith("2023-05-06T07:08:09")
+    assert told["S2A_T33UUP_20240501T101021_20240503_mosaic"] == ("2024-05-01T10:10:21.000000", 12.5)
+    assert told["20240501_20240601"][0] == told["m_20240231"][0] == "NaT"
+
+
+# --- added to, and looked at again ------------------------------------------------------------------------------------
+
+
+def test_scenes_are_added_and_what_is_unchanged_is_not_opened_again(tmp_path, monkeypatch):
+    output = tmp_path / "scenes.parquet"
+    paths = [write_raster(tmp_path / f"{name}.tif", left=n) for n, name in enumerate("abcd")]
+    assert indexed(paths[:2], output).added == 2
+    opened = []
+    real = facts.open_rasters
+    monkeypatch.setattr(facts, "open_rasters", lambda paths, **more: opened.extend(paths) or real(paths, **more))
+    result = indexed(paths[1:3], output, priority=3)
+    assert (result.added, result.changed, result.unchanged) == (1, 0, 2)
+    assert opened == [str(paths[2])]
+    assert ids_of(result) == ["a", "b", "c"]
+    assert dict(zip(result.index.ids, result.index.priorities, strict=True)) == {"a": 0, "b": 0, "c": 3}
+    old = result.index.digests[0]
+    write_raster(paths[0], left=0, seed=77)
+    result = indexed(paths[3], output)  # the others are looked at too
+    assert (result.added, result.changed, result.unchanged) == (1, 1, 2)
+    assert old not in result.index.digests
+    before = output.read_bytes()
+    assert indexed([], output).unchanged == 4
+    assert output.read_bytes() == before
+
+
+def test_what_is_gone_is_named_and_dropped_only_when_asked(tmp_path):
+    output = tmp_path / "scenes.parquet"
+    paths = [write_raster(tmp_path / f"{name}.tif", left=n) for n, name in enumerate("abc")]
+    indexed(paths, output)
+    paths[1].unlink()
+    before = output.read_bytes()
+    with pytest.raises(SceneError, match=r"b\.tif in the index, but gone; .*--drop-missing"):
+        indexed([], output)
+    assert output.read_bytes() == before
+    result = indexed([], output, drop_missing=True)
+    assert (result.dropped, ids_of(result)) == (1, ["a", "c"])
+
+
+def test_a_band_that_is_added_to_a_scene_replaces_it(tmp_path):
+    output = tmp_path / "scenes.parquet"
+    for band in ("red", "green"):
+        write_raster(tmp_path / "in" / f"s_{band}.tif", bands=1)
+    indexed(tmp_path / "in", output)
+    write_raster(tmp_path / "in" / "s_nir.tif", bands=1)
+    result = indexed(tmp_path / "in", output)
+    assert (result.added, result.changed, len(result.index)) == (0, 1, 1)
+    assert set(result.index.scene(0).source.bands) == {"red", "green", "nir"}
+
+
+def test_a_change_of_any_file_of_a_folder_is_seen(tmp_path):
+    output = tmp_path / "scenes.parquet"
+    paths = [write_raster(tmp_path / "in" / f"{name}.tif", left=n) for n, name in enumerate("abc")]
+    before = indexed(tmp_path / "in", output).index.digests
+    write_raster(paths[2], left=2, seed=9)
+    result = indexed(tmp_path / "in", output)
+    assert result.changed == 3
+    assert [old == new for old, new in zip(before, result.index.digests, strict=True)] == [True, True, False]
+
+
+def test_two_scenes_of_one_name_have_an_id_each_that_stays(tmp_path):
+    output = tmp_path / "scenes.parquet"
+    for n, folder in enumerate("xy"):
+        write_raster(tmp_path / folder / "scene.tif", left=n)
+    first = ids_of(indexed(tmp_path, output))
+    assert first[0] == "scene"
+    assert first[1].startswith("scene-")
+    write_raster(tmp_path / "y" / "scene.tif", left=1, seed=9)
+    assert ids_of(indexed(tmp_path, output)) == first
+
+
+def test_items_of_one_id_that_contradict_each_other_are_refused(tmp_path):
+    one, two = (write_raster(tmp_path / f"{name}.tif", left=n) for n, name in enumerate("ab"))
+    path = write_json(tmp_path / "found.json", collection_of(item_of("x", {"data": one}), item_of("x", {"data": two})))
+    with pytest.raises(SceneError, match="two Items are s2/x, and differ"):
+        indexed(path, tmp_path / "scenes.parquet")
+    other = collection_of(item_of("x", {"data": one}), item_of("x", {"data": two}, collection="other"))
+    assert len(set(ids_of(indexed(write_json(tmp_path / "found.json", other), tmp_path / "scenes.parquet")))) == 2
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_a_broken_file_among_many_is_named_before_anything_is_written(tmp_path):
+    for n in range(20):
+        write_raster(tmp_path / "in" / f"{n}.tif", left=n)
+    (tmp_path / "in" / "7.tif").write_bytes(b"II*\0no tiff")
+    output = tmp_path / "scenes.parquet"
+    with pytest.raises(SceneError, match=r"7\.tif cannot be read.*\nNothing was written.*--skip-broken") as caught:
+        indexed(tmp_path / "in", output)
+    assert str(caught.value).count("\n") == 1
+    assert not output.exists()
+    result = indexed(tmp_path / "in", output, skip_broken=True)
+    assert len(result.index) == 19
+    assert len(result.skipped) == 1
+
+
+def test_scenes_without_a_place_are_refused_and_rotated_ones_taken(tmp_path):
+    write_raster(tmp_path / "none.tif", crs=None)
+    with pytest.raises(SceneError, match=r"none\.tif has no CRS"):
+        indexed(tmp_path / "none.tif", tmp_path / "scenes.parquet")
+    path = write_raster(tmp_path / "rotated.tif")
+    with rasterio.open(path, "r+") as file:
+        file.transform = file.transform * Affine.rotation(30)
+    index = indexed(path, tmp_path / "scenes.parquet").index
+    assert index.resolutions[0] == pytest.approx([10, 10])
+    assert shapely.area(index.footprints[0]) < 0.8 * shapely.area(shapely.envelope(index.footprints[0]))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("absent.tif", "no such file"), ("absent/*.tif", "no file matches the pattern"), ("empty", "holds no rasters"),
+        ("array.zarr", "is an array file"), ("no.json", "is not JSON"), ("other.json", "neither a STAC Item nor"),
+        ("none.json", "has no STAC Item"), ("no.parquet", "cannot be read"), ("other.parquet", "is neither an index"),
+        ("points.geojson", "features have no assets"), ("loop.vrt", "too deep"),
+        ("https://127.0.0.1:9/a.tif", "cannot be read"), ("https://127.0.0.1:9/item.json", "no such file: https"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_indexed_is_refused_in_a_line_or_two(tmp_path, monkeypatch, given, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no.json").write_text("{")
+    write_json(tmp_path / "other.json", {"a": 1})
+    write_json(tmp_path / "none.json", collection_of())
+    write_json(tmp_path / "points.geojson", collection_of({"type": "Feature", "properties": {}, "geometry": None}))
+    (tmp_path / "no.parquet").write_bytes(b"no")
+    gpd.GeoDataFrame({"a": [1]}, geometry=[box(0, 0, 1, 1)]).to_parquet(tmp_path / "other.parquet")
+    write_vrt(tmp_path / "loop.vrt", [tmp_path / "loop.vrt", tmp_path / "loop2.vrt"])
+    write_vrt(tmp_path / "loop2.vrt", [tmp_path / "loop.vrt", tmp_path / "loop2.vrt"])
+    with pytest.raises(SceneError, match=said) as caught:
+        indexed(given, tmp_path / "scenes.parquet")
+    assert str(caught.value).count("\n") <= 1
+    assert not (tmp_path / "scenes.parquet").exists()
+
+
+def test_arrays_and_nothing_are_refused(tmp_path):
+    with pytest.raises(SceneError, match="received DataArray"):
+        indexed([xr.DataArray(np.zeros((1, 2, 2)))], tmp_path / "scenes.parquet")
+    with pytest.raises(SceneError, match="no scenes given"):
+        indexed([], tmp_path / "scenes.parquet")
+    with pytest.raises(SceneError, match=r"must end in \.parquet"):
+        indexed([], tmp_path / "scenes.gpkg")
+    (tmp_path / "scenes.parquet").write_bytes(b"something else")
+    path = write_raster(tmp_path / "a.tif")
+    with pytest.raises(SceneError, match="exists and is not an index of scenes"):
+        indexed(path, tmp_path / "scenes.parquet")
+    assert (tmp_path / "scenes.parquet").read_bytes() == b"something else"
+    assert len(indexed(path, tmp_path / "scenes.parquet", overwrite=True).index) == 1
+
+
+def test_a_disk_that_is_full_leaves_the_index_as_it_was(tmp_path, monkeypatch):
+    output = tmp_path / "scenes.parquet"
+    indexed(write_raster(tmp_path / "a.tif"), output)
+    before = output.read_bytes()
+
+    def full(*args, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("stac_geoparquet.arrow.to_parquet", full)
+    with pytest.raises(SceneError, match="could not be written: No space left"):
+        indexed(write_raster(tmp_path / "b.tif", left=9), output)
+    assert output.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif", "scenes.parquet"]

@@ -33,6 +33,7 @@ VERBS = [
     "vectorise",
     "stats",
     "report",
+    "index",
     "demo",
     "bundles",
     "import-weights",

@@ -160,7 +160,7 @@ def test_addresses_of_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert where("https://h/a b.tif?sig=1") == "https://h/a%20b.tif?sig=1"
     for same in ("s3://b/a b.tif", "/vsicurl/https://h/a.tif", "gs://b/x.tif"):
         assert where(same) == same
-    monkeypatch.setattr(stac_items, "_read", lambda *_: content)
+    monkeypatch.setattr(stac_items, "read_json", lambda *_: content)
     assert where("../red.tif", "https://h/a/b/item.json?sig=1") == "https://h/a/red.tif"
     item = pystac.Item.from_dict(content)
     assert stac_items.FoundItem(item, "x", "s3://b/a/b/item.json").address("../red.tif") == "s3://b/a/red.tif"

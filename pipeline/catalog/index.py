@@ -21,7 +21,7 @@ from .columns import Columns, digest_of_file, load_columns
 from .footprint import bbox_of
 from .records import decode_source, encode_source, with_crs
 from .stac_table import Row, names_by_file, write_rows
-from .stamps import changed_files, content_digest
+from .stamps import Stamps, content_digest
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -50,7 +50,7 @@ class IndexedScene:
     priority
         Of scenes that observed a pixel, one of higher priority is taken first.
     stamps
-        Sizes and times of its files when it was indexed, as JSON; see `stamps`.
+        Sizes and times of its files when it was indexed, as JSON; see `Stamps`.
     key
         What it was found as: the same in a later `swathe index` is the same scene.
     platform, collection
@@ -64,7 +64,7 @@ class IndexedScene:
     cloud_cover: float = float("nan")
     digest: str = ""
     priority: int = 0
-    stamps: str = "[]"
+    stamps: str = "{}"
     key: str = ""
     platform: str = ""
     collection: str = ""
@@ -173,7 +173,7 @@ class SceneIndex:
         columns = self.columns
         missing, changed = list[str](), list[str]()
         for number in range(len(self)) if numbers is None else numbers:
-            files = changed_files(columns.stamps[int(number)].as_py())
+            files = Stamps.read(columns.stamps[int(number)].as_py()).changed()
             if any(not os.path.exists(name) for name in files):
                 missing.append(next(name for name in files if not os.path.exists(name)))
             elif files and content_digest(self.scene(int(number)).source) != columns.digests[number]:
@@ -194,6 +194,16 @@ def _since_indexed(path: str, what: str, found: Sequence[str]) -> str:
 
 def read_index(path: str | os.PathLike[str]) -> SceneIndex:
     """Open an index of scenes.
+
+    Parameters
+    ----------
+    path
+        Of the file that `build_index` has written, `.parquet`.
+
+    Returns
+    -------
+    SceneIndex
+        Its columns as arrays, and its scenes by number.
 
     Raises
     ------

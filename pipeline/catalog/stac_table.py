@@ -33,6 +33,12 @@ MEDIA = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
 }
+STORED = {
+    "id": "id", "geometry": "wkb", "bbox": "bbox", "datetime": "datetime", "start_datetime": "start",
+    "end_datetime": "end", "eo:cloud_cover": "cloud_cover", SOURCE: "source", CRS: "crs", RESOLUTION: "resolution",
+    BANDS: "bands", DIGEST: "digest", STAMPS: "stamps", KEY: "key", PRIORITY: "priority", "platform": "platform",
+    "collection": "collection",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +210,34 @@ def _moment(text: str) -> Any:
     import numpy as np
 
     return np.datetime64(text.removesuffix("Z"), "us").item() if text else None
+
+
+def read_rows(path: str) -> list[Row]:
+    """Return the rows of an index as they can be written again."""
+    import pyarrow.parquet as pq
+
+    rows = list[Row]()
+    for batch in pq.ParquetFile(path).iter_batches(ROWS, columns=[*STORED]):
+        columns = {name: batch.column(source).to_pylist() for source, name in STORED.items()}
+        rows += [_stored(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def _stored(values: dict[str, Any]) -> Row:
+    cover, box = values["cloud_cover"], values["bbox"]
+    start, moment, end = (_iso(values[name]) for name in ("start", "datetime", "end"))
+    changed: dict[str, Any] = {
+        "bbox": (box["xmin"], box["ymin"], box["xmax"], box["ymax"]),
+        "resolution": tuple(values["resolution"]),
+        "cloud_cover": float("nan") if cover is None else cover,
+        "datetime": moment,
+        "start": start or EARLIEST,
+        "end": end or moment,
+        "platform": values["platform"] or "",
+        "collection": values["collection"] or "",
+    }
+    return Row(**{**values, **changed})
+
+
+def _iso(moment: Any) -> str:
+    return "" if moment is None else moment.isoformat().replace("+00:00", "Z")

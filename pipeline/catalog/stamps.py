@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..io.content_id import remote_url
+from ..io.content_id import remote_url, url_identity
 from ..io.gdal import file_stamp, open_raster, run_with_env
 from ..io.raster import RasterSource, part_identity, raster_identity
 
@@ -35,6 +36,47 @@ def identity_of(path: str) -> dict[str, Any]:
     return raster_identity(path) if _is_virtual(path) else part_identity(path)
 
 
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """What tells without reading whether a scene is still what was indexed.
+
+    Parameters
+    ----------
+    files
+        See `stamps_of`.
+    remote
+        Identities of files on servers, as these say.
+    found
+        Digest of what the scene was found as.
+    described
+        What it was found as, so that it can be read again without being given; None of a STAC Item.
+    """
+
+    files: list[Any] = field(default_factory=list)
+    remote: list[dict[str, Any]] = field(default_factory=list)
+    found: str = ""
+    described: dict[str, Any] | None = None
+
+    def text(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @staticmethod
+    def read(text: str) -> "Stamps":
+        """Return what `text` wrote down."""
+        return Stamps(**json.loads(text))
+
+    def changed(self) -> list[str]:
+        """Return the local files whose size or time is another than then, and those that are gone."""
+        return [name for name, *old in self.files if [stamp and list(stamp) for stamp in file_stamp(name)] != old]
+
+    def hold(self, found: str) -> bool:
+        """Whether a scene, found with a digest, is the one that was indexed; servers are asked for remote files."""
+        return (
+            found == self.found and not self.changed() and all(url_identity(one["url"]) == one for one in self.remote)
+        )
+
+
 def stamps_of(paths: Sequence[str]) -> list[Any]:
     """Return name, and sizes and times, of each local file that reading these paths takes; archives as one file."""
     found: dict[str, Any] = {}
@@ -43,12 +85,6 @@ def stamps_of(paths: Sequence[str]) -> list[Any]:
             drawn_on = _parts(path) if _is_virtual(path) else []
             found |= {one: file_stamp(one) for one in (name, *drawn_on)}
     return [[name, *(stamp and list(stamp) for stamp in stamps)] for name, stamps in found.items()]
-
-
-def changed_files(stamps: str | Sequence[Any]) -> list[str]:
-    """Return the files whose size or time is another than stamps say, and those that are gone."""
-    listed: list[Any] = json.loads(stamps) if isinstance(stamps, str) else list(stamps)
-    return [name for name, *old in listed if [stamp and list(stamp) for stamp in file_stamp(name)] != old]
 
 
 def local_file(path: str) -> str | None:

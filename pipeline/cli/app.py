@@ -17,6 +17,7 @@ from models.errors import SwatheError
 
 from ..jobs.kept import is_anything_kept
 from .commands import VERBS
+from .index import index
 from .models import bundles, import_weights, quantise
 from .options import note
 
@@ -149,5 +150,5 @@ def demo(output: str) -> None:
         click.echo(line)
 
 
-for verb in (*VERBS, demo, bundles, import_weights, quantise):
+for verb in (*VERBS, index, demo, bundles, import_weights, quantise):
     cli.add_command(verb)

@@ -122,7 +122,7 @@ def _indexes(listing: Listing, rasters: Sequence[str]) -> list[str]:
     vectors = [name for name in listing.names if "/" not in name and name.lower().endswith(INDEXES)]
     if explicit := [name for name in vectors if ".gti." in name.lower()]:
         return explicit
-    return [name for name in vectors if rasters and _locations(listing.place(name)) is not None]
+    return [name for name in vectors if rasters and locations_of(listing.place(name)) is not None]
 
 
 def _nothing(listing: Listing) -> str:
@@ -162,7 +162,7 @@ def open_index(path: str, *, alpha: bool | None = None) -> RasterSource | TiledS
     SceneError
         It names none, or one that is not there; they are no one scene.
     """
-    locations = _locations(path)
+    locations = locations_of(path)
     if not locations:
         raise SceneError(f"{path} names no tiles: an index of tiles has them in its field {LOCATION!r}")
     folder = os.path.dirname(os.path.abspath(path))
@@ -187,7 +187,7 @@ def _open_index(path: str, alpha: bool | None) -> RasterSource | TiledSource:
     return tiles if same else whole
 
 
-def _locations(path: str) -> list[str] | None:
+def locations_of(path: str) -> list[str] | None:
     """Return the tiles that a vector file names; None where it has no such field or cannot be read."""
     import pyogrio
 

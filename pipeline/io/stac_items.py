@@ -153,10 +153,11 @@ def split_id(path: str) -> tuple[str, str]:
 def _of_path(path: str) -> FoundItem:
     where, wanted = split_id(path)
     place = where if is_remote(where) else os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
-    return _chosen(_read(place, where), place, printable(where), wanted)
+    return _chosen(read_json(place, where), place, printable(where), wanted)
 
 
-def _read(place: str, shown: str) -> Any:
+def read_json(place: str, shown: str) -> Any:
+    """Read JSON from a path or URL, which messages call `shown`. Raises SceneError if it cannot be read, or is none."""
     try:
         with fsspec.open(place, "rb", **fsspec_options(place)) as file:
             return json.load(file)

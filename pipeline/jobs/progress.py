@@ -15,7 +15,9 @@ LINE_EVERY = 10.0  # seconds between lines in a log
 
 
 @contextmanager
-def progress(label: str, blocks: int, done: int = 0, stream: IO[str] | None = None) -> Iterator[ProgressCallback]:
+def progress(
+    label: str, blocks: int, done: int = 0, stream: IO[str] | None = None, *, unit: str = "blocks"
+) -> Iterator[ProgressCallback]:
     """Show the progress of a run with its pixels per second and the time that is left.
 
     Parameters
@@ -26,14 +28,16 @@ def progress(label: str, blocks: int, done: int = 0, stream: IO[str] | None = No
         All blocks, and those done before.
     stream
         Where to, default standard error.
+    unit
+        What blocks are called, where they are something else.
     """
     stream = stream or sys.stderr
     if _in_notebook():
-        shown = _notebook(label, blocks, done)
+        shown = _notebook(label, blocks, done, unit)
     elif stream.isatty():
-        shown = _terminal(label, blocks, done, stream)
+        shown = _terminal(label, blocks, done, stream, unit)
     else:
-        shown = _lines(label, blocks, done, stream)
+        shown = _lines(label, blocks, done, stream, unit)
     with shown as advance:
         yield advance
 
@@ -44,7 +48,7 @@ def _in_notebook() -> bool:
 
 
 @contextmanager
-def _terminal(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[ProgressCallback]:
+def _terminal(label: str, blocks: int, done: int, stream: IO[str], unit: str) -> Iterator[ProgressCallback]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -52,7 +56,7 @@ def _terminal(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[P
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("blocks  {task.fields[rate]}"),
+        TextColumn(f"{unit}  {{task.fields[rate]}}"),
         TimeRemainingColumn(),
     )
     started, pixels = time.monotonic(), 0
@@ -68,11 +72,11 @@ def _terminal(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[P
 
 
 @contextmanager
-def _notebook(label: str, blocks: int, done: int) -> Iterator[ProgressCallback]:
+def _notebook(label: str, blocks: int, done: int, unit: str) -> Iterator[ProgressCallback]:
     from tqdm import tqdm  # the text bar: it needs no widgets, and stays readable in a stored notebook
 
     started, pixels = time.monotonic(), 0
-    with tqdm(desc=label, total=blocks, initial=done, unit="block", file=sys.stdout) as bar:
+    with tqdm(desc=label, total=blocks, initial=done, unit=unit.removesuffix("s"), file=sys.stdout) as bar:
 
         def advance(some: int, more: int) -> None:
             nonlocal pixels
@@ -84,10 +88,10 @@ def _notebook(label: str, blocks: int, done: int) -> Iterator[ProgressCallback]:
 
 
 @contextmanager
-def _lines(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[ProgressCallback]:
+def _lines(label: str, blocks: int, done: int, stream: IO[str], unit: str) -> Iterator[ProgressCallback]:
     started = last = time.monotonic()
     pixels, finished = 0, done
-    print(f"{label}: {done} of {blocks} blocks done", file=stream, flush=True)
+    print(f"{label}: {done} of {blocks} {unit} done", file=stream, flush=True)
 
     def advance(some: int, more: int) -> None:
         nonlocal pixels, finished, last
@@ -97,7 +101,7 @@ def _lines(label: str, blocks: int, done: int, stream: IO[str]) -> Iterator[Prog
         last = now
         left = (now - started) / max(1, finished - done) * (blocks - finished)
         rate = f"{_rate(pixels, started)}, " if pixels else ""
-        line = f"{label}: {finished} of {blocks} blocks, {rate}{_time(left)} left"
+        line = f"{label}: {finished} of {blocks} {unit}, {rate}{_time(left)} left"
         print(line, file=stream, flush=True)
 
     yield advance

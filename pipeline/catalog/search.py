@@ -1,0 +1,176 @@
+"""Items of a STAC API: searched for with pystac-client, or the further pages of a search that was saved."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.errors import SceneError
+
+from ..io.content_id import redact_url
+from ..io.gdal import is_remote, printable
+
+if TYPE_CHECKING:
+    from pystac_client.stac_api_io import StacApiIO
+
+TIMEOUT = (8, 30)  # seconds to connect, and to wait for an answer
+GET_ONLY = (404, 405, 501)  # what servers answer that have no search by POST
+
+
+@dataclass(frozen=True, slots=True)
+class StacSearch:
+    """What a STAC API is asked for.
+
+    Parameters
+    ----------
+    url
+        Of the API's first page.
+    collections
+        Ids of collections; empty: all.
+    bbox
+        West, south, east, north in degrees.
+    datetime
+        A moment, or two with `/` between, as `2024-05-01/2024-08-31`; `..` is open.
+    query
+        Conditions on properties, as `eo:cloud_cover<20`.
+    """
+
+    url: str
+    collections: tuple[str, ...] = ()
+    bbox: tuple[float, float, float, float] | None = None
+    datetime: str | None = None
+    query: tuple[str, ...] = ()
+
+    def items(self) -> Iterator[dict[str, Any]]:
+        """Return what the API has, page by page.
+
+        Raises
+        ------
+        SceneError
+            It does not answer, is no STAC API, refuses the search, or finds nothing.
+        """
+        found = 0
+        for item in self._asked("POST"):
+            found += 1
+            yield item
+        if not found:
+            raise SceneError(f"the search in {redact_url(self.url)} found nothing")
+
+    def _asked(self, method: str) -> Iterator[dict[str, Any]]:
+        from pystac_client import Client
+        from pystac_client.exceptions import APIError
+
+        count = 0
+        try:
+            client = Client.open(self.url, stac_io=_stac_io())
+            search = client.search(
+                method=method,
+                collections=list(self.collections) or None,
+                bbox=self.bbox,
+                datetime=self.datetime,
+                query=list(self.query) or None,
+            )
+            for item in search.items_as_dicts():
+                count += 1
+                yield item
+            return
+        except APIError as error:
+            if method == "GET" or count or getattr(error, "status_code", None) not in GET_ONLY:
+                raise self._refused(error) from error
+        except Exception as error:  # what is no API raises of many kinds
+            raise self._refused(error) from error
+        yield from self._asked("GET")
+
+    def _refused(self, error: Exception) -> SceneError:
+        return SceneError(f"the STAC API {redact_url(self.url)} cannot be searched: {_reason(error, self.url)}")
+
+
+def follow(content: Any, place: str) -> Iterator[list[Mapping[str, Any]]]:
+    """Return the Items of JSON: of an Item, an ItemCollection, or a search, whose links to further pages are followed.
+
+    Parameters
+    ----------
+    content
+        The JSON.
+    place
+        Where it was found: links may be relative to it.
+
+    Raises
+    ------
+    SceneError
+        It is no STAC; a page cannot be read, or comes again.
+    """
+    shown, seen = redact_url(place) or "the ItemCollection", set[str]()
+    while True:
+        yield _features(content, shown)
+        link = _next(content)
+        if link is None:
+            return
+        asked = repr(sorted(link.items(), key=str))
+        if asked in seen:
+            raise SceneError(f"{shown} has pages that lead back to one before: nothing was indexed")
+        seen.add(asked)
+        content = _page(link, place, shown)
+
+
+def _features(content: Any, shown: str) -> list[Mapping[str, Any]]:
+    if isinstance(content, Mapping) and isinstance(content.get("features"), list):
+        items = [one for one in content["features"] if isinstance(one, Mapping) and "assets" in one]
+        if content["features"] and not items:
+            raise SceneError(f"{shown} is JSON, but no STAC: its features have no assets")
+        return items
+    if isinstance(content, Mapping) and "assets" in content and content.get("type") == "Feature":
+        return [content]
+    if _next(content) is not None:
+        return []
+    raise SceneError(f"{shown} is JSON, but neither a STAC Item nor an ItemCollection")
+
+
+def _next(content: Any) -> dict[str, Any] | None:
+    """Return the link to a further page; of a file that holds a search's link alone, that."""
+    if not isinstance(content, Mapping) or content.get("type") == "Feature":
+        return None
+    wanted = ("next",) if "features" in content else ("next", "items", "search")
+    links = content.get("links") if isinstance(content.get("links"), list) else []
+    for rel in wanted:
+        for link in links or []:
+            if isinstance(link, Mapping) and link.get("rel") == rel and isinstance(link.get("href"), str):
+                return dict(link)
+    return None
+
+
+def _page(link: dict[str, Any], place: str, shown: str) -> Any:
+    from urllib.parse import urljoin
+
+    from pystac import Link
+
+    href = urljoin(place, link["href"]) if is_remote(place) else link["href"]
+    if not href.startswith(("http://", "https://")):
+        raise SceneError(f"{shown} has a further page at {printable(href)[:100]}, which is no URL")
+    try:
+        return _stac_io().read_json(Link.from_dict({**link, "href": href}))
+    except Exception as error:  # each kind of server has its own errors
+        raise SceneError(f"a further page of {shown} cannot be read: {_reason(error, href)}") from error
+
+
+def _stac_io() -> "StacApiIO":
+    from pystac_client.stac_api_io import StacApiIO
+    from urllib3 import Retry
+
+    tries = Retry(total=3, connect=1, backoff_factor=0.5, status_forcelist=[429, 502, 503, 504], allowed_methods=None)
+    return StacApiIO(timeout=TIMEOUT, max_retries=tries)
+
+
+def _reason(error: Exception, url: str) -> str:
+    """Return what went wrong in a line, without what may be secret in a URL."""
+    status = getattr(error, "status_code", None)
+    text = printable(str(error)).replace(url, redact_url(url))
+    for secret in _secrets(url):
+        text = text.replace(secret, "...")
+    return f"{f'status {status}: ' if status else ''}{text[:200] or type(error).__name__}"
+
+
+def _secrets(url: str) -> Sequence[str]:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    return [text for text in (parts.query, parts.password or "", parts.username or "") if text]
