@@ -130,6 +130,14 @@ def test_what_is_found_is_a_function_of_scenes_and_grid_and_part_of_the_identity
     np.testing.assert_array_equal(made["histogram"].read(window).data, whole.data[:, *window.slices])
 
 
+def test_bands_are_taken_with_what_they_are_adjusted_by(ground, tmp_path):
+    raw = [np.rint(part * np.array([[[1 + n / 9]], [[2]]])).astype("uint16") for n, part in enumerate(cut(ground))]
+    mosaic = harmonise(mosaic_of(tmp_path, raw), "moments")
+    whole = mosaic.read(mosaic.geobox.whole).data
+    np.testing.assert_array_equal(mosaic.select([2, 1]).read(mosaic.geobox.whole).data, whole[::-1])
+    np.testing.assert_array_equal(mosaic.select([1]).read(mosaic.geobox.whole).data, whole[:1])
+
+
 def test_no_method_but_these(ground, tmp_path):
     plain = mosaic_of(tmp_path, [np.rint(part).astype("uint16") for part in cut(ground)])
     with pytest.raises(SceneError, match="moments, histogram"):

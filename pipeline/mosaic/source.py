@@ -180,8 +180,10 @@ class MosaicSource:
         asked = (bands,) if isinstance(bands, str | int) else tuple(bands)
         if self.band_choice:
             raise SceneError("bands of a mosaic are taken once")
-        self._first.select(asked)
-        return replace(self, band_choice=asked)
+        held, taken = self._first.raster_bands, self._first.select(asked).raster_bands
+        places = [held.index(band) for band in taken]
+        adjustments = {number: tuple(by[place] for place in places) for number, by in self.adjustments.items()}
+        return replace(self, band_choice=asked, adjustments=adjustments)
 
     def with_note(self, note: str) -> Self:
         """Return the same with one more note."""
