@@ -25,10 +25,12 @@ from test_durable import SWATHE, content
 from test_durable_verbs import stopped_after
 
 from models.errors import SwatheError
-from pipeline import Outlines, open_objects, write_objects, write_vectors
+from pipeline import Outlines, compute_statistics, open_objects, write_objects, write_vectors
+from pipeline.grid.geobox import Window
 from pipeline.objects import tree as trees
 from pipeline.objects.parts import MANIFEST, METADATA, Dataset, table_files
 from pipeline.objects.tree import FAN, Tree
+from pipeline.stats.object_stats import read_objects
 
 SHAPE = (100, 90)
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)  # an example takes a second: making it smaller takes minutes
@@ -258,6 +260,29 @@ def test_a_part_of_the_table_that_is_lost_is_told(case, tmp_path, client):
         open_objects(tmp_path / "o.zarr")
     with pytest.raises(SwatheError, match="its table and its objects do not fit"):
         write_vectors(tmp_path / "o.zarr", f"{tmp_path}/v/", client=client, show=False)
+
+
+def test_statistics_read_tables_in_parts(case, client):
+    found = compute_statistics(case / "objects.zarr", client=client, show=False).iloc[0]
+    table = open_objects(case / "objects.zarr")[1]
+    for name, rows in table.groupby("class"):
+        assert found[f"{name}_count"] == len(rows)
+        assert found[f"{name}_size_median_m2"] == rows["area_m2"].median()
+
+
+@pytest.mark.parametrize("kind", ["parts", "file"])
+def test_a_window_of_a_table_has_all_objects_whose_centroid_lies_in_it(case, tmp_path, kind):
+    table = open_objects(case / "objects.zarr")[1]
+    path = case / "objects.zarr" / "table.parquet"
+    if kind == "file":
+        path = tmp_path / "t.parquet"
+        pq.write_table(pq.read_table(case / "objects.zarr" / "table.parquet"), path, row_group_size=10)
+    window = Window(20, 50, 70, 90)
+    inside = {(y, x) for y, x in zip(table["centroid_y_px"], table["centroid_x_px"], strict=True)
+              if 20 <= y + 0.5 < 50 and 70 <= x + 0.5 < 90}  # fmt: skip
+    read = {place for part in read_objects(str(path), window=window) for place in zip(part.row, part.column)}  # noqa: B905
+    assert inside <= read
+    assert 0 < len(inside) <= len(read) < len(table)
 
 
 BAD = [

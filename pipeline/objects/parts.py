@@ -98,6 +98,13 @@ class Parts:
         with self.files.open(METADATA) as file:
             return pq.read_metadata(file)
 
+    def one_file(self) -> "pq.FileMetaData":
+        """Read the metadata of a table that is one file under the folder's name."""
+        import pyarrow.parquet as pq
+
+        with self.files.open("") as file:
+            return pq.read_metadata(file)
+
     def names(self) -> list[str]:
         """Return the names of the parts, in their order."""
         found = self.metadata()

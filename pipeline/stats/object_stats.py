@@ -4,17 +4,24 @@ A *bin* is one class in one group, numbered group by group. Sizes are kept exact
 are more than `MOST` of them; from then on to 12 binary digits, 0.02 %, which is what quantiles are then good to.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import StatisticsError
 
+from ..grid.geobox import Window
+from ..objects.parts import Parts
 from ..objects.table import RENAMED
+from ..store.files import Files
 from .sums import Floats, Groups, Ints
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 BATCH = 1 << 16  # rows read at once
 MOST = 1 << 22  # sizes kept exactly: 100 MB
@@ -60,38 +67,83 @@ class ObjectStats:
     sizes: "Sizes"
 
 
-def read_objects(path: str, *, metric: bool = True) -> Iterator[Objects]:
+def read_objects(path: str, *, metric: bool = True, window: Window | None = None) -> Iterator[Objects]:
     """Stream an object table in its own order.
 
     Parameters
     ----------
     path
-        Path or URL.
+        Path or URL of the table: of a file, or of a folder of parts.
     metric
         Sizes in m² and widths in m; else both in pixels.
+    window
+        Read only row groups with centroids in or near it, as their statistics tell. None: all.
 
     Raises
     ------
     StatisticsError
         It cannot be read, or lacks a column.
     """
-    import fsspec
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     sizes = ("area_m2", "mean_width_m") if metric else ("area_px", "mean_width_px")
     names = ["class_value", "centroid_y_px", "centroid_x_px", *sizes]
     try:
-        with fsspec.open(path, "rb") as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True)
-            if not set(names) <= set(table.schema_arrow.names):  # written before
-                before = {name: old for old, name in RENAMED.items()}
-                names = [before.get(name, name) for name in names]
-            for batch in table.iter_batches(BATCH, columns=names):
-                value, *rest = (batch.column(name).to_numpy(zero_copy_only=False) for name in names)
-                yield Objects(value.astype(np.int64), *(values.astype(np.float64) for values in rest))
+        for file, groups in _row_groups(path, window).items():
+            yield from _read_file(path, file, groups, names)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise StatisticsError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _row_groups(path: str, window: Window | None) -> dict[str, list[int] | None]:
+    """Return the files of a table by their names in it, each with the row groups to read; None: all of them.
+
+    A table of one file has the name "".
+    """
+    parts = Parts(path)
+    if not parts.whole:
+        return {"": None} if window is None else {"": _near(parts.one_file(), window)[""]}
+    return dict(_near(parts.metadata(), window))
+
+
+def _near(metadata: "pq.FileMetaData", window: Window | None) -> dict[str, list[int] | None]:
+    """Return the row groups of each file that may have centroids within a pixel of a window, by their number in it."""
+    names = metadata.schema.to_arrow_schema().names
+    before = {name: old for old, name in RENAMED.items()}
+    places = [names.index(name if name in names else before[name]) for name in ("centroid_y_px", "centroid_x_px")]
+    found: dict[str, list[int] | None] = {"": []}
+    numbers: Counter[str] = Counter()
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        file = group.column(0).file_path
+        kept = found.setdefault(file, [])
+        if kept is not None and (window is None or _meets([group.column(n).statistics for n in places], window)):
+            kept.append(numbers[file])
+        numbers[file] += 1
+    return {file: groups for file, groups in found.items() if groups or file == ""}
+
+
+def _meets(statistics: Sequence[Any], window: Window) -> bool:
+    sides = (window.top, window.bottom), (window.left, window.right)
+    return all(
+        known is None or not known.has_min_max or (known.max >= low - 1 and known.min <= high)
+        for known, (low, high) in zip(statistics, sides, strict=True)
+    )
+
+
+def _read_file(path: str, file: str, groups: list[int] | None, names: list[str]) -> Iterator[Objects]:
+    import pyarrow.parquet as pq
+
+    if groups == []:
+        return
+    with Files(f"{path}/{file}" if file else path).open("") as opened:
+        table = pq.ParquetFile(opened, page_checksum_verification=True)
+        if not set(names) <= set(table.schema_arrow.names):  # written before
+            before = {name: old for old, name in RENAMED.items()}
+            names = [before.get(name, name) for name in names]
+        for batch in table.iter_batches(BATCH, row_groups=groups, columns=names):
+            value, *rest = (batch.column(name).to_numpy(zero_copy_only=False) for name in names)
+            yield Objects(value.astype(np.int64), *(values.astype(np.float64) for values in rest))
 
 
 class ObjectCounter:
