@@ -9,6 +9,7 @@ from .inference.quantise import quantise as quantise
 from .inference.run import run as run
 from .io.scene import open_scene as open_scene
 from .jobs.job import RunResult as RunResult
+from .mosaic.open import open_mosaic as open_mosaic
 from .objects.objects import open_objects as open_objects
 from .objects.objects import write_objects as write_objects
 from .postprocess.clean import write_clean as write_clean
@@ -37,6 +38,7 @@ __all__ = [
     "five_panels",
     "label_objects",
     "open_maps",
+    "open_mosaic",
     "open_objects",
     "open_scene",
     "overlay",

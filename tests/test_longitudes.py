@@ -16,8 +16,8 @@ from stores import TOWN, write_store
 
 from pipeline import compute_statistics, write_statistics, write_vectors
 from pipeline.grid.geobox import GeoBox, Window
+from pipeline.io.longitude import unwrapped
 from pipeline.io.scene import open_source
-from pipeline.vector.longitude import unwrapped
 from pipeline.viz.report_sections import format_place
 from train.data.classes import value_table
 from train.data.overlap import overlapping

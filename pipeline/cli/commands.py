@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .mosaic import mosaic_options, open_scenes
 from .options import (
     TIFF,
     alpha_option,
@@ -53,6 +54,7 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
     "Example: swathe segment 'LC08_B[234].TIF' -m bundle.zip --bands B4,B3,B2 -o maps.zarr --scheduler tcp://host:8786"
 )
 @planning
+@mosaic_options
 @map_output
 @opaque
 @running
@@ -71,20 +73,22 @@ def segment(
 
     SCENE is a raster, a Zarr group, a URL, or several files, a quoted pattern or a folder with one band each or with
     tiles side by side; or Sentinel-2 or Landsat as delivered: a .SAFE folder or its zip, a folder or tar of Landsat's
-    files, the MTD or MTL file.
+    files, the MTD or MTL file. Or an index of scenes, see `swathe index`: all of them as one mosaic.
     """
     keywords = _segment_keywords(rest, store=output.rstrip("/").lower().endswith(".zarr"))
     note(f"swathe: opening {' '.join(scene)}{_measuring(rest)}", quiet)
     from ..inference.run import run
     from .describe import describe_run
 
-    result = run(_scene(scene), bundle, output, client=scheduler, workers=workers, overwrite=overwrite, show=not quiet,
+    opened = open_scenes(_scene(scene), keywords)
+    result = run(opened, bundle, output, client=scheduler, workers=workers, overwrite=overwrite, show=not quiet,
                  note=None if quiet else lambda text: note(text, quiet), **keywords)  # fmt: skip
     click.echo(describe_run(result, output))
 
 
 @click.command(epilog="Example: swathe plan scene.tif -m buildings --calibrate")
 @planning
+@mosaic_options
 @click.option("--calibrate", is_flag=True, help="Compute a few tiles of SCENE, and say how long a run takes here.")
 def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
     """Show what a run would do and cost: blocks, memory, halo. Nothing of SCENE is computed but by --calibrate."""
@@ -92,7 +96,8 @@ def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
         note(f"swathe: opening {' '.join(scene)}{measuring}", quiet=False)
     from ..inference.plan import plan as make_plan
 
-    click.echo(str(make_plan(_scene(scene), bundle, **_segment_keywords(rest, store=True))))
+    keywords = _segment_keywords(rest, store=True)
+    click.echo(str(make_plan(open_scenes(_scene(scene), keywords), bundle, **keywords)))
 
 
 def _measuring(options: Mapping[str, Any]) -> str:

@@ -19,11 +19,13 @@ from models.metadata import BundleMetadata
 from models.options import chosen, documents
 from models.system import usable_cpus
 
+from ..catalog.index import SceneIndex
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling
 from ..io.scene import UNNAMED, AnyOpen, SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
 from ..io.source import Source
+from ..mosaic.open import MosaicLike, as_mosaic
 from ..mosaic.source import MosaicSource
 from .memory import Cut, Resources, cut_scene, machine_memory
 from .options import Halo, SegmentOptions
@@ -128,7 +130,7 @@ class SegmentPlan:
 
 @documents(SegmentOptions)
 def plan(
-    scene: SceneLike | MosaicSource,
+    scene: SceneLike | MosaicLike,
     bundle: BundleLike,
     *,
     calibrate: bool = False,
@@ -179,7 +181,7 @@ def plan(
 
 
 def plan_scene(
-    scene: SceneLike | MosaicSource,
+    scene: SceneLike | MosaicLike,
     bundle: BundleLike,
     options: SegmentOptions,
     *,
@@ -333,7 +335,7 @@ def fit_bands(source: AnyOpen | MosaicSource, metadata: BundleMetadata, bands: S
 
 
 def open_matching(
-    scene: SceneLike | MosaicSource,
+    scene: SceneLike | MosaicLike,
     metadata: BundleMetadata,
     bands: Sequence[str | int] | None,
     resampling: Resampling = "nearest",
@@ -346,8 +348,9 @@ def open_matching(
     SceneError, BundleError
         It cannot be opened, or its bands do not fit.
     """
-    if isinstance(scene, MosaicSource):
-        return fit_bands(scene, metadata, bands)
+    if (mosaic := as_mosaic(scene, resampling)) is not None:
+        return fit_bands(mosaic, metadata, bands)
+    assert not isinstance(scene, MosaicSource | SceneIndex)  # `as_mosaic` has opened those
     wanted = metadata.band_names if bands is None else bands
     if len(wanted) != len(metadata.band_names) or not opens_by_name(scene, wanted):
         return fit_bands(open_source(scene, None, resampling, alpha), metadata, bands)

@@ -30,6 +30,7 @@ from ..jobs.dask import check_client, gpu_resources, run_once, worker_facts, wor
 from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
 from ..jobs.processes import LocalProcesses, workers_of
 from ..jobs.progress import ProgressFactory
+from ..mosaic.open import MosaicLike
 from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
 from ..store.metadata import HARDWARE, StoreMetadata, level_count
@@ -45,7 +46,7 @@ FILE_BLOCK = 512  # side of what files are usually decoded by
 
 @documents(SegmentOptions)
 def run(
-    scene: SceneLike | MosaicSource,
+    scene: SceneLike | MosaicLike,
     bundle: BundleLike,
     output: str | os.PathLike[str],
     *,

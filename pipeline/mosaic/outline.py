@@ -8,8 +8,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ..grid.geobox import GeoBox, Window, same_crs
-from .positions import full_turn, transformer
+from ..grid.geobox import GeoBox, Window
+from .positions import full_turn, same_crs, transformer
 
 STEPS = 8  # points on each side of an outline, which bends with the Earth
 MARGIN, MARGIN_SHARE = 2, 0.002  # pixels of a scene, and of its size: more than its chords leave their curves
@@ -37,18 +37,9 @@ def outlines(crs: str | None, transforms: NDArray[np.float64], shapes: NDArray[n
         A polygon each; several where degrees are counted in several ways. A scene that the grid's CRS does not reach in
         whole may lie anywhere: all of the grid.
     """
-    ring = _ring()
-    height, width = shapes[:, :1].astype(np.float64), shapes[:, 1:].astype(np.float64)
-    columns, rows = (
-        size * at + (MARGIN + MARGIN_SHARE * size) * (2 * at - 1)
-        for size, at in zip((width, height), ring.T, strict=True)
-    )
-    a, b, c, d, e, f = (transforms[:, place, None] for place in range(6))
-    x, y = a * columns + b * rows + c, d * columns + e * rows + f
-    if not same_crs(crs, geobox.crs):
-        x, y = transformer(str(crs), str(geobox.crs)).transform(x, y)
+    x, y = rings(crs, transforms, shapes, geobox.crs, MARGIN_SHARE)
     turn, to_pixels = full_turn(str(geobox.crs)), ~geobox.affine
-    reached = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+    reached: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(x + y), axis=1)
     x, y = np.where(reached[:, None], x, 0), np.where(reached[:, None], y, 0)
     if turn:
         x = np.unwrap(x, period=turn, axis=1)
@@ -60,6 +51,26 @@ def outlines(crs: str | None, transforms: NDArray[np.float64], shapes: NDArray[n
         made = _all_turns(made, turn * np.array([to_pixels.a, to_pixels.d]), geobox)
     made[~reached] = shapely.box(0, 0, geobox.width, geobox.height)
     return np.asarray(made, object)
+
+
+def rings(
+    crs: str | None,
+    transforms: NDArray[np.float64],
+    shapes: NDArray[np.int64],
+    to: str | None,
+    margin: float = 0.0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points around scenes of one CRS in map coordinates of another, closed: x and y, `(scene, point)`.
+
+    With a margin, they lie that share of the scene's size, and `MARGIN` pixels, beyond its edge.
+    """
+    height, width = shapes[:, :1].astype(np.float64), shapes[:, 1:].astype(np.float64)
+    beyond = MARGIN if margin else 0
+    sides = zip((width, height), _ring().T, strict=True)
+    columns, rows = (size * at + (beyond + margin * size) * (2 * at - 1) for size, at in sides)
+    a, b, c, d, e, f = (transforms[:, place, None] for place in range(6))
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    return (x, y) if same_crs(crs, to) else transformer(str(crs), str(to)).transform(x, y)
 
 
 def _ring() -> NDArray[np.float64]:

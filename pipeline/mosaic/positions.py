@@ -14,7 +14,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
-from ..grid.geobox import GeoBox, Window, same_crs
+from ..grid.geobox import GeoBox, Window
+from ..grid.geobox import same_crs as compare_crs
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,12 @@ def inverted(transform: Affine) -> Affine:
     """Return the inverse, of grids along the map's axes without the determinant, as GDAL has it."""
     a, b, c, d, e, f = tuple(transform)[:6]
     return Affine(1 / a, 0, -c / a, 0, 1 / e, -f / e) if b == d == 0 else ~transform
+
+
+@lru_cache(maxsize=256)
+def same_crs(one: str | None, other: str | None) -> bool:
+    """Whether two CRS, as WKT, are the same; remembered, since reading them takes longer than a window."""
+    return compare_crs(one, other)
 
 
 @lru_cache(maxsize=64)

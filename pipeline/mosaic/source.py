@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,15 @@ from models.metadata import Radiometry
 from ..catalog.index import IndexedScene, SceneIndex
 from ..grid.geobox import GeoBox, Window
 from ..io.raster import RasterSource
-from ..io.resample import Resampling
-from ..io.source import BandNames, Pixels, describe_source
+from ..io.resample import Resampling, as_type
+from ..io.source import BandNames, Pixels, describe_source, missing_samples
 from .adjust import Adjustment, adjust
-from .footprints import footprints
-from .warp import footprint_on, read_scene
-
-Composite = Literal["first", "latest", "least-cloudy", "median", "mean"]
+from .area import Area
+from .composite import mean_of, median_of
+from .footprints import footprints, touched_blocks
+from .masking import SceneMask
+from .order import Composite
+from .warp import filling, footprint_on, read_scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,10 @@ class MosaicSource:
         What a pixel is made of where several scenes observed it.
     resampling
         How scenes that do not lie on the grid are brought onto it.
+    area
+        Polygons outside of which pixels are missing; None: none are for that.
+    scene_masks
+        Which pixels of scenes are not taken.
     adjustments
         By number of a scene, how its raw values become those of the mosaic; see `harmonise`. Others stay as they are.
     """
@@ -52,6 +58,8 @@ class MosaicSource:
     band_choice: tuple[str | int, ...] = ()
     composite: Composite = "first"
     resampling: Resampling = "nearest"
+    area: Area | None = None
+    scene_masks: tuple[SceneMask, ...] = ()
     adjustments: Mapping[int, Adjustment] = field(default_factory=dict, hash=False)
     file_notes: tuple[str, ...] = ()
 
@@ -98,7 +106,7 @@ class MosaicSource:
 
     @property
     def nodata(self) -> tuple[float | None, ...]:
-        """Per band, the value that stands for a missing pixel."""
+        """Per band, the value that stands for a missing pixel: the first scene's."""
         return self._first.nodata
 
     @property
@@ -118,25 +126,50 @@ class MosaicSource:
 
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the grid. Raises SceneError if it cannot."""
-        data = np.zeros((len(self.bands), *window.shape), self.dtype)
-        for band, sentinel in zip(data, self.nodata, strict=True):
-            band[:] = 0 if sentinel is None else sentinel
-        valid = np.zeros(window.shape, bool)
-        for number in self.scenes_at(window):
-            pixels = self.read_one(number, window)
-            if pixels is None:
-                continue
-            new = pixels.valid & ~valid
-            np.copyto(data, pixels.data, where=new)
-            valid |= new
-            if valid.all():
-                break
-        return Pixels(data, valid, fresh=True)
+        out = Pixels(np.zeros((len(self.bands), *window.shape), self.dtype), np.zeros(window.shape, bool), fresh=True)
+        for band, sentinel in zip(out.data, self.nodata, strict=True):
+            band[:] = filling(sentinel, self.dtype)
+        wanted = None if self.area is None else self.area.inside(window)
+        if wanted is not None and not wanted.any():
+            return out
+        scenes = self.scenes_at(window)
+        if self.composite == "mean":
+            mean_of(self.read_one, scenes, out, window, self.nodata)
+        elif self.composite == "median":
+            median_of(self.read_one, scenes, out, window, self.nodata)
+        else:
+            self._take_first(scenes, out, window, wanted)
+        if wanted is not None:
+            for band, sentinel in zip(out.data, self.nodata, strict=True):
+                band[~wanted] = filling(sentinel, self.dtype)
+            np.logical_and(out.valid, wanted, out=out.valid)
+        return out
+
+    def _take_first(self, scenes: Sequence[int], out: Pixels, window: Window, wanted: NDArray[np.bool_] | None) -> None:
+        """Fill in the pixels of the first scene that observed each, until all that are wanted are there."""
+        for number in scenes:
+            if (pixels := self.read_one(number, window)) is not None:
+                new = pixels.valid & ~out.valid
+                np.copyto(out.data, pixels.data, where=new)
+                np.logical_or(out.valid, new, out=out.valid)
+                if (out.valid if wanted is None else out.valid | ~wanted).all():
+                    return
 
     def read_one(self, number: int, window: Window) -> Pixels | None:
-        """Read what one scene of the index has of a window, adjusted; None: nothing. Raises SceneError if it cannot."""
-        pixels = read_scene(self.scene(number).source, self.geobox, window, self.resampling)
-        return None if pixels is None else self.adjusted(number, pixels)
+        """Read what one scene of the index has of a window, masked and adjusted; None: nothing.
+
+        Missing samples are the mosaic's nodata. Raises SceneError if it cannot be read.
+        """
+        scene = self.scene(number)
+        pixels = read_scene(scene.source, self.geobox, window, self.resampling)
+        if pixels is None:
+            return None
+        valid = pixels.valid
+        for mask in self.scene_masks:
+            valid = valid & ~mask.masked(self.index.scene(number), self.geobox, window)
+        if not valid.any():
+            return None
+        return self.adjusted(number, Pixels(with_nodata(pixels.data, scene.source.nodata, self.nodata), valid, True))
 
     @property
     def chooses(self) -> bool:
@@ -173,7 +206,12 @@ class MosaicSource:
 
     def blocks_touched(self, side: int) -> NDArray[np.bool_]:
         """Return which blocks of `side` pixels any scene touches: bool, rows and columns of blocks."""
-        return footprints(self.index, self.geobox, self.order).touched(self.geobox, side)
+        found = footprints(self.index, self.geobox, self.order).touched(self.geobox, side)
+        return (
+            found
+            if self.area is None
+            else found & touched_blocks(np.array([self.area.shape], object), self.geobox, side)
+        )
 
     def select(self, bands: BandNames) -> "MosaicSource":
         """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
@@ -190,15 +228,34 @@ class MosaicSource:
         return replace(self, file_notes=(*self.file_notes, note))
 
     def identity(self) -> dict[str, Any]:
-        """Return what the scenes hold, in their order, the grid, and how they are put together."""
+        """Return what the scenes hold, in their order, the grid, and how they are put together, briefly."""
+        order = np.array(self.order)
+        ids = self.index.ids[order].tolist()
         return {
-            "scenes": [self.index.scene(number).digest for number in self.order],
+            "scenes": sha256("\n".join(self.index.digests[order]).encode()).hexdigest(),
             "bands": [*self.band_choice],
             "grid": self.geobox.describe(),
             "composite": self.composite,
             "resampling": self.resampling,
+            **({"area": self.area.digest} if self.area else {}),
+            **({"mask": [mask.identity(ids) for mask in self.scene_masks]} if self.scene_masks else {}),
             **({"adjustments": _digest(self.adjustments)} if self.adjustments else {}),
         }
+
+
+def with_nodata(data: NDArray[Any], own: tuple[float | None, ...], nodata: tuple[float | None, ...]) -> NDArray[Any]:
+    """Return data with another value for missing samples; an observed sample of that value becomes the next one."""
+    if all(one == other or (one != one and other != other) for one, other in zip(own, nodata, strict=True)):
+        return data
+    moved = data.copy()
+    for band, mine, other in zip(moved, own, nodata, strict=True):
+        missing = missing_samples(band, mine)
+        if mine == other or other is None:
+            continue
+        band[:] = as_type(band.astype(np.float64), band.dtype, other)
+        if missing is not None:
+            band[missing] = filling(other, band.dtype)
+    return moved
 
 
 def _digest(adjustments: Mapping[int, Adjustment]) -> str:

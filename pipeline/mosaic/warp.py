@@ -15,13 +15,13 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from ..grid.geobox import GeoBox, Window, same_crs
+from ..grid.geobox import GeoBox, Window
 from ..io.gdal import read_pixels
 from ..io.raster import RasterBand, RasterMask, RasterSource
 from ..io.resample import Resampling, as_type
 from ..io.source import Pixels, missing_samples
 from .outline import outline_on, window_on
-from .positions import Positions, full_turn, positions
+from .positions import Positions, full_turn, positions, same_crs
 from .sampling import Kernel, Samples, interpolate, is_inside, nearest
 
 ON_GRID = 0.01  # of a pixel: writers round transforms
@@ -95,14 +95,14 @@ def read_scene(source: RasterSource, geobox: GeoBox, window: Window, resampling:
         return found
     data = np.zeros((len(source.bands), *window.shape), source.dtype)
     for band, sentinel in zip(data, source.nodata, strict=True):
-        band[:] = _filling(sentinel, source.dtype)
+        band[:] = filling(sentinel, source.dtype)
     valid = np.zeros(window.shape, bool)
     here = shared.within(window).slices
     data[:, *here], valid[here] = found.data, found.valid
     return Pixels(data, valid, fresh=True)
 
 
-def _filling(sentinel: float | None, dtype: np.dtype[Any]) -> Any:
+def filling(sentinel: float | None, dtype: np.dtype[Any]) -> Any:
     """Return what stands where a scene has nothing: the band's nodata if its type can hold it, else 0."""
     if sentinel is None or (not np.issubdtype(dtype, np.floating) and not isfinite(sentinel)):
         return 0
@@ -176,7 +176,7 @@ class _Piece:
         needed, kind = kernel.needs(at, grid.shape), np.dtype(bands[0].dtype)
         if needed is None:
             for band in bands:
-                nothing = np.full(self.window.shape, _filling(band.nodata, kind), kind)
+                nothing = np.full(self.window.shape, filling(band.nodata, kind), kind)
                 yield nothing, np.ones(self.window.shape, bool)
             return
         indexes = [band.index for band in bands]
@@ -190,7 +190,6 @@ class _Piece:
         grid = self._grid(band)
         at, absent = self._at(grid), missing_samples(samples, band.nodata)
         missing = np.zeros(samples.shape, bool) if absent is None else absent
-        filling = _filling(band.nodata, samples.dtype)
         if kernel.method == "nearest":
             values = nearest(samples, needed, at, grid.shape)
             lacking = ~is_inside(at, grid.shape) | nearest(missing, needed, at, grid.shape)
@@ -200,7 +199,7 @@ class _Piece:
                     missing = missing | ~_observed(mask, needed)
             mixed, lacking = interpolate(Samples(samples, missing, needed), at, grid.shape, kernel)
             values = as_type(mixed, samples.dtype, band.nodata)
-        values[lacking] = filling
+        values[lacking] = filling(band.nodata, samples.dtype)
         return values, lacking
 
     def _seen(self, mask: RasterMask) -> NDArray[np.bool_]:

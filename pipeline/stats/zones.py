@@ -1,7 +1,7 @@
 """Zones: polygons that statistics are taken of, how much of each pixel lies in them (exactextract), and their sums.
 
 A block is looked at in pieces: most of those lie wholly in a zone or wholly outside, and only at borders are fractions
-of pixels asked for. Zones are in pixels, with x the column and y minus the row; see `vector.read`.
+of pixels asked for. Zones are in pixels, with x the column and y minus the row; see `io.polygons`.
 """
 
 import os
@@ -16,7 +16,7 @@ from models.errors import StatisticsError
 
 from ..grid.geobox import GeoBox, Window
 from ..grid.pixel_area import PixelAreas
-from ..vector.read import PlacedPolygons, PolygonReader, Shapes
+from ..io.polygons import PlacedPolygons, PolygonReader, Shapes
 from .sums import NUDGE, Floats, Ints, Piece, Sums, add_up, pieces
 
 SIMPLE = 256  # vertices; zones with more are cut to a block before they are sent there

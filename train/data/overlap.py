@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.vector.longitude import cut_at_antimeridian, full_circle
+from pipeline.io.longitude import cut_at_antimeridian, full_circle
 
 from .samples import Sample
 

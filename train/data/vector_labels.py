@@ -1,7 +1,7 @@
 """Vector labels: polygons brought into a scene's pixels, and rasterized window by window.
 
 A pixel belongs to the polygon in which its centre lies; where polygons overlap, to the later row. Polygons are
-read, mended and placed by `pipeline.vector.read`.
+read, mended and placed by `pipeline.io.polygons`.
 """
 
 import re
@@ -19,7 +19,7 @@ from typing_extensions import override
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.gdal import file_stamp
-from pipeline.vector.read import PolygonReader
+from pipeline.io.polygons import PolygonReader
 
 from .classes import SHOWN, ClassTable
 from .samples import LabelSource

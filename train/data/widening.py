@@ -8,7 +8,7 @@ import numpy as np
 
 from models.errors import TrainingError
 from pipeline.grid.geobox import GeoBox
-from pipeline.vector.read import POLYGONS, densified, parts_of, polygonal
+from pipeline.io.polygons import POLYGONS, densified, parts_of, polygonal
 
 FORM = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(m|metres?|meters?|px|pixels?)?\s*")
 

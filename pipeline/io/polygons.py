@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.errors import SwatheError
 
 from ..grid.geobox import GeoBox
-from ..io.gdal import absolute_name
+from .gdal import absolute_name
 from .longitude import all_turns, full_circle, unwrapped
 
 ENDINGS = (".parquet", ".geoparquet", ".pq")  # of GeoParquet, which geopandas reads; GDAL reads all others
