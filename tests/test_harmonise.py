@@ -10,13 +10,14 @@ from shapely.geometry import box
 from skimage.exposure import match_histograms
 from test_mosaic import write_piece
 
-from models.errors import SceneError
+from models.errors import ArgumentError
 from pipeline.catalog.index import IndexedScene, content_digest, write_index
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.raster_files import open_rasters
 from pipeline.io.source import Pixels
 from pipeline.mosaic.adjust import UNCHANGED, Curve, Linear, adjust
 from pipeline.mosaic.harmonise import _balanced, harmonise
+from pipeline.mosaic.open import open_mosaic
 from pipeline.mosaic.overlaps import SIDE, WINDOWS, find_pairs
 from pipeline.mosaic.source import MosaicSource
 
@@ -138,9 +139,17 @@ def test_bands_are_taken_with_what_they_are_adjusted_by(ground, tmp_path):
     np.testing.assert_array_equal(mosaic.select([1]).read(mosaic.geobox.whole).data, whole[:1])
 
 
+def test_a_mosaic_is_opened_harmonised_and_says_so(ground, tmp_path):
+    raw = [np.rint(part * (1 + n / 9)).astype("uint16") for n, part in enumerate(cut(ground))]
+    index = mosaic_of(tmp_path, raw).index
+    plain, mosaic = open_mosaic(index), open_mosaic(index, harmonise="moments")
+    assert mosaic.adjustments == harmonise(plain, "moments").adjustments
+    assert "scenes brought to one radiometry by moments" in mosaic.notes
+
+
 def test_no_method_but_these(ground, tmp_path):
     plain = mosaic_of(tmp_path, [np.rint(part).astype("uint16") for part in cut(ground)])
-    with pytest.raises(SceneError, match="moments, histogram"):
+    with pytest.raises(ArgumentError, match="moments, histogram"):
         harmonise(plain, "colour")
 
 

@@ -80,7 +80,7 @@ def segment(
     from ..inference.run import run
     from .describe import describe_run
 
-    opened = open_scenes(_scene(scene), keywords)
+    opened = open_scenes(_scene(scene), keywords, show=not quiet)
     result = run(opened, bundle, output, client=scheduler, workers=workers, overwrite=overwrite, show=not quiet,
                  note=None if quiet else lambda text: note(text, quiet), **keywords)  # fmt: skip
     click.echo(describe_run(result, output))
@@ -97,7 +97,7 @@ def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
     from ..inference.plan import plan as make_plan
 
     keywords = _segment_keywords(rest, store=True)
-    click.echo(str(make_plan(open_scenes(_scene(scene), keywords), bundle, **keywords)))
+    click.echo(str(make_plan(open_scenes(_scene(scene), keywords, show=True), bundle, **keywords)))
 
 
 def _measuring(options: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import click
 
 from .options import options
 
-NAMES = ("crs", "resolution", "bounds", "like", "area", "composite", "mask")
+NAMES = ("crs", "resolution", "bounds", "like", "area", "composite", "mask", "harmonise")
 
 
 def _several(count: tuple[int, ...]) -> Any:
@@ -39,10 +39,12 @@ mosaic_options = options(
     click.option("--mask", multiple=True, metavar="BAND=VALUES",
                  help="Values of a band that a mosaic does not take, as SCL=3,8,9,10; or classes of a map that Swathe "
                       "made, as clouds.zarr=cloud, or clouds/{id}.zarr=cloud with a map for each scene."),
+    click.option("--harmonise", type=click.Choice(["moments", "histogram"]),
+                 help="Bring a mosaic's scenes to one radiometry by what they hold where they overlap."),
 )  # fmt: skip
 
 
-def open_scenes(scene: Any, keywords: dict[str, Any]) -> Any:
+def open_scenes(scene: Any, keywords: dict[str, Any], *, show: bool = False) -> Any:
     """Return a mosaic where SCENE is an index of scenes; else the scene as it was. Takes the options out of keywords.
 
     Raises
@@ -58,7 +60,7 @@ def open_scenes(scene: Any, keywords: dict[str, Any]) -> Any:
 
         if len(given.get("resolution", ())) == 1:
             (given["resolution"],) = given["resolution"]
-        return open_mosaic(scene, resampling=keywords["resampling"], **given)
+        return open_mosaic(scene, resampling=keywords["resampling"], show=show, **given)
     if given:
         raise click.UsageError(
             f"--{next(iter(given))} is of a mosaic: give an index of scenes as SCENE, made by "

@@ -19,12 +19,13 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.sparse.linalg import spsolve
 
-from models.errors import SceneError
+from models.errors import ArgumentError
 
 from ..grid.geobox import Window
 from ..io.source import Pixels
 from ..jobs.progress import no_progress, progress
 from .adjust import UNCHANGED, Adjustment, Curve, Linear
+from .footprints import outlines_of
 from .overlaps import Overlap, compare, find_pairs
 from .source import MosaicSource
 
@@ -55,22 +56,26 @@ def harmonise(mosaic: MosaicSource, method: Harmonise, *, show: bool = False) ->
 
     Raises
     ------
-    SceneError
-        A scene cannot be read, or the method is another.
+    ArgumentError, SceneError
+        The method is another; a scene cannot be read.
     """
     if method not in get_args(Harmonise):
-        raise SceneError(f"harmonise is one of {', '.join(get_args(Harmonise))}; received {method!r}")
+        raise ArgumentError(f"harmonise is {', '.join(get_args(Harmonise))}; received {method!r}")
 
     def read(place: int, window: Window) -> Pixels | None:
         return mosaic.read_one(mosaic.order[place], window)
 
-    pairs = find_pairs([mosaic.outline(number) for number in mosaic.order], mosaic.geobox.shape)
+    outlines = outlines_of(mosaic.index, np.array(mosaic.order, np.intp), mosaic.geobox)
+    pairs = find_pairs(outlines, mosaic.geobox.shape)
     with progress("comparing scenes", len(pairs)) if show else nullcontext(no_progress) as advance:
         overlaps = compare(pairs, read, mosaic.nodata, lambda count: advance(count, 0))
     fit = fit_moments if method == "moments" else fit_histograms
     bands = [fit(overlaps, band, len(mosaic.order)) for band in range(len(mosaic.bands))]
     found = dict(zip(mosaic.order, zip(*bands, strict=True), strict=True))
-    return replace(mosaic, adjustments={number: by for number, by in sorted(found.items()) if changes(by)})
+    adjustments = {number: by for number, by in sorted(found.items()) if changes(by)}
+    if not adjustments:
+        return mosaic
+    return replace(mosaic, adjustments=adjustments).with_note(f"scenes brought to one radiometry by {method}")
 
 
 def changes(adjustment: Adjustment) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import shapely
@@ -48,8 +48,10 @@ def open_mosaic(
     composite: Composite = "first",
     mask: Mapping[str, Any] | Sequence[str] | None = None,
     resampling: Resampling = "nearest",
+    harmonise: Literal["moments", "histogram"] | None = None,
+    show: bool = False,
 ) -> MosaicSource:
-    """Open many scenes as one, on one grid. Only facts are read, no pixels.
+    """Open many scenes as one, on one grid. Only facts are read, no pixels but for `harmonise`.
 
     Two mosaics of one resolution share one grid, wherever they lie: corners of pixels lie at whole multiples of the
     resolution, or, where all scenes of that CRS and resolution lie on one grid, on theirs.
@@ -77,6 +79,11 @@ def open_mosaic(
         `{"clouds/{id}.zarr": ["cloud"]}`, where `{id}` is the scene's name; also texts as `SCL=3,8,9,10`.
     resampling
         How scenes that do not lie on the grid are brought onto it: `nearest`, `bilinear`, `cubic`.
+    harmonise
+        Bring scenes to one radiometry by a sample of what they hold where they overlap: `moments`, a gain and an offset
+        for each scene and band; `histogram`, a curve. See `pipeline.mosaic.harmonise`.
+    show
+        Show the progress of that.
 
     Returns
     -------
@@ -105,8 +112,13 @@ def open_mosaic(
     masks = parse_masks(mask)
     notes = _check_alike(scenes, used, masks)
     said = (*_describe(scenes, used, geobox, composite), *notes)
-    return MosaicSource(scenes, geobox, tuple(used.tolist()), composite=composite, resampling=resampling, area=placed,
-                        scene_masks=masks, file_notes=said)  # fmt: skip
+    mosaic = MosaicSource(scenes, geobox, tuple(used.tolist()), composite=composite, resampling=resampling, area=placed,
+                          scene_masks=masks, file_notes=said)  # fmt: skip
+    if harmonise is None:
+        return mosaic
+    from .harmonise import harmonise as bring_together
+
+    return bring_together(mosaic, harmonise, show=show)
 
 
 def as_mosaic(scene: Any, resampling: Resampling = "nearest") -> MosaicSource | None:

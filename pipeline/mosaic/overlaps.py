@@ -67,7 +67,7 @@ class Overlap:
     quantiles: NDArray[np.float32]
 
 
-def find_pairs(outlines: Sequence[Any], shape: tuple[int, int]) -> list[Pair]:
+def find_pairs(outlines: Sequence[Any] | NDArray[np.object_], shape: tuple[int, int]) -> list[Pair]:
     """Return which scenes are compared, and where; the same each time.
 
     A scene that overlaps with many is compared with those that it shares the largest areas with, and with as many more

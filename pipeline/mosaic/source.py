@@ -23,7 +23,7 @@ from .composite import mean_of, median_of
 from .footprints import footprints, touched_blocks
 from .masking import SceneMask
 from .order import Composite
-from .warp import filling, footprint_on, read_scene
+from .warp import filling, read_scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +191,6 @@ class MosaicSource:
         """Return raw pixels of one scene, on whatever grid they were read, as the mosaic has them."""
         adjustment = self.adjustments.get(number)
         return adjust(pixels, adjustment, self.nodata) if adjustment else pixels
-
-    def outline(self, number: int) -> Any:
-        """Return the outline of a scene in pixels of the grid, see `footprint_on`."""
-        return footprint_on(self.scene(number).source, self.geobox)
 
     def read_masks(self, window: Window) -> NDArray[np.bool_]:
         """Return where any scene observed anything: bool `(y, x)`."""
