@@ -5,7 +5,7 @@ schemas do not allow beside the one that they do.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import BundleError
@@ -117,17 +117,6 @@ def _input(metadata: BundleMetadata) -> JSON:
 
 
 def _output(metadata: BundleMetadata) -> JSON:
-    # both names and titles, for versions 1.1 of the classification extension, which MLM cites, and 2.0
-    classes = [
-        {
-            "value": value,
-            "name": info.name if CLASS_NAME.fullmatch(info.name) else f"{_plain(info.name)}_{value}",
-            "title": info.name,
-            "description": info.name,
-            "color_hint": info.color.upper(),
-        }
-        for value, info in enumerate(metadata.classes)
-    ]
     return {
         "name": "probabilities",
         "tasks": ["semantic-segmentation"],
@@ -136,8 +125,23 @@ def _output(metadata: BundleMetadata) -> JSON:
             "dim_order": ["batch", "class", "height", "width"],
             "data_type": "float32",
         },
-        "classification:classes": classes,
+        "classification:classes": describe_classes(metadata.classes),
     }
+
+
+def describe_classes(classes: Sequence[ClassInfo]) -> list[JSON]:
+    """Describe classes, by value, as STAC's classification extension does."""
+    # both names and titles, for versions 1.1 of the classification extension, which MLM cites, and 2.0
+    return [
+        {
+            "value": value,
+            "name": info.name if CLASS_NAME.fullmatch(info.name) else f"{_plain(info.name)}_{value}",
+            "title": info.name,
+            "description": info.name,
+            "color_hint": info.color.upper(),
+        }
+        for value, info in enumerate(classes)
+    ]
 
 
 def from_item(item: object) -> BundleMetadata:

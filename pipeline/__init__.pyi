@@ -15,6 +15,8 @@ from .objects.objects import write_objects as write_objects
 from .postprocess.clean import write_clean as write_clean
 from .postprocess.lazy import clean as clean
 from .postprocess.lazy import label_objects as label_objects
+from .publishing.publish import Publication as Publication
+from .publishing.publish import publish as publish
 from .stats.stats import compute_statistics as compute_statistics
 from .stats.stats import write_statistics as write_statistics
 from .store.cog import write_cog as write_cog
@@ -29,6 +31,7 @@ from .viz.report import write_report as write_report
 __all__ = [
     "IndexResult",
     "Outlines",
+    "Publication",
     "RunResult",
     "SceneIndex",
     "StacSearch",
@@ -43,6 +46,7 @@ __all__ = [
     "open_scene",
     "overlay",
     "plan",
+    "publish",
     "quantise",
     "read_index",
     "run",

@@ -34,6 +34,7 @@ VERBS = [
     "stats",
     "report",
     "index",
+    "publish",
     "demo",
     "bundles",
     "import-weights",

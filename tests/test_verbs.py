@@ -367,3 +367,16 @@ def test_the_installed_command_is_the_same(swathe, tmp_path):
     real = subprocess.run([SWATHE, *words], cwd=swathe.folder, capture_output=True, text=True, timeout=120)
     again = swathe(*words, "--overwrite")
     assert (real.returncode, real.stdout, real.stderr) == (again.code, again.out, again.err)
+
+
+def test_publish_says_what_there_is(swathe, tmp_path):
+    out = tmp_path / "out"
+    done = swathe("publish", "maps.zarr", "-o", out, "--side", 512)
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"published {out} in ")
+    assert f"file, 0.0 MB; open {out}/mosaic.vrt" in done.out or f"files, 0.0 MB; open {out}/mosaic.vrt" in done.out
+    assert done.err.startswith("swathe: publishing maps.zarr\npublishing: 0 of ")
+    again = swathe("publish", "maps.zarr", "-o", out, "--side", 512, "-q")
+    assert (again.out.partition(":")[0], again.err) == (f"{out} is already complete", "")
+    wrong = swathe("publish", "maps.zarr", "-o", out, "--side", 1000, "-q")
+    assert (wrong.code, wrong.error) == (1, "error: side is a multiple of 512 pixels, at most 131,072; received 1000")

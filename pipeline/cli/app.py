@@ -20,9 +20,10 @@ from .commands import VERBS
 from .index import index
 from .models import bundles, import_weights, quantise
 from .options import note
+from .publish import publish
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-RESUMES = ("segment", "clean", "objects", "vectorise", "train", "evaluate")
+RESUMES = ("segment", "publish", "clean", "objects", "vectorise", "train", "evaluate")
 GRACE = 1.5  # seconds to unwind after a signal
 
 
@@ -150,5 +151,5 @@ def demo(output: str) -> None:
         click.echo(line)
 
 
-for verb in (*VERBS, index, demo, bundles, import_weights, quantise):
+for verb in (*VERBS, index, publish, demo, bundles, import_weights, quantise):
     cli.add_command(verb)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -24,17 +25,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from models.encoding import NODATA, SCALE
 from models.errors import StoreError
-from models.metadata import ClassInfo
 from models.system import usable_cpus
 
 from ..grid.geobox import GeoBox, Window
 from ..io.gdal import SETTINGS  # its import also settles, before any file is opened, which drivers GDAL has
-from .cog_tiles import FORM, ArrayFormat, Level, Piece, write_tiles
+from .cog_tiles import FORM, ArrayFormat, Level, Piece, array_format, write_tiles
 from .files import Files
 from .metadata import HARDWARE, StoreMetadata, background_flag, fingerprint
 from .pam import auxiliary
 from .placing import Target, check_target, place, work_folder
-from .store import Store, open_store, store_errors
+from .store import open_store, store_errors
 from .tiff import Directory, encode_header
 
 
@@ -82,8 +82,18 @@ def write_cog(
     return target
 
 
-def write_piece(piece: Piece, target: Target, threads: int, *, opaque: bool = False, skip_empty: bool = False) -> Level:
-    """Write a piece of a store as a COG; return its full resolution.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written: its size in bytes, 0 where there is none, and the pixels of a class map by value."""
+
+    size: int
+    counts: Mapping[int, int]
+
+
+def write_piece(
+    piece: Piece, target: Target, threads: int, *, opaque: bool = False, skip_empty: bool = False
+) -> Written:
+    """Write a piece of a store as a COG.
 
     Parameters
     ----------
@@ -108,13 +118,14 @@ def write_piece(piece: Piece, target: Target, threads: int, *, opaque: bool = Fa
             whole = folder / "whole.tif"
             levels = write_tiles(folder, piece, threads)
             if skip_empty and levels[0].is_empty:
-                return levels[0]
+                return Written(0, levels[0].counts)
             _put_together(whole, levels, piece)
             _read_back(whole, levels, threads)
+            size = whole.stat().st_size
         except (OSError, RasterioError, CPLE_BaseError, ValueError) as error:
             raise StoreError(f"{target} could not be written: {' '.join(str(error).split())[:200]}") from error
         _put_in_place(whole, target, piece, opaque)
-    return levels[0]
+    return Written(size, levels[0].counts)
 
 
 def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str, int] | None:
@@ -134,21 +145,6 @@ def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) 
     if tags.get("SWATHE_LAYER") != "class_map":
         return None
     return json.loads(tags["SWATHE_PIXELS"])  # type: ignore[no-any-return]
-
-
-def array_format(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> ArrayFormat:
-    """Return how an array of a store is written. Raises StoreError where it has none of that name."""
-    if name == "class_map":
-        return ArrayFormat(name, "uint8", ("class",), NODATA)
-    kept = store.encoding
-    if name != "probability" or not kept.probability:
-        there = "class_map" + (
-            ", probability" if kept.probability else "; `swathe segment` keeps probabilities in .zarr"
-        )
-        raise StoreError(f"{store.path} has no array {name!r}; it has: {there}")
-    bands = tuple(classes[value].name for value in kept.kept)
-    dtype = "float32" if kept.probability == "float16" else kept.probability  # GeoTIFF readers lack float16
-    return ArrayFormat(name, dtype, bands, NODATA if dtype == "uint8" else float("nan"))
 
 
 def _put_together(whole: Path, levels: list[Level], piece: Piece) -> None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
 from models.encoding import NODATA
+from models.errors import StoreError
+from models.metadata import ClassInfo
 
 from ..grid.geobox import GeoBox, Window
 from .metadata import StoreMetadata, level_count
@@ -52,9 +54,24 @@ class ArrayFormat:
         return BLOCK if len(self.bands) * np.dtype(self.dtype).itemsize > WIDE else 2 * BLOCK
 
 
+def array_format(store: Store, name: str, classes: tuple[ClassInfo, ...]) -> ArrayFormat:
+    """Return how an array of a store is written. Raises StoreError where it has none of that name."""
+    if name == "class_map":
+        return ArrayFormat(name, "uint8", ("class",), NODATA)
+    kept = store.encoding
+    if name != "probability" or not kept.probability:
+        there = "class_map" + (
+            ", probability" if kept.probability else "; `swathe segment` keeps probabilities in .zarr"
+        )
+        raise StoreError(f"{store.path} has no array {name!r}; it has: {there}")
+    bands = tuple(classes[value].name for value in kept.kept)
+    dtype = "float32" if kept.probability == "float16" else kept.probability  # GeoTIFF readers lack float16
+    return ArrayFormat(name, dtype, bands, NODATA if dtype == "uint8" else float("nan"))
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What a file is made of: a window of an array of a store."""
+    """What a file is made of: a window of an array of a store. Where it reaches out of the store, it is nodata."""
 
     store: Store
     metadata: StoreMetadata
@@ -73,8 +90,17 @@ class Piece:
 
     def read(self, window: Window) -> NDArray[Any]:
         """Read a window that is counted from the piece's own first pixel, as `(band, y, x)`."""
-        pixels = self.store.read_array(self.array.name, window.shift(self.window.top, self.window.left))
-        return pixels.astype(self.array.dtype, copy=False)
+        wanted = window.shift(self.window.top, self.window.left)
+        there = wanted.overlap(self.store.geobox.whole)
+        if there == wanted:
+            return self._read_inside(wanted)
+        pixels = np.full((len(self.array.bands), *wanted.shape), self.array.nodata, self.array.dtype)
+        if there is not None:
+            pixels[(..., *there.within(wanted).slices)] = self._read_inside(there)
+        return pixels
+
+    def _read_inside(self, window: Window) -> NDArray[Any]:
+        return self.store.read_array(self.array.name, window).astype(self.array.dtype, copy=False)
 
 
 @dataclass
