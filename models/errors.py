@@ -37,6 +37,10 @@ class SceneError(SwatheError):
     """A scene that cannot be opened or read."""
 
 
+class SeveralScenesError(SceneError):
+    """What was given as one scene is several."""
+
+
 class PlanError(SwatheError):
     """Settings from which no sound plan can be made."""
 

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import shlex
 
 import geopandas as gpd
 import numpy as np
@@ -12,6 +14,7 @@ import rasterio
 import shapely
 import xarray as xr
 from affine import Affine
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from indexing import UTM, collection_of, item_of, write_json, write_raster
@@ -24,6 +27,7 @@ from pipeline.catalog.build import build_index
 from pipeline.catalog.footprint import bbox_of, footprint_of
 from pipeline.catalog.index import IndexedScene, read_index, write_index
 from pipeline.catalog.stamps import Stamps, content_digest, stamps_of
+from pipeline.cli.app import cli
 from pipeline.grid.geobox import GeoBox
 from pipeline.io.raster_files import open_rasters
 
@@ -533,3 +537,41 @@ def test_a_disk_that_is_full_leaves_the_index_as_it_was(tmp_path, monkeypatch):
         indexed(write_raster(tmp_path / "b.tif", left=9), output)
     assert output.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif", "scenes.parquet"]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def swathe(*words):
+    """Run the command in this process."""
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def test_the_command_writes_an_index_and_info_says_what_it_holds(tmp_path):
+    write_raster(tmp_path / "in" / "a_20240501.tif", CLOUD_COVER="3")
+    write_raster(tmp_path / "in" / "b_20240601.tif", left=70, resolution=20)
+    output = tmp_path / "scenes.parquet"
+    done = swathe("index", tmp_path / "in", "-o", output, "--priority", "2")
+    assert done.exit_code == 0, done.output
+    assert f"wrote {output}: 2 added" in done.stdout
+    assert "index: 0 of 1 scenes done" in done.stderr
+    shown = swathe("info", output).stdout
+    for line in ("scenes      2", "dates       2024-05-01 to 2024-06-01", "CRS         EPSG:32633",
+                 "resolution  10 (1); 20 (1) (units of the CRS)", "bands       band_1,band_2", "clouds      3 to 3 %",
+                 "priority    2"):  # fmt: skip
+        assert line in shown
+    again = swathe("index", "-o", output, "-q")
+    assert f"wrote {output}: 2 as they were" in again.stdout
+    assert again.stderr == ""
+
+
+def test_several_scenes_given_as_one_are_refused_with_a_command_that_indexes_them(tmp_path):
+    one = write_raster(tmp_path / "one file.tif")
+    two = write_raster(tmp_path / "b.tif", crs="EPSG:32634")
+    refused = swathe("info", one, two)
+    said = str(refused.exception)
+    assert said.count("\n") == 1
+    command = re.search("`swathe (index .*) -o scenes.parquet`", said)[1]
+    output = tmp_path / "scenes.parquet"
+    assert swathe(*shlex.split(command), "-o", output).exit_code == 0
+    assert "scenes      2" in swathe("info", output).stdout

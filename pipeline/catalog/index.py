@@ -217,8 +217,9 @@ def read_index(path: str | os.PathLike[str]) -> SceneIndex:
 
 
 def is_index(path: str | os.PathLike[str]) -> bool:
-    """Whether a path may be an index's: by its ending."""
-    return os.fspath(path).lower().endswith(".parquet")
+    """Whether a path may be that of an index: by its ending; with `GTI:` before it, it is a tile index's."""
+    name = os.fspath(path)
+    return name.lower().endswith(".parquet") and not name.startswith("GTI:")
 
 
 def write_index(scenes: Iterable[IndexedScene], path: str | os.PathLike[str]) -> SceneIndex:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
 
 TIMEOUT = (8, 30)  # seconds to connect, and to wait for an answer
-GET_ONLY = (404, 405, 501)  # what servers answer that have no search by POST
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +47,26 @@ class StacSearch:
         SceneError
             It does not answer, is no STAC API, refuses the search, or finds nothing.
         """
-        found = 0
-        for item in self._asked("POST"):
-            found += 1
-            yield item
-        if not found:
-            raise SceneError(f"the search in {redact_url(self.url)} found nothing")
-
-    def _asked(self, method: str) -> Iterator[dict[str, Any]]:
         from pystac_client import Client
-        from pystac_client.exceptions import APIError
 
-        count = 0
+        found = 0
         try:
             client = Client.open(self.url, stac_io=_stac_io())
+            by_post = any(link.rel == "search" and link.extra_fields.get("method") == "POST" for link in client.links)
             search = client.search(
-                method=method,
+                method="POST" if by_post else "GET",  # of which each API has the latter
                 collections=list(self.collections) or None,
                 bbox=self.bbox,
                 datetime=self.datetime,
                 query=list(self.query) or None,
             )
             for item in search.items_as_dicts():
-                count += 1
+                found += 1
                 yield item
-            return
-        except APIError as error:
-            if method == "GET" or count or getattr(error, "status_code", None) not in GET_ONLY:
-                raise self._refused(error) from error
-        except Exception as error:  # what is no API raises of many kinds
+        except Exception as error:  # of each kind of server, and of what is none
             raise self._refused(error) from error
-        yield from self._asked("GET")
+        if not found:
+            raise SceneError(f"the search in {redact_url(self.url)} found nothing")
 
     def _refused(self, error: Exception) -> SceneError:
         return SceneError(f"the STAC API {redact_url(self.url)} cannot be searched: {_reason(error, self.url)}")

@@ -9,24 +9,29 @@ from models.bundle import load_bundle, shipped_bundles
 from models.encoding import Encoding, describe_decision
 from models.metadata import BundleMetadata
 
+from ..catalog.index import is_index, read_index
 from ..grid.geobox import IN_PIXELS, GeoBox
 from ..inference.options import SegmentOptions
 from ..inference.radiometry import span
 from ..io.radiometry import describe_bands
 from ..io.raster import RasterSource
-from ..io.scene import SceneLike, open_source
+from ..io.scene import SceneLike, advising_index, open_source
 from ..jobs.job import RunResult
 from ..mosaic.seams import describe_seams
 from ..store.files import Files
 from ..store.metadata import StoreMetadata
 from ..store.store import KEY, open_store, read_metadata
+from .describe_index import describe_index
 
 
 def describe(scene: SceneLike, *, alpha: bool | None = None) -> str:
-    """Describe a scene, or a store that Swathe wrote; see `open_scene` for alpha."""
+    """Describe a scene, an index of scenes, or a store that Swathe wrote; see `open_scene` for alpha."""
     if isinstance(scene, str | os.PathLike) and _is_store(os.fspath(scene)):
         return _describe_store(os.fspath(scene))
-    source = open_source(scene, alpha=alpha)
+    if isinstance(scene, str | os.PathLike) and is_index(scene):
+        return describe_index(read_index(scene))
+    with advising_index(scene):
+        source = open_source(scene, alpha=alpha)
     nodata = ", ".join(sorted({str(value) for value in source.nodata if value is not None}))
     lines = [
         _where(source.geobox),

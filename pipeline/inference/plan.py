@@ -23,7 +23,17 @@ from ..catalog.index import SceneIndex
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling
-from ..io.scene import UNNAMED, AnyOpen, SceneLike, band_hint, open_source, opens_by_name, take_bands, take_named
+from ..io.scene import (
+    UNNAMED,
+    AnyOpen,
+    SceneLike,
+    advising_index,
+    band_hint,
+    open_source,
+    opens_by_name,
+    take_bands,
+    take_named,
+)
 from ..io.source import Source
 from ..mosaic.open import MosaicLike, as_mosaic
 from ..mosaic.source import MosaicSource
@@ -201,7 +211,8 @@ def plan_scene(
         What lies at the output, see `choose_precision`.
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    opened = open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha)
+    with advising_index(scene):
+        opened = open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha)
     prepared = _planned(opened, loaded, options, sure=calibrated, elsewhere=elsewhere, begun=begun)
     if calibrated:
         prepared = replace(prepared, calibration=_calibrated(prepared))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from models.errors import SceneError
+from models.errors import SceneError, SeveralScenesError
 
 from .alpha import NO_MASK
 from .gdal import is_remote, open_raster, printable, run_with_env
@@ -64,7 +64,7 @@ def _assemble(paths: Sequence[str], sources: Sequence[RasterSource], alpha: bool
     other = next((place for place, count in enumerate(counts) if count != counts[0]), None)
     if other is not None or not apart:
         place = next(place for place, count in enumerate(counts) if count != 1)
-        raise SceneError(
+        raise SeveralScenesError(
             f"{paths[place]} holds {counts[place]} bands; several files must hold one band each, or be tiles"
         )
     return join_tiles(sources)
@@ -100,7 +100,9 @@ def open_folder(listing: Listing, *, alpha: bool | None = None) -> RasterSource 
         if len(kinds) == 1:
             raise
         reason = str(error).partition("\n")[0]
-    raise SceneError(f"{listing.path} is not one scene: {found[:600]}.\nName the files of one, or a pattern ({reason})")
+    raise SeveralScenesError(
+        f"{listing.path} is not one scene: {found[:600]}.\nName the files of one, or a pattern ({reason})"
+    )
 
 
 def _rasters(listing: Listing) -> list[str]:
@@ -111,7 +113,9 @@ def _rasters(listing: Listing) -> list[str]:
     if "." in folders:
         return [name for name in rasters if "/" not in name]
     if len(folders) > 1:
-        raise SceneError(f"{listing.path} has rasters in {len(folders)} folders: {_listed(folders)}; give one of them")
+        raise SeveralScenesError(
+            f"{listing.path} has rasters in {len(folders)} folders: {_listed(folders)}; give one of them"
+        )
     return rasters or (kept if len(kept) == 1 else [])
 
 
@@ -140,7 +144,9 @@ def _refuse_dates(listing: Listing, names: Sequence[str], sources: Sequence[Rast
     dates = {tuple(re.sub(r"\D", "", date) for date in DATE.findall(name)) for name in names}
     if len(dates) > 1 and all(dates) and not lie_apart(sources):
         shown = _listed(sorted({date for several in dates for date in several}))
-        raise SceneError(f"{listing.path} holds files of several dates: {shown}; name those of one, or a pattern")
+        raise SeveralScenesError(
+            f"{listing.path} holds files of several dates: {shown}; name those of one, or a pattern"
+        )
 
 
 # --- indexes of tiles -------------------------------------------------------------------------------------------------

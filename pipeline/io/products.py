@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from models.errors import SceneError
+from models.errors import SceneError, SeveralScenesError
 from models.metadata import Radiometry
 
 from .band_names import SENSORS
@@ -173,7 +173,9 @@ def product_of(listing: Listing) -> Product | None:
             scenes = sorted({_scene_of(name, match) for name, match in found})
             if len(scenes) > 1:
                 shown = ", ".join(scenes[:4]) + (", ..." if len(scenes) > 4 else "")
-                raise SceneError(f"{listing.path} holds {len(scenes)} scenes: {shown}; give the folder or files of one")
+                raise SeveralScenesError(
+                    f"{listing.path} holds {len(scenes)} scenes: {shown}; give the folder or files of one"
+                )
             if (product := reader(listing, found)) is not None:
                 return product
     for name in listing.names:

@@ -6,10 +6,11 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import dask.array as da
@@ -18,7 +19,7 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from models.errors import ArgumentError, SceneError
+from models.errors import ArgumentError, SceneError, SeveralScenesError
 from models.metadata import Radiometry
 
 from ..grid.geobox import Window
@@ -127,6 +128,22 @@ def open_source(
     return replace(source, resampling=resampling) if isinstance(source, RasterSource) else source
 
 
+@contextmanager
+def advising_index(scene: Any) -> Iterator[None]:
+    """Say of paths that are several scenes how they are segmented as one: by an index."""
+    try:
+        yield
+    except SeveralScenesError as error:
+        given = [scene] if isinstance(scene, str | os.PathLike) else scene
+        if not (isinstance(given, list | tuple) and all(isinstance(one, str | os.PathLike) for one in given)):
+            raise
+        names = " ".join(quote(os.fspath(one)) for one in given)
+        first, _, rest = str(error).partition("\n")
+        how = f"{rest}. " if rest else ""
+        advice = f"Or, as scenes of a mosaic: `swathe index {names} -o scenes.parquet`, and give scenes.parquet"
+        raise SeveralScenesError(f"{first}\n{how}{advice}") from error
+
+
 def take_bands(source: AnySource, bands: BandNames) -> AnySource:
     """Take bands by name or number (from 1), in the order given, on the finest grid of their own.
 
@@ -199,7 +216,9 @@ def _open_all(scene: SceneLike, alpha: bool | None) -> AnyOpen:
     whole = [path for path in paths if is_item(path) or is_archive(path) or is_metadata(path)]
     if whole and len(paths) > 1:
         others = len(paths) - 1
-        raise SceneError(f"a scene is one STAC Item, or files, or one product; received {whole[0]} and {others} more")
+        raise SeveralScenesError(
+            f"a scene is one STAC Item, or files, or one product; received {whole[0]} and {others} more"
+        )
     return open_files([path for pattern in paths for path in expand(pattern)], alpha=alpha)
 
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urljoin
 
 import fsspec
 
-from models.errors import SceneError
+from models.errors import SceneError, SeveralScenesError
 
 from .content_id import fsspec_options
 from .gdal import is_remote, printable
@@ -197,7 +197,7 @@ def _single(items: Sequence[Any], name: str, wanted: str, more: bool, others: Se
         raise SceneError(f"{name} has no STAC Item: the search found nothing")
     count = f"{len(items)}{' or more' if more or len(items) > MOST_IDS else ''}"
     how = "name one by its id, as collection.json#ID" if not name.startswith("the ") else "give one of them"
-    raise SceneError(f"{name} has {count} Items, {_ids(items)}; a scene is one.\n{how[0].upper()}{how[1:]}")
+    raise SeveralScenesError(f"{name} has {count} Items, {_ids(items)}; a scene is one.\n{how[0].upper()}{how[1:]}")
 
 
 def _ids(items: Iterable[Any]) -> str:

@@ -13,7 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from models.errors import SceneError
+from models.errors import SceneError, SeveralScenesError
 from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, describe_crs, same_crs
@@ -181,7 +181,7 @@ def join_tiles(sources: Sequence[RasterSource]) -> TiledSource:
     top, left = min(place.top for place in places), min(place.left for place in places)
     height, width = max(place.bottom for place in places) - top, max(place.right for place in places) - left
     if height * width > MOST_PIXELS:
-        raise SceneError(
+        raise SeveralScenesError(
             f"the tiles span {height:,} x {width:,} pixels, too many: {first.paths[0]} lies far from others"
         )
     grid = GeoBox(height, width, first.geobox.affine * Affine.translation(left, top), first.geobox.crs)
@@ -204,10 +204,12 @@ def _refuse_unlike(source: RasterSource, first: RasterSource) -> None:
 
     for (what, here), (_, there) in zip(facts(source), facts(first), strict=True):
         if here != there:
-            raise SceneError(f"tiles differ in {what}: {source.paths[0]} has {here}; {first.paths[0]} has {there}")
+            raise SeveralScenesError(
+                f"tiles differ in {what}: {source.paths[0]} has {here}; {first.paths[0]} has {there}"
+            )
     if not same_crs(source.geobox.crs, first.geobox.crs):
         here, there = describe_crs(source.geobox.crs), describe_crs(first.geobox.crs)
-        raise SceneError(f"tiles differ in CRS: {source.paths[0]} has {here}; {first.paths[0]} has {there}")
+        raise SeveralScenesError(f"tiles differ in CRS: {source.paths[0]} has {here}; {first.paths[0]} has {there}")
 
 
 def _place(source: RasterSource, first: RasterSource) -> Window:
@@ -219,7 +221,7 @@ def _place(source: RasterSource, first: RasterSource) -> Window:
     row, column = round(there.f), round(there.c)
     far = there * (width, height)
     if max(abs(there.f - row), abs(there.c - column), abs(far[0] - column - width), abs(far[1] - row - height)) > ALIKE:
-        raise SceneError(
+        raise SeveralScenesError(
             f"tiles lie on different grids: {source.paths[0]} has {source.geobox.describe()};\n"
             f"{first.paths[0]} has {first.geobox.describe()}. Warp them onto one first, as with gdalwarp"
         )
@@ -241,7 +243,7 @@ def _refuse_contradictions(tiles: Sequence[tuple[Window, RasterSource]]) -> None
             here, there = tile.read(part.within(place)), cover.read(part.within(over))
             both = here.valid & there.valid
             if not np.array_equal(here.data[:, both], there.data[:, both], equal_nan=here.data.dtype.kind == "f"):
-                raise SceneError(
+                raise SeveralScenesError(
                     f"{tile.paths[0]} and {cover.paths[0]} overlap, and differ there: they are not tiles of one scene. "
                     "Give one of them, or merge them first, as with gdalwarp"
                 )
