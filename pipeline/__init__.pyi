@@ -17,6 +17,7 @@ from .postprocess.lazy import clean as clean
 from .postprocess.lazy import label_objects as label_objects
 from .publishing.publish import Publication as Publication
 from .publishing.publish import publish as publish
+from .stats.cell_parts import write_cells as write_cells
 from .stats.stats import compute_statistics as compute_statistics
 from .stats.stats import write_statistics as write_statistics
 from .store.cog import write_cog as write_cog
@@ -51,6 +52,7 @@ __all__ = [
     "read_index",
     "run",
     "segment",
+    "write_cells",
     "write_clean",
     "write_cog",
     "write_objects",

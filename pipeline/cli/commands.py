@@ -250,7 +250,12 @@ def vectorise(store: str, output: str, scheduler: str | None, quiet: bool, **res
     "Example: swathe stats clean.zarr --zones districts.gpkg -o districts.csv"
 )
 @store_argument
-@click.option("-o", "--output", metavar="OUT", help=".csv, .parquet, .gpkg, .fgb or .geojson.  [default: shown only]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help=".csv, .parquet, .gpkg, .fgb, .geojson; of cells OUT/ too.  [default: shown only]",
+)
 @click.option("--zones", metavar="FILE", help="Polygons, in any vector format and CRS: statistics for each.")
 @click.option("--layer", metavar="NAME", help="Which layer of the zones' file.")
 @click.option("--cell", metavar="SIZE", help="Statistics for each square cell: '500 m', or 256 for pixels.")
@@ -258,6 +263,8 @@ def vectorise(store: str, output: str, scheduler: str | None, quiet: bool, **res
 def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any) -> None:
     """Show areas and shares by class of a finished STORE, and of objects counts, sizes and widths.
 
+    Cells may be of any number: a name that ends in / is a folder of GeoParquet files, which readers take for one layer.
+    Interrupted, the same command continues those of cells.
     Areas are those on the ellipsoid. Those of objects need what `swathe objects` has made.
     """
     note(f"swathe: adding up {store}", quiet)
@@ -268,6 +275,13 @@ def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool
     rest |= {"client": scheduler, "show": not quiet}
     if output is None:
         click.echo(describe_statistics(compute_statistics(store, **rest)))
+        return
+    if rest["cell"] is not None and rest["zones"] is None and rest["layer"] is None:
+        from ..stats.cell_parts import write_cells
+
+        how = {name: rest[name] for name in ("client", "show")}
+        made = write_cells(store, output, rest["cell"], overwrite=overwrite, **how)
+        click.echo(f"{describe_statistics(made.summary)}\nwrote {output}: {counted(made.rows, 'row')}")
         return
     frame = write_statistics(store, output, overwrite=overwrite, **rest)
     click.echo(f"{describe_statistics(frame)}\nwrote {output}: {counted(len(frame), 'row')}")

@@ -174,8 +174,8 @@ class Dataset(Parts):
         self._state("running")
         return True
 
-    def complete(self, schema: "pa.Schema", rows: int) -> None:
-        """Write `_metadata` and say that all is there.
+    def complete(self, schema: "pa.Schema", rows: int, **more: Any) -> None:
+        """Write `_metadata` and say that all is there, with more to keep in the manifest.
 
         Raises
         ------
@@ -185,7 +185,11 @@ class Dataset(Parts):
         self.finish(schema)
         if (found := self.metadata().num_rows) != rows:
             raise StoreError(f"{self.folder} has {found:,} of {rows:,} rows: parts were removed; pass --overwrite")
-        self._state("complete", rows=rows)
+        self._state("complete", rows=rows, **more)
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what the manifest says; nothing where there is none."""
+        return self._manifest() or {}
 
     def _manifest(self) -> dict[str, Any] | None:
         if not self.files.exists(MANIFEST):

@@ -93,7 +93,7 @@ class BlockCells:
         return rows, range(window.left // self.cells.across, (window.right - 1) // self.cells.across + 1)
 
 
-def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:
+def make_cells(geobox: GeoBox, cell: str | float, kinds: int, most: int = MOST_VALUES) -> Cells:
     """Cut a scene into cells.
 
     Parameters
@@ -107,6 +107,8 @@ def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:
         cells of one size.
     kinds
         How many values there are per cell, to refuse what memory cannot hold.
+    most
+        How many values there may be in all.
 
     Raises
     ------
@@ -131,9 +133,9 @@ def make_cells(geobox: GeoBox, cell: str | float, kinds: int) -> Cells:
         max(1, round(min(value / side, longest))) for side, longest in zip(sides, geobox.shape, strict=True)
     )
     cells = Cells(*geobox.shape, down, across)
-    if len(cells) * kinds > MOST_VALUES:
+    if len(cells) * kinds > most:
         raise StatisticsError(
-            f"cells of {cell} would make {len(cells):,} rows; {MOST_VALUES // kinds:,} are allowed. Give larger cells"
+            f"cells of {cell} would make {len(cells):,} rows; {most // kinds:,} are allowed. Give larger cells"
         )
     return cells
 

@@ -205,7 +205,7 @@ def write_statistics(
     ----------
     output
         Path or URL. `.parquet` (GeoParquet), `.gpkg`, `.fgb`, `.geojson`: with the outlines of cells or zones; `.csv`:
-        with their bounds `xmin`, `ymin`, `xmax`, `ymax` instead.
+        with their bounds `xmin`, `ymin`, `xmax`, `ymax` instead. For more cells than memory holds: `write_cells`.
     overwrite
         Replace a file that is there.
     store, zones, cell, layer, client, show
@@ -233,9 +233,9 @@ def write_statistics(
     if isinstance(zones, str | os.PathLike) and Files(full_path(zones)).same_as(Files(target)):  # it may hold more
         raise StatisticsError(f"{target} is the file of zones, which stays as it is; choose another output")
     empty = request.table(request.no_totals(), request.no_objects().stats() if request.has_objects else None)
-    check_target(target, _writable(empty, target).schema, overwrite=overwrite)
+    check_target(target, writable(empty, target).schema, overwrite=overwrite)
     frame = _compute(request, client, show)
-    rows, crs = _writable(frame, target), frame.crs.to_wkt() if frame.crs else None
+    rows, crs = writable(frame, target), frame.crs.to_wkt() if frame.crs else None
     frame.attrs["notes"] += write_features([rows], target, schema=rows.schema, crs=crs, overwrite=overwrite).notes
     return frame
 
@@ -294,7 +294,7 @@ def validate(path: str, zones: Any = None, cell: str | float | None = None, laye
     return StatsRequest(store, metadata, areas, cells, frame[["geometry"]] if cell is None else frame, True, notes)
 
 
-def _writable(frame: Any, target: str) -> Any:
+def writable(frame: Any, target: str) -> Any:
     """Return a GeoDataFrame as a pyarrow Table: geometry as WKB, or for CSV its bounds instead.
 
     A column in which nothing is known becomes one of text.

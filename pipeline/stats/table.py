@@ -103,18 +103,20 @@ def object_columns(
     return columns
 
 
-def cells_frame(cells: Cells, geobox: GeoBox) -> Any:
+def cells_frame(cells: Cells, geobox: GeoBox, down: range | None = None, across: range | None = None) -> Any:
     """Return cells as a GeoDataFrame: `row` and `column` in the grid of cells, and their outlines.
 
-    Where the scene has no transform, outlines are in pixels, rows downwards.
+    Where the scene has no transform, outlines are in pixels, rows downwards. `down`, `across`: of these rows and
+    columns of cells; None: of all.
     """
     import geopandas
     import shapely
 
-    rows = np.minimum(np.arange(cells.rows + 1) * cells.down, cells.height)
-    columns = np.minimum(np.arange(cells.columns + 1) * cells.across, cells.width)
-    row, column = np.divmod(np.arange(len(cells)), cells.columns)
-    boxes = shapely.box(columns[column], rows[row], columns[column + 1], rows[row + 1])
+    down, across = down or range(cells.rows), across or range(cells.columns)
+    row, column = np.repeat(np.array(down), len(across)), np.tile(np.array(across), len(down))
+    tops, bottoms = (np.minimum(number * cells.down, cells.height) for number in (row, row + 1))
+    lefts, rights = (np.minimum(number * cells.across, cells.width) for number in (column, column + 1))
+    boxes = shapely.box(lefts, tops, rights, bottoms)
     outlines = shapely.transform(boxes, lambda points: np.column_stack(geobox.to_map(points[:, 0], points[:, 1])))
     outlines = shapely.orient_polygons(outlines)  # a map upside down turns them round
     return geopandas.GeoDataFrame({"row": row, "column": column}, geometry=outlines, crs=geobox.crs)
@@ -155,7 +157,8 @@ def describe_statistics(frame: Any) -> str:
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in full]
     notes = [f"note: {note}" for note in frame.attrs["notes"]]
-    rows = "" if len(frame) == 1 else f", {len(frame):,} rows, added up"
+    count = frame.attrs.get("rows", len(frame))
+    rows = "" if count == 1 else f", {count:,} rows, added up"
     return "\n".join([f"{frame.attrs['scene']}{rows}", observed, "", *table, *([""] if notes else []), *notes])
 
 
