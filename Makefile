@@ -75,6 +75,7 @@ bench: env
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.scale --quick
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.objects
 	$(BIN)/python -m benchmarks.training

@@ -76,6 +76,15 @@ def test_throughput_runs(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_scale_runs(folder: Path) -> None:
+    said = _said("scale", "--scenes", "16", "--side", "50", "--loop", "80", "--folder", str(folder / "scale"))
+    rows = {line.split("  ")[0]: line for line in said.splitlines() if " GB" in line}
+    assert list(rows) == ["index", "plan", "resume", "sea, 2,025 blocks", "sea, 2,500 blocks", "loop"]
+    assert (" 2,500 " in rows["plan"], " 2,250 " in rows["resume"]) == (True, True)
+    assert float(rows["loop"].split(" ms of CPU")[0].split()[-1]) > 0
+
+
+@pytest.mark.slow
 def test_memory_runs_and_cleans_up(folder: Path) -> None:
     assert _said("memory", "--sizes", "320", "--folder", str(folder)).count(" GB") == 1 + 4
     assert not (folder / "320").exists()
