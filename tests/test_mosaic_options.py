@@ -1,6 +1,7 @@
 """How a mosaic is opened: its grid, area, masks and composites; what is refused; the command's options."""
 
 import warnings
+from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
@@ -15,7 +16,7 @@ from shapely.geometry import Point, box
 import swathe
 from models.errors import ArgumentError, SceneError
 from pipeline.catalog.index import IndexedScene, write_index
-from pipeline.catalog.stamps import content_digest
+from pipeline.catalog.stamps import Stamps, content_digest, stamps_of
 from pipeline.cli.app import cli
 from pipeline.grid.geobox import Window
 from pipeline.io.raster_files import open_rasters
@@ -238,3 +239,26 @@ def test_the_command_takes_an_index(tmp_path, bundle_of):
     refused = CliRunner().invoke(cli, ["plan", str(tmp_path / "a.tif"), "-m", bundle, "--composite", "mean"])
     assert "--composite is of a mosaic" in refused.output
     assert swathe.open_mosaic is open_mosaic
+
+
+def test_scenes_may_have_other_nodata_values(tmp_path):
+    """What one scene misses is there in the next; an observed value that means missing elsewhere stays observed."""
+    first, second = full(7), full(0)
+    first[:, 25:] = 5
+    index = index_of(
+        tmp_path, scene(tmp_path / "a.tif", first, nodata=5), scene(tmp_path / "b.tif", second, nodata=None)
+    )
+    mosaic = open_mosaic(index)
+    pixels = mosaic.read(mosaic.geobox.whole)
+    assert mosaic.nodata == (5,)
+    assert pixels.valid.all()
+    assert (pixels.data[0, :, :25] == 7).all()
+    assert (pixels.data[0, :, 25:] == 0).all()
+
+
+def test_files_that_are_gone_are_named_before_anything_is_written(tmp_path):
+    made = scene(tmp_path / "a.tif", full(7))
+    index = index_of(tmp_path, replace(made, stamps=Stamps(stamps_of(made.source.paths)).text()))
+    (tmp_path / "a.tif").unlink()
+    with pytest.raises(SceneError, match="missing since indexed"):
+        open_mosaic(index)

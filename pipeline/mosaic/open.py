@@ -110,10 +110,12 @@ def open_mosaic(
     placed = None if frame is None else place_area(frame, geobox)
     used = _touching(scenes, order, geobox, placed)
     masks = parse_masks(mask)
-    notes = _check_alike(scenes, used, masks)
-    said = (*_describe(scenes, used, geobox, composite), *notes)
-    mosaic = MosaicSource(scenes, geobox, tuple(used.tolist()), composite=composite, resampling=resampling, area=placed,
-                          scene_masks=masks, file_notes=said)  # fmt: skip
+    kinds = one_of_each(scenes, used)
+    _check_alike([scenes.scene(number) for number in kinds], masks)
+    scenes.check_unchanged(used)
+    said = tuple(_describe(scenes, used, geobox, composite))
+    mosaic = MosaicSource(scenes, geobox, tuple(used.tolist()), composite=composite, resampling=resampling, kinds=kinds,
+                          area=placed, scene_masks=masks, file_notes=said)  # fmt: skip
     if harmonise is None:
         return mosaic
     from .harmonise import harmonise as bring_together
@@ -215,9 +217,8 @@ def _touching(index: SceneIndex, order: NDArray[np.intp], geobox: GeoBox, area: 
     return np.asarray(order[near])
 
 
-def _check_alike(index: SceneIndex, used: NDArray[np.intp], masks: tuple[SceneMask, ...]) -> list[str]:
-    """Refuse scenes whose bands, type or scale are not those of the first; and files that are gone or changed."""
-    kinds = [index.scene(int(number)) for number in one_of_each(index, used)]
+def _check_alike(kinds: Sequence[IndexedScene], masks: tuple[SceneMask, ...]) -> None:
+    """Refuse scenes whose bands, type or scale are not those of the first, or that a mask does not fit."""
     for scene in kinds[1:]:
         for what, mine, theirs in zip(("bands", "type", "scale"), _facts(kinds[0]), _facts(scene), strict=True):
             if mine != theirs:
@@ -228,7 +229,6 @@ def _check_alike(index: SceneIndex, used: NDArray[np.intp], masks: tuple[SceneMa
     for mask in masks:
         for scene in kinds:
             mask.check(scene)
-    return []
 
 
 def _facts(scene: IndexedScene) -> tuple[str, str, str]:
@@ -237,15 +237,15 @@ def _facts(scene: IndexedScene) -> tuple[str, str, str]:
     return some_of(source.bands), str(source.dtype), ", ".join(sorted(told))
 
 
-def one_of_each(index: SceneIndex, used: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return one scene of each kind: scenes of a kind differ in files and grids alone."""
+def one_of_each(index: SceneIndex, used: NDArray[np.intp]) -> tuple[int, ...]:
+    """Return one scene of each kind, in their order: scenes of a kind differ in files and grids alone."""
     import pyarrow.compute as pc
 
     texts = index.columns.sources.take(used)
     for pattern in OWN:
         texts = pc.replace_substring_regex(texts, pattern, "")
     _, first = np.unique(texts.to_numpy(zero_copy_only=False).astype(str), return_index=True)
-    return np.asarray(used[np.sort(first)])
+    return tuple(used[np.sort(first)].tolist())
 
 
 def _describe(index: SceneIndex, used: NDArray[np.intp], geobox: GeoBox, composite: Composite) -> list[str]:

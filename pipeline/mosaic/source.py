@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Self
 
@@ -44,6 +45,8 @@ class MosaicSource:
         What a pixel is made of where several scenes observed it.
     resampling
         How scenes that do not lie on the grid are brought onto it.
+    kinds
+        Numbers of one scene of each kind: kinds may differ in nodata, the first is that of the first scene.
     area
         Polygons outside of which pixels are missing; None: none are for that.
     scene_masks
@@ -58,6 +61,7 @@ class MosaicSource:
     band_choice: tuple[str | int, ...] = ()
     composite: Composite = "first"
     resampling: Resampling = "nearest"
+    kinds: tuple[int, ...] = ()
     area: Area | None = None
     scene_masks: tuple[SceneMask, ...] = ()
     adjustments: Mapping[int, Adjustment] = field(default_factory=dict, hash=False)
@@ -72,8 +76,7 @@ class MosaicSource:
 
     def scene(self, number: int) -> IndexedScene:
         """Return a scene of the index with the bands that are taken."""
-        scene = self.index.scene(number)
-        return replace(scene, source=scene.source.select(self.band_choice)) if self.band_choice else scene
+        return _with_bands(self.index, number, self.band_choice)
 
     @property
     def _first(self) -> RasterSource:
@@ -106,8 +109,9 @@ class MosaicSource:
 
     @property
     def nodata(self) -> tuple[float | None, ...]:
-        """Per band, the value that stands for a missing pixel: the first scene's."""
-        return self._first.nodata
+        """Per band, the value that stands for a missing pixel: that of the first kind of scene that has one."""
+        each = [self.scene(number).source.nodata for number in self.kinds or self.order[:1]]
+        return tuple(next((one for one in of if one is not None), None) for of in zip(*each, strict=True))
 
     @property
     def radiometry(self) -> tuple[Radiometry | None, ...]:
@@ -203,11 +207,9 @@ class MosaicSource:
     def blocks_touched(self, side: int) -> NDArray[np.bool_]:
         """Return which blocks of `side` pixels any scene touches: bool, rows and columns of blocks."""
         found = footprints(self.index, self.geobox, self.order).touched(self.geobox, side)
-        return (
-            found
-            if self.area is None
-            else found & touched_blocks(np.array([self.area.shape], object), self.geobox, side)
-        )
+        if self.area is None:
+            return found
+        return found & touched_blocks(np.array([self.area.shape], object), self.geobox, side)
 
     def select(self, bands: BandNames) -> "MosaicSource":
         """Take bands by name or number (from 1), in the order given. Raises SceneError where there is none such."""
@@ -237,6 +239,12 @@ class MosaicSource:
             **({"mask": [mask.identity(ids) for mask in self.scene_masks]} if self.scene_masks else {}),
             **({"adjustments": _digest(self.adjustments)} if self.adjustments else {}),
         }
+
+
+@lru_cache(maxsize=4096)
+def _with_bands(index: SceneIndex, number: int, bands: tuple[str | int, ...]) -> IndexedScene:
+    scene = index.scene(number)
+    return replace(scene, source=scene.source.select(bands)) if bands else scene
 
 
 def with_nodata(data: NDArray[Any], own: tuple[float | None, ...], nodata: tuple[float | None, ...]) -> NDArray[Any]:
