@@ -155,7 +155,7 @@ def bad(place: Path, *words: str, said: str) -> str:
         (["segment", "none.tif", "-m", "mein bundle", "-o", "x.zarr"], "none.tif"),
         (["segment", "die scène.tif", "-m", "mein bundle", "-o", "die scène.tif"], "is what is read"),
         (["segment", "die scène.tif", "-m", "mein bundle", "-o", "die scène.tif/x.zarr"], "Not a directory"),
-        (["segment", "die scène.tif", "-m", "mein bundle", "-o", "s3://nowhere/x.tif"], "written to a local path"),
+        (["segment", "die scène.tif", "-m", "mein bundle", "-o", "https://nowhere/x.tif"], "nothing can be written to"),
         (["segment", "die scène.tif", "-m", "mein bundle", "-o", "x.zarr", "--scheduler", "no"],
          "not a scheduler's address"),
         (["segment", "die scène.tif", "-m", "mein bundle", "-o", "fertig é.zarr", "--threshold", "0.6"],

@@ -33,7 +33,7 @@ from .cog_tiles import FORM, ArrayFormat, Level, Piece, array_format, write_tile
 from .files import Files
 from .metadata import HARDWARE, StoreMetadata, background_flag, fingerprint
 from .pam import auxiliary
-from .placing import Target, check_target, place, work_folder
+from .placing import READ_ONLY, Target, check_target, place, work_folder
 from .store import open_store, store_errors
 from .tiff import Directory, encode_header
 
@@ -131,6 +131,8 @@ def write_piece(
 def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str, int] | None:
     """Return the pixels per class of a COG if it is the whole class map of a run of this identity; else None."""
     path = os.fspath(output)
+    if path.startswith(READ_ONLY):
+        return None
     try:
         # an object is read by fsspec, since GDAL keeps what was there before
         with ExitStack() as stack, store_errors(path):
