@@ -261,3 +261,16 @@ def test_whatever_is_planned_and_wherever_it_is_stopped(tmp_path_factory, client
     assert (result.blocks, result.resumed) == (mask.sum(), mask.sum() - len(ASKED[again]))
     for one, other in zip(*(sorted((folder / name).rglob("c/**/*")) for name in ("s.zarr", "whole.zarr")), strict=True):
         assert one.is_dir() or "seconds" in str(one) or one.read_bytes() == other.read_bytes()
+
+
+def test_overviews_go_on_above_the_one_that_is_a_single_block(tmp_path, client):
+    mask = np.array([[True, False], [True, True]])
+    values = blobs_of(4)
+    path = tmp_path / "large_blocks.zarr"
+    run_job(GivenJob(values, mask, "large", block=256), path, client=client, show=False)
+    store, metadata = open_store(str(path))
+    assert metadata.levels > max(mask.shape).bit_length()
+    assert store.planned(metadata.levels).tolist() == [[True]]
+    expected = where_planned(values, mask, 256)
+    np.testing.assert_array_equal(store.read_array("probability", GivenJob.geobox.whole)[0], expected)
+    assert (open_maps(path, level=metadata.levels).class_map.values != NODATA).any()

@@ -177,7 +177,8 @@ class Store:
         if not self.plan_digest:
             return np.broadcast_to(np.True_, self.grid(level))
         with store_errors(self.path):
-            return _planned(self.path, self.plan_digest)[level]
+            levels = _planned(self.path, self.plan_digest)
+        return levels[min(level, len(levels) - 1)]  # above the level that is a single block, all are
 
     def places(self, level: int) -> Iterator[tuple[int, int]]:
         """Yield the rows and columns of a level's planned blocks."""
