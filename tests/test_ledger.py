@@ -1,6 +1,7 @@
 """What is done of a run: markers and the records that they go into, read again after any kill and any loss."""
 
 import os
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stores import TOWN
+from test_durable import bucket  # noqa: F401
 
 from models.encoding import Encoding
 from models.metadata import ReceptiveField
@@ -212,6 +214,41 @@ def test_in_an_object_store(tmp_path):
     Files(store.path).remove("class_map/c/0/2")
     check(Ledger.read(store, 2), set(blocks[:40]) - {(0, 0, 2)})
     Files(store.path).remove("")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of moto's
+def test_the_requests_that_s3_is_asked(bucket, monkeypatch):  # noqa: F811
+    """As the docstring of `ledger` says: per block few, and none for blocks that are not planned."""
+    from aiobotocore.client import AioBaseClient
+
+    planned = np.zeros((7, 9), bool)
+    planned[2:5, 3:7] = True
+    store = begin("s3://swathe-test/s.zarr", planned)
+    asked: Counter[str] = Counter()
+    real = AioBaseClient._make_api_call
+
+    async def make_call(self, operation, *args):
+        asked[operation] += 1
+        return await real(self, operation, *args)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", make_call)
+    mine, blocks = Ledger.read(store, 2), every_block(store)
+    do(store, blocks[0])  # opens the arrays
+    asked.clear()
+    for place in blocks[1:7]:
+        mine.add(do(store, place))
+    assert asked == {"PutObject": 18, "GetObject": 6}
+    asked.clear()
+    mine.add(do(store, blocks[7]))
+    assert asked == {"PutObject": 3 + 1, "GetObject": 1 + 1, "DeleteObjects": 1}
+    assert len(markers(store)) == 1
+    asked.clear()
+    check(Ledger.read(store, 2), set(blocks[:8]))
+    rows = sum(int(store.planned(level).any(axis=1).sum()) for level in range(LEVELS + 1))
+    assert asked["GetObject"] == 2  # the record and the marker
+    assert asked["ListObjectsV2"] <= 2 * 2 * rows + 2
+    assert set(asked) == {"GetObject", "ListObjectsV2"}
 
 
 def test_nothing_is_listed_where_nothing_is_planned(tmp_path, monkeypatch):

@@ -111,13 +111,15 @@ class Files:
 
     def read(self, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
-        return _filesystem(self.root).cat_file(self._path(name))  # type: ignore[no-any-return]
+        filesystem = _filesystem(self.root)
+        return filesystem.cat_file(self._path(name), **_at_once(filesystem))  # type: ignore[no-any-return]
 
     def read_all(self, names: Sequence[str]) -> list[bytes]:
         """Read many files, at the same time where an object store allows it. Raises FileNotFoundError."""
         if self.local or not names:
             return [self.read(name) for name in names]
-        found = _filesystem(self.root).cat([self._path(name) for name in names])
+        filesystem = _filesystem(self.root)
+        found = filesystem.cat([self._path(name) for name in names], **_at_once(filesystem))
         return [found[self._path(name)] for name in names] if isinstance(found, dict) else [found]
 
     def names(self, folder: str) -> list[str]:
@@ -261,6 +263,11 @@ def full_path(path: str | os.PathLike[str]) -> str:
     if not Files(text).local:
         return text
     return os.path.abspath(_base(text) if text.startswith(SCHEME) else os.path.expanduser(text))
+
+
+def _at_once(filesystem: Any) -> dict[str, int]:
+    """Return what lets s3fs get a file by one request; it would ask for the size first, to get large ones in parts."""
+    return {"max_concurrency": 1} if "s3" in filesystem.protocol else {}
 
 
 @lru_cache(maxsize=64)
