@@ -337,7 +337,7 @@ def test_items_are_scenes_with_bands_at_mixed_resolutions(tmp_path, way):
     }[way]()
     result = indexed(given, tmp_path / "scenes.parquet")
     scene = result.index.scene(0)
-    assert (scene.id, scene.key, scene.cloud_cover) == ("one", "s2/one", 7)
+    assert (scene.id, result.index.table["swathe:key"][0], scene.cloud_cover) == ("one", "s2/one", 7)
     assert scene.datetime.startswith("2024-05-01T10:00:00")
     assert scene.source.bands == ("red", "swir16")
     assert scene.source.geobox.shape == (40, 60)

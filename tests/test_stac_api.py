@@ -133,7 +133,7 @@ def test_a_search_is_followed_through_its_pages(api, tmp_path):
     search = StacSearch(api.url, ("s2",), (10, 40, 20, 50), "2024-05-01/2024-05-31", ("eo:cloud_cover<50",))
     result = build_index([], tmp_path / "scenes.parquet", search=search, show=False)
     assert sorted(result.index.ids) == ["a", "b", "c"]
-    assert result.index.scene(0).key == "s2/a"
+    assert result.index.table["swathe:key"][0] == "s2/a"
     assert [*result.index.cloud_covers] == [0, 1, 2]
     method, first = api.asked[0]
     assert method == ("POST" if api.post else "GET")

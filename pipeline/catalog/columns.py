@@ -13,7 +13,8 @@ from models.errors import SceneError
 
 SOURCE, DIGEST, PRIORITY, CRS = "swathe:source", "swathe:digest", "swathe:priority", "swathe:crs"
 RESOLUTION, STAMPS, KEY, BANDS = "swathe:resolution", "swathe:stamps", "swathe:key", "swathe:bands"
-LOADED = ("id", "datetime", "geometry", "eo:cloud_cover", SOURCE, DIGEST, PRIORITY, CRS, RESOLUTION, STAMPS, KEY, BANDS)
+LOADED = ("id", "datetime", "geometry", "eo:cloud_cover", SOURCE, DIGEST, PRIORITY, CRS, RESOLUTION, BANDS)
+REPEATED = [CRS, BANDS]  # texts of which many rows have the same
 _LOCK = threading.Lock()  # of many tasks that ask at once, one reads
 
 
@@ -39,8 +40,8 @@ class Columns:
         Width and height of a pixel in units of the CRS, float64 (scene, 2).
     digests
         Of the content.
-    sources, stamps, keys, bands
-        Arrow arrays of text: how a scene is read; sizes and times of its files; what it was found as; names of bands.
+    sources, bands
+        Arrow arrays of text: how a scene is read; names of its bands.
     """
 
     ids: NDArray[np.object_]
@@ -53,8 +54,6 @@ class Columns:
     resolutions: NDArray[np.float64]
     digests: NDArray[np.object_]
     sources: Any
-    stamps: Any
-    keys: Any
     bands: Any
 
 
@@ -98,7 +97,9 @@ def _load(path: str, digest: str) -> Columns:
         names = pq.read_schema(path).names
         if not set(LOADED) <= set(names):
             raise not_an_index(path)
-        return _arrays(pq.read_table(path, columns=list(LOADED)))
+        columns = _arrays(pq.read_table(path, columns=list(LOADED), read_dictionary=REPEATED))
+        pa.default_memory_pool().release_unused()
+        return columns
     except pa.ArrowInvalid as error:
         raise not_an_index(path, str(error).splitlines()[0][:100]) from error
 
@@ -106,7 +107,7 @@ def _load(path: str, digest: str) -> Columns:
 def _arrays(table: Any) -> Columns:
     import shapely
 
-    crs = table[CRS].combine_chunks().dictionary_encode()
+    crs = table[CRS].unify_dictionaries().combine_chunks()
     pixels = table[RESOLUTION].combine_chunks().flatten()
     moments = table["datetime"].combine_chunks().cast("timestamp[us]")
     return Columns(
@@ -120,7 +121,13 @@ def _arrays(table: Any) -> Columns:
         resolutions=np.asarray(pixels).reshape(-1, 2),
         digests=table[DIGEST].to_numpy(),
         sources=table[SOURCE].combine_chunks(),
-        stamps=table[STAMPS].combine_chunks(),
-        keys=table[KEY].combine_chunks(),
-        bands=table[BANDS].combine_chunks(),
+        bands=table[BANDS].unify_dictionaries().combine_chunks(),
     )
+
+
+def load_stamps(path: str, digest: str) -> Any:
+    """Return the stamps of all scenes, an Arrow array of text, which are read when they are asked for."""
+    import pyarrow.parquet as pq
+
+    load_columns(path, digest)
+    return pq.read_table(path, columns=[STAMPS])[STAMPS].combine_chunks()

@@ -18,6 +18,7 @@ from .projections import to_degrees
 
 POINTS, MANY_POINTS = 16, 256  # on each side, the second of large scenes and such near a pole
 LARGE, POLAR = 5.0, 75.0  # degrees of latitude
+NEGLIGIBLE = 1e-6  # degrees that a point may be off, 0.1 m: sides of small scenes are straight
 FAR = 180.0  # degrees between neighbouring points of an outline: it went around the antimeridian
 ALMOST_POLE = 1e-9
 
@@ -37,13 +38,13 @@ def footprint_of(geobox: GeoBox) -> Any:
         longitudes, latitudes = to_degrees(str(geobox.crs), *geobox.to_map(*_outline(geobox, MANY_POINTS)))
     if not (np.isfinite(longitudes).all() and np.isfinite(latitudes).all()):
         raise SceneError("it lies where its CRS cannot tell longitude and latitude")
-    pole = _pole_inside(geobox)
     steps = np.diff(longitudes)
-    if pole == 0 and (np.abs(steps) <= FAR).all() and np.abs(longitudes).max() <= FAR:
-        return shapely.Polygon(np.column_stack([longitudes, latitudes]))
+    if (np.abs(steps) <= FAR).all() and np.abs(longitudes).max() <= FAR:
+        return shapely.simplify(shapely.Polygon(np.column_stack([longitudes, latitudes])), NEGLIGIBLE)
     unwrapped = np.concatenate([[longitudes[0]], longitudes[0] + np.cumsum((steps + 180) % 360 - 180)])
     ring = np.column_stack([unwrapped, latitudes])
-    if pole and abs(unwrapped[-1] - unwrapped[0]) > FAR:  # once around: down to the pole and back
+    if abs(unwrapped[-1] - unwrapped[0]) > FAR:  # once around a pole: up to it and back
+        pole = _pole_inside(geobox)
         ring = np.vstack([ring, [[unwrapped[-1], pole * 90.0], [unwrapped[0], pole * 90.0], ring[0]]])
     return _within_degrees(shapely.Polygon(ring))
 

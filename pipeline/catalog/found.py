@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["files", "bands", "product", "item"]
@@ -41,12 +41,15 @@ class FoundScene:
     @property
     def digest(self) -> str:
         """Of all that is known of it: what was found with other files, or changed as an Item, has another."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+        facts = (self.key, self.id, self.kind, self.paths, self.folder, self.item)
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
     @property
     def described(self) -> dict[str, Any] | None:
         """What `again` takes; None of an Item, which is too large to be kept twice."""
-        return None if self.kind == "item" else asdict(self)
+        if self.kind == "item":
+            return None
+        return {"key": self.key, "id": self.id, "kind": self.kind, "paths": self.paths, "folder": self.folder}
 
     @staticmethod
     def again(described: Mapping[str, Any]) -> "FoundScene":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.errors import SceneError
 
 from ..io.raster import RasterSource
-from .columns import Columns, digest_of_file, load_columns
+from .columns import Columns, digest_of_file, load_columns, load_stamps
 from .footprint import bbox_of
 from .records import decode_source, encode_source, with_crs
 from .stac_table import Row, names_by_file, write_rows
@@ -50,9 +50,9 @@ class IndexedScene:
     priority
         Of scenes that observed a pixel, one of higher priority is taken first.
     stamps
-        Sizes and times of its files when it was indexed, as JSON; see `Stamps`.
+        Sizes and times of its files when it was indexed, as JSON; see `Stamps`. Written down, and not read again.
     key
-        What it was found as: the same in a later `swathe index` is the same scene.
+        What it was found as: the same in a later `swathe index` is the same scene. Not read again either.
     platform, collection
         As its metadata have them; "": not known.
     """
@@ -170,10 +170,10 @@ class SceneIndex:
         SceneError
             Names the first few, and what to do.
         """
-        columns = self.columns
+        columns, stamps = self.columns, load_stamps(self.path, self.digest)
         missing, changed = list[str](), list[str]()
         for number in range(len(self)) if numbers is None else numbers:
-            files = Stamps.read(columns.stamps[int(number)].as_py()).changed()
+            files = Stamps.read(stamps[int(number)].as_py()).changed()
             if any(not os.path.exists(name) for name in files):
                 missing.append(next(name for name in files if not os.path.exists(name)))
             elif files and content_digest(self.scene(int(number)).source) != columns.digests[number]:
@@ -271,6 +271,4 @@ def _scene(path: str, digest: str, number: int) -> IndexedScene:
         cloud_cover=float(columns.cloud_covers[number]),
         digest=columns.digests[number],
         priority=int(columns.priorities[number]),
-        stamps=columns.stamps[number].as_py(),
-        key=columns.keys[number].as_py(),
     )

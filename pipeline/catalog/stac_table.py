@@ -161,8 +161,8 @@ def _clean(name: str) -> str:
 def _item(row: Row, keys: Sequence[str]) -> dict[str, Any]:
     source = decode_source(row.source, row.crs)
     own = [key if key in keys else f"data_{n + 1}" for n, key in enumerate(_files(row.bands)[0])]
-    roles = common_names([band.names for band in source.raster_bands], source.hints)
-    common = {band: min(names, default=None) for band, names in zip(source.raster_bands, roles, strict=True)}
+    names = _common(tuple(band.names for band in source.raster_bands), f"{row.platform} {source.platform}")
+    common = dict(zip(source.raster_bands, names, strict=True))
     code, wkt = _projection(row.crs)
     grid = source.geobox
     return {
@@ -192,6 +192,11 @@ def _band(band: RasterBand, common: str | None) -> dict[str, Any]:
         "name": band.names[0], "eo:common_name": common, "data_type": band.dtype, "nodata": nodata,
         "unit": band.unit or None, "raster:scale": said and said.scale, "raster:offset": said and said.offset,
     }  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _common(bands: tuple[tuple[str, ...], ...], platform: str) -> list[str | None]:
+    return [min(names, default=None) for names in common_names(bands, [platform])]
 
 
 @lru_cache(maxsize=64)

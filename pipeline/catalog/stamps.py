@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..io.content_id import remote_url, url_identity
@@ -59,7 +59,8 @@ class Stamps:
 
     def text(self) -> str:
         """Return it as JSON."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        facts = {"files": self.files, "remote": self.remote, "found": self.found, "described": self.described}
+        return json.dumps(facts, separators=(",", ":"))
 
     @staticmethod
     def read(text: str) -> "Stamps":

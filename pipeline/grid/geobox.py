@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import cos, hypot, isfinite, radians
 from typing import Any
@@ -251,6 +252,7 @@ def is_position(transform: Affine) -> bool:
     return not transform.is_identity and all(isfinite(v) for v in values) and float(transform.determinant) != 0
 
 
+@lru_cache(maxsize=256)
 def describe_crs(wkt: str | None) -> str:
     """Return the name of a CRS given as WKT: its EPSG code, or what it is called."""
     from rasterio.crs import CRS
