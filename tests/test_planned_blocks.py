@@ -191,12 +191,15 @@ def test_a_shard_that_is_lost_where_one_is_planned_is_an_error(tmp_path, client,
         run_job(GivenJob(blobs_of(2), mask), tmp_path / "s.zarr", client=client, show=False)
 
 
-def test_no_block_at_all(tmp_path, client):
-    job = GivenJob(blobs_of(2), some_blocks(0, 0.0))
+@pytest.mark.parametrize("block", [64, 256])
+def test_no_block_at_all(tmp_path, client, block):
+    mask = np.zeros([-(-size // block) for size in SHAPE], bool)
+    job = GivenJob(blobs_of(2), mask, block=block)
     for _ in range(2):
         result = run_job(job, tmp_path / "s.zarr", client=client, show=False)
         assert (result.blocks, result.pixels["nodata"]) == (0, SHAPE[0] * SHAPE[1])
-    assert (open_maps(tmp_path / "s.zarr").class_map.values == NODATA).all()
+    for level in range(open_store(str(tmp_path / "s.zarr"))[0].levels + 1):
+        assert (open_maps(tmp_path / "s.zarr", level=level).class_map.values == NODATA).all()
     assert write_clean(tmp_path / "s.zarr", tmp_path / "c.zarr", client=client, min_object=9, show=False).blocks == 0
 
 

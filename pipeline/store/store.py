@@ -177,8 +177,7 @@ class Store:
         if not self.plan_digest:
             return np.broadcast_to(np.True_, self.grid(level))
         with store_errors(self.path):
-            levels = _planned(self.path, self.plan_digest)
-        return levels[min(level, len(levels) - 1)]  # above the level that is a single block, all are
+            return _at_level(_planned(self.path, self.plan_digest), level)
 
     def places(self, level: int) -> Iterator[tuple[int, int]]:
         """Yield the rows and columns of a level's planned blocks."""
@@ -217,6 +216,11 @@ class Store:
         """Return the seconds that each block of the full resolution took, `(row, column)`; NaN: it is not planned."""
         with store_errors(self.path):
             return np.asarray(_strict_group(self.path, self.plan_digest)[SECONDS])
+
+
+def _at_level(planned: tuple[BlockMask, ...], level: int) -> BlockMask:
+    """Return the mask of a level; above the one that is a single block, all are that."""
+    return planned[min(level, len(planned) - 1)]
 
 
 def _array_path(level: int, name: str) -> str:
@@ -290,7 +294,7 @@ class StrictStore(WrapperStore[ZarrStore]):
         if self._plan is None or found is None:
             return True
         level, row, column = (int(number or 0) for number in found.groups())
-        return bool(self._plan[level][row, column])
+        return bool(_at_level(self._plan, level)[row, column])
 
     @override
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
