@@ -186,9 +186,9 @@ class SceneIndex:
 def _since_indexed(path: str, what: str, found: Sequence[str]) -> str:
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     if what == "missing":
-        how = f"put them back, or take them out with `swathe index -o {path} --update --drop-missing`"
+        how = f"put them back, or take them out with `swathe index -o {path} --drop-missing`"
     else:
-        how = f"index them again with `swathe index -o {path} --update`, or put the files back that were there"
+        how = f"index them again with `swathe index -o {path}`, or put the files back that were there"
     return f"{what} since indexed in {path}: {', '.join(found[:SHOWN])}{more};\n{how}"
 
 
