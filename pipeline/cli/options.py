@@ -128,6 +128,8 @@ planning = options(
                  show_default=True, help="How bands of coarser pixels are brought onto the finest grid."),
     alpha_option,
     radiometry,
+    click.option("--each", type=click.Choice(["inner", "mean", "max", "feather"]),
+                 help="Of a mosaic: segment each scene, then merge.  [default: merge, then segment]"),
     click.option("--tile", type=pixels,
                  help="Side of what the network computes at once, in pixels.  [default: as --memory allows]"),
     click.option("--block", type=pixels, help="Side of what one task does, in pixels.  [default: as --memory allows]"),

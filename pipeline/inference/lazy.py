@@ -23,15 +23,18 @@ from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import naming_worker
+from ..mosaic.source import MosaicSource
 from ..store.dataset import maps_dataset
+from .each import predict_block
+from .merge import Merge
 from .options import Halo, SegmentOptions
 from .plan import BundleLike, plan_scene
-from .predict import InferenceSpec, predict
+from .predict import InferenceSpec
 
 
 @documents(SegmentOptions)
 def segment(
-    scene: SceneLike,
+    scene: SceneLike | MosaicSource,
     bundle: BundleLike,
     *,
     bands: Sequence[str | int] | None = None,
@@ -55,6 +58,7 @@ def segment(
     overviews: bool = True,
     allow_mismatch: bool = False,
     memory: str | int | None = None,
+    each: Merge | None = None,
 ) -> xr.Dataset:
     """Segment a scene lazily.
 
@@ -116,6 +120,6 @@ def _delayed(shared: Any, window: Window) -> tuple[Any, Window]:
 def _predict(shared: tuple[Source, InferenceSpec], window: Window) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     source, inference = shared
     with naming_worker():
-        result = predict(source, window, inference)
+        result = predict_block(source, window, inference)
     assert result.probability is not None  # `segment` asks for it
     return result.class_map, result.probability

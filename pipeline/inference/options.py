@@ -12,6 +12,7 @@ from models.errors import PlanError
 from models.metadata import BundleMetadata
 
 from ..io.resample import RESAMPLINGS, Resampling
+from .merge import Merge
 
 Halo = Literal["exact", "auto"] | int
 TINIEST = 1 << 20  # bytes; a budget below is a number without its unit
@@ -73,6 +74,12 @@ class SegmentOptions:
         What one process may take, as "6 GB"; tiles and blocks are chosen within it so that as little as possible is
         computed twice. None: at most 0.6 of what the machine, its container or the Dask worker has, and more only where
         it saves time in proportion.
+    each
+        Of a mosaic: segment each scene on its own grid, then merge. `inner` takes a pixel from the scene in which it
+        lies farthest from an edge or from nodata, up to the halo or 64 pixels; beyond, and of equals, the first scene.
+        `mean` of the probabilities; `feather`: weighted by that distance; `max`: of each class, brought to a sum of 1.
+        Probabilities of scenes on other grids are resampled, bilinear unless the mosaic's `resampling` is nearest.
+        None: merge, then segment the mosaic as one scene.
     """
 
     bands: Sequence[str | int] | None = None
@@ -96,6 +103,7 @@ class SegmentOptions:
     overviews: bool = True
     allow_mismatch: bool = False
     memory: str | int | None = None
+    each: Merge | None = None
 
     def __post_init__(self) -> None:
         if self.threshold != "likeliest":
@@ -111,6 +119,8 @@ class SegmentOptions:
         if self.precision not in get_args(PrecisionOption):
             known = ", ".join(get_args(PrecisionOption))
             raise PlanError(f"precision is one of {known}; received {self.precision!r}")
+        if self.each not in (None, *get_args(Merge)):
+            raise PlanError(f"each is {', '.join(get_args(Merge))}; received {self.each!r}")
         if self.tolerance <= 0:
             raise PlanError(f"tolerance must be above 0; received {self.tolerance}")
         if self.probability not in (None, "uint8", "float16", "float32"):

@@ -14,7 +14,7 @@ from models.bundle import Bundle, load_bundle
 from models.encoding import Encoding, ProbabilityType, Thresholds, describe_decision
 from models.engine import Device, EngineName, EngineSpec, PrecisionOption, resolve, slots_of
 from models.engine_memory import UNKNOWN, EngineMemory, kept_memory, measure_memory
-from models.errors import BundleError, SceneError
+from models.errors import BundleError, PlanError, SceneError
 from models.metadata import BundleMetadata
 from models.options import chosen, documents
 from models.system import usable_cpus
@@ -37,7 +37,9 @@ from ..io.scene import (
 from ..io.source import Source
 from ..mosaic.open import MosaicLike, as_mosaic
 from ..mosaic.source import MosaicSource
+from .each import expected_overlap, mosaic_of
 from .memory import Cut, Resources, cut_scene, machine_memory
+from .merge import Merge
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
 from .radiometry import bring_to_bundle, describe_values, doubts, units_known
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from .kept_precision import BegunRun, PrecisionChoice
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
+MERGING, MERGING_CLASS = 24, 10  # bytes of a pixel, and of each class, twice: sums, one scene's answer, distances
 logger = logging.getLogger("swathe")
 
 
@@ -94,7 +97,7 @@ class SegmentPlan:
     @property
     def output_bytes(self) -> int:
         """Bytes of the full-resolution arrays before compression."""
-        return self.plan.height * self.plan.width * _pixel(self.source, self.inference.encoding)[1]
+        return self.plan.height * self.plan.width * _kept(self.inference.encoding)
 
     @property
     def decision(self) -> str:
@@ -123,6 +126,11 @@ class SegmentPlan:
             f"tiles    of up to {plan.tallest} x {plan.tile} pixels",
             f"halo     {plan.halo} pixels per side ({halo}); "
             f"the network sees {plan.halo_overhead:.2f} pixels per pixel",
+            *(
+                [f"each     {expected_overlap(mosaic):.2f} scenes a pixel, each computed, then merged by {spec_each}"]
+                if (mosaic := mosaic_of(self.source)) and (spec_each := self.inference.each)
+                else []
+            ),
             f"memory   {self.cut.describe()}",
             *([f"time     {self.calibration.describe(plan, self.cut.cost)}"] if self.calibration else []),
             f"output   {self.output_bytes / 1e6:,.1f} MB before compression",
@@ -133,8 +141,9 @@ class SegmentPlan:
         """Return the plan for the workers of a cluster: their engine, their memory, their threads."""
         inference, metadata = self.inference, self.inference.metadata
         known = kept_memory(inference.digest, spec) if spec.device == "cuda" else None
+        pixel = _pixel(self.source, inference.encoding, metadata, self.options.each)
         cut = cut_scene(self.geobox.shape, metadata.receptive_field, self.options, self.plan.halo,
-                        _pixel(self.source, inference.encoding), resources, known, measure)  # fmt: skip
+                        pixel, resources, known, measure)  # fmt: skip
         return replace(self, inference=replace(inference, spec=spec, plan=cut.plan), cut=cut)
 
 
@@ -165,6 +174,7 @@ def plan(
     overviews: bool = True,
     allow_mismatch: bool = False,
     memory: str | int | None = None,
+    each: Merge | None = None,
 ) -> SegmentPlan:
     """Plan a run: open the scene, check that the bundle fits, cut it into blocks.
 
@@ -213,6 +223,8 @@ def plan_scene(
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     with advising_index(scene):
         opened = open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha)
+    if options.each is not None and not isinstance(opened, MosaicSource):
+        raise PlanError(f"each {options.each} merges the scenes of a mosaic; this is one scene: leave it out")
     prepared = _planned(opened, loaded, options, sure=calibrated, elsewhere=elsewhere, begun=begun)
     if calibrated:
         prepared = replace(prepared, calibration=_calibrated(prepared))
@@ -293,8 +305,17 @@ def _planned(
     ours = replace(options, memory=None) if elsewhere else options  # whose memory it is, is known when they are
     if elsewhere and known is None:
         known = UNKNOWN
-    cut = cut_scene(source.geobox.shape, field, ours, halo, _pixel(source, encoding), here, known, measure)
-    inference = InferenceSpec(*place, spec, cut.plan, encoding, graph)
+    cut = cut_scene(
+        source.geobox.shape,
+        field,
+        ours,
+        halo,
+        _pixel(source, encoding, loaded.metadata, options.each),
+        here,
+        known,
+        measure,
+    )
+    inference = InferenceSpec(*place, spec, cut.plan, encoding, graph, options.each)
     return SegmentPlan(source, inference, options, tuple(notes), cut, choice=choice)
 
 
@@ -303,10 +324,16 @@ def blocks_at_once(spec: EngineSpec) -> int:
     return slots_of(spec) + (0 if spec.device == "cpu" else min(8, spec.threads or usable_cpus()))
 
 
-def _pixel(source: Source, encoding: Encoding) -> tuple[int, int]:
-    """Return the bytes of a pixel as it is read, with its mask, and of its result."""
+def _kept(encoding: Encoding) -> int:
+    """Return the bytes of a pixel of the result."""
     size = {"uint8": 1, "float16": 2, "float32": 4}.get(encoding.probability or "", 0)
-    return len(source.bands) * source.dtype.itemsize + 1, 1 + size * len(encoding.kept)
+    return 1 + size * len(encoding.kept)
+
+
+def _pixel(source: Source, encoding: Encoding, metadata: BundleMetadata, each: Merge | None) -> tuple[int, int]:
+    """Return the bytes of a pixel as it is read, with its mask, and half of those of its results in the making."""
+    merging = 0 if each is None else MERGING + MERGING_CLASS * len(metadata.classes)
+    return len(source.bands) * source.dtype.itemsize + 1, _kept(encoding) + merging
 
 
 def fit_bands(source: AnyOpen | MosaicSource, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,16 @@ from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import Window
 from ..grid.tiling import TilingPlan, reflected
 from ..io.source import Pixels, Source, missing_samples
+from .merge import Merge
 
 Item = TypeVar("Item")
+
+
+class Reader(Protocol):
+    """What gives pixels by window: a `Source`, or a part of one that was read."""
+
+    def read(self, window: Window) -> Pixels:
+        """Read a window that lies inside the scene. Raises SceneError if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class InferenceSpec:
     plan: TilingPlan
     encoding: Encoding
     graph: bytes = field(default=b"", repr=False)  # in int8, packed; b"": the bundle's own, or none
+    each: Merge | None = None  # how the answers to each scene of a mosaic are merged; None: its pixels are
 
 
 _engines: dict[tuple[str, EngineSpec], Engine] = {}
@@ -125,8 +134,34 @@ def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockRe
     BlockResult
         Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
     """
+    held = CachedWindow.of(source, window, inference.plan) if source.expensive_reads else source
+    return predict_tiles(held, source.nodata, window, inference)
+
+
+def predict_tiles(
+    source: Reader,
+    nodata: tuple[float | None, ...],
+    window: Window,
+    inference: InferenceSpec,
+    wanted: NDArray[np.bool_] | None = None,
+) -> BlockResult:
+    """As `predict`, of anything that can be read.
+
+    Parameters
+    ----------
+    source
+        A scene of the plan's shape; the window may reach out of it, where its reflections stand.
+    nodata
+        Per band, the value that stands for a missing sample.
+    window
+        Its first pixel is that of a stride of the network.
+    inference
+        See `InferenceSpec`.
+    wanted
+        Which pixels of the window count, bool `(y, x)`; tiles without any are nodata. None: all.
+    """
     result = empty_result(window.shape, inference.encoding)
-    for read, class_map, probability in _predicted(_seen(source, window, inference), source.nodata, inference):
+    for read, class_map, probability in _predicted(_seen(source, window, inference.plan, wanted), nodata, inference):
         halo, (height, width) = inference.plan.halo, read.cut.shape
         core = np.s_[..., halo : halo + height, halo : halo + width]
         place, valid = read.cut.within(window), read.pixels.valid[core]
@@ -144,13 +179,13 @@ class TileRead:
     cut: Window
 
 
-def _seen(source: Source, window: Window, inference: InferenceSpec) -> Iterator[TileRead]:
-    """Read the tiles of a window that hold anything valid, halo aside."""
-    plan = inference.plan
-    held = CachedWindow.of(source, window, plan) if source.expensive_reads else source
+def _seen(source: Reader, window: Window, plan: TilingPlan, wanted: NDArray[np.bool_] | None) -> Iterator[TileRead]:
+    """Read the tiles of a window that hold anything wanted and anything valid, halo aside."""
     for tile in plan.tiles(window):
         cut = tile.clip(window)
-        pixels, (height, width) = read_buffered(held, plan, tile), cut.shape
+        if wanted is not None and not wanted[cut.within(window).slices].any():
+            continue
+        pixels, (height, width) = read_buffered(source, plan, tile), cut.shape
         if pixels.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width].any():
             yield TileRead(pixels, cut)
 
@@ -163,10 +198,16 @@ class CachedWindow:
     pixels: Pixels
 
     @classmethod
-    def of(cls, source: Source, window: Window, plan: TilingPlan) -> "CachedWindow":
-        """Read all that the tiles of a window will ask for."""
-        inside = _inside(plan.buffered(window), plan)
-        return cls(inside, source.read(inside))
+    def of(cls, source: Reader, window: Window, plan: TilingPlan, reach: int = 0) -> "CachedWindow":
+        """Read all that the tiles of a window will ask for, and what of the scene lies `reach` pixels around it."""
+        tiles, around = _inside(plan.buffered(window), plan), window.buffer(reach).clip((plan.height, plan.width))
+        all_of_it = Window(
+            min(tiles.top, around.top),
+            max(tiles.bottom, around.bottom),
+            min(tiles.left, around.left),
+            max(tiles.right, around.right),
+        )
+        return cls(all_of_it, source.read(all_of_it))
 
     def read(self, window: Window) -> Pixels:
         """See `Source`."""
@@ -174,7 +215,7 @@ class CachedWindow:
         return Pixels(self.pixels.data[:, rows, columns], self.pixels.valid[rows, columns])
 
 
-def read_buffered(source: Source | CachedWindow, plan: TilingPlan, window: Window) -> Pixels:
+def read_buffered(source: Reader, plan: TilingPlan, window: Window) -> Pixels:
     """Read a window with its halo; beyond the scene's edges stand its reflections.
 
     Returns

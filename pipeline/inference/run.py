@@ -35,11 +35,13 @@ from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
 from ..store.metadata import HARDWARE, StoreMetadata, level_count
 from ..store.store import Store
+from .each import mosaic_of, predict_block
 from .kept_precision import GRAPH, BegunRun
 from .memory import Resources, machine_memory
+from .merge import Merge
 from .options import Halo, SegmentOptions
 from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
-from .predict import InferenceSpec, measured_memory, predict, resolve_engine
+from .predict import InferenceSpec, measured_memory, resolve_engine
 
 FILE_BLOCK = 512  # side of what files are usually decoded by
 
@@ -77,6 +79,7 @@ def run(
     overviews: bool = True,
     allow_mismatch: bool = False,
     memory: str | int | None = None,
+    each: Merge | None = None,
 ) -> RunResult:
     """Segment a scene of any size into a Zarr store or a GeoTIFF. Run again after any interruption, it continues.
 
@@ -174,7 +177,7 @@ class Network(BlockFunction):
         inference, threads = self.inference, worker_nthreads()
         if threads is not None and inference.spec.threads is None:  # workers of one machine share its cores
             inference = replace(inference, spec=replace(inference.spec, threads=threads))
-        return predict(self.source, store.window(0, row, column), inference)
+        return predict_block(self.source, store.window(0, row, column), inference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,7 @@ class Segmentation(BlockJob):
             "overviews": self.prepared.options.overviews,
             HARDWARE: inference.spec.hardware,
             **({"graph": inference.spec.graph} if inference.spec.graph else {}),
+            **({"each": inference.each} if inference.each else {}),
         }
         return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
 
@@ -241,9 +245,7 @@ class Segmentation(BlockJob):
 
     @property
     def _mosaic(self) -> MosaicSource | None:
-        brought = self.prepared.source
-        source = brought.source if isinstance(brought, Rescaled) else brought
-        return source if isinstance(source, MosaicSource) else None
+        return mosaic_of(self.prepared.source)
 
     @override
     def planned_blocks(self, side: int) -> NDArray[np.bool_] | None:
@@ -251,7 +253,8 @@ class Segmentation(BlockJob):
 
     @override
     def finalize(self, client: Client, store: Store, show: ProgressFactory) -> Mapping[str, Any]:
-        found = None if self._mosaic is None else measure(client, store, self._mosaic, show)
+        mosaic = self._mosaic if self.prepared.inference.each is None else None  # else pixels are of no one scene
+        found = None if mosaic is None else measure(client, store, mosaic, show)
         return {} if found is None else {"seams": found.to_json()}
 
     @override

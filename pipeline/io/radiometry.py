@@ -103,7 +103,10 @@ class Rescaled:
 
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the scene. Raises SceneError if it cannot."""
-        read = self.source.read(window)
+        return self.rescale(self.source.read(window))
+
+    def rescale(self, read: Pixels) -> Pixels:
+        """Return pixels that the source gave, with its values brought over."""
         valid = read.valid
         if self.blank is not None:
             valid = valid & (read.data != read.data.dtype.type(self.blank)).any(axis=0)

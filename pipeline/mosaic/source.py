@@ -164,16 +164,19 @@ class MosaicSource:
 
         Missing samples are the mosaic's nodata. Raises SceneError if it cannot be read.
         """
-        scene = self.scene(number)
-        pixels = read_scene(scene.source, self.geobox, window, self.resampling)
+        pixels = read_scene(self.scene(number).source, self.geobox, window, self.resampling)
         if pixels is None:
             return None
+        taken = self.taken(number, pixels, self.geobox, window)
+        return taken if taken.valid.any() else None
+
+    def taken(self, number: int, pixels: Pixels, geobox: GeoBox, window: Window) -> Pixels:
+        """Return raw pixels of one scene, a window of whatever grid they were read on, masked and adjusted."""
         valid = pixels.valid
         for mask in self.scene_masks:
-            valid = valid & ~mask.masked(self.index.scene(number), self.geobox, window)
-        if not valid.any():
-            return None
-        return self.adjusted(number, Pixels(with_nodata(pixels.data, scene.source.nodata, self.nodata), valid, True))
+            valid = valid & ~mask.masked(self.index.scene(number), geobox, window)
+        data = with_nodata(pixels.data, self.scene(number).source.nodata, self.nodata)
+        return self.adjusted(number, Pixels(data, valid, pixels.fresh or data is not pixels.data))
 
     @property
     def chooses(self) -> bool:

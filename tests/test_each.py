@@ -1,0 +1,197 @@
+"""Segment, then merge: scenes of a mosaic through the network one by one, whatever the blocks."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pytest
+import zarr
+from affine import Affine
+from helpers import GRID, UTM, pixels, write_raster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapely.geometry import box
+
+from models.encoding import NODATA
+from models.errors import PlanError, StoreError
+from pipeline import plan, run, segment
+from pipeline.catalog.index import IndexedScene, content_digest, write_index
+from pipeline.grid.geobox import GeoBox, Window
+from pipeline.inference.each import expected_overlap
+from pipeline.inference.options import SegmentOptions
+from pipeline.io.raster_files import open_rasters
+from pipeline.mosaic.source import MosaicSource
+
+MERGES = ["inner", "mean", "max", "feather"]
+NAMES = ("red", "green", "blue")
+
+
+def write_part(path, values, top, left, crs=UTM, transform=GRID):
+    """Write values whose first pixel is at a row and column of the grid."""
+    described = {"nodata": 0, "descriptions": NAMES[: len(values)], "crs": crs}
+    return write_raster(path, values, transform=transform * Affine.translation(left, top), **described)
+
+
+def mosaic_of(paths, folder, shape, at=(0, 0), **more):
+    """The scenes of some files, in their order, on a grid whose first pixel is at a row and column of `GRID`."""
+    sources = [open_rasters([str(path)]) for path in paths]
+    scenes = [IndexedScene(f"s{n}", one, box(0, 0, 1, 1), digest=content_digest(one)) for n, one in enumerate(sources)]
+    index = write_index(scenes, folder / "scenes.parquet")
+    transform = GRID * Affine.translation(at[1], at[0])
+    return MosaicSource(index, GeoBox(*shape, transform, sources[0].geobox.crs), tuple(range(len(paths))), **more)
+
+
+def cut(values, folder, windows):
+    """Write pieces of a scene."""
+    return [write_part(folder / f"{n}.tif", values[:, *w.slices], w.top, w.left) for n, w in enumerate(windows)]
+
+
+def answer(scene, bundle, **options):
+    """Class map and probabilities, computed."""
+    found = segment(scene, bundle, **options).compute(scheduler="synchronous")
+    return found.class_map.values, found.probability.values
+
+
+def same(one, other):
+    for mine, theirs in zip(one, other, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+HALO, STRIDE = 23, 4  # of the network of these tests, `unet`: 23 pixels are rounded up to 24
+# each overlap is so wide that every pixel lies 24 pixels from the edges of some piece; cuts are off the stride
+PIECES = [Window(top, bottom, left, right) for (top, bottom), (left, right) in product(
+    [(0, 103), (53, 160)], [(0, 93), (41, 147), (95, 190)])]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, bundle_of):
+    """A scene of 160 x 190 pixels with a hole, its answer, its six pieces; and the bundle."""
+    folder, bundle, values = tmp_path_factory.mktemp("each"), bundle_of("unet"), pixels((3, 160, 190))
+    values[:, 70:75, 100:110] = 0
+    scene = write_part(folder / "whole.tif", values, 0, 0)
+    return bundle, values, answer(scene, bundle), mosaic_of(cut(values, folder, PIECES), folder, (160, 190))
+
+
+def test_inner_of_pieces_off_the_stride_is_the_uncut_scene(whole):
+    bundle, _, expected, mosaic = whole
+    same(answer(mosaic, bundle, each="inner"), expected)
+
+
+def test_other_merges_differ_from_the_uncut_scene_near_edges_of_pieces_alone(whole):
+    bundle, values, (_, expected), mosaic = whole
+    near = np.zeros(values.shape[1:], bool)
+    for piece in PIECES:
+        inside = np.zeros_like(near)
+        inner = Window(piece.top + HALO * (piece.top > 0), piece.bottom - HALO * (piece.bottom < 160),
+                       piece.left + HALO * (piece.left > 0), piece.right - HALO * (piece.right < 190))  # fmt: skip
+        inside[piece.slices] = True
+        inside[inner.slices] = False
+        near |= inside
+    for each in ("mean", "max", "feather"):
+        _, found = answer(mosaic, bundle, each=each)
+        np.testing.assert_array_equal(found[:, ~near], expected[:, ~near])
+        assert (found[:, near] != expected[:, near]).any()
+        np.testing.assert_allclose(np.nansum(found, axis=0)[np.isfinite(found[0])], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("each", MERGES)
+def test_one_scene_alone_is_answered_as_by_a_plain_run(whole, each, tmp_path):
+    bundle, values, _, _ = whole
+    alone = mosaic_of([write_part(tmp_path / "s.tif", values, 0, 0)], tmp_path, values.shape[1:])
+    for name, scene, how in (("plain", tmp_path / "s.tif", None), ("each", alone, each)):
+        run(scene, bundle, tmp_path / f"{name}.zarr", each=how, show=False, overviews=False)
+    plain, merged = (zarr.open_group(tmp_path / f"{name}.zarr") for name in ("plain", "each"))
+    for name in ("class_map", "probability"):
+        np.testing.assert_array_equal(plain[name][:], merged[name][:])
+
+
+@pytest.mark.parametrize("each", MERGES)
+def test_a_scene_partly_outside_of_the_mosaic_is_computed_with_all_that_it_has(whole, each, tmp_path):
+    bundle, values, expected, _ = whole
+    part = mosaic_of([write_part(tmp_path / "s.tif", values, 0, 0)], tmp_path, (80, 64), (52, 48))
+    same(answer(part, bundle, each=each), [layer[..., 52:132, 48:112] for layer in expected])
+
+
+def test_scenes_of_one_merge_are_not_taken_for_those_of_another(whole, tmp_path):
+    bundle, _, _, mosaic = whole
+    run(mosaic, bundle, tmp_path / "m.zarr", each="mean", show=False, overviews=False)
+    with pytest.raises(StoreError, match="belongs to another run"):
+        run(mosaic, bundle, tmp_path / "m.zarr", each="max", show=False, overviews=False)
+
+
+def test_a_single_scene_has_nothing_to_merge(whole, tmp_path):
+    bundle, values, _, _ = whole
+    with pytest.raises(PlanError, match="merges the scenes of a mosaic"):
+        plan(write_part(tmp_path / "s.tif", values, 0, 0), bundle, each="inner")
+    with pytest.raises(PlanError, match="each is inner, mean"):
+        SegmentOptions(each="median")
+
+
+def test_the_plan_says_how_often_pixels_are_computed(whole):
+    bundle, _, _, mosaic = whole
+    covered = np.zeros((160, 190))
+    for piece in PIECES:
+        covered[piece.slices] += 1
+    assert expected_overlap(mosaic) == pytest.approx(covered.mean(), rel=0.1)
+    assert "scenes a pixel, each computed, then merged by mean" in str(plan(mosaic, bundle, each="mean"))
+    assert "scenes a pixel" not in str(plan(mosaic, bundle))
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Windows of scenes on a grid of 96 x 112 pixels, some of which reach out of it, and what each has as nodata."""
+
+    windows: tuple[Window, ...]
+    holes: tuple[Window, ...]
+
+
+@st.composite
+def cuts(draw):
+    windows, holes = [], []
+    for _ in range(draw(st.integers(1, 4))):
+        top, left = draw(st.integers(-30, 70)), draw(st.integers(-30, 90))
+        height, width = draw(st.integers(1, 90)), draw(st.integers(1, 90))
+        windows.append(Window(top, top + height, left, left + width))
+        down, across = draw(st.integers(0, height)), draw(st.integers(0, width))
+        holes.append(Window.square(down, across, draw(st.integers(0, 40))))
+    return Cuts(tuple(windows), tuple(holes))
+
+
+def write_cuts(given_cuts, folder):
+    paths = []
+    for number, (window, hole) in enumerate(zip(given_cuts.windows, given_cuts.holes, strict=True)):
+        values = pixels((3, *window.shape), seed=number)
+        values[:, *hole.slices] = 0
+        paths.append(write_part(folder / f"{number}.tif", values, window.top, window.left))
+    return paths
+
+
+def blocks_do_not_matter(given_cuts, block, tile, each, bundle, folder):
+    mosaic = mosaic_of(write_cuts(given_cuts, folder), folder, (96, 112))
+    expected = answer(mosaic, bundle, each=each, block=512)
+    same(answer(mosaic, bundle, each=each, block=block, tile=tile), expected)
+    observed = np.zeros((96, 112), bool)
+    for window, hole in zip(given_cuts.windows, given_cuts.holes, strict=True):
+        there = np.ones(window.shape, bool)
+        there[hole.slices] = False
+        shared = window.overlap(Window(0, 96, 0, 112))
+        if shared:
+            observed[shared.slices] |= there[shared.within(window).slices]
+    np.testing.assert_array_equal(expected[0] != NODATA, observed)
+
+
+CHOICES = {"given_cuts": cuts(), "block": st.sampled_from([16, 40, 64]), "tile": st.integers(8, 64),
+           "each": st.sampled_from(MERGES)}  # fmt: skip
+
+
+@settings(max_examples=8)
+@given(**CHOICES)
+def test_blocks_do_not_matter(bundle_of, tmp_path_factory, given_cuts, block, tile, each):
+    blocks_do_not_matter(given_cuts, block, tile, each, bundle_of("unet"), tmp_path_factory.mktemp("cuts"))
+
+
+@pytest.mark.slow
+@settings(max_examples=150)
+@given(**CHOICES)
+def test_blocks_do_not_matter_of_many(bundle_of, tmp_path_factory, given_cuts, block, tile, each):
+    blocks_do_not_matter(given_cuts, block, tile, each, bundle_of("unet"), tmp_path_factory.mktemp("cuts"))
