@@ -262,3 +262,15 @@ def test_files_that_are_gone_are_named_before_anything_is_written(tmp_path):
     (tmp_path / "a.tif").unlink()
     with pytest.raises(SceneError, match="missing since indexed"):
         open_mosaic(index)
+
+
+def test_a_mosaic_is_a_lazy_array_and_a_picture(three):
+    from pipeline.viz.preview import make_view, read_image
+
+    mosaic = open_mosaic(three, composite="latest")
+    array = mosaic.to_xarray()
+    assert array.dims == ("band", "y", "x")
+    assert array.rio.crs == UTM
+    np.testing.assert_array_equal(array.compute(), mosaic.read(mosaic.geobox.whole).data)
+    assert bool(array.coords["valid"].all())
+    assert (read_image(mosaic, make_view(mosaic.geobox, longest=20)).data == 11).all()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dask.array as da
 import numpy as np
@@ -41,6 +41,19 @@ from .tiled import TiledSource
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | xr.Dataset | StacLike
 AnyOpen = RasterSource | TiledSource | ArraySource
+
+
+class LazySource(Source, Protocol):
+    """A source whose pixels are read when they are asked for."""
+
+    @property
+    def masks(self) -> Any:
+        """What narrows what is observed beside nodata; nothing where that is empty."""
+
+    def read_masks(self, window: Window) -> NDArray[np.bool_]:
+        """Return where masks let pixels be observed: bool `(y, x)`."""
+
+
 AnySource = TypeVar("AnySource", bound=Source)
 AnyNamed = TypeVar("AnyNamed", bound=NamedSource)
 CHUNK, CHUNK_BYTES = 2048, 2**28
@@ -92,7 +105,11 @@ def open_scene(
     SceneError
         It cannot be opened, or has no such bands.
     """
-    source = open_source(scene, bands, resampling, alpha)
+    return lazy_array(open_source(scene, bands, resampling, alpha), chunk)
+
+
+def lazy_array(source: LazySource | ArraySource, chunk: int | None = None) -> xr.DataArray:
+    """Return an open source as `open_scene` does."""
     side = chunk or CHUNK
     while not chunk and side > 64 and side * side * len(source.bands) * source.dtype.itemsize > CHUNK_BYTES:
         side //= 2
@@ -288,7 +305,7 @@ def _paths(scene: Any) -> list[str]:
 class _WindowReader:
     """What dask slices: reads a window of a source when asked, and not before; its masks, or its pixels."""
 
-    source: RasterSource | TiledSource
+    source: LazySource
     masks: bool
     shape: tuple[int, ...]
     ndim: int
@@ -310,7 +327,7 @@ def _span(index: Any, size: int) -> tuple[int, int, Any]:
     return start, stop, slice(None, None, index.step) if isinstance(index, slice) else wanted - start
 
 
-def _lazy(source: RasterSource | TiledSource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
+def _lazy(source: LazySource, chunks: tuple[Any, ...], *, masks: bool = False) -> da.Array:
     shape = source.geobox.shape if masks else (len(source.bands), *source.geobox.shape)
     reader = _WindowReader(source, masks, shape, len(shape), np.dtype(bool) if masks else source.dtype)
     token = tokenize(source, [file_stamp(path) for path in source.paths])

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any, Self
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -17,6 +18,7 @@ from ..catalog.index import IndexedScene, SceneIndex
 from ..grid.geobox import GeoBox, Window
 from ..io.raster import RasterSource
 from ..io.resample import Resampling, as_type
+from ..io.scene import lazy_array
 from ..io.source import BandNames, Pixels, describe_source, missing_samples
 from .adjust import Adjustment, adjust
 from .area import Area
@@ -202,6 +204,10 @@ class MosaicSource:
     def read_masks(self, window: Window) -> NDArray[np.bool_]:
         """Return where any scene observed anything: bool `(y, x)`."""
         return self.read(window).valid
+
+    def to_xarray(self, chunk: int | None = None) -> xr.DataArray:
+        """Return a lazy array of dims (band, y, x) as `open_scene` does, with chunks of so many pixels."""
+        return lazy_array(self, chunk)
 
     def scenes_at(self, window: Window) -> Sequence[int]:
         """Return the numbers of the scenes that may touch a window, in their order."""
