@@ -5,6 +5,12 @@ import os
 import pickle
 import re
 import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -18,7 +24,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from indexing import UTM, collection_of, item_of, write_json, write_raster
+from products import write_landsat, write_safe
 from pyproj import CRS
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from shapely.geometry import Point, box
 
 from models.errors import SceneError
@@ -139,6 +147,36 @@ def test_stac_geoparquet_reads_rows_as_items(index):
     assert [band["name"] for band in asset.extra_fields["bands"]] == ["band_1", "band_2"]
     assert asset.extra_fields["bands"][0]["data_type"] == "uint16"
     assert np.allclose(items[0].bbox, bbox_of(index.footprints[0]))
+
+
+def without_nulls(content):
+    """Leave out what is null, which in a table is what a row does not have; but for the date, which STAC wants."""
+    if isinstance(content, list):
+        return [without_nulls(one) for one in content]
+    if not isinstance(content, dict):
+        return content
+    return {key: without_nulls(one) for key, one in content.items() if one is not None or key == "datetime"}
+
+
+def test_items_are_valid_stac(index, tmp_path):
+    import pyarrow.parquet as pq
+    from stac_geoparquet.arrow import stac_table_to_items
+
+    validator = JsonSchemaSTACValidator()
+    for kind, number in (("projection", "2.0.0"), ("raster", "2.0.0")):
+        address = f"https://stac-extensions.github.io/{kind}/v{number}/schema.json"
+        content = (Path(__file__).parent / "mlm_schema" / f"{kind}-{number}.json").read_text()
+        validator.schema_cache[address] = {**json.loads(content), "$id": address}
+    unknown = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"  # not at hand
+    validator.schema_cache[unknown] = {"$schema": "http://json-schema.org/draft-07/schema#", "$id": unknown}
+    source = index.scene(1).source
+    scaled = tuple(replace(band, scale=1e-4, unit="reflectance") for band in source.raster_bands)
+    scenes = [index.scene(0), replace(index.scene(1), source=replace(source, raster_bands=scaled)), index.scene(2)]
+    for content in stac_table_to_items(pq.read_table(write_index(scenes, tmp_path / "valid.parquet").path)):
+        content = without_nulls(json.loads(json.dumps(content, allow_nan=False)))
+        used = pystac.Item.from_dict(content).validate(validator=validator)
+        assert any("projection" in name for name in used)
+        assert any("raster" in name for name in used) == (content["id"] == "b")
 
 
 def test_geopandas_and_duckdb_read_the_file(index):
@@ -374,6 +412,24 @@ def test_tags_and_names_say_when(tmp_path):
     assert told["20240501_20240601"][0] == told["m_20240231"][0] == "NaT"
 
 
+def test_products_are_a_scene_each_with_what_their_metadata_say(tmp_path):
+    write_safe(tmp_path / "in" / "S2A_MSIL2A_20240501T101021_N0510_R022_T33UUP_20240501T162033.SAFE")
+    write_landsat(tmp_path / "in" / "landsat")
+    write_landsat(tmp_path / "in" / "landsat", "LC09_L2SP_190025_20240704_20240705_02_T1")
+    result = indexed(tmp_path / "in", tmp_path / "scenes.parquet")
+    scenes = {scene.id: scene for scene in map(result.index.scene, range(len(result.index)))}
+    assert len(scenes) == 3
+    (safe,) = [scene for name, scene in scenes.items() if name.startswith("S2A")]
+    assert safe.datetime.startswith("2024-05-01")
+    assert {"B02", "B11", "SCL"} <= set(safe.source.bands)
+    assert safe.source.radiometry[0].unit == "reflectance"
+    nine = scenes["LC09_L2SP_190025_20240704_20240705_02_T1"]
+    assert nine.datetime.startswith("2024-07-04")
+    assert "SR_B4" in nine.source.bands
+    assert nine.source.bands[-1] == "QA_PIXEL"
+    assert indexed(tmp_path / "in", tmp_path / "scenes.parquet").unchanged == 3
+
+
 # --- added to, and looked at again ------------------------------------------------------------------------------------
 
 
@@ -575,3 +631,23 @@ def test_several_scenes_given_as_one_are_refused_with_a_command_that_indexes_the
     output = tmp_path / "scenes.parquet"
     assert swathe(*shlex.split(command), "-o", output).exit_code == 0
     assert "scenes      2" in swathe("info", output).stdout
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_leaves_the_index_as_it_was_and_begins_again(tmp_path):
+    for n in range(400):
+        write_raster(tmp_path / "in" / f"{n}.tif", left=n)
+    output = tmp_path / "scenes.parquet"
+    indexed(tmp_path / "in" / "0.tif", output)
+    before = output.read_bytes()
+    words = [sys.executable, "-m", "swathe", "index", str(tmp_path / "in"), "-o", str(output)]
+    for after in (0.0, 0.2, 0.5):
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as running:
+            for line in running.stderr:
+                if line.startswith("index:"):
+                    break
+            time.sleep(after)
+            running.send_signal(signal.SIGKILL)
+        if running.returncode == -signal.SIGKILL:
+            assert output.read_bytes() == before or len(read_index(output)) == 400
+    assert len(indexed(tmp_path / "in", output).index) == 400

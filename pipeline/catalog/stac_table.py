@@ -24,7 +24,7 @@ from .records import decode_source
 ROWS = 10_000  # that are written at once
 EARLIEST = "1800-01-01T00:00:00Z"  # of a scene of which no date is known: STAC wants a start and an end
 MOST_KEYS = 64  # of assets, each of which is a column; scenes of more call theirs by number
-EXTENSIONS = [f"https://stac-extensions.github.io/{name}/v2.0.0/schema.json" for name in ("projection", "eo", "raster")]
+EXTENSION = "https://stac-extensions.github.io/{}/v2.0.0/schema.json"
 MEDIA = {
     ".tif": "image/tiff; application=geotiff",
     ".tiff": "image/tiff; application=geotiff",
@@ -163,15 +163,21 @@ def _item(row: Row, keys: Sequence[str]) -> dict[str, Any]:
     own = [key if key in keys else f"data_{n + 1}" for n, key in enumerate(_files(row.bands)[0])]
     names = _common(tuple(band.names for band in source.raster_bands), f"{row.platform} {source.platform}")
     common = dict(zip(source.raster_bands, names, strict=True))
+    used = {
+        "projection": True,
+        "eo": not isnan(row.cloud_cover) or any(names),
+        "raster": any(source.radiometry),
+    }
+    extensions = [EXTENSION.format(name) for name, there in used.items() if there]
     code, wkt = _projection(row.crs)
     grid = source.geobox
     return {
-        "type": "Feature", "stac_version": "1.1.0", "stac_extensions": EXTENSIONS, "id": row.id,
+        "type": "Feature", "stac_version": "1.1.0", "stac_extensions": extensions, "id": row.id,
         "collection": row.collection or None, "geometry": row.wkb,
         "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), row.bbox, strict=True)), "links": [],
         "assets": {key: _asset(source, path, common) for key, path in zip(own, source.paths, strict=True)},
-        "datetime": _moment(row.datetime), "start_datetime": None if row.datetime else _moment(row.start),
-        "end_datetime": None if row.datetime else _moment(row.end), "platform": row.platform or None,
+        "datetime": _moment(row.datetime), "start_datetime": _moment(row.datetime or row.start),
+        "end_datetime": _moment(row.datetime or row.end), "platform": row.platform or None,
         "eo:cloud_cover": None if isnan(row.cloud_cover) else row.cloud_cover, "proj:code": code, "proj:wkt2": wkt,
         "proj:shape": list(grid.shape), "proj:transform": list(grid.affine)[:6],
         SOURCE: row.source, DIGEST: row.digest, PRIORITY: row.priority, CRS: row.crs, RESOLUTION: list(row.resolution),
