@@ -617,7 +617,7 @@ def test_the_command_writes_an_index_and_info_says_what_it_holds(tmp_path):
                  "priority    2"):  # fmt: skip
         assert line in shown
     again = swathe("index", "-o", output, "-q")
-    assert f"wrote {output}: 2 as they were" in again.stdout
+    assert f"nothing is new in {output}: 2 as they were" in again.stdout
     assert again.stderr == ""
 
 

@@ -20,7 +20,9 @@ def describe_result(result: IndexResult) -> str:
     counts = {"added": result.added, "read again": result.changed, "as they were": result.unchanged,
               "dropped": result.dropped, "left out": len(result.skipped)}  # fmt: skip
     parts = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    return f"wrote {result.index.path}: {parts}\n{describe_index(result.index)}"
+    written = result.added or result.changed or result.dropped
+    what = "wrote" if written else "nothing is new in"
+    return f"{what} {result.index.path}: {parts}\n{describe_index(result.index)}"
 
 
 def describe_index(index: SceneIndex) -> str:

@@ -67,7 +67,7 @@ def index(
     search = None if url is None else StacSearch(url, collections, bbox, moment, query)
     result = build_index(list(scenes), output, search=search, client=scheduler, show=not quiet, **rest)
     for text in (*result.notes, *(f"left out: {why}" for why in result.skipped)):
-        click.echo(f"note: {text}", err=True)
+        note(f"note: {text}", quiet)
     click.echo(describe_result(result))
 
 
