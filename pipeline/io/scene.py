@@ -74,7 +74,6 @@ def open_scene(
     ----------
     scene
         Path or URL (`https://`, `s3://`) of a GeoTIFF, COG, VRT, GTI, JP2, PNG, JPEG or another raster that GDAL reads;
-        Path or URL (`https://`, `s3://`) of a GeoTIFF, COG, VRT, GTI, JP2, PNG, JPEG or another raster that GDAL reads;
         a list, pattern or folder of files with one band each, or of tiles side by side; Sentinel-2 and Landsat as they
         are delivered, see `products`: a SAFE folder or its zip, a folder of Landsat's files or its tar, or the MTD or
         MTL file; a STAC Item, or a search that found one (`.json`, a URL, or objects of pystac and pystac-client), see

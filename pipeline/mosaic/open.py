@@ -88,7 +88,7 @@ def open_mosaic(
     Returns
     -------
     MosaicSource
-        For `run`, `plan` and `open_scene`.
+        For `run` and `plan`; as a lazy array by its `to_xarray`.
 
     Raises
     ------
