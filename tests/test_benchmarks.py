@@ -91,6 +91,14 @@ def test_memory_runs_and_cleans_up(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_publish_runs_and_cleans_up(folder: Path) -> None:
+    said = _said("publish", "--size", "2048", "--folder", str(folder / "publish"))
+    assert [line.split("  ")[0] for line in said.splitlines()[-2:]] == ["1 worker", "2 workers"]
+    assert "as 16 COGs" in said
+    assert not (folder / "publish/out").exists()
+
+
+@pytest.mark.slow
 def test_workers_run(folder: Path) -> None:
     said = _said("workers", "--size", "1024", "--repeats", "1", "--folder", str(folder))
     rows = [line.split("  ")[0] for line in said.splitlines() if " process" in line]

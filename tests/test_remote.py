@@ -1,6 +1,7 @@
 """Scenes, stores and bundles over the network, against real servers on this machine: HTTP with ranges, and S3."""
 
 import contextlib
+import io
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import boto3
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from affine import Affine
@@ -24,7 +26,7 @@ from stores import town, write_store
 from models import Bundle, SwatheError, load_bundle
 from models.errors import StoreError
 from models.metadata import Radiometry
-from pipeline import open_scene, plan, run, write_cog, write_report
+from pipeline import open_scene, plan, publish, run, write_cog, write_report
 from pipeline.io.raster import raster_identity
 from pipeline.io.scene import open_source
 
@@ -435,3 +437,38 @@ def test_a_run_into_a_geotiff_in_s3(tmp_path: Path, s3: Any, bundle_of: Callable
     again = run(scene, bundle_of(), there, opaque_background=True, **keywords)
     assert again.resumed == again.blocks
     assert b'c4="0"' not in body(s3, "runs/map.tif.aux.xml")
+
+
+def test_a_publication_in_s3_continues_there(
+    tmp_path: Path, s3: Any, maps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.publishing import publish as publishing
+
+    there, keywords = "s3://scenes/published", {"side": 512, "dates": "2024-01-01T00:00:00Z", "show": False}
+    local = publish(maps, tmp_path / "published", **keywords)
+    real, count = publishing.write_piece, iter(range(99))
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "write_piece", lambda *a, **more: real(*a, **more) if next(count) < 3 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            publish(maps, there, **keywords)
+    before = {key for key in keys(s3, "published/") if key.endswith(".tif")}
+    assert 1 <= len(before) <= 3
+    assert "published/collection.json" not in keys(s3, "published/")
+    made = publish(maps, there, **keywords)
+    assert made.resumed == len(before)
+    assert (made.files, made.size) == (local.files, local.size)
+    names = {str(path.relative_to(tmp_path)) for path in (tmp_path / "published").rglob("*") if path.is_file()}
+    assert keys(s3, "published/") == names
+    same = (".tif", ".xml", ".vrt", ".qml")
+    for name in (name for name in names if name.endswith(same)):
+        assert body(s3, name) == (tmp_path / name).read_bytes(), name
+    assert publish(maps, there, **keywords).already_complete
+    hrefs = pq.read_table(io.BytesIO(body(s3, "published/items.parquet")))["assets"].to_pylist()
+    assert all(asset["class_map"]["href"].startswith(f"{there}/class_map_R") for asset in hrefs)
+    with pytest.raises(StoreError, match="holds another publication"):
+        publish(maps, there, **{**keywords, "side": 1024})
+    other = publish(maps, there, overwrite=True, **{**keywords, "side": 1024})
+    assert len([key for key in keys(s3, "published/") if key.endswith(".tif")]) == other.files
+    put(s3, write_raster(tmp_path / "mine.tif", pixels((1, 9, 9))), "mine/mine.tif")
+    with pytest.raises(StoreError, match=r"holds mine\.tif, which `swathe publish` did not write"):
+        publish(maps, "s3://scenes/mine", side=512, show=False)

@@ -120,7 +120,7 @@ def write_piece(
             if skip_empty and levels[0].is_empty:
                 return Written(0, levels[0].counts)
             _put_together(whole, levels, piece)
-            _read_back(whole, levels, threads)
+            _read_back(whole, levels, piece, threads)
             size = whole.stat().st_size
         except (OSError, RasterioError, CPLE_BaseError, ValueError) as error:
             raise StoreError(f"{target} could not be written: {' '.join(str(error).split())[:200]}") from error
@@ -153,7 +153,7 @@ def _put_together(whole: Path, levels: list[Level], piece: Piece) -> None:
     """Write directories and tiles into one file. GDAL says what goes into the first directory, in an empty file."""
     empty, array, metadata = whole.with_name("whole.empty.tif"), piece.array, piece.metadata
     pixels = metadata.pixels if piece.is_whole else pixels_by_name(metadata, levels[0].counts)
-    with _quiet(), rasterio.open(empty, "w", sparse_ok=True, **_profile(piece.geobox, array)) as file:
+    with _settings(piece), rasterio.open(empty, "w", sparse_ok=True, **_profile(piece.geobox, array)) as file:
         file.update_tags(**_tags(metadata, array, pixels))
         for index, name in enumerate(array.bands, start=1):
             file.set_band_description(index, name)
@@ -205,12 +205,12 @@ def _tags(metadata: StoreMetadata, array: ArrayFormat, pixels: Mapping[str, int]
     }
 
 
-def _read_back(path: Path, levels: list[Level], threads: int) -> None:
+def _read_back(path: Path, levels: list[Level], piece: Piece, threads: int) -> None:
     """Read every pixel of the new file: a full disk or a lost block must not pass for whole."""
     tasks = [(number, window) for number, level in enumerate(levels) for window in level.checksums]
     share = -(-len(tasks) // threads)
     # warnings are the whole process's business, and so not the threads'
-    with _quiet(), ThreadPoolExecutor(threads) as pool:  # each with handles of its own
+    with _settings(piece), ThreadPoolExecutor(threads) as pool:  # each with handles of its own
         parts = [tasks[start : start + share] for start in range(0, len(tasks), share)]
         list(pool.map(partial(_check_squares, path, levels), parts))
 
@@ -257,6 +257,11 @@ def show_background(output: str | os.PathLike[str], metadata: StoreMetadata, *, 
     with store_errors(beside):
         if not files.exists() or files.read("") != wanted:
             files.write("", wanted)
+
+
+def _settings(piece: Piece) -> Any:
+    """Set GDAL up. Of a map with a position there is nothing to complain: tasks beside each other share warnings."""
+    return _environment() if piece.geobox.transform is not None else _quiet()
 
 
 @contextmanager
