@@ -15,6 +15,7 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from shapely.geometry import box, mapping
 
+from models.errors import SceneError
 from pipeline.catalog.index import IndexedScene, write_index
 from pipeline.catalog.stamps import content_digest
 from pipeline.grid.geobox import Window
@@ -137,3 +138,37 @@ def test_the_map_is_the_same_for_every_block_and_order(tmp_path_factory, bundle_
         maps.append(arrays_of(folder / f"{name}.zarr"))
     for name, array in maps[0].items():
         np.testing.assert_array_equal(array, maps[1][name])
+
+
+@pytest.mark.slow
+def test_the_map_is_the_same_for_every_number_of_workers(tmp_path, bundle_of):
+    facts = {"crs": NORTH, "pixel": 10, "phase": (0, 0.25), "shape": (60, 70), "holes": True, "priority": 0}
+    drawn = [
+        facts | {"left": left, "top": left // 2, "crs": crs} for left, crs in ((0, NORTH), (40, EAST), (70, NORTH))
+    ]
+    mosaic = open_mosaic(index_of(tmp_path, drawn), crs=NORTH, resolution=10, resampling="bilinear")
+    options = {"show": False, "allow_mismatch": True, "threads": 1, "tile": 32, "block": 32, "engine": "torch"}
+    maps = []
+    for workers in (None, 2):
+        run(mosaic, bundle_of(bands=2), tmp_path / f"{workers}.zarr", workers=workers, bands=["band_1", "band_2"],
+            **options)  # fmt: skip
+        maps.append(arrays_of(tmp_path / f"{workers}.zarr"))
+    for name, array in maps[0].items():
+        np.testing.assert_array_equal(array, maps[1][name])
+
+
+def test_classes_of_a_map_are_not_taken(tmp_path, bundle_of):
+    facts = {"crs": NORTH, "pixel": 10, "left": 0, "top": 0, "phase": (0, 0), "holes": True, "priority": 0}
+    index = index_of(tmp_path, [facts | {"shape": (40, 50)}])
+    bundle, path = bundle_of(bands=2), str(tmp_path / "s0.zarr")
+    options = {"show": False, "allow_mismatch": True, "overviews": False, "threads": 1, "engine": "torch"}
+    run(open_mosaic(index), bundle, path, bands=["band_1", "band_2"], **options)
+    store, metadata = open_store(path)
+    classes = store.read_array("class_map", store.geobox.whole)[0]
+    value = int(np.bincount(classes[classes < 255]).argmax())
+    for name in (path, str(tmp_path / "{id}.zarr")):
+        mosaic = open_mosaic(index, mask={name: [metadata.class_names[value]]})
+        valid = open_mosaic(index).read(mosaic.geobox.whole).valid
+        np.testing.assert_array_equal(mosaic.read(mosaic.geobox.whole).valid, valid & (classes != value))
+    with pytest.raises(SceneError, match="no class 'cloud'"):
+        open_mosaic(index, mask=f"{path}=cloud")
