@@ -1,6 +1,6 @@
 """Makes finished stores of masks to measure with, block by block: any size, the same pixels every time, flat memory.
 
-Two are one object each, one pixel wide, that crosses every block; of these all is known, see `Known`. Two are of many
+Two are one object each, one pixel wide, that crosses every block; of these all is known, see `Known`. Three are of many
 objects. A pixel is a function of its place (and of the mask's size), so that windows can be made in any order.
 """
 
@@ -60,11 +60,19 @@ def noise(window: Window, size: int) -> Mask:
     return np.asarray(uniform(np.arange(window.top, window.bottom), np.arange(window.left, window.right), 3) < 0.5)
 
 
+def chess(window: Window, size: int) -> Mask:
+    """Every second pixel, as the black squares of a chessboard: by sides, an object for every two pixels, the most."""
+    rows, columns = _places(window)
+    return np.asarray((rows + columns) % 2 == 0)
+
+
 LINES: dict[str, Callable[[int], Known]] = {
     "spiral": lambda size: Known(size * size // 2 + size - 1, size * size // 2 - size + 1),
     "comb": lambda size: Known(size * size // 2 + size // 2, size - 1),
 }
-MASKS: dict[str, Callable[[Window, int], Mask]] = {"spiral": spiral, "comb": comb, "blobs": blobs, "noise": noise}
+MASKS: dict[str, Callable[[Window, int], Mask]] = {
+    "spiral": spiral, "comb": comb, "blobs": blobs, "noise": noise, "chess": chess
+}  # fmt: skip
 
 
 def _places(window: Window) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -77,9 +85,9 @@ def make_block(kind: str, window: Window, size: int) -> NDArray[np.uint8]:
     return MASKS[kind](window, size).astype(np.uint8)
 
 
-def write_mask(path: str, kind: str, size: int) -> None:
+def write_mask(path: str, kind: str, size: int, block: int = BLOCK) -> None:
     """Write a mask as a finished store, as `segment` leaves one behind: no probability, no overviews."""
-    block = min(BLOCK, size)
+    block = min(block, size)
     plan = TilingPlan(size, size, stride=4, halo=0, tile=block, block=block, chunk=min(CHUNK, block), exact=True)
     geobox = GeoBox(size, size, Affine(PIXEL, 0, 500_000, 0, -PIXEL, 9_300_000), CRS.from_epsg(32737).to_wkt())
     metadata = StoreMetadata(
