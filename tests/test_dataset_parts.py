@@ -23,10 +23,12 @@ from skimage.measure import regionprops_table
 from stores import label_ids, write_store
 from test_durable import SWATHE, content
 from test_durable_verbs import stopped_after
+from test_planned_blocks import GivenJob
 
 from models.errors import SwatheError
 from pipeline import Outlines, compute_statistics, open_objects, write_objects, write_vectors
 from pipeline.grid.geobox import Window
+from pipeline.jobs.job import run_job
 from pipeline.objects import tree as trees
 from pipeline.objects.parts import MANIFEST, METADATA, Dataset, table_files
 from pipeline.objects.tree import FAN, Tree
@@ -283,6 +285,33 @@ def test_a_window_of_a_table_has_all_objects_whose_centroid_lies_in_it(case, tmp
     read = {place for part in read_objects(str(path), window=window) for place in zip(part.row, part.column)}  # noqa: B905
     assert inside <= read
     assert 0 < len(inside) <= len(read) < len(table)
+
+
+@pytest.mark.parametrize("share", [0, 0.1])
+def test_blocks_that_are_not_planned_have_no_task(tmp_path, monkeypatch, client, share):
+    draw = np.random.default_rng(1)
+    mask = draw.random((7, 6)) < share
+    probability = np.where(draw.random(GivenJob.geobox.shape) < 0.6, 250, 0).astype(np.uint8)
+    there = np.kron(mask, np.ones((64, 64), bool))[: probability.shape[0], : probability.shape[1]]
+    probability[~there] = 255
+    done: dict[str, int] = {}
+    real = trees.map_bounded
+
+    def map_bounded(*args, **kwargs):
+        for result in real(*args, **kwargs):
+            done[kwargs["key"]] = done.get(kwargs["key"], 0) + 1
+            yield result
+
+    for name, planned in (("all", None), ("some", mask)):
+        run_job(GivenJob(probability, planned), tmp_path / f"{name}.zarr", client=client, show=False)
+        monkeypatch.setattr(trees, "map_bounded", map_bounded)
+        done.clear()
+        write_vectors(tmp_path / f"{name}.zarr", f"{tmp_path}/{name}/", client=client, show=False)
+    for key in ("labels-up_sweep-0", "measures-reduce_rows-0", "polygons-reduce_rows-0"):
+        assert done.get(f"swathe-{key}", 0) == mask.sum()
+    some, every = (geopandas.read_parquet(tmp_path / name) for name in ("some", "all"))
+    pandas.testing.assert_frame_equal(some, every)
+    assert len(some) == len(np.unique(label_ids(np.where(probability == 255, 255, probability > 125)))) - 1
 
 
 BAD = [

@@ -34,8 +34,8 @@ from .regionprops import DEPTH, EDGE, Patch, measure, own_probability
 from .table import COLUMNS, finish, merge, schema_of, with_new_names
 from .tree import (
     LabelMerge,
+    PartsJob,
     Step,
-    TreeJob,
     TreeReduce,
     merge_labels,
     merged_totals,
@@ -255,11 +255,16 @@ def buffered(store: Store, name: str, window: Window, halo: int, beyond: int) ->
 
 
 @dataclass(frozen=True, slots=True)
-class TableJob(TreeJob):
+class TableJob(PartsJob):
     """What all tasks share that write the table; `measures` has the rows, and `classes` the names of classes."""
 
     measures: TreeReduce
     classes: tuple[str, ...]
+
+    @property
+    @override
+    def blocks(self) -> Store:
+        return self.measures.objects
 
     @property
     def parts(self) -> Parts | None:
@@ -282,7 +287,7 @@ def write_table(client: Client, job: TableJob, foreground: Sequence[int], show: 
         with store_errors(job.store.path):
             parts.finish(schema)
     counts = dict.fromkeys((job.classes[value] for value in foreground), 0)
-    for content in job.read_all("count", job.tree.parts()):
+    for content in job.read_all("count", job.tasks()):
         for name, count in json.loads(content).items():
             counts[name] += count
     return counts
@@ -305,5 +310,5 @@ def write_table_part(job: TableJob, place: BlockIndex) -> None:
             with job.store.files.stream(TABLE) as file:
                 write((table for table in rows() if table.num_rows), file)
         else:
-            job.parts.write(place, rows(), write, always=place == next(job.tree.parts()))
+            job.parts.write(place, rows(), write, always=job.is_first(place))
     job.write("count", place, json.dumps(counts).encode())

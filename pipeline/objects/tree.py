@@ -7,18 +7,24 @@ again: killed at any moment, the same call continues. What is added up is the ca
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, count, islice, product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
+from typing_extensions import override
 
+from models.encoding import NODATA
+
+from ..grid.geobox import Window
 from ..jobs.dask import map_bounded
 from ..jobs.kept import mark_kept
 from ..jobs.progress import ProgressFactory
 from ..store.store import MARKERS, BlockIndex, Store, store_errors
-from .label import Region, Totals, edges
+from .label import NONE, Region, Totals, edges
 from .merge_labels import MergedRegion, merge_regions, pack, region_bytes, region_from, unpack
 
 if TYPE_CHECKING:
@@ -126,24 +132,72 @@ class TreeJob:
 
     def run(self, client: Client, steps: "Sequence[Step]", show: ProgressFactory, title: str) -> None:
         """Do for each level's nodes what is not done yet, one step after the other. Holds the names of one group."""
-        count = sum(prod(self.tree.shape(step.level)) for step in steps)
-        left = sum(1 for step in steps for _ in self._missing(step))
+        count = left = 0
+        for step in steps:
+            for _, done in self._tasks(step):
+                count, left = count + 1, left + (not done)
         if left < count:
             mark_kept()
         with show(title, count, count - left) as advance:
             for step in steps if left else ():
                 key = f"swathe-{self.name}-{step.task.__name__}-{step.level}"
-                for _ in map_bounded(client, step.task, self, self._missing(step), key=key):
+                missing = (place for place, done in self._tasks(step) if not done)
+                for _ in map_bounded(client, step.task, self, missing, key=key):
                     mark_kept()
                     advance(1, 0)
 
-    def _missing(self, step: "Step") -> Iterator[BlockIndex]:
-        """Yield the nodes for which a step is not done, as they are come to."""
+    def _tasks(self, step: "Step") -> Iterator[tuple[BlockIndex, bool]]:
+        """Yield the nodes that a step is for, as they are come to, and whether it is done there."""
         for places in self.tree.groups(step.level):
+            wanted = [place for place in places if self.has_task(place)]
+            if not wanted:
+                continue
             folder = _group(places[0])
             with store_errors(self.store.path):
                 made = {f"{folder}/{name}" for name in self.store.files.names(f"{self.folder}/{folder}")}
-            yield from (place for place in places if not made.issuperset(step.files(place)))
+            yield from ((place, made.issuperset(step.files(place))) for place in wanted)
+
+    @property
+    def blocks(self) -> Store:
+        """The store that says which blocks are planned."""
+        return self.store
+
+    def is_planned(self, place: BlockIndex) -> bool:
+        """Whether a node has any planned block below it; else it holds nothing, and no step is done for it."""
+        level, row, column = place
+        return not self.blocks.plan_digest or bool(_planned_nodes(self.blocks, level)[row, column])
+
+    def has_task(self, place: BlockIndex) -> bool:
+        """Whether steps are done for a node."""
+        return self.is_planned(place)
+
+
+@lru_cache(maxsize=64)
+def _planned_nodes(store: Store, level: int) -> NDArray[np.bool_]:
+    """Return which nodes of a level have planned blocks below them."""
+    if level == 0:
+        return store.planned(0)
+    below = _planned_nodes(store, level - 1)
+    rows, columns = below.shape
+    whole = np.pad(below, ((0, -rows % FAN), (0, -columns % FAN)))
+    return np.asarray(whole.reshape(-(-rows // FAN), FAN, -(-columns // FAN), FAN).any(axis=(1, 3)))
+
+
+@dataclass(frozen=True, slots=True)
+class PartsJob(TreeJob):
+    """What all tasks share that write the parts of a table; the first is always written, for it has the columns."""
+
+    @override
+    def has_task(self, place: BlockIndex) -> bool:
+        return self.is_planned(place) or self.is_first(place)
+
+    def is_first(self, place: BlockIndex) -> bool:
+        """Whether a part is the first."""
+        return place == next(self.tree.parts())
+
+    def tasks(self) -> Iterator[BlockIndex]:
+        """Yield the parts that are written."""
+        return filter(self.has_task, self.tree.parts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +253,13 @@ def merge_labels(client: Client, job: LabelMerge, show: ProgressFactory, title: 
     tree = job.tree
     steps = [Step(up_sweep, level, lambda place: [step_file("region", place)]) for level in range(tree.top + 1)]
     steps += [
-        Step(down_sweep, level, lambda place: [step_file("totals", child) for child in chain(*tree.children(place))])
+        Step(
+            down_sweep,
+            level,
+            lambda place: [
+                step_file("totals", child) for child in chain(*tree.children(place)) if job.is_planned(child)
+            ],
+        )
         for level in range(tree.top, 0, -1)
     ]
     job.run(client, steps, show, title)
@@ -212,10 +272,26 @@ def up_sweep(job: LabelMerge, place: BlockIndex) -> None:
     if level == 0:
         region = job.label(job.store, row, column)
     else:
-        parts = [[region_from(job.read("region", child)) for child in line] for line in job.tree.children(place)]
-        region, merged = merge_regions(parts, job.connectivity)
+        region, merged = merge_regions(_regions(job, place), job.connectivity)
         job.write("merged", place, merged.to_bytes())
     job.write("region", place, region_bytes(region))
+
+
+def _regions(job: LabelMerge, place: BlockIndex) -> list[list[Region]]:
+    """Return the regions of the nodes below one, row by row; of those that are not planned, empty ones."""
+    lines = job.tree.children(place)
+    known = {child: region_from(job.read("region", child)) for child in chain(*lines) if job.is_planned(child)}
+    nothing = next(iter(known.values())).totals.take(np.zeros(0, np.int64))  # for as many classes
+    return [[known.get(child) or _empty_region(job.store, child, nothing) for child in line] for line in lines]
+
+
+def _empty_region(store: Store, place: BlockIndex, nothing: Totals) -> Region:
+    """Return the region of a node that holds nothing but nodata."""
+    level, row, column = place
+    side, shape = store.plan.block * FAN**level, store.geobox.shape
+    window = Window.square(row * side, column * side, side).clip(shape)
+    values = edges(np.broadcast_to(np.uint8(NODATA), window.shape), window, shape)
+    return Region(window, tuple(np.full(len(line), NONE, np.int32) for line in values), values, nothing)
 
 
 def down_sweep(job: LabelMerge, place: BlockIndex) -> None:
@@ -224,7 +300,8 @@ def down_sweep(job: LabelMerge, place: BlockIndex) -> None:
     merged = MergedRegion.from_bytes(job.read("merged", place))
     whole = None if place[0] == job.tree.top else Totals(**unpack(job.read("totals", place)))
     for child, totals in zip(chain(*job.tree.children(place)), merged.part_totals(whole), strict=True):
-        job.write("totals", child, pack(totals.arrays()))
+        if job.is_planned(child):
+            job.write("totals", child, pack(totals.arrays()))
 
 
 def merged_totals(job: LabelMerge, row: int, column: int) -> Totals | None:
@@ -264,6 +341,11 @@ class TreeReduce(TreeJob):
     rows: "Callable[[Store, int, int], pa.Table]"
     merge: "Callable[[pa.Table], pa.Table]"
 
+    @property
+    @override
+    def blocks(self) -> Store:
+        return self.objects
+
 
 def tree_reduce(client: Client, job: TreeReduce, show: ProgressFactory, title: str) -> None:
     """Merge the rows of all blocks into one row per object; `reduced` then reads them part by part."""
@@ -283,14 +365,16 @@ def reduce_rows(job: TreeReduce, place: BlockIndex) -> None:
         sides = {name: np.unique(side[side > 0]) for name, side in zip(SIDES, found, strict=True)}
         rows = job.rows(job.store, row, column)
     else:
-        read = [[table_from(job.read("open", child)) for child in line] for line in job.tree.children(place)]
-        ids = [[unpack(extra) for _, extra in line] for line in read]
+        nothing = dict.fromkeys(SIDES, np.zeros(0, np.int64))
+        lines_below = job.tree.children(place)
+        read = {child: table_from(job.read("open", child)) for child in chain(*lines_below) if job.is_planned(child)}
+        ids = [[unpack(read[child][1]) if child in read else nothing for child in line] for line in lines_below]
         lines = ids[0], ids[-1], [line[0] for line in ids], [line[-1] for line in ids]
         sides = {
             name: np.unique(np.concatenate([part[name] for part in line]))
             for name, line in zip(SIDES, lines, strict=True)
         }
-        rows = job.merge(pa.concat_tables([table for table, _ in chain(*read)]))
+        rows = job.merge(pa.concat_tables([table for table, _ in read.values()]))
     goes_on = np.isin(rows["id"].to_numpy(), np.concatenate(list(sides.values())))
     job.write("part", place, table_bytes(rows.filter(~goes_on)))
     job.write("open", place, table_bytes(rows.filter(goes_on), pack(sides)))
@@ -298,7 +382,7 @@ def reduce_rows(job: TreeReduce, place: BlockIndex) -> None:
 
 def reduced(job: TreeReduce, part: BlockIndex) -> Iterator["pa.Table"]:
     """Yield the merged rows of a part, some at a time, always in the same order; see `Tree.parts`."""
-    for place in job.tree.nodes_of(part):
+    for place in filter(job.is_planned, job.tree.nodes_of(part)):
         yield from tables_from(job.read("part", place))
 
 

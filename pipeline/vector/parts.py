@@ -10,13 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from distributed import Client
+from typing_extensions import override
 
 from models.errors import StoreError
 
 from ..jobs.progress import ProgressFactory
 from ..objects.parts import Parts, part_name, read_tables
 from ..objects.table import COLUMNS, schema_of, with_new_names
-from ..objects.tree import Step, TreeJob, TreeReduce, reduced, step_file, table_bytes, tables_from
+from ..objects.tree import PartsJob, Step, TreeReduce, reduced, step_file, table_bytes, tables_from
 from ..store.lifecycle import TABLE
 from ..store.store import BlockIndex, Store, store_errors
 from .formats import GEOMETRY, describe_parts, with_boxes, write_parquet
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureParts(TreeJob):
+class FeatureParts(PartsJob):
     """What all tasks share that write polygons; `store` keeps the steps.
 
     Parameters
@@ -45,6 +46,11 @@ class FeatureParts(TreeJob):
     parts: Parts
     right_angles: bool
     classes: tuple[str, ...]
+
+    @property
+    @override
+    def blocks(self) -> Store:
+        return self.objects
 
     @property
     def objects(self) -> Store:
@@ -77,7 +83,7 @@ def write_parts(client: Client, job: FeatureParts, show: ProgressFactory) -> int
         show,
         "writing polygons",
     )
-    return sum(map(int, job.read_all("rows", job.tree.parts())))
+    return sum(map(int, job.read_all("rows", job.tasks())))
 
 
 def dataset_columns(parts: Parts, crs: str | None) -> "pa.Schema":
@@ -99,7 +105,7 @@ def write_part(job: FeatureParts, place: BlockIndex) -> None:
 
     write = partial(write_parquet, schema=feature_columns(), crs=job.objects.geobox.crs)
     with store_errors(job.parts.folder):
-        job.parts.write(place, features(), write, always=place == next(job.tree.parts()))
+        job.parts.write(place, features(), write, always=job.is_first(place))
     job.write("rows", place, str(count).encode())
 
 
@@ -131,7 +137,7 @@ def _features(job: FeatureParts, place: BlockIndex) -> "Iterator[pa.Table]":
 def _measures(job: FeatureParts, place: BlockIndex) -> "Iterator[pa.Table]":
     """Yield the measures of a part's objects."""
     if job.table == "nodes":
-        for node in job.tree.nodes_of(place):
+        for node in filter(job.is_planned, job.tree.nodes_of(place)):
             yield from tables_from(job.read("measures", node))
         return
     name = TABLE if job.table == "file" else f"{TABLE}/{part_name(place)}"
@@ -149,7 +155,7 @@ def _cut_old_table(job: FeatureParts) -> None:
             return
     take = _rows_of(read_tables(job.objects.files, TABLE))
     for level in range(tree.top + 1):
-        for place in tree.places(level):
+        for place in filter(job.is_planned, tree.places(level)):
             count = sum(len(table) for table in tables_from(job.outlines.read("part", place)))
             with store_errors(job.objects.path):
                 rows = take(count) if count else schema_of(COLUMNS).empty_table()
