@@ -94,12 +94,22 @@ def test_files_that_are_gone_or_changed_since_are_named(index, tmp_path):
     os.utime(tmp_path / "a.tif", (1, 1))  # touched: the content is the same
     index.check_unchanged()
     write_raster(tmp_path / "b.tif", left=50, seed=9)
-    with pytest.raises(SceneError, match=r"changed since indexed in .*b\.tif;\nindex them again"):
+    with pytest.raises(SceneError, match=r"changed since indexed in .*b\.tif;\nindex them again") as caught:
         index.check_unchanged()
+    assert_advice_exists(caught.value)
     index.check_unchanged([0, 2])
     (tmp_path / "c.tif").unlink()
-    with pytest.raises(SceneError, match=r"missing since indexed in .*c\.tif;"):
+    with pytest.raises(SceneError, match=r"missing since indexed in .*c\.tif;") as caught:
         index.check_unchanged(np.array([2]))
+    assert_advice_exists(caught.value)
+
+
+def assert_advice_exists(error):
+    """The command that an error advises has the options that it names."""
+    command = shlex.split(re.search("`swathe (.*)`", str(error))[1])
+    assert CliRunner().invoke(cli, [*command, "--help"]).exit_code == 0
+    known = CliRunner().invoke(cli, ["index", "--help"]).stdout
+    assert all(word in known for word in command if word.startswith("-"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1" * 9, b"SQLite format 3\0"])
@@ -353,6 +363,14 @@ def test_files_of_one_band_each_are_one_scene_and_others_a_scene_each(tmp_path):
 def test_explicit_files_of_one_band_are_a_scene_each_unless_their_names_say_bands(tmp_path):
     paths = [write_raster(tmp_path / f"{name}.tif", bands=1) for name in ("height_2020", "height_2021")]
     assert ids_of(indexed(paths, tmp_path / "scenes.parquet")) == ["height_2020", "height_2021"]
+
+
+def test_classes_of_pixels_that_an_item_has_are_the_last_band(tmp_path):
+    red, scl = (write_raster(tmp_path / f"{name}.tif", bands=1) for name in ("red", "scl"))
+    content = item_of("one", {"red": red, "scl": scl})
+    content["assets"]["scl"]["roles"] = ["cloud"]
+    index = indexed(write_json(tmp_path / "item.json", content), tmp_path / "scenes.parquet").index
+    assert [name.lower() for name in index.scene(0).source.bands] == ["red", "scl"]
 
 
 @pytest.mark.parametrize("way", ["item", "collection", "geojson", "pystac", "items", "dict", "search"])

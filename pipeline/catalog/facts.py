@@ -67,7 +67,8 @@ def _rows(scene: FoundScene, alpha: bool | None) -> list[Row]:
     if scene.kind == "item":
         content = json.loads(scene.item)
         acquired = of_properties(content["properties"], content["collection"] or "")
-        source = _with_codes(open_item(content, alpha=alpha), lambda names: open_item(content, names))
+        named = [name for name in CODES if f'"{name.lower()}"' in scene.item.lower()]
+        source = _with_codes(open_item(content, alpha=alpha), lambda names: open_item(content, names), named)
         return [_row(scene, scene.id, source, acquired)]
     if scene.kind == "product":
         listing = Listing(scene.folder, scene.paths, scene.folder)
@@ -125,10 +126,10 @@ def _bands(scene: FoundScene, alpha: bool | None) -> Facts:
     return Facts(scene.key, tuple(rows), refused=tuple(refused), notes=(note,))
 
 
-def _with_codes(source: RasterSource, opened: Opener) -> RasterSource:
-    """Add the bands of classes that come with a scene, as the last of it."""
+def _with_codes(source: RasterSource, opened: Opener, names: Sequence[str] = CODES) -> RasterSource:
+    """Add the bands of classes that come with a scene, of names that it may have, as the last of it."""
     known = {name.upper() for band in source.raster_bands for name in band.names}
-    for name in CODES:
+    for name in names:
         if name not in known:
             try:
                 codes = opened([name])

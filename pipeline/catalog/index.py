@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import hypot
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,9 +187,9 @@ class SceneIndex:
 def _since_indexed(path: str, what: str, found: Sequence[str]) -> str:
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     if what == "missing":
-        how = f"put them back, or take them out with `swathe index -o {path} --drop-missing`"
+        how = f"put them back, or take them out with `swathe index -o {quote(path)} --drop-missing`"
     else:
-        how = f"index them again with `swathe index -o {path}`, or put the files back that were there"
+        how = f"index them again with `swathe index -o {quote(path)}`, or put the files back that were there"
     return f"{what} since indexed in {path}: {', '.join(found[:SHOWN])}{more};\n{how}"
 
 
