@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from models.metadata import ReceptiveField
 from pipeline.grid.block_result import empty_result
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
+from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.store import ledger as ledgers
 from pipeline.store.files import Files
 from pipeline.store.ledger import Ledger, Record, place_of
@@ -263,3 +265,16 @@ def test_nothing_is_listed_where_nothing_is_planned(tmp_path, monkeypatch):
         "class_map/c/4", "probability/c/0/4", "overviews/1/class_map/c/2", "overviews/1/probability/c/0/2",
         "overviews/2/class_map/c/1", "overviews/2/probability/c/0/1",
     ]  # fmt: skip
+
+
+def test_the_scheduler_keeps_nothing_of_tasks_that_are_done():
+    with dask_client(None, 2) as client:
+        assert sorted(map_bounded(client, _item, None, range(120), key="swathe-flat")) == list(range(120))
+        assert isinstance(client.cluster, LocalCluster)
+        spans = client.cluster.scheduler.extensions["spans"].spans.values()
+        assert len(spans) == 1
+        assert [len(span.metadata["collections"]) for span in spans] == [0]
+
+
+def _item(_: None, item: int) -> int:
+    return item

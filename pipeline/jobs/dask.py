@@ -27,7 +27,7 @@ from distributed.utils import silence_logging_cmgr
 from models.errors import ClusterError, DeviceLostError, SwatheError
 
 from .lost_gpus import LostGpus, failed_on_gpu
-from .processes import LIGHT, MARK, LocalProcesses, Workers, local_processes
+from .processes import EXTENSIONS, LIGHT, MARK, LocalProcesses, Workers, local_processes
 
 TIMEOUT = 10  # seconds that a scheduler has to answer
 PATIENCE = 120  # seconds without any worker before a run gives up
@@ -159,6 +159,7 @@ def _in_process(threads: int) -> Iterator[LocalCluster]:
             dashboard_address="127.0.0.1:0",  # by dask's defaults, both listen on all addresses
             worker_dashboard_address="127.0.0.1:0",
             silence_logs=False,  # `dask_client` does it
+            scheduler_kwargs={"extensions": EXTENSIONS},
         )
     try:
         yield cluster

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.scheduler import DEFAULT_EXTENSIONS
+from distributed.spans import SpansSchedulerExtension
+from typing_extensions import override
 
 from models.errors import ClusterError
 
@@ -30,6 +33,17 @@ UNGUARDED = (
     "worker processes import the script that starts them, and would start more: put what it does under "
     "`if __name__ == '__main__':`, or leave `workers` out"
 )
+
+
+class BoundedSpans(SpansSchedulerExtension):  # type: ignore[misc]  # which is not typed
+    """Dask's spans without a note of each submission, of which it keeps all for as long as a run lasts."""
+
+    @override
+    def observe_tasks(self, tss: Any, code: Any, span_metadata: Any) -> Any:
+        return super().observe_tasks(tss, code, {"collections": []})
+
+
+EXTENSIONS = {**DEFAULT_EXTENSIONS, "spans": BoundedSpans}  # of the schedulers that a run starts itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,7 @@ def _start(processes: LocalProcesses, threads: int) -> LocalCluster:
                 dashboard_address="127.0.0.1:0",  # by dask's defaults, both listen on all addresses
                 worker_dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
+                scheduler_kwargs={"extensions": EXTENSIONS},
                 env={MARK: "1"},
             )
     finally:  # dask puts there what only its workers should have, as OMP_NUM_THREADS=1
