@@ -1,6 +1,6 @@
 """Segment, then merge: scenes of a mosaic through the network one by one, whatever the blocks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -10,6 +10,9 @@ from affine import Affine
 from helpers import GRID, UTM, pixels, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.coords import BoundingBox
+from rasterio.enums import Resampling as Nearest
+from rasterio.warp import calculate_default_transform, reproject
 from shapely.geometry import box
 
 from models.encoding import NODATA
@@ -20,6 +23,8 @@ from pipeline.grid.geobox import GeoBox, Window
 from pipeline.inference.each import expected_overlap
 from pipeline.inference.options import SegmentOptions
 from pipeline.io.raster_files import open_rasters
+from pipeline.mosaic.area import Area
+from pipeline.mosaic.masking import BandMask
 from pipeline.mosaic.source import MosaicSource
 
 MERGES = ["inner", "mean", "max", "feather"]
@@ -137,6 +142,13 @@ def test_the_plan_says_how_often_pixels_are_computed(whole):
     assert "scenes a pixel" not in str(plan(mosaic, bundle))
 
 
+def test_halo_and_speed_are_measured_on_a_mosaic_of_scenes(whole):
+    bundle, _, _, mosaic = whole
+    told = str(plan(mosaic, bundle, each="mean", halo="auto", tolerance=0.5, calibrate=True))
+    assert "halo auto: " in told
+    assert "time     about " in told
+
+
 @dataclass(frozen=True)
 class Cuts:
     """Windows of scenes on a grid of 96 x 112 pixels, some of which reach out of it, and what each has as nodata."""
@@ -195,3 +207,57 @@ def test_blocks_do_not_matter(bundle_of, tmp_path_factory, given_cuts, block, ti
 @given(**CHOICES)
 def test_blocks_do_not_matter_of_many(bundle_of, tmp_path_factory, given_cuts, block, tile, each):
     blocks_do_not_matter(given_cuts, block, tile, each, bundle_of("unet"), tmp_path_factory.mktemp("cuts"))
+
+
+@pytest.mark.parametrize("each", MERGES)
+def test_what_lies_outside_of_the_area_or_under_a_mask_is_missing(whole, each):
+    bundle, values, (expected, _), mosaic = whole
+    area = Area(box(40, 30, 121, 91).wkb)
+    classes, _ = answer(replace(mosaic, area=area), bundle, each=each)
+    there = np.zeros(classes.shape, bool)
+    there[30:91, 40:121] = True
+    np.testing.assert_array_equal(classes != NODATA, there & (expected != NODATA))
+    masked = replace(mosaic, scene_masks=(BandMask("red", (2000.0,)),))
+    classes, _ = answer(masked, bundle, each=each)
+    np.testing.assert_array_equal(classes != NODATA, (expected != NODATA) & (values[0] != 2000))
+
+
+ZONE = "EPSG:32637"  # next to that of `UTM`
+
+
+@pytest.fixture(scope="module")
+def two_zones(tmp_path_factory, bundle_of):
+    """A scene in one zone with its answer, and a mosaic of its left part and its right part, that in another zone."""
+    folder, bundle, values = tmp_path_factory.mktemp("zones"), bundle_of("unet"), pixels((3, 120, 180))
+    transform = Affine(10, 0, 795_000, 0, -10, 9_000_000)
+    scene = write_part(folder / "whole.tif", values, 0, 0, transform=transform)
+    paths = [write_part(folder / "left.tif", values[..., :110], 0, 0, transform=transform), folder / "right.tif"]
+    there, width, height = calculate_default_transform(UTM, ZONE, 120, 120, *BoundingBox(
+        795_600, 9_000_000 - 1200, 796_800, 9_000_000), resolution=10)  # fmt: skip
+    moved = np.zeros((3, height, width), values.dtype)
+    reproject(values, moved, src_transform=transform, src_crs=UTM, dst_transform=there, dst_crs=ZONE, src_nodata=0,
+              dst_nodata=0, resampling=Nearest.nearest)  # fmt: skip
+    write_part(paths[1], moved, 0, 0, crs=ZONE, transform=there)
+    mosaic = mosaic_of(paths, folder, (120, 180))
+    mosaic = replace(mosaic, geobox=replace(mosaic.geobox, transform=transform))
+    return bundle, answer(scene, bundle), mosaic
+
+
+def test_in_two_zones_pixels_of_the_scene_on_the_grid_are_as_uncut(two_zones):
+    bundle, expected, mosaic = two_zones
+    found = answer(mosaic, bundle, each="inner")
+    same(
+        [layer[..., 8 : 112 - 8, : 60 - 2] for layer in found],
+        [layer[..., 8 : 112 - 8, : 60 - 2] for layer in expected],
+    )
+    assert (found[0] != NODATA).mean() > 0.99
+
+
+@pytest.mark.parametrize(("each", "resampling"), [("inner", "nearest"), ("mean", "bilinear"), ("feather", "cubic")])
+def test_blocks_do_not_matter_on_another_grid(two_zones, each, resampling):
+    bundle, _, mosaic = two_zones
+    mosaic = replace(mosaic, resampling=resampling)
+    expected = answer(mosaic, bundle, each=each)
+    same(answer(mosaic, bundle, each=each, block=44, tile=32), expected)
+    sums = expected[1].sum(axis=0)
+    np.testing.assert_allclose(sums[np.isfinite(sums)], 1, atol=1e-5)
