@@ -1,6 +1,7 @@
 """Random scenes as one: the pixels of odc-stac and GDAL's warper, and one map whatever blocks, workers and order."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import odc.geo.geobox
@@ -24,6 +25,7 @@ from pipeline.io.raster_files import open_rasters
 from pipeline.mosaic.open import open_mosaic
 from pipeline.store.store import open_store
 
+LANDSAT = Path(__file__).parents[2] / "shared/data/landsat8_redcross/scenes/C_rgb_u16.tif"
 NORTH, EAST = "EPSG:32632", "EPSG:32633"  # about 12 degrees east, on the border of both
 PLACE = {NORTH: (733000, 5000000), EAST: (265500, 5000300)}
 STEPS = (0, 0.25, 0.5, 0.7)  # of a pixel: phases of scenes
@@ -172,3 +174,32 @@ def test_classes_of_a_map_are_not_taken(tmp_path, bundle_of):
         np.testing.assert_array_equal(mosaic.read(mosaic.geobox.whole).valid, valid & (classes != value))
     with pytest.raises(SceneError, match="no class 'cloud'"):
         open_mosaic(index, mask=f"{path}=cloud")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.skipif(not LANDSAT.exists(), reason="needs ../shared/data")
+def test_a_landsat_scene_in_twelve_pieces_is_that_scene(tmp_path, bundle_of):
+    with rasterio.open(LANDSAT) as file:
+        values = file.read((1, 2), window=((2000, 2300), (2000, 2400)))
+    assert (values != 0).mean() > 0.5
+    transform, profile = Affine(30, 0, 600000, 0, -30, 2000000), {"driver": "GTiff", "count": 2, "crs": "EPSG:32618"}
+    scenes = []
+    for number, (top, left) in enumerate(np.ndindex(3, 4)):
+        part = values[:, top * 90 : top * 90 + 120, left * 95 : left * 95 + 115]
+        path, there = tmp_path / f"{number}.tif", transform * Affine.translation(left * 95, top * 90)
+        with rasterio.open(path, "w", height=part.shape[1], width=part.shape[2], dtype=part.dtype, nodata=0,
+                           transform=there, **profile) as file:  # fmt: skip
+            file.write(part)
+        source = open_rasters([str(path)])
+        scenes.append(IndexedScene(f"s{number}", source, box(-75, 17, -73, 19), digest=content_digest(source)))
+    with rasterio.open(tmp_path / "whole.tif", "w", height=300, width=400, dtype=values.dtype, nodata=0,
+                       transform=transform, **profile) as file:  # fmt: skip
+        file.write(values)
+    options = {"show": False, "allow_mismatch": True, "overviews": False, "threads": 1, "engine": "torch",
+               "bands": ["band_1", "band_2"], "block": 128, "tile": 64}  # fmt: skip
+    mosaic = open_mosaic(write_index(scenes, tmp_path / "scenes.parquet"))
+    for scene, name in ((str(tmp_path / "whole.tif"), "whole"), (mosaic, "pieces")):
+        run(scene, bundle_of(bands=2), tmp_path / f"{name}.zarr", **options)
+    whole, pieces = (arrays_of(tmp_path / f"{name}.zarr") for name in ("whole", "pieces"))
+    for name, array in whole.items():
+        np.testing.assert_array_equal(array, pieces[name])
