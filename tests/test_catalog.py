@@ -357,7 +357,7 @@ def test_files_of_one_band_each_are_one_scene_and_others_a_scene_each(tmp_path):
     told = "\n".join(result.notes)
     assert "3 files of one band each are the scene S1: B02, B03, B11" in told
     assert f"the 2 files of {tmp_path / 'each'} are a scene each" in told
-    assert "scenes differ in their bands" in told
+    assert "scenes differ: " in told
 
 
 def test_explicit_files_of_one_band_are_a_scene_each_unless_their_names_say_bands(tmp_path):
@@ -371,6 +371,13 @@ def test_classes_of_pixels_that_an_item_has_are_the_last_band(tmp_path):
     content["assets"]["scl"]["roles"] = ["cloud"]
     index = indexed(write_json(tmp_path / "item.json", content), tmp_path / "scenes.parquet").index
     assert [name.lower() for name in index.scene(0).source.bands] == ["red", "scl"]
+
+
+def test_scenes_of_other_types_are_told(tmp_path):
+    write_raster(tmp_path / "a.tif")
+    write_raster(tmp_path / "b.tif", left=9, dtype="uint8")
+    (said,) = indexed(sorted(tmp_path.glob("*.tif")), tmp_path / "scenes.parquet").notes
+    assert "1 of band_1,band_2 as uint16, scale 1.0, offset 0.0 (as a); 1 of band_1,band_2 as uint8" in said
 
 
 @pytest.mark.parametrize("way", ["item", "collection", "geojson", "pystac", "items", "dict", "search"])

@@ -2,12 +2,12 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import hypot
-from typing import Any
 
 from models.errors import SceneError
 
@@ -183,10 +183,19 @@ def _written(stamps: Stamps) -> str:
 
 def describe_kinds(rows: Sequence[Row]) -> list[str]:
     """Say where scenes differ in what a mosaic takes of them: bands, type, meaning of values."""
-    kinds: dict[Any, list[str]] = {}
+    kinds: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        kinds.setdefault(row.bands, []).append(row.id)
+        kinds.setdefault((row.bands, *_values(row.source)), []).append(row.id)
     if len(kinds) < 2:
         return []
-    shown = [f"{len(ids):,} of {bands.replace('|', ',')[:60]} (as {ids[0]})" for bands, ids in [*kinds.items()][:4]]
-    return [f"scenes differ in their bands: {'; '.join(shown)}; a mosaic is of scenes that have those it is asked for"]
+    shown = [
+        f"{len(ids):,} of {bands.replace('|', ',')[:60]} as {dtypes}, scale {scales}, offset {offsets} (as {ids[0]})"
+        for (bands, dtypes, scales, offsets), ids in [*kinds.items()][:4]
+    ]
+    return [f"scenes differ: {'; '.join(shown)}; a mosaic is of those that have the bands it is asked for"]
+
+
+def _values(source: str) -> tuple[str, ...]:
+    """Return the types, scales and offsets of the bands of a source that is JSON."""
+    patterns = (r'"dtype":"(\w+)"', r'"scale":([^,}]+)', r'"offset":([^,}]+)')
+    return tuple(", ".join(sorted(set(re.findall(pattern, source)))) for pattern in patterns)
