@@ -142,6 +142,7 @@ def test_the_plan_says_how_often_pixels_are_computed(whole):
     assert "scenes a pixel" not in str(plan(mosaic, bundle))
 
 
+@pytest.mark.slow  # the network's memory is measured, in a process of its own
 def test_halo_and_speed_are_measured_on_a_mosaic_of_scenes(whole):
     bundle, _, _, mosaic = whole
     told = str(plan(mosaic, bundle, each="mean", halo="auto", tolerance=0.5, calibrate=True))
