@@ -1,6 +1,12 @@
 """A store as a grid of COGs with a catalogue: what GDAL, rioxarray, odc-stac and pystac make of it; what stops it."""
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -20,6 +26,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from rasterio.windows import Window as RasterioWindow
 from rio_cogeo import cog_validate
 from stores import TOWN, town, write_store
+from test_durable import disk  # noqa: F401
 
 from models.bundle import shipped_bundles
 from models.encoding import NODATA
@@ -33,6 +40,7 @@ from pipeline.store.store import sole_writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform:DeprecationWarning")  # in odc-geo
 SCHEMAS = Path(__file__).parent / "mlm_schema"
+SWATHE = Path(sys.executable).with_name("swathe")
 OFF = Affine(10, 0, 500_070, 0, -10, 9_000_020)  # no multiple of a cell
 SIDE, SHAPE = 1024, (1900, 2300)
 
@@ -346,11 +354,12 @@ def test_done_again_it_does_nothing_and_overwritten_it_is_another(tmp_path) -> N
         publish(store, out, side=1024, show=False)
     (out / "notes.txt").write_text("mine")
     (out / ".class_map_R1757_C0097.tif.partial").mkdir()  # a killed task's
+    (out / f"mosaic.vrt.{'0' * 32}.partial").write_text("left")
     (other := publish(store, out, side=1024, overwrite=True, show=False))
     assert other.resumed == 0
     assert len(list(out.glob("*.tif"))) == other.files != first.files
     assert (out / "notes.txt").read_text() == "mine"
-    assert not list(out.glob(".*"))
+    assert not [*out.glob(".*"), *out.glob("*.partial")]
     next(out.glob("*.tif")).unlink()
     with pytest.raises(StoreError, match=r"is damaged: class_map_R.*tif is missing; run it again with --overwrite"):
         publish(store, out, side=1024, show=False)
@@ -432,3 +441,60 @@ def test_a_damaged_store_is_named(tmp_path) -> None:
     (store / "class_map/c/1/1").unlink()
     with pytest.raises(StoreError, match=r"class_map_R\d+_C\d+\.tif: .*c/1/1 is missing"):
         publish(store, tmp_path / "out", side=512, show=False)
+
+
+# the real command
+
+
+def swathe(store: Path, folder: Path) -> list[object]:
+    dates = "2024-01-01T00:00:00Z"
+    return [SWATHE, "publish", store, "-o", folder, "--side", 512, "--dates", dates]
+
+
+@pytest.mark.slow
+def test_workers_write_the_same_bytes(maps, tmp_path) -> None:
+    for workers in (None, 2):
+        publish(maps, tmp_path / str(workers), side=512, workers=workers, show=False)
+    assert content(tmp_path / "None") == content(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(maps, tmp_path) -> None:
+    subprocess.run([*map(str, swathe(maps, tmp_path / "whole"))], check=True)
+    chance, killed = random.Random(0), 0
+    for number in range(3):
+        out = tmp_path / str(number)
+        for _ in range(2):
+            process = subprocess.Popen(
+                [*map(str, swathe(maps, out))], start_new_session=True, stderr=subprocess.DEVNULL
+            )
+            while process.poll() is None and not out.exists():
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 1.5))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                killed += 1
+            process.wait()
+        before = stamps(out)
+        subprocess.run([*map(str, swathe(maps, out))], check=True, capture_output=True)
+        rewritten = [name for name, stamp in stamps(out).items() if before.get(name, stamp) != stamp]
+        assert len(rewritten) <= os.cpu_count()  # those whose mark the kill came before
+        assert content(out) == content(tmp_path / "whole")
+        assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+    assert killed >= 3
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_more_room_lets_it_go_on(maps, made, disk) -> None:  # noqa: F811
+    place = disk("size=100k")
+    done = subprocess.run([*map(str, swathe(maps, place / "out"))], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (place / "out/collection.json").exists()
+    for path in (place / "out").glob("*.tif"):
+        assert cog_validate(path, strict=True)[0]
+    disk("size=64m")
+    subprocess.run([*map(str, swathe(maps, place / "out"))], check=True, capture_output=True)
+    with rasterio.open(place / "out/mosaic.vrt") as file:
+        np.testing.assert_array_equal(file.read(1), a_map())

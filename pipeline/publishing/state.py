@@ -153,6 +153,7 @@ def sweep(files: Files, kept: set[str]) -> None:
 
 
 def end(files: Files) -> None:
-    """Remove the markers of a publication that is whole."""
+    """Remove the markers of a publication that is whole, and what killed writers left beside its files."""
     with store_errors(files.root):
+        files.remove_partial()
         files.remove(STATE)
