@@ -10,6 +10,7 @@ from pipeline.catalog.index import IndexedScene, content_digest, read_index, wri
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.raster_files import open_rasters
 from pipeline.mosaic.source import MosaicSource
+from pipeline.mosaic.target import aligned_geobox
 
 UTM = "EPSG:32633"
 
@@ -61,3 +62,10 @@ def test_what_no_scene_touches_is_missing(pieces):
     mosaic = mosaic_of(pieces[0], (200, 300))
     assert not mosaic.read(Window(150, 160, 0, 10)).valid.any()
     np.testing.assert_array_equal(mosaic.blocks_touched(100), [[True, True, False], [False, False, False]])
+
+
+def test_a_grid_has_no_empty_row_where_bounds_are_off_its_corners_by_less_than_scenes_of_it_may_lie_apart():
+    """As Web Mercator of level 21: 48,607,209 pixels from its origin, written with 16 digits."""
+    side = 0.07464553543474244
+    bounds = 3628312.8586407453, 39135.75848200917 - 2048 * side, 3628312.8586407453 + 3072 * side, 39135.75848200917
+    assert aligned_geobox(UTM, (side, side), bounds).shape == (2048, 3072)

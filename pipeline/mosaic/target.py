@@ -183,8 +183,8 @@ def aligned_geobox(
     if not (all(map(isfinite, bounds)) and bounds[0] < bounds[2] and bounds[1] < bounds[3]):
         raise ArgumentError(f"--bounds are west, south, east and north in {describe_crs(crs)}; received {bounds}")
     (across, down), (west, south, east, north), (x, y) = resolution, bounds, at
-    left, right = floor((west - x) / across + 1e-6), ceil((east - x) / across - 1e-6)
-    top, bottom = ceil((north - y) / down - 1e-6), floor((south - y) / down + 1e-6)
+    left, right = floor((west - x) / across + PHASE), ceil((east - x) / across - PHASE)
+    top, bottom = ceil((north - y) / down - PHASE), floor((south - y) / down + PHASE)
     height, width = max(1, top - bottom), max(1, right - left)
     if height * width > MOST_PIXELS:
         raise SceneError(
