@@ -182,6 +182,7 @@ class Dataset(Parts):
         StoreError
             Parts have been lost meanwhile.
         """
+        self.files.remove_partial()  # readers of a folder would take what a kill left for a part
         self.finish(schema)
         if (found := self.metadata().num_rows) != rows:
             raise StoreError(f"{self.folder} has {found:,} of {rows:,} rows: parts were removed; pass --overwrite")
