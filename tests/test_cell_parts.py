@@ -39,7 +39,7 @@ def case(tmp_path_factory, client):
 def small_parts(monkeypatch):
     """Parts of few cells, so that a small map has many."""
     monkeypatch.setattr(cell_parts, "SIDE", 24)
-    monkeypatch.setattr(cell_parts, "MOST_SIDE", 3)
+    monkeypatch.setattr(cell_parts, "MOST", (3, 3))
 
 
 def assert_same(found: pandas.DataFrame, wanted: pandas.DataFrame) -> None:
@@ -55,7 +55,7 @@ def test_cells_of_any_size_and_parts_are_those_of_memory(case, tmp_path_factory,
     path = tmp_path_factory.mktemp("any") / "c.parquet"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell_parts, "SIDE", side)
-        patch.setattr(cell_parts, "MOST_SIDE", most)
+        patch.setattr(cell_parts, "MOST", (most, 2 * most))
         made = write_cells(case / "objects.zarr", path, cell, client=client, show=False)
     wanted = compute_statistics(case / "objects.zarr", cell=cell, client=client, show=False)
     found = geopandas.read_parquet(path)
@@ -138,7 +138,8 @@ def test_a_scene_of_a_million_blocks_has_few_parts(monkeypatch):
         cells = Cells(size, size, side, side)
         down, across = cell_parts._shape(cells)
         rows, columns = down * side, across * side
-        assert down * across <= cell_parts.MOST_SIDE**2
+        assert down <= cell_parts.MOST[0]
+        assert across <= cell_parts.MOST[1]
         parts = -(-cells.rows // down) * -(-cells.columns // across)
-        assert parts <= cell_parts.MOST_PARTS or down == cell_parts.MOST_SIDE
-        assert max(rows, columns) <= max(2 * size / 64, side)
+        assert parts <= cell_parts.MOST_PARTS or (down, across) == cell_parts.MOST
+        assert rows * columns <= max((2 * size / 64) ** 2, side**2)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SIDE = 8192  # pixels down and across that a part's cells reach, about
-MOST_SIDE, MOST_PARTS = 256, 4096  # cells down and across in a part; parts
+MOST, MOST_PARTS = (64, 1024), 4096  # cells down and across in a part; a file takes them by bands of parts
 MOST_VALUES = 10**11  # cells times kinds: a table of terabytes
 ADDED = ("area_m2", "nodata_m2", "nodata_pixels")  # columns that are added up, beside those of each class
 
@@ -275,8 +275,10 @@ def _shape(cells: Cells) -> tuple[int, int]:
     """Return how many rows and columns of cells a part has."""
     side = SIDE
     while True:
-        down, across = (max(1, min(side // one, MOST_SIDE)) for one in (cells.down, cells.across))
-        full = down == across == MOST_SIDE or side > max(cells.height, cells.width)
+        down, across = (
+            max(1, min(side // one, most)) for one, most in zip((cells.down, cells.across), MOST, strict=True)
+        )
+        full = (down, across) == MOST or side > max(cells.height, cells.width)
         if full or -(-cells.rows // down) * -(-cells.columns // across) <= MOST_PARTS:
             return down, across
         side *= 2
