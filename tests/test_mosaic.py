@@ -65,7 +65,7 @@ def test_what_no_scene_touches_is_missing(pieces):
 
 
 def test_a_grid_has_no_empty_row_where_bounds_are_off_its_corners_by_less_than_scenes_of_it_may_lie_apart():
-    """As Web Mercator of level 21: 48,607,209 pixels from its origin, written with 16 digits."""
-    side = 0.07464553543474244
-    bounds = 3628312.8586407453, 39135.75848200917 - 2048 * side, 3628312.8586407453 + 3072 * side, 39135.75848200917
-    assert aligned_geobox(UTM, (side, side), bounds).shape == (2048, 3072)
+    """As Web Mercator of level 21, half a million pixels from its origin, with the resolution to ten places."""
+    side, top = 0.07464553543474244, 39135.75848200917
+    found = aligned_geobox(UTM, (0.0746455354, 0.0746455354), (0, top - 2048 * side, 3072 * side, top))
+    assert found.shape == (2048, 3072)
