@@ -23,7 +23,7 @@ from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.dask import naming_worker
-from ..mosaic.source import MosaicSource
+from ..mosaic.open import MosaicLike
 from ..store.dataset import maps_dataset
 from .each import predict_block
 from .merge import Merge
@@ -34,7 +34,7 @@ from .predict import InferenceSpec
 
 @documents(SegmentOptions)
 def segment(
-    scene: SceneLike | MosaicSource,
+    scene: SceneLike | MosaicLike,
     bundle: BundleLike,
     *,
     bands: Sequence[str | int] | None = None,
