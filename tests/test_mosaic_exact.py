@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import odc.geo.geobox
 import odc.stac
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
-from shapely.geometry import box, mapping
+from shapely.geometry import Point, box, mapping
 
 from models.errors import SceneError
 from pipeline.catalog.index import IndexedScene, write_index
@@ -203,3 +204,27 @@ def test_a_landsat_scene_in_twelve_pieces_is_that_scene(tmp_path, bundle_of):
     whole, pieces = (arrays_of(tmp_path / f"{name}.zarr") for name in ("whole", "pieces"))
     for name, array in whole.items():
         np.testing.assert_array_equal(array, pieces[name])
+
+
+def test_within_an_area_the_map_is_that_without_one(tmp_path, bundle_of):
+    """What lies around it is seen by the network, and is nodata."""
+    values = np.random.default_rng(0).integers(1, 5000, (2, 90, 110)).astype("uint16")
+    path, transform = tmp_path / "a.tif", Affine(10, 0, 500000, 0, -10, 5000000)
+    with rasterio.open(path, "w", "GTiff", 110, 90, 2, NORTH, transform, "uint16", nodata=0) as file:
+        file.write(values)
+    opened = open_rasters([str(path)])
+    index = write_index([IndexedScene("a", opened, box(11, 45, 13, 46), digest=content_digest(opened))],
+                        tmp_path / "scenes.parquet")  # fmt: skip
+    round_area = Point(500400, 4999500).buffer(250)
+    gpd.GeoDataFrame(geometry=[round_area], crs=NORTH).to_file(tmp_path / "area.gpkg")
+    bounds, bundle = open_mosaic(index).geobox.bounds(), bundle_of(bands=2)
+    options = {"show": False, "allow_mismatch": True, "overviews": False, "bands": ["band_1", "band_2"], "block": 32}
+    maps = []
+    for name, area in (("whole", None), ("part", tmp_path / "area.gpkg")):
+        mosaic = open_mosaic(index, area=area, bounds=bounds)
+        run(mosaic, bundle, tmp_path / f"{name}.zarr", **options)
+        maps.append(arrays_of(tmp_path / f"{name}.zarr"))
+    inside = mosaic.area.inside(mosaic.geobox.whole)
+    for name, whole in maps[0].items():
+        np.testing.assert_array_equal(maps[1][name][:, inside], whole[:, inside])
+        assert (maps[1][name][:, ~inside] == 255).all()

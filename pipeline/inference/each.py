@@ -39,8 +39,19 @@ def mosaic_of(source: Source) -> MosaicSource | None:
 
 
 def predict_block(source: Source, window: Window, inference: InferenceSpec) -> BlockResult:
-    """As `predict`; of a mosaic whose scenes are segmented each, see `predict_each`."""
-    return predict(source, window, inference) if inference.each is None else predict_each(source, window, inference)
+    """As `predict`; of a mosaic whose scenes are segmented each, see `predict_each`.
+
+    Pixels outside of a mosaic's area are nodata in the result and seen by the network all the same: within the area
+    the map is that of the whole mosaic, and maps of neighbouring areas fit.
+    """
+    if inference.each is not None:
+        return predict_each(source, window, inference)
+    mosaic = mosaic_of(source)
+    if mosaic is None or mosaic.area is None:
+        return predict(source, window, inference)
+    inside, everywhere = mosaic.area.inside(window), replace(mosaic, area=None)
+    whole = replace(source, source=everywhere) if isinstance(source, Rescaled) else everywhere
+    return predict(whole, window, inference, inside)
 
 
 def predict_each(source: Source, window: Window, inference: InferenceSpec) -> BlockResult:

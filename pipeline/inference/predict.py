@@ -114,7 +114,9 @@ def _forget(engine: Engine) -> None:
             del _engines[key]
 
 
-def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockResult:
+def predict(
+    source: Source, window: Window, inference: InferenceSpec, wanted: NDArray[np.bool_] | None = None
+) -> BlockResult:
     """Read a window with its halo, run the network over its tiles, and keep what is asked for.
 
     Tiles are read one by one, so that the engine need not wait for the whole window, nor memory hold it. A tile with
@@ -128,14 +130,23 @@ def predict(source: Source, window: Window, inference: InferenceSpec) -> BlockRe
         Inside the scene; its origin is a multiple of the stride.
     inference
         See `InferenceSpec`.
+    wanted
+        Which pixels of the window are kept, bool `(y, x)`; others are context, and nodata in the result. None: all.
 
     Returns
     -------
     BlockResult
         Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
     """
+    if wanted is not None and not wanted.any():
+        return empty_result(window.shape, inference.encoding)
     held = CachedWindow.of(source, window, inference.plan) if source.expensive_reads else source
-    return predict_tiles(held, source.nodata, window, inference)
+    result = predict_tiles(held, source.nodata, window, inference, wanted)
+    if wanted is not None:
+        result.class_map[~wanted] = NODATA
+        if result.probability is not None:
+            result.probability[:, ~wanted] = _missing(result.probability)
+    return result
 
 
 def predict_tiles(
@@ -310,4 +321,9 @@ def _keep(array: NDArray[Any], values: NDArray[Any], valid: NDArray[np.bool_], p
     target = array[..., *place.slices]
     target[...] = values
     if not valid.all():
-        np.copyto(target, np.nan if array.dtype.kind == "f" else NODATA, where=~valid)
+        np.copyto(target, _missing(array), where=~valid)
+
+
+def _missing(array: NDArray[Any]) -> float:
+    """Return what stands in a result where nothing was observed."""
+    return np.nan if array.dtype.kind == "f" else NODATA

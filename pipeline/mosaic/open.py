@@ -70,6 +70,7 @@ def open_mosaic(
         A scene whose grid is taken, instead of CRS and resolution; with `bounds` what continues it.
     area
         A vector file of polygons, in any CRS. Pixels outside are missing, and blocks that touch none are not planned.
+        A network sees what lies around an area all the same, so that inside the map is that without an area.
     composite
         What a pixel is where several scenes observed it. Scenes of higher priority come first. `first`: the first
         scene's that observed it, the oldest first; `latest`, `least-cloudy`: the newest's, or least cloudy one's;
