@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from helpers import SHARED
+import zarr
+from affine import Affine
+from helpers import SHARED, write_raster
 from rasterio.merge import merge
 
 from models import load_bundle
@@ -23,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.exists(), reason="
 ADJOINING = SHARED / "whole_scenes/adjoining"
 NAIP = SHARED / "whole_scenes/naip_nd_timeseries"
 OAM = SHARED / "oam_buildings/scenes"
+LANDSAT = SHARED / "landsat8_redcross/scenes/C_rgb_u16.tif"
 
 
 def index_of(paths, folder):
@@ -129,3 +132,35 @@ def test_buildings_are_those_of_the_uncut_photograph(tmp_path, client, name):
         np.testing.assert_array_equal(maps[0][array].values, maps[1][array].values)
     seams = merged.found["seams"]
     assert seams["border_step"] == pytest.approx(seams["interior_step"], rel=0.5)
+
+
+def test_a_landsat_scene_in_twelve_pieces_is_that_scene_both_ways(tmp_path, client):
+    """Segmented each and merged by `inner`, and merged before: pieces overlap by what the network sees, and 5 pixels.
+
+    The scene came without a place on Earth: any does.
+    """
+    uncut = open_rasters([str(LANDSAT)])
+    values = uncut.read(uncut.geobox.whole).data
+    bundle, place = load_bundle("clouds"), Affine(30, 0, 300_000, 0, -30, 5_000_010)
+    overlap = bundle.metadata.receptive_field.halo + 5
+    described = {"crs": "EPSG:32632", "descriptions": ("red", "green", "blue"), "compress": "lzw"}
+    scene = write_raster(tmp_path / "C.tif", values, transform=place, **described)
+    pieces = list(pieces_of(values.shape[1:], 3, 4, overlap))
+    assert len(pieces) == 12
+    assert any(at % bundle.metadata.receptive_field.stride for piece in pieces for at in (piece.top, piece.left))
+    paths = []
+    for number, piece in enumerate(pieces):
+        moved, cut = place * Affine.translation(piece.left, piece.top), values[:, *piece.slices]
+        paths.append(write_raster(tmp_path / f"{number}.tif", cut, transform=moved, **described))
+    mosaic = MosaicSource(index_of(paths, tmp_path), open_rasters([str(scene)]).geobox, tuple(range(12)))
+    options = {"client": client, "show": False, "overviews": False}
+    ways = {"whole": (scene, None), "merged": (mosaic, None), "inner": (mosaic, "inner")}
+    for name, (source, each) in ways.items():
+        run(source, bundle, tmp_path / name, each=each, **options)
+    whole, *others = (zarr.open_group(tmp_path / name) for name in ways)
+    for layer in ("class_map", "probability"):
+        expected = whole[layer][:]
+        assert expected.shape[-2:] == (5120, 4608)  # all 23,592,960 pixels
+        assert len(np.unique(expected)) > 1
+        for other in others:
+            np.testing.assert_array_equal(other[layer][:], expected)
