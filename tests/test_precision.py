@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from affine import Affine
 from click.testing import CliRunner
-from helpers import pixels, write_raster
+from helpers import GRID, pixels, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapely.geometry import box
 
 import models.engine as engines
 import models.quantised as quantised
@@ -24,6 +26,7 @@ from models.errors import EngineError
 from models.quantise import quantise_network
 from models.quantised import QuantisedGraph, keep_graph
 from pipeline import plan, quantise, run, segment
+from pipeline.catalog.index import IndexedScene, write_index
 from pipeline.cli.describe import describe_bundle
 from pipeline.cli.models import quantise as quantise_verb
 from pipeline.inference import precision as choosing
@@ -32,8 +35,10 @@ from pipeline.inference.options import SegmentOptions
 from pipeline.inference.predict import InferenceSpec, predict, shared_engine
 from pipeline.inference.run import Segmentation
 from pipeline.inference.samples import observed_windows
+from pipeline.io.raster_files import open_rasters
 from pipeline.io.scene import open_source
 from pipeline.jobs import job as filling
+from pipeline.mosaic.source import MosaicSource
 from pipeline.store.store import open_store
 from train.evaluation.evaluation import NetworkPredictor, describe_engines
 
@@ -231,6 +236,36 @@ def test_lazy_and_durable_runs_in_int8_are_the_same(scene, bundle_of, tmp_path):
     kept = np.asarray(zarr.open_group(tmp_path / "o.zarr", mode="r")["probability"][0])
     lazy = segment(scene, bundle_of(bands=2), block=100, **given).probability[1].compute()
     np.testing.assert_array_equal(lazy, kept)
+
+
+@needs_int8
+@pytest.mark.parametrize("precision", ["int8", "auto"])
+def test_scenes_that_are_segmented_each_in_int8_are_the_uncut_one(precision, bundle_of, int8, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "quantise_network", lambda *_: int8)  # of other pixels the ranges would be others
+    if precision == "auto":
+        fixed(monkeypatch, int8=(0.001, 3.0), bf16=(0.001, 2.0))
+    bundle, values = bundle_of(bands=2), pixels((2, 128, 400))
+    overlap = bundle.metadata.receptive_field.halo + 5
+    sources = []
+    for name, columns in {
+        "whole": slice(400),
+        "left": slice(200 + overlap),
+        "right": slice(203 - overlap, 400),
+    }.items():
+        place = GRID * Affine.translation(columns.start or 0, 0)
+        written = write_raster(tmp_path / f"{name}.tif", values[..., columns], nodata=0, transform=place)
+        sources.append(open_rasters([str(written)]))
+    pieces = [IndexedScene(f"s{n}", one, box(0, 0, 1, 1), digest=str(n)) for n, one in enumerate(sources[1:])]
+    mosaic = MosaicSource(write_index(pieces, tmp_path / "scenes.parquet"), sources[0].geobox, (0, 1))
+    for name, scene, each in (("uncut", tmp_path / "whole.tif", None), ("each", mosaic, "inner")):
+        options = {"precision": precision, "probability": "float32", "each": each, "show": False, **OPENVINO}
+        run(scene, bundle, tmp_path / name, overviews=False, **options)
+        assert open_store(str(tmp_path / name))[1].identity["precision"] == "int8"
+    uncut, merged = (open_store(str(tmp_path / name))[0] for name in ("uncut", "each"))
+    for layer in ("class_map", "probability"):
+        expected = uncut.read_array(layer, uncut.geobox.whole)
+        np.testing.assert_array_equal(merged.read_array(layer, merged.geobox.whole), expected)
+        assert len(np.unique(expected)) > 1
 
 
 def test_a_run_is_not_continued_on_other_hardware(scene, bundle_of, tmp_path, monkeypatch):
