@@ -10,9 +10,11 @@ from affine import Affine
 from helpers import GRID, UTM, pixels, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 from rasterio.coords import BoundingBox
 from rasterio.enums import Resampling as Nearest
 from rasterio.warp import calculate_default_transform, reproject
+from scipy.ndimage import binary_dilation, distance_transform_cdt
 from shapely.geometry import box
 
 from models.encoding import NODATA
@@ -23,8 +25,11 @@ from pipeline.grid.geobox import GeoBox, Window
 from pipeline.inference.each import expected_overlap
 from pipeline.inference.options import SegmentOptions
 from pipeline.io.raster_files import open_rasters
+from pipeline.jobs.dask import dask_client
 from pipeline.mosaic.area import Area
+from pipeline.mosaic.harmonise import harmonise
 from pipeline.mosaic.masking import BandMask
+from pipeline.mosaic.order import order_of
 from pipeline.mosaic.source import MosaicSource
 
 MERGES = ["inner", "mean", "max", "feather"]
@@ -224,34 +229,79 @@ def test_what_lies_outside_of_the_area_or_under_a_mask_is_missing(whole, each):
 
 
 ZONE = "EPSG:32637"  # next to that of `UTM`
+ZONES = Affine(10, 0, 795_000, 0, -10, 9_000_000)  # a grid where both zones are at home
+LEFT_ENDS, HOLE = 120, Window(48, 56, 100, 106)  # of the left scene: its last column, and what it did not observe
 
 
 @pytest.fixture(scope="module")
 def two_zones(tmp_path_factory, bundle_of):
     """A scene in one zone with its answer, and a mosaic of its left part and its right part, that in another zone."""
-    folder, bundle, values = tmp_path_factory.mktemp("zones"), bundle_of("unet"), pixels((3, 120, 180))
-    transform = Affine(10, 0, 795_000, 0, -10, 9_000_000)
-    scene = write_part(folder / "whole.tif", values, 0, 0, transform=transform)
-    paths = [write_part(folder / "left.tif", values[..., :110], 0, 0, transform=transform), folder / "right.tif"]
-    there, width, height = calculate_default_transform(UTM, ZONE, 120, 120, *BoundingBox(
-        795_600, 9_000_000 - 1200, 796_800, 9_000_000), resolution=10)  # fmt: skip
+    folder, bundle, values = tmp_path_factory.mktemp("zones"), bundle_of("unet"), pixels((3, 120, 200))
+    scene = write_part(folder / "whole.tif", values, 0, 0, transform=ZONES)
+    left = values[..., :LEFT_ENDS].copy()
+    left[:, *HOLE.slices] = 0
+    paths = [write_part(folder / "left.tif", left, 0, 0, transform=ZONES), folder / "right.tif"]
+    there, width, height = calculate_default_transform(UTM, ZONE, 150, 120, *BoundingBox(
+        795_500, 9_000_000 - 1200, 797_000, 9_000_000), resolution=10)  # fmt: skip
     moved = np.zeros((3, height, width), values.dtype)
-    reproject(values, moved, src_transform=transform, src_crs=UTM, dst_transform=there, dst_crs=ZONE, src_nodata=0,
+    reproject(values, moved, src_transform=ZONES, src_crs=UTM, dst_transform=there, dst_crs=ZONE, src_nodata=0,
               dst_nodata=0, resampling=Nearest.nearest)  # fmt: skip
     write_part(paths[1], moved, 0, 0, crs=ZONE, transform=there)
-    mosaic = mosaic_of(paths, folder, (120, 180))
-    mosaic = replace(mosaic, geobox=replace(mosaic.geobox, transform=transform))
+    mosaic = mosaic_of(paths, folder, values.shape[1:])
+    mosaic = replace(mosaic, geobox=replace(mosaic.geobox, transform=ZONES))
     return bundle, answer(scene, bundle), mosaic
 
 
-def test_in_two_zones_pixels_of_the_scene_on_the_grid_are_as_uncut(two_zones):
+def distances(valid):
+    """How far pixels of a scene lie from those missing and from its edge, rows or columns, counted up to 64."""
+    return distance_transform_cdt(np.pad(valid, 1), metric="chessboard")[1:-1, 1:-1].clip(max=64)
+
+
+def distances_on_the_grid(mosaic):
+    """Per scene of `two_zones`, `distances`, each brought onto the grid of the mosaic by pixel centres; 0 beside it."""
+    shape = mosaic.geobox.shape
+    sources = [mosaic.scene(number).source for number in range(2)]
+    left, right = (distances(source.read(source.geobox.whole).valid) for source in sources)
+    rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
+    moved = Transformer.from_crs(UTM, ZONE, always_xy=True).transform(*(ZONES * (columns, rows)))
+    column, row = (np.floor(at).astype(int) for at in ~sources[1].geobox.affine * moved)
+    inside = (row >= 0) & (row < right.shape[0]) & (column >= 0) & (column < right.shape[1])
+    there = np.where(inside, right[row.clip(0, right.shape[0] - 1), column.clip(0, right.shape[1] - 1)], 0)
+    return np.pad(left, [(0, 0), (0, shape[1] - left.shape[1])]), there
+
+
+def cut_off(shape):
+    """Where the network sees what the left scene of `two_zones` lacks and the uncut one has: bool `(y, x)`."""
+    lacking = np.zeros(shape, bool)
+    lacking[:, LEFT_ENDS:] = True
+    lacking[HOLE.slices] = True
+    return binary_dilation(lacking, np.ones((2 * HALO + 1, 2 * HALO + 1)))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_in_two_zones_each_pixel_is_that_of_the_scene_in_which_it_lies_farther_inside(two_zones, order):
+    """Those of the scene on the grid, which are not resampled, are as uncut: alone, and in the overlap."""
     bundle, expected, mosaic = two_zones
-    found = answer(mosaic, bundle, each="inner")
-    same(
-        [layer[..., 8 : 112 - 8, : 60 - 2] for layer in found],
-        [layer[..., 8 : 112 - 8, : 60 - 2] for layer in expected],
-    )
-    assert (found[0] != NODATA).mean() > 0.99
+    left, right = distances_on_the_grid(mosaic)
+    found = answer(replace(mosaic, order=order), bundle, each="inner")
+    alone = [answer(replace(mosaic, order=(number,)), bundle, each="inner") for number in range(2)]
+    for chosen, of in ((left > right, 0), (right > left, 1)):
+        same([layer[..., chosen] for layer in found], [layer[..., chosen] for layer in alone[of]])
+    as_uncut = (left > right) & ~cut_off(left.shape)
+    for part, share in ((right == 0, 0.2), (right > 0, 0.05)):  # only the scene on the grid lies there; both do
+        assert (as_uncut & part).mean() > share
+        same([layer[..., as_uncut & part] for layer in found], [layer[..., as_uncut & part] for layer in expected])
+    np.testing.assert_array_equal(found[0] != NODATA, (left > 0) | (right > 0))
+    taken = right > left + 8  # what was resampled differs, so that the choice shows
+    assert (found[1][0, taken] != expected[1][0, taken]).mean() > 0.5
+
+
+def test_in_two_zones_merged_before_pixels_that_see_one_scene_alone_are_as_uncut(two_zones):
+    bundle, expected, mosaic = two_zones
+    sees_left_alone = ~cut_off(mosaic.geobox.shape)
+    assert 0.3 < sees_left_alone.mean() < 0.9
+    found = answer(mosaic, bundle)
+    same([layer[..., sees_left_alone] for layer in found], [layer[..., sees_left_alone] for layer in expected])
 
 
 @pytest.mark.parametrize(("each", "resampling"), [("inner", "nearest"), ("mean", "bilinear"), ("feather", "cubic")])
@@ -262,3 +312,101 @@ def test_blocks_do_not_matter_on_another_grid(two_zones, each, resampling):
     same(answer(mosaic, bundle, each=each, block=44, tile=32), expected)
     sums = expected[1].sum(axis=0)
     np.testing.assert_allclose(sums[np.isfinite(sums)], 1, atol=1e-5)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What an index has of scenes beside their pixels, and another order of its rows."""
+
+    dates: tuple[str, ...]
+    priorities: tuple[int, ...]
+    turned: tuple[int, ...]
+
+
+@st.composite
+def cuts_and_rows(draw):
+    given_cuts = draw(cuts())
+    count = len(given_cuts.windows)
+    dates = draw(st.tuples(*[st.sampled_from(["", "2020-06-01T00:00:00Z", "2021-06-01T00:00:00Z"])] * count))
+    priorities = draw(st.tuples(*[st.integers(0, 1)] * count))
+    return given_cuts, Rows(dates, priorities, tuple(draw(st.permutations(range(count)))))
+
+
+def index_rows(paths, rows, places, folder):
+    """Some scenes in the order of an index that has its rows in this order, on the grid of `cuts`."""
+    scenes = []
+    for place in places:
+        source = open_rasters([str(paths[place])])
+        described = {"datetime": rows.dates[place], "priority": rows.priorities[place]}
+        scenes.append(IndexedScene(f"s{place}", source, box(0, 0, 1, 1), digest=content_digest(source), **described))
+    index = write_index(scenes, folder / f"{'-'.join(map(str, places))}.parquet")
+    order = tuple(order_of(index, "latest").tolist())
+    return MosaicSource(index, GeoBox(96, 112, GRID, scenes[0].source.geobox.crs), order, composite="latest")
+
+
+def files_of(store):
+    """The bytes of all files of pixels."""
+    found = {file.relative_to(store): file.read_bytes() for file in store.rglob("c/*/*") if file.is_file()}
+    found |= {file.relative_to(store): file.read_bytes() for file in store.rglob("c/*/*/*") if file.is_file()}
+    return {name: content for name, content in found.items() if "seconds" not in name.parts}
+
+
+def rows_and_threads_do_not_matter(chosen, each, bundle, folder, clients):
+    given_cuts, rows = chosen
+    paths = write_cuts(given_cuts, folder)
+    written, identities = [], []
+    for number, (client, places) in enumerate(zip(clients, (range(len(paths)), rows.turned), strict=True)):
+        mosaic = index_rows(paths, rows, places, folder)
+        identities.append(mosaic.identity())
+        run(mosaic, bundle, folder / f"{number}.zarr", each=each, block=48, client=client, show=False, overviews=False)
+        written.append(files_of(folder / f"{number}.zarr"))
+    assert written[0] == written[1]
+    assert identities[0] == identities[1]
+    assert any(zarr.open_group(folder / "0.zarr")["class_map"][:].ravel() != NODATA) == bool(written[0])
+
+
+@pytest.fixture(scope="module")
+def clients(client):
+    """A cluster of one thread, and one of three."""
+    with dask_client(None, 1) as single:
+        yield single, client
+
+
+@pytest.mark.parametrize("each", MERGES)
+@settings(max_examples=2)
+@given(chosen=cuts_and_rows())
+def test_rows_of_the_index_and_worker_threads_do_not_matter(bundle_of, tmp_path_factory, clients, each, chosen):
+    rows_and_threads_do_not_matter(chosen, each, bundle_of("unet"), tmp_path_factory.mktemp("rows"), clients)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("each", MERGES)
+@settings(max_examples=25)
+@given(chosen=cuts_and_rows())
+def test_rows_of_the_index_and_worker_threads_do_not_matter_of_many(bundle_of, tmp_path_factory, clients, each, chosen):
+    rows_and_threads_do_not_matter(chosen, each, bundle_of("unet"), tmp_path_factory.mktemp("rows"), clients)
+
+
+@pytest.mark.parametrize("each", MERGES)
+def test_each_scene_is_harmonised_before_it_is_segmented(whole, each, tmp_path):
+    bundle, values, _, _ = whole
+    left, right = (values[:, *piece.slices] for piece in PIECES[:2])
+    raw = [left, np.where(right > 0, np.rint(right * 1.25 + 90), 0).astype("uint16")]
+
+    def written(name, of):
+        (tmp_path / name).mkdir()
+        named = enumerate(zip(PIECES, of, strict=False))
+        paths = [write_part(tmp_path / name / f"{n}.tif", part, at.top, at.left) for n, (at, part) in named]
+        return mosaic_of(paths, tmp_path / name, (103, 147))
+
+    plain = written("plain", raw)
+    mosaic = harmonise(plain, "moments")
+    adjusted = [part.astype(float) for part in raw]
+    for number, by in mosaic.adjustments.items():
+        for band, line in zip(adjusted[number], by, strict=True):
+            observed = band > 0
+            band[observed] = np.rint(band[observed] * line.gain + line.offset).clip(1, 65535)
+    assert any((before != after).any() for before, after in zip(raw, adjusted, strict=True))
+    found = answer(mosaic, bundle, each=each)
+    same(found, answer(written("adjusted", [part.astype("uint16") for part in adjusted]), bundle, each=each))
+    assert (found[1] != answer(plain, bundle, each=each)[1]).any()
