@@ -192,7 +192,7 @@ def test_only_areas_count_and_the_rest_is_not_even_computed(bundle_of, scene, th
 
     torch.set_num_threads(1)
     bundle, labels, done = bundle_of("simple-unet"), blobs(2), []
-    predict = job.predict
+    predict = job.predict_block
     monkeypatch.setattr(
         job, "predict", lambda source, window, inference: done.append(window) or predict(source, window, inference)
     )
@@ -280,7 +280,7 @@ def test_a_stopped_evaluation_continues(bundle_of, scene, threads, tmp_path, mon
     torch.set_num_threads(1)
     bundle, sample, done = bundle_of("simple-unet"), sample_of(scene, blobs(2)), []
     whole_run = run(bundle, [sample], block=96, objects=False)
-    predict = job.predict
+    predict = job.predict_block
 
     def stops(source, window, inference):
         if len(done) == 3:
@@ -288,12 +288,12 @@ def test_a_stopped_evaluation_continues(bundle_of, scene, threads, tmp_path, mon
         done.append(window)
         return predict(source, window, inference)
 
-    monkeypatch.setattr(job, "predict", stops)
+    monkeypatch.setattr(job, "predict_block", stops)
     with pytest.raises(SwatheError, match="memory"):
         run(bundle, [sample], tmp_path / "out", block=96, objects=False)
     assert (tmp_path / "out.unfinished").exists()
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(job, "predict", lambda *args: done.append(args[1]) or predict(*args))
+    monkeypatch.setattr(job, "predict_block", lambda *args: done.append(args[1]) or predict(*args))
     found = run(bundle, [sample], tmp_path / "out", block=96, objects=False)
     assert found.network.pooled.as_dict() == whole_run.network.pooled.as_dict()
     assert len(done) < 3 + 6
