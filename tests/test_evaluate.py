@@ -194,7 +194,9 @@ def test_only_areas_count_and_the_rest_is_not_even_computed(bundle_of, scene, th
     bundle, labels, done = bundle_of("simple-unet"), blobs(2), []
     predict = job.predict_block
     monkeypatch.setattr(
-        job, "predict", lambda source, window, inference: done.append(window) or predict(source, window, inference)
+        job,
+        "predict_block",
+        lambda source, window, inference: done.append(window) or predict(source, window, inference),
     )
     areas = (Window(0, 40, 0, 30), Window(70, 90, 70, 100))
     found = run(bundle, [replace(sample_of(scene, labels), areas=areas)], block=64)
