@@ -325,7 +325,9 @@ class Rows:
 
 @st.composite
 def cuts_and_rows(draw):
-    given_cuts = draw(cuts())
+    of = draw(cuts())
+    # the first scene has a twin of other pixels, so that nothing but the order tells which of them is taken
+    given_cuts = Cuts((*of.windows, of.windows[0]), (*of.holes, of.holes[0]))
     count = len(given_cuts.windows)
     dates = draw(st.tuples(*[st.sampled_from(["", "2020-06-01T00:00:00Z", "2021-06-01T00:00:00Z"])] * count))
     priorities = draw(st.tuples(*[st.integers(0, 1)] * count))
@@ -362,7 +364,7 @@ def rows_and_threads_do_not_matter(chosen, each, bundle, folder, clients):
         written.append(files_of(folder / f"{number}.zarr"))
     assert written[0] == written[1]
     assert identities[0] == identities[1]
-    assert any(zarr.open_group(folder / "0.zarr")["class_map"][:].ravel() != NODATA) == bool(written[0])
+    assert written[0] or (zarr.open_group(folder / "0.zarr")["class_map"][:] == NODATA).all()
 
 
 @pytest.fixture(scope="module")
