@@ -98,7 +98,7 @@ def test_blocks_are_done_in_strips_that_stay_decoded(bundle_of, tmp_path, monkey
         order.append((window.left // 64, window.top // 64))
         return predict(source, window, inference)
 
-    monkeypatch.setattr(running, "predict", recorded)
+    monkeypatch.setattr(running, "predict_block", recorded)
     for kept, across in ((running.CACHE, 5), (2 * 64 * (64 + 2 * running.FILE_BLOCK) * 6, 2), (0, 1)):
         monkeypatch.setattr(running, "CACHE", kept)
         run(path, bundle_of(), tmp_path / f"{across}.zarr", show=False, block=64, threads=1, engine="openvino")
