@@ -6,13 +6,10 @@ its peak grows by is the large one's. Of two large ones, the first's memory woul
 
 import json
 import logging
-import os
 import platform
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +17,8 @@ import numpy as np
 
 from .encoding import Encoding
 from .engine import EngineSpec, Precision, make_engine, slots_of
-from .system import cache_folder, forget_peak, peak_bytes
+from .files import keep_file
+from .system import cache_folder, forget_peak, package_version, peak_bytes
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -100,7 +98,8 @@ def measure_memory(bundle: "Bundle", spec: EngineSpec) -> EngineMemory:
         logger.info("the memory that %s takes is not measured: %s", bundle.metadata.name, said[-1] if said else error)
         return UNKNOWN
     found = EngineMemory(_up(before, FIXED_STEP), _up((peak - before) / _side(LARGE, bundle) ** 2, STEP))
-    _keep(_kept_at(bundle.digest, spec), found)
+    text = json.dumps(asdict(found))
+    keep_file(_kept_at(bundle.digest, spec), "the measured memory", lambda part: part.write_text(text))
     return found
 
 
@@ -138,24 +137,6 @@ def _measured_as(spec: EngineSpec) -> EngineSpec:
 
 
 def _kept_at(digest: str, spec: EngineSpec) -> Path:
-    settings = f"{spec.name}-{_version(spec.name)}-{spec.precision}-{slots_of(spec)}"
+    settings = f"{spec.name}-{package_version(spec.name)}-{spec.precision}-{slots_of(spec)}"
     # a home folder may be that of several machines, and processors take more or less
     return cache_folder("memory") / f"{digest[:32]}-{settings}-{platform.node()}-{KEPT}.json"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _keep(path: Path, found: EngineMemory) -> None:
-    """Keep it for later plans; written whole or not at all."""
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            part.write_text(json.dumps(asdict(found)))
-            os.replace(part, path)
-    except OSError as error:
-        logger.info("the measured memory is not kept: %s", error)

@@ -1,9 +1,7 @@
 """The OpenVINO engine, the fastest on most CPUs. The converted network stays in the user's cache between runs."""
 
 import logging
-import os
 import sys
-import tempfile
 import threading
 import warnings
 from pathlib import Path
@@ -19,6 +17,7 @@ from openvino import opset13 as ops
 
 from .encoding import STEPS, Decision, Encoding, Prediction
 from .errors import BundleError, EngineError
+from .files import keep_file
 from .quantised import QuantisedGraph, check_graph
 from .system import cache_folder, usable_cpus
 
@@ -147,7 +146,8 @@ def load_graph(core: "ov.Core", bundle: "Bundle") -> "ov.Model":
     kept = _read(core, path)
     if kept is None:
         model = _convert(bundle)
-        _keep(model, path)
+        # the .xml is put in place last, since it is what later runs look for
+        keep_file(path, "the converted network", lambda part: ov.save_model(model, part, compress_to_fp16=False))
         # read back, since a graph that was kept is rounded a little otherwise than one just converted
         kept = _read(core, path) or model
     return kept
@@ -179,18 +179,6 @@ def _convert(bundle: "Bundle") -> "ov.Model":
         raise EngineError(
             f"OpenVINO cannot take {metadata.architecture}; use --engine torch ({_first(error)})"
         ) from error
-
-
-def _keep(model: "ov.Model", path: Path) -> None:
-    """Keep the graph for later runs; the .xml is put in place last, since it is what later runs look for."""
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            ov.save_model(model, part, compress_to_fp16=False)
-            os.replace(part.with_suffix(".bin"), path.with_suffix(".bin"))
-            os.replace(part, path)
-    except (OSError, RuntimeError) as error:
-        logger.info("the converted network is not kept: %s", error)
 
 
 def _first(error: Exception) -> str:

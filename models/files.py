@@ -1,13 +1,17 @@
 """Local files and folders that appear under their name only when whole; what exists is not replaced unasked."""
 
+import logging
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import StoreError, SwatheError
+
+logger = logging.getLogger("swathe")
 
 
 def refuse_existing(output: str | os.PathLike[str], *, error: type[SwatheError] = StoreError) -> None:
@@ -67,6 +71,20 @@ def whole_file(target: Path, *, error: type[SwatheError] = StoreError) -> Iterat
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def keep_file(target: Path, what: str, write: Callable[[Path], object]) -> None:
+    """Write a file of the cache to a temporary path, put in place when whole, after others written beside it.
+
+    Nothing depends on it: where it cannot be written, a line of the log says that `what` is not kept.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            write(Path(folder) / target.name)
+            for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == target.name):
+                os.replace(part, target.with_name(part.name))
+    except (OSError, RuntimeError) as error:  # OpenVINO's, of a full disk
+        logger.info("%s is not kept: %s", what, error)
 
 
 def put_in_place(whole: Path, target: Path) -> None:

@@ -2,9 +2,6 @@
 
 import hashlib
 import io
-import logging
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import BundleError, EngineError
+from .files import keep_file
 from .system import cache_folder
 
 if TYPE_CHECKING:
     from .bundle import Bundle
-
-logger = logging.getLogger("swathe")
 
 XML, WEIGHTS = "int8.xml", "int8.bin"
 LARGEST = 2**30  # bytes of either; what a hostile file says must not fill the memory
@@ -70,14 +66,7 @@ def can_quantise() -> bool:
 
 def keep_graph(graph: QuantisedGraph) -> None:
     """Keep a graph in the user's cache by its digest, for other processes of this machine."""
-    path = _kept_at(graph.digest)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            part.write_bytes(graph.pack())
-            os.replace(part, path)
-    except OSError as error:
-        logger.info("the int8 graph is not kept: %s", error)
+    keep_file(_kept_at(graph.digest), "the int8 graph", lambda part: part.write_bytes(graph.pack()))
 
 
 def graph_of(bundle: "Bundle", digest: str, packed: bytes = b"") -> QuantisedGraph:

@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
@@ -60,6 +61,14 @@ def forget_peak() -> int:
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return peak_bytes()
+
+
+def package_version(package: str) -> str:
+    """Return the version of an installed package; "": it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def cache_folder(purpose: str) -> Path:

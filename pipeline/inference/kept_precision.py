@@ -6,18 +6,15 @@ lost; only where nothing is kept is it measured.
 
 import hashlib
 import json
-import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
 
 from models.engine import Precision
 from models.errors import StoreError
-from models.system import cache_folder
+from models.files import keep_file
+from models.system import cache_folder, package_version
 
 from ..io.source import Source
 from ..store.files import Files
@@ -27,7 +24,6 @@ from .predict import InferenceSpec
 
 METHOD = 1  # counts up when another choice could be made of the same scene
 GRAPH = f"{MARKERS}/int8.zip"  # in a store that is not complete: the graph of its run
-logger = logging.getLogger("swathe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +109,13 @@ def cache_key(source: Source, inference: InferenceSpec, options: SegmentOptions)
     here = {
         "method": METHOD,
         "hardware": inference.spec.hardware,
-        "versions": [_version(package) for package in ("nncf", "openvino", "torch")],
+        "versions": [package_version(package) for package in ("nncf", "openvino", "torch")],
     }
     return _digest({**_facts(source, inference, options), **here})
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def kept_choice(key: str) -> PrecisionChoice | None:
@@ -139,11 +128,5 @@ def kept_choice(key: str) -> PrecisionChoice | None:
 
 def keep_choice(key: str, choice: PrecisionChoice) -> None:
     """Keep a choice in the user's cache, for plans and runs on this machine."""
-    path = cache_folder("precision") / f"{key}.json"
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = path.parent / folder / path.name
-            part.write_text(json.dumps(asdict(choice)))
-            os.replace(part, path)
-    except OSError as error:
-        logger.info("the chosen precision is not kept: %s", error)
+    path, text = cache_folder("precision") / f"{key}.json", json.dumps(asdict(choice))
+    keep_file(path, "the chosen precision", lambda part: part.write_text(text))
