@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 199,
-    "code lines": 21_350,
-    "arrows in pipeline": 50,
+    "files": 256,
+    "code lines": 26_700,
+    "arrows in pipeline": 61,
     "arrows in train": 22,
-    "longest import path": 16,
-    "importers of predict": 11,
+    "longest import path": 18,
+    "importers of predict": 12,
     "modules in circles": 0,
     "median lines of a function": 10,
 }
