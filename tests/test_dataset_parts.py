@@ -364,7 +364,7 @@ def test_object_stores_hold_datasets(case, client):
 @pytest.mark.slow
 def test_killed_again_and_again(case, tmp_path, client):
     write(case, f"{tmp_path}/whole/", client=client)
-    command = [*SWATHE, "vectorise", str(case / "objects.zarr"), "-o", f"{tmp_path}/v/", "-q"]
+    command = [SWATHE, "vectorise", str(case / "objects.zarr"), "-o", f"{tmp_path}/v/", "-q"]
     draw = random.Random(0)
     for _ in range(6):
         with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from models.encoding import ClassMap
+from models.encoding import NODATA, ClassMap
 
 from ..grid.block_result import BlockResult
 from ..grid.geobox import Window
@@ -164,8 +164,10 @@ class CleanBlock(BlockFunction):
         return self._around(row, column, halo, lambda wide: smooth(self._hysteresis(store, wide), self.options))
 
     def decided(self, store: Store, stage: Stage, row: int, column: int) -> ClassMap:
-        """Return what waited of a block, with the totals that the tree has found."""
+        """Return what waited of a block, with the totals that the tree has found; of one not planned, nodata."""
         job = self.merge(store, stage)
+        if not job.is_planned((0, row, column)):
+            return np.full(self.maps.window(0, row, column).shape, NODATA, np.uint8)
         pending, totals = PendingBlock.from_bytes(job.read(PENDING, (0, row, column))), merged_totals(job, row, column)
         return pending.class_map if totals is None else pending.decided(replacement_class(totals, self.options, stage))
 
