@@ -238,6 +238,7 @@ def test_parts_that_were_removed_meanwhile_are_not_taken_for_written(case, tmp_p
     assert len(geopandas.read_parquet(tmp_path / "v")) == count == len(pq.read_table(case / "one.parquet"))
 
 
+@pytest.mark.slow
 def test_tables_of_before_are_read_in_their_own_order(case, tmp_path, monkeypatch, client):
     """They were one file, level by level of the tree, whatever the number of blocks."""
     with monkeypatch.context() as patch:
@@ -289,7 +290,7 @@ def test_a_window_of_a_table_has_all_objects_whose_centroid_lies_in_it(case, tmp
     assert 0 < len(inside) <= len(read) < len(table)
 
 
-@pytest.mark.parametrize("share", [0, 0.1])
+@pytest.mark.parametrize("share", [0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_blocks_that_are_not_planned_have_no_task(tmp_path, monkeypatch, client, share):
     draw = np.random.default_rng(1)
     mask = draw.random((7, 6)) < share
