@@ -230,7 +230,7 @@ def test_a_footprint_holds_the_points_of_its_grid_and_no_others(projection, acro
     assert east <= 180
     assert south >= -90
     assert north <= 90
-    from pipeline.catalog.projections import to_degrees
+    from pipeline.grid.projections import to_degrees
 
     random = np.random.default_rng(seed)
     inside = random.uniform(2, 98, (2, 20))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.errors import SceneError
 
 from ..grid.geobox import GeoBox
-from .projections import to_degrees
+from ..grid.projections import to_degrees
 
 POINTS, MANY_POINTS = 16, 256  # on each side, the second of large scenes and such near a pole
 LARGE, POLAR = 5.0, 75.0  # degrees of latitude

@@ -266,8 +266,12 @@ def describe_crs(wkt: str | None) -> str:
     return f"EPSG:{code}" if code else wkt.split('"')[1] if wkt.count('"') > 1 else "a CRS"
 
 
+@lru_cache(maxsize=256)
 def same_crs(one: str | None, other: str | None) -> bool:
-    """Whether two CRS, as WKT, are the same; an unknown one is like no other but another unknown one."""
+    """Whether two CRS, as WKT, are the same; an unknown one is like no other but another unknown one.
+
+    Remembered, since reading them takes longer than a window.
+    """
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 

@@ -12,14 +12,13 @@ from models.errors import ArgumentError, SceneError
 from models.metadata import some_of
 
 from ..catalog.index import IndexedScene, SceneIndex, is_index, read_index
-from ..grid.geobox import GeoBox, describe_crs
+from ..grid.geobox import GeoBox, describe_crs, same_crs
 from ..io.resample import RESAMPLINGS, Resampling
 from ..io.scene import SceneLike, open_source
 from .area import Area, place_area, read_area
 from .footprints import grids_of, outlines_of
 from .masking import SceneMask, parse_masks
 from .order import COMPOSITES, Composite, order_of
-from .positions import same_crs
 from .source import MosaicSource
 from .target import (
     Bounds,

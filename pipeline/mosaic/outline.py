@@ -8,8 +8,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ..grid.geobox import GeoBox, Window
-from .positions import full_turn, same_crs, transformer
+from ..grid.geobox import GeoBox, Window, same_crs
+from ..grid.projections import transformer
+from .positions import full_turn
 
 STEPS = 8  # points on each side of an outline, which bends with the Earth
 MARGIN, MARGIN_SHARE = 2, 0.002  # pixels of a scene, and of its size: more than its chords leave their curves

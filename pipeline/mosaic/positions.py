@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import CRS
 
-from ..grid.geobox import GeoBox, Window
-from ..grid.geobox import same_crs as compare_crs
+from ..grid.geobox import GeoBox, Window, same_crs
+from ..grid.projections import transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,6 @@ def inverted(transform: Affine) -> Affine:
     """Return the inverse, of grids along the map's axes without the determinant, as GDAL has it."""
     a, b, c, d, e, f = tuple(transform)[:6]
     return Affine(1 / a, 0, -c / a, 0, 1 / e, -f / e) if b == d == 0 else ~transform
-
-
-@lru_cache(maxsize=256)
-def same_crs(one: str | None, other: str | None) -> bool:
-    """Whether two CRS, as WKT, are the same; remembered, since reading them takes longer than a window."""
-    return compare_crs(one, other)
-
-
-@lru_cache(maxsize=64)
-def transformer(crs: str, to: str) -> Transformer:
-    """Return what brings coordinates from one CRS, as WKT, into another; x is to the east."""
-    return Transformer.from_crs(CRS.from_wkt(crs), CRS.from_wkt(to), always_xy=True)
 
 
 @lru_cache(maxsize=256)

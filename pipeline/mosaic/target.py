@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from models.errors import ArgumentError, SceneError
 
-from ..grid.geobox import GeoBox, describe_crs
+from ..grid.geobox import GeoBox, describe_crs, same_crs
 from .outline import rings
-from .positions import full_turn, same_crs
+from .positions import full_turn
 
 MOST_PIXELS = 10**15
 PHASE = 0.01  # of a pixel: by so much scenes of one grid may lie apart, since writers round transforms

@@ -15,13 +15,13 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from ..grid.geobox import GeoBox, Window
+from ..grid.geobox import GeoBox, Window, same_crs
 from ..io.gdal import read_pixels
 from ..io.raster import RasterBand, RasterMask, RasterSource
 from ..io.resample import Resampling, as_type
 from ..io.source import Pixels, missing_samples
 from .outline import outline_on, window_on
-from .positions import Positions, full_turn, positions, same_crs
+from .positions import Positions, full_turn, positions
 from .sampling import Kernel, Samples, interpolate, is_inside, nearest
 
 ON_GRID = 0.01  # of a pixel: writers round transforms
