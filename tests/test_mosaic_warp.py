@@ -113,3 +113,17 @@ def test_no_window_changes_a_pixel(pair, data, method):
     else:
         np.testing.assert_array_equal(part.data, whole.data[:, *window.slices])
         np.testing.assert_array_equal(part.valid, whole.valid[window.slices])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sample_that_is_missing_in_one_band_is_missing_on_every_grid(tmp_path, method):
+    """Of a band of floats without nodata it is NaN, which a network gets as the band's mean, and never 0."""
+    values = np.ones((2, 20, 20), "float32")
+    values[0, 5:12, 5:12] = np.nan
+    source = write(tmp_path / "a.tif", values, HERE, NORTH)
+    for shift in (0, 0.5):
+        geobox = grid(NORTH, HERE * Affine.translation(shift, shift), (19, 19))
+        pixels = read_scene(source, geobox, geobox.whole, method)
+        assert pixels.valid[8, 8]
+        assert np.isnan(pixels.data[0, 8, 8])
+        assert pixels.data[1, 8, 8] == 1

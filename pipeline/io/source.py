@@ -175,3 +175,12 @@ def missing_samples(band: NDArray[Any], sentinel: float | None) -> NDArray[np.bo
     if sentinel is None or not float(sentinel).is_integer() or not info.min <= sentinel <= info.max:
         return None  # the type cannot hold it, and so no sample can equal it
     return np.asarray(band == band.dtype.type(int(sentinel)))
+
+
+def missing_value(dtype: np.dtype[Any], sentinel: float | None) -> float:
+    """Return what stands for a missing sample: nodata if the type can hold it; else NaN, or 0, which a mask hides."""
+    if dtype.kind == "f":
+        return float("nan") if sentinel is None else sentinel
+    info = np.iinfo(dtype)
+    held = sentinel is not None and float(sentinel).is_integer() and info.min <= sentinel <= info.max
+    return int(sentinel) if held and sentinel is not None else 0

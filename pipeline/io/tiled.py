@@ -19,7 +19,7 @@ from models.metadata import Radiometry
 from ..grid.geobox import GeoBox, Window, describe_crs, same_crs
 from .palette import COLORS as PALETTE_COLORS
 from .raster import RasterBand, RasterSource, part_identity
-from .source import BandNames, Pixels, describe_source
+from .source import BandNames, Pixels, describe_source, missing_value
 
 MOST_PIXELS = 10**13
 PIECE = 2048  # side of what is compared at once where tiles overlap
@@ -99,7 +99,7 @@ class TiledSource:
         """Read a window that lies inside the scene. Raises SceneError if it cannot."""
         data = np.zeros((len(self.bands), *window.shape), self.dtype)
         for band, sentinel in zip(data, self.nodata, strict=True):
-            band[:] = _missing_value(self.dtype, sentinel)
+            band[:] = missing_value(self.dtype, sentinel)
         valid = np.zeros(window.shape, bool)
         for place, tile in self.tiles:
             shared = place.overlap(window)
@@ -133,15 +133,6 @@ class TiledSource:
             "grid": self.geobox.describe(),
             **({"choices": choices} if any(choices := [tile.choices() for _, tile in tiles]) else {}),
         }
-
-
-def _missing_value(dtype: np.dtype[Any], sentinel: float | None) -> float:
-    """Return what stands where no tile lies: nodata if the type can hold it; else NaN, or 0, which the mask hides."""
-    if dtype.kind == "f":
-        return float("nan") if sentinel is None else sentinel
-    info = np.iinfo(dtype)
-    held = sentinel is not None and float(sentinel).is_integer() and info.min <= sentinel <= info.max
-    return int(sentinel) if held and sentinel is not None else 0
 
 
 def lie_apart(sources: Sequence[RasterSource]) -> bool:

@@ -19,14 +19,14 @@ from ..grid.geobox import GeoBox, Window
 from ..io.raster import RasterSource
 from ..io.resample import Resampling, as_type
 from ..io.scene import lazy_array
-from ..io.source import BandNames, Pixels, describe_source, missing_samples
+from ..io.source import BandNames, Pixels, describe_source, missing_samples, missing_value
 from .adjust import Adjustment, adjust
 from .area import Area
 from .composite import mean_of, median_of
 from .footprints import footprints, touched_blocks
 from .masking import SceneMask
 from .order import Composite
-from .warp import filling, read_scene
+from .warp import read_scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class MosaicSource:
         """Read a window that lies inside the grid. Raises SceneError if it cannot."""
         out = Pixels(np.zeros((len(self.bands), *window.shape), self.dtype), np.zeros(window.shape, bool), fresh=True)
         for band, sentinel in zip(out.data, self.nodata, strict=True):
-            band[:] = filling(sentinel, self.dtype)
+            band[:] = missing_value(self.dtype, sentinel)
         wanted = None if self.area is None else self.area.inside(window)
         if wanted is not None and not wanted.any():
             return out
@@ -147,7 +147,7 @@ class MosaicSource:
             self._take_first(scenes, out, window, wanted)
         if wanted is not None:
             for band, sentinel in zip(out.data, self.nodata, strict=True):
-                band[~wanted] = filling(sentinel, self.dtype)
+                band[~wanted] = missing_value(self.dtype, sentinel)
             np.logical_and(out.valid, wanted, out=out.valid)
         return out
 
@@ -267,7 +267,7 @@ def with_nodata(data: NDArray[Any], own: tuple[float | None, ...], nodata: tuple
             continue
         band[:] = as_type(band.astype(np.float64), band.dtype, other)
         if missing is not None:
-            band[missing] = filling(other, band.dtype)
+            band[missing] = missing_value(band.dtype, other)
     return moved
 
 

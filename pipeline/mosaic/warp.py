@@ -19,7 +19,7 @@ from ..grid.geobox import GeoBox, Window, same_crs
 from ..io.gdal import read_pixels
 from ..io.raster import RasterBand, RasterMask, RasterSource
 from ..io.resample import Resampling, as_type
-from ..io.source import Pixels, missing_samples
+from ..io.source import Pixels, missing_samples, missing_value
 from .outline import outline_on, window_on
 from .positions import Positions, full_turn, positions
 from .sampling import Kernel, Samples, interpolate, is_inside, nearest
@@ -95,21 +95,11 @@ def read_scene(source: RasterSource, geobox: GeoBox, window: Window, resampling:
         return found
     data = np.zeros((len(source.bands), *window.shape), source.dtype)
     for band, sentinel in zip(data, source.nodata, strict=True):
-        band[:] = filling(sentinel, source.dtype)
+        band[:] = missing_value(source.dtype, sentinel)
     valid = np.zeros(window.shape, bool)
     here = shared.within(window).slices
     data[:, *here], valid[here] = found.data, found.valid
     return Pixels(data, valid, fresh=True)
-
-
-def filling(sentinel: float | None, dtype: np.dtype[Any]) -> Any:
-    """Return what stands where a scene has nothing: the band's nodata if its type can hold it, else 0."""
-    if sentinel is None or (not np.issubdtype(dtype, np.floating) and not isfinite(sentinel)):
-        return 0
-    if np.issubdtype(dtype, np.integer):
-        info = np.iinfo(dtype)
-        return int(sentinel) if info.min <= sentinel <= info.max else 0
-    return sentinel
 
 
 def _resampled(source: RasterSource, geobox: GeoBox, window: Window, resampling: Resampling) -> Pixels | None:
@@ -176,7 +166,7 @@ class _Piece:
         needed, kind = kernel.needs(at, grid.shape), np.dtype(bands[0].dtype)
         if needed is None:
             for band in bands:
-                nothing = np.full(self.window.shape, filling(band.nodata, kind), kind)
+                nothing = np.full(self.window.shape, missing_value(kind, band.nodata), kind)
                 yield nothing, np.ones(self.window.shape, bool)
             return
         indexes = [band.index for band in bands]
@@ -199,7 +189,7 @@ class _Piece:
                     missing = missing | ~_observed(mask, needed)
             mixed, lacking = interpolate(Samples(samples, missing, needed), at, grid.shape, kernel)
             values = as_type(mixed, samples.dtype, band.nodata)
-        values[lacking] = filling(band.nodata, samples.dtype)
+        values[lacking] = missing_value(samples.dtype, band.nodata)
         return values, lacking
 
     def _seen(self, mask: RasterMask) -> NDArray[np.bool_]:
