@@ -2,10 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -203,17 +202,14 @@ def _read(scenes: Sequence[FoundScene], old: _Old, alpha: bool | None, client: A
     shown = progress("index", len(scenes), unit="scenes") if show else nullcontext(no_progress)
     by_key: dict[str, Facts] = {}
     with dask_client(client, os.cpu_count() or 1) as connected, shown as advance:
-        batches = _batches((scene, old.stamps(scene.key)) for scene in scenes)
+        batches = (
+            [(scene, old.stamps(scene.key)) for scene in scenes[start : start + BATCH]]
+            for start in range(0, len(scenes), BATCH)
+        )
         for batch in map_bounded(connected, read_batch, alpha, batches, key="swathe-index"):
             by_key |= {facts.key: facts for facts in batch}
             advance(len(batch), 0)
     return [by_key[scene.key] for scene in scenes]
-
-
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    waiting = iter(items)
-    while batch := list(islice(waiting, BATCH)):
-        yield batch
 
 
 def _write(

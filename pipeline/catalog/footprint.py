@@ -51,11 +51,17 @@ def footprint_of(geobox: GeoBox) -> Any:
 
 def _outline(geobox: GeoBox, points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return columns and rows of points along the sides, the first again at the end."""
-    along = np.linspace(0, 1, points, endpoint=False)
-    zeros, ones = np.zeros(points), np.ones(points)
-    columns = np.concatenate([along, ones, 1 - along, zeros, [0.0]]) * geobox.width
-    rows = np.concatenate([zeros, along, ones, 1 - along, [0.0]]) * geobox.height
+    columns, rows = (ring(points) * (geobox.width, geobox.height)).T
     return columns, rows
+
+
+def ring(points: int) -> NDArray[np.float64]:
+    """Return points around a square of side 1, so many on each side, the first again at the end: x and y, `(n, 2)`."""
+    along = np.arange(points) / points
+    zeros, ones = np.zeros(points), np.ones(points)
+    x = np.concatenate([along, ones, 1 - along, zeros, [0.0]])
+    y = np.concatenate([zeros, along, ones, 1 - along, [0.0]])
+    return np.column_stack([x, y])
 
 
 def _pole_inside(geobox: GeoBox) -> int:

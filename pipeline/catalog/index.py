@@ -20,7 +20,7 @@ from models.errors import SceneError
 from ..io.raster import RasterSource
 from .columns import Columns, digest_of_file, load_columns, load_stamps
 from .footprint import bbox_of
-from .records import decode_source, encode_source, with_crs
+from .records import decode_source, encode_source
 from .stac_table import Row, names_by_file, write_rows
 from .stamps import Stamps, content_digest
 
@@ -146,11 +146,6 @@ class SceneIndex:
         """Return the CRS of a scene as WKT."""
         columns = self.columns
         return columns.crs[int(columns.crs_numbers[number])]
-
-    def source_json(self, number: int) -> str:
-        """Return what reads a scene, as JSON; see `records`."""
-        text: str = self.columns.sources[number].as_py()
-        return with_crs(text, self.crs_of(number))
 
     def scene(self, number: int) -> IndexedScene:
         """Return one scene."""

@@ -126,16 +126,18 @@ class SegmentPlan:
             f"tiles    of up to {plan.tallest} x {plan.tile} pixels",
             f"halo     {plan.halo} pixels per side ({halo}); "
             f"the network sees {plan.halo_overhead:.2f} pixels per pixel",
-            *(
-                [f"each     {expected_overlap(mosaic):.2f} scenes a pixel, each computed, then merged by {spec_each}"]
-                if (mosaic := mosaic_of(self.source)) and (spec_each := self.inference.each)
-                else []
-            ),
+            *self._describe_each(),
             f"memory   {self.cut.describe()}",
             *([f"time     {self.calibration.describe(plan, self.cut.cost)}"] if self.calibration else []),
             f"output   {self.output_bytes / 1e6:,.1f} MB before compression",
         ]
         return "\n".join(lines + [f"note     {note}" for note in (*self.notes, *self.cut.notes, *self.doubts)])
+
+    def _describe_each(self) -> list[str]:
+        mosaic, each = mosaic_of(self.source), self.inference.each
+        if mosaic is None or each is None:
+            return []
+        return [f"each     {expected_overlap(mosaic):.2f} scenes a pixel, each computed, then merged by {each}"]
 
     def for_workers(self, spec: EngineSpec, resources: Resources, measure: Callable[[], EngineMemory]) -> "SegmentPlan":
         """Return the plan for the workers of a cluster: their engine, their memory, their threads."""

@@ -5,6 +5,7 @@
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -22,7 +23,7 @@ from .gdal import any_band, open_raster, read_pixels, run_with_env
 from .palette import COLORS as PALETTE_COLORS
 from .palette import Palette
 from .resample import Regrid, Resampling, regrid
-from .source import BandNames, Pixels, describe_source, find_bands, missing_samples, observed
+from .source import BandNames, Pixels, describe_source, find_bands, missing_samples, missing_value, observed
 
 SIDECARS = (".aux.xml", ".ovr", ".tfw", ".wld", ".pgw", ".jgw", ".prj", ".imd", ".rpb", ".txt", ".met")
 
@@ -309,6 +310,59 @@ class RasterSource:
         alpha = [[self.paths.index(path), indexes] for path, indexes in self.unusual_alpha if path in self.paths]
         tables = [hashlib.sha256(band.table).hexdigest() for band in self.raster_bands if band.table]
         return {**({"alpha": alpha} if alpha else {}), **({"colours": tables} if tables else {})}
+
+
+class AlikeRasters(ABC):
+    """Several rasters of the same bands as one source: facts of the bands are those of the first."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def _first(self) -> RasterSource:
+        """One of them, of which all facts of the bands hold."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        return self._first.bands
+
+    @property
+    def all_names(self) -> tuple[tuple[str, ...], ...]:
+        """All names of each band, its own first."""
+        return self._first.all_names
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of the bands in the files."""
+        return self._first.numbers
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What may tell the sensor."""
+        return self._first.hints
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the raw values."""
+        return self._first.dtype
+
+    @property
+    def nodata(self) -> tuple[float | None, ...]:
+        """Per band, the value that stands for a missing pixel."""
+        return self._first.nodata
+
+    @property
+    def radiometry(self) -> tuple[Radiometry | None, ...]:
+        """Per band, what the raw values mean."""
+        return self._first.radiometry
+
+    def no_pixels(self, shape: tuple[int, int]) -> Pixels:
+        """Return pixels of which none was observed, to be filled in."""
+        data = np.empty((len(self.bands), *shape), self.dtype)
+        for band, sentinel in zip(data, self.nodata, strict=True):
+            band[:] = missing_value(self.dtype, sentinel)
+        return Pixels(data, np.zeros(shape, bool), fresh=True)
 
 
 def describe_pixel(geobox: GeoBox) -> str:

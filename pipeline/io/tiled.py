@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.errors import SceneError, SeveralScenesError
-from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window, describe_crs, same_crs
 from .palette import COLORS as PALETTE_COLORS
-from .raster import RasterBand, RasterSource, part_identity
-from .source import BandNames, Pixels, describe_source, missing_value
+from .raster import AlikeRasters, RasterBand, RasterSource, part_identity
+from .source import BandNames, Pixels, describe_source
 
 MOST_PIXELS = 10**13
 PIECE = 2048  # side of what is compared at once where tiles overlap
@@ -27,7 +26,7 @@ ALIKE = 0.01  # of a pixel: writers round transforms
 
 
 @dataclass(frozen=True, slots=True)
-class TiledSource:
+class TiledSource(AlikeRasters):
     """Tiles, each with its window of the scene. Where tiles overlap, the first that observed a pixel gives it."""
 
     geobox: GeoBox
@@ -42,48 +41,14 @@ class TiledSource:
         return describe_source(self)
 
     @property
+    @override
     def _first(self) -> RasterSource:
         return self.tiles[0][1]
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Names of the bands."""
-        return self._first.bands
-
-    @property
-    def all_names(self) -> tuple[tuple[str, ...], ...]:
-        """All names of each band, its own first."""
-        return self._first.all_names
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Numbers of the bands in the files."""
-        return self._first.numbers
-
-    @property
-    def hints(self) -> tuple[str, ...]:
-        """What may tell the sensor."""
-        return self._first.hints
 
     @property
     def raster_bands(self) -> tuple[RasterBand, ...]:
         """Facts of the bands, as the first tile has them."""
         return self._first.raster_bands
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the raw values."""
-        return self._first.dtype
-
-    @property
-    def nodata(self) -> tuple[float | None, ...]:
-        """Per band, the value that stands for a missing pixel."""
-        return self._first.nodata
-
-    @property
-    def radiometry(self) -> tuple[Radiometry | None, ...]:
-        """Per band, what the raw values mean."""
-        return self._first.radiometry
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -97,10 +62,8 @@ class TiledSource:
 
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the scene. Raises SceneError if it cannot."""
-        data = np.zeros((len(self.bands), *window.shape), self.dtype)
-        for band, sentinel in zip(data, self.nodata, strict=True):
-            band[:] = missing_value(self.dtype, sentinel)
-        valid = np.zeros(window.shape, bool)
+        made = self.no_pixels(window.shape)
+        data, valid = made.data, made.valid
         for place, tile in self.tiles:
             shared = place.overlap(window)
             if shared is None:
@@ -109,7 +72,7 @@ class TiledSource:
             new = pixels.valid & ~valid[here]
             np.copyto(data[:, *here], pixels.data, where=new)
             valid[here] |= new
-        return Pixels(data, valid, fresh=True)
+        return made
 
     def read_masks(self, window: Window) -> NDArray[np.bool_]:
         """Return where the tiles observed anything: bool `(y, x)`."""

@@ -8,6 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from ..catalog.footprint import ring
 from ..grid.geobox import GeoBox, Window, same_crs
 from ..grid.projections import transformer
 from .positions import full_turn
@@ -67,20 +68,11 @@ def rings(
     """
     height, width = shapes[:, :1].astype(np.float64), shapes[:, 1:].astype(np.float64)
     beyond = MARGIN if margin else 0
-    sides = zip((width, height), _ring().T, strict=True)
+    sides = zip((width, height), ring(STEPS).T, strict=True)
     columns, rows = (size * at + (beyond + margin * size) * (2 * at - 1) for size, at in sides)
     a, b, c, d, e, f = (transforms[:, place, None] for place in range(6))
     x, y = a * columns + b * rows + c, d * columns + e * rows + f
     return (x, y) if same_crs(crs, to) else transformer(str(crs), str(to)).transform(x, y)
-
-
-def _ring() -> NDArray[np.float64]:
-    """Return points around a square of side 1, closed: `(point, 2)`."""
-    steps = np.arange(STEPS) / STEPS
-    zeros, ones = np.zeros(STEPS), np.ones(STEPS)
-    sides = [(steps, zeros), (ones, steps), (1 - steps, ones), (zeros, 1 - steps)]
-    points = np.concatenate([np.stack(side, axis=1) for side in sides])
-    return np.concatenate([points, points[:1]])
 
 
 def _all_turns(shapes: Outlines, turn: NDArray[np.float64], geobox: GeoBox) -> Outlines:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.errors import SceneError
-from models.metadata import Radiometry
 
 from ..catalog.index import IndexedScene, SceneIndex
 from ..grid.geobox import GeoBox, Window
-from ..io.raster import RasterSource
+from ..io.raster import AlikeRasters, RasterSource
 from ..io.resample import Resampling, as_type
 from ..io.scene import lazy_array
 from ..io.source import BandNames, Pixels, describe_source, missing_samples, missing_value
@@ -30,7 +29,7 @@ from .warp import read_scene
 
 
 @dataclass(frozen=True, slots=True)
-class MosaicSource:
+class MosaicSource(AlikeRasters):
     """Scenes on a grid, in an order that is the same for every window.
 
     Parameters
@@ -81,44 +80,16 @@ class MosaicSource:
         return _with_bands(self.index, number, self.band_choice)
 
     @property
+    @override
     def _first(self) -> RasterSource:
         return self.scene(self.order[0]).source
 
     @property
-    def bands(self) -> tuple[str, ...]:
-        """Names of the bands."""
-        return self._first.bands
-
-    @property
-    def all_names(self) -> tuple[tuple[str, ...], ...]:
-        """All names of each band, its own first."""
-        return self._first.all_names
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Numbers of the bands in the files."""
-        return self._first.numbers
-
-    @property
-    def hints(self) -> tuple[str, ...]:
-        """What may tell the sensor."""
-        return self._first.hints
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the raw values."""
-        return self._first.dtype
-
-    @property
+    @override
     def nodata(self) -> tuple[float | None, ...]:
         """Per band, the value that stands for a missing pixel: that of the first kind of scene that has one."""
         each = [self.scene(number).source.nodata for number in self.kinds or self.order[:1]]
         return tuple(next((one for one in of if one is not None), None) for of in zip(*each, strict=True))
-
-    @property
-    def radiometry(self) -> tuple[Radiometry | None, ...]:
-        """Per band, what the raw values mean."""
-        return self._first.radiometry
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -132,9 +103,7 @@ class MosaicSource:
 
     def read(self, window: Window) -> Pixels:
         """Read a window that lies inside the grid. Raises SceneError if it cannot."""
-        out = Pixels(np.zeros((len(self.bands), *window.shape), self.dtype), np.zeros(window.shape, bool), fresh=True)
-        for band, sentinel in zip(out.data, self.nodata, strict=True):
-            band[:] = missing_value(self.dtype, sentinel)
+        out = self.no_pixels(window.shape)
         wanted = None if self.area is None else self.area.inside(window)
         if wanted is not None and not wanted.any():
             return out

@@ -20,7 +20,7 @@ from ..io.gdal import read_pixels
 from ..io.raster import RasterBand, RasterMask, RasterSource
 from ..io.resample import Resampling, as_type
 from ..io.source import Pixels, missing_samples, missing_value
-from .outline import outline_on, window_on
+from .outline import window_on
 from .positions import Positions, full_turn, positions
 from .sampling import Kernel, Samples, interpolate, is_inside, nearest
 
@@ -55,11 +55,6 @@ def _turns(own: GeoBox, geobox: GeoBox, turn: float) -> int:
     """Return the whole turns from a scene to a grid in degrees: one may count to 180, and the other beyond."""
     here, there = (grid.to_map(grid.width / 2, grid.height / 2)[0] for grid in (geobox, own))
     return round((here - there) / turn) if turn else 0
-
-
-def footprint_on(source: RasterSource, geobox: GeoBox) -> Any:
-    """Return the outline of a scene in pixels of a grid, x to the right and y down, some pixels larger than it is."""
-    return outline_on(source.geobox, geobox)
 
 
 def read_scene(source: RasterSource, geobox: GeoBox, window: Window, resampling: Resampling) -> Pixels | None:

@@ -312,19 +312,9 @@ def write_part(job: CellParts, place: BlockIndex) -> None:
 
 def _windows(store: Store, window: Window) -> Iterator[tuple[Window, bool]]:
     """Cut a window along the store's blocks, row by row; tell which of them are planned."""
-    side, planned = store.plan.block, store.planned(0)
-    for row in range(window.top // side, -(-window.bottom // side)):
-        for column in range(window.left // side, -(-window.right // side)):
-            block = store.window(0, row, column)
-            yield (
-                Window(
-                    max(block.top, window.top),
-                    min(block.bottom, window.bottom),
-                    max(block.left, window.left),
-                    min(block.right, window.right),
-                ),
-                bool(planned[row, column]),
-            )
+    planned = store.planned(0)
+    for row, column in window.cells(store.plan.block):
+        yield store.window(0, row, column).clip(window), bool(planned[row, column])
 
 
 def _sums(frame: Any) -> dict[str, float]:
