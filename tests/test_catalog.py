@@ -14,6 +14,8 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pystac
 import pytest
 import rasterio
@@ -38,6 +40,7 @@ from pipeline.catalog.stamps import Stamps, content_digest, stamps_of
 from pipeline.cli.app import cli
 from pipeline.grid.geobox import GeoBox
 from pipeline.io.raster_files import open_rasters
+from pipeline.mosaic.open import open_mosaic
 
 
 def scene_of(path, **more):
@@ -676,3 +679,24 @@ def test_killed_at_any_moment_it_leaves_the_index_as_it_was_and_begins_again(tmp
         if running.returncode == -signal.SIGKILL:
             assert output.read_bytes() == before or len(read_index(output)) == 400
     assert len(indexed(tmp_path / "in", output).index) == 400
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("swathe:source", "{not json"),
+        ("swathe:source", '{"geobox":{"height":1,"width":1,"transform":[1,0,0,0,-1,0]},"raster_bands":[],"more":1}'),
+        ("swathe:source", "[" * 100_000),
+        ("swathe:crs", "no WKT"),
+        ("swathe:stamps", "{"),
+    ],
+)
+def test_an_index_that_somebody_changed_is_refused_in_a_line(tmp_path, column, value):
+    write_raster(tmp_path / "a.tif")
+    indexed(tmp_path / "a.tif", tmp_path / "scenes.parquet")
+    table = pq.read_table(tmp_path / "scenes.parquet")
+    place = table.schema.get_field_index(column)
+    changed = table.set_column(place, table.schema.field(place), pa.array([value], table.schema.field(place).type))
+    pq.write_table(changed, tmp_path / "scenes.parquet")
+    with pytest.raises(SceneError, match="index"):
+        open_mosaic(tmp_path / "scenes.parquet")

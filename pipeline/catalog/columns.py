@@ -90,6 +90,8 @@ def digest_of_file(path: str) -> str:
 def _load(path: str, digest: str) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
 
     if digest_of_file(path) != digest:
         raise SceneError(f"the index {path} has changed since the run was planned; run the command again")
@@ -99,8 +101,10 @@ def _load(path: str, digest: str) -> Columns:
             raise not_an_index(path)
         columns = _arrays(pq.read_table(path, columns=list(LOADED), read_dictionary=REPEATED))
         pa.default_memory_pool().release_unused()
+        for crs in filter(None, columns.crs):
+            CRS.from_wkt(crs)
         return columns
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, CRSError) as error:
         raise not_an_index(path, str(error).splitlines()[0][:100]) from error
 
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from models.errors import SceneError
 
+from ..io.gdal import printable
 from ..io.raster import RasterSource
-from .columns import Columns, digest_of_file, load_columns, load_stamps
+from .columns import Columns, digest_of_file, load_columns, load_stamps, not_an_index
 from .footprint import bbox_of
 from .records import decode_source, encode_source
 from .stac_table import Row, names_by_file, write_rows
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 SHOWN = 3
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # of JSON that is another's
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +261,15 @@ def _epsg(crs: str) -> int:
 def _scene(path: str, digest: str, number: int) -> IndexedScene:
     columns = load_columns(path, digest)
     moment = columns.datetimes[number]
+    try:
+        source = decode_source(columns.sources[number].as_py(), columns.crs[columns.crs_numbers[number]])
+    except UNREADABLE as error:
+        raise not_an_index(
+            path, f"what reads {printable(str(columns.ids[number]))[:60]} is not as it was written"
+        ) from error
     return IndexedScene(
         id=columns.ids[number],
-        source=decode_source(columns.sources[number].as_py(), columns.crs[columns.crs_numbers[number]]),
+        source=source,
         footprint=columns.footprints[number],
         datetime="" if np.isnat(moment) else f"{np.datetime_as_string(moment)}Z",
         cloud_cover=float(columns.cloud_covers[number]),

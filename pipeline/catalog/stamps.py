@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.errors import SceneError
+
 from ..io.content_id import remote_url, url_identity
 from ..io.gdal import file_stamp, open_raster, run_with_env
 from ..io.raster import RasterSource, part_identity, raster_identity
@@ -64,8 +66,13 @@ class Stamps:
 
     @staticmethod
     def read(text: str) -> "Stamps":
-        """Return what `text` wrote down."""
-        return Stamps(**json.loads(text))
+        """Return what `text` wrote down. Raises SceneError where it is something else."""
+        try:
+            return Stamps(**json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise SceneError(
+                "an index whose stamps are not as they were written; begin it anew with --overwrite"
+            ) from error
 
     def changed(self) -> list[str]:
         """Return the local files whose size or time is another than then, and those that are gone."""
