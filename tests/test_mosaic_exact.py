@@ -11,7 +11,7 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
@@ -83,7 +83,11 @@ def first_valid_of_gdal(mosaic, method):
     return data
 
 
+ON_BORDERS = {"crs": NORTH, "pixel": 12, "left": -1, "top": 0, "phase": (0.7, 0), "shape": (2, 35)}
+
+
 @settings(max_examples=8)
+@example(drawn=[ON_BORDERS | {"holes": False, "priority": 0}], method="nearest", side=7)  # a hair before a border
 @given(drawn=scenes_strategy, method=st.sampled_from(["nearest", "bilinear"]), side=st.integers(7, 64))
 def test_first_valid_is_that_of_gdal_whatever_the_cut(tmp_path, drawn, method, side):
     drawn = [one | {"pixel": 10} for one in drawn] if method == "bilinear" else drawn

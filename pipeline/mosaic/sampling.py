@@ -69,7 +69,7 @@ class Kernel:
         for place, side, step, size in zip((at.rows, at.columns), self.scale, self.averaged, shape, strict=True):
             reach = 0 if self.method == "nearest" else ceil(RADIUS[self.method] * side) + 1
             within = place[inside]
-            low, high = floor(within.min() / step) - reach, floor(within.max() / step) + 1 + reach
+            low, high = floor((within.min() + NEAR) / step) - reach, floor((within.max() + NEAR) / step) + 1 + reach
             ends += [max(0, low * step), min(size, high * step)]
         return Window(*ends)
 
