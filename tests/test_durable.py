@@ -623,9 +623,11 @@ def bucket(monkeypatch):
     for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "y"), ("DEFAULT_REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    s3fs.S3FileSystem.clear_instance_cache()  # one that is kept knows the server of another test
     files = s3fs.S3FileSystem()
     files.mkdir("swathe-test")
     yield files
+    files.rm("swathe-test", recursive=True)  # servers of one process share what they hold
     server.stop()
 
 
