@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead
 
-`scheduling`: `pipeline.jobs.dask.map_bounded` on the in-process cluster that `run` uses by default, with a real run's
+`scheduling`: `pipeline.jobs.tasks.map_bounded` on the in-process cluster that `run` uses by default, with a real run's
 task to send and a block function that returns at once. `writing`: the same, and each block writes an all-nodata
 class map and probability into its shards of a real store and its mark beside it. Milliseconds per block, and the
 process's peak memory after it.
@@ -22,11 +22,12 @@ import numpy as np
 
 from models.encoding import NODATA
 from pipeline import plan
+from pipeline.cluster.connect import dask_client
 from pipeline.grid.block_result import BlockResult
 from pipeline.grid.tiling import make_plan
 from pipeline.inference.run import Network
-from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.job import Task
+from pipeline.jobs.tasks import map_bounded
 from pipeline.store.lifecycle import create_store
 from pipeline.store.metadata import StoreMetadata
 from pipeline.store.store import BlockIndex, Summary

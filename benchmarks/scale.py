@@ -45,14 +45,15 @@ from typing_extensions import override
 from models.encoding import Encoding
 from models.metadata import ClassInfo, ReceptiveField
 from pipeline.catalog.index import IndexedScene, read_index, write_index
+from pipeline.cluster.connect import dask_client
+from pipeline.cluster.processes import LocalProcesses
 from pipeline.grid.block_result import BlockResult, empty_result
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
 from pipeline.io.raster_files import open_rasters
 from pipeline.jobs.block_order import BlockOrder
-from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.job import BlockFunction, BlockJob, run_job
-from pipeline.jobs.processes import LocalProcesses
+from pipeline.jobs.tasks import map_bounded
 from pipeline.mosaic.source import MosaicSource
 from pipeline.store.ledger import RECORD, RECORDS, Ledger, Record
 from pipeline.store.lifecycle import create_store, resume_store

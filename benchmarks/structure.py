@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 256,
-    "code lines": 26_700,
-    "arrows in pipeline": 61,
+    "files": 300,
+    "code lines": 30_500,
+    "arrows in pipeline": 72,
     "arrows in train": 22,
-    "longest import path": 18,
+    "longest import path": 19,
     "importers of predict": 12,
     "modules in circles": 0,
     "median lines of a function": 10,

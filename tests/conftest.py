@@ -13,7 +13,7 @@ from helpers import metadata, save
 from hypothesis import HealthCheck, settings
 
 from models import Bundle
-from pipeline.jobs.dask import dask_client
+from pipeline.cluster.connect import dask_client
 
 # machines differ in speed, and fixtures here are either read only or made to be used again
 unhurried = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

@@ -19,11 +19,15 @@ from helpers import metadata, pixels, save, write_raster
 
 from models.errors import BundleError, ClusterError, SceneError
 from pipeline import plan, run
+from pipeline.cluster import connect
+from pipeline.cluster.connect import check_client, dask_client
+from pipeline.cluster.options import Cluster
+from pipeline.cluster.processes import LocalProcesses
+from pipeline.cluster.workers import gpu_resources, worker_threads
 from pipeline.inference.run import Segmentation
-from pipeline.jobs import dask as cluster
-from pipeline.jobs.dask import check_client, dask_client, gpu_resources, map_bounded, run_once, worker_threads
+from pipeline.jobs import tasks
 from pipeline.jobs.job import run_job
-from pipeline.jobs.processes import LocalProcesses
+from pipeline.jobs.tasks import map_bounded, run_once
 
 BIN = Path(sys.executable).parent
 
@@ -62,7 +66,7 @@ def test_what_is_no_address_is_refused_at_once(address):
 
 
 def test_nobody_there(monkeypatch, capfd):
-    monkeypatch.setattr(cluster, "TIMEOUT", 1)
+    monkeypatch.setattr(connect, "TIMEOUT", 1)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 1 s"):
         dask_client("tcp://127.0.0.1:9", 1).__enter__()
     assert capfd.readouterr().err == ""
@@ -80,7 +84,7 @@ def test_nobody_there_takes_no_longer_than_said():
     ("says", "said"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9, "is not Dask"), (b"", "answers at")]
 )
 def test_another_program_at_the_address(monkeypatch, says, said):
-    monkeypatch.setattr(cluster, "TIMEOUT", 1)
+    monkeypatch.setattr(connect, "TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         answers = threading.Thread(target=_answer, args=(server, says))
         answers.start()
@@ -287,16 +291,16 @@ def _waiting(client) -> list[str]:
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 1)
-    monkeypatch.setattr(cluster, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(tasks, "LOOK_EVERY", 0.1)
     with (
         LocalCluster(
             n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
         ) as empty,
         empty.get_client() as client,
         pytest.raises(ClusterError, match="no worker for 1 s; start workers and run the same command again"),
+        dask_client(Cluster(client, patience=1), 1) as impatient,
     ):
-        list(map_bounded(client, double, 2, [1], key="nobody"))
+        list(map_bounded(impatient, double, 2, [1], key="nobody"))
 
 
 # what workers lack

@@ -21,11 +21,11 @@ from models.encoding import NODATA
 from models.errors import PlanError, StoreError
 from pipeline import plan, run, segment
 from pipeline.catalog.index import IndexedScene, content_digest, write_index
+from pipeline.cluster.connect import dask_client
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.inference.each import expected_overlap
 from pipeline.inference.options import SegmentOptions
 from pipeline.io.raster_files import open_rasters
-from pipeline.jobs.dask import dask_client
 from pipeline.mosaic.area import Area
 from pipeline.mosaic.harmonise import harmonise
 from pipeline.mosaic.masking import BandMask

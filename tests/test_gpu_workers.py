@@ -22,11 +22,12 @@ from models.encoding import Encoding, Prediction
 from models.engine import GPU_SLOTS
 from models.errors import DeviceLostError, EngineError
 from pipeline import plan, run
+from pipeline.cluster import lost_gpus, workers
+from pipeline.cluster.workers import GPU_SHARE, gpu_resources
 from pipeline.inference.predict import share_engine
 from pipeline.inference.run import Segmentation
-from pipeline.jobs import dask as cluster
-from pipeline.jobs import lost_gpus
-from pipeline.jobs.dask import GPU_SHARE, gpu_resources, map_bounded
+from pipeline.jobs import tasks
+from pipeline.jobs.tasks import map_bounded
 
 ON_GPU = {"engine": "torch", "device": "cuda", "show": False, "overviews": False, "block": 64, "tile": 64}
 BLOCKS = 30
@@ -191,12 +192,12 @@ def replaced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     gone: list[str] = []
     broken.clear()
     monkeypatch.setattr(lost_gpus, "replace_worker", lambda _, address: gone.append(address))
-    monkeypatch.setattr(cluster, "_address", lambda: f"tcp://10.0.0.{len(gone) + 1}:1")
+    monkeypatch.setattr(workers, "_address", lambda: f"tcp://10.0.0.{len(gone) + 1}:1")
     return gone
 
 
 def test_blocks_of_a_lost_gpu_go_to_another_worker(client, replaced):
-    assert sorted(map_bounded(client, fail_first, cluster.RETRIES + 1, range(5), key="lost")) == list(range(5))
+    assert sorted(map_bounded(client, fail_first, tasks.RETRIES + 1, range(5), key="lost")) == list(range(5))
     assert replaced == ["tcp://10.0.0.1:1"]
 
 

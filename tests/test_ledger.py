@@ -16,10 +16,11 @@ from test_durable import bucket  # noqa: F401
 
 from models.encoding import Encoding
 from models.metadata import ReceptiveField
+from pipeline.cluster.connect import dask_client
 from pipeline.grid.block_result import empty_result
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
-from pipeline.jobs.dask import dask_client, map_bounded
+from pipeline.jobs.tasks import map_bounded
 from pipeline.store import ledger as ledgers
 from pipeline.store.files import Files
 from pipeline.store.ledger import Ledger, Record, place_of

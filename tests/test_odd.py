@@ -164,7 +164,7 @@ def serve(folder: Path) -> None:
     import os
     import tempfile
 
-    from pipeline.jobs.dask import dask_client
+    from pipeline.cluster.connect import dask_client
 
     answers = os.fdopen(os.dup(1), "w")
     with tempfile.TemporaryFile() as printed, dask_client(None, 2) as client:

@@ -12,9 +12,9 @@ from models.encoding import decode
 from pipeline import run, write_report
 from pipeline.catalog.index import IndexedScene, content_digest, write_index
 from pipeline.cli.describe import describe
+from pipeline.cluster.connect import dask_client
 from pipeline.grid.geobox import GeoBox
 from pipeline.io.raster_files import open_rasters
-from pipeline.jobs.dask import dask_client
 from pipeline.mosaic.seams import describe_seams, measure
 from pipeline.mosaic.source import MosaicSource
 from pipeline.store.store import open_store

@@ -6,7 +6,7 @@ import pytest
 from helpers import SHARED
 
 from models import load_bundle
-from pipeline.jobs.dask import dask_client
+from pipeline.cluster.connect import dask_client
 from train import evaluate, read_settings
 from train.data.datasets import gather
 from train.evaluation.baselines import fit_brightness

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
-
 from models.errors import SceneError
 from models.files import check_output
 
-from ..jobs.dask import dask_client, map_bounded
-from ..jobs.processes import workers_of
+from ..cluster.connect import dask_client
+from ..cluster.processes import ClusterLike, workers_of
 from ..jobs.progress import no_progress, progress
+from ..jobs.tasks import map_bounded
 from .documents import found_item, without_contradictions
 from .facts import Facts, describe_kinds, read_batch
 from .find import find_scenes
@@ -81,7 +80,7 @@ def build_index(
     alpha: bool | None = None,
     skip_broken: bool = False,
     drop_missing: bool = False,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     show: bool = True,
@@ -112,7 +111,7 @@ def build_index(
     drop_missing
         Take scenes out of which files are gone. Default: nothing is written then.
     client
-        A Dask client, or the address of a scheduler. Default: threads of this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`. Default: threads of this process.
     workers
         Processes to start on this machine.
     overwrite

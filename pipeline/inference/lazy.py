@@ -18,11 +18,11 @@ from models.encoding import Encoding, ProbabilityType, Thresholds
 from models.engine import Device, EngineName, PrecisionOption
 from models.options import chosen, documents
 
+from ..cluster.workers import naming_worker
 from ..grid.geobox import Window
 from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
-from ..jobs.dask import naming_worker
 from ..mosaic.open import MosaicLike
 from ..store.dataset import maps_dataset
 from .each import predict_block

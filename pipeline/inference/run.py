@@ -17,6 +17,9 @@ from models.engine import Device, EngineName, PrecisionOption
 from models.options import chosen, documents
 from models.system import usable_cpus
 
+from ..cluster.connect import check_client
+from ..cluster.processes import ClusterLike, LocalProcesses, workers_of
+from ..cluster.workers import gpu_resources, worker_facts, worker_nthreads
 from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox
 from ..io.content_id import redact_url
@@ -26,10 +29,9 @@ from ..io.raster import RasterSource
 from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
-from ..jobs.dask import check_client, gpu_resources, run_once, worker_facts, worker_nthreads
 from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
-from ..jobs.processes import LocalProcesses, workers_of
 from ..jobs.progress import ProgressFactory
+from ..jobs.tasks import run_once
 from ..mosaic.open import MosaicLike
 from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
@@ -52,7 +54,7 @@ def run(
     bundle: BundleLike,
     output: str | os.PathLike[str],
     *,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     opaque_background: bool = False,
@@ -93,7 +95,7 @@ def run(
         Path or URL of the store, ending in `.zarr` by custom; or a local path that ends in `.tif`: a Cloud-Optimized
         GeoTIFF of the class map alone. One run at a time may write to it.
     client
-        A Dask client or a scheduler's address; None: this machine.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: this machine.
     workers
         Processes of this machine, which share its cores and memory and end with the run. Starting one takes two to
         three seconds of a core, and on two cores they gave nothing back (`benchmarks.workers`). They are for many

@@ -25,6 +25,9 @@ from models.encoding import NODATA
 from models.errors import DeviceLostError, StoreError, SwatheError
 from models.metadata import some_of
 
+from ..cluster.connect import check_client, dask_client
+from ..cluster.processes import LocalProcesses, Workers
+from ..cluster.workers import gpu_resources
 from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import GeoBox
 from ..store.cog import show_background, write_cog, written_before
@@ -37,10 +40,9 @@ from ..store.placing import check_target
 from ..store.planned import recut
 from ..store.store import BlockIndex, Store, Summary, find_store, reopen_store, sole_writer
 from .block_order import BlockOrder
-from .dask import check_client, dask_client, gpu_resources, map_bounded
 from .kept import mark_kept
-from .processes import LocalProcesses, Workers
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
+from .tasks import map_bounded
 
 TIFF = (".tif", ".tiff")
 THREADS = 2  # one reads or writes while the other computes

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from models.encoding import decode
 
 from ..grid.geobox import Window
-from ..jobs.dask import map_bounded
 from ..jobs.progress import ProgressFactory, no_progress
+from ..jobs.tasks import map_bounded
 from ..store.store import Store
 from .source import MosaicSource
 

@@ -20,6 +20,7 @@ from typing_extensions import override
 from models.encoding import NODATA, Encoding
 from models.errors import StoreError
 
+from ..cluster.processes import ClusterLike
 from ..grid.block_result import BlockResult
 from ..grid.geobox import Window
 from ..jobs.job import BlockFunction, DerivedJob, RunResult, run_job
@@ -59,7 +60,7 @@ def write_objects(
     *,
     connectivity: Connectivity = 4,
     widths: bool = True,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     overwrite: bool = False,
     show: bool = True,
 ) -> RunResult:
@@ -80,7 +81,7 @@ def write_objects(
     widths
         Measure the mean width of objects too, which takes about as long as all else.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     overwrite
         Replace the output of another run, and do a finished one again.
     show

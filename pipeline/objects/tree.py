@@ -20,9 +20,9 @@ from typing_extensions import override
 from models.encoding import NODATA
 
 from ..grid.geobox import Window
-from ..jobs.dask import map_bounded
 from ..jobs.kept import mark_kept
 from ..jobs.progress import ProgressFactory
+from ..jobs.tasks import map_bounded
 from ..store.store import MARKERS, BlockIndex, Store, store_errors
 from .label import NONE, Region, Totals, edges
 from .merge_labels import MergedRegion, merge_regions, pack, region_bytes, region_from, unpack

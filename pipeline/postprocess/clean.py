@@ -11,6 +11,7 @@ from typing_extensions import override
 from models.encoding import Thresholds
 from models.options import chosen, documents
 
+from ..cluster.processes import ClusterLike
 from ..grid.pixel_area import pixel_areas
 from ..jobs.job import DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
@@ -35,7 +36,7 @@ def write_clean(
     store: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     overwrite: bool = False,
     opaque_background: bool = False,
     show: bool = True,
@@ -65,7 +66,7 @@ def write_clean(
         Path or URL of the store to write: the cleaned class map, the probabilities as they were, overviews; or a local
         path that ends in `.tif`: a Cloud-Optimized GeoTIFF of the cleaned class map.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     overwrite
         Replace the output of another run, and do a finished one again.
     opaque_background

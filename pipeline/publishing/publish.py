@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import shapely
-from distributed import Client
 
 from models.errors import ArgumentError, StoreError, SwatheError
 from models.system import usable_cpus
 
 from ..catalog.footprint import footprint_of
-from ..jobs.dask import check_client, dask_client, map_bounded
+from ..cluster.connect import check_client, dask_client
+from ..cluster.processes import ClusterLike, LocalProcesses, workers_of
 from ..jobs.job import make_progress
 from ..jobs.kept import mark_kept
-from ..jobs.processes import LocalProcesses, workers_of
+from ..jobs.tasks import map_bounded
 from ..store.cog import pixels_by_name, write_piece
 from ..store.cog_tiles import ArrayFormat, Piece, array_format
 from ..store.files import Files, full_path
@@ -101,7 +101,7 @@ def publish(
     side: int = SIDE,
     dates: str | None = None,
     opaque_background: bool = False,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     show: bool = True,
@@ -129,7 +129,7 @@ def publish(
     opaque_background
         See `write_cog`.
     client
-        A Dask client or a scheduler's address. None: a worker in this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`. None: a worker in this process.
     workers
         Processes of this machine to share the cores among. None: this one.
     overwrite

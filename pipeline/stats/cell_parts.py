@@ -15,15 +15,15 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from distributed import Client
 from typing_extensions import override
 
 from models.errors import StatisticsError, StoreError, SwatheError
 from models.system import usable_cpus
 
+from ..cluster.connect import check_client, dask_client
+from ..cluster.processes import ClusterLike
 from ..grid.geobox import IN_PIXELS, Window
 from ..grid.pixel_area import pixel_areas
-from ..jobs.dask import check_client, dask_client
 from ..jobs.job import make_progress
 from ..objects.parts import Dataset, Parts, is_dataset, part_name, read_tables
 from ..objects.tree import Step, Tree, TreeJob, step_file
@@ -161,7 +161,7 @@ def write_cells(
     output: str | os.PathLike[str],
     cell: str | float,
     *,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     show: bool = True,
     overwrite: bool = False,
 ) -> CellStatistics:

@@ -10,16 +10,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client
-
 from models.errors import StatisticsError
 from models.metadata import ClassInfo
 from models.system import usable_cpus
 
+from ..cluster.connect import check_client, dask_client
+from ..cluster.processes import ClusterLike
 from ..grid.geobox import IN_PIXELS
 from ..grid.pixel_area import PixelAreas, pixel_areas
-from ..jobs.dask import check_client, dask_client, map_bounded
 from ..jobs.progress import no_progress, progress
+from ..jobs.tasks import map_bounded
 from ..store.files import Files, full_path
 from ..store.lifecycle import TABLE
 from ..store.metadata import StoreMetadata
@@ -86,7 +86,7 @@ class StatsRequest:
         """Return counts of no objects."""
         return ObjectCounter(self.groups, len(self.classes))
 
-    def add_up(self, client: Client | str | None, show: bool) -> Totals:
+    def add_up(self, client: ClusterLike | None, show: bool) -> Totals:
         """Add all blocks up in their order, however they come in."""
         plan, totals = self.store.plan, self.no_totals()
         task = Task(self.store, self.areas, len(self.classes))
@@ -146,7 +146,7 @@ def compute_statistics(
     zones: Any = None,
     cell: str | float | None = None,
     layer: str | None = None,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     show: bool = True,
 ) -> Any:
     """Compute areas and shares by class, and object statistics, of a finished store.
@@ -164,7 +164,7 @@ def compute_statistics(
     layer
         Of the zones' file, where it has several.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     show
         Show progress.
 
@@ -195,7 +195,7 @@ def write_statistics(
     zones: Any = None,
     cell: str | float | None = None,
     layer: str | None = None,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     show: bool = True,
     overwrite: bool = False,
 ) -> Any:
@@ -240,7 +240,7 @@ def write_statistics(
     return frame
 
 
-def _compute(request: StatsRequest, client: Client | str | None, show: bool) -> Any:
+def _compute(request: StatsRequest, client: ClusterLike | None, show: bool) -> Any:
     totals = request.add_up(client, show)
     return request.table(totals, request.count_objects().stats() if request.has_objects else None)
 
@@ -267,7 +267,7 @@ class SceneStats:
     foreground: tuple[int, ...]
 
 
-def compute_scene(store: str, client: Client | str | None = None) -> SceneStats:
+def compute_scene(store: str, client: ClusterLike | None = None) -> SceneStats:
     """Compute the statistics of a whole scene; see `compute_statistics`."""
     request = validate(store)
     objects = request.count_objects(metric=request.areas is not None).stats() if request.has_objects else None

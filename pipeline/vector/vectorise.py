@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from distributed import Client
-
 from models.encoding import NODATA
 from models.errors import PlanError, StoreError, SwatheError
 
+from ..cluster.connect import check_client, dask_client
+from ..cluster.processes import ClusterLike
 from ..grid.geobox import IN_PIXELS, GeoBox
-from ..jobs.dask import check_client, dask_client
 from ..jobs.job import THREADS, make_progress, run_job
 from ..objects.label import Connectivity
 from ..objects.objects import buffered, label_job
@@ -75,7 +74,7 @@ def write_vectors(
     *,
     connectivity: Connectivity = 4,
     outlines: Outlines = Outlines(),
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     overwrite: bool = False,
     show: bool = True,
 ) -> Features:
@@ -96,7 +95,7 @@ def write_vectors(
     outlines
         How they are drawn.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     show
         Show progress.
     overwrite

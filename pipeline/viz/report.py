@@ -9,16 +9,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from distributed import Client
 
 from models.bundle import shipped_bundles
 from models.errors import SceneError, StoreError
 
+from ..cluster.connect import check_client
+from ..cluster.processes import ClusterLike
 from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
 from ..io.scene import SceneLike
 from ..io.source import Pixels
-from ..jobs.dask import check_client
 from ..stats.stats import SceneStats, compute_scene
 from ..stats.table import format_area, format_number, format_share
 from ..store.metadata import StoreMetadata, fingerprint
@@ -85,7 +85,7 @@ def write_report(
     scene: SceneLike | None = None,
     objects: str | os.PathLike[str] | None = None,
     title: str | None = None,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     overwrite: bool = False,
 ) -> Target:
     """Write one self-contained HTML page about a store. Memory grows with neither scene nor object table.
@@ -131,7 +131,7 @@ def write_report(
 
 
 def read_data(
-    path: str, scene: SceneLike | None = None, objects: str | None = None, client: Client | str | None = None
+    path: str, scene: SceneLike | None = None, objects: str | None = None, client: ClusterLike | None = None
 ) -> ReportData:
     """Read what a report of a store shows; see `write_report`."""
     store, metadata = open_store(path)

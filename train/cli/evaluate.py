@@ -176,7 +176,7 @@ def _baselines(
     """Fit the baselines of these names, to the training samples of a config; brightness to the scored ones too."""
     if not names:
         return []
-    from pipeline.jobs.dask import dask_client
+    from pipeline.cluster.connect import dask_client
 
     from ..evaluation.baselines import fit_brightness
 

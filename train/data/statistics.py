@@ -10,14 +10,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
-from distributed import Client
 
 from models.errors import TrainingError
 from models.metadata import QUANTILES
 from models.system import usable_cpus
+from pipeline.cluster.connect import dask_client
+from pipeline.cluster.processes import ClusterLike
 from pipeline.grid.geobox import Window
-from pipeline.jobs.dask import dask_client, map_bounded
 from pipeline.jobs.progress import no_progress, progress
+from pipeline.jobs.tasks import map_bounded
 
 from .classes import Remark
 from .remarks import LabelRemarks, notes_of
@@ -145,7 +146,7 @@ class DatasetStatistics:
 def compute_statistics(
     samples: Sequence[Sample],
     classes: int,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     *,
     show: bool = False,
     keep_going: bool = False,
@@ -160,7 +161,7 @@ def compute_statistics(
     classes
         How many there are; label values from this on are unknown, but for `IGNORE`.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     show
         Show progress.
     keep_going

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from distributed import Client
-
 from models.errors import SwatheError
 from models.files import check_output
 from models.system import usable_cpus
-from pipeline.jobs.dask import dask_client
+from pipeline.cluster.connect import dask_client
+from pipeline.cluster.processes import ClusterLike
 
 from ..config import Settings
 from ..data.datasets import PairError, gather
@@ -140,7 +139,7 @@ def check(
     parts: Parts,
     settings: Settings,
     statistics: Mapping[str, DatasetStatistics] | None = None,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     *,
     show: bool = False,
 ) -> list[Finding]:
@@ -155,7 +154,7 @@ def check(
     statistics
         Of parts, where they are known, so that they are not computed again.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     show
         Show progress.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.errors import SwatheError
 from pipeline.grid.geobox import Window
 from pipeline.io.source import Pixels, missing_samples
-from pipeline.jobs.dask import map_bounded
+from pipeline.jobs.tasks import map_bounded
 
 from ..data.overlap import overlapping
 from ..data.samples import Parts, Sample

@@ -21,8 +21,8 @@ from pipeline.grid.geobox import Window
 from pipeline.grid.tiling import TilingPlan, make_plan
 from pipeline.inference.predict import fill_missing, read_buffered
 from pipeline.io.source import Source, missing_samples
-from pipeline.jobs.dask import map_bounded
 from pipeline.jobs.job import BlockFunction, BlockJob
+from pipeline.jobs.tasks import map_bounded
 from pipeline.store.store import Store
 
 from ..config.schema import IGNORE

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from models.encoding import NODATA
 from pipeline.grid.geobox import Window
-from pipeline.jobs.dask import map_bounded
 from pipeline.jobs.progress import ProgressFactory
+from pipeline.jobs.tasks import map_bounded
 from pipeline.store.store import Store
 
 from ..data.samples import Sample

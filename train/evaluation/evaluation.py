@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from distributed import Client
 from typing_extensions import override
 
 from models.bundle import Bundle, load_bundle
@@ -22,12 +21,13 @@ from models.engine import Device, EngineName, PrecisionOption
 from models.errors import StoreError, TrainingError
 from models.metadata import some_of
 from models.options import chosen, documents
+from pipeline.cluster.connect import check_client, dask_client
+from pipeline.cluster.processes import ClusterLike
 from pipeline.inference.options import Halo, SegmentOptions
 from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
 from pipeline.inference.radiometry import doubts
 from pipeline.inference.run import Segmentation
 from pipeline.io.source import Source
-from pipeline.jobs.dask import check_client, dask_client
 from pipeline.jobs.job import BlockJob
 from pipeline.store.work_folder import WorkFolder
 
@@ -88,7 +88,7 @@ def evaluate(
     distance: int = DISTANCE,
     side: int = SIDE,
     objects: bool = True,
-    client: Client | str | None = None,
+    client: ClusterLike | None = None,
     overwrite: bool = False,
     show: bool = True,
     tile: int | None = None,
@@ -128,7 +128,7 @@ def evaluate(
     objects
         Whether objects are matched, at an IoU of 0.5.
     client
-        A Dask client or a scheduler's address; None: a worker in this process.
+        A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     overwrite
         Replace an output that is there.
     show

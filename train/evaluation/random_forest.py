@@ -20,7 +20,7 @@ from models.metadata import ReceptiveField
 from models.system import usable_cpus
 from pipeline.grid.tiling import make_plan
 from pipeline.inference.predict import fill_missing, read_buffered
-from pipeline.jobs.dask import map_bounded
+from pipeline.jobs.tasks import map_bounded
 
 from ..config.schema import IGNORE
 from ..data.samples import Sample

@@ -18,6 +18,8 @@ from typing_extensions import override
 
 from models.errors import ClusterError
 
+from .options import Cluster
+
 MARK = "SWATHE_LOCAL_WORKER"  # in the environment of the processes that are started here
 # what dask's monitors take from the engine's cores, 1 s in 14
 LIGHT = {
@@ -57,11 +59,13 @@ class LocalProcesses:
         return -(-threads // self.count)
 
 
-Workers: TypeAlias = Client | str | LocalProcesses | None
-"""Where tasks run: a cluster, by its client or its scheduler's address; processes of this machine; this process."""
+ClusterLike: TypeAlias = Client | str | Cluster
+"""A cluster: its client, its scheduler's address or a `Cluster`, which may name other ways."""
+Workers: TypeAlias = ClusterLike | LocalProcesses | None
+"""Where tasks run: a cluster, processes of this machine, or this process."""
 
 
-def workers_of(client: Client | str | None, workers: int | None) -> Workers:
+def workers_of(client: ClusterLike | None, workers: int | None) -> Workers:
     """Return where tasks run, of the two keywords that say so.
 
     Raises

@@ -1,0 +1,1 @@
+"""Clusters and their workers: reached or started, checked, watched."""

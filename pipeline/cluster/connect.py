@@ -1,0 +1,163 @@
+"""Reach a Dask cluster, or start one: what `--scheduler` and `client` name, as a client for as long as a run lasts."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.core import rpc
+from distributed.utils import silence_logging_cmgr
+
+from models.errors import ClusterError
+
+from .options import Cluster
+from .processes import EXTENSIONS, LIGHT, LocalProcesses, Workers, local_processes
+
+TIMEOUT = 10  # seconds that a scheduler has to answer
+
+_PREPARED: WeakSet[Client] = WeakSet()
+_OPTIONS: WeakKeyDictionary[Client, Cluster] = WeakKeyDictionary()
+
+
+def options_of(client: Client) -> Cluster:
+    """Return how a cluster is to be treated: what was asked for when the client was made, else the defaults."""
+    return _OPTIONS.get(client) or Cluster(client)
+
+
+@contextmanager
+def dask_client(client: Workers, threads: int) -> Iterator[Client]:
+    """Yield a client.
+
+    Parameters
+    ----------
+    client
+        A client, which is left open; the address of a scheduler; either in a `Cluster`; processes to start on this
+        machine; or None for a cluster of one worker in this process. The last two open no port to other machines.
+    threads
+        Tasks at a time of the worker in this process, or of each process that is started.
+
+    Raises
+    ------
+    ClusterError
+        The address does not answer; processes do not start; or as `check_client`.
+    """
+    check_client(client)
+    options = client if isinstance(client, Cluster) else None
+    client = client.scheduler if isinstance(client, Cluster) else client
+    if isinstance(client, Client):
+        _load_own_packages(client)
+        if options is not None:
+            _OPTIONS[client] = replace(options, scheduler=client.scheduler.address)  # else it would hold the client
+        yield client
+        return
+    with silence_logging_cmgr(logging.CRITICAL), ExitStack() as stack:  # what matters comes as an error
+        if client is None:
+            cluster: LocalCluster | str = stack.enter_context(_in_process(threads))
+        elif isinstance(client, LocalProcesses):
+            cluster = stack.enter_context(local_processes(client, threads))
+        else:
+            _probe(client)
+            cluster = client
+        made = Client(cluster, timeout=TIMEOUT, set_as_default=False)
+        if options is not None:
+            _OPTIONS[made] = replace(options, scheduler=made.scheduler.address)
+        try:
+            if client is not None:
+                _load_own_packages(made)
+            yield made
+        finally:
+            made.close(timeout=2)
+
+
+def check_client(client: Workers) -> None:
+    """Refuse what no task can be sent by, before anything is done.
+
+    Raises
+    ------
+    ClusterError
+        An asynchronous client in its own event loop, which would wait for itself for ever; one that was closed;
+        something else than a client.
+    """
+    client = client.scheduler if isinstance(client, Cluster) else client
+    if client is None or isinstance(client, str | LocalProcesses):
+        return
+    if not isinstance(client, Client):
+        hint = ": give Client(it)" if hasattr(client, "scheduler_address") else ""
+        raise ClusterError(
+            f"client is a Dask Client, a scheduler's address or None; received {type(client).__name__}{hint}"
+        )
+    if client.asynchronous:
+        raise ClusterError(
+            "this Dask client is asynchronous, and Swathe waits for results, which would stop its event loop: "
+            "call in a thread, as `await asyncio.to_thread(run, ..., client=client)`, or give a synchronous Client"
+        )
+    if client.status not in ("running", "connecting"):
+        raise ClusterError(f"the Dask client is {client.status}; give one that is connected, or a scheduler's address")
+
+
+def _load_own_packages(client: Client) -> None:
+    """Let workers, also those that come later, find our packages before they read a task that names one of them.
+
+    What lies in a worker's folder, or on the path that it has from a notebook, may be a user's own models.py.
+    """
+    if client in _PREPARED:
+        return
+    try:
+        with suppress(OSError):  # a worker that is lost at this moment; the others have it, and who comes for it
+            client.register_worker_callbacks(partial(import_module, "swathe"))
+    except ImportError as error:
+        raise ClusterError(f"a Dask worker cannot import Swathe: {error}") from error
+    _PREPARED.add(client)
+
+
+def _probe(address: str) -> None:
+    """Ask who listens at an address, in a loop of its own: a Client that cannot connect complains again at its end."""
+    with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop already
+        try:
+            kind = pool.submit(asyncio.run, _kind(address)).result()
+        except ValueError as error:
+            raise ClusterError(f"{address!r} is not a scheduler's address; give one as tcp://host:8786") from error
+        except OSError as error:
+            raise ClusterError(
+                f"no Dask scheduler answers at {address} within {TIMEOUT} s; check the address, as tcp://host:8786"
+            ) from error
+        except Exception as error:  # of many kinds: bytes of another protocol are taken for lengths and types
+            raise ClusterError(
+                f"what answers at {address} is not Dask; a scheduler's address is as tcp://host:8786"
+            ) from error
+    if kind != "Scheduler":
+        raise ClusterError(f"what answers at {address} is a Dask {kind.lower()}; give the scheduler's address")
+
+
+async def _kind(address: str) -> str:
+    with dask.config.set({"distributed.comm.timeouts.connect": f"{TIMEOUT}s"}):
+        async with rpc(address, timeout=TIMEOUT) as server:
+            answer: Mapping[str, Any] = await asyncio.wait_for(server.identity(), TIMEOUT + 1)
+            return str(answer["type"])
+
+
+@contextmanager
+def _in_process(threads: int) -> Iterator[LocalCluster]:
+    with dask.config.set(LIGHT | {"distributed.scheduler.work-stealing": False}):
+        cluster = LocalCluster(
+            n_workers=1,
+            threads_per_worker=threads,
+            processes=False,
+            memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak
+            dashboard_address="127.0.0.1:0",  # by dask's defaults, both listen on all addresses
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=False,  # `dask_client` does it
+            scheduler_kwargs={"extensions": EXTENSIONS},
+        )
+    try:
+        yield cluster
+    finally:
+        cluster.close(timeout=2)

@@ -1,0 +1,106 @@
+"""The workers of a cluster: what there is to know of them, and in which of them a task runs."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, Worker, get_worker
+
+from models.errors import ClusterError, DeviceLostError, SwatheError
+
+from .connect import options_of
+from .processes import MARK
+
+GPU_SHARE = 1 / 8  # of a GPU that a task takes: only some at a time compute, the others read, wait or write
+
+
+def worker_threads(client: Client) -> int:
+    """Return how many tasks the workers run at a time, now."""
+    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return sum(int(worker["nthreads"]) for worker in workers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """A worker: its machine, its threads, and the bytes that it may take, 0 where nothing bounds them."""
+
+    host: str
+    nthreads: int
+    memory: int
+
+
+def worker_facts(client: Client) -> list[WorkerFacts]:
+    """Return what there is to know of the workers that are there now.
+
+    Raises
+    ------
+    ClusterError
+        There is none for a long time.
+    """
+    until = time.monotonic() + options_of(client).patience
+    while not (workers := client.scheduler_info(n_workers=-1)["workers"]):
+        if time.monotonic() > until:
+            raise ClusterError(no_worker(client))
+        time.sleep(0.2)
+    return [WorkerFacts(w["host"], int(w["nthreads"]), int(w["memory_limit"] or 0)) for w in workers.values()]
+
+
+def no_worker(client: Client) -> str:
+    """Say that there has been none for as long as the cluster's options allow."""
+    return (
+        f"the cluster has had no worker for {options_of(client).patience:g} s; "
+        "start workers and run the same command again"
+    )
+
+
+def worker_nthreads() -> int | None:
+    """Threads of the worker that runs this task; None outside of one, and for those that a run has started itself."""
+    worker = _worker()
+    return None if worker is None else int(worker.state.nthreads)
+
+
+def _worker() -> Worker | None:
+    """Return the worker that runs this task; None outside of one, and for those that a run has started itself."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return None
+    return None if worker.address.startswith("inproc://") or MARK in os.environ else worker
+
+
+@contextmanager
+def naming_worker() -> Iterator[None]:
+    """Let an error say on which worker it was raised, and in which folder: the user's machine and paths are others."""
+    try:
+        yield
+    except SwatheError as error:
+        if isinstance(error, DeviceLostError):
+            error.worker = _address()
+        if (worker := _worker()) is None:
+            raise
+        where = f"on the Dask worker {worker.address}, of {socket.gethostname()} in the folder {os.getcwd()}"
+        named = type(error)(f"{error}\n({where})")
+        named.__dict__.update(error.__dict__)
+        raise named from error
+
+
+def _address() -> str | None:
+    """Return the address of the worker process that runs this task; None in the process of the run itself."""
+    try:
+        address: str = get_worker().address
+    except ValueError:
+        return None
+    return None if address.startswith("inproc://") else address
+
+
+def gpu_resources(client: Client) -> dict[str, float] | None:
+    """Return a task's share of a GPU if workers declare that resource, so that they get the tasks; else None.
+
+    Eight tasks at a time may use one: with one alone, nothing would be read while the GPU computes.
+    """
+    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return {"GPU": GPU_SHARE} if any("GPU" in worker.get("resources", {}) for worker in workers.values()) else None

@@ -1,0 +1,24 @@
+"""What happens during a run beside blocks that finish: waiting, workers that come and go, tries."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+EventKind = Literal["waiting", "worker-joined", "worker-left", "worker-unfit", "worker-stuck", "retried"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened, in a line of words, with its facts by name: `worker`, `seconds`, `blocks`, `reason`."""
+
+    kind: EventKind
+    text: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Tell: TypeAlias = Callable[[Event], object]
+"""Called with each event, from the thread that runs the map."""
+
+
+def tell_nobody(event: Event) -> None:
+    """Keep it to oneself."""
