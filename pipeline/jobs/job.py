@@ -25,6 +25,7 @@ from models.encoding import NODATA
 from models.errors import DeviceLostError, StoreError, SwatheError
 from models.metadata import some_of
 
+from ..cluster.check import WorkerCheck
 from ..cluster.connect import check_client, dask_client
 from ..cluster.processes import LocalProcesses, Workers
 from ..cluster.workers import gpu_resources
@@ -40,6 +41,7 @@ from ..store.placing import check_target
 from ..store.planned import recut
 from ..store.store import BlockIndex, Store, Summary, find_store, reopen_store, sole_writer
 from .block_order import BlockOrder
+from .events import tell_nobody
 from .kept import mark_kept
 from .progress import ProgressCallback, ProgressFactory, no_progress, progress
 from .tasks import map_bounded
@@ -359,7 +361,10 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
     still_open = [level & ~done for level, done in zip(planned, ledger.done, strict=True)]
     order = BlockOrder(still_open, function.across(store))
     with _shown(show, title, blocks, before) as advance:
-        for summary in map_bounded(client, run_block, shared, order, key="swathe-block", resources=resources):
+        check, tell = WorkerCheck(client), tell_nobody
+        for summary in map_bounded(
+            client, run_block, shared, order, key="swathe-block", resources=resources, check=check, tell=tell
+        ):
             order.finish((summary.level, summary.row, summary.column))
             ledger.add(summary)
             mark_kept()

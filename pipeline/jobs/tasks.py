@@ -14,9 +14,11 @@ from distributed.comm import CommClosedError
 
 from models.errors import ClusterError, SwatheError
 
+from ..cluster.check import WorkerCheck
 from ..cluster.connect import options_of
 from ..cluster.lost_gpus import LostGpus, failed_on_gpu
 from ..cluster.workers import naming_worker, no_worker, worker_threads
+from .events import Event, Tell, tell_nobody
 
 LOOK_EVERY = 5  # seconds between looks at the cluster while no task ends
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
@@ -58,12 +60,15 @@ def map_bounded(
     *,
     key: str,
     resources: Mapping[str, float] | None = None,
+    check: WorkerCheck | None = None,
+    tell: Tell = tell_nobody,
 ) -> Iterator[Result]:
     """Run `function(shared, item)` for every item on the cluster; yield results as they come.
 
     Only a window of tasks is ever known to the scheduler, so that its graph does not grow with the number of items.
     `items` may be an iterator that has nothing at one time and more after results were yielded: it is asked again each
-    time, until it has nothing while no task is under way.
+    time, until it has nothing while no task is under way. Tasks are given to the workers that `check` allows, and it
+    looks at those that join. What happens beside results goes to `tell`.
 
     Raises
     ------
@@ -79,6 +84,8 @@ def map_bounded(
     window = max(4, worker_threads(client) * (1 + AHEAD))
     active: dict[Future, tuple[int, int, Item]] = {}
     gpus = LostGpus(client)
+    if check is not None:
+        check.look(list(client.scheduler_info(n_workers=-1)["workers"]))
 
     def submit(tasks: Iterable[tuple[int, int, Item]]) -> None:
         for number, tries, item in tasks:
@@ -91,6 +98,7 @@ def map_bounded(
                 pure=False,
                 retries=RETRIES,
                 resources=resources,
+                workers=check.allowed() if check is not None else None,
             )
             active[future] = (number, tries, item)
             future.add_done_callback(finished.put)
@@ -98,7 +106,7 @@ def map_bounded(
     try:
         submit((next(numbers), 0, item) for item in islice(waiting, window))
         while active:
-            done = _next(finished, client)
+            done = _next(finished, client, tell)
             lost = dict(failed_on_gpu(done))
             again = [active[future] for future in lost]
             for error, (_, tries, _) in zip(lost.values(), again, strict=True):
@@ -114,7 +122,7 @@ def map_bounded(
         client.cancel(list(active), force=True)
 
 
-def _next(finished: "queue.SimpleQueue[Future]", client: Client) -> list[Future]:
+def _next(finished: "queue.SimpleQueue[Future]", client: Client, tell: Tell) -> list[Future]:
     """Wait for one finished task and take all that have finished meanwhile."""
     seen = time.monotonic()  # when there last was a worker
     while True:
@@ -126,6 +134,9 @@ def _next(finished: "queue.SimpleQueue[Future]", client: Client) -> list[Future]
                 raise ClusterError(LOST) from None
             if client.status == "running" and worker_threads(client):
                 seen = time.monotonic()
+            else:
+                seconds = round(time.monotonic() - seen)
+                tell(Event("waiting", f"no worker for {seconds} s", {"seconds": seconds}))
             if time.monotonic() - seen > options_of(client).patience:
                 raise ClusterError(no_worker(client)) from None
     while not finished.empty():
