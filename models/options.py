@@ -49,11 +49,11 @@ def documents(options: Any, *, but: tuple[str, ...] = ()) -> Callable[[F], F]:
 
 def described(options: Any, names: Set[str]) -> str:
     """Explain options by these names as the parameters of a numpy docstring."""
-    meanings, lines = _meanings(options), []
+    told, lines = meanings(options), []
     for field in fields(options):
         if field.name in names:
             lines.append(f"{field.name} : {typed(field.type)}, default {field.default!r}")
-            lines.append(textwrap.indent(meanings[field.name], "    "))
+            lines.append(textwrap.indent(told[field.name], "    "))
     return "\n".join(lines)
 
 
@@ -64,7 +64,7 @@ def typed(annotation: Any) -> str:
     return "None" if annotation is NoneType else MODULES.sub("", inspect.formatannotation(annotation))
 
 
-def _meanings(options: Any) -> dict[str, str]:
+def meanings(options: Any) -> dict[str, str]:
     """Read what the dataclass's docstring says of each field; of several in one line the same."""
     text = inspect.cleandoc(options.__doc__ or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^(\S.*)\n((?: +.*\n?)+)", text, flags=re.MULTILINE)

@@ -3,6 +3,7 @@ from .catalog.build import build_index as build_index
 from .catalog.index import SceneIndex as SceneIndex
 from .catalog.index import read_index as read_index
 from .catalog.search import StacSearch as StacSearch
+from .cluster.options import Cluster as Cluster
 from .inference.lazy import segment as segment
 from .inference.plan import plan as plan
 from .inference.quantise import quantise as quantise
@@ -30,6 +31,7 @@ from .viz.panels import five_panels as five_panels
 from .viz.report import write_report as write_report
 
 __all__ = [
+    "Cluster",
     "IndexResult",
     "Outlines",
     "Publication",

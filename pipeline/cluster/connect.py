@@ -14,12 +14,15 @@ from weakref import WeakKeyDictionary, WeakSet
 import dask
 from distributed import Client, LocalCluster
 from distributed.core import rpc
+from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
 from models.errors import ClusterError
 
+from .launch import check_named, is_address, launched, local_part
 from .options import Cluster
 from .processes import EXTENSIONS, LIGHT, LocalProcesses, Workers, local_processes
+from .tls import security_of
 
 TIMEOUT = 10  # seconds that a scheduler has to answer
 
@@ -50,28 +53,43 @@ def dask_client(client: Workers, threads: int) -> Iterator[Client]:
         The address does not answer; processes do not start; or as `check_client`.
     """
     check_client(client)
-    options = client if isinstance(client, Cluster) else None
-    client = client.scheduler if isinstance(client, Cluster) else client
-    if isinstance(client, Client):
-        _load_own_packages(client)
-        if options is not None:
-            _OPTIONS[client] = replace(options, scheduler=client.scheduler.address)  # else it would hold the client
-        yield client
+    options = client if isinstance(client, Cluster) else Cluster(client) if isinstance(client, Client | str) else None
+    given = options.scheduler if options is not None else None
+    if isinstance(given, Client):
+        _load_own_packages(given)
+        _remember(given, client)
+        yield given
         return
     with silence_logging_cmgr(logging.CRITICAL), ExitStack() as stack:  # what matters comes as an error
-        if client is None:
-            cluster: LocalCluster | str = stack.enter_context(_in_process(threads))
-        elif isinstance(client, LocalProcesses):
-            cluster = stack.enter_context(local_processes(client, threads))
+        made = stack.enter_context(_connected(client, options, threads))
+        _remember(made, client)
+        if client is not None:
+            _load_own_packages(made)
+        yield made
+
+
+def _remember(client: Client, given: Workers) -> None:
+    """Keep how a cluster is to be treated; without the client itself, which would never be forgotten."""
+    if isinstance(given, Cluster):
+        _OPTIONS[client] = replace(given, scheduler=client.scheduler.address)
+
+
+@contextmanager
+def _connected(client: Workers, options: Cluster | None, threads: int) -> Iterator[Client]:
+    """Yield a new client of what is named, which is started first where it does not run."""
+    security = None
+    with ExitStack() as stack:
+        if (processes := local_part(client)) is not None:
+            cluster: Any = stack.enter_context(local_processes(processes, threads))
+        elif options is None:
+            cluster = stack.enter_context(_in_process(threads))
+        elif is_address(cluster := str(options.scheduler)):
+            security = security_of(options)
+            _probe(cluster, security)
         else:
-            _probe(client)
-            cluster = client
-        made = Client(cluster, timeout=TIMEOUT, set_as_default=False)
-        if options is not None:
-            _OPTIONS[made] = replace(options, scheduler=made.scheduler.address)
+            cluster = stack.enter_context(launched(options))
+        made = Client(cluster, timeout=TIMEOUT, set_as_default=False, security=security)
         try:
-            if client is not None:
-                _load_own_packages(made)
             yield made
         finally:
             made.close(timeout=2)
@@ -84,9 +102,13 @@ def check_client(client: Workers) -> None:
     ------
     ClusterError
         An asynchronous client in its own event loop, which would wait for itself for ever; one that was closed;
-        something else than a client.
+        something else than a client; or as `check_named`.
     """
-    client = client.scheduler if isinstance(client, Cluster) else client
+    if isinstance(client, str):
+        client = Cluster(client)
+    if isinstance(client, Cluster):
+        check_named(client)
+        client = client.scheduler
     if client is None or isinstance(client, str | LocalProcesses):
         return
     if not isinstance(client, Client):
@@ -118,11 +140,11 @@ def _load_own_packages(client: Client) -> None:
     _PREPARED.add(client)
 
 
-def _probe(address: str) -> None:
+def _probe(address: str, security: Security | None) -> None:
     """Ask who listens at an address, in a loop of its own: a Client that cannot connect complains again at its end."""
     with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop already
         try:
-            kind = pool.submit(asyncio.run, _kind(address)).result()
+            kind = pool.submit(asyncio.run, _kind(address, security)).result()
         except ValueError as error:
             raise ClusterError(f"{address!r} is not a scheduler's address; give one as tcp://host:8786") from error
         except OSError as error:
@@ -137,9 +159,10 @@ def _probe(address: str) -> None:
         raise ClusterError(f"what answers at {address} is a Dask {kind.lower()}; give the scheduler's address")
 
 
-async def _kind(address: str) -> str:
+async def _kind(address: str, security: Security | None) -> str:
     with dask.config.set({"distributed.comm.timeouts.connect": f"{TIMEOUT}s"}):
-        async with rpc(address, timeout=TIMEOUT) as server:
+        arguments = security.get_connection_args("client") if security else {}
+        async with rpc(address, timeout=TIMEOUT, connection_args=arguments) as server:
             answer: Mapping[str, Any] = await asyncio.wait_for(server.identity(), TIMEOUT + 1)
             return str(answer["type"])
 

@@ -1,5 +1,6 @@
 """Which cluster a run uses and how it is treated: the scheduler, certificates, patience."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,21 @@ from distributed import Client
 from models.errors import ClusterError
 
 PATIENCE = 600.0  # seconds
+UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def seconds_of(text: str) -> float:
+    """Read a time: seconds, or as `90s`, `10m`, `2h`.
+
+    Raises
+    ------
+    ClusterError
+        It is none.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text)
+    if found is None or found[2] not in UNITS or not float(found[1]):
+        raise ClusterError(f"{text!r} is no time above 0; give seconds, or as 90s, 10m, 2h")
+    return float(found[1]) * UNITS[found[2]]
 
 
 @dataclass(frozen=True)
@@ -20,7 +36,8 @@ class Cluster:
         A client; a scheduler's address, `tcp://host:8786` or `tls://host:8786`; or what is started for one run, see
         `pipeline.cluster.launch`.
     tls
-        Folder of certificates (`ca.pem`, `cert.pem`, `key.pem`). None: those of Dask's configuration, if any.
+        Folder of certificates (`ca.pem`, `cert.pem`, `key.pem`), or `new`: made for one run, of a cluster that it
+        starts. None: those of Dask's configuration, if any.
     insecure
         Whether other machines may be spoken to without TLS where a run starts something that listens to them.
     patience
@@ -28,7 +45,7 @@ class Cluster:
     """
 
     scheduler: Client | str
-    tls: Path | None = None
+    tls: str | Path | None = None
     insecure: bool = False
     patience: float = PATIENCE
 

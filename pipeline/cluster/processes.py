@@ -17,6 +17,7 @@ from distributed.spans import SpansSchedulerExtension
 from typing_extensions import override
 
 from models.errors import ClusterError
+from models.system import usable_cpus
 
 from .options import Cluster
 
@@ -50,13 +51,14 @@ EXTENSIONS = {**DEFAULT_EXTENSIONS, "spans": BoundedSpans}  # of the schedulers 
 
 @dataclass(frozen=True, slots=True)
 class LocalProcesses:
-    """So many worker processes on this machine, which share its cores."""
+    """So many worker processes on this machine, which share its cores; or of so many threads each."""
 
     count: int
+    threads: int | None = None
 
     def share(self, threads: int) -> int:
         """Return each process's share of the threads, rounded up: a core too many costs less than an idle one."""
-        return -(-threads // self.count)
+        return self.threads or -(-threads // self.count)
 
 
 ClusterLike: TypeAlias = Client | str | Cluster
@@ -79,9 +81,25 @@ def workers_of(client: ClusterLike | None, workers: int | None) -> Workers:
         raise ClusterError("workers are processes of this machine, client (--scheduler) is a cluster: give one of them")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ClusterError(f"workers is a number of processes, 1 or more; received {workers!r}")
-    if workers > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):
+    return some_processes(workers) if workers > 1 else None
+
+
+def some_processes(count: int, threads: int | None = None) -> LocalProcesses:
+    """Return processes of this machine, of so many threads each or sharing its cores.
+
+    Raises
+    ------
+    ClusterError
+        A script starts them while they import it.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ClusterError(UNGUARDED)
-    return LocalProcesses(workers) if workers > 1 else None
+    return LocalProcesses(count, threads)
+
+
+def default_processes() -> LocalProcesses:
+    """Return what `local` means: one process for each core that this one may use."""
+    return some_processes(usable_cpus())
 
 
 @contextmanager
@@ -111,7 +129,7 @@ def _start(processes: LocalProcesses, threads: int) -> LocalCluster:
         with _deaf_to_interrupts(), dask.config.set(LIGHT):
             return LocalCluster(
                 n_workers=processes.count,
-                threads_per_worker=threads,
+                threads_per_worker=min(threads, processes.threads or threads),
                 processes=True,
                 host="127.0.0.1",
                 memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak

@@ -57,6 +57,15 @@ def no_worker(client: Client) -> str:
     )
 
 
+def queue_words(client: Client) -> str:
+    """Say what the queue is at of the cluster that a run has started, as "2 Slurm jobs pending"; empty: nothing known.
+
+    It may ask the queue, which takes a moment.
+    """
+    waiting_for = getattr(client.cluster, "waiting_for", None)
+    return str(waiting_for()) if waiting_for is not None else ""
+
+
 def worker_nthreads() -> int | None:
     """Threads of the worker that runs this task; None outside of one, and for those that a run has started itself."""
     worker = _worker()

@@ -27,6 +27,7 @@ from models.metadata import some_of
 
 from ..cluster.check import WorkerCheck
 from ..cluster.connect import check_client, dask_client
+from ..cluster.launch import local_part
 from ..cluster.processes import LocalProcesses, Workers
 from ..cluster.workers import gpu_resources
 from ..grid.block_result import BlockResult, empty_result
@@ -298,8 +299,8 @@ def _run_to_store(
     started = time.monotonic()
     with sole_writer(path), ExitStack() as stack:
         connection = None
-        if isinstance(client, LocalProcesses):
-            job = job.share_among(client)
+        if (processes := local_part(client)) is not None:
+            job = job.share_among(processes)
         elif client is not None:
             connection = stack.enter_context(dask_client(client, threads=job.threads))
             job = job.bind_to_cluster(connection)

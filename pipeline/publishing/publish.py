@@ -14,7 +14,8 @@ from models.system import usable_cpus
 
 from ..catalog.footprint import footprint_of
 from ..cluster.connect import check_client, dask_client
-from ..cluster.processes import ClusterLike, LocalProcesses, workers_of
+from ..cluster.launch import local_part
+from ..cluster.processes import ClusterLike, workers_of
 from ..jobs.job import make_progress
 from ..jobs.kept import mark_kept
 from ..jobs.tasks import map_bounded
@@ -224,7 +225,8 @@ def _write_cells(
     if done:
         mark_kept()
     todo = (task for task in _tasks(arrays, cells) if task.file not in done)
-    threads = where.share(usable_cpus()) if isinstance(where, LocalProcesses) else usable_cpus()
+    processes = local_part(where)
+    threads = processes.share(usable_cpus()) if processes else usable_cpus()
     if len(done) < count:
         with (
             dask_client(where, threads) as client,

@@ -4,21 +4,19 @@ Every table of the file is a class of `schema`; its keys are the class's fields.
 named where it is wrong; an unknown key is refused, with the one that was probably meant.
 """
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from models.errors import SwatheError, TrainingError
 from models.metadata import ClassInfo, Radiometry, named_background, usual_background
+from models.tables import from_table
 
 from .schema import Augment, Chips, DataSet, Loop, Loss, Network, require
 
-HIDDEN = "path"  # a field that no file sets
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -198,82 +196,3 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
-
-
-def from_table(kind: Any, raw: Any, where: str) -> Any:
-    """Return a dataclass of a table.
-
-    Parameters
-    ----------
-    kind
-        A dataclass with type hints: text, numbers, booleans, `Literal`, tuples, mappings, dataclasses, or a choice.
-    raw
-        The table, as `tomllib` gives it.
-    where
-        What stands before its keys in messages, as `loop.`.
-
-    Raises
-    ------
-    TrainingError
-        A key that is unknown or missing, or a value of another type.
-    """
-    if not isinstance(raw, Mapping):
-        raise TrainingError(f"{where.removesuffix('.')} is {raw!r}; it must be a table")
-    hints, known = get_type_hints(kind), {item.name: item for item in fields(kind)}
-    for key in raw:
-        if key not in known:
-            names = [name for name in known if name != HIDDEN]
-            close = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
-            raise TrainingError(f"unknown key {where + key!r}; {hint}")
-    needed = [n for n, item in known.items() if item.default is MISSING and item.default_factory is MISSING]
-    missing = [name for name in needed if name not in raw]
-    if missing:
-        raise TrainingError(f"{where}{missing[0]} is missing; needed: {', '.join(where + name for name in needed)}")
-    return kind(**{key: _value(hints[key], value, f"{where}{key}") for key, value in raw.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """Return a value from TOML as the type that a field has."""
-    kind, parts = get_origin(hint), get_args(hint)
-    if kind in (Union, UnionType):
-        return _one_of(parts, value, where)
-    if kind is Literal:
-        if value in parts:
-            return value
-        raise TrainingError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, parts))}")
-    if kind is tuple:
-        return _several(parts, value, where)
-    if is_dataclass(hint):
-        return from_table(hint, value, f"{where}.")
-    wanted = Mapping if kind is not None or hint is Mapping else hint
-    fits = isinstance(value, wanted) and not (isinstance(value, bool) and wanted in (int, float))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not fits:
-        named = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(wanted, "a table")
-        raise TrainingError(f"{where} is {value!r}; it must be {named}")
-    return value
-
-
-def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    wanted = []
-    for kind in (kind for kind in kinds if kind is not type(None)):
-        try:
-            return _value(kind, value, where)
-        except TrainingError as error:
-            if is_dataclass(kind):
-                raise
-            wanted.append(str(error).split("it must be ")[-1])
-    raise TrainingError(f"{where} is {value!r}; it must be {', or '.join(wanted)}")
-
-
-def _several(parts: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise TrainingError(f"{where} is {value!r}; it must be a list")
-    if parts[-1] is not Ellipsis and len(value) != len(parts):
-        raise TrainingError(f"{where} is {value!r}; it must be a list of {len(parts)}")
-    kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
-    return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))

@@ -1,0 +1,112 @@
+"""What `--scheduler` and `client` may name: an address, processes of this machine, or a cluster to start for one run.
+
+`local`, `local:4` or `local:4x2`: processes of this machine, one for each core or GPU, four, or four of two threads
+each. `tcp://host:8786` or `tls://host:8786`: a scheduler that runs. `slurm:FILE`, `pbs:`, `lsf:`, `sge:`,
+`kubernetes:`, `coiled:` with a profile in TOML, `gateway:URL`, `ssh:HOST,HOST`: what `launchers` start.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from distributed import Client
+
+from models.errors import ClusterError, SwatheError
+
+from .options import Cluster
+from .processes import LocalProcesses, Workers, default_processes, some_processes
+from .profiles import LAUNCHERS, launcher_module, read_profile
+from .tls import check_private
+
+LOCAL = re.compile(r"local(?::(?P<count>\d+)(?:x(?P<threads>\d+))?)?")
+ADDRESS = "give one as tcp://host:8786"
+
+
+def local_part(client: Workers) -> LocalProcesses | None:
+    """Return the processes of this machine that are meant, if they are.
+
+    Raises
+    ------
+    ClusterError
+        `local:` with something that is no number of processes.
+    """
+    named = client.scheduler if isinstance(client, Cluster) else client
+    if not isinstance(named, str):
+        return named if isinstance(named, LocalProcesses) else None
+    if named.partition(":")[0] != "local" or named.startswith("local://"):
+        return None
+    found = LOCAL.fullmatch(named)
+    if found is None or "0" in (found["count"], found["threads"]):
+        raise ClusterError(f"{named!r} is not local, local:PROCESSES or local:PROCESSESxTHREADS, as local:4x2")
+    if found["count"] is None:
+        return default_processes()
+    return some_processes(int(found["count"]), int(found["threads"]) if found["threads"] else None)
+
+
+def check_named(options: Cluster) -> None:
+    """Refuse, before anything is done, what names no cluster.
+
+    Raises
+    ------
+    ClusterError
+        No address and no kind of cluster; a profile that is wrong; or what would listen to others without TLS.
+    """
+    if isinstance(options.scheduler, Client) or local_part(options) is not None:
+        return
+    if is_address(options.scheduler):
+        return
+    _profile(options)
+
+
+def is_address(scheduler: str) -> bool:
+    """Whether a text is the address of a scheduler that runs; else it is a cluster to start.
+
+    Raises
+    ------
+    ClusterError
+        It is neither.
+    """
+    kind, colon, rest = scheduler.partition(":")
+    if colon and kind in LAUNCHERS and not rest.startswith("//"):
+        return False
+    known = [*LAUNCHERS, "local"]
+    if colon and not rest.startswith("//") and (close := difflib.get_close_matches(kind, known, 1)):
+        raise ClusterError(f"{scheduler!r} is not a scheduler's address; did you mean {close[0]}:{rest}?")
+    if "://" not in scheduler:
+        raise ClusterError(f"{scheduler!r} is not a scheduler's address; {ADDRESS}")
+    return True
+
+
+def _profile(options: Cluster) -> Any:
+    """Read the profile of what is started, and see that nobody else could speak to it."""
+    kind, _, text = str(options.scheduler).partition(":")
+    profile = read_profile(kind, text)
+    if not (LAUNCHERS[kind].private or getattr(profile, "on_this_machine", False)):
+        check_private(kind, options)
+    return profile
+
+
+@contextmanager
+def launched(options: Cluster) -> Iterator[Any]:
+    """Start a cluster for as long as the context lasts: an object of Dask's `Cluster` kind.
+
+    Raises
+    ------
+    ClusterError
+        As `check_named`; or it could not be started.
+    """
+    kind = str(options.scheduler).partition(":")[0]
+    profile = _profile(options)
+    try:
+        cluster = launcher_module(kind).start(profile, options)
+    except SwatheError:
+        raise
+    except Exception as error:  # of as many kinds as there are libraries
+        raise ClusterError(f"{options.scheduler} could not be started: {type(error).__name__}: {error}") from error
+    try:
+        yield cluster
+    finally:
+        with suppress(OSError, TimeoutError):  # what is left ends with its scheduler
+            cluster.close()
