@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,17 @@ import pipeline.inference.predict as prediction
 from benchmarks.host import SleepingEngine
 from models import Bundle
 from models.encoding import Encoding, Prediction
-from models.engine import GPU_SLOTS
+from models.engine import GPU_SLOTS, EngineSpec, resolve
+from models.engine_memory import EngineMemory
 from models.errors import DeviceLostError, EngineError
 from pipeline import plan, run
 from pipeline.cluster import lost_gpus, workers
-from pipeline.cluster.workers import GPU_SHARE, gpu_resources
-from pipeline.inference.predict import share_engine
+from pipeline.cluster.workers import GPU_SHARE, WorkerFacts, gpu_resources
+from pipeline.grid.tiling import make_plan
+from pipeline.inference.predict import InferenceSpec, share_engine
 from pipeline.inference.run import Segmentation
+from pipeline.inference.worker_classes import EngineRequirement, Offer, WorkerClass, identity_of, leading_spec
+from pipeline.inference.worker_tiles import OwnTiles, Recipe, choose_recipe
 from pipeline.jobs import tasks
 from pipeline.jobs.tasks import map_bounded
 
@@ -119,13 +125,86 @@ def test_tasks_share_a_declared_gpu():
         assert sorted(found) == list(range(32))
 
 
-def test_which_engine_serves_is_asked_of_a_worker_with_a_gpu(scene, bundle_of, monkeypatch):
-    asked = []
-    monkeypatch.setattr("pipeline.inference.run.run_once", lambda *given: asked.append(given[3]) or given[2])
-    prepared = plan(scene, bundle_of(), engine="torch", device="cpu")
-    with declared(1) as made, made.get_client() as client:
-        Segmentation(prepared).bind_to_cluster(client)
-    assert asked == [{"GPU": GPU_SHARE}]
+# workers of several classes
+
+GPU, CPU = (EngineSpec("torch", "cuda", hardware="made up 9.0"), EngineSpec("openvino", "cpu", hardware="x86_64 avx2"))
+NEWER = EngineSpec("openvino", "cpu", hardware="x86_64 avx512")
+GB = 10**9
+
+
+def classes(*workers: tuple[EngineSpec, int]) -> tuple[list[WorkerFacts], dict[str, Offer]]:
+    """Return workers of some engines and threads, as they say it themselves."""
+    facts = [WorkerFacts("host", threads, GB, str(place)) for place, (_, threads) in enumerate(workers)]
+    return facts, {str(place): Offer(spec, 64 * GB) for place, (spec, _) in enumerate(workers)}
+
+
+@pytest.mark.parametrize(
+    ("workers", "begun", "leads"),
+    [
+        ([(CPU, 64), (GPU, 2)], None, GPU),  # whatever there is of CPUs
+        ([(CPU, 64), (GPU, 2)], identity_of(CPU), CPU),  # a run goes on as it began
+        ([(GPU, 2), (CPU, 64), (NEWER, 99)], identity_of(CPU), CPU),
+        ([(CPU, 4), (NEWER, 3), (CPU, 4), (NEWER, 6)], None, NEWER),  # nine threads of eight
+        ([(CPU, 4), (NEWER, 3)], identity_of(GPU), CPU),  # the store will refuse it, and say why
+    ],
+)
+def test_which_class_leads(workers, begun, leads):
+    assert leading_spec(*classes(*workers), begun) == leads
+
+
+@pytest.mark.parametrize(
+    ("leading", "offered", "said"),
+    [
+        (GPU, CPU, "it would compute on a CPU, the run does on a GPU, whose probabilities differ in the last digits; "
+                   "--device cpu uses CPUs alone"),
+        (CPU, GPU, "on a GPU, the run does on a CPU, .*; --device cuda uses GPUs alone"),
+        (CPU, NEWER, "its hardware is x86_64 avx512, the run's x86_64 avx2: probabilities differ"),
+        (CPU, replace(CPU, name="torch"), "its engine is torch on cpu, the run's openvino on cpu"),
+    ],
+)  # fmt: skip
+def test_a_worker_of_another_class_is_told_why_it_is_left_out(leading, offered, said):
+    assert re.search(said, str(EngineRequirement(EngineSpec(), leading).refuse(offered)))
+    assert EngineRequirement(EngineSpec(), leading).refuse(replace(leading, threads=3)) is None
+
+
+def test_a_worker_without_what_is_asked_for_cannot_take_part():
+    asked = EngineSpec(device="cuda")
+    assert "no CUDA device is visible here" in str(EngineRequirement(asked, GPU)())
+
+
+def test_where_no_worker_has_what_is_asked_for_the_run_is_refused(client):
+    with pytest.raises(EngineError, match="no CUDA device is visible here"):
+        WorkerClass.ask(client, EngineSpec(device="cuda"), None)
+
+
+def test_each_worker_has_tiles_by_its_own_memory(bundle_of):
+    """And holds as many blocks as fit; all of them write the same blocks."""
+    metadata = bundle_of().metadata
+    cut = make_plan((4096, 4096), metadata.receptive_field, block=1024, tile=256)
+    spec = resolve(EngineSpec(device="cpu", threads=1))
+    inference = InferenceSpec("", bundle_of().digest, metadata, spec, cut, Encoding(None, None, ()))
+    own = OwnTiles(None, None, (4, 2), 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.inference.worker_tiles.kept_memory", lambda *_: EngineMemory(GB // 4, 2048))
+        small, large = (
+            choose_recipe(WorkerFacts("", threads, memory), inference, own)
+            for threads, memory in ((4, 3 * GB), (4, 64 * GB))
+        )
+        few = choose_recipe(WorkerFacts("", 64, 2 * GB), inference, own)
+        asked = choose_recipe(WorkerFacts("", 4, 64 * GB), inference, replace(own, tile=256))
+    assert small.plan.block == large.plan.block == 1024
+    assert small.plan.tile * small.plan.tile_aspect < large.plan.tile * large.plan.tile_aspect
+    assert (room(large), room(asked)) == (4, 4)
+    assert asked.plan == cut
+    assert 1 <= room(few) < 64
+
+
+def room(recipe: Recipe) -> int:
+    """Count how many blocks it lets in at a time."""
+    count = 0
+    while recipe.room.acquire(blocking=False):
+        count += 1
+    return count
 
 
 # a GPU that fails

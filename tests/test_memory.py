@@ -23,12 +23,11 @@ from models.metadata import ReceptiveField
 from pipeline import plan, run
 from pipeline.grid.tile_cost import LARGEST_BLOCK, TileCost, cheapest_plan
 from pipeline.grid.tiling import TilingPlan, make_plan
-from pipeline.inference import memory as budgets
 from pipeline.inference.calibrate import Calibration
 from pipeline.inference.memory import Resources, cut_scene
 from pipeline.inference.options import SegmentOptions, parse_memory
 from pipeline.inference.predict import share_engine
-from pipeline.inference.run import worker_resources
+from pipeline.inference.worker_classes import WorkerClass
 from pipeline.store.store import open_store
 
 GB = 10**9
@@ -256,14 +255,15 @@ def test_a_machine_that_is_too_small_is_noted_and_tried(scene, bundle_of, monkey
 
 
 def test_the_workers_of_a_cluster_say_what_they_have(monkeypatch):
+    asked = EngineSpec(device="cpu", threads=2)
     with LocalCluster(n_workers=2, threads_per_worker=3, processes=False, memory_limit="2 GB",
                       dashboard_address="127.0.0.1:0") as some, some.get_client() as client:  # fmt: skip
-        assert worker_resources(client) == Resources(2 * GB, 3)
-    monkeypatch.setattr(budgets, "machine_memory", lambda: 10 * GB)
-    monkeypatch.setattr("pipeline.inference.run.machine_memory", lambda: 10 * GB)
+        workers = WorkerClass.ask(client, asked, None)
+        assert (workers.resources, workers.sharing, len(workers.addresses)) == ((Resources(2 * GB, 3),), 2, 2)
+    monkeypatch.setattr("pipeline.inference.worker_classes.machine_memory", lambda: 10 * GB)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, memory_limit=0,
                       dashboard_address="127.0.0.1:0") as some, some.get_client() as client:  # fmt: skip
-        assert worker_resources(client) == Resources(5 * GB, 1)
+        assert WorkerClass.ask(client, asked, None).resources == (Resources(5 * GB, 1),)
 
 
 @pytest.mark.slow

@@ -26,11 +26,13 @@ def worker_threads(client: Client) -> int:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """A worker: its machine, its threads, and the bytes that it may take, 0 where nothing bounds them."""
+    """A worker: its machine, threads, the bytes that it may take, 0 where nothing bounds them, and declared GPUs."""
 
     host: str
     nthreads: int
     memory: int
+    address: str = ""
+    gpus: float = 0
 
 
 def worker_facts(client: Client) -> list[WorkerFacts]:
@@ -46,7 +48,10 @@ def worker_facts(client: Client) -> list[WorkerFacts]:
         if time.monotonic() > until:
             raise ClusterError(no_worker(client))
         time.sleep(0.2)
-    return [WorkerFacts(w["host"], int(w["nthreads"]), int(w["memory_limit"] or 0)) for w in workers.values()]
+    return [
+        WorkerFacts(w["host"], int(w["nthreads"]), int(w["memory_limit"] or 0), address, w["resources"].get("GPU", 0))
+        for address, w in workers.items()
+    ]
 
 
 def no_worker(client: Client) -> str:
@@ -66,10 +71,13 @@ def queue_words(client: Client) -> str:
     return str(waiting_for()) if waiting_for is not None else ""
 
 
-def worker_nthreads() -> int | None:
-    """Threads of the worker that runs this task; None outside of one, and for those that a run has started itself."""
-    worker = _worker()
-    return None if worker is None else int(worker.state.nthreads)
+def own_facts() -> WorkerFacts | None:
+    """Return the facts of the worker that runs this task; None outside of one, and for those of the run itself."""
+    if (worker := _worker()) is None:
+        return None
+    gpus = worker.state.total_resources.get("GPU", 0)
+    memory = int(worker.memory_manager.memory_limit or 0)
+    return WorkerFacts(worker.ip, int(worker.state.nthreads), memory, worker.address, gpus)
 
 
 def _worker() -> Worker | None:

@@ -61,6 +61,10 @@ class TileCost:
         """Bytes that the process takes at most: all slots at work, on the largest tiles."""
         return self.fixed + min(self.slots, len(plan)) * self.block_bytes(plan)
 
+    def fitting(self, plan: TilingPlan) -> int:
+        """Return how many blocks the budget holds at a time; one at least, and no more than there are slots."""
+        return max(1, min(self.slots, (self.budget - self.fixed) // self.block_bytes(plan)))
+
     def time(self, plan: TilingPlan) -> float:
         """How long a run takes, in pixels that one slot's network sees; slots without work count."""
         (row, rows, last_row), (column, columns, last_column) = plan.seen

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.bundle import Bundle, load_bundle
@@ -139,14 +139,38 @@ class SegmentPlan:
             return []
         return [f"each     {expected_overlap(mosaic):.2f} scenes a pixel, each computed, then merged by {each}"]
 
+    @property
+    def pixel(self) -> tuple[int, int]:
+        """Bytes of a pixel, see `cut_scene`."""
+        return _pixel(self.source, self.inference.encoding, self.inference.metadata, self.options.each)
+
     def for_workers(self, spec: EngineSpec, resources: Resources, measure: Callable[[], EngineMemory]) -> "SegmentPlan":
         """Return the plan for the workers of a cluster: their engine, their memory, their threads."""
-        inference, metadata = self.inference, self.inference.metadata
+        inference = self.inference
         known = kept_memory(inference.digest, spec) if spec.device == "cuda" else None
-        pixel = _pixel(self.source, inference.encoding, metadata, self.options.each)
-        cut = cut_scene(self.geobox.shape, metadata.receptive_field, self.options, self.plan.halo,
-                        pixel, resources, known, measure)  # fmt: skip
+        cut = cut_scene(self.geobox.shape, inference.metadata.receptive_field, self.options, self.plan.halo,
+                        self.pixel, resources, known, measure)  # fmt: skip
         return replace(self, inference=replace(inference, spec=spec, plan=cut.plan), cut=cut)
+
+    def for_classes(
+        self, spec: EngineSpec, classes: Sequence[Resources], measure: Callable[[], EngineMemory]
+    ) -> "SegmentPlan":
+        """Return the plan for workers that differ in memory and threads: its blocks are such as all of them can do.
+
+        Raises
+        ------
+        PlanError
+            As `cut_scene`, where none of them can do any.
+        """
+        plans, measured, refused = list[SegmentPlan](), cache(measure), None
+        for resources in classes:
+            try:
+                plans.append(self.for_workers(spec, resources, measured))
+            except PlanError as error:
+                refused = error
+        if refused is not None and not plans:
+            raise refused
+        return min(plans, key=lambda one: (one.plan.block, one.plan.tile))
 
 
 @documents(SegmentOptions)

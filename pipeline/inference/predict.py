@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.bundle import load_bundle
 from models.encoding import NODATA, Encoding
-from models.engine import Engine, EngineSpec, make_engine, resolve
+from models.engine import Engine, EngineSpec, make_engine
 from models.engine_memory import EngineMemory, kept_memory, measure_memory
 from models.errors import BundleError, EngineError
 from models.metadata import BundleMetadata
@@ -54,11 +54,6 @@ class InferenceSpec:
 
 _engines: dict[tuple[str, EngineSpec], Engine] = {}
 _making = threading.Lock()
-
-
-def resolve_engine(spec: EngineSpec) -> EngineSpec:
-    """Say which engine serves best in this process; see `models.engine.resolve`."""
-    return resolve(spec)
 
 
 def measured_memory(inference: InferenceSpec) -> EngineMemory:

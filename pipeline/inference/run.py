@@ -1,8 +1,8 @@
 """Segment a scene of any size on Dask, resumably: its blocks through the network into a Zarr store or a GeoTIFF."""
 
+import asyncio
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
@@ -14,12 +14,15 @@ from typing_extensions import override
 
 from models.encoding import ProbabilityType, Thresholds
 from models.engine import Device, EngineName, PrecisionOption
+from models.engine_memory import UNKNOWN, EngineMemory
+from models.errors import SwatheError
 from models.options import chosen, documents
 from models.system import usable_cpus
 
+from ..cluster.ask import ask_workers
 from ..cluster.connect import check_client
 from ..cluster.processes import ClusterLike, LocalProcesses, workers_of
-from ..cluster.workers import gpu_resources, worker_facts, worker_nthreads
+from ..cluster.workers import own_facts
 from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox
 from ..io.content_id import redact_url
@@ -31,21 +34,23 @@ from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
 from ..jobs.progress import ProgressFactory
-from ..jobs.tasks import run_once
 from ..mosaic.open import MosaicLike
 from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
-from ..store.metadata import HARDWARE, StoreMetadata, level_count
-from ..store.store import Store
+from ..store.metadata import StoreMetadata, level_count
+from ..store.store import Store, read_metadata
 from .each import mosaic_of, predict_block
 from .kept_precision import GRAPH, BegunRun
 from .memory import Resources, machine_memory
 from .merge import Merge
 from .options import Halo, SegmentOptions
 from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
-from .predict import InferenceSpec, measured_memory, resolve_engine
+from .predict import InferenceSpec, measured_memory
+from .worker_classes import WorkerClass, identity_of
+from .worker_tiles import OwnTiles, own_recipe
 
 FILE_BLOCK = 512  # side of what files are usually decoded by
+MEASURING = 300  # seconds that a worker has to measure what its engine takes
 
 
 @documents(SegmentOptions)
@@ -132,7 +137,7 @@ def run(
         prepared.log_doubts()
     try:
         return run_job(
-            Segmentation(prepared),
+            Segmentation(prepared, None if where is None else _begun_identity(output, overwrite=overwrite)),
             output,
             "all" if overwrite else "nothing",
             client=where,
@@ -150,12 +155,22 @@ def _begun(output: str | os.PathLike[str], *, overwrite: bool) -> BegunRun | Non
     return None if found is not None and found.complete and overwrite else found
 
 
+def _begun_identity(output: str | os.PathLike[str], *, overwrite: bool) -> Mapping[str, Any] | None:
+    """Return the identity of what a run finds at its output, which decides whose engine leads."""
+    try:
+        metadata = read_metadata(filled_store(output))
+    except (SwatheError, OSError):  # whoever writes there says what is wrong
+        return None
+    return None if metadata is None or (metadata.state == "complete" and overwrite) else metadata.identity
+
+
 @dataclass(frozen=True, slots=True)
 class Network(BlockFunction):
     """A block is what the network predicts for it."""
 
     source: Source
     inference: InferenceSpec
+    own: OwnTiles | None = None  # None: all processes are alike
 
     @property
     @override
@@ -176,10 +191,15 @@ class Network(BlockFunction):
 
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
-        inference, threads = self.inference, worker_nthreads()
-        if threads is not None and inference.spec.threads is None:  # workers of one machine share its cores
-            inference = replace(inference, spec=replace(inference.spec, threads=threads))
-        return predict_block(self.source, store.window(0, row, column), inference)
+        window, worker = store.window(0, row, column), own_facts()
+        if worker is None or self.own is None:
+            return predict_block(self.source, window, self.inference)
+        inference = self.inference
+        if inference.spec.threads is None:  # workers of one machine share its cores
+            inference = replace(inference, spec=replace(inference.spec, threads=worker.nthreads))
+        recipe = own_recipe(worker, inference, self.own)
+        with recipe.room:
+            return predict_block(self.source, window, replace(inference, plan=recipe.plan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +207,8 @@ class Segmentation(BlockJob):
     """A run that was planned."""
 
     prepared: SegmentPlan
+    begun: Mapping[str, Any] | None = None  # the identity of what lies at the output
+    own: OwnTiles | None = None
     title = "segmenting"
 
     @property
@@ -210,7 +232,7 @@ class Segmentation(BlockJob):
         identity = {
             "source": self.prepared.scene_identity,
             "bundle": inference.digest,
-            "engine": f"{inference.spec.name} on {inference.spec.device}",
+            **identity_of(inference.spec),
             "precision": inference.spec.precision,
             "compile": inference.spec.compile,
             "halo": cut.halo,
@@ -219,7 +241,6 @@ class Segmentation(BlockJob):
             "encoding": inference.encoding.to_json(),
             "shape": self.geobox.shape,
             "overviews": self.prepared.options.overviews,
-            HARDWARE: inference.spec.hardware,
             **({"graph": inference.spec.graph} if inference.spec.graph else {}),
             **({"each": inference.each} if inference.each else {}),
         }
@@ -227,15 +248,14 @@ class Segmentation(BlockJob):
 
     @override
     def bind_to_cluster(self, client: Client) -> Self:
-        """Let a worker say which engine serves best, and cut for its memory: this machine may have another."""
-        chosen = self.prepared.inference.spec
-        asked = replace(self.prepared.options.spec(), precision=chosen.precision, graph=chosen.graph)
-        spec = run_once(client, resolve_engine, asked, gpu_resources(client))
-        inference = replace(self.prepared.inference, spec=spec)
-        prepared = self.prepared.for_workers(
-            spec, worker_resources(client), lambda: run_once(client, measured_memory, inference)
-        )
-        return replace(self, prepared=prepared)
+        """Let workers say which engine serves best, and cut for their memory: this machine may have another."""
+        prepared, chosen = self.prepared, self.prepared.inference.spec
+        asked = replace(prepared.options.spec(), precision=chosen.precision, graph=chosen.graph)
+        workers = WorkerClass.ask(client, asked, self.begun)
+        inference = replace(prepared.inference, spec=workers.spec)
+        prepared = prepared.for_classes(workers.spec, workers.resources, lambda: _measured(client, inference, workers))
+        own = OwnTiles(prepared.options.tile, prepared.options.memory, prepared.pixel, workers.sharing)
+        return replace(self, prepared=prepared, own=own)
 
     @override
     def share_among(self, processes: LocalProcesses) -> Self:
@@ -302,18 +322,17 @@ class Segmentation(BlockJob):
     def block_function(self, store: Store) -> Network:
         mine, theirs = self.prepared.plan, store.plan  # tiles do not change pixels and may differ from the store's
         plan = replace(theirs, tile=min(mine.tile, theirs.block), tile_aspect=mine.tile_aspect)
-        return Network(self.prepared.source, replace(self.prepared.inference, plan=plan))
+        return Network(self.prepared.source, replace(self.prepared.inference, plan=plan), self.own)
 
 
-def worker_resources(client: Client) -> Resources:
-    """Return what the workers of a cluster have, each: of several kinds, the least memory and the most threads."""
-    workers = worker_facts(client)
-    limits = [worker.memory for worker in workers if worker.memory]
-    if len(limits) < len(workers):  # some have no limit of their own, and share what their machine has
-        machines = Counter(worker.host for worker in workers)
-        limits.append(run_once(client, _machine_memory, None) // max(machines.values()))
-    return Resources(min(limits), max(worker.nthreads for worker in workers))
+def _measured(client: Client, inference: InferenceSpec, workers: WorkerClass) -> EngineMemory:
+    """Measure what an engine takes on the first of some workers that can."""
+    for address in workers.addresses:
+        (answer,) = ask_workers(client, _measure, inference, workers=[address], patience=MEASURING).values()
+        if isinstance(answer, EngineMemory):
+            return answer
+    return UNKNOWN
 
 
-def _machine_memory(_: None) -> int:
-    return machine_memory()
+async def _measure(inference: InferenceSpec) -> EngineMemory:
+    return await asyncio.to_thread(measured_memory, inference)

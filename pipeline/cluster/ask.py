@@ -1,0 +1,40 @@
+"""Ask workers something beside their tasks: also those whose threads are all at work answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeVar
+
+from distributed import Client
+
+PATIENCE = 60  # seconds that a worker has to answer: an import of torch from a slow disk takes many
+Answer = TypeVar("Answer")
+
+
+def ask_workers(
+    client: Client,
+    function: Callable[..., Awaitable[Answer]],
+    *given: Any,
+    workers: Collection[str],
+    patience: float = PATIENCE,
+) -> dict[str, Answer | BaseException]:
+    """Run a coroutine function in the event loop of each of some workers; it must not keep that waiting.
+
+    Returns
+    -------
+    dict
+        By address what each has answered; or an error: what was raised there, TimeoutError where it does not answer,
+        OSError where it has gone.
+    """
+
+    async def ask(address: str) -> Answer | BaseException:
+        try:
+            said = await asyncio.wait_for(client.run(function, *given, workers=[address]), patience)
+        except Exception as error:
+            return error
+        return said[address]  # type: ignore[no-any-return]
+
+    async def ask_all() -> dict[str, Answer | BaseException]:
+        return dict(zip(workers, await asyncio.gather(*map(ask, workers)), strict=True))
+
+    answers: dict[str, Answer | BaseException] = client.sync(ask_all)
+    return answers
