@@ -63,7 +63,7 @@ def segment(
     scene: tuple[str, ...],
     bundle: str,
     output: str,
-    scheduler: str | None,
+    client: Any,
     workers: int | None,
     overwrite: bool,
     quiet: bool,
@@ -81,7 +81,7 @@ def segment(
     from .describe import describe_run
 
     opened = open_scenes(_scene(scene), keywords, show=not quiet)
-    result = run(opened, bundle, output, client=scheduler, workers=workers, overwrite=overwrite, show=not quiet,
+    result = run(opened, bundle, output, client=client, workers=workers, overwrite=overwrite, show=not quiet,
                  note=None if quiet else lambda text: note(text, quiet), **keywords)  # fmt: skip
     click.echo(describe_run(result, output))
 
@@ -168,7 +168,7 @@ def export(store: str, output: str, array: str, opaque_background: bool, overwri
 @click.option("--background", metavar="NAME|none", help="Which class is the background.  [default: as STORE has it]")
 @opaque
 @running
-def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any) -> None:
+def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **rest: Any) -> None:
     """Clean the map of a finished STORE into OUT. STORE stays as it is.
 
     In this order: threshold, minimum or hysteresis; majority; erosion, dilation, opening, closing; small objects are
@@ -184,7 +184,7 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
     rest["classes"] = rest["classes"] or None
     if rest["background"] is None:
         say_background(store, "; removed pixels become the class around them (--background NAME: that class)")
-    result = write_clean(store, output, client=scheduler, overwrite=overwrite, show=not quiet, **rest)
+    result = write_clean(store, output, client=client, overwrite=overwrite, show=not quiet, **rest)
     click.echo(with_place(describe_run(result, output), store))
 
 
@@ -194,7 +194,7 @@ def clean(store: str, output: str, scheduler: str | None, overwrite: bool, quiet
 @connectivity
 @click.option("--no-widths", is_flag=True, help="Do not measure mean widths, which takes half of the time.")
 @running
-def objects(store: str, output: str, no_widths: bool, scheduler: str | None, quiet: bool, **rest: Any) -> None:
+def objects(store: str, output: str, no_widths: bool, client: Any, quiet: bool, **rest: Any) -> None:
     """Find, number and measure the objects of a finished STORE.
 
     OUT.zarr holds their ids as the array `objects`, and OUT.zarr/table.parquet one row for each: class, area,
@@ -205,7 +205,7 @@ def objects(store: str, output: str, no_widths: bool, scheduler: str | None, qui
     from .describe import counted, with_place
 
     say_background(store)
-    result = write_objects(store, output, widths=not no_widths, client=scheduler, show=not quiet, **rest)
+    result = write_objects(store, output, widths=not no_widths, client=client, show=not quiet, **rest)
     wrote = f"wrote {output} in {result.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet"
     click.echo(with_place(wrote, store))
     for name, count in objects_count(output).items():
@@ -225,7 +225,7 @@ def objects(store: str, output: str, no_widths: bool, scheduler: str | None, qui
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Write this class only; may be repeated.")
 @connectivity
 @running
-def vectorise(store: str, output: str, scheduler: str | None, quiet: bool, **rest: Any) -> None:
+def vectorise(store: str, output: str, client: Any, quiet: bool, **rest: Any) -> None:
     """Write the objects of a finished STORE as polygons with their measures.
 
     A name that ends in / is a folder of GeoParquet files, which readers take for one layer: for any number of objects.
@@ -238,7 +238,7 @@ def vectorise(store: str, output: str, scheduler: str | None, quiet: bool, **res
     from .describe import counted
 
     outlines = Outlines(**{name: rest.pop(name) for name in ("simplify", "right_angles", "classes")})
-    made = write_vectors(store, output, outlines=outlines, client=scheduler, show=not quiet, **rest)
+    made = write_vectors(store, output, outlines=outlines, client=client, show=not quiet, **rest)
     click.echo(f"wrote {output} in {made.seconds:.1f} s: {counted(made.features, 'feature')}")
     for text in made.notes:
         click.echo(f"note: {text}")
@@ -260,7 +260,7 @@ def vectorise(store: str, output: str, scheduler: str | None, quiet: bool, **res
 @click.option("--layer", metavar="NAME", help="Which layer of the zones' file.")
 @click.option("--cell", metavar="SIZE", help="Statistics for each square cell: '500 m', or 256 for pixels.")
 @running
-def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool, quiet: bool, **rest: Any) -> None:
+def stats(store: str, output: str | None, client: Any, overwrite: bool, quiet: bool, **rest: Any) -> None:
     """Show areas and shares by class of a finished STORE, and of objects counts, sizes and widths.
 
     Cells may be of any number: a name that ends in / is a folder of GeoParquet files, which readers take for one layer.
@@ -272,7 +272,7 @@ def stats(store: str, output: str | None, scheduler: str | None, overwrite: bool
     from ..stats.table import describe_statistics
     from .describe import counted
 
-    rest |= {"client": scheduler, "show": not quiet}
+    rest |= {"client": client, "show": not quiet}
     if output is None:
         click.echo(describe_statistics(compute_statistics(store, **rest)))
         return

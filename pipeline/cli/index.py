@@ -47,7 +47,7 @@ def index(
     bbox: tuple[float, float, float, float] | None,
     moment: str | None,
     query: tuple[str, ...],
-    scheduler: str | None,
+    client: Any,
     quiet: bool,
     **rest: Any,
 ) -> None:
@@ -65,7 +65,7 @@ def index(
     from .describe_index import describe_result
 
     search = None if url is None else StacSearch(url, collections, bbox, moment, query)
-    result = build_index(list(scenes), output, search=search, client=scheduler, show=not quiet, **rest)
+    result = build_index(list(scenes), output, search=search, client=client, show=not quiet, **rest)
     for text in (*result.notes, *(f"left out: {why}" for why in result.skipped)):
         note(f"note: {text}", quiet)
     click.echo(describe_result(result))

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -90,8 +91,51 @@ alpha_option = click.option("--alpha", type=click.Choice(["yes", "no"]), callbac
 pixels, radius = click.IntRange(min=1), click.IntRange(min=0)
 store_argument = click.argument("store")
 overwriting = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
+
+
+def _patience(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    from models.errors import ClusterError
+
+    from ..cluster.options import seconds_of
+
+    try:
+        return seconds_of(value)
+    except ClusterError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _as_client(function: F) -> F:
+    """Give a verb one `client`, a `Cluster` or None, in place of the options that say what it is."""
+
+    @wraps(function)
+    def verb(*given: Any, scheduler: str | None, **rest: Any) -> Any:
+        how = {name: rest.pop(name) for name in ("tls", "insecure", "patience")}
+        how = {name: value for name, value in how.items() if value not in (None, False)}
+        if scheduler is None and how:
+            raise click.UsageError(f"--{next(iter(how))} is of a cluster: give --scheduler, see `swathe cluster`")
+        if scheduler is None:
+            return function(*given, client=None, **rest)
+        from ..cluster.options import Cluster
+
+        return function(*given, client=Cluster(scheduler, **how), **rest)
+
+    return cast(F, verb)
+
+
+on_cluster = options(
+    click.option("--scheduler", metavar="CLUSTER",
+                 help="Where tasks run: tcp://HOST:8786 or tls://HOST:8786, local:4 or local:4x2, slurm:FILE, "
+                      "ssh:HOST,HOST and others, see `swathe cluster`.  [default: this process]"),
+    click.option("--tls", metavar="FOLDER", help="Certificates of the cluster; or 'new', for one that is started."),
+    click.option("--insecure", is_flag=True, help="Start a cluster that other machines can speak to without TLS."),
+    click.option("--patience", metavar="TIME", callback=_patience,
+                 help="How long no worker may be there, as 90s, 10m, 2h.  [default: 10m]"),
+    _as_client,
+)  # fmt: skip
 running = options(
-    click.option("--scheduler", metavar="ADDRESS", help="Address of a Dask cluster's scheduler.  [default: here]"),
+    on_cluster,
     overwriting,
     click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
 )

@@ -24,7 +24,7 @@ from .options import note, opaque, pixels, running, store_argument, workers_opti
 @opaque
 @running
 @workers_option
-def publish(store: str, output: str, quiet: bool, scheduler: str | None, array: tuple[str, ...], **rest: Any) -> None:
+def publish(store: str, output: str, quiet: bool, client: Any, array: tuple[str, ...], **rest: Any) -> None:
     """Publish a finished STORE as a grid of COGs with a catalogue, which QGIS, GDAL and odc-stac open as one.
 
     FOLDER holds class_map_R0012_C0034.tif and so on, without those that would be all nodata; mosaic.vrt and its style
@@ -35,7 +35,7 @@ def publish(store: str, output: str, quiet: bool, scheduler: str | None, array: 
     from ..publishing.publish import publish as make
     from .describe import counted
 
-    made = make(store, output, array=array, client=scheduler, show=not quiet, **rest)
+    made = make(store, output, array=array, client=client, show=not quiet, **rest)
     size = f"{counted(made.files, 'file')}, {made.size / 1e6:,.1f} MB"
     if made.already_complete:
         click.echo(f"{output} is already complete: {size}")

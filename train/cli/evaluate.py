@@ -54,7 +54,7 @@ OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute", "burn"
 @click.option("--record", is_flag=True, help="Write the scores into the bundle too, as those of its test.")
 @click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's.")
 @running
-def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | None, quiet: bool, **rest: Any) -> None:
+def evaluate(bundle: str, data: Sequence[str], output: str, client: Any, quiet: bool, **rest: Any) -> None:
     """Score BUNDLE on labelled scenes, whole, and print the scores.
 
     Labels are a raster, on the scene's grid or another, or vectors. Pixels that are ignored, or not observed, do not
@@ -75,9 +75,9 @@ def evaluate(bundle: str, data: Sequence[str], output: str, scheduler: str | Non
     check_folder(output, overwrite=overwrite)  # before baselines are fitted, which takes minutes
     samples = _of_config(config, rest["part"] or "test", loaded) if config else [_sample(data, loaded, rest)]
     how: dict[str, Any] = {name: rest[name] for name in ("threshold", "distance", "engine", "allow_mismatch")}
-    baselines = _baselines(rest["baselines"], loaded, samples, fitted, scheduler, quiet)
+    baselines = _baselines(rest["baselines"], loaded, samples, fitted, client, quiet)
     try:
-        found = score(loaded, samples, output, baselines=baselines, client=scheduler, overwrite=overwrite,
+        found = score(loaded, samples, output, baselines=baselines, client=client, overwrite=overwrite,
                       show=not quiet, **how)  # fmt: skip
     except TrainingError as error:
         message, advice, _ = str(error).partition("Say in [[data]] ")
@@ -170,7 +170,7 @@ def _baselines(
     bundle: "Bundle",
     samples: "Sequence[Sample]",
     fitted: str | None,
-    scheduler: str | None,
+    client: Any,
     quiet: bool,
 ) -> "list[BaselinePredictor]":
     """Fit the baselines of these names, to the training samples of a config; brightness to the scored ones too."""
@@ -186,7 +186,7 @@ def _baselines(
     if "brightness" in names and classes != 2:
         raise TrainingError(f"a brightness threshold tells two classes apart; the bundle has {classes}")
     training = _of_config(fitted, "train", bundle) if fitted else []
-    with dask_client(scheduler, 2) as client:
+    with dask_client(client, 2) as client:
         if "brightness" in names:
             note("swathe: looking for the best brightness thresholds", quiet)
             made += [fit_brightness(training, client, "chosen on the training samples", bright)] if training else []
