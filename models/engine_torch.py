@@ -18,6 +18,7 @@ from .encoding import STEPS, Decision, Encoding, Prediction
 from .gpu import CUDA, GPU, NATIVE, Finish, raise_engine_error
 from .segmenter import Segmenter
 from .system import usable_cpus
+from .timing import spending
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -85,7 +86,9 @@ class CPU:
 
     def run(self, pixels: NDArray[Any], finish: Finish) -> list[NDArray[Any]]:
         """Run the network and `finish` over tiles `(n, band, y, x)`."""
-        with self._free:
+        with spending("wait"):
+            self._free.acquire()
+        try:
             self._count(1)
             try:
                 if torch.get_num_threads() != (share := max(1, self._threads // self._calls)):
@@ -93,6 +96,8 @@ class CPU:
                 return self._through(pixels, finish)
             finally:
                 self._count(-1)
+        finally:
+            self._free.release()
 
     def _count(self, change: int) -> None:
         with self._counting:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import DeviceLostError, EngineError
+from .timing import spending
 
 logger = logging.getLogger("swathe")
 
@@ -253,7 +254,8 @@ class GPU:
         return found
 
     def _in_slot(self, pixels: NDArray[Any], finish: Finish) -> list[NDArray[Any]] | None:
-        slot = self._free.get()
+        with spending("wait"):
+            slot = self._free.get()
         try:
             return self._through(slot, pixels, finish)
         except RuntimeError as error:

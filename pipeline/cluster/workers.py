@@ -105,13 +105,18 @@ def naming_worker() -> Iterator[None]:
         raise named from error
 
 
+def own_address() -> str:
+    """Return the address of the worker that runs this task, also of one in this process; empty outside of one."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return ""
+
+
 def _address() -> str | None:
     """Return the address of the worker process that runs this task; None in the process of the run itself."""
-    try:
-        address: str = get_worker().address
-    except ValueError:
-        return None
-    return None if address.startswith("inproc://") else address
+    address = own_address()
+    return None if not address or address.startswith("inproc://") else address
 
 
 def gpu_resources(client: Client) -> dict[str, float] | None:

@@ -21,6 +21,7 @@ from models.errors import BundleError, EngineError
 from models.metadata import BundleMetadata
 from models.quantised import QuantisedGraph, keep_graph
 from models.system import keep_freed_memory
+from models.timing import count_bytes, spending
 
 from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import Window
@@ -213,7 +214,7 @@ class CachedWindow:
             min(tiles.left, around.left),
             max(tiles.right, around.right),
         )
-        return cls(all_of_it, source.read(all_of_it))
+        return cls(all_of_it, _read(source, all_of_it))
 
     def read(self, window: Window) -> Pixels:
         """See `Source`."""
@@ -231,11 +232,18 @@ def read_buffered(source: Reader, plan: TilingPlan, window: Window) -> Pixels:
     """
     buffered = plan.buffered(window)
     inside = _inside(buffered, plan)
-    read = source.read(inside)
+    read = source.read(inside) if isinstance(source, CachedWindow) else _read(source, inside)
     if inside == buffered:
         return read
     data, valid = (_reflect(values, inside, buffered, plan) for values in (read.data, read.valid))
     return Pixels(data, valid, fresh=True)
+
+
+def _read(source: Reader, window: Window) -> Pixels:
+    with spending("read"):
+        pixels = source.read(window)
+    count_bytes(read=pixels.data.nbytes)
+    return pixels
 
 
 def _inside(buffered: Window, plan: TilingPlan) -> Window:
@@ -296,7 +304,9 @@ def _predicted(
         for some in batched(equal, engine.batch):
             inputs = [fill_missing(read.pixels, nodata, means) for read in some]
             try:
-                results = engine.segment(np.stack(inputs) if len(inputs) > 1 else inputs[0][None], inference.encoding)
+                with spending("predict"):
+                    tiles = np.stack(inputs) if len(inputs) > 1 else inputs[0][None]
+                    results = engine.segment(tiles, inference.encoding)
             except EngineError:
                 _forget(engine)
                 raise

@@ -18,6 +18,7 @@ from models.engine_memory import UNKNOWN, EngineMemory
 from models.errors import SwatheError
 from models.options import chosen, documents
 from models.system import usable_cpus
+from models.timing import spending
 
 from ..cluster.ask import ask_workers
 from ..cluster.connect import check_client
@@ -198,8 +199,12 @@ class Network(BlockFunction):
         if inference.spec.threads is None:  # workers of one machine share its cores
             inference = replace(inference, spec=replace(inference.spec, threads=worker.nthreads))
         recipe = own_recipe(worker, inference, self.own)
-        with recipe.room:
+        with spending("wait"):
+            recipe.room.acquire()
+        try:
             return predict_block(self.source, window, replace(inference, plan=recipe.plan))
+        finally:
+            recipe.room.release()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,13 @@ from typing_extensions import override
 from models.encoding import NODATA
 from models.errors import DeviceLostError, StoreError, SwatheError
 from models.metadata import some_of
+from models.timing import timing
 
 from ..cluster.check import WorkerCheck
 from ..cluster.connect import check_client, dask_client
 from ..cluster.launch import local_part
 from ..cluster.processes import LocalProcesses, Workers
-from ..cluster.workers import gpu_resources
+from ..cluster.workers import gpu_resources, own_address
 from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import GeoBox
 from ..store.cog import show_background, write_cog, written_before
@@ -408,6 +409,17 @@ def run_block(task: Task, index: BlockIndex) -> Summary:
 
 def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
     started = time.perf_counter()
+    with timing() as found:
+        result, pixels = _compute_and_write(task, level, row, column)
+    seconds = round(time.perf_counter() - started, 3)
+    summary = Summary(level, row, column, pixels, seconds, found.spent, own_address())
+    task.store.mark_done(summary)
+    keep_half(task.store, (level, row, column), result)
+    return summary
+
+
+def _compute_and_write(task: Task, level: int, row: int, column: int) -> tuple[BlockResult, tuple[int, ...]]:
+    """Return what a block holds, and its pixels per class."""
     window = task.store.window(level, row, column)
     if level == 0:
         if task.mask is not None and (task.mask.read_array("class_map", window) == NODATA).all():
@@ -418,8 +430,5 @@ def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
         result = make_overview(task.store, (level, row, column))
     task.store.write(level, window, result)
     values = (*range(task.classes), NODATA)
-    pixels = tuple(int(np.count_nonzero(result.class_map == value)) for value in values)  # bincount makes int64 of all
-    summary = Summary(level, row, column, pixels, round(time.perf_counter() - started, 3))
-    task.store.mark_done(summary)
-    keep_half(task.store, (level, row, column), result)
-    return summary
+    # bincount makes int64 of all
+    return result, tuple(int(np.count_nonzero(result.class_map == value)) for value in values)

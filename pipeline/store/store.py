@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Self
 
@@ -30,6 +30,7 @@ from zarr.storage import WrapperStore
 from models.encoding import Encoding
 from models.errors import StoreError
 from models.metadata import ReceptiveField
+from models.timing import NOTHING, Spent, count_bytes, spending
 
 from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox, Window
@@ -54,18 +55,28 @@ SECONDS = "blocks/seconds"  # the array of what each block took
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a finished block says of itself: its place, its pixels per class (nodata last), and how long it took."""
+    """What a finished block says of itself: its place, its pixels per class (nodata last), and how long it took.
+
+    On what it has spent that time, and the address of the worker that did it, are not kept in its done marker.
+    """
 
     level: int
     row: int
     column: int
     pixels: tuple[int, ...]
     seconds: float
+    spent: Spent = NOTHING
+    worker: str = ""
 
     @property
     def name(self) -> str:
         """The name of the block's done marker."""
         return marker_name(self.level, self.row, self.column)
+
+    def marker(self) -> bytes:
+        """Return what the block's done marker holds."""
+        kept = ("level", "row", "column", "pixels", "seconds")
+        return json.dumps({name: getattr(self, name) for name in kept}).encode()
 
 
 def marker_name(level: int, row: int, column: int) -> str:
@@ -120,6 +131,10 @@ class Store:
 
     def write(self, level: int, window: Window, result: BlockResult) -> None:
         """Write a block's shards, the class map's last; only the task that owns the block may."""
+        with spending("write"):
+            self._write(level, window, result)
+
+    def _write(self, level: int, window: Window, result: BlockResult) -> None:
         self.check_run()
         layers = {"probability": result.probability, "objects": result.objects, "class_map": result.class_map}
         place = (window.top // self.plan.block, window.left // self.plan.block)
@@ -129,7 +144,9 @@ class Store:
                     continue
                 array = _array(self.path, self.run, _array_path(level, name))
                 key = array.metadata.encode_chunk_key((*(0 for _ in values.shape[:-2]), *place))
-                self.files.write(f"{array.path}/{key}", encode_shard(array, values))
+                shard = encode_shard(array, values)
+                self.files.write(f"{array.path}/{key}", shard)
+                count_bytes(written=len(shard))
 
     def check_run(self) -> None:
         """Stop tasks of a run that has ended or was replaced; a cluster may do them late, or twice."""
@@ -143,28 +160,32 @@ class Store:
 
     def read(self, level: int, window: Window) -> BlockResult:
         """Read a window of a level as it is kept."""
-        rows, columns = window.slices
+        (rows, columns), probability = window.slices, None
         arrays = self.arrays(level)
-        with store_errors(self.path):
+        with store_errors(self.path), spending("read"):
             class_map: NDArray[np.uint8] = np.asarray(arrays["class_map"][rows, columns])
-            if "probability" not in arrays:
-                return BlockResult(class_map, None)
-            return BlockResult(class_map, np.asarray(arrays["probability"][:, rows, columns]))
+            if "probability" in arrays:
+                probability = np.asarray(arrays["probability"][:, rows, columns])
+        count_bytes(read=class_map.nbytes + (0 if probability is None else probability.nbytes))
+        return BlockResult(class_map, probability)
 
     def read_array(self, name: str, window: Window, level: int = 0) -> NDArray[Any]:
         """Read a window of one array, always as `(band, y, x)`."""
-        if self.is_file:
-            return read_class_map(self.path, window)
+        with spending("read"):
+            pixels = read_class_map(self.path, window) if self.is_file else self._read_array(name, window, level)
+        count_bytes(read=pixels.nbytes)
+        return pixels if pixels.ndim == 3 else pixels[None]
+
+    def _read_array(self, name: str, window: Window, level: int) -> NDArray[Any]:
         rows, columns = window.slices
         array = self.arrays(level)[name]
         with store_errors(self.path):
-            pixels = np.asarray(array[..., rows, columns])
-        return pixels if pixels.ndim == 3 else pixels[None]
+            return np.asarray(array[..., rows, columns])
 
     def mark_done(self, summary: Summary) -> None:
         """Mark a block as done; see `ledger`. Its shards must be written."""
         with store_errors(self.path):
-            self.files.write(f"{MARKERS}/{summary.name}", json.dumps(asdict(summary)).encode(), make=False)
+            self.files.write(f"{MARKERS}/{summary.name}", summary.marker(), make=False)
 
     def planned(self, level: int) -> BlockMask:
         """Return which blocks of a level are planned; of an overview, those above any that is. It is not to be changed.
