@@ -6,6 +6,7 @@ trained network's, and comparing two of them says something.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +19,26 @@ from pipeline.grid.geobox import Window
 from .scenes import BANDS, make_pixels
 
 SIDE = 256  # of the piece of scene that statistics are taken from
-OPTIONS: dict[str, dict[str, int]] = {"simple-unet": {}, "unet": {}, "unet-resnet": {"depth": 34}}
+OPTIONS: dict[str, dict[str, Any]] = {"simple-unet": {}, "unet": {}, "unet-resnet": {"depth": 34}}
 # reach depends on kernels, not on widths: a thin twin is measured in a second
 THIN: dict[str, dict[str, object]] = {"simple-unet": {"widths": (2,) * 3}, "unet": {"widths": (2,) * 5}}
 SPREAD = 2.0  # standard deviation of the difference of the two logits
 
 
-def make_bundle(folder: Path, architecture: str = "simple-unet", device: str = "cpu") -> Bundle:
+def make_bundle(
+    folder: Path, architecture: str = "simple-unet", device: str = "cpu", widths: tuple[int, ...] = ()
+) -> Bundle:
     """Make and save a bundle of two classes for the generated scenes, as `folder/architecture`, or take what is there.
 
-    `device` is where the network runs while it is made; large ones take a minute on a CPU.
+    `device` is where the network runs while it is made; large ones take a minute on a CPU. `widths` are other ones than
+    the architecture's own.
     """
     path = folder / architecture
-    return load_bundle(path) if path.exists() else _make(path, architecture, device)
+    options = {"widths": list(widths)} if widths else OPTIONS[architecture]
+    return load_bundle(path) if path.exists() else _make(path, architecture, device, options)
 
 
-def _make(path: Path, architecture: str, device: str) -> Bundle:
-    options = OPTIONS[architecture]
+def _make(path: Path, architecture: str, device: str, options: dict[str, Any]) -> Bundle:
     torch.manual_seed(0)
     network = build(architecture, len(BANDS), 2, **options)
     sample = torch.from_numpy(make_pixels(Window(SIDE, 2 * SIDE, SIDE, 2 * SIDE), 8 * SIDE)).float()
@@ -46,7 +50,7 @@ def _make(path: Path, architecture: str, device: str) -> Bundle:
 
 
 def describe_network(
-    name: str, architecture: str, options: dict[str, int], network: nn.Module, mean: Tensor, spread: Tensor
+    name: str, architecture: str, options: dict[str, Any], network: nn.Module, mean: Tensor, spread: Tensor
 ) -> BundleMetadata:
     """Return what a bundle of two classes for the generated scenes says of itself; `mean`, `spread` are by band."""
     return BundleMetadata(
