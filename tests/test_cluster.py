@@ -19,7 +19,7 @@ from helpers import metadata, pixels, save, write_raster
 
 from models.errors import BundleError, ClusterError, SceneError
 from pipeline import plan, run
-from pipeline.cluster import connect
+from pipeline.cluster import probe
 from pipeline.cluster.connect import check_client, dask_client
 from pipeline.cluster.options import Cluster
 from pipeline.cluster.processes import LocalProcesses
@@ -66,7 +66,7 @@ def test_what_is_no_address_is_refused_at_once(address):
 
 
 def test_nobody_there(monkeypatch, capfd):
-    monkeypatch.setattr(connect, "TIMEOUT", 1)
+    monkeypatch.setattr(probe, "TIMEOUT", 1)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 1 s"):
         dask_client("tcp://127.0.0.1:9", 1).__enter__()
     assert capfd.readouterr().err == ""
@@ -84,7 +84,7 @@ def test_nobody_there_takes_no_longer_than_said():
     ("says", "said"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9, "is not Dask"), (b"", "answers at")]
 )
 def test_another_program_at_the_address(monkeypatch, says, said):
-    monkeypatch.setattr(connect, "TIMEOUT", 1)
+    monkeypatch.setattr(probe, "TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         answers = threading.Thread(target=_answer, args=(server, says))
         answers.start()

@@ -1,9 +1,7 @@
 """Reach a Dask cluster, or start one: what `--scheduler` and `client` name, as a client for as long as a run lasts."""
 
-import asyncio
 import logging
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -13,18 +11,16 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import dask
 from distributed import Client, LocalCluster
-from distributed.core import rpc
-from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
 from models.errors import ClusterError
 
+from . import probe
 from .launch import check_named, is_address, launched, local_part
 from .options import Cluster
+from .probe import check_scheduler
 from .processes import EXTENSIONS, LIGHT, LocalProcesses, Workers, local_processes
 from .tls import security_of
-
-TIMEOUT = 10  # seconds that a scheduler has to answer
 
 _PREPARED: WeakSet[Client] = WeakSet()
 _OPTIONS: WeakKeyDictionary[Client, Cluster] = WeakKeyDictionary()
@@ -85,10 +81,10 @@ def _connected(client: Workers, options: Cluster | None, threads: int) -> Iterat
             cluster = stack.enter_context(_in_process(threads))
         elif is_address(cluster := str(options.scheduler)):
             security = security_of(options)
-            _probe(cluster, security)
+            check_scheduler(cluster, security)
         else:
             cluster = stack.enter_context(launched(options))
-        made = Client(cluster, timeout=TIMEOUT, set_as_default=False, security=security)
+        made = Client(cluster, timeout=probe.TIMEOUT, set_as_default=False, security=security)
         try:
             yield made
         finally:
@@ -138,33 +134,6 @@ def _load_own_packages(client: Client) -> None:
     except ImportError as error:
         raise ClusterError(f"a Dask worker cannot import Swathe: {error}") from error
     _PREPARED.add(client)
-
-
-def _probe(address: str, security: Security | None) -> None:
-    """Ask who listens at an address, in a loop of its own: a Client that cannot connect complains again at its end."""
-    with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop already
-        try:
-            kind = pool.submit(asyncio.run, _kind(address, security)).result()
-        except ValueError as error:
-            raise ClusterError(f"{address!r} is not a scheduler's address; give one as tcp://host:8786") from error
-        except OSError as error:
-            raise ClusterError(
-                f"no Dask scheduler answers at {address} within {TIMEOUT} s; check the address, as tcp://host:8786"
-            ) from error
-        except Exception as error:  # of many kinds: bytes of another protocol are taken for lengths and types
-            raise ClusterError(
-                f"what answers at {address} is not Dask; a scheduler's address is as tcp://host:8786"
-            ) from error
-    if kind != "Scheduler":
-        raise ClusterError(f"what answers at {address} is a Dask {kind.lower()}; give the scheduler's address")
-
-
-async def _kind(address: str, security: Security | None) -> str:
-    with dask.config.set({"distributed.comm.timeouts.connect": f"{TIMEOUT}s"}):
-        arguments = security.get_connection_args("client") if security else {}
-        async with rpc(address, timeout=TIMEOUT, connection_args=arguments) as server:
-            answer: Mapping[str, Any] = await asyncio.wait_for(server.identity(), TIMEOUT + 1)
-            return str(answer["type"])
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from models.errors import ClusterError, SwatheError
 from .options import Cluster
 from .processes import LocalProcesses, Workers, default_processes, some_processes
 from .profiles import LAUNCHERS, launcher_module, read_profile
-from .tls import check_private
+from .tls import NEW, check_private
 
 LOCAL = re.compile(r"local(?::(?P<count>\d+)(?:x(?P<threads>\d+))?)?")
 ADDRESS = "give one as tcp://host:8786"
@@ -53,11 +53,24 @@ def check_named(options: Cluster) -> None:
     ClusterError
         No address and no kind of cluster; a profile that is wrong; or what would listen to others without TLS.
     """
-    if isinstance(options.scheduler, Client) or local_part(options) is not None:
+    if isinstance(options.scheduler, Client):
         return
-    if is_address(options.scheduler):
+    if local_part(options) is not None:
+        if options.tls is not None:
+            raise ClusterError("processes of this machine listen to it alone; leave --tls out")
+    elif is_address(options.scheduler):
+        _check_address(options.scheduler, options)
+    else:
+        _profile(options)
+
+
+def _check_address(address: str, options: Cluster) -> None:
+    if options.tls is None:
         return
-    _profile(options)
+    if not address.startswith(("tls://", "wss://")):
+        raise ClusterError(f"{address} is without TLS, and --tls asks for it; give a tls:// address")
+    if options.tls == NEW:
+        raise ClusterError(f"--tls new is for a cluster that is started; give the folder that {address} has")
 
 
 def is_address(scheduler: str) -> bool:

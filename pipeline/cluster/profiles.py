@@ -4,11 +4,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from models.errors import ArgumentError, ClusterError
+from models.errors import ArgumentError, ClusterError, require_extra
 from models.options import meanings
 from models.tables import HIDDEN, from_table
 
@@ -25,8 +24,8 @@ class Launcher:
     profile
         The frozen dataclass of that module that its TOML files hold. Where it has a field `path`, that is the file's
         own; where it has `on_this_machine`, whether all that is started listens to this machine alone.
-    package, library
-        The package that it needs, and the name by which that is imported.
+    library
+        The package that it needs, as that is imported.
     field
         Of the profile: what may stand in place of a file, as hosts with commas between. Empty: nothing may.
     private
@@ -35,21 +34,20 @@ class Launcher:
 
     module: str
     profile: str
-    package: str
     library: str
     field: str = ""
     private: bool = False
 
 
 LAUNCHERS: Mapping[str, Launcher] = {
-    "slurm": Launcher("jobqueue", "SlurmProfile", "dask-jobqueue", "dask_jobqueue"),
-    "pbs": Launcher("jobqueue", "PbsProfile", "dask-jobqueue", "dask_jobqueue"),
-    "lsf": Launcher("jobqueue", "LsfProfile", "dask-jobqueue", "dask_jobqueue"),
-    "sge": Launcher("jobqueue", "SgeProfile", "dask-jobqueue", "dask_jobqueue"),
-    "kubernetes": Launcher("kubernetes", "KubernetesProfile", "dask-kubernetes", "dask_kubernetes"),
-    "gateway": Launcher("gateway", "GatewayProfile", "dask-gateway", "dask_gateway", "address", private=True),
-    "coiled": Launcher("coiled", "CoiledProfile", "coiled", "coiled", private=True),
-    "ssh": Launcher("ssh", "SshProfile", "asyncssh", "asyncssh", "hosts"),
+    "slurm": Launcher("jobqueue", "SlurmProfile", "dask_jobqueue"),
+    "pbs": Launcher("jobqueue", "PbsProfile", "dask_jobqueue"),
+    "lsf": Launcher("jobqueue", "LsfProfile", "dask_jobqueue"),
+    "sge": Launcher("jobqueue", "SgeProfile", "dask_jobqueue"),
+    "kubernetes": Launcher("kubernetes", "KubernetesProfile", "dask_kubernetes"),
+    "gateway": Launcher("gateway", "GatewayProfile", "dask_gateway", "address", private=True),
+    "coiled": Launcher("coiled", "CoiledProfile", "coiled", private=True),
+    "ssh": Launcher("ssh", "SshProfile", "asyncssh", "hosts"),
 }
 
 
@@ -62,8 +60,7 @@ def launcher_module(kind: str) -> Any:
         The package that it needs is not installed.
     """
     launcher = LAUNCHERS[kind]
-    if find_spec(launcher.library) is None:
-        raise ClusterError(f"{kind}: needs {launcher.package}: pip install 'swathe[cluster]'")
+    require_extra("cluster", kind, launcher.library, error=ClusterError)
     return import_module(f"{__package__}.launchers.{launcher.module}")
 
 
