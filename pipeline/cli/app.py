@@ -16,6 +16,7 @@ import click
 from models.errors import SwatheError
 
 from ..jobs.kept import is_anything_kept
+from .cluster import cluster
 from .commands import VERBS
 from .index import index
 from .models import bundles, import_weights, quantise
@@ -151,5 +152,5 @@ def demo(output: str) -> None:
         click.echo(line)
 
 
-for verb in (*VERBS, index, publish, demo, bundles, import_weights, quantise):
+for verb in (*VERBS, index, publish, cluster, demo, bundles, import_weights, quantise):
     cli.add_command(verb)

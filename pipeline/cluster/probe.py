@@ -1,7 +1,7 @@
 """Who answers at an address: asked before a client is made, which would try for long and complain again at its end."""
 
 import asyncio
-import sys
+import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from .tls import check_handshake, speaks_tls
 
 TIMEOUT = 10  # seconds that a scheduler has to answer
 HOW = "as tcp://host:8786"
+OURS = {"Dask": distributed.__version__, "Python": platform.python_version()}
 
 Answer: TypeAlias = Mapping[str, Any]
 
@@ -73,16 +74,10 @@ async def _ask(address: str, security: Security | None) -> tuple[Answer, Answer]
 
 def _check_versions(address: str, versions: Answer) -> None:
     """Refuse a scheduler that would not read what this process writes: both read each other's pickles."""
-    theirs = {"Dask": str(versions.get("packages", {}).get("distributed")), "Python": _python_of(versions)}
-    ours = {"Dask": distributed.__version__, "Python": ".".join(map(str, sys.version_info[:2]))}
+    theirs = {"Dask": versions.get("packages", {}).get("distributed"), "Python": versions.get("host", {}).get("python")}
     for what, version in theirs.items():
-        if version.split(".")[:2] != ours[what].split(".")[:2]:
+        if str(version).split(".")[:2] != OURS[what].split(".")[:2]:
             raise ClusterError(
-                f"the scheduler at {address} is of {what} {version}, this process of {ours[what]}; "
+                f"the scheduler at {address} is of {what} {version}, this process of {OURS[what]}; "
                 "install the same on both, and on the workers"
             )
-
-
-def _python_of(versions: Answer) -> str:
-    host = dict(versions.get("host", {}))
-    return ".".join(str(host.get("python")).split(".")[:2])

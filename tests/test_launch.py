@@ -1,0 +1,334 @@
+"""What `--scheduler` names: read, refused where it is wrong, and with certificates that fit."""
+
+import os
+import socket
+import ssl
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import dask
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+
+from models.errors import ClusterError
+from pipeline import Cluster
+from pipeline.cluster import probe, profiles
+from pipeline.cluster.certificates import write_certificates
+from pipeline.cluster.connect import check_client, dask_client, options_of
+from pipeline.cluster.launch import local_part
+from pipeline.cluster.options import seconds_of
+from pipeline.cluster.processes import LocalProcesses
+from pipeline.cluster.profiles import LAUNCHERS, Launcher, read_profile, template
+from pipeline.cluster.tls import security_in, security_of
+from pipeline.cluster.workers import queue_words
+from pipeline.inference.run import run
+
+HERE = {
+    "n_workers": 1, "threads_per_worker": 1, "processes": False, "memory_limit": 0, "host": "127.0.0.1",
+    "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "silence_logs": 60,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ToyProfile:
+    """A cluster of this process.
+
+    Parameters
+    ----------
+    queue
+        Where jobs wait.
+    hosts
+        Where they run.
+    workers
+        How many.
+    environment
+        Variables of the workers.
+    """
+
+    queue: str = field(metadata={"example": "normal"})
+    hosts: tuple[str, ...] = field(default=(), metadata={"example": ("node-1", "node-2")})
+    workers: int = 2
+    environment: dict[str, str] = field(default_factory=dict, metadata={"example": {"A": 'say "b"'}})
+    path: str = ""
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A kind of cluster whose launcher is this file."""
+    module: Any = ModuleType("pipeline.cluster.launchers.toy")
+    module.ToyProfile, module.start = ToyProfile, _start
+    monkeypatch.setitem(sys.modules, "pipeline.cluster.launchers", ModuleType("pipeline.cluster.launchers"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(profiles, "LAUNCHERS", LAUNCHERS)
+    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "ToyProfile", "distributed"))  # type: ignore[index]
+    return module
+
+
+def _start(profile: ToyProfile, options: Cluster) -> LocalCluster:
+    security = security_of(options)
+    made = LocalCluster(**HERE, security=security, protocol="tls://" if security else "tcp://")
+    made.waiting_for = lambda: f"1 job pending in {profile.queue}"
+    return made
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> Path:
+    return write_certificates(tmp_path_factory.mktemp("tls") / "ours")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[str]:
+    with LocalCluster(**HERE, protocol="tcp://") as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def private(certificates) -> Iterator[str]:
+    with LocalCluster(**HERE, protocol="tls://", security=security_in(certificates)) as cluster:
+        yield cluster.scheduler_address
+
+
+def refused(client: Any) -> str:
+    """What is said where a cluster cannot be used, in a line."""
+    with pytest.raises(ClusterError) as caught:
+        dask_client(client, 1).__enter__()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [("local:4", LocalProcesses(4)), ("local:4x2", LocalProcesses(4, 2)), ("tcp://h:1", None), ("ssh:a,b", None)],
+)
+def test_processes_of_this_machine_by_name(name, processes):
+    assert local_part(name) == local_part(Cluster(name)) == processes
+
+
+def test_threads_that_are_asked_for_are_each_process_s_share():
+    assert [LocalProcesses(4).share(6), LocalProcesses(4, 2).share(6)] == [2, 2]
+    assert LocalProcesses(1, 3).share(16) == 3
+    assert local_part("local").count >= 1
+
+
+@pytest.mark.parametrize("name", ["local:", "local:0", "local:2x0", "local:x2", "local:2x", "local:-1", "local:2 x 2"])
+def test_what_is_no_number_of_processes(name):
+    assert "as local:4x2" in refused(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("slurn:cluster.toml", "did you mean slurm:cluster.toml?"),
+        ("locale:4", "did you mean local:4?"),
+        ("host:8786", "give one as tcp://host:8786"),
+        ("tcp://127.0.0.1", "give one as tcp://host:8786"),
+        ("http://127.0.0.1:8787", "give one as tcp://host:8786"),
+        ("", "give one as tcp://host:8786"),
+    ],
+)
+def test_what_names_no_cluster(name, said):
+    assert said in refused(name)
+    assert said in refused(Cluster(name))
+
+
+def test_times():
+    assert [seconds_of(text) for text in ("600", "90s", "10m", "1.5 h")] == [600, 90, 600, 5400]
+    for text in ("abc", "", "-1", "0", "5 parsecs", "1e3"):
+        with pytest.raises(ClusterError, match="as 90s, 10m, 2h"):
+            seconds_of(text)
+
+
+# profiles
+
+
+def profile(folder: Path, text: str) -> Path:
+    path = folder / "cluster.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("queue = 'a'\nworker = 3", "unknown key 'worker'; did you mean 'workers'?"),
+        ("workers = 3", "queue is missing"),
+        ("queue = 3", "queue is 3; it must be text"),
+        ("queue = 'a'\nworkers = true", "workers is True; it must be a whole number"),
+        ("queue = 'a'\npath = 'b'", "unknown key 'path'"),
+        ("queue: a", "is not TOML"),
+    ],
+)
+def test_a_profile_that_is_wrong(toy, tmp_path, text, said):
+    path = profile(tmp_path, text)
+    assert said in refused(f"toy:{path}")
+    assert str(path) in refused(Cluster(f"toy:{path}", insecure=True))
+
+
+def test_no_profile_at_all(toy, tmp_path):
+    assert "cannot be read: No such file" in refused(f"toy:{tmp_path / 'none.toml'}")
+    assert "give toy:FILE.toml, see `swathe cluster template toy`" in refused("toy:")
+
+
+def test_a_package_that_is_missing(toy, monkeypatch):
+    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "ToyProfile", "not_there"))  # type: ignore[index]
+    assert refused("toy:x.toml") == "toy needs not-there: pip install 'swathe[cluster]'"
+
+
+def test_a_template_is_accepted_as_it_is_and_with_every_line_in_use(toy, tmp_path):
+    text = template("toy")
+    assert read_profile("toy", str(profile(tmp_path, text))) == ToyProfile("normal", path=f"{tmp_path}/cluster.toml")
+    assert "# Where jobs wait.\nqueue = " in text
+    lines = [line.removeprefix("# ") if "=" in line or "[" in line else line for line in text.split("\n")]
+    read = read_profile("toy", str(profile(tmp_path, "\n".join(lines))))
+    assert (read.hosts, read.workers, read.environment) == (("node-1", "node-2"), 2, {"A": 'say "b"'})
+
+
+# what is started
+
+
+def test_nothing_is_started_that_others_could_speak_to_unless_that_is_asked_for(toy, tmp_path):
+    path = profile(tmp_path, "queue = 'a'")
+    assert refused(f"toy:{path}").startswith("toy would listen to other machines without TLS: give --tls FOLDER")
+    assert "give one of them" in refused(Cluster(f"toy:{path}", tls="new", insecure=True))
+    assert "listen to it alone" in refused(Cluster("local:2", tls="new"))
+
+
+@pytest.mark.parametrize("how", [{"insecure": True}, {"tls": "new"}, {"tls": "folder"}])
+def test_a_cluster_is_started_and_ends_with_the_run(toy, tmp_path, certificates, how):
+    how = {name: certificates if value == "folder" else value for name, value in how.items()}
+    path = profile(tmp_path, "queue = 'slow'")
+    options = Cluster(f"toy:{path}", **how, patience=7)
+    with dask_client(options, 1) as client:
+        assert client.submit(abs, -3).result() == 3
+        assert client.scheduler.address.startswith("tcp://" if "insecure" in how else "tls://")
+        assert queue_words(client) == "1 job pending in slow"
+        assert options_of(client).patience == 7
+        cluster = client.cluster
+    assert str(cluster.status) == "Status.closed"
+
+
+def test_what_a_launcher_s_library_raises_is_said_in_a_line(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "start", lambda *_: {}["sbatch"])
+    path = profile(tmp_path, "queue = 'a'")
+    assert refused(Cluster(f"toy:{path}", insecure=True)) == f"toy:{path} could not be started: KeyError: 'sbatch'"
+
+
+def test_a_profile_is_read_before_anything_is_written(toy, scene_of_nothing, bundle_of, tmp_path):
+    path = profile(tmp_path, "queue = 'a'")
+    with pytest.raises(ClusterError, match="without TLS"):
+        run(scene_of_nothing, bundle_of(), tmp_path / "o.zarr", client=f"toy:{path}")
+    assert not (tmp_path / "o.zarr").exists()
+
+
+@pytest.fixture
+def scene_of_nothing(tmp_path) -> Path:
+    """A path that nobody comes to open."""
+    return tmp_path / "none.tif"
+
+
+def test_processes_with_threads_of_their_own(capfd):
+    with dask_client("local:2x3", 4) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        assert [worker["nthreads"] for worker in workers.values()] == [3, 3]
+        pids = [client.submit(os.getpid, workers=[address], pure=False).result() for address in workers]
+        heard = [c.laddr.ip for pid in (os.getpid(), *pids) for c in psutil.Process(pid).net_connections("inet")
+                 if c.status == psutil.CONN_LISTEN]  # fmt: skip
+    assert set(heard) == {"127.0.0.1"}
+    assert capfd.readouterr().err == ""
+
+
+# TLS
+
+
+def test_certificates_are_made_whole_for_their_owner_and_never_replaced(certificates, tmp_path):
+    assert sorted(path.name for path in certificates.iterdir()) == ["ca.pem", "cert.pem", "key.pem"]
+    assert stat.S_IMODE((certificates / "key.pem").stat().st_mode) == 0o600
+    assert [path.name for path in certificates.parent.iterdir()] == ["ours"]
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for there in (certificates, certificates / "ca.pem", tmp_path / "dangling"):
+        with pytest.raises(ClusterError, match="exists, and certificates are not replaced"):
+            write_certificates(there)
+    with pytest.raises(ClusterError, match="is a file"):
+        write_certificates(certificates / "ca.pem" / "more")
+
+
+def test_a_cluster_is_reached_by_its_certificates(private, certificates):
+    with dask_client(Cluster(private, tls=certificates), 1) as client:
+        assert client.submit(abs, -3).result() == 3
+
+
+def test_by_those_of_dask_s_configuration(private, certificates):
+    files = {"ca-file": "ca.pem", "client.cert": "cert.pem", "client.key": "key.pem"}
+    tls = {f"distributed.comm.tls.{name}": f"{certificates}/{file}" for name, file in files.items()}
+    with dask.config.set(tls), dask_client(private, 1) as client:
+        assert client.submit(abs, -3).result() == 3
+
+
+def test_the_wrong_side_of_tls(private, plain, certificates):
+    bare, encrypted = (address.partition("://")[2] for address in (plain, private))
+    assert refused(private) == f"{private} needs certificates: give --tls FOLDER, or name them in Dask's configuration"
+    assert f"does not speak TLS; is it tcp://{bare}?" in refused(Cluster(f"tls://{bare}", tls=certificates))
+    assert f"speaks TLS: give tls://{encrypted} with --tls FOLDER" in refused(f"tcp://{encrypted}")
+    assert "--tls asks for it; give a tls:// address" in refused(Cluster(plain, tls=certificates))
+    assert "give the folder that" in refused(Cluster(private, tls="new"))
+
+
+def test_certificates_that_do_not_fit(private, certificates, tmp_path, monkeypatch):
+    other = write_certificates(tmp_path / "other")
+    assert "it is of another authority" in refused(Cluster(private, tls=other))
+    for name, of in (("ca.pem", certificates), ("cert.pem", other), ("key.pem", other)):
+        (tmp_path / name).write_bytes((of / name).read_bytes())
+    assert "does not accept our certificate" in refused(Cluster(private, tls=tmp_path))
+    (tmp_path / "key.pem").write_bytes((certificates / "key.pem").read_bytes())
+    assert "are not an authority, its certificate and that one's key" in refused(Cluster(private, tls=tmp_path))
+    (tmp_path / "cert.pem").write_text("nonsense")
+    assert "are not an authority, its certificate and that one's key" in refused(Cluster(private, tls=tmp_path))
+    (tmp_path / "key.pem").unlink()
+    assert "key.pem cannot be read (No such file or directory)" in refused(Cluster(private, tls=tmp_path))
+    assert "ca.pem cannot be read" in refused(Cluster(private, tls=tmp_path / "none"))
+
+
+def test_certificates_that_have_expired(tmp_path):
+    old = write_certificates(tmp_path / "old", days=0)
+    context = security_in(old).get_listen_args("scheduler")["ssl_context"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answers = threading.Thread(target=_shake_hands, args=(server, context))
+        answers.start()
+        said = refused(Cluster(f"tls://127.0.0.1:{server.getsockname()[1]}", tls=old))
+        answers.join()
+    assert "certificate has expired; make new ones with `swathe cluster certificates`" in said
+
+
+def _shake_hands(server: socket.socket, context: ssl.SSLContext) -> None:
+    with server.accept()[0] as plain, suppress(OSError), context.wrap_socket(plain, server_side=True):
+        pass
+
+
+# versions
+
+
+@pytest.mark.parametrize(("what", "version"), [("Dask", "2025.1.0"), ("Python", "3.9.1")])
+def test_a_scheduler_of_another_dask_or_python(plain, monkeypatch, what, version):
+    theirs = probe.OURS[what]
+    monkeypatch.setitem(probe.OURS, what, version)
+    assert f"is of {what} {theirs}" in refused(plain)
+    assert f"this process of {version}; install the same on both" in refused(plain)
+
+
+def test_options_of_a_client_that_is_given(plain):
+    with Client(plain, set_as_default=False) as client:
+        check_client(Cluster(client))
+        with dask_client(Cluster(client, patience=5), 1) as same:
+            assert same is client
+            assert options_of(same).patience == 5
