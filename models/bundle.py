@@ -5,6 +5,7 @@ bundle fits a scene is checked in `pipeline.inference.plan`.
 """
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError, require_s3
-from .files import put_in_place, refuse_existing
+from .files import keep_file, put_in_place, refuse_existing
 from .metadata import BundleMetadata
 from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
 from .quantised import LARGEST, QuantisedGraph
@@ -241,6 +242,57 @@ def load_bundle(name: str | os.PathLike[str]) -> Bundle:
     except BundleError as error:
         raise BundleError(f"{path} is not a usable bundle: {error}") from error
     return Bundle(metadata, path, _digest(path, item))
+
+
+def bundle_at(path: str, digest: str) -> Bundle:
+    """Load the bundle of a digest: from its path, else what `keep_bundle` has kept.
+
+    Raises
+    ------
+    BundleError
+        It is nowhere, or the path has another one.
+    """
+    try:
+        found = load_bundle(Path(path))
+    except BundleError:
+        if (kept := kept_bundle(digest)) is None:
+            raise
+        return kept
+    if found.digest == digest:
+        return found
+    if (kept := kept_bundle(digest)) is None:
+        raise BundleError(f"the bundle at {path} is another one here: digest {found.digest[:12]}, not {digest[:12]}")
+    return kept
+
+
+def pack_bundle(bundle: Bundle) -> bytes:
+    """Return a bundle as one zip, for machines that have not got it."""
+    names = [ITEM, WEIGHTS, *([INT8_XML, INT8_WEIGHTS] if INT8 in bundle.item["properties"] else [])]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            archive.writestr(name, _read_member(bundle.path, name))
+    return packed.getvalue()
+
+
+def keep_bundle(packed: bytes, digest: str) -> None:
+    """Keep a packed bundle in the user's cache by its digest."""
+    keep_file(_kept_at(digest), "the bundle", lambda part: part.write_bytes(packed))
+
+
+def kept_bundle(digest: str) -> Bundle | None:
+    """Return a bundle from the user's cache; None: it is not there, or is another."""
+    try:
+        bundle = load_bundle(_kept_at(digest))
+    except BundleError:
+        return None
+    return bundle if bundle.digest == digest else None
+
+
+def _kept_at(digest: str) -> Path:
+    from .system import cache_folder
+
+    return cache_folder("bundles") / f"{digest}.zip"
 
 
 def shipped_bundles() -> list[Bundle]:

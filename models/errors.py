@@ -53,6 +53,10 @@ class ClusterError(SwatheError):
     """A Dask cluster that does not answer, or that lost its workers."""
 
 
+class UnfitWorkerError(ClusterError):
+    """A worker that lacks what a run needs: the same task may do on another one."""
+
+
 class StatisticsError(SwatheError):
     """Cells, zones or an object table from which no statistics can be made."""
 

@@ -1,20 +1,286 @@
 """Which workers of a cluster are fit for a run: looked at before any task is given to them."""
 
-from collections.abc import Collection
+import asyncio
+import hashlib
+import pickle
+import sys
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import cache
+from inspect import getsource
+from time import monotonic
+from typing import Any
 
-from distributed import Client
+from distributed import Client, get_worker
+
+from models.bundle import bundle_at, pack_bundle
+from models.errors import ClusterError, SwatheError, UnfitWorkerError
+from models.metadata import some_of
+
+from ..store.files import Files
+from . import first_look
+from .on_worker import BUNDLE, LACKS_BUNDLE, TOKEN, Requirements, Wanted, file_facts, gdal_version
+
+LIMIT = 20  # seconds that a worker has to answer; those that take longer are left out until they do
+NAMED = 3  # unfit workers in an error
+LOOKED_AT = 16  # files of a scene, which may have a million
+PACKAGES = ("dask", "distributed", "cloudpickle")  # what one sends, the other must understand
+UNREGISTER = 5  # seconds that the scheduler has to forget a run
+OWN = ("models", "pipeline", "swathe", "train")
+INPROC = "inproc://"
+
+_current: ContextVar["WorkerCheck | None"] = ContextVar("check", default=None)
 
 
 class WorkerCheck:
-    """The workers of one cluster, as far as they were looked at for one run."""
+    """The workers of one cluster, as far as they were looked at for one run; see `checked_workers`."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, wanted: Wanted, name: str) -> None:
+        self.client = client
+        self.run = uuid.uuid4().hex  # what it has found out is known by on workers
+        self._wanted = wanted
+        self._name = name
         self.unfit: dict[str, str] = {}  # the reason, by the worker's address
+        self._fit: set[str] = set()
+        self._asked: dict[str, tuple[float, Future[Any]]] = {}
+        self._told: set[str] = set()
+        self._given: set[str] = set()  # workers that were asked again, with the bundle beside the output
+        self._shipped = False
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a worker is told before it is known what it understands."""
+        return {
+            "run": self.run,
+            "limit": LIMIT,
+            "python": ".".join(map(str, sys.version_info[:2])),
+            "packages": {package: first_look.version_here(package) for package in PACKAGES},
+            "swathe": first_look.version_here("swathe"),
+            "requirements": pickle.dumps(self._wanted),
+        }
 
     def look(self, workers: Collection[str]) -> None:
-        """Look at those of these workers that are new."""
+        """Look at those of these workers that are new, and hear what those say that were asked before.
+
+        It waits, for some seconds at most, only while no worker is known to be fit.
+        """
+        for known in (self._asked, self.unfit):
+            for gone in known.keys() - set(workers):
+                del known[gone]
+        self._fit &= set(workers)
+        for address in set(workers) - self._fit - self.unfit.keys() - self._asked.keys():
+            self._ask(address)
+        self._hear()
+        while not self._fit and (open_ := [f for a, (_, f) in self._asked.items() if a not in self.unfit]):
+            wait(open_, timeout=0.2, return_when=FIRST_COMPLETED)
+            self._hear()
+
+    def look_at_all(self) -> None:
+        """Look at the workers that are there, and wait until each is known to be fit or not.
+
+        Raises
+        ------
+        ClusterError
+            There are some, and none is fit.
+        """
+        workers = list(self.client.scheduler_info(n_workers=-1)["workers"])
+        self.look(workers)
+        while open_ := [future for address, (_, future) in self._asked.items() if address not in self.unfit]:
+            wait(open_, timeout=0.2)
+            self._hear()
+        self.require_any()
+
+    def require_any(self) -> None:
+        """Refuse to go on where every worker is unfit, with the reasons of some. Raises ClusterError."""
+        if self.unfit and not self._fit:
+            reasons = some_of([f"{address}: {reason}" for address, reason in sorted(self.unfit.items())], NAMED)
+            raise ClusterError(f"no worker of the cluster can do this run: {reasons}")
+
+    def require(self, requirements: Requirements) -> None:
+        """Ask more of all workers than before, of what has been found out since: `probe` and `memory` alone.
+
+        Raises
+        ------
+        ClusterError
+            None is fit any more.
+        """
+        self._wanted = replace(self._wanted, probe=requirements.probe, memory=requirements.memory)
+        self.run = uuid.uuid4().hex
+        self._fit.clear()
+        self.register()
+        self.look_at_all()
 
     def allowed(self) -> list[str] | None:
         """Return the workers that tasks may be given to; None: all there are."""
-        return None
+        return sorted(self._fit) if self.unfit or self._asked else None
+
+    def news(self) -> list[tuple[str, str]]:
+        """Return the unfit workers, with their reasons, that it has not returned before."""
+        found = [(address, reason) for address, reason in self.unfit.items() if address not in self._told]
+        self._told.update(address for address, _ in found)
+        return found
+
+    def register(self) -> None:
+        """Let the scheduler have each worker that comes looked at. Nothing waits for it: a worker may never answer."""
+        plugin = pickle.dumps(_AsText("Judge", (self.facts,)))
+        adding = self.client.scheduler.register_worker_plugin(plugin=plugin, name=self._name, idempotent=False)
+        asyncio.run_coroutine_threadsafe(adding, _loop(self.client))
+
+    def unregister(self) -> None:
+        """Let scheduler and workers forget the run."""
+        removing = self.client.scheduler.unregister_worker_plugin(name=self._name)
+        with suppress(Exception):  # whoever has lost the scheduler need not be told here
+            asyncio.run_coroutine_threadsafe(removing, _loop(self.client)).result(timeout=UNREGISTER)
+
+    def _ask(self, address: str, again: bool = False) -> None:
+        if address.startswith(INPROC):  # this very process
+            self._fit.add(address)
+            return
+        question = _AsText("question", (self.facts, again))
+        asking = self.client.run(question, workers=[address], on_error="return", asynchronous=True)
+        self._asked[address] = (monotonic(), asyncio.run_coroutine_threadsafe(asking, _loop(self.client)))
+
+    def _hear(self) -> None:
+        """Take the answers that have come. Who is silent is unfit until it answers."""
+        for address, (asked, future) in list(self._asked.items()):
+            if future.done():
+                del self._asked[address]
+                self._answered(address, future)
+            elif monotonic() - asked > LIMIT + 5:  # the worker's own limit comes first, and says more
+                self.unfit.setdefault(address, f"it does not answer within {LIMIT} s")
+
+    def _answered(self, address: str, future: "Future[Any]") -> None:
+        self.unfit.pop(address, None)
+        try:
+            answer = future.result().get(address, "it has left")
+        except Exception as error:  # the scheduler was lost, or the worker; either is seen elsewhere
+            answer = error
+        if answer == LACKS_BUNDLE and address not in self._given and self._ship():
+            self._given.add(address)
+            self._ask(address, again=True)
+            return
+        reason = f"{type(answer).__name__}: {answer}" if isinstance(answer, Exception) else answer
+        if reason := reason or self._too_small(address):
+            self.unfit[address] = reason
+        else:
+            self._fit.add(address)
+
+    def _too_small(self, address: str) -> str:
+        worker = self.client.scheduler_info(n_workers=-1)["workers"].get(address, {})
+        has = int(worker.get("memory_limit") or 0)
+        least = self._wanted.memory
+        return f"{has / 1e9:.1f} GB of memory there, and this takes {least / 1e9:.1f} GB" if 0 < has < least else ""
+
+    def _ship(self) -> bool:
+        """Put the bundle beside the output, whence workers that lack it take it; False: that cannot be done."""
+        files, bundle = Files(self._wanted.folder), self._wanted.bundle
+        if self._shipped or not self._wanted.folder or bundle is None:
+            return self._shipped
+        try:
+            files.write(BUNDLE, pack_bundle(bundle_at(*bundle)))
+        except (SwatheError, OSError):
+            return False
+        self._shipped = True
+        return True
+
+
+@contextmanager
+def checked_workers(client: Client, requirements: Requirements, output: str = "") -> Iterator[None]:
+    """Look at the workers of a cluster, and at each that comes, for as long as a run lasts.
+
+    Where tasks run in this process, there is nothing to look at. Beside the output a folder appears, `.NAME.check`, by
+    which workers show that they write to the same disk. What is registered with the scheduler is named by the output
+    too, so that the next run on it tidies up after one that was killed.
+
+    Raises
+    ------
+    ClusterError
+        There are workers, and none is fit; or the folder cannot be written.
+    """
+    if client.scheduler.address.startswith(INPROC):  # nothing there is elsewhere
+        yield
+        return
+    with ExitStack() as stack:
+        token = uuid.uuid4().hex
+        folder = stack.enter_context(_folder_beside(output, token.encode())) if output else ""
+        name = f"swathe-check-{hashlib.sha256((output or token).encode()).hexdigest()[:16]}"
+        check = WorkerCheck(client, _wanted(requirements, folder, token.encode()), name)
+        stack.callback(check.unregister)
+        check.register()
+        check.look_at_all()
+        stack.callback(_current.reset, _current.set(check))
+        yield
+
+
+def current_check(client: Client) -> WorkerCheck | None:
+    """Return the check of the run that this thread is in, for a client that it uses."""
+    check = _current.get()
+    return check if check is not None and check.client is client else None
+
+
+def refuse_if_unfit(run: str) -> None:
+    """Refuse a task on a worker that was found unfit for its run, as it may have come before anyone heard of it.
+
+    Raises
+    ------
+    UnfitWorkerError
+        It was.
+    """
+    verdict = vars(get_worker()).get(first_look.VERDICTS, {}).get(run)
+    if verdict is not None and verdict.done() and (reason := verdict.result()):
+        raise UnfitWorkerError(reason)
+
+
+def is_of_unfit_worker(error: BaseException) -> bool:
+    """Whether a task failed for its worker's sake: it would do elsewhere."""
+    if isinstance(error, ModuleNotFoundError):  # the task itself could not be read
+        return (error.name or "").partition(".")[0] in OWN
+    return isinstance(error, UnfitWorkerError)
+
+
+@contextmanager
+def _folder_beside(output: str, token: bytes) -> Iterator[str]:
+    parent, name = output.rstrip("/").rsplit("/", 1)
+    folder = f"{parent}/.{name}.check"
+    files = Files(folder)
+    try:
+        files.remove("")  # of a run that was killed
+        files.write(TOKEN, token, sync=True)
+    except OSError as error:
+        raise ClusterError(f"{folder} cannot be written: {error.strerror or error}") from error
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            files.remove("")
+
+
+def _wanted(requirements: Requirements, folder: str, token: bytes) -> Wanted:
+    reads = requirements.reads
+    some = reads[:: -(-len(reads) // LOOKED_AT) or 1]
+    files = tuple((path, facts) for path in some if (facts := file_facts(path)))
+    return Wanted(gdal_version(), folder, token, files, requirements.bundle, requirements.probe, requirements.memory)
+
+
+def _loop(client: Client) -> asyncio.AbstractEventLoop:
+    return client.loop.asyncio_loop  # type: ignore[no-any-return]
+
+
+class _AsText:
+    """Something of `first_look`, which is made on the worker of the text of that file."""
+
+    def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self._name, self._arguments = name, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = f"exec(text, globals()) or {self._name}(*arguments)"
+        return eval, (make, {"__name__": "swathe_first_look", "text": _text(), "arguments": self._arguments})
+
+
+@cache
+def _text() -> str:
+    return getsource(first_look)

@@ -16,7 +16,9 @@ from distributed.utils import silence_logging_cmgr
 from models.errors import ClusterError
 
 from . import probe
+from .check import checked_workers
 from .launch import check_named, is_address, launched, local_part
+from .on_worker import Requirements
 from .options import Cluster
 from .probe import check_scheduler
 from .processes import EXTENSIONS, LIGHT, LocalProcesses, Workers, local_processes
@@ -52,15 +54,17 @@ def dask_client(client: Workers, threads: int) -> Iterator[Client]:
     options = client if isinstance(client, Cluster) else Cluster(client) if isinstance(client, Client | str) else None
     given = options.scheduler if options is not None else None
     if isinstance(given, Client):
-        _load_own_packages(given)
         _remember(given, client)
-        yield given
+        with checked_workers(given, Requirements()):
+            yield given
         return
     with silence_logging_cmgr(logging.CRITICAL), ExitStack() as stack:  # what matters comes as an error
         made = stack.enter_context(_connected(client, options, threads))
         _remember(made, client)
-        if client is not None:
+        if local_part(client) is not None:
             _load_own_packages(made)
+        elif options is not None:
+            stack.enter_context(checked_workers(made, Requirements()))
         yield made
 
 

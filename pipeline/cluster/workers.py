@@ -12,6 +12,7 @@ from distributed import Client, Worker, get_worker
 
 from models.errors import ClusterError, DeviceLostError, SwatheError
 
+from .check import current_check
 from .connect import options_of
 from .processes import MARK
 
@@ -36,14 +37,14 @@ class WorkerFacts:
 
 
 def worker_facts(client: Client) -> list[WorkerFacts]:
-    """Return what there is to know of the workers that are there now.
+    """Return what there is to know of the workers that are there now, and fit for the run.
 
     Raises
     ------
     ClusterError
         There is none for a long time.
     """
-    until = time.monotonic() + options_of(client).patience
+    check, until = current_check(client), time.monotonic() + options_of(client).patience
     while not (workers := client.scheduler_info(n_workers=-1)["workers"]):
         if time.monotonic() > until:
             raise ClusterError(no_worker(client))
@@ -51,6 +52,7 @@ def worker_facts(client: Client) -> list[WorkerFacts]:
     return [
         WorkerFacts(w["host"], int(w["nthreads"]), int(w["memory_limit"] or 0), address, w["resources"].get("GPU", 0))
         for address, w in workers.items()
+        if check is None or address not in check.unfit
     ]
 
 

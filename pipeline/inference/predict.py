@@ -7,17 +7,16 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import load_bundle
+from models.bundle import bundle_at
 from models.encoding import NODATA, Encoding
 from models.engine import Engine, EngineSpec, make_engine
 from models.engine_memory import EngineMemory, kept_memory, measure_memory
-from models.errors import BundleError, EngineError
+from models.errors import EngineError
 from models.metadata import BundleMetadata
 from models.quantised import QuantisedGraph, keep_graph
 from models.system import keep_freed_memory
@@ -63,12 +62,12 @@ def measured_memory(inference: InferenceSpec) -> EngineMemory:
         return kept
     if inference.graph:
         keep_graph(QuantisedGraph.unpack(inference.graph))  # for the process that is measured
-    return measure_memory(load_bundle(Path(inference.bundle)), inference.spec)
+    return measure_memory(bundle_at(inference.bundle, inference.digest), inference.spec)
 
 
 def own_engine(inference: InferenceSpec) -> Engine:
     """Make an engine that is not kept, to measure with."""
-    return make_engine(load_bundle(Path(inference.bundle)), inference.spec, inference.graph)
+    return make_engine(bundle_at(inference.bundle, inference.digest), inference.spec, inference.graph)
 
 
 def shared_engine(inference: InferenceSpec) -> Engine:
@@ -79,7 +78,7 @@ def shared_engine(inference: InferenceSpec) -> Engine:
     EngineError
         The hardware here is other than the run's, and the precision gives other pixels on other hardware.
     BundleError
-        The bundle at the run's path has another digest: it was replaced, or this machine holds another one there.
+        This machine has another bundle at the run's path, or none, and was not given it either.
     """
     path, digest, spec = inference.bundle, inference.digest, inference.spec
     with _making:
@@ -87,11 +86,7 @@ def shared_engine(inference: InferenceSpec) -> Engine:
         if not _engines:
             keep_freed_memory()
         if key not in _engines:
-            bundle = load_bundle(Path(path))
-            if bundle.digest != digest:
-                here, wanted = bundle.digest[:12], digest[:12]
-                raise BundleError(f"the bundle at {path} is another one here: digest {here}, not {wanted}")
-            _engines[key] = make_engine(bundle, spec, inference.graph)
+            _engines[key] = make_engine(bundle_at(path, digest), spec, inference.graph)
         return _engines[key]
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.encoding import ProbabilityType, Thresholds
-from models.engine import Device, EngineName, PrecisionOption
+from models.engine import Device, EngineName, EngineSpec, PrecisionOption
 from models.engine_memory import UNKNOWN, EngineMemory
 from models.errors import SwatheError
 from models.options import chosen, documents
@@ -22,6 +22,7 @@ from models.timing import spending
 
 from ..cluster.ask import ask_workers
 from ..cluster.connect import check_client
+from ..cluster.on_worker import Requirements
 from ..cluster.processes import ClusterLike, LocalProcesses, workers_of
 from ..cluster.workers import own_facts
 from ..grid.block_result import BlockResult
@@ -47,7 +48,7 @@ from .merge import Merge
 from .options import Halo, SegmentOptions
 from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
 from .predict import InferenceSpec, measured_memory
-from .worker_classes import WorkerClass, identity_of
+from .worker_classes import EngineRequirement, WorkerClass, identity_of
 from .worker_tiles import OwnTiles, own_recipe
 
 FILE_BLOCK = 512  # side of what files are usually decoded by
@@ -252,11 +253,21 @@ class Segmentation(BlockJob):
         return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
 
     @override
+    def requirements(self) -> Requirements:
+        inference = self.prepared.inference
+        probe = EngineRequirement(self._asked, None if self.own is None else inference.spec)  # chosen by asking them
+        return Requirements(self.reads, (inference.bundle, inference.digest), probe, self.prepared.cut.cost.fixed)
+
+    @property
+    def _asked(self) -> EngineSpec:
+        chosen = self.prepared.inference.spec
+        return replace(self.prepared.options.spec(), precision=chosen.precision, graph=chosen.graph)
+
+    @override
     def bind_to_cluster(self, client: Client) -> Self:
         """Let workers say which engine serves best, and cut for their memory: this machine may have another."""
-        prepared, chosen = self.prepared, self.prepared.inference.spec
-        asked = replace(prepared.options.spec(), precision=chosen.precision, graph=chosen.graph)
-        workers = WorkerClass.ask(client, asked, self.begun)
+        prepared = self.prepared
+        workers = WorkerClass.ask(client, self._asked, self.begun)
         inference = replace(prepared.inference, spec=workers.spec)
         prepared = prepared.for_classes(workers.spec, workers.resources, lambda: _measured(client, inference, workers))
         own = OwnTiles(prepared.options.tile, prepared.options.memory, prepared.pixel, workers.sharing)

@@ -49,11 +49,11 @@ class EngineRequirement:
     asked
         What is asked for; its `auto` is for each worker to resolve.
     leading
-        What the run's identity has.
+        What the run's identity has; None: that is not chosen yet, and anything that runs will do.
     """
 
     asked: EngineSpec
-    leading: EngineSpec
+    leading: EngineSpec | None
 
     def __call__(self) -> str | None:
         """Return why this process cannot take part; None: it can."""
@@ -64,8 +64,7 @@ class EngineRequirement:
 
     def refuse(self, offered: EngineSpec) -> str | None:
         """Return why a worker with this engine cannot take part; None: it can."""
-        mine, theirs = identity_of(offered), identity_of(self.leading)
-        if mine == theirs:
+        if self.leading is None or (mine := identity_of(offered)) == (theirs := identity_of(self.leading)):
             return None
         if offered.device != self.leading.device:
             here, there, way = ("CPU", "GPU", "cpu") if offered.device == "cpu" else ("GPU", "CPU", "cuda")

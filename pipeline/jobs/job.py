@@ -26,9 +26,10 @@ from models.errors import DeviceLostError, StoreError, SwatheError
 from models.metadata import some_of
 from models.timing import timing
 
-from ..cluster.check import WorkerCheck
+from ..cluster.check import checked_workers, current_check
 from ..cluster.connect import check_client, dask_client
 from ..cluster.launch import local_part
+from ..cluster.on_worker import Requirements
 from ..cluster.processes import LocalProcesses, Workers
 from ..cluster.workers import gpu_resources, own_address
 from ..grid.block_result import BlockResult, empty_result
@@ -158,6 +159,10 @@ class BlockJob(ABC):
     @abstractmethod
     def block_function(self, store: Store) -> BlockFunction:
         """Return what computes the blocks of a store, which may have been begun with other tiles."""
+
+    def requirements(self) -> Requirements:
+        """Return what a worker of a cluster must have, beside the versions of this process and the output's disk."""
+        return Requirements(self.reads)
 
     def bind_to_cluster(self, client: Client) -> Self:
         """Return the job as the workers of a cluster that the user gave would do it."""
@@ -304,7 +309,13 @@ def _run_to_store(
             job = job.share_among(processes)
         elif client is not None:
             connection = stack.enter_context(dask_client(client, threads=job.threads))
+            needed = job.requirements()
+            if mask is not None:
+                needed = replace(needed, reads=(*needed.reads, mask.path))
+            stack.enter_context(checked_workers(connection, needed, path))
             job = job.bind_to_cluster(connection)
+            if (check := current_check(connection)) is not None:
+                check.require(job.requirements())
         state, metadata = find_store(path, job.identity())
         if metadata and state == "other" and replacing == "nothing":
             raise _refused(path, job, metadata)
@@ -353,7 +364,7 @@ def _refused(path: str, job: BlockJob, metadata: StoreMetadata) -> StoreError:
 def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -> tuple[Ledger, int]:
     """Run all blocks of all levels; return what is done, and how many of the full resolution are of before."""
     store, function = task.store, task.block_function
-    shared = client.scatter(task, broadcast=True) if function.scatter_once else task
+    shared = _scattered(client, task) if function.scatter_once else task
     resources = gpu_resources(client) if function.on_gpu else None
     ledger = Ledger.read(store, task.classes)
     planned = [store.planned(level) for level in range(store.levels + 1)]
@@ -363,7 +374,7 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
     still_open = [level & ~done for level, done in zip(planned, ledger.done, strict=True)]
     order = BlockOrder(still_open, function.across(store))
     with _shown(show, title, blocks, before) as advance:
-        check, tell = WorkerCheck(client), tell_nobody
+        check, tell = current_check(client), tell_nobody
         for summary in map_bounded(
             client, run_block, shared, order, key="swathe-block", resources=resources, check=check, tell=tell
         ):
@@ -373,6 +384,12 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
             if summary.level == 0 or before[0] == blocks[0]:
                 advance(1, sum(summary.pixels))
     return ledger, before[0]
+
+
+def _scattered(client: Client, task: Task) -> Any:
+    """Send what all tasks share to the workers that do them."""
+    check = current_check(client)
+    return client.scatter(task, broadcast=True, workers=None if check is None else check.allowed())
 
 
 def _shown(

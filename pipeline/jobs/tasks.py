@@ -14,7 +14,7 @@ from distributed.comm import CommClosedError
 
 from models.errors import ClusterError, SwatheError
 
-from ..cluster.check import WorkerCheck
+from ..cluster.check import WorkerCheck, current_check, is_of_unfit_worker, refuse_if_unfit
 from ..cluster.connect import options_of
 from ..cluster.lost_gpus import LostGpus, failed_on_gpu
 from ..cluster.workers import naming_worker, no_worker, worker_threads
@@ -29,7 +29,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _named(function: Callable[[Any, Item], Result], shared: Any, item: Item) -> Result:
+def _named(run: str, function: Callable[[Any, Item], Result], shared: Any, item: Item) -> Result:
+    refuse_if_unfit(run)
     with naming_worker():
         return function(shared, item)
 
@@ -67,8 +68,8 @@ def map_bounded(
 
     Only a window of tasks is ever known to the scheduler, so that its graph does not grow with the number of items.
     `items` may be an iterator that has nothing at one time and more after results were yielded: it is asked again each
-    time, until it has nothing while no task is under way. Tasks are given to the workers that `check` allows, and it
-    looks at those that join. What happens beside results goes to `tell`.
+    time, until it has nothing while no task is under way. Tasks are given to the workers that `check` allows, that of
+    the run if none is given, and it looks at those that join. What happens beside results goes to `tell`.
 
     Raises
     ------
@@ -84,6 +85,7 @@ def map_bounded(
     window = max(4, worker_threads(client) * (1 + AHEAD))
     active: dict[Future, tuple[int, int, Item]] = {}
     gpus = LostGpus(client)
+    check = check or current_check(client)
     if check is not None:
         check.look(list(client.scheduler_info(n_workers=-1)["workers"]))
 
@@ -91,6 +93,7 @@ def map_bounded(
         for number, tries, item in tasks:
             future = client.submit(
                 _named,
+                check.run if check is not None else "",
                 function,
                 shared,
                 item,
@@ -111,15 +114,26 @@ def map_bounded(
             again = [active[future] for future in lost]
             for error, (_, tries, _) in zip(lost.values(), again, strict=True):
                 gpus.replace(error, tries)
+            unfit = [] if check is None else _of_unfit_workers(done, client, check)
+            again += [active[future] for future in unfit]
             submit((number, tries + 1, item) for number, tries, item in again)
             for future in done:
                 del active[future]
-            yield from _results(client, [future for future in done if future not in lost])
-            if len(lost) < len(done):
+            yield from _results(client, [future for future in done if future not in lost and future not in unfit])
+            if len(lost) + len(unfit) < len(done):
                 gpus.succeeded()
             submit((next(numbers), 0, item) for item in islice(waiting, window - len(active)))
     finally:
         client.cancel(list(active), force=True)
+
+
+def _of_unfit_workers(done: list[Future], client: Client, check: WorkerCheck) -> list[Future]:
+    """Return the tasks that were given to workers which cannot do them, and look which those are."""
+    failed = [future for future in done if future.status == "error" and is_of_unfit_worker(future.exception())]
+    if failed:
+        check.look(list(client.scheduler_info(n_workers=-1)["workers"]))
+        check.require_any()
+    return failed
 
 
 def _next(finished: "queue.SimpleQueue[Future]", client: Client, tell: Tell) -> list[Future]:
