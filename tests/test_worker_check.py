@@ -15,7 +15,8 @@ from helpers import pixels, write_raster
 
 from models.errors import ClusterError
 from pipeline import run
-from pipeline.cluster.check import checked_workers, current_check
+from pipeline.cluster.check import checked_workers
+from pipeline.cluster.current import current_check
 from pipeline.cluster.on_worker import Requirements
 
 PYTHON = Path(sys.executable)

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
 from inspect import getsource
@@ -23,6 +22,7 @@ from models.metadata import some_of
 
 from ..store.files import Files
 from . import first_look
+from .current import CURRENT
 from .on_worker import BUNDLE, LACKS_BUNDLE, TOKEN, Requirements, Wanted, file_facts, gdal_version
 
 LIMIT = 20  # seconds that a worker has to answer; those that take longer are left out until they do
@@ -32,8 +32,6 @@ PACKAGES = ("dask", "distributed", "cloudpickle")  # what one sends, the other m
 UNREGISTER = 5  # seconds that the scheduler has to forget a run
 OWN = ("models", "pipeline", "swathe", "train")
 INPROC = "inproc://"
-
-_current: ContextVar["WorkerCheck | None"] = ContextVar("check", default=None)
 
 
 class WorkerCheck:
@@ -212,14 +210,8 @@ def checked_workers(client: Client, requirements: Requirements, output: str = ""
         stack.callback(check.unregister)
         check.register()
         check.look_at_all()
-        stack.callback(_current.reset, _current.set(check))
+        stack.callback(CURRENT.reset, CURRENT.set(check))
         yield
-
-
-def current_check(client: Client) -> WorkerCheck | None:
-    """Return the check of the run that this thread is in, for a client that it uses."""
-    check = _current.get()
-    return check if check is not None and check.client is client else None
 
 
 def refuse_if_unfit(run: str) -> None:

@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import dask
 from distributed import Client, LocalCluster
@@ -19,18 +18,13 @@ from . import probe
 from .check import checked_workers
 from .launch import check_named, is_address, launched, local_part
 from .on_worker import Requirements
-from .options import Cluster
+from .options import Cluster, remember_options
+from .options import options_of as options_of
 from .probe import check_scheduler
 from .processes import EXTENSIONS, LIGHT, LocalProcesses, Workers, local_processes
 from .tls import security_of
 
 _PREPARED: WeakSet[Client] = WeakSet()
-_OPTIONS: WeakKeyDictionary[Client, Cluster] = WeakKeyDictionary()
-
-
-def options_of(client: Client) -> Cluster:
-    """Return how a cluster is to be treated: what was asked for when the client was made, else the defaults."""
-    return _OPTIONS.get(client) or Cluster(client)
 
 
 @contextmanager
@@ -54,24 +48,18 @@ def dask_client(client: Workers, threads: int) -> Iterator[Client]:
     options = client if isinstance(client, Cluster) else Cluster(client) if isinstance(client, Client | str) else None
     given = options.scheduler if options is not None else None
     if isinstance(given, Client):
-        _remember(given, client)
+        remember_options(given, client)
         with checked_workers(given, Requirements()):
             yield given
         return
     with silence_logging_cmgr(logging.CRITICAL), ExitStack() as stack:  # what matters comes as an error
         made = stack.enter_context(_connected(client, options, threads))
-        _remember(made, client)
+        remember_options(made, client)
         if local_part(client) is not None:
             _load_own_packages(made)
         elif options is not None:
             stack.enter_context(checked_workers(made, Requirements()))
         yield made
-
-
-def _remember(client: Client, given: Workers) -> None:
-    """Keep how a cluster is to be treated; without the client itself, which would never be forgotten."""
-    if isinstance(given, Cluster):
-        _OPTIONS[client] = replace(given, scheduler=client.scheduler.address)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Which cluster a run uses and how it is treated: the scheduler, certificates, patience."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from distributed import Client
 
@@ -52,3 +53,17 @@ class Cluster:
     def __post_init__(self) -> None:
         if not self.patience > 0:
             raise ClusterError(f"patience is a number of seconds above 0; received {self.patience}")
+
+
+_OPTIONS: WeakKeyDictionary[Client, Cluster] = WeakKeyDictionary()
+
+
+def options_of(client: Client) -> Cluster:
+    """Return how a cluster is to be treated: what was asked for when the client was made, else the defaults."""
+    return _OPTIONS.get(client) or Cluster(client)
+
+
+def remember_options(client: Client, given: object) -> None:
+    """Keep how a cluster is to be treated; without the client itself, which would never be forgotten."""
+    if isinstance(given, Cluster):
+        _OPTIONS[client] = replace(given, scheduler=client.scheduler.address)

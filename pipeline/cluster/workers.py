@@ -12,8 +12,8 @@ from distributed import Client, Worker, get_worker
 
 from models.errors import ClusterError, DeviceLostError, SwatheError
 
-from .check import current_check
-from .connect import options_of
+from .current import current_check
+from .options import options_of
 from .processes import MARK
 
 GPU_SHARE = 1 / 8  # of a GPU that a task takes: only some at a time compute, the others read, wait or write

@@ -26,8 +26,9 @@ from models.errors import DeviceLostError, StoreError, SwatheError
 from models.metadata import some_of
 from models.timing import timing
 
-from ..cluster.check import checked_workers, current_check
+from ..cluster.check import checked_workers
 from ..cluster.connect import check_client, dask_client
+from ..cluster.current import current_check
 from ..cluster.launch import local_part
 from ..cluster.on_worker import Requirements
 from ..cluster.processes import LocalProcesses, Workers

@@ -14,9 +14,10 @@ from distributed.comm import CommClosedError
 
 from models.errors import ClusterError, SwatheError
 
-from ..cluster.check import WorkerCheck, current_check, is_of_unfit_worker, refuse_if_unfit
-from ..cluster.connect import options_of
+from ..cluster.check import WorkerCheck, is_of_unfit_worker, refuse_if_unfit
+from ..cluster.current import current_check
 from ..cluster.lost_gpus import LostGpus, failed_on_gpu
+from ..cluster.options import options_of
 from ..cluster.workers import naming_worker, no_worker, worker_threads
 from .events import Event, Tell, tell_nobody
 
