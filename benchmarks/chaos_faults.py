@@ -11,14 +11,15 @@ from typing import Self
 
 from distributed.core import rpc
 
+from pipeline.cluster.certificates import write_certificates
+
 from .chaos_processes import Command, Hit, Host, Place, Scheduler, read_work, send, wait_until
 from .chaos_scene import OPTIONS, bundle_path
-from .two_hosts import Hosts
+from .two_hosts import Hosts, with_tls
 
 WORKERS = 2  # of a host
 DELAY = 0.15  # seconds that a block takes longer, so that faults find something
 FIRST = 90  # seconds within which a block is begun
-CERTIFICATES = ("ca.pem", "cert.pem", "key.pem")
 
 
 class Stage:
@@ -35,11 +36,16 @@ class Stage:
     def __init__(self, folder: Path, shared: Path, net: Hosts | None = None) -> None:
         self.folder, self.shared, self.net = folder, shared, net
         self.hits: list[Hit] = []
+        self.running: Command | None = None
         self.cut: set[int] = set()
+        self.tls: Path | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.home, self.places = (net.home, net.workers) if net else (Place(), (Place(), Place()))
         if net:
-            self.home, *places = (with_tls(place, shared / "tls") for place in (net.home, *net.workers))
+            self.tls = folder / "tls"
+            shutil.rmtree(self.tls, ignore_errors=True)
+            write_certificates(self.tls)
+            self.home, *places = (with_tls(place, self.tls) for place in (net.home, *net.workers))
             self.places = (places[0], places[1])
         self.scheduler = Scheduler(self.home, folder)
         self.hosts: list[Host] = [self._host(place) for place in self.places]
@@ -52,6 +58,8 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.running is not None:
+            self.running.end(0)
         for host in self.hosts:
             host.kill()
         self.scheduler.kill()
@@ -73,9 +81,10 @@ class Stage:
 
     def command(self) -> Command:
         """Start the command, the same each time."""
-        tls = ("--tls", self.shared / "tls") if self.net else ()
+        tls = ("--tls", self.tls) if self.tls else ()
         where = ("-m", bundle_path(self.shared), "-o", self.output, "--scheduler", self.scheduler.address, *tls)
-        return Command(self.home, "segment", self.shared / "scene.tif", *where, *OPTIONS, environment={})
+        self.running = Command(self.home, "segment", self.shared / "scene.tif", *where, *OPTIONS)
+        return self.running
 
     def finish(self, *, keep: bool, said: list[str]) -> None:
         """Remove the output, or keep it with what the commands said."""
@@ -139,12 +148,6 @@ class Stage:
             if read_work(self.log, self.output.name):
                 return True
         return False
-
-
-def with_tls(place: Place, folder: Path) -> Place:
-    """Return a place whose processes show the certificates of a folder."""
-    authority, certificate, key = (str(folder / name) for name in CERTIFICATES)
-    return Place(place.ip, place.prefix, ("--tls-ca-file", authority, "--tls-cert", certificate, "--tls-key", key))
 
 
 Prepare = Callable[[Stage, Random], object]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,10 +143,10 @@ def end(process: "subprocess.Popen[str]") -> None:
 class Command:
     """A run of `swathe`, with what it said and the longest time in which it said nothing."""
 
-    def __init__(self, place: Place, *arguments: object, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, place: Place, *arguments: object) -> None:
         self.process = place.popen(
             "swathe", *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env=os.environ | ENVIRONMENT | dict(environment or {}),
+            env=os.environ | ENVIRONMENT,
         )  # fmt: skip
         self.lines: list[str] = []
         self.silence = 0.0

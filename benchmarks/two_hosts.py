@@ -8,7 +8,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.cluster.tls import FILES
 
 from .chaos_processes import Place
 
@@ -77,6 +80,12 @@ def two_hosts(number: int = 0) -> Iterator[Hosts]:
     finally:
         for name in (home, *others):
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def with_tls(place: Place, folder: Path) -> Place:
+    """Return a place whose processes show the certificates of a folder."""
+    authority, certificate, key = (str(folder / name) for name in FILES)
+    return replace(place, tls=("--tls-ca-file", authority, "--tls-cert", certificate, "--tls-key", key))
 
 
 def _ip(arguments: str) -> None:
