@@ -31,10 +31,12 @@ class Stage:
         Its own folder, and that of scene, bundle and reference.
     net
         Namespaces; None: all on loopback.
+    delay
+        Seconds that a block takes longer.
     """
 
-    def __init__(self, folder: Path, shared: Path, net: Hosts | None = None) -> None:
-        self.folder, self.shared, self.net = folder, shared, net
+    def __init__(self, folder: Path, shared: Path, net: Hosts | None = None, delay: float = DELAY) -> None:
+        self.folder, self.shared, self.net, self.delay = folder, shared, net, delay
         self.hits: list[Hit] = []
         self.running: Command | None = None
         self.cut: set[int] = set()
@@ -51,7 +53,7 @@ class Stage:
         self.hosts: list[Host] = [self._host(place) for place in self.places]
 
     def _host(self, place: Place) -> Host:
-        return Host(self.scheduler, place, self.folder, workers=WORKERS, delay=DELAY)
+        return Host(self.scheduler, place, self.folder, workers=WORKERS, delay=self.delay)
 
     def __enter__(self) -> Self:
         wait_until(lambda: all(host.is_up() for host in self.hosts), "workers")
@@ -79,11 +81,11 @@ class Stage:
         self.hits, self.output = [], self.folder / name
         self.mend()
 
-    def command(self) -> Command:
-        """Start the command, the same each time."""
+    def command(self, *more: str) -> Command:
+        """Start the command, the same each time but for more options."""
         tls = ("--tls", self.tls) if self.tls else ()
         where = ("-m", bundle_path(self.shared), "-o", self.output, "--scheduler", self.scheduler.address, *tls)
-        self.running = Command(self.home, "segment", self.shared / "scene.tif", *where, *OPTIONS)
+        self.running = Command(self.home, "segment", self.shared / "scene.tif", *where, *OPTIONS, *more)
         return self.running
 
     def finish(self, *, keep: bool, said: list[str]) -> None:

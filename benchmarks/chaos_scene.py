@@ -14,11 +14,11 @@ ROOT, SECONDS = Path("zarr.json"), Path("blocks/seconds/c")
 OPTIONS = ("--block", BLOCK, "--engine", "openvino", "--threads", 1)
 
 
-def make_reference(folder: Path) -> None:
+def make_reference(folder: Path, size: int = SIZE, block: int = BLOCK) -> None:
     """Make scene, bundle and output."""
-    write_scene(folder / "scene.tif", SIZE)
+    write_scene(folder / "scene.tif", size)
     bundle = make_bundle(folder, widths=(4, 8, 8))
-    options: dict[str, Any] = {"block": BLOCK, "engine": "openvino", "threads": 1, "show": False}
+    options: dict[str, Any] = {"block": block, "engine": "openvino", "threads": 1, "show": False}
     run(folder / "scene.tif", bundle.path, folder / "reference.zarr", overwrite=True, **options)
 
 

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.chaos import main as chaos
 from benchmarks.chaos_processes import Hit, in_flight, read_work, redone
 from benchmarks.chaos_scene import difference
+from benchmarks.soak import MOST, Series
 from benchmarks.two_hosts import why_not
 
 
@@ -47,6 +48,17 @@ def test_outputs_are_the_same_whatever_is_killed(tmp_path: Path, capsys: pytest.
     assert code == 0, said
     rows = {line.split()[0]: line.split()[1:4] for line in said.splitlines() if line.endswith(" of 1")}
     assert rows == {kind: ["1", "1", "0"] for kind in kinds}
+
+
+def test_what_grows_is_seen() -> None:
+    series = Series([float(n) for n in range(100)], {name: [5.0] * 100 for name in MOST})
+    assert not any(series.grows(name) for name in MOST)
+    series.values["files"] = [n / 10 for n in range(100)]
+    series.values["RSS"] = [1e9 + 0.2e6 * n for n in range(100)]  # by 15 MB after warming up, of 1 GB
+    assert [name for name in MOST if series.grows(name)] == ["files"]
+    series.values["RSS"] = [1e8 + 0.2e6 * n for n in range(100)]
+    assert [name for name in MOST if series.grows(name)] == ["RSS", "files"]
+    assert series.growth("files") == pytest.approx((3.7, 8.7, 7.4))
 
 
 def test_namespaces_are_there_or_it_is_said_why_not() -> None:
