@@ -35,6 +35,7 @@ VERBS = [
     "report",
     "index",
     "publish",
+    "cluster",
     "demo",
     "bundles",
     "import-weights",

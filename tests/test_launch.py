@@ -1,6 +1,7 @@
 """What `--scheduler` names: read, refused where it is wrong, and with certificates that fit."""
 
 import os
+import re
 import socket
 import ssl
 import stat
@@ -14,21 +15,26 @@ from types import ModuleType
 from typing import Any
 
 import dask
+import distributed
 import psutil
 import pytest
+from click.testing import CliRunner
 from distributed import Client, LocalCluster
+from helpers import pixels, write_raster
 
 from models.errors import ClusterError
 from pipeline import Cluster
-from pipeline.cluster import probe, profiles
+from pipeline.cli.app import cli
+from pipeline.cluster import first_look, probe, profiles
 from pipeline.cluster.certificates import write_certificates
-from pipeline.cluster.connect import check_client, dask_client, options_of
+from pipeline.cluster.connect import check_client, dask_client
 from pipeline.cluster.launch import local_part
-from pipeline.cluster.options import seconds_of
+from pipeline.cluster.options import options_of, seconds_of
 from pipeline.cluster.processes import LocalProcesses
 from pipeline.cluster.profiles import LAUNCHERS, Launcher, read_profile, template
 from pipeline.cluster.tls import security_in, security_of
 from pipeline.cluster.workers import queue_words
+from pipeline.inference import doctor
 from pipeline.inference.run import run
 
 HERE = {
@@ -231,6 +237,12 @@ def test_a_profile_is_read_before_anything_is_written(toy, scene_of_nothing, bun
     assert not (tmp_path / "o.zarr").exists()
 
 
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("scene") / "s.tif"
+    return write_raster(path, pixels((3, 64, 64)), descriptions=("red", "green", "blue"))
+
+
 @pytest.fixture
 def scene_of_nothing(tmp_path) -> Path:
     """A path that nobody comes to open."""
@@ -332,3 +344,68 @@ def test_options_of_a_client_that_is_given(plain):
         with dask_client(Cluster(client, patience=5), 1) as same:
             assert same is client
             assert options_of(same).patience == 5
+
+
+# the verbs
+
+
+@pytest.fixture
+def swathe(tmp_path, monkeypatch):
+    """Run `swathe cluster` in this process."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: CliRunner().invoke(cli, ["cluster", *map(str, words)])
+
+
+def test_verbs_make_certificates_and_print_templates(swathe, toy, tmp_path):
+    made = swathe("certificates", "tls", "--days", "9")
+    assert (made.exit_code, made.output.splitlines()[0]) == (
+        0,
+        "wrote tls: ca.pem, cert.pem, key.pem (secret), for 9 days",
+    )
+    assert isinstance(security_in(tmp_path / "tls").get_connection_args("client"), dict)
+    assert isinstance(swathe("certificates", "tls").exception, ClusterError)
+    assert "usage: " in swathe("template", "slurn").output.lower()
+
+
+def test_the_doctor_shows_workers_and_what_they_are(swathe, private, certificates, scene, bundle_of):
+    bundle = bundle_of().path
+    done = swathe(
+        "doctor", "--scheduler", private, "--tls", certificates, "-m", bundle, "--scene", scene, "-o", "o.zarr"
+    )
+    assert done.exit_code == 0, done.output
+    row = next(line for line in done.output.splitlines() if line.startswith("tls://"))
+    for words in ("127.0.0.1", "unbounded", distributed.__version__, "openvino on cpu", " ms", " s ", " fit"):
+        assert words in row
+    assert "1 of 1 workers fit\n" in done.output
+    assert re.search(r"^[\d,]+ empty tasks a second$", done.output, re.MULTILINE)
+    assert not list(Path().iterdir())  # what is written beside the output is gone
+
+
+def test_the_doctor_says_why_no_worker_is_fit(swathe, plain, monkeypatch):
+    version = first_look.version_here
+    monkeypatch.setattr(first_look, "version_here", lambda name: "1.2" if name == "cloudpickle" else version(name))
+    done = swathe("doctor", "--scheduler", plain, "-q")
+    assert done.exit_code == 1
+    assert re.search(
+        r"^tcp://127\.0\.0\.1:\d+ is unfit: cloudpickle \d\S* there, 1\.2 here$", done.output, re.MULTILINE
+    )
+    assert "0 of 1 workers fit\n" in done.output
+    assert "empty tasks" not in done.output
+
+
+def test_the_doctor_waits_for_a_cluster_that_it_starts_and_says_what_for(swathe, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "SETTLED", 0.2)
+    path = profile(tmp_path, "queue = 'slow'")
+    done = swathe("doctor", "--scheduler", f"toy:{path}", "--insecure")
+    assert done.exit_code == 0
+    assert "1 of 1 workers fit; 1 job pending in slow\n" in done.output
+    monkeypatch.setitem(HERE, "n_workers", 0)
+    monkeypatch.setattr(doctor, "SAY_EVERY", 0.1)
+    done = swathe("doctor", "--scheduler", f"toy:{path}", "--insecure", "--patience", "1")
+    assert re.search(r"waiting: no workers after \d s; 1 job pending in slow", done.output)
+    assert "no worker for 1 s" in str(done.exception)
+
+
+def test_the_doctor_needs_a_cluster(swathe):
+    assert swathe("doctor").exit_code == 2
+    assert "give --scheduler" in swathe("doctor", "-q").output

@@ -1,8 +1,11 @@
 """The verbs `swathe cluster ...`: certificates, templates of profiles, and a look at a cluster. Light to import."""
 
+from typing import Any
+
 import click
 
 from ..cluster.profiles import LAUNCHERS
+from .options import note, on_cluster
 
 NAMES = """\b
 What --scheduler may name:
@@ -14,7 +17,9 @@ What --scheduler may name:
   kubernetes:FILE.toml, coiled:FILE.toml, gateway:URL
 \b
 What is started ends with the run. Where other machines could speak to it, it asks for --tls FOLDER, --tls new
-(certificates for this run alone) or --insecure."""
+(certificates for this run alone) or --insecure.
+\b
+Example: swathe cluster doctor --scheduler local:2"""
 
 
 @click.group(epilog=NAMES)
@@ -45,3 +50,36 @@ def template(kind: str) -> None:
     from ..cluster.profiles import template as template_of
 
     click.echo(template_of(kind), nl=False)
+
+
+@cluster.command(epilog="Example: swathe cluster doctor --scheduler slurm:cluster.toml --tls new -m buildings "
+                        "--scene scene.tif -o maps.zarr")  # fmt: skip
+@on_cluster
+@click.option("-m", "--model", "bundle", metavar="BUNDLE", help="Whether workers have it, or can be given it.")
+@click.option("--scene", metavar="SCENE", help="Whether workers can read it, and it is the same file.")
+@click.option("-o", "--output", metavar="OUT", help="Whether workers can write beside it, and it is the same disk.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def doctor(client: Any, bundle: str | None, scene: str | None, output: str | None, quiet: bool) -> None:
+    """Examine a cluster: what its workers are, whether each is fit for a run and why not, and how quick it is.
+
+    A cluster that is named by its profile is started, and ends when all is shown. Exit code 1: no worker is fit.
+    """
+    if client is None:
+        raise click.UsageError("give --scheduler, see `swathe cluster`")
+    note(f"swathe: examining {shown_name(client.scheduler)}", quiet)
+    from ..inference.doctor import examine_cluster
+    from .describe_cluster import print_report
+
+    report = examine_cluster(
+        client, bundle=bundle, scene=scene, output=output, say=lambda text: note(f"waiting: {text}", quiet)
+    )
+    print_report(report)
+    if not report.fit:
+        raise SystemExit(1)
+
+
+def shown_name(scheduler: str) -> str:
+    """Return what --scheduler names, without secrets."""
+    from ..io.content_id import redact_url
+
+    return redact_url(scheduler)

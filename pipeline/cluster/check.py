@@ -78,19 +78,12 @@ class WorkerCheck:
             self._hear()
 
     def look_at_all(self) -> None:
-        """Look at the workers that are there, and wait until each is known to be fit or not.
-
-        Raises
-        ------
-        ClusterError
-            There are some, and none is fit.
-        """
+        """Look at the workers that are there, and wait until each is known to be fit or not."""
         workers = list(self.client.scheduler_info(n_workers=-1)["workers"])
         self.look(workers)
         while open_ := [future for address, (_, future) in self._asked.items() if address not in self.unfit]:
             wait(open_, timeout=0.2)
             self._hear()
-        self.require_any()
 
     def require_any(self) -> None:
         """Refuse to go on where every worker is unfit, with the reasons of some. Raises ClusterError."""
@@ -111,6 +104,7 @@ class WorkerCheck:
         self._fit.clear()
         self.register()
         self.look_at_all()
+        self.require_any()
 
     def allowed(self) -> list[str] | None:
         """Return the workers that tasks may be given to; None: all there are."""
@@ -187,7 +181,9 @@ class WorkerCheck:
 
 
 @contextmanager
-def checked_workers(client: Client, requirements: Requirements, output: str = "") -> Iterator[None]:
+def checked_workers(
+    client: Client, requirements: Requirements, output: str = "", *, strict: bool = True
+) -> Iterator[None]:
     """Look at the workers of a cluster, and at each that comes, for as long as a run lasts.
 
     Where tasks run in this process, there is nothing to look at. Beside the output a folder appears, `.NAME.check`, by
@@ -197,7 +193,7 @@ def checked_workers(client: Client, requirements: Requirements, output: str = ""
     Raises
     ------
     ClusterError
-        There are workers, and none is fit; or the folder cannot be written.
+        There are workers, and none is fit, unless this is not `strict`; or the folder cannot be written.
     """
     if client.scheduler.address.startswith(INPROC):  # nothing there is elsewhere
         yield
@@ -210,6 +206,8 @@ def checked_workers(client: Client, requirements: Requirements, output: str = ""
         stack.callback(check.unregister)
         check.register()
         check.look_at_all()
+        if strict:
+            check.require_any()
         stack.callback(CURRENT.reset, CURRENT.set(check))
         yield
 

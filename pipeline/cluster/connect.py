@@ -29,36 +29,43 @@ _PREPARED: WeakSet[Client] = WeakSet()
 
 @contextmanager
 def dask_client(client: Workers, threads: int) -> Iterator[Client]:
-    """Yield a client.
+    """Yield a client whose workers have been looked at.
 
     Parameters
     ----------
     client
-        A client, which is left open; the address of a scheduler; either in a `Cluster`; processes to start on this
-        machine; or None for a cluster of one worker in this process. The last two open no port to other machines.
+        A client, which is left open; what `launch` knows to reach or to start, or that in a `Cluster`; processes to
+        start on this machine; or None for a cluster of one worker in this process. The last two open no port to other
+        machines.
     threads
         Tasks at a time of the worker in this process, or of each process that is started.
 
     Raises
     ------
     ClusterError
-        The address does not answer; processes do not start; or as `check_client`.
+        The address does not answer; nothing starts; no worker is fit; or as `check_client`.
     """
+    with connected(client, threads) as made, ExitStack() as stack:
+        if local_part(client) is not None:
+            _load_own_packages(made)
+        elif client is not None:
+            stack.enter_context(checked_workers(made, Requirements()))
+        yield made
+
+
+@contextmanager
+def connected(client: Workers, threads: int) -> Iterator[Client]:
+    """Yield a client, as `dask_client`, and do not look at the workers."""
     check_client(client)
     options = client if isinstance(client, Cluster) else Cluster(client) if isinstance(client, Client | str) else None
     given = options.scheduler if options is not None else None
     if isinstance(given, Client):
         remember_options(given, client)
-        with checked_workers(given, Requirements()):
-            yield given
+        yield given
         return
     with silence_logging_cmgr(logging.CRITICAL), ExitStack() as stack:  # what matters comes as an error
         made = stack.enter_context(_connected(client, options, threads))
         remember_options(made, client)
-        if local_part(client) is not None:
-            _load_own_packages(made)
-        elif options is not None:
-            stack.enter_context(checked_workers(made, Requirements()))
         yield made
 
 
