@@ -20,6 +20,7 @@ adaptive scaling does it.
 
 import argparse
 import queue
+import signal
 import sys
 import threading
 import time
@@ -30,10 +31,10 @@ from pathlib import Path
 from random import Random
 
 from .chaos_faults import FAULTS, Stage
-from .chaos_processes import in_flight, last_error, read_work, redone
+from .chaos_processes import end_all, in_flight, last_error, read_work, redone
 from .chaos_scene import difference, make_reference
 from .child import table, workplace
-from .two_hosts import two_hosts, why_not
+from .two_hosts import remove_hosts, two_hosts, why_not
 
 RUNS = {"kill": 50, "scheduler": 20, "stop": 10, "cut": 10, "preempt": 20, "elastic": 20}
 QUICK = {"kill": 2, "scheduler": 1, "stop": 1, "cut": 1, "preempt": 1, "elastic": 1}
@@ -81,6 +82,7 @@ def one_run(stage: Stage, kind: str, number: int, seed: int) -> Outcome:
     commands = [stage.command()]
     fault(stage, random, commands[0])
     code = commands[0].end(LIMIT)
+    stage.end_of_faults()
     if code:
         stage.mend()
         commands.append(stage.command())
@@ -187,7 +189,13 @@ def main(arguments: list[str] | None = None) -> int:
         if "cut" in runs and (reason := why_not()):
             print(f"cut is left out: {reason}")
             del runs["cut"]
-        found = campaign(runs, chosen.seed, chosen.lanes, folder)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            found = campaign(runs, chosen.seed, chosen.lanes, folder)
+        finally:
+            end_all()
+            if "cut" in runs:
+                remove_hosts()
     print(f"\nseed {chosen.seed}\n")
     print(table(HEADS, rows_of(found)))
     return int(not all(one.is_kept for one in found))

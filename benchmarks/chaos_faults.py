@@ -1,10 +1,12 @@
 """The cluster that a lane of `benchmarks.chaos` has, and what is done to it."""
 
 import asyncio
+import math
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -123,9 +125,14 @@ class Stage:
         for number in range(len(self.hosts)):
             self.replace(number)
 
-    def hit(self, what: str, pids: list[int], *, goes_on: bool = False) -> None:
-        """Note that a fault meets worker processes now; see `Hit`."""
-        self.hits.append(Hit(what, frozenset(pids), goes_on))
+    def hit(self, what: str, pids: list[int], *, lasts: bool = False) -> None:
+        """Note that a fault meets worker processes now, or from now on."""
+        now = time.time()
+        self.hits.append(Hit(what, frozenset(pids), now, math.inf if lasts else now))
+
+    def end_of_faults(self) -> None:
+        """Note that those which last are over."""
+        self.hits = [replace(hit, until=min(hit.until, time.time())) for hit in self.hits]
 
     def pids(self) -> list[int]:
         """Return all worker processes."""
@@ -214,13 +221,14 @@ def stop(stage: Stage, random: Random, command: Command) -> None:
     host, what = random.choice(stage.hosts), random.choice(["worker", "worker", "host", "scheduler"])
     pids = {"worker": host.pids()[:1], "host": host.pids(), "scheduler": stage.pids()}[what]
     stopped = {"worker": pids, "host": [host.process.pid, *pids], "scheduler": [stage.scheduler.process.pid]}[what]
-    stage.hit(f"{what} stopped", pids, goes_on=True)
+    stage.hit(f"{what} stopped", pids, lasts=True)
     for pid in stopped:
         send(pid, signal.SIGSTOP)
     if random.random() < 0.4:
         command.wait(random.uniform(1, 40))
         for pid in stopped:
             send(pid, signal.SIGCONT)
+        stage.end_of_faults()
 
 
 def cut(stage: Stage, random: Random, command: Command) -> None:
@@ -229,11 +237,12 @@ def cut(stage: Stage, random: Random, command: Command) -> None:
     if not command.wait(random.uniform(0, 2)):
         return
     number = random.randrange(len(stage.hosts))
-    stage.hit("host cut off", stage.hosts[number].pids(), goes_on=True)
+    stage.hit("host cut off", stage.hosts[number].pids(), lasts=True)
     stage.cut_network(number)
     if random.random() < 0.4:
         command.wait(random.uniform(1, 40))
         stage.mend_network(number)
+        stage.end_of_faults()
 
 
 def preempt(stage: Stage, random: Random, command: Command) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver",
 }
+STARTED: "list[subprocess.Popen[str]]" = []  # all processes that were started here, each in a session of its own
 JUST_NOW = 0.3  # seconds before a fault in which a result may not have reached the command yet
 START = 60  # seconds that a scheduler or its workers have to be there
 
@@ -50,7 +51,9 @@ class Place:
     def popen(self, name: str, *arguments: object, **more: Any) -> "subprocess.Popen[str]":
         """Start a program of this environment here."""
         line = [*self.prefix, str(BIN / name), *map(str, arguments)]
-        return subprocess.Popen(line, text=True, start_new_session=True, **more)
+        started = subprocess.Popen(line, text=True, start_new_session=True, **more)
+        STARTED.append(started)
+        return started
 
 
 class Scheduler:
@@ -140,6 +143,13 @@ def end(process: "subprocess.Popen[str]") -> None:
     process.wait()
 
 
+def end_all() -> None:
+    """Kill what still runs of all that was started."""
+    for process in STARTED:
+        if process.poll() is None:
+            end(process)
+
+
 class Command:
     """A run of `swathe`, with what it said and the longest time in which it said nothing."""
 
@@ -186,12 +196,12 @@ class Command:
 
 @dataclass(frozen=True)
 class Hit:
-    """A fault that met these worker processes at some time; `goes_on` if they may begin what they were given before."""
+    """A fault that met these worker processes: at a moment, or until some time; before that they may begin blocks."""
 
     what: str
     pids: frozenset[int]
-    goes_on: bool = False
-    at: float = field(default_factory=time.time)
+    at: float
+    until: float
 
 
 @dataclass(frozen=True)
@@ -226,7 +236,7 @@ def in_flight(work: Iterable[Work], hits: Sequence[Hit]) -> int:
     """Return how many tries were with processes that a fault met, so that their results may not have arrived."""
 
     def is_met(one: Work, hit: Hit) -> bool:
-        return one.pid in hit.pids and one.ended > hit.at - JUST_NOW and (hit.goes_on or one.began <= hit.at)
+        return one.pid in hit.pids and one.ended > hit.at - JUST_NOW and one.began <= hit.until
 
     return sum(any(is_met(one, hit) for hit in hits) for one in work)
 

@@ -35,22 +35,22 @@ class Hosts:
         return self._place("0", 2), self._place("1", 3)
 
     def _place(self, letter: str, number: int) -> Place:
-        return Place(f"{NETWORK}.{number}", ("ip", "netns", "exec", f"{self.name}{letter}"))
+        return Place(f"{NETWORK}.{number}", ("ip", "netns", "exec", f"{self.name}-{letter}"))
 
     def cut(self, host: int) -> None:
         """Let one host be reached by nobody; nobody is told."""
-        _ip(f"-n {self.name}h link set v{host} down")
+        _ip(f"-n {self.name}-h link set v{host} down")
 
     def mend(self, host: int) -> None:
         """Undo it."""
-        _ip(f"-n {self.name}h link set v{host} up")
+        _ip(f"-n {self.name}-h link set v{host} up")
 
 
 def why_not() -> str:
     """Return why there can be no namespaces here; nothing, if there can."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return "network namespaces take root and `ip`"
-    name = f"sw{os.getpid()}?"
+    name = f"sw{os.getpid()}-?"
     try:
         _ip(f"netns add {name}")
         _ip(f"netns del {name}")
@@ -62,8 +62,8 @@ def why_not() -> str:
 @contextmanager
 def two_hosts(number: int = 0) -> Iterator[Hosts]:
     """Yield them; `number` tells those of one process apart."""
-    hosts = Hosts(f"sw{os.getpid()}{'abcdefgh'[number]}")
-    home, *others = (f"{hosts.name}{letter}" for letter in "h01")
+    hosts = Hosts(f"sw{os.getpid()}-{number}")
+    home, *others = (f"{hosts.name}-{letter}" for letter in "h01")
     try:
         for name in (home, *others):
             _ip(f"netns add {name}")
@@ -78,8 +78,15 @@ def two_hosts(number: int = 0) -> Iterator[Hosts]:
         _ip(f"-n {home} link set bridge0 up")
         yield hosts
     finally:
-        for name in (home, *others):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        remove_hosts(hosts.name)
+
+
+def remove_hosts(name: str = f"sw{os.getpid()}-") -> None:
+    """Remove namespaces by how their names begin: all that this process has made."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    for line in listed.splitlines():
+        if line.startswith(name):
+            subprocess.run(["ip", "netns", "del", line.split()[0]], capture_output=True, check=False)
 
 
 def with_tls(place: Place, folder: Path) -> Place:

@@ -20,10 +20,10 @@ def test_blocks_that_were_begun_twice_are_counted(tmp_path: Path) -> None:
     )
     work = read_work(log, "o.zarr")
     assert redone(work) == 1
-    assert in_flight(work, [Hit("killed", frozenset([8]), at=2.0)]) == 1
-    assert in_flight(work, [Hit("killed", frozenset([7, 8]), at=2.1)]) == 3  # the word of an end may not have arrived
-    assert in_flight(work, [Hit("killed", frozenset([9]), at=2.0)]) == 0
-    assert in_flight(work, [Hit("cut", frozenset([9]), goes_on=True, at=2.0)]) == 1
+    assert in_flight(work, [Hit("killed", frozenset([8]), 2.0, 2.0)]) == 1
+    assert in_flight(work, [Hit("killed", frozenset([7, 8]), 2.1, 2.1)]) == 3  # word of an end may not have arrived
+    assert in_flight(work, [Hit("killed", frozenset([9]), 2.0, 2.0)]) == 0
+    assert in_flight(work, [Hit("cut off", frozenset([9]), 2.0, 3.0)]) == 1
 
 
 def test_outputs_differ_by_any_file(tmp_path: Path) -> None:
