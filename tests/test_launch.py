@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +37,8 @@ from pipeline.cluster.workers import queue_words
 from pipeline.inference import doctor
 from pipeline.inference.run import run
 
+FOLDER = Path(profiles.__file__).parent / "launchers"
+THERE = [kind for kind, launcher in LAUNCHERS.items() if (FOLDER / f"{launcher.module}.py").exists()]
 HERE = {
     "n_workers": 1, "threads_per_worker": 1, "processes": False, "memory_limit": 0, "host": "127.0.0.1",
     "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "silence_logs": 60,
@@ -74,7 +76,7 @@ def toy(monkeypatch):
     monkeypatch.setitem(sys.modules, "pipeline.cluster.launchers", ModuleType("pipeline.cluster.launchers"))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(profiles, "LAUNCHERS", LAUNCHERS)
-    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "ToyProfile", "distributed"))  # type: ignore[index]
+    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "ToyProfile", "distributed"))
     return module
 
 
@@ -186,8 +188,13 @@ def test_no_profile_at_all(toy, tmp_path):
     assert "give toy:FILE.toml, see `swathe cluster template toy`" in refused("toy:")
 
 
+def test_a_launcher_that_is_not_there(toy, monkeypatch):
+    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("none", "ToyProfile", "distributed"))
+    assert "toy: this version of Swathe starts no such cluster; start it, and give its address" in refused("toy:a.toml")
+
+
 def test_a_package_that_is_missing(toy, monkeypatch):
-    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "ToyProfile", "not_there"))  # type: ignore[index]
+    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "ToyProfile", "not_there"))
     assert refused("toy:x.toml") == "toy needs not-there: pip install 'swathe[cluster]'"
 
 
@@ -200,6 +207,27 @@ def test_a_template_is_accepted_as_it_is_and_with_every_line_in_use(toy, tmp_pat
     assert (read.hosts, read.workers, read.environment) == (("node-1", "node-2"), 2, {"A": 'say "b"'})
 
 
+@pytest.mark.parametrize("kind", THERE)
+def test_each_kind_accepts_its_own_template(kind, tmp_path):
+    pytest.importorskip(LAUNCHERS[kind].library)
+    read_profile(kind, str(profile(tmp_path, template(kind))))
+
+
+def test_what_may_stand_in_place_of_a_file(toy, tmp_path, monkeypatch):
+    for name, text, value in (("queue", "https://host/x", "https://host/x"), ("hosts", "a, b", ("a", "b"))):
+        monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "Named", "distributed", name))
+        toy.Named = make_dataclass("Named", [(name, ToyProfile.__annotations__[name])], frozen=True)
+        assert getattr(read_profile("toy", text), name) == value
+    assert "give toy:HOSTS or toy:FILE.toml" in refused("toy:")
+
+
+def test_secrets_of_a_url_are_not_shown(toy, monkeypatch):
+    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "ToyProfile", "distributed", "workers"))
+    said = refused("toy:https://u:secret@h/x?token=secret")
+    assert said.startswith("toy:https://h/x: ")
+    assert said.count("secret") == 0
+
+
 # what is started
 
 
@@ -208,6 +236,16 @@ def test_nothing_is_started_that_others_could_speak_to_unless_that_is_asked_for(
     assert refused(f"toy:{path}").startswith("toy would listen to other machines without TLS: give --tls FOLDER")
     assert "give one of them" in refused(Cluster(f"toy:{path}", tls="new", insecure=True))
     assert "listen to it alone" in refused(Cluster("local:2", tls="new"))
+
+
+def test_what_nobody_else_can_speak_to_needs_no_certificates(toy, tmp_path, monkeypatch):
+    path = profile(tmp_path, "queue = 'a'")
+    monkeypatch.setattr(ToyProfile, "on_this_machine", True, raising=False)
+    check_client(f"toy:{path}")
+    monkeypatch.setattr(ToyProfile, "on_this_machine", False)
+    assert "without TLS" in refused(f"toy:{path}")
+    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "ToyProfile", "distributed", private=True))
+    check_client(f"toy:{path}")
 
 
 @pytest.mark.parametrize("how", [{"insecure": True}, {"tls": "new"}, {"tls": "folder"}])

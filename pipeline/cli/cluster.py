@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ..cluster.profiles import LAUNCHERS
+from ..cluster.profiles import LAUNCHERS, shown_name
 from .options import note, on_cluster
 
 NAMES = """\b
@@ -76,10 +76,3 @@ def doctor(client: Any, bundle: str | None, scene: str | None, output: str | Non
     print_report(report)
     if not report.fit:
         raise SystemExit(1)
-
-
-def shown_name(scheduler: str) -> str:
-    """Return what --scheduler names, without secrets."""
-    from ..io.content_id import redact_url
-
-    return redact_url(scheduler)

@@ -17,7 +17,7 @@ from models.errors import ClusterError, SwatheError
 
 from .options import Cluster
 from .processes import LocalProcesses, Workers, default_processes, some_processes
-from .profiles import LAUNCHERS, launcher_module, read_profile
+from .profiles import LAUNCHERS, launcher_module, read_profile, shown_name
 from .tls import NEW, check_private
 
 LOCAL = re.compile(r"local(?::(?P<count>\d+)(?:x(?P<threads>\d+))?)?")
@@ -117,9 +117,10 @@ def launched(options: Cluster) -> Iterator[Any]:
     except SwatheError:
         raise
     except Exception as error:  # of as many kinds as there are libraries
-        raise ClusterError(f"{options.scheduler} could not be started: {type(error).__name__}: {error}") from error
+        what = shown_name(str(options.scheduler))
+        raise ClusterError(f"{what} could not be started: {type(error).__name__}: {error}") from error
     try:
         yield cluster
     finally:
-        with suppress(OSError, TimeoutError):  # what is left ends with its scheduler
+        with suppress(Exception):  # what is left ends with its scheduler; the run has ended, well or not
             cluster.close()

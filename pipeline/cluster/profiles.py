@@ -11,6 +11,8 @@ from models.errors import ArgumentError, ClusterError, require_extra
 from models.options import meanings
 from models.tables import HIDDEN, from_table
 
+from ..io.content_id import redact_url
+
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
@@ -57,11 +59,25 @@ def launcher_module(kind: str) -> Any:
     Raises
     ------
     ClusterError
-        The package that it needs is not installed.
+        The package that it needs is not installed; or this version of Swathe has no such launcher.
     """
     launcher = LAUNCHERS[kind]
     require_extra("cluster", kind, launcher.library, error=ClusterError)
-    return import_module(f"{__package__}.launchers.{launcher.module}")
+    name = f"{__package__}.launchers.{launcher.module}"
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise
+        raise ClusterError(
+            f"{kind}: this version of Swathe starts no such cluster; start it, and give its address as tcp://host:8786"
+        ) from error
+
+
+def shown_name(scheduler: str) -> str:
+    """Return what `--scheduler` names without the secrets that a URL may hold."""
+    kind, colon, text = scheduler.partition(":")
+    return f"{kind}:{redact_url(text)}" if colon and kind in LAUNCHERS else redact_url(scheduler)
 
 
 def read_profile(kind: str, text: str) -> Any:
@@ -90,7 +106,7 @@ def read_profile(kind: str, text: str) -> Any:
     try:
         return from_table(profile, table, "")
     except (ArgumentError, ClusterError) as error:
-        raise ClusterError(f"{kind}:{text}: {error}") from error
+        raise ClusterError(f"{shown_name(f'{kind}:{text}')}: {error}") from error
 
 
 def profile_type(kind: str) -> type[Any]:
