@@ -15,6 +15,7 @@ import click
 
 from models.errors import SwatheError
 
+from ..jobs.json_log import asks_for_json, json_log, start_json_log
 from ..jobs.kept import is_anything_kept
 from .cluster import cluster
 from .commands import VERBS
@@ -33,14 +34,19 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller; the next file that is opened would be taken for it
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if asks_for_json(sys.argv):
+        start_json_log()
     stopping = Stopping()
     try:
         code = cli.main(prog_name="swathe", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         stopping.leave()
     except click.ClickException as error:
-        error.show()
         code = error.exit_code
+        if json_log() is None:
+            error.show()
+        else:
+            _say(f"error: {error.format_message()}", code)
     except SwatheError as error:
         code = _say(f"error: {error}", 1)
     except MemoryError:
@@ -107,12 +113,17 @@ def _how_to_go_on(verb: str) -> str:
 def _say(text: str, code: int) -> int:
     if "--debug" in sys.argv:
         traceback.print_exc()
-    print(text, file=sys.stderr)
+    if (log := json_log()) is None:
+        print(text, file=sys.stderr)
+    else:
+        log.write("stopped" if code > 128 else "error", text=text.removeprefix("error: "), code=code)
     return code
 
 
 def _leave(code: int) -> NoReturn:
     """End at once: a worker in this process may still compute a block, which nobody waits for any more."""
+    if (log := json_log()) is not None:
+        log.end()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -7,14 +7,20 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from ..jobs.json_log import json_log
+
 F = TypeVar("F", bound=Callable[..., Any])
 TIFF = (".tif", ".tiff")
 
 
 def note(text: str, quiet: bool) -> None:
     """Say on stderr what goes on; stdout is for results."""
-    if not quiet:
+    if quiet:
+        return
+    if (log := json_log()) is None:
         print(text, file=sys.stderr, flush=True)
+    else:
+        log.write("note", text=text.removeprefix("swathe: "))
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -137,8 +143,10 @@ on_cluster = options(
 running = options(
     on_cluster,
     overwriting,
-    click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
-)
+    click.option("-q", "--quiet", is_flag=True, help="Show nothing but errors."),
+    click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True, expose_value=False,
+                 help="What progress and errors look like; json: an object a line."),
+)  # fmt: skip
 workers_option = click.option("--workers", type=pixels, metavar="N",
                               help="Share the cores among N processes.  [default: one]")  # fmt: skip
 connectivity = click.option("--connectivity", type=click.Choice(["4", "8"]), default="4", show_default=True,

@@ -4,12 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-EventKind = Literal["waiting", "worker-joined", "worker-left", "worker-unfit", "worker-stuck", "retried"]
+EventKind = Literal[
+    "dashboard", "waiting", "worker-joined", "worker-left", "worker-unfit", "worker-stuck", "retried", "load"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened, in a line of words, with its facts by name: `worker`, `seconds`, `blocks`, `reason`."""
+    """What happened, in a line of words, with its facts by name: `worker`, `seconds`, `blocks`, `reason`.
+
+    A `load` has no words; it comes about once a second, with the tasks `in_work`, and of the `workers`, by address, the
+    tasks that each runs and its threads, as a pair.
+    """
 
     kind: EventKind
     text: str
@@ -22,3 +28,13 @@ Tell: TypeAlias = Callable[[Event], object]
 
 def tell_nobody(event: Event) -> None:
     """Keep it to oneself."""
+
+
+def tell_all(*listeners: Tell) -> Tell:
+    """Return what tells several."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell

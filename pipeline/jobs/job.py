@@ -40,14 +40,16 @@ from ..store.files import Files, full_path
 from ..store.halves import keep_half, make_overview
 from ..store.ledger import Ledger
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
-from ..store.metadata import StoreMetadata, differences
+from ..store.metadata import StoreMetadata, differences, fingerprint
 from ..store.placing import check_target
 from ..store.planned import recut
 from ..store.store import BlockIndex, Store, Summary, find_store, reopen_store, sole_writer
 from .block_order import BlockOrder
-from .events import tell_nobody
+from .events import Event, tell_all
+from .json_log import json_log
 from .kept import mark_kept
-from .progress import ProgressCallback, ProgressFactory, no_progress, progress
+from .progress import Progress, ProgressFactory, no_progress, progress
+from .run_log import RunLog
 from .tasks import map_bounded
 
 TIFF = (".tif", ".tiff")
@@ -230,6 +232,7 @@ def run_job(
     note: Callable[[str], object] | None = None,
     mask: Store | None = None,
     opaque_background: bool = False,
+    log: RunLog | None = None,
 ) -> RunResult:
     """Run a block job into a Zarr store or a GeoTIFF, or what is left of it. Killed, the same call continues.
 
@@ -253,6 +256,8 @@ def run_job(
         without computing them. It is not part of the job's identity: outputs under other masks need other names.
     opaque_background
         Of a GeoTIFF, see `write_cog`.
+    log
+        Filled with what is known of the run, also if it fails.
 
     Raises
     ------
@@ -264,8 +269,25 @@ def run_job(
     filled = filled_store(output)
     if any(Files(path).same_as(Files(read)) for read in job.reads):
         raise StoreError(f"{path} is what is read; choose another output")
-    if not is_tiff(path):
-        return _run_to_store(job, filled, replacing, client, show, mask)
+    log = RunLog() if log is None else log
+    with log.run(job.title, path, json_log() if show else None):
+        if not is_tiff(path):
+            return _run_to_store(job, filled, replacing, client, show, mask, log)
+        return _run_to_tiff(job, path, replacing, client, show, mask, log, note, opaque_background)
+
+
+def _run_to_tiff(
+    job: BlockJob,
+    path: str,
+    replacing: OverwritePolicy,
+    client: Workers,
+    show: bool,
+    mask: Store | None,
+    log: RunLog,
+    note: Callable[[str], object] | None,
+    opaque_background: bool,
+) -> RunResult:
+    filled = filled_store(path)
     started, bare = time.monotonic(), job.map_only()
     if bare is None:
         raise StoreError(
@@ -281,7 +303,7 @@ def run_job(
         return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
     overwrite = replacing != "nothing"
     target = check_target(path, overwrite=overwrite)
-    result = _run_to_store(bare, filled, "others" if overwrite else "nothing", client, show, mask)
+    result = _run_to_store(bare, filled, "others" if overwrite else "nothing", client, show, mask, log)
     if note is not None:
         note("writing the GeoTIFF and reading it back")
     write_cog(filled, target, opaque_background=opaque_background, overwrite=overwrite)
@@ -301,7 +323,13 @@ def filled_store(output: str | os.PathLike[str]) -> str:
 
 
 def _run_to_store(
-    job: BlockJob, path: str, replacing: OverwritePolicy, client: Workers, show: bool, mask: Store | None
+    job: BlockJob,
+    path: str,
+    replacing: OverwritePolicy,
+    client: Workers,
+    show: bool,
+    mask: Store | None,
+    log: RunLog,
 ) -> RunResult:
     started = time.monotonic()
     with sole_writer(path), ExitStack() as stack:
@@ -317,7 +345,9 @@ def _run_to_store(
             job = job.bind_to_cluster(connection)
             if (check := current_check(connection)) is not None:
                 check.require(job.requirements())
-        state, metadata = find_store(path, job.identity())
+        identity = job.identity()
+        log.identity = fingerprint(identity)
+        state, metadata = find_store(path, identity)
         if metadata and state == "other" and replacing == "nothing":
             raise _refused(path, job, metadata)
         if metadata and state == "mine" and metadata.state == "complete" and replacing != "all":
@@ -338,7 +368,8 @@ def _run_to_store(
         shown = make_progress(show)
         job.prepare(connection, store, shown)
         task = Task(job.block_function(store), store, len(metadata.classes), mask)
-        ledger, resumed = _all_levels(connection, task, shown, job.title)
+        link = None if client is None or processes is not None else connection.dashboard_link
+        ledger, resumed = _all_levels(connection, task, shown, job.title, log, link)
         pixels = dict(zip(metadata.class_names, ledger.pixels[:-1].tolist(), strict=True))
         pixels["nodata"] = prod(store.geobox.shape) - sum(pixels.values())  # also of blocks that are not planned
         found = dict(job.finalize(connection, store, shown))
@@ -362,7 +393,9 @@ def _refused(path: str, job: BlockJob, metadata: StoreMetadata) -> StoreError:
     )
 
 
-def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -> tuple[Ledger, int]:
+def _all_levels(
+    client: Client, task: Task, show: ProgressFactory, title: str, log: RunLog, dashboard: str | None
+) -> tuple[Ledger, int]:
     """Run all blocks of all levels; return what is done, and how many of the full resolution are of before."""
     store, function = task.store, task.block_function
     shared = _scattered(client, task) if function.scatter_once else task
@@ -374,13 +407,17 @@ def _all_levels(client: Client, task: Task, show: ProgressFactory, title: str) -
         mark_kept()
     still_open = [level & ~done for level, done in zip(planned, ledger.done, strict=True)]
     order = BlockOrder(still_open, function.across(store))
+    log.begin_blocks(store, blocks[0], before[0])
     with _shown(show, title, blocks, before) as advance:
-        check, tell = current_check(client), tell_nobody
+        check, tell = current_check(client), tell_all(log.tell, advance.tell)
+        if dashboard:
+            tell(Event("dashboard", f"Dask's dashboard is at {dashboard}", {"url": dashboard}))
         for summary in map_bounded(
             client, run_block, shared, order, key="swathe-block", resources=resources, check=check, tell=tell
         ):
             order.finish((summary.level, summary.row, summary.column))
             ledger.add(summary)
+            log.add(summary)
             mark_kept()
             if summary.level == 0 or before[0] == blocks[0]:
                 advance(1, sum(summary.pixels))
@@ -393,9 +430,7 @@ def _scattered(client: Client, task: Task) -> Any:
     return client.scatter(task, broadcast=True, workers=None if check is None else check.allowed())
 
 
-def _shown(
-    show: ProgressFactory, title: str, blocks: list[int], done: list[int]
-) -> AbstractContextManager[ProgressCallback]:
+def _shown(show: ProgressFactory, title: str, blocks: list[int], done: list[int]) -> AbstractContextManager[Progress]:
     """Show the blocks of the full resolution, with which the overviews come; or the overviews, if they alone are left.
 
     `blocks` and `done` are by level.
