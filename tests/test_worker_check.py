@@ -1,25 +1,32 @@
 """Workers that lack something are left out by name, and the others do the run: real worker processes."""
 
+import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from distributed import Client
-from helpers import pixels, write_raster
+from distributed import Client, get_worker
+from helpers import metadata, pixels, save, write_raster
 
 from models.errors import ClusterError
 from pipeline import run
+from pipeline.cluster import check as checking
 from pipeline.cluster.check import checked_workers
 from pipeline.cluster.current import current_check
 from pipeline.cluster.on_worker import Requirements
+from pipeline.jobs.tasks import map_bounded
 
-PYTHON = Path(sys.executable)
+DASK = str(Path(sys.executable).parent / "dask")
+NAMES = ("o.zarr", "here.zarr")
 HIDE = """
 import sys
 class Hide:
@@ -42,7 +49,7 @@ def scheduler(tmp_path_factory) -> Iterator[Client]:
     """A scheduler without workers, in a process of its own."""
     found = tmp_path_factory.mktemp("scheduler") / "scheduler.json"
     command = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(found)]
-    with _process(command), Client(scheduler_file=_wait_for(found), set_as_default=False) as client:
+    with _process([DASK, *command]), Client(scheduler_file=_wait_for(found), set_as_default=False) as client:
         yield client
 
 
@@ -54,36 +61,50 @@ def _wait_for(path: Path) -> str:
 
 
 @contextmanager
-def _process(command: list[str], *before: str, **more) -> Iterator[subprocess.Popen]:
+def _process(command: list[str], **more) -> Iterator[subprocess.Popen]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    started = subprocess.Popen([*before, str(PYTHON.parent / "dask"), *command], **quiet, **more)
+    started = subprocess.Popen([*command], **quiet, **more)
     try:
         yield started
     finally:
-        started.send_signal(signal.SIGCONT)
-        started.kill()
+        started.kill()  # it ends one that is stopped, too
         started.wait()
 
 
+@dataclass(frozen=True)
+class Lack:
+    """What is wrong with a worker: what it runs first, what is mounted over its paths, its environment."""
+
+    preload: str = ""
+    mounts: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+
 @contextmanager
-def _worker(client: Client, *before: str, preload: str = "", **more) -> Iterator[str]:
-    """Start a worker; yield its address when the scheduler knows it."""
-    known = set(client.scheduler_info(n_workers=-1)["workers"])
-    command = ["worker", client.scheduler.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-    command += ["--host", "127.0.0.1", *(["--preload", preload] if preload else [])]
-    with _process(command, *before, **more):
+def _workers(client: Client, folder: Path, **lacks: Lack) -> Iterator[dict[str, str]]:
+    """Start workers, all at a time; yield their addresses by name when the scheduler knows them."""
+    with ExitStack() as stack:
+        for name, lack in lacks.items():
+            command = [DASK, "worker", client.scheduler.address, "--name", name, "--nthreads", "1", "--no-nanny"]
+            command += ["--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(folder / f"local-{name}")]
+            if lack.preload:
+                (folder / f"{name}.py").write_text(lack.preload)
+                command += ["--preload", str(folder / f"{name}.py")]
+            if lack.mounts:
+                inside = " && ".join([*(f"mount {mount}" for mount in lack.mounts), f"exec {shlex.join(command)}"])
+                command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", inside]
+            stack.enter_context(_process(command, env={**os.environ, **lack.environment}))
         until = time.monotonic() + 60
-        while not (new := set(client.scheduler_info(n_workers=-1)["workers"]) - known) and time.monotonic() < until:
+        while not lacks.keys() <= (known := _named(client)).keys() and time.monotonic() < until:
             time.sleep(0.05)
-        (address,) = new
-        yield address
+        yield known
+    while lacks.keys() & _named(client).keys():
+        time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def good(scheduler) -> Iterator[str]:
-    """A worker that has everything."""
-    with _worker(scheduler) as address:
-        yield address
+def _named(client: Client) -> dict[str, str]:
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return {worker["name"]: address for address, worker in workers.items()}
 
 
 @pytest.fixture
@@ -91,22 +112,34 @@ def scene(tmp_path):
     return write_raster(tmp_path / "scene.tif", pixels((3, 100, 100)))
 
 
-def test_a_worker_without_swathe_is_left_out_and_the_others_do_the_run(scheduler, good, scene, tmp_path, bundle_of):
-    (tmp_path / "hide.py").write_text(HIDE)
-    with _worker(scheduler, preload=str(tmp_path / "hide.py")) as bad:
-        with checked_workers(scheduler, Requirements((str(scene),)), str(tmp_path / "o.zarr")):
+@pytest.fixture
+def out(tmp_path):
+    """A folder for outputs."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def own_mounts():
+    """Skip where no process may have mounts of its own."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("only root may give a process mounts of its own")
+
+
+def test_a_worker_without_swathe_is_named_and_left_out(scheduler, scene, out, tmp_path):
+    (out / ".o.zarr.check").mkdir()  # as a killed run leaves it
+    with _workers(scheduler, tmp_path, good=Lack(), bad=Lack(HIDE)) as known:
+        with checked_workers(scheduler, Requirements((str(scene),)), str(out / "o.zarr")):
             check = current_check(scheduler)
             reason = f"no Swathe there (No module named 'swathe'); pip install swathe=={version('swathe')}"
-            assert check.unfit == {bad: reason}
-            assert check.allowed() == [good]
-            assert check.news() == [(bad, reason)]
+            assert check.unfit == {known["bad"]: reason}
+            assert check.allowed() == [known["good"]]
+            assert check.news() == [(known["bad"], reason)]
             assert check.news() == []
-            assert (tmp_path / ".o.zarr.check").is_dir()
+            assert (out / ".o.zarr.check").is_dir()
         assert current_check(scheduler) is None
-        result = run(scene, bundle_of(), tmp_path / "o.zarr", client=scheduler, show=False, block=32, engine="torch")
-        assert result.blocks == 16
-        assert bad in scheduler.scheduler_info(n_workers=-1)["workers"]  # which others may use
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["hide.py", "o.zarr", "scene.tif"]
+        assert _named(scheduler) == known  # others may use it
+    assert list(out.iterdir()) == []
     assert _plugins(scheduler) == []
 
 
@@ -116,13 +149,101 @@ def _plugins(client: Client) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("preload", "said"), [(OLD, "Swathe 0.0.9 there"), (OTHER_GDAL, "GDAL 2.4 there, "), (OTHER_DASK, "dask 2020.1")]
-)
-def test_none_that_is_fit_ends_before_anything_is_written(scheduler, scene, tmp_path, bundle_of, preload, said):
-    (tmp_path / "preload.py").write_text(preload)
-    with _worker(scheduler, preload=str(tmp_path / "preload.py")):
-        with pytest.raises(ClusterError, match=f"no worker of the cluster can do this run: tcp://.*: {said}") as caught:
-            run(scene, bundle_of(), tmp_path / "o.zarr", client=scheduler, show=False)
+def test_none_that_is_fit_ends_before_anything_is_written(scheduler, scene, out, tmp_path, bundle_of):
+    lacks = {"old": Lack(OLD), "gdal": Lack(OTHER_GDAL), "dask": Lack(OTHER_DASK), "bare": Lack(HIDE)}
+    with _workers(scheduler, tmp_path, **lacks):
+        with pytest.raises(ClusterError, match="no worker of the cluster can do this run: tcp://") as caught:
+            run(scene, bundle_of(), out / "o.zarr", client=scheduler, show=False)
+        reasons = {"no Swathe there", "Swathe 0.0.9 there, ", "GDAL 2.4 there, ", "dask 2020.1 there, "}
+        assert sum(reason in str(caught.value) for reason in reasons) == 3
+        assert "and 1 more" in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["preload.py", "scene.tif"]
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_another_disk_another_scene_and_a_full_disk(own_mounts, scheduler, scene, out, tmp_path):
+    other = write_raster(tmp_path / "other.tif", pixels((3, 100, 100), seed=1))
+    (tmp_path / "local-full").mkdir()
+    lacks = {
+        "good": Lack(),
+        "apart": Lack(mounts=(f"-t tmpfs none {out}",)),
+        "readonly": Lack(mounts=(f"--bind {out} {out}", f"-o remount,ro,bind {out}")),
+        "other": Lack(mounts=(f"--bind {other} {scene}",)),
+        "full": Lack(mounts=(f"-t tmpfs -o size=1m none {tmp_path}/local-full",)),
+    }
+    with (
+        _workers(scheduler, tmp_path, **lacks) as known,
+        checked_workers(scheduler, Requirements((str(scene),)), str(out / "o.zarr")),
+    ):
+        check = current_check(scheduler)
+        assert check.allowed() == [known["good"]]
+        assert {name: check.unfit[known[name]] for name in ("apart", "readonly", "other")} == {
+            "apart": f"{out} is not the same folder there; give an output on a disk that all workers share, or a URL",
+            "readonly": f"{out} cannot be written to there: Read-only file system",
+            "other": f"{scene} is another file there; workers read scenes by the same path",
+        }
+        assert f"1 MB are free in {tmp_path}/local-full/" in check.unfit[known["full"]]
+
+
+@pytest.mark.slow
+def test_a_bundle_that_workers_lack_is_given_to_them(own_mounts, scheduler, scene, out, tmp_path, bundle_of):
+    bundle, other = save(tmp_path / "bundle", metadata(), seed=44).path, bundle_of().path
+    lacks = {
+        "without": Lack(mounts=(f"-t tmpfs none {bundle}",), environment={"SWATHE_CACHE": str(tmp_path / "one")}),
+        "other": Lack(mounts=(f"--bind {other} {bundle}",), environment={"SWATHE_CACHE": str(tmp_path / "two")}),
+        "bare": Lack(HIDE),
+    }
+    options = {"block": 32, "engine": "torch", "show": False}
+    with _workers(scheduler, tmp_path, **lacks):
+        run(scene, bundle, out / "o.zarr", client=scheduler, **options)
+        assert len({path.stem for path in tmp_path.glob("*/swathe/bundles/*.zip")}) == 1
+        assert len(list(tmp_path.glob("*/swathe/bundles/*.zip"))) == 2
+    run(scene, bundle, out / "here.zarr", **options)
+    shards = [sorted(p.read_bytes() for p in (out / name / "class_map/c").rglob("*") if p.is_file()) for name in NAMES]
+    assert shards[0] == shards[1]
+    assert sorted(path.name for path in out.iterdir()) == sorted(NAMES)
+
+
+@pytest.mark.slow
+def test_workers_that_come_late_are_looked_at_before_they_get_a_task(scheduler, scene, out, tmp_path):
+    def where(_, item):
+        time.sleep(0.05)
+        return get_worker().name
+
+    with (
+        _workers(scheduler, tmp_path, good=Lack()),
+        checked_workers(scheduler, Requirements((str(scene),)), str(out / "o.zarr")),
+    ):
+        results = map_bounded(scheduler, where, None, iter(range(10**6)), key="late")
+        assert next(results) == "good"
+        with _workers(scheduler, tmp_path, late=Lack(), bare=Lack(HIDE), old=Lack(OLD)) as known:
+            check, names = current_check(scheduler), []
+            until = time.monotonic() + 60
+            while not (names.count("late") > 5 and len(check.unfit) == 2) and time.monotonic() < until:
+                names.append(next(results))
+                if len(names) % 20 == 0:
+                    check.look(list(known.values()))
+            assert set(names) == {"good", "late"}
+            assert check.unfit.keys() == {known["bare"], known["old"]}
+            results.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_never_answers_is_not_waited_for(scheduler, scene, out, tmp_path, monkeypatch):
+    monkeypatch.setattr(checking, "SILENT", 5)
+    with _workers(scheduler, tmp_path, good=Lack(), stopped=Lack()) as known:
+        with checked_workers(scheduler, Requirements()):
+            assert current_check(scheduler).allowed() is None  # and what takes long is imported there
+        (stopped,) = scheduler.run(os.getpid, workers=[known["stopped"]]).values()
+        os.kill(stopped, signal.SIGSTOP)
+        with checked_workers(scheduler, Requirements((str(scene),)), str(out / "o.zarr")):
+            check = current_check(scheduler)
+            assert check.allowed() == [known["good"]]
+            assert check.unfit == {known["stopped"]: "it does not answer within 5 s"}
+            os.kill(stopped, signal.SIGCONT)
+            until = time.monotonic() + 60
+            while check.unfit and time.monotonic() < until:
+                check.look(list(known.values()))
+                time.sleep(0.05)
+            assert check.allowed() is None

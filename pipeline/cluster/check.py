@@ -5,7 +5,7 @@ import hashlib
 import pickle
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -18,14 +18,15 @@ from distributed import Client, get_worker
 
 from models.bundle import bundle_at, pack_bundle
 from models.errors import ClusterError, SwatheError, UnfitWorkerError
-from models.metadata import some_of
 
+from ..io.content_id import remote_url
 from ..store.files import Files
 from . import first_look
 from .current import CURRENT
 from .on_worker import BUNDLE, LACKS_BUNDLE, TOKEN, Requirements, Wanted, file_facts, gdal_version
 
-LIMIT = 20  # seconds that a worker has to answer; those that take longer are left out until they do
+LIMIT = 45  # seconds that a worker has to look: imports from a slow disk take many
+SILENT = 50  # seconds after which a worker that says nothing is left out, until it does
 NAMED = 3  # unfit workers in an error
 LOOKED_AT = 16  # files of a scene, which may have a million
 PACKAGES = ("dask", "distributed", "cloudpickle")  # what one sends, the other must understand
@@ -61,20 +62,21 @@ class WorkerCheck:
             "requirements": pickle.dumps(self._wanted),
         }
 
-    def look(self, workers: Collection[str]) -> None:
+    def look(self, workers: Iterable[str]) -> None:
         """Look at those of these workers that are new, and hear what those say that were asked before.
 
-        It waits, for some seconds at most, only while no worker is known to be fit.
+        It waits a moment where no worker is known to be fit.
         """
+        there = set(workers)
         for known in (self._asked, self.unfit):
-            for gone in known.keys() - set(workers):
+            for gone in known.keys() - there:
                 del known[gone]
-        self._fit &= set(workers)
-        for address in set(workers) - self._fit - self.unfit.keys() - self._asked.keys():
+        self._fit &= there
+        for address in there - self._fit - self.unfit.keys() - self._asked.keys():
             self._ask(address)
         self._hear()
-        while not self._fit and (open_ := [f for a, (_, f) in self._asked.items() if a not in self.unfit]):
-            wait(open_, timeout=0.2, return_when=FIRST_COMPLETED)
+        if not self._fit and self._asked:
+            wait([future for _, future in self._asked.values()], timeout=1, return_when=FIRST_COMPLETED)
             self._hear()
 
     def look_at_all(self) -> None:
@@ -87,9 +89,10 @@ class WorkerCheck:
 
     def require_any(self) -> None:
         """Refuse to go on where every worker is unfit, with the reasons of some. Raises ClusterError."""
-        if self.unfit and not self._fit:
-            reasons = some_of([f"{address}: {reason}" for address, reason in sorted(self.unfit.items())], NAMED)
-            raise ClusterError(f"no worker of the cluster can do this run: {reasons}")
+        if self.unfit and not self._fit and not self._asked.keys() - self.unfit.keys():
+            said = [f"{address}: {reason}" for address, reason in sorted(self.unfit.items())]
+            more = f"; and {len(said) - NAMED} more" if len(said) > NAMED else ""
+            raise ClusterError(f"no worker of the cluster can do this run: {'; '.join(said[:NAMED])}{more}")
 
     def require(self, requirements: Requirements) -> None:
         """Ask more of all workers than before, of what has been found out since: `probe` and `memory` alone.
@@ -142,8 +145,8 @@ class WorkerCheck:
             if future.done():
                 del self._asked[address]
                 self._answered(address, future)
-            elif monotonic() - asked > LIMIT + 5:  # the worker's own limit comes first, and says more
-                self.unfit.setdefault(address, f"it does not answer within {LIMIT} s")
+            elif monotonic() - asked > SILENT:  # after the worker's own limit, which says more
+                self.unfit.setdefault(address, f"it does not answer within {SILENT} s")
 
     def _answered(self, address: str, future: "Future[Any]") -> None:
         self.unfit.pop(address, None)
@@ -234,14 +237,15 @@ def is_of_unfit_worker(error: BaseException) -> bool:
 
 @contextmanager
 def _folder_beside(output: str, token: bytes) -> Iterator[str]:
+    """Yield the folder in which workers show that they see the same disk; "" where there can be none."""
     parent, name = output.rstrip("/").rsplit("/", 1)
     folder = f"{parent}/.{name}.check"
     files = Files(folder)
     try:
         files.remove("")  # of a run that was killed
         files.write(TOKEN, token, sync=True)
-    except OSError as error:
-        raise ClusterError(f"{folder} cannot be written: {error.strerror or error}") from error
+    except OSError:  # as of an output with a mount of its own; if that cannot be written to, it is said there
+        folder = ""
     try:
         yield folder
     finally:
@@ -250,8 +254,9 @@ def _folder_beside(output: str, token: bytes) -> Iterator[str]:
 
 
 def _wanted(requirements: Requirements, folder: str, token: bytes) -> Wanted:
-    reads = requirements.reads
-    some = reads[:: -(-len(reads) // LOOKED_AT) or 1]
+    remote = [path for path in requirements.reads if remote_url(path) is not None]
+    local = [path for path in requirements.reads if remote_url(path) is None]
+    some = local[:: -(-len(local) // LOOKED_AT) or 1] + remote[:1]  # a server takes seconds to say that it is not there
     files = tuple((path, facts) for path in some if (facts := file_facts(path)))
     return Wanted(gdal_version(), folder, token, files, requirements.bundle, requirements.probe, requirements.memory)
 

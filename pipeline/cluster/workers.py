@@ -42,18 +42,27 @@ def worker_facts(client: Client) -> list[WorkerFacts]:
     Raises
     ------
     ClusterError
-        There is none for a long time.
+        There is none for a long time; or there are some, and none is fit.
     """
-    check, until = current_check(client), time.monotonic() + options_of(client).patience
-    while not (workers := client.scheduler_info(n_workers=-1)["workers"]):
+    until = time.monotonic() + options_of(client).patience
+    while not (workers := _fit_workers(client)):
         if time.monotonic() > until:
             raise ClusterError(no_worker(client))
         time.sleep(0.2)
     return [
         WorkerFacts(w["host"], int(w["nthreads"]), int(w["memory_limit"] or 0), address, w["resources"].get("GPU", 0))
         for address, w in workers.items()
-        if check is None or address not in check.unfit
     ]
+
+
+def _fit_workers(client: Client) -> Mapping[str, Any]:
+    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    if (check := current_check(client)) is None:
+        return workers
+    check.look(workers)
+    check.require_any()
+    allowed = check.allowed()
+    return workers if allowed is None else {address: workers[address] for address in allowed}
 
 
 def no_worker(client: Client) -> str:
