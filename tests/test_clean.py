@@ -62,7 +62,7 @@ WISHES = st.fixed_dictionaries(
 BLOCKS = st.sampled_from([8, 16, 32, 64, 512])
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(data=st.data(), block=BLOCKS, keywords=WISHES, lower=st.booleans())
 def test_stores_and_datasets_are_cleaned_as_the_whole(tmp_path_factory, client, data, block, keywords, lower):
     mask = data.draw(masks())
@@ -109,7 +109,7 @@ def test_hysteresis_equals_skimage(tmp_path, client):
     np.testing.assert_array_equal(open_maps(tmp_path / "c.zarr").class_map.values, expected)
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(class_map=class_maps(3), block=BLOCKS, connectivity=st.sampled_from([4, 8]))
 def test_objects_equal_skimage_for_any_block(tmp_path_factory, client, class_map, block, connectivity):
     folder = tmp_path_factory.mktemp("objects")

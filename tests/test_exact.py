@@ -114,7 +114,7 @@ def bundle_for(bundle_of: Any, architecture: str, scene: Scene, **more: Any) -> 
     return bundle_of(architecture, bands=len(scene.values), dtype=scene.values.dtype.name, **more)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @pytest.mark.parametrize(("architecture", "stride", "halo"), [("simple-unet", 8, 64), ("unet", 4, 24)])
 @given(data=st.data())
 def test_torch_is_exact(architecture, stride, halo, data, bundle_of, tmp_path, client, threads):
@@ -131,7 +131,7 @@ def test_torch_is_exact(architecture, stride, halo, data, bundle_of, tmp_path, c
     np.testing.assert_array_equal(found["class_map"], class_map_of(right))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @pytest.mark.parametrize(("architecture", "stride", "halo"), [("simple-unet", 8, 64), ("unet", 4, 24)])
 @given(data=st.data())
 def test_openvino_is_near_its_whole_and_near_torch(

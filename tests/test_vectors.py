@@ -36,7 +36,7 @@ def burnt(frame, column, shape, transform):
     return np.append(0, frame[column].to_numpy())[places]
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(
     class_map=class_maps(3),
     block=st.sampled_from([8, 16, 32, 512]),
