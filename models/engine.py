@@ -3,7 +3,6 @@
 The engines are in `engine_torch` and `engine_openvino`; neither torch nor OpenVINO is imported until one is made.
 """
 
-import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from .encoding import Encoding, Prediction
 from .errors import EngineError
-from .hardware import cpu_gains, cpu_name, gpu_name
+from .hardware import cpu_gains, cpu_name, gpu_name, may_have_cuda
 from .system import usable_cpus
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ def make_engine(bundle: "Bundle", spec: EngineSpec, graph: bytes = b"") -> Engin
 
 
 def _device(spec: EngineSpec) -> Device:
-    if spec.device == "cpu" or (spec.device == "auto" and (spec.name == "openvino" or not _may_have_cuda())):
+    if spec.device == "cpu" or (spec.device == "auto" and (spec.name == "openvino" or not may_have_cuda())):
         return "cpu"
     import torch
 
@@ -186,8 +185,3 @@ def _device(spec: EngineSpec) -> Device:
     if spec.device == "cuda":
         raise EngineError("no CUDA device is visible here; use --device cpu, or look at nvidia-smi")
     return "cpu"
-
-
-def _may_have_cuda() -> bool:
-    """Whether it is worth the seconds to import torch and ask: a machine without a driver has none."""
-    return os.path.exists("/proc/driver/nvidia") or os.path.exists("/dev/nvidiactl") or os.name == "nt"

@@ -1,5 +1,6 @@
 """What of this computer decides the bits of an engine's answers: the instructions of its CPU, or its GPU."""
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,11 @@ def gpu_name() -> str:
 
     major, minor = torch.cuda.get_device_capability()
     return f"{torch.cuda.get_device_name()} {major}.{minor}"
+
+
+def may_have_cuda() -> bool:
+    """Whether it is worth the seconds to import torch and ask: a machine without a driver has none."""
+    return os.path.exists("/proc/driver/nvidia") or os.path.exists("/dev/nvidiactl") or os.name == "nt"
 
 
 def cpu_gains(precision: str) -> bool:

@@ -192,7 +192,7 @@ def fail(*_: object, **__: object) -> None:
 
 
 def test_auto_is_openvino_here_unless_there_is_a_gpu(monkeypatch):
-    monkeypatch.setattr(engines, "_may_have_cuda", lambda: False)
+    monkeypatch.setattr(engines, "may_have_cuda", lambda: False)
     assert (resolve(EngineSpec()).name, resolve(EngineSpec()).device) == ("openvino", "cpu")
     assert resolve(EngineSpec(compile=True)).name == "torch"
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -202,7 +202,7 @@ def test_auto_is_openvino_here_unless_there_is_a_gpu(monkeypatch):
 
 
 def test_auto_is_torch_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(engines, "_may_have_cuda", lambda: True)
+    monkeypatch.setattr(engines, "may_have_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(engines, "gpu_name", lambda: "a GPU")
     assert (resolve(EngineSpec()).name, resolve(EngineSpec()).device) == ("torch", "cuda")

@@ -3,7 +3,11 @@
 import logging
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +27,14 @@ from models import Bundle
 from models.encoding import Encoding, Prediction
 from models.engine import GPU_SLOTS, EngineSpec, resolve
 from models.engine_memory import EngineMemory
-from models.errors import DeviceLostError, EngineError
+from models.errors import ClusterError, DeviceLostError, EngineError
 from pipeline import plan, run
-from pipeline.cluster import lost_gpus, workers
+from pipeline.cluster import gpu_workers, lost_gpus, serve_workers, workers
+from pipeline.cluster.connect import dask_client
+from pipeline.cluster.gpu_workers import on_gpus
+from pipeline.cluster.options import Cluster
+from pipeline.cluster.processes import LocalProcesses
+from pipeline.cluster.serve_workers import WorkerOptions, worker_settings
 from pipeline.cluster.workers import GPU_SHARE, WorkerFacts, gpu_resources
 from pipeline.grid.tiling import make_plan
 from pipeline.inference.predict import InferenceSpec, share_engine
@@ -205,6 +214,141 @@ def room(recipe: Recipe) -> int:
     while recipe.room.acquire(blocking=False):
         count += 1
     return count
+
+
+# processes of one GPU each
+
+
+def on_machine_with(gpus: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (gpu_workers, serve_workers):
+        monkeypatch.setattr(module, "visible_gpus", lambda: gpus)
+
+
+def test_processes_of_this_machine_have_a_gpu_each(monkeypatch):
+    on_machine_with((), monkeypatch)
+    assert on_gpus("local:3") == "local:3"
+    on_machine_with(("0", "GPU-1d2"), monkeypatch)
+    assert on_gpus("local") == LocalProcesses(2, gpus=("0", "GPU-1d2"))
+    assert on_gpus(Cluster("local:3x4")) == LocalProcesses(3, 4, ("0", "GPU-1d2"))
+    assert on_gpus(LocalProcesses(2)) == LocalProcesses(2, gpus=("0", "GPU-1d2"))
+    assert on_gpus("tcp://host:1") == "tcp://host:1"
+    assert on_gpus(None) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "named", "found"),
+    [("2", None, ("0", "1")), ("2", "3,5", ("3", "5")), ("1", "GPU-a,GPU-b", ("GPU-a",)), ("0", "0,1", ()),
+     ("no CUDA", None, ())],
+)  # fmt: skip
+def test_gpus_are_counted_in_another_process(count, named, found, monkeypatch):
+    monkeypatch.setattr(gpu_workers, "may_have_cuda", lambda: True)
+    monkeypatch.setattr(gpu_workers, "COUNT", f"print({count!r})")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpu_workers.visible_gpus.__wrapped__() == found
+
+
+def test_workers_for_a_scheduler_are_one_for_each_gpu_or_share_of_the_cores(monkeypatch):
+    on_machine_with(("0", "1"), monkeypatch)
+    monkeypatch.setattr(serve_workers, "memory_limit", lambda: 64 * GB)
+    monkeypatch.setattr(serve_workers, "usable_cpus", lambda: 12)
+    first, second = worker_settings("tcp://127.0.0.1:8786", WorkerOptions())
+    assert [one["env"] for one in (first, second)] == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "01"]
+    assert (first["resources"], first["nthreads"], first["memory_limit"]) == ({"GPU": 1}, 8, 32 * GB)
+    assert (first["host"], first["dashboard_address"]) == ("127.0.0.1", "127.0.0.1:0")
+    on_cores = worker_settings("tcp://127.0.0.1:8786", WorkerOptions(gpus=False, threads=5, memory="3 GB"))
+    assert [(one["nthreads"], one["memory_limit"]) for one in on_cores] == [(5, 3 * GB)] * 2
+    assert not any("resources" in one or "env" in one for one in on_cores)
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "said"),
+    [
+        ("tcp://127.0.0.1:1", {"gpus": True}, "no CUDA device is visible here"),
+        ("tcp://127.0.0.1:1", {"memory": "much"}, "'much' is no size of memory"),
+        ("tcp://127.0.0.1:1", {"threads": 0}, "at least one thread; received 0"),
+        ("tcp://no.such.host.invalid:1", {}, "cannot be reached from here"),
+    ],
+)
+def test_workers_that_cannot_be_started_are_refused(address, options, said, monkeypatch):
+    on_machine_with((), monkeypatch)
+    with pytest.raises(ClusterError, match=said):
+        worker_settings(address, WorkerOptions(**options))
+
+
+def see_gpu(seconds: float, item: int) -> str:
+    time.sleep(seconds)
+    return f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getppid()}"
+
+
+def test_local_processes_see_one_gpu_each():
+    with dask_client(LocalProcesses(2, gpus=("0", "7")), 3) as client:
+        assert gpu_resources(client) == {"GPU": GPU_SHARE}
+        found = set(map_bounded(client, see_gpu, 0.2, range(16), key="see", resources=gpu_resources(client)))
+    assert {one.split()[0] for one in found} == {"0", "7"}
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") is None
+
+
+SERVE = """
+import sys
+from pipeline.cluster import serve_workers as serving
+if __name__ == "__main__":
+    serving.visible_gpus, serving.GRACE = lambda: ("4", "5"), 100
+    serving.serve_workers(sys.argv[1], serving.WorkerOptions(threads=2), lambda text: print(text, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_another_process_finish_and_leave_at_sigterm(tmp_path):
+    """A queue may send it to all processes of a job, so all of them get it here; nothing is counted as a death."""
+    (tmp_path / "serve.py").write_text(SERVE)
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
+    with (
+        LocalCluster(
+            n_workers=0,
+            threads_per_worker=4,
+            processes=False,
+            protocol="tcp://",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+        ) as made,
+        Client(made, set_as_default=False) as client,
+    ):
+        command = [sys.executable, str(tmp_path / "serve.py"), client.scheduler.address]
+        serving = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+        try:
+            client.wait_for_workers(2, timeout=60)
+            family = [psutil.Process(serving.pid), *psutil.Process(serving.pid).children(recursive=True)]
+            listening = {c.laddr.ip for one in family for c in one.net_connections("inet") if c.status == "LISTEN"}
+            assert listening == {"127.0.0.1"}
+            found: list[str] = []
+            results = map_bounded(client, see_gpu, 0.3, range(40), key="leave")
+            reading = threading.Thread(target=lambda: found.extend(results))
+            reading.start()
+            while not found and reading.is_alive():
+                time.sleep(0.05)
+            os.killpg(serving.pid, signal.SIGTERM)
+            assert serving.wait(timeout=150) == 0
+            before = len(found)
+            assert before < 40
+            worst = client.run_on_scheduler(
+                lambda dask_scheduler: max(task.suspicious for task in dask_scheduler.tasks.values())
+            )
+            assert worst == 0
+            made.scale(1)  # which does what is left
+            reading.join(timeout=60)
+        finally:
+            serving.kill()
+            said = serving.communicate()[0].splitlines()
+    assert len(found) == 40
+    assert {one.split()[0] for one in found[:before]} == {"4", "5"}
+    assert len(said) == 2
+    assert said[0].startswith("2 workers with one GPU each, 2 threads and ")
+    assert said[1] == "finishing the blocks that are computed, and leaving"
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
 
 
 # a GPU that fails

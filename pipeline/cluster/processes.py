@@ -11,7 +11,7 @@ from multiprocessing import resource_tracker
 from typing import Any, TypeAlias
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.scheduler import DEFAULT_EXTENSIONS
 from distributed.spans import SpansSchedulerExtension
 from typing_extensions import override
@@ -29,6 +29,8 @@ LIGHT = {
     "distributed.admin.tick.interval": "1s",
     "distributed.scheduler.active-memory-manager.start": False,
 }
+# by dask's defaults, the dashboards of scheduler and workers listen on all addresses
+HERE = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 PATIENCE = 20  # seconds that they have to end; dask kills them after nine
 # a process that is stopped at once leaves semaphores behind; what tidies them up after it would complain
 QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
@@ -51,10 +53,14 @@ EXTENSIONS = {**DEFAULT_EXTENSIONS, "spans": BoundedSpans}  # of the schedulers 
 
 @dataclass(frozen=True, slots=True)
 class LocalProcesses:
-    """So many worker processes on this machine, which share its cores; or of so many threads each."""
+    """So many worker processes on this machine, which share its cores; or of so many threads each.
+
+    Each sees one of `gpus`, as `CUDA_VISIBLE_DEVICES` names them, in turn; all that there are, where none is named.
+    """
 
     count: int
     threads: int | None = None
+    gpus: tuple[str, ...] = ()
 
     def share(self, threads: int) -> int:
         """Return each process's share of the threads, rounded up: a core too many costs less than an idle one."""
@@ -103,7 +109,7 @@ def default_processes() -> LocalProcesses:
 
 
 @contextmanager
-def local_processes(processes: LocalProcesses, threads: int) -> Iterator[LocalCluster]:
+def local_processes(processes: LocalProcesses, threads: int) -> Iterator[SpecCluster]:
     """Yield a cluster of worker processes of so many threads each. Killed ones are started again.
 
     Raises
@@ -122,26 +128,34 @@ def local_processes(processes: LocalProcesses, threads: int) -> Iterator[LocalCl
             cluster.close(timeout=PATIENCE)
 
 
-def _start(processes: LocalProcesses, threads: int) -> LocalCluster:
+def _start(processes: LocalProcesses, threads: int) -> SpecCluster:
     before = dict(os.environ)
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), QUIET]))
     try:
         with _deaf_to_interrupts(), dask.config.set(LIGHT):
-            return LocalCluster(
-                n_workers=processes.count,
-                threads_per_worker=min(threads, processes.threads or threads),
-                processes=True,
-                host="127.0.0.1",
-                memory_limit=0,  # the plan bounds memory; dask's limit would count the engine's as a leak
-                dashboard_address="127.0.0.1:0",  # by dask's defaults, both listen on all addresses
-                worker_dashboard_address="127.0.0.1:0",
+            return SpecCluster(
+                scheduler={"cls": Scheduler, "options": {**HERE, "dashboard": True, "extensions": EXTENSIONS}},
+                workers={place: _worker(processes, place, threads) for place in range(processes.count)},
                 silence_logs=logging.CRITICAL,
-                scheduler_kwargs={"extensions": EXTENSIONS},
-                env={MARK: "1"},
             )
     finally:  # dask puts there what only its workers should have, as OMP_NUM_THREADS=1
         os.environ.clear()
         os.environ.update(before)
+
+
+def _worker(processes: LocalProcesses, place: int, threads: int) -> dict[str, Any]:
+    """Return how one of the worker processes is started."""
+    gpus = processes.gpus
+    own: dict[str, Any] = {"env": {MARK: "1"}}
+    if gpus:
+        own = {"env": {MARK: "1", **gpu_environment(gpus[place % len(gpus)])}, "resources": {"GPU": 1}}
+    bounds = {"nthreads": min(threads, processes.threads or threads), "memory_limit": 0}  # the plan bounds memory
+    return {"cls": Nanny, "options": {**HERE, **bounds, **own, "dashboard": True, "silence_logs": logging.CRITICAL}}
+
+
+def gpu_environment(gpu: str) -> dict[str, str]:
+    """Return the variables of a process that sees one GPU alone; CUDA reads them at its first call."""
+    return {"CUDA_VISIBLE_DEVICES": gpu}
 
 
 @contextmanager

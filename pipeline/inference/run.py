@@ -22,6 +22,7 @@ from models.timing import spending
 
 from ..cluster.ask import ask_workers
 from ..cluster.connect import check_client
+from ..cluster.gpu_workers import on_gpus
 from ..cluster.on_worker import Requirements
 from ..cluster.processes import ClusterLike, LocalProcesses, workers_of
 from ..cluster.workers import own_facts
@@ -137,6 +138,8 @@ def run(
         note(str(prepared))
     else:
         prepared.log_doubts()
+    if prepared.inference.spec.device == "cuda":
+        where = on_gpus(where)
     try:
         return run_job(
             Segmentation(prepared, None if where is None else _begun_identity(output, overwrite=overwrite)),
@@ -230,7 +233,9 @@ class Segmentation(BlockJob):
     @property
     @override
     def threads(self) -> int:
-        return blocks_at_once(self.prepared.inference.spec)
+        cut, spec = self.prepared.cut, self.prepared.inference.spec
+        most = blocks_at_once(spec)
+        return min(most, cut.cost.fitting(cut.plan)) if spec.device == "cuda" else most
 
     @override
     def identity(self) -> Mapping[str, Any]:
