@@ -157,6 +157,12 @@ def test_times():
             seconds_of(text)
 
 
+@pytest.mark.parametrize("patience", [0, -1, "10m", True, None, float("nan")])
+def test_patience_in_python_is_a_number(patience):
+    with pytest.raises(ClusterError, match="patience is a number of seconds above 0; received"):
+        Cluster("tcp://h:1", patience=patience)
+
+
 # profiles
 
 
@@ -442,6 +448,32 @@ def test_the_doctor_waits_for_a_cluster_that_it_starts_and_says_what_for(swathe,
     done = swathe("doctor", "--scheduler", f"toy:{path}", "--insecure", "--patience", "1")
     assert re.search(r"waiting: no workers after \d s; 1 job pending in slow", done.output)
     assert "no worker for 1 s" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--scheduler", "local", "--patience", "abc"], "'abc' is no time above 0; give seconds, or as 90s, 10m, 2h"),
+        (["--tls", "folder"], "--tls is of a cluster: give --scheduler"),
+        (["--insecure"], "--insecure is of a cluster: give --scheduler"),
+        (["--patience", "10m"], "--patience is of a cluster: give --scheduler"),
+    ],
+)
+def test_options_of_a_cluster_that_make_no_sense(words, said):
+    done = CliRunner().invoke(cli, ["clean", "maps.zarr", "-o", "clean.zarr", *words])
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_verbs_give_one_cluster(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "pipeline.stats.stats.compute_statistics", lambda *_, client, **__: given.append(client) or 1 / 0
+    )
+    options = ["--scheduler", "tls://h:1", "--tls", "folder", "--insecure", "--patience", "2h"]
+    CliRunner().invoke(cli, ["stats", "maps.zarr", *options])
+    CliRunner().invoke(cli, ["stats", "maps.zarr"])
+    assert given == [Cluster("tls://h:1", "folder", insecure=True, patience=7200), None]
 
 
 def test_the_doctor_needs_a_cluster(swathe):

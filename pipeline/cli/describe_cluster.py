@@ -5,6 +5,7 @@ import sys
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..inference.doctor import ClusterReport, WorkerReport
 
@@ -23,7 +24,7 @@ def print_report(report: ClusterReport) -> None:
     for column in COLUMNS:
         table.add_column(column, no_wrap=not here)
     for worker in report.workers:
-        table.add_row(*_row(worker))
+        table.add_row(*map(Text, _row(worker)))  # an address may look like markup
     console.print(table)
     for worker in report.workers:
         if worker.unfit:

@@ -51,8 +51,9 @@ class Cluster:
     patience: float = PATIENCE
 
     def __post_init__(self) -> None:
-        if not self.patience > 0:
-            raise ClusterError(f"patience is a number of seconds above 0; received {self.patience}")
+        number = isinstance(self.patience, int | float) and not isinstance(self.patience, bool)
+        if not number or not self.patience > 0:
+            raise ClusterError(f"patience is a number of seconds above 0; received {self.patience!r}")
 
 
 _OPTIONS: WeakKeyDictionary[Client, Cluster] = WeakKeyDictionary()
