@@ -25,7 +25,7 @@ from pipeline.cluster.options import Cluster
 from pipeline.cluster.processes import LocalProcesses
 from pipeline.cluster.workers import gpu_resources, worker_threads
 from pipeline.inference.run import Segmentation
-from pipeline.jobs import tasks
+from pipeline.jobs import watch
 from pipeline.jobs.job import run_job
 from pipeline.jobs.tasks import map_bounded, run_once
 
@@ -291,7 +291,7 @@ def _waiting(client) -> list[str]:
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr(tasks, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(watch, "LOOK_EVERY", 0.1)
     with (
         LocalCluster(
             n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL

@@ -1,8 +1,6 @@
 """Workers whose GPU failed are replaced: nothing that such a process does on a GPU will succeed again."""
 
-from collections.abc import Iterable, Iterator
-
-from distributed import Client, Future
+from distributed import Client
 
 from models.errors import DeviceLostError
 
@@ -31,14 +29,6 @@ class LostGpus:
     def succeeded(self) -> None:
         """Note that the cluster still gets on."""
         self._fruitless = 0
-
-
-def failed_on_gpu(done: Iterable[Future]) -> Iterator[tuple[Future, DeviceLostError]]:
-    """Yield the tasks that ended since a GPU failed."""
-    for future in done:
-        error = future.exception() if future.status == "error" else None
-        if isinstance(error, DeviceLostError):
-            yield future, error
 
 
 def replace_worker(client: Client, address: str) -> None:

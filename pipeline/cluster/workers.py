@@ -66,11 +66,9 @@ def _fit_workers(client: Client) -> Mapping[str, Any]:
 
 
 def no_worker(client: Client) -> str:
-    """Say that there has been none for as long as the cluster's options allow."""
-    return (
-        f"the cluster has had no worker for {options_of(client).patience:g} s; "
-        "start workers and run the same command again"
-    )
+    """Say that there has been none for as long as the cluster's options allow, and what its queue is at."""
+    said = f"the cluster has had no worker for {options_of(client).patience:g} s", queue_words(client)
+    return "; ".join([*filter(None, said), "start workers and run the same command again"])
 
 
 def queue_words(client: Client) -> str:

@@ -9,15 +9,17 @@ both write the same bytes, and one of them may end with an error when the other 
 
 import os
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import Any, Literal, Self
 
 import numpy as np
-from distributed import Client
+from distributed import Client, Future
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -398,7 +400,7 @@ def _all_levels(
 ) -> tuple[Ledger, int]:
     """Run all blocks of all levels; return what is done, and how many of the full resolution are of before."""
     store, function = task.store, task.block_function
-    shared = _scattered(client, task) if function.scatter_once else task
+    shared = _shared(client, task) if function.scatter_once else task
     resources = gpu_resources(client) if function.on_gpu else None
     ledger = Ledger.read(store, task.classes)
     planned = [store.planned(level) for level in range(store.levels + 1)]
@@ -413,7 +415,15 @@ def _all_levels(
         if dashboard:
             tell(Event("dashboard", f"Dask's dashboard is at {dashboard}", {"url": dashboard}))
         for summary in map_bounded(
-            client, run_block, shared, order, key="swathe-block", resources=resources, check=check, tell=tell
+            client,
+            run_block,
+            shared,
+            order,
+            key="swathe-block",
+            resources=resources,
+            check=check,
+            tell=tell,
+            name=partial(_name, store),
         ):
             order.finish((summary.level, summary.row, summary.column))
             ledger.add(summary)
@@ -424,10 +434,16 @@ def _all_levels(
     return ledger, before[0]
 
 
-def _scattered(client: Client, task: Task) -> Any:
-    """Send what all tasks share to the workers that do them."""
+def _shared(client: Client, task: Task) -> Future:
+    """Send what all tasks share to the cluster once: as a task's result, which outlives any worker that has it."""
     check = current_check(client)
-    return client.scatter(task, broadcast=True, workers=None if check is None else check.allowed())
+    fit = None if check is None else check.allowed()
+    key = f"swathe-shared-{uuid.uuid4().hex[:8]}"
+    return client.submit(_same, task, key=key, workers=fit, allow_other_workers=bool(fit))
+
+
+def _same(task: Task) -> Task:
+    return task
 
 
 def _shown(show: ProgressFactory, title: str, blocks: list[int], done: list[int]) -> AbstractContextManager[Progress]:
@@ -453,11 +469,15 @@ def run_block(task: Task, index: BlockIndex) -> Summary:
     try:
         return _run_block(task, *index)
     except SwatheError as error:
-        level, row, column = index
-        window = task.store.window(*index)
-        name = f"block {row}, {column}" + (f" of overview {level}" if level else "")
         kept = f"; {KEPT}" if isinstance(error, DeviceLostError) else ""
-        raise type(error)(f"{name} ({window.describe()}): {error}{kept}") from error
+        raise type(error)(f"{_name(task.store, index)}: {error}{kept}") from error
+
+
+def _name(store: Store, index: BlockIndex) -> str:
+    """Return what a block is called, and where it lies."""
+    level, row, column = index
+    overview = f" of overview {level}" if level else ""
+    return f"block {row}, {column}{overview} ({store.window(*index).describe()})"
 
 
 def _run_block(task: Task, level: int, row: int, column: int) -> Summary:

@@ -1,39 +1,51 @@
 """Run many tasks on a cluster, of which few are known to it at a time."""
 
+import asyncio
 import operator
 import queue
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, TypeVar
+from textwrap import shorten
+from typing import Any, Generic, TypeVar
 
 from distributed import Client, Future, KilledWorker
 from distributed.comm import CommClosedError
 
-from models.errors import ClusterError, SwatheError
+from models.errors import ClusterError, DeviceLostError, SwatheError
 
 from ..cluster.check import WorkerCheck, is_of_unfit_worker, refuse_if_unfit
 from ..cluster.current import current_check
-from ..cluster.lost_gpus import LostGpus, failed_on_gpu
-from ..cluster.options import options_of
-from ..cluster.workers import naming_worker, no_worker, worker_threads
-from .events import Event, Tell, tell_nobody
+from ..cluster.lost_gpus import LostGpus
+from ..cluster.workers import naming_worker
+from . import watch
+from .events import Tell, tell_nobody
+from .suspects import Suspects, killer
+from .watch import InWork, Watch
 
-LOOK_EVERY = 5  # seconds between looks at the cluster while no task ends
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
+LEAST = 4  # tasks that are known to the scheduler, also while it has no worker
 RETRIES = 2
+MISFITS = 3  # tries of a task that met a worker which cannot read it
 LOST = "the Dask scheduler was lost; finished blocks are kept, run the same command again to continue"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _named(run: str, function: Callable[[Any, Item], Result], shared: Any, item: Item) -> Result:
+def _timed(run: str, function: Callable[[Any, Item], Result], shared: Any, item: Item) -> tuple[Result, float]:
     refuse_if_unfit(run)
+    started = time.perf_counter()
     with naming_worker():
-        return function(shared, item)
+        return function(shared, item), time.perf_counter() - started
+
+
+def _short(item: Any) -> str:
+    return f"block {shorten(str(item), 60)}"
 
 
 def run_once(
@@ -64,13 +76,15 @@ def map_bounded(
     resources: Mapping[str, float] | None = None,
     check: WorkerCheck | None = None,
     tell: Tell = tell_nobody,
+    name: Callable[[Item], str] = _short,
 ) -> Iterator[Result]:
     """Run `function(shared, item)` for every item on the cluster; yield results as they come.
 
-    Only a window of tasks is ever known to the scheduler, so that its graph does not grow with the number of items.
-    `items` may be an iterator that has nothing at one time and more after results were yielded: it is asked again each
-    time, until it has nothing while no task is under way. Tasks are given to the workers that `check` allows, that of
-    the run if none is given, and it looks at those that join. What happens beside results goes to `tell`.
+    Only a window of tasks is ever known to the scheduler, so that its graph does not grow with the number of items. It
+    follows the workers, which may come and go. `items` may be an iterator that has nothing at one time and more after
+    results were yielded: it is asked again each time, until it has nothing while no task is under way. Tasks are given
+    to the workers that `check` allows, that of the run if none is given, and it looks at those that join. What happens
+    beside results goes to `tell`, and `name` says what a task is called.
 
     Raises
     ------
@@ -78,98 +92,199 @@ def map_bounded(
         What a task raised, after retries, and on which worker; tasks that are waiting are cancelled. A worker whose
         GPU failed is replaced before another try.
     ClusterError
-        Workers keep dying on a task, or none is left.
+        Workers keep dying on a task that is alone, or a task hangs on one after the other; none is left; or the
+        scheduler is silent.
     """
-    finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
-    once = uuid.uuid4().hex[:8]  # a cluster may still know tasks of a run that was interrupted
-    waiting, numbers = iter(items), count()
-    window = max(4, worker_threads(client) * (1 + AHEAD))
-    active: dict[Future, tuple[int, int, Item]] = {}
-    gpus = LostGpus(client)
     check = check or current_check(client)
-    if check is not None:
-        check.look(list(client.scheduler_info(n_workers=-1)["workers"]))
-
-    def submit(tasks: Iterable[tuple[int, int, Item]]) -> None:
-        for number, tries, item in tasks:
-            future = client.submit(
-                _named,
-                check.run if check is not None else "",
-                function,
-                shared,
-                item,
-                key=f"{key}-{once}-{number}-{tries}",
-                pure=False,
-                retries=RETRIES,
-                resources=resources,
-                workers=check.allowed() if check is not None else None,
-            )
-            active[future] = (number, tries, item)
-            future.add_done_callback(finished.put)
-
+    tasks = _Map(client, function, shared, items, key, resources, Watch(client, check, tell, name))
     try:
-        submit((next(numbers), 0, item) for item in islice(waiting, window))
-        while active:
-            done = _next(finished, client, tell)
-            lost = dict(failed_on_gpu(done))
-            again = [active[future] for future in lost]
-            for error, (_, tries, _) in zip(lost.values(), again, strict=True):
-                gpus.replace(error, tries)
-            unfit = [] if check is None else _of_unfit_workers(done, client, check)
-            again += [active[future] for future in unfit]
-            submit((number, tries + 1, item) for number, tries, item in again)
-            for future in done:
-                del active[future]
-            yield from _results(client, [future for future in done if future not in lost and future not in unfit])
-            if len(lost) + len(unfit) < len(done):
-                gpus.succeeded()
-            submit((next(numbers), 0, item) for item in islice(waiting, window - len(active)))
+        while tasks.submit():
+            yield from tasks.results()
     finally:
-        client.cancel(list(active), force=True)
+        client.cancel(tasks.futures(), force=True)
 
 
-def _of_unfit_workers(done: list[Future], client: Client, check: WorkerCheck) -> list[Future]:
-    """Return the tasks that were given to workers which cannot do them, and look which those are."""
-    failed = [future for future in done if future.status == "error" and is_of_unfit_worker(future.exception())]
-    if failed:
-        check.look(list(client.scheduler_info(n_workers=-1)["workers"]))
-        check.require_any()
-    return failed
+@dataclass(slots=True, eq=False)
+class _Task(Generic[Item]):
+    """An item, and what happened to it so far."""
+
+    number: int
+    item: Item
+    tries: int = 0
+    lost_gpus: int = 0
+    misfits: int = 0
+    future: Future | None = None
+    workers: list[str] | None = None  # that it may be given to
 
 
-def _next(finished: "queue.SimpleQueue[Future]", client: Client, tell: Tell) -> list[Future]:
-    """Wait for one finished task and take all that have finished meanwhile."""
-    seen = time.monotonic()  # when there last was a worker
-    while True:
+class _Map(Generic[Item, Result]):
+    """A map under way: what is known to the scheduler, and what waits here."""
+
+    def __init__(
+        self,
+        client: Client,
+        function: Callable[[Any, Item], Result],
+        shared: Any,
+        items: Iterable[Item],
+        key: str,
+        resources: Mapping[str, float] | None,
+        seen: Watch,
+    ) -> None:
+        self._client, self._function, self._shared, self._resources = client, function, shared, resources
+        self._key = f"{key}-{uuid.uuid4().hex[:8]}"  # a cluster may still know tasks of a run that was interrupted
+        self._watch = seen
+        self._items, self._numbers = iter(items), count()
+        self._again: deque[_Task[Item]] = deque()
+        self._suspects: Suspects[_Task[Item]] = Suspects()
+        self._gpus = LostGpus(client)
+        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._active: dict[str, _Task[Item]] = {}
+        self._in_work: dict[str, InWork] = {}  # the same, as it is watched
+
+    def futures(self) -> list[Future]:
+        """Return the tasks that the scheduler knows."""
+        return [task.future for task in self._active.values()]
+
+    def submit(self) -> bool:
+        """Submit tasks as far as the window reaches; whether any are under way or left."""
+        if not self._suspects.alone:
+            self._fill()
+        if not self._active and not self._again and (suspect := self._suspects.next()):
+            self._submit(suspect)
+        return bool(self._active or self._again)
+
+    def _fill(self) -> None:
+        allowed = self._watch.allowed()
+        window = max(LEAST, self._watch.threads() * (1 + AHEAD))
+        if allowed is not None and not allowed:  # whom tasks would be given to is not known
+            window = 0
+            self._again.extend(self._new(0 if self._again else 1))
+        while len(self._active) < window and self._again:
+            self._submit(self._again.popleft())
+        for task in self._new(window - len(self._active)):
+            self._submit(task)
+
+    def _new(self, most: int) -> Iterator[_Task[Item]]:
+        return (_Task(next(self._numbers), item) for item in islice(self._items, max(0, most)))
+
+    def _submit(self, task: _Task[Item]) -> None:
+        task.workers = self._watch.allowed()
+        key = f"{self._key}-{task.number}-{task.tries}"
+        task.tries += 1
+        future = self._client.submit(
+            _timed,
+            self._watch.run,
+            self._function,
+            self._shared,
+            task.item,
+            key=key,
+            pure=False,
+            retries=RETRIES,
+            resources=self._resources,
+            workers=task.workers,
+        )
+        task.future, self._active[key] = future, task
+        self._in_work[key] = InWork(task.item, self._watch.now())
+        future.add_done_callback(self._ended.put)
+
+    def _forget(self, future: Future) -> _Task[Item]:
+        del self._in_work[future.key]
+        return self._active.pop(future.key)
+
+    def results(self) -> list[Result]:
+        """Wait for tasks that end; return their results. None: only the cluster has changed."""
+        done = self._wait()
+        while done:
+            for future in [future for future in done if future.status == "error"]:
+                self._try_again(future)
+                done.remove(future)
+            try:
+                found = self._gather(done)
+            except Exception:
+                if any(future.status == "error" for future in done):
+                    continue  # it was lost, done again, and has failed
+                raise
+            return [self._take(future, *result) for future, result in zip(done, found, strict=True)]
+        return []
+
+    def _take(self, future: Future, result: Result, seconds: float) -> Result:
+        self._suspects.ended(self._forget(future))
+        self._gpus.succeeded()
+        self._watch.finished(seconds)
+        return result
+
+    def _wait(self) -> list[Future]:
+        """Wait for tasks that end, and take all that have; or until workers come or go."""
+        while True:
+            done: list[Future] = []
+            try:
+                done.append(self._ended.get(timeout=watch.LOOK_EVERY))
+                while True:
+                    done.append(self._ended.get_nowait())
+            except queue.Empty:
+                pass
+            if self._client.status not in ("running", "connecting"):
+                raise ClusterError(LOST)
+            changed = self._watch.look(self._in_work)
+            if changed:
+                self._withdraw()
+            done = [future for future in done if future.key in self._active]
+            if done or changed:
+                return done
+
+    def _withdraw(self) -> None:
+        """Take back tasks whose workers have all gone: to other workers, the scheduler would not give them."""
+        for task in list(self._active.values()):
+            if task.workers is not None and not any(worker in self._watch.workers for worker in task.workers):
+                future = task.future
+                self._put_back(self._forget(future))
+                self._client.cancel([future], force=True)
+
+    def _try_again(self, future: Future) -> None:
+        """Let a task that failed be tried again, if that was not its fault; else raise what it raised."""
+        task, error = self._forget(future), future.exception()
+        name = self._watch.name(task.item)
+        if isinstance(error, DeviceLostError):
+            self._gpus.replace(error, task.lost_gpus)
+            task.lost_gpus += 1
+        elif isinstance(error, KilledWorker):
+            if self._suspects.is_alone(task):
+                raise killer(self._client, name, future.key) from error
+            text = f"workers died while they had {name} and others; it is done alone at the end"
+            self._watch.tell("retried", text, block=name, reason="workers died")
+            self._suspects.set_aside(task)
+            return
+        elif error is not None and is_of_unfit_worker(error) and task.misfits + 1 < MISFITS:
+            task.misfits += 1
+            self._watch.check_again()
+        else:
+            self._gather([future])
+        self._watch.tell("retried", f"{name} is tried again: {error}", block=name, reason=str(error))
+        self._put_back(task)
+
+    def _put_back(self, task: _Task[Item]) -> None:
+        """Let a task be submitted again."""
+        if self._suspects.is_alone(task):
+            self._suspects.ended(task)
+            self._suspects.set_aside(task)
+        else:
+            self._again.append(task)
+
+    def _gather(self, done: list[Future]) -> list[tuple[Result, float]]:
+        """Bring results here, and look at the cluster meanwhile: whoever has them may hang, and is then let go."""
+        gathering = self._client.gather(done, asynchronous=True)
+        answer = asyncio.run_coroutine_threadsafe(gathering, self._client.loop.asyncio_loop)
         try:
-            done = [finished.get(timeout=LOOK_EVERY)]
-            break
-        except queue.Empty:
-            if client.status not in ("running", "connecting"):
-                raise ClusterError(LOST) from None
-            if client.status == "running" and worker_threads(client):
-                seen = time.monotonic()
-            else:
-                seconds = round(time.monotonic() - seen)
-                tell(Event("waiting", f"no worker for {seconds} s", {"seconds": seconds}))
-            if time.monotonic() - seen > options_of(client).patience:
-                raise ClusterError(no_worker(client)) from None
-    while not finished.empty():
-        done.append(finished.get())
-    return done
-
-
-def _results(client: Client, done: list[Future]) -> list[Any]:
-    try:
-        return client.gather(done)  # type: ignore[no-any-return]
-    except SwatheError:
-        raise
-    except KilledWorker as error:
-        raise ClusterError(
-            "workers died again and again on one block, most often for want of memory: "
-            "give them more, or use a smaller --tile and --block"
-        ) from error
-    except MemoryError as error:
-        raise ClusterError("memory is exhausted; use a smaller --tile and --block") from error
-    except (CancelledError, CommClosedError) as error:
-        raise ClusterError(LOST) from error
+            while True:
+                try:
+                    return answer.result(watch.LOOK_EVERY)  # type: ignore[no-any-return]
+                except TimeoutError:
+                    if answer.done():
+                        raise
+                    self._watch.look(self._in_work)
+        except SwatheError:
+            raise
+        except MemoryError as error:
+            raise ClusterError("memory is exhausted; use a smaller --tile and --block") from error
+        except (CancelledError, CommClosedError) as error:
+            raise ClusterError(LOST) from error
