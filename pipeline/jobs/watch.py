@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future as Answer
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from distributed import Client
@@ -19,10 +19,12 @@ from distributed import Client
 from models.errors import ClusterError
 from models.metadata import some_of
 
-from ..cluster.check import WorkerCheck
 from ..cluster.options import options_of
 from ..cluster.workers import no_worker, queue_words
 from .events import Event, EventKind, Tell
+
+if TYPE_CHECKING:
+    from ..cluster.check import WorkerCheck
 
 LOOK_EVERY = 1.0  # seconds between looks at the cluster
 STEP = 5.0  # seconds that pass at most between two looks: more is this process's own delay
@@ -70,7 +72,7 @@ class Watch:
         The scheduler does not answer.
     """
 
-    def __init__(self, client: Client, check: WorkerCheck | None, tell: Tell, name: Callable[[Any], str]) -> None:
+    def __init__(self, client: Client, check: "WorkerCheck | None", tell: Tell, name: Callable[[Any], str]) -> None:
         self._client, self._check, self._tell, self.name = client, check, tell, name
         self._clock, self._clock_read = 0.0, time.monotonic()
         self._asked: Answer[tuple[Mapping[str, Any], Mapping[str, list[str]]]] | None = None
