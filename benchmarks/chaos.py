@@ -130,7 +130,7 @@ class Lane(threading.Thread):
 
 
 def campaign(runs: dict[str, int], seed: int, lanes: int, folder: Path) -> list[Outcome]:
-    """Do all runs; those of one kind are not side by side with each other only by chance."""
+    """Do all runs, in so many lanes."""
     kinds: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
     for kind, count in runs.items():
         for number in range(count):

@@ -52,9 +52,10 @@ class Stage:
             self.home, *places = (with_tls(place, self.tls) for place in (net.home, *net.workers))
             self.places = (places[0], places[1])
         self.scheduler = Scheduler(self.home, folder)
-        self.hosts: list[Host] = [self._host(place) for place in self.places]
+        self.hosts: list[Host] = [self.new_host(place) for place in self.places]
 
-    def _host(self, place: Place) -> Host:
+    def new_host(self, place: Place) -> Host:
+        """Start a host."""
         return Host(self.scheduler, place, self.folder, workers=WORKERS, delay=self.delay)
 
     def __enter__(self) -> Self:
@@ -118,7 +119,7 @@ class Stage:
     def replace(self, number: int) -> None:
         """Kill what is left of a host, and start it."""
         self.hosts[number].kill()
-        self.hosts[number] = self._host(self.places[number])
+        self.hosts[number] = self.new_host(self.places[number])
 
     def replace_all(self) -> None:
         """Replace all hosts."""
@@ -269,7 +270,7 @@ def elastic(stage: Stage, random: Random, command: Command) -> None:
     for number, host in enumerate(stage.hosts):
         if host.process.poll() is not None:
             command.wait(random.uniform(1, 6))
-            stage.hosts[number] = stage._host(stage.places[number])
+            stage.hosts[number] = stage.new_host(stage.places[number])
     stage.wait_for_work(command)
     for _ in range(random.randint(1, 2)):
         if not command.wait(random.uniform(0.5, 3)):
