@@ -129,6 +129,8 @@ def own_mounts():
 def test_a_worker_without_swathe_is_named_and_left_out(scheduler, scene, out, tmp_path):
     (out / ".o.zarr.check").mkdir()  # as a killed run leaves it
     with _workers(scheduler, tmp_path, good=Lack(), bad=Lack(HIDE)) as known:
+        with pytest.raises(ClusterError, match=r"GB of memory there, and this takes 1000000\.0 GB"):
+            checked_workers(scheduler, Requirements(memory=10**15)).__enter__()
         with checked_workers(scheduler, Requirements((str(scene),)), str(out / "o.zarr")):
             check = current_check(scheduler)
             reason = f"no Swathe there (No module named 'swathe'); pip install swathe=={version('swathe')}"

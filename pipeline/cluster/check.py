@@ -47,7 +47,7 @@ class WorkerCheck:
         self._fit: set[str] = set()
         self._asked: dict[str, tuple[float, Future[Any]]] = {}
         self._told: set[str] = set()
-        self._given: set[str] = set()  # workers that were asked again, with the bundle beside the output
+        self._again: set[str] = set()  # workers that were asked a second time
         self._shipped = False
 
     @property
@@ -105,6 +105,9 @@ class WorkerCheck:
         self._wanted = replace(self._wanted, probe=requirements.probe, memory=requirements.memory)
         self.run = uuid.uuid4().hex
         self._fit.clear()
+        self._again.clear()
+        for address in list(self._asked):  # who is silent still has the question of before
+            self._ask(address)
         self.register()
         self.look_at_all()
         self.require_any()
@@ -127,6 +130,8 @@ class WorkerCheck:
 
     def unregister(self) -> None:
         """Let scheduler and workers forget the run."""
+        if self.client.status != "running":
+            return
         removing = self.client.scheduler.unregister_worker_plugin(name=self._name)
         with suppress(Exception):  # whoever has lost the scheduler need not be told here
             asyncio.run_coroutine_threadsafe(removing, _loop(self.client)).result(timeout=UNREGISTER)
@@ -154,21 +159,14 @@ class WorkerCheck:
             answer = future.result().get(address, "it has left")
         except Exception as error:  # the scheduler was lost, or the worker; either is seen elsewhere
             answer = error
-        if answer == LACKS_BUNDLE and address not in self._given and self._ship():
-            self._given.add(address)
+        failed = isinstance(answer, Exception)  # as a connection that was lost on the way
+        if address not in self._again and (failed or (answer == LACKS_BUNDLE and self._ship())):
+            self._again.add(address)
             self._ask(address, again=True)
-            return
-        reason = f"{type(answer).__name__}: {answer}" if isinstance(answer, Exception) else answer
-        if reason := reason or self._too_small(address):
-            self.unfit[address] = reason
+        elif answer:
+            self.unfit[address] = f"{type(answer).__name__}: {answer}" if failed else answer
         else:
             self._fit.add(address)
-
-    def _too_small(self, address: str) -> str:
-        worker = self.client.scheduler_info(n_workers=-1)["workers"].get(address, {})
-        has = int(worker.get("memory_limit") or 0)
-        least = self._wanted.memory
-        return f"{has / 1e9:.1f} GB of memory there, and this takes {least / 1e9:.1f} GB" if 0 < has < least else ""
 
     def _ship(self) -> bool:
         """Put the bundle beside the output, whence workers that lack it take it; False: that cannot be done."""

@@ -43,7 +43,8 @@ def _look(wanted: Mapping[str, Any], worker: Worker) -> str:
     if there != wanted["swathe"]:
         return f"Swathe {there} there, {wanted['swathe']} here; pip install swathe=={wanted['swathe']}"
     closer = import_module("pipeline.cluster.on_worker")
-    return str(closer.look(pickle.loads(wanted["requirements"]), worker.local_directory))
+    memory = worker.memory_manager.memory_limit or 0
+    return str(closer.look(pickle.loads(wanted["requirements"]), worker.local_directory, memory))
 
 
 async def _verdict(wanted: Mapping[str, Any], worker: Worker) -> str:

@@ -60,11 +60,12 @@ class Wanted:
     memory: int = 0
 
 
-def look(wanted: Wanted, scratch: str) -> str:
-    """Say why this worker is unfit, "" if it is not."""
+def look(wanted: Wanted, scratch: str, memory: int) -> str:
+    """Say why this worker, with its folder and its limit of memory, 0 for none, is unfit; "" if it is not."""
     try:
         return (
             _other_gdal(wanted)
+            or _too_small(wanted, memory)
             or _full_disk(scratch)
             or _other_output(wanted)
             or _other_files(wanted)
@@ -101,6 +102,11 @@ def file_facts(path: str) -> str:
 
 def _other_gdal(wanted: Wanted) -> str:
     return f"GDAL {here} there, {wanted.gdal} here" if (here := gdal_version()) != wanted.gdal else ""
+
+
+def _too_small(wanted: Wanted, has: int) -> str:
+    least = wanted.memory
+    return f"{has / 1e9:.1f} GB of memory there, and this takes {least / 1e9:.1f} GB" if 0 < has < least else ""
 
 
 def _full_disk(scratch: str) -> str:
