@@ -10,6 +10,7 @@ from .inference.quantise import quantise as quantise
 from .inference.run import run as run
 from .io.scene import open_scene as open_scene
 from .jobs.job import RunResult as RunResult
+from .jobs.run_log import RunLog as RunLog
 from .mosaic.open import open_mosaic as open_mosaic
 from .objects.objects import open_objects as open_objects
 from .objects.objects import write_objects as write_objects
@@ -29,12 +30,14 @@ from .viz.overlay import overlay as overlay
 from .viz.overlay import write_picture as write_picture
 from .viz.panels import five_panels as five_panels
 from .viz.report import write_report as write_report
+from .viz.run_report import write_run_report as write_run_report
 
 __all__ = [
     "Cluster",
     "IndexResult",
     "Outlines",
     "Publication",
+    "RunLog",
     "RunResult",
     "SceneIndex",
     "StacSearch",
@@ -60,6 +63,7 @@ __all__ = [
     "write_objects",
     "write_picture",
     "write_report",
+    "write_run_report",
     "write_statistics",
     "write_vectors",
 ]

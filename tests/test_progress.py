@@ -6,15 +6,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from helpers import metadata, pixels, save, write_raster
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
 
 from models.errors import StoreError
 from models.timing import Spent
+from pipeline import run, write_run_report
 from pipeline.grid.geobox import GeoBox
-from pipeline.jobs import json_log, progress, run_log
+from pipeline.jobs import json_log, metrics, progress, run_log
 from pipeline.jobs.events import Event
 from pipeline.jobs.json_log import JsonLog
 from pipeline.jobs.run_log import RunLog
@@ -173,3 +178,77 @@ def test_a_log_adds_up_by_worker_and_block(monkeypatch):
     with log.run("cleaning", "other.zarr", None):
         pass
     assert (log.output, log.workers, log.error) == ("other.zarr", {}, "")
+
+
+def test_prometheus_counts_at_the_endpoint_of_a_worker(tmp_path):
+    write_raster(tmp_path / "scene.tif", pixels((3, 100, 130)), nodata=0)
+    save(tmp_path / "bundle", metadata("simple-unet"))
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        log = RunLog()
+        how = {"block": 64, "tile": 64, "engine": "torch", "threads": 1, "show": False}
+        run(tmp_path / "scene.tif", tmp_path / "bundle", tmp_path / "s.zarr", client=client, log=log, **how)
+        (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
+        with urlopen(f"http://127.0.0.1:{worker['services']['dashboard']}/metrics", timeout=60) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+    found = {(s.name, s.labels.get("phase")): s.value for family in families for s in family.samples}
+    assert found["swathe_blocks_total", None] == 6
+    assert found["swathe_blocks_failed_total", None] == found["swathe_blocks_retried_total", None] == 0
+    totals = log.totals()
+    assert found["swathe_bytes_read_total", None] == totals["bytes_read"] > 0
+    assert found["swathe_bytes_written_total", None] == totals["bytes_written"] > 0
+    for phase in ("read", "wait", "predict", "write"):
+        assert found["swathe_seconds_total", phase] == pytest.approx(totals[phase])
+    (event,) = [event for _, event in log.happened if event.kind == "dashboard"]
+    assert event.facts["url"].startswith("http://127.0.0.1:")
+
+
+def test_tries_that_fail_and_those_that_follow_are_counted():
+    def of(name: str) -> float:
+        return REGISTRY.get_sample_value(f"swathe_blocks_{name}_total") or 0.0
+
+    with metrics.counting_tries("tcp://a:1", "first-0"):
+        failed, retried = of("failed"), of("retried")
+    with suppress(StoreError), metrics.counting_tries("tcp://a:1", "second-0"):
+        raise StoreError("gone")
+    for task in ("second-0", "third-1", "fourth-0"):
+        with metrics.counting_tries("tcp://a:1", task):
+            pass
+    assert (of("failed") - failed, of("retried") - retried) == (1, 2)
+
+
+def test_a_report_of_a_run_is_a_page_and_json(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+    log = RunLog()
+    with suppress(StoreError), log.run("segmenting", "<b>out.zarr", None):
+        log.begin_blocks(Grid(), 6, 0)  # type: ignore[arg-type]
+        log.tell(LOAD)
+        for column in range(3):
+            now[0] += 10
+            log.add(summary(0, column, "tcp://a:1"))
+        log.tell(RETRIED)
+        raise StoreError("the disk is full")
+    page, data = write_run_report(log, tmp_path / "new" / "report.html")
+    found = json.loads((tmp_path / "new" / "report.json").read_bytes())
+    assert (page, data) == (str(tmp_path / "new" / "report.html"), str(tmp_path / "new" / "report.json"))
+    assert (found["done"], found["error"], found["predict"]) == (3, "the disk is full", 6)
+    assert sum(found["throughput"]["blocks_per_s"]) * 30 / len(found["throughput"]["until_s"]) == pytest.approx(
+        3, abs=0.1
+    )
+    assert found["events"] == [{"second": 30.0, "event": "retried", "text": RETRIED.text, "block": "1, 2"}]
+    assert found["slowest"][0] == {"row": 0, "column": 0, "seconds": 4.0}
+    text = (tmp_path / "new" / "report.html").read_text("utf-8")
+    assert "&lt;b&gt;out.zarr" in text
+    assert "<b>" not in text
+    for said in ("the disk is full", "row 0, column 2: 4", "tcp://c:1", RETRIED.text, "in the network: 6"):
+        assert said in text
+    assert write_run_report(RunLog(), tmp_path / "folder")[0] == str(tmp_path / "folder" / "run.html")

@@ -3,8 +3,9 @@
 Each verb is one call of one public function. Imports nothing heavy before a verb runs, so that help is quick.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,9 @@ from .options import (
     store_argument,
     workers_option,
 )
+
+if TYPE_CHECKING:
+    from ..jobs.run_log import RunLog
 
 
 def say_background(store: str, more: str = "") -> None:
@@ -59,6 +63,7 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
 @opaque
 @running
 @workers_option
+@click.option("--run-report", metavar="OUT", help="Write where the time went: OUT.html and OUT.json, or a folder.")
 def segment(
     scene: tuple[str, ...],
     bundle: str,
@@ -67,6 +72,7 @@ def segment(
     workers: int | None,
     overwrite: bool,
     quiet: bool,
+    run_report: str | None,
     **rest: Any,
 ) -> None:
     """Segment SCENE into OUT. Interrupted at any moment, the same command continues.
@@ -81,9 +87,25 @@ def segment(
     from .describe import describe_run
 
     opened = open_scenes(_scene(scene), keywords, show=not quiet)
-    result = run(opened, bundle, output, client=client, workers=workers, overwrite=overwrite, show=not quiet,
-                 note=None if quiet else lambda text: note(text, quiet), **keywords)  # fmt: skip
+    with _reported(run_report) as log:
+        result = run(opened, bundle, output, client=client, workers=workers, overwrite=overwrite, show=not quiet,
+                     note=None if quiet else lambda text: note(text, quiet), log=log, **keywords)  # fmt: skip
     click.echo(describe_run(result, output))
+
+
+@contextmanager
+def _reported(output: str | None) -> "Iterator[RunLog]":
+    """Write a report of what is run within, also where it fails, if it got as far as blocks."""
+    from ..jobs.run_log import RunLog
+
+    log = RunLog()
+    try:
+        yield log
+    finally:
+        if output is not None and log.block:
+            from ..viz.run_report import write_run_report
+
+            write_run_report(log, output)
 
 
 @click.command(epilog="Example: swathe plan scene.tif -m buildings --calibrate")

@@ -122,6 +122,14 @@ def own_address() -> str:
         return ""
 
 
+def own_task() -> str:
+    """Return the key of the task that runs in this thread; empty outside of one."""
+    try:
+        return str(get_worker().get_current_task())
+    except ValueError:
+        return ""
+
+
 def _address() -> str | None:
     """Return the address of the worker process that runs this task; None in the process of the run itself."""
     address = own_address()

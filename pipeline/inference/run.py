@@ -37,6 +37,7 @@ from ..io.scene import SceneLike
 from ..io.source import Source
 from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
 from ..jobs.progress import ProgressFactory
+from ..jobs.run_log import RunLog
 from ..mosaic.open import MosaicLike
 from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
@@ -68,6 +69,7 @@ def run(
     opaque_background: bool = False,
     show: bool = True,
     note: Callable[[str], object] | None = None,
+    log: RunLog | None = None,
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
@@ -118,6 +120,8 @@ def run(
         Show progress.
     note
         Called with the plan in words before the blocks, and with what follows them.
+    log
+        An empty `RunLog`: filled with what is known of the run, also if it fails; `write_run_report` makes a page.
     {SegmentOptions}
 
     Returns
@@ -149,6 +153,7 @@ def run(
             show=show,
             opaque_background=opaque_background,
             note=note,
+            log=log,
         )
     finally:
         close_files()

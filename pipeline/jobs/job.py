@@ -34,7 +34,7 @@ from ..cluster.current import current_check
 from ..cluster.launch import local_part
 from ..cluster.on_worker import Requirements
 from ..cluster.processes import LocalProcesses, Workers
-from ..cluster.workers import gpu_resources, own_address
+from ..cluster.workers import gpu_resources, own_address, own_task
 from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import GeoBox
 from ..store.cog import show_background, write_cog, written_before
@@ -50,6 +50,7 @@ from .block_order import BlockOrder
 from .events import Event, tell_all
 from .json_log import json_log
 from .kept import mark_kept
+from .metrics import count_block, counting_tries
 from .progress import Progress, ProgressFactory, no_progress, progress
 from .run_log import RunLog
 from .tasks import map_bounded
@@ -467,7 +468,8 @@ def run_block(task: Task, index: BlockIndex) -> Summary:
         Of the kind that was met, with the block's place.
     """
     try:
-        return _run_block(task, *index)
+        with counting_tries(own_address(), own_task()):
+            return _run_block(task, *index)
     except SwatheError as error:
         kept = f"; {KEPT}" if isinstance(error, DeviceLostError) else ""
         raise type(error)(f"{_name(task.store, index)}: {error}{kept}") from error
@@ -487,6 +489,7 @@ def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
     seconds = round(time.perf_counter() - started, 3)
     summary = Summary(level, row, column, pixels, seconds, found.spent, own_address())
     task.store.mark_done(summary)
+    count_block(summary)
     keep_half(task.store, (level, row, column), result)
     return summary
 
