@@ -76,3 +76,37 @@ def doctor(client: Any, bundle: str | None, scene: str | None, output: str | Non
     print_report(report)
     if not report.fit:
         raise SystemExit(1)
+
+
+@cluster.command(epilog="Example: swathe cluster worker tls://head:8786 --tls ~/.swathe-tls --lifetime 55m")
+@click.argument("address")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Of each worker; by default 8 of one with a GPU, else all cores."
+)
+@click.option("--memory", metavar="SIZE", help="Of each worker, as 16GB; by default its share of this machine's.")
+@click.option("--gpus/--no-gpus", default=None, help="Whether each worker has a GPU; by default where there are any.")
+@click.option("--lifetime", metavar="TIME", help="After which workers finish their blocks and leave, as 55m.")
+@click.option("--tls", metavar="FOLDER", help="Folder of certificates (ca.pem, cert.pem, key.pem).")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+def worker(
+    address: str,
+    threads: int | None,
+    memory: str | None,
+    gpus: bool | None,
+    lifetime: str | None,
+    tls: str | None,
+    quiet: bool,
+) -> None:
+    """Give this machine's GPUs or cores to the scheduler at ADDRESS: a worker for each GPU, or each --threads cores.
+
+    Workers listen on the way to the scheduler alone. At SIGTERM, Ctrl-C or the end of --lifetime they finish the
+    blocks that they compute, for at most 20 seconds, and leave.
+    """
+    note(f"swathe: starting workers for {shown_name(address)}", quiet)
+    from ..cluster.options import Cluster, seconds_of
+    from ..cluster.serve_workers import WorkerOptions, serve_workers
+    from ..cluster.tls import security_of
+
+    seconds = None if lifetime is None else seconds_of(lifetime)
+    options = WorkerOptions(threads, memory, gpus, seconds, security_of(Cluster(address, tls)))
+    serve_workers(address, options, lambda text: note(f"swathe: {text}", quiet))

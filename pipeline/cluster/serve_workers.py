@@ -245,6 +245,7 @@ async def finish_and_leave(grace: float, dask_worker: Worker) -> None:
     await _until(lambda: not dask_worker.state.executing, end)
     # the scheduler may not know of the last results yet, and would forget the worker with them
     await _until(lambda: not dask_worker.data, min(end, time.monotonic() + FETCHED))
+    dask_worker.periodic_callbacks["heartbeat"].stop()  # the scheduler would not know whose it is, and Dask complain
     while not await _leave_cluster(dask_worker) and time.monotonic() < end:
         await asyncio.sleep(POLL)
 
