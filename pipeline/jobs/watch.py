@@ -240,7 +240,8 @@ class Watch:
     def _oldest(self, active: Mapping[str, InWork]) -> Iterator[tuple[str, str]]:
         """Yield each worker with the task that is there longest, if it is one of ours."""
         for name, keys in self._processing.items():
-            oldest = min(keys, key=lambda key: self._placed[key, name], default=None)
+            since = [(self._placed[key, name], active[key].since if key in active else 0.0, key) for key in keys]
+            oldest = min(since)[2] if since else None  # of those that came together, a worker takes the first submitted
             if oldest is not None and oldest in active:
                 yield name, oldest
 
