@@ -107,7 +107,8 @@ def test_a_scheduler_that_is_stopped_ends_the_map_in_a_line(monkeypatch, stopped
     monkeypatch.setattr(watch, "SILENT_SCHEDULER", 4.0)
     port = _free_port()
     address = f"tcp://127.0.0.1:{port}"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parent.parent)))
+    quiet = {"stdout": -3, "stderr": -3, "env": {**os.environ, "PYTHONPATH": path}}  # where `nap` is
     scheduler = subprocess.Popen(
         [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **quiet
     )
