@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from pipeline.cluster.processes import LocalProcesses
 from pipeline.cluster.serve_workers import WorkerOptions, worker_settings
 from pipeline.cluster.workers import GPU_SHARE, WorkerFacts, gpu_resources
 from pipeline.grid.tiling import make_plan
+from pipeline.inference import worker_classes
 from pipeline.inference.predict import InferenceSpec, share_engine
 from pipeline.inference.run import Segmentation
 from pipeline.inference.worker_classes import EngineRequirement, Offer, WorkerClass, identity_of, leading_spec
@@ -184,6 +186,15 @@ def test_a_worker_without_what_is_asked_for_cannot_take_part():
 def test_where_no_worker_has_what_is_asked_for_the_run_is_refused(client):
     with pytest.raises(EngineError, match="no CUDA device is visible here"):
         WorkerClass.ask(client, EngineSpec(device="cuda"), None)
+
+
+def test_workers_that_are_left_out_do_not_lead(monkeypatch):
+    there, _ = classes((GPU, 2), (CPU, 4))
+    check = SimpleNamespace(allowed=lambda: ["1"])
+    monkeypatch.setattr(worker_classes, "current_check", lambda _: check)
+    assert worker_classes._fit(None, there) == there[1:]
+    monkeypatch.setattr(worker_classes, "current_check", lambda _: None)
+    assert worker_classes._fit(None, there) == there
 
 
 def test_each_worker_has_tiles_by_its_own_memory(bundle_of):

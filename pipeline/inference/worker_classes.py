@@ -17,6 +17,7 @@ from models.engine import EngineSpec, resolve
 from models.errors import ClusterError, EngineError
 
 from ..cluster.ask import ask_workers
+from ..cluster.current import current_check
 from ..cluster.workers import GPU_SHARE, WorkerFacts, worker_facts
 from ..store.metadata import HARDWARE
 from .memory import Resources, machine_memory
@@ -108,7 +109,7 @@ class WorkerClass:
         ClusterError
             None answers.
         """
-        facts = worker_facts(client)
+        facts = _fit(client, worker_facts(client))
         answers = ask_workers(client, make_offer, asked, workers=[worker.address for worker in facts])
         offers = {address: answer for address, answer in answers.items() if isinstance(answer, Offer)}
         if not offers:
@@ -120,6 +121,13 @@ class WorkerClass:
         resources = {worker_resources(worker, spec, offers[worker.address].machine // sharing) for worker in some}
         ordered = tuple(sorted(resources, key=lambda one: (one.memory, one.slots)))
         return cls(spec, ordered, sharing, tuple(worker.address for worker in some))
+
+
+def _fit(client: Client, workers: list[WorkerFacts]) -> list[WorkerFacts]:
+    """Return those workers that may have tasks: another may never answer, or lead a run that it takes no part in."""
+    check = current_check(client)
+    allowed = None if check is None else check.allowed()
+    return [worker for worker in workers if allowed is None or worker.address in allowed] or workers
 
 
 def leading_spec(
