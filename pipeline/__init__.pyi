@@ -4,6 +4,8 @@ from .catalog.index import SceneIndex as SceneIndex
 from .catalog.index import read_index as read_index
 from .catalog.search import StacSearch as StacSearch
 from .cluster.options import Cluster as Cluster
+from .inference.cost import Cost as Cost
+from .inference.cost import estimate_cost as estimate_cost
 from .inference.lazy import segment as segment
 from .inference.plan import plan as plan
 from .inference.quantise import quantise as quantise
@@ -34,6 +36,7 @@ from .viz.run_report import write_run_report as write_run_report
 
 __all__ = [
     "Cluster",
+    "Cost",
     "IndexResult",
     "Outlines",
     "Publication",
@@ -44,6 +47,7 @@ __all__ = [
     "build_index",
     "clean",
     "compute_statistics",
+    "estimate_cost",
     "five_panels",
     "label_objects",
     "open_maps",

@@ -52,6 +52,14 @@ def template(kind: str) -> None:
     click.echo(template_of(kind), nl=False)
 
 
+@cluster.command(epilog="Example: swathe cluster prices > prices.toml")
+def prices() -> None:
+    """Print a file of prices, with comments, to fill in for `swathe plan --cost`."""
+    from ..inference.prices import SKELETON
+
+    click.echo(SKELETON, nl=False)
+
+
 @cluster.command(epilog="Example: swathe cluster doctor --scheduler slurm:cluster.toml --tls new -m buildings "
                         "--scene scene.tif -o maps.zarr")  # fmt: skip
 @on_cluster

@@ -16,9 +16,11 @@ from .options import (
     connectivity,
     map_output,
     note,
+    on_cluster,
     opaque,
     output,
     overwriting,
+    pixels,
     planning,
     radius,
     running,
@@ -108,18 +110,53 @@ def _reported(output: str | None) -> "Iterator[RunLog]":
             write_run_report(log, output)
 
 
-@click.command(epilog="Example: swathe plan scene.tif -m buildings --calibrate")
+@click.command(epilog="Example: swathe plan scene.tif -m buildings --calibrate\n\n"
+                      "Example: swathe plan scene.tif -m buildings --cost prices.toml --scheduler local:4")  # fmt: skip
 @planning
 @mosaic_options
 @click.option("--calibrate", is_flag=True, help="Compute a few tiles of SCENE, and say how long a run takes here.")
-def plan(scene: tuple[str, ...], bundle: str, **rest: Any) -> None:
-    """Show what a run would do and cost: blocks, memory, halo. Nothing of SCENE is computed but by --calibrate."""
-    if measuring := _measuring(rest):
+@click.option(
+    "--cost",
+    "prices",
+    metavar="PRICES.toml",
+    help="Do some blocks where --scheduler says, and print hours, bytes, requests and money of the run; "
+    "`swathe cluster prices` prints a file to fill in.",
+)
+@click.option("--blocks-sampled", type=pixels, metavar="N", help="How many blocks --cost does.  [default: 48]")
+@click.option("--workers-wanted", type=pixels, metavar="N", help="Of --cost: for N workers, not those that are there.")
+@click.option(
+    "--area-km2",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Of --cost: for X square kilometres that are like SCENE.",
+)
+@click.option("--scratch", metavar="FOLDER", help="Of --cost: what the workers share, for what is removed again.")
+@on_cluster
+def plan(scene: tuple[str, ...], bundle: str, prices: str | None, client: Any, **rest: Any) -> None:
+    """Show what a run would do and cost: blocks, memory, halo. Computes nothing but for --calibrate and --cost."""
+    asked = {name: rest.pop(name) for name in ("blocks_sampled", "workers_wanted", "area_km2", "scratch")}
+    if prices is None and (client or any(asked.values())):
+        raise click.UsageError(
+            "--scheduler, --blocks-sampled, --workers-wanted, --area-km2 and --scratch are of --cost"
+        )
+    if (measuring := _measuring(rest)) or prices:
         note(f"swathe: opening {' '.join(scene)}{measuring}", quiet=False)
+    if prices is not None:
+        from ..inference.prices import read_prices
+
+        read_prices(prices)
     from ..inference.plan import plan as make_plan
 
     keywords = _segment_keywords(rest, store=True)
-    click.echo(str(make_plan(open_scenes(_scene(scene), keywords, show=True), bundle, **keywords)))
+    made = make_plan(open_scenes(_scene(scene), keywords, show=True), bundle, **keywords)
+    click.echo(str(made))
+    if prices is not None:
+        from ..inference.cost import SAMPLED, estimate_cost
+
+        note("swathe: doing some blocks to see what they cost", quiet=False)
+        click.echo(str(estimate_cost(made, prices, client=client, sampled=asked["blocks_sampled"] or SAMPLED,
+                                     workers=asked["workers_wanted"], area_km2=asked["area_km2"],
+                                     scratch=asked["scratch"])))  # fmt: skip
 
 
 def _measuring(options: Mapping[str, Any]) -> str:
