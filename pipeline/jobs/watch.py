@@ -169,6 +169,7 @@ class Watch:
         workers, self._processing = asked.result()
         self._answered = now
         changed = self._join(workers)
+        self._tell_load(len(active))
         if self.threads():
             self._staffed = now
         self._let_silent_go(now)
@@ -191,6 +192,11 @@ class Watch:
             for name in new:
                 self.tell("worker-joined", f"worker {name} has joined; {_count(here)}", worker=name, workers=len(here))
         return bool(new or gone)
+
+    def _tell_load(self, active: int) -> None:
+        workers = {name: _running(worker) for name, worker in self.workers.items()}
+        in_work = min(active, sum(running for running, _ in workers.values()))
+        self._tell(Event("load", "", {"in_work": in_work, "workers": workers}))
 
     def _tell_unfit(self) -> None:
         for name, reason in self._check.news() if self._check else ():
@@ -284,6 +290,12 @@ class Watch:
     def _start(self, coroutine: Awaitable[T]) -> Answer[T]:
         """Let the client's event loop do something, and do not wait for it."""
         return asyncio.run_coroutine_threadsafe(_awaited(coroutine), self._client.loop.asyncio_loop)
+
+
+def _running(worker: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many tasks a worker runs, by its last heartbeat, and its threads."""
+    tasks = worker.get("metrics", {}).get("task_counts", {})
+    return int(tasks.get("executing", 0)), int(worker["nthreads"])
 
 
 async def _awaited(coroutine: Awaitable[T]) -> T:
