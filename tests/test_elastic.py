@@ -188,23 +188,3 @@ def test_workers_that_are_preempted_one_after_the_other_lose_nothing(how, tmp_pa
             if count in (4, 14):
                 psutil.Process(pid).send_signal(how)
     assert sorted(found) == list(range(30))
-
-
-@pytest.mark.slow
-def test_workers_whose_lifetime_ends_are_followed_by_others():
-    with (
-        processes(2, lifetime="3s", lifetime_restart=True) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        found = list(map_bounded(client, nap, 0.3, range(40), key="lifetime"))
-    assert sorted(item for _, item in found) == list(range(40))
-    assert len({pid for pid, _ in found}) > 2
-
-
-@pytest.mark.slow
-def test_adaptive_scaling_up_and_down():
-    with in_process(0) as cluster, Client(cluster, set_as_default=False) as client:
-        cluster.adapt(minimum=0, maximum=4, interval="100ms", target_duration="200ms", wait_count=2)
-        found = list(map_bounded(client, where, 0.2, range(60), key="adaptive"))
-    assert len(found) == 60
-    assert len(set(found)) > 1
