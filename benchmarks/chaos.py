@@ -189,10 +189,11 @@ def main(arguments: list[str] | None = None) -> int:
         if "cut" in runs and (reason := why_not()):
             print(f"cut is left out: {reason}")
             del runs["cut"]
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             found = campaign(runs, chosen.seed, chosen.lanes, folder)
         finally:
+            signal.signal(signal.SIGTERM, before)
             end_all()
             if "cut" in runs:
                 remove_hosts()
