@@ -56,7 +56,9 @@ def test_workers_that_join_late_are_all_busy(monkeypatch):
     monkeypatch.setattr(watch, "LOOK_EVERY", 0.05)
     told: list[watch.Event] = []
     with in_process(1) as cluster, Client(cluster, set_as_default=False) as client:
-        results = map_bounded(client, where, 0.05, range(120), key="late", tell=told.append)
+        results = map_bounded(
+            client, where, 0.05, range(120), key="late", tell=lambda event: event.text and told.append(event)
+        )
         found = [next(results)]
         cluster.scale(8)
         client.wait_for_workers(8, timeout=60)
@@ -71,7 +73,9 @@ def test_workers_that_leave_hand_back_their_blocks(monkeypatch):
     monkeypatch.setattr(watch, "LOOK_EVERY", 0.05)
     told: list[watch.Event] = []
     with in_process(3) as cluster, Client(cluster, set_as_default=False) as client:
-        results = map_bounded(client, double, 0.02, range(60), key="leave", tell=told.append)
+        results = map_bounded(
+            client, double, 0.02, range(60), key="leave", tell=lambda event: event.text and told.append(event)
+        )
         found = [next(results)]
         client.retire_workers(list(client.scheduler_info()["workers"])[:2])
         found += results
@@ -104,7 +108,15 @@ def test_tasks_go_to_allowed_workers_and_elsewhere_when_these_have_gone(monkeypa
     told: list[watch.Event] = []
     with in_process(2) as cluster, Client(cluster, set_as_default=False) as client:
         first, second = sorted(client.scheduler_info()["workers"])
-        results = map_bounded(client, where, 0.1, range(12), key="chosen", check=Chosen(client), tell=told.append)
+        results = map_bounded(
+            client,
+            where,
+            0.1,
+            range(12),
+            key="chosen",
+            check=Chosen(client),
+            tell=lambda event: event.text and told.append(event),
+        )
         found = [next(results)]
         client.retire_workers([first])
         found += results
@@ -123,7 +135,17 @@ def test_where_no_worker_is_allowed_nothing_is_sent_and_patience_ends(monkeypatc
             dask_client(Cluster(client, patience=1), 1) as impatient,
             pytest.raises(ClusterError, match="no worker for 1 s; 2 Slurm jobs pending; start workers and run"),
         ):
-            list(map_bounded(impatient, nap, 0, [1], key="none", check=Chosen(impatient, 0), tell=told.append))
+            list(
+                map_bounded(
+                    impatient,
+                    nap,
+                    0,
+                    [1],
+                    key="none",
+                    check=Chosen(impatient, 0),
+                    tell=lambda event: event.text and told.append(event),
+                )
+            )
         assert not client.cluster.scheduler.tasks
     told = [event for event in told if event.kind != "load"]
     assert [event.kind for event in told[:2]] == ["worker-unfit", "waiting"]
@@ -155,7 +177,11 @@ def test_a_block_that_ends_workers_is_named_and_no_other_is_blamed():
         Client(cluster, set_as_default=False) as client,
         pytest.raises(ClusterError, match=named),
     ):
-        done.extend(map_bounded(client, die_on, 3, range(24), key="poison", tell=told.append))
+        done.extend(
+            map_bounded(
+                client, die_on, 3, range(24), key="poison", tell=lambda event: event.text and told.append(event)
+            )
+        )
     assert sorted(done) == [item for item in range(24) if item != 3]
     assert any(event.kind == "retried" and event.facts["block"] == "block 3" for event in told)
 

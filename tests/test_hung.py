@@ -52,7 +52,9 @@ def test_a_worker_that_is_stopped_is_let_go_and_its_blocks_are_done_elsewhere(mo
     monkeypatch.setattr(watch, "SILENT_WORKER", 4.0)
     told: list[watch.Event] = []
     with processes(2) as cluster, Client(cluster, set_as_default=False) as client:
-        results = map_bounded(client, nap, 0.1, range(60), key="stopped", tell=told.append)
+        results = map_bounded(
+            client, nap, 0.1, range(60), key="stopped", tell=lambda event: event.text and told.append(event)
+        )
         pid, item = next(results)
         os.kill(pid, signal.SIGSTOP)
         found = [item, *(item for _, item in results)]
@@ -70,7 +72,16 @@ def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(watch, "HUNG_LEAST", 3.0)
     told: list[watch.Event] = []
     with processes(2) as cluster, Client(cluster, set_as_default=False) as client:
-        found = list(map_bounded(client, hang_once, str(tmp_path), range(12), key="hung", tell=told.append))
+        found = list(
+            map_bounded(
+                client,
+                hang_once,
+                str(tmp_path),
+                range(12),
+                key="hung",
+                tell=lambda event: event.text and told.append(event),
+            )
+        )
     assert sorted(found) == list(range(12))
     assert [event.facts["reason"] for event in told if event.kind == "worker-stuck"] == [
         "block 5 has not ended within 3 s"
@@ -94,7 +105,10 @@ def test_what_is_waited_for_is_told(monkeypatch, client):
     monkeypatch.setattr(watch, "LOOK_EVERY", 0.05)
     monkeypatch.setattr(watch, "TELL_EVERY", 0.4)
     told: list[watch.Event] = []
-    assert len(list(map_bounded(client, nap, 1.2, [1], key="told", tell=told.append))) == 1
+    assert (
+        len(list(map_bounded(client, nap, 1.2, [1], key="told", tell=lambda event: event.text and told.append(event))))
+        == 1
+    )
     told = [event for event in told if event.kind != "load"]
     assert 1 <= len(told) <= 3
     assert {event.kind for event in told} == {"waiting"}
