@@ -19,10 +19,10 @@ PREDICT = "pipeline.inference.predict"
 LIMITS = {
     "files": 300,
     "code lines": 30_500,
-    "arrows in pipeline": 72,
+    "arrows in pipeline": 75,
     "arrows in train": 22,
     "longest import path": 19,
-    "importers of predict": 12,
+    "importers of predict": 13,
     "modules in circles": 0,
     "median lines of a function": 10,
 }

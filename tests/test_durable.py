@@ -152,7 +152,7 @@ def test_overwrite_continues_what_this_run_began_and_repeats_what_it_finished(ca
         stopped_after(patch, 20)
         with pytest.raises(KeyboardInterrupt):
             _again(case, tmp_path / "o.zarr", client=client, overwrite=True)
-    assert _again(case, tmp_path / "o.zarr", client=client, overwrite=True).resumed >= 20
+    assert _again(case, tmp_path / "o.zarr", client=client, overwrite=True).resumed >= 16  # and overviews
     assert _again(case, tmp_path / "o.zarr", client=client, overwrite=True).resumed == 0
     assert content(tmp_path / "o.zarr") == content(case / "whole.zarr")
 
