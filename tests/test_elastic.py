@@ -32,6 +32,11 @@ def in_process(count: int) -> LocalCluster:
     )  # fmt: skip
 
 
+def heard(told):
+    """Keep the events that have words."""
+    return lambda event: told.append(event) if event.text else None
+
+
 def nap(seconds, item):
     time.sleep(seconds)
     return os.getpid(), item
@@ -56,9 +61,7 @@ def test_workers_that_join_late_are_all_busy(monkeypatch):
     monkeypatch.setattr(watch, "LOOK_EVERY", 0.05)
     told: list[watch.Event] = []
     with in_process(1) as cluster, Client(cluster, set_as_default=False) as client:
-        results = map_bounded(
-            client, where, 0.05, range(120), key="late", tell=lambda event: event.text and told.append(event)
-        )
+        results = map_bounded(client, where, 0.05, range(120), key="late", tell=heard(told))
         found = [next(results)]
         cluster.scale(8)
         client.wait_for_workers(8, timeout=60)
@@ -73,9 +76,7 @@ def test_workers_that_leave_hand_back_their_blocks(monkeypatch):
     monkeypatch.setattr(watch, "LOOK_EVERY", 0.05)
     told: list[watch.Event] = []
     with in_process(3) as cluster, Client(cluster, set_as_default=False) as client:
-        results = map_bounded(
-            client, double, 0.02, range(60), key="leave", tell=lambda event: event.text and told.append(event)
-        )
+        results = map_bounded(client, double, 0.02, range(60), key="leave", tell=heard(told))
         found = [next(results)]
         client.retire_workers(list(client.scheduler_info()["workers"])[:2])
         found += results
@@ -115,7 +116,7 @@ def test_tasks_go_to_allowed_workers_and_elsewhere_when_these_have_gone(monkeypa
             range(12),
             key="chosen",
             check=Chosen(client),
-            tell=lambda event: event.text and told.append(event),
+            tell=heard(told),
         )
         found = [next(results)]
         client.retire_workers([first])
@@ -143,7 +144,7 @@ def test_where_no_worker_is_allowed_nothing_is_sent_and_patience_ends(monkeypatc
                     [1],
                     key="none",
                     check=Chosen(impatient, 0),
-                    tell=lambda event: event.text and told.append(event),
+                    tell=heard(told),
                 )
             )
         assert not client.cluster.scheduler.tasks
@@ -177,11 +178,7 @@ def test_a_block_that_ends_workers_is_named_and_no_other_is_blamed():
         Client(cluster, set_as_default=False) as client,
         pytest.raises(ClusterError, match=named),
     ):
-        done.extend(
-            map_bounded(
-                client, die_on, 3, range(24), key="poison", tell=lambda event: event.text and told.append(event)
-            )
-        )
+        done.extend(map_bounded(client, die_on, 3, range(24), key="poison", tell=heard(told)))
     assert sorted(done) == [item for item in range(24) if item != 3]
     assert any(event.kind == "retried" and event.facts["block"] == "block 3" for event in told)
 

@@ -26,6 +26,11 @@ def processes(count: int, **more) -> LocalCluster:
     return LocalCluster(n_workers=count, threads_per_worker=1, silence_logs=logging.CRITICAL, **LOCAL, **more)
 
 
+def heard(told):
+    """Keep the events that have words."""
+    return lambda event: told.append(event) if event.text else None
+
+
 def nap(seconds, item):
     time.sleep(seconds)
     return os.getpid(), item
@@ -52,9 +57,7 @@ def test_a_worker_that_is_stopped_is_let_go_and_its_blocks_are_done_elsewhere(mo
     monkeypatch.setattr(watch, "SILENT_WORKER", 4.0)
     told: list[watch.Event] = []
     with processes(2) as cluster, Client(cluster, set_as_default=False) as client:
-        results = map_bounded(
-            client, nap, 0.1, range(60), key="stopped", tell=lambda event: event.text and told.append(event)
-        )
+        results = map_bounded(client, nap, 0.1, range(60), key="stopped", tell=heard(told))
         pid, item = next(results)
         os.kill(pid, signal.SIGSTOP)
         found = [item, *(item for _, item in results)]
@@ -79,7 +82,7 @@ def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path):
                 str(tmp_path),
                 range(12),
                 key="hung",
-                tell=lambda event: event.text and told.append(event),
+                tell=heard(told),
             )
         )
     assert sorted(found) == list(range(12))
@@ -105,10 +108,7 @@ def test_what_is_waited_for_is_told(monkeypatch, client):
     monkeypatch.setattr(watch, "LOOK_EVERY", 0.05)
     monkeypatch.setattr(watch, "TELL_EVERY", 0.4)
     told: list[watch.Event] = []
-    assert (
-        len(list(map_bounded(client, nap, 1.2, [1], key="told", tell=lambda event: event.text and told.append(event))))
-        == 1
-    )
+    assert len(list(map_bounded(client, nap, 1.2, [1], key="told", tell=heard(told)))) == 1
     told = [event for event in told if event.kind != "load"]
     assert 1 <= len(told) <= 3
     assert {event.kind for event in told} == {"waiting"}
