@@ -15,20 +15,23 @@ markers as a run does, and shards, for which the code looks by name and size: ha
 The network's own times are not in it, nor overviews.
 `sea`: 2,000 planned blocks in a grid of about as many, and in that of `plan`: written empty by a run from its beginning
 to its end.
-`loop`: `map_bounded` over blocks that return at once, on two worker processes, so that client and scheduler are this
-process: CPU milliseconds of both a block, and resident memory after a quarter of the blocks and after all.
+`loop`: `map_bounded` over blocks that return at once, on a scheduler and two workers of one thread, each a process of
+its own: CPU milliseconds a block of each, and the scheduler's resident memory after each eighth of the blocks.
 
-Promise, for 10,000 scenes and 1,000,000 blocks: index, plan and resume at most 15 s and 0.5 GB each; client and
-scheduler at most 3 ms of CPU a block, and no more memory at four times as many blocks. Dask keeps the last 100,000
-names of tasks in a cache, some 30 MB: memory grows until then, and not after.
+Promise, for 10,000 scenes and 1,000,000 blocks: index, plan and resume at most 15 s and 0.5 GB each; for 100,000 empty
+blocks, scheduler and two workers at most 4 ms of CPU a block in sum, and the scheduler's memory flat. Dask keeps the
+last 100,000 names of tasks in a cache, some 30 MB: memory grows until then, and not after.
 """
 
 import argparse
+import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
@@ -37,6 +40,7 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
+from distributed import Client
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from shapely.geometry import box
@@ -45,8 +49,6 @@ from typing_extensions import override
 from models.encoding import Encoding
 from models.metadata import ClassInfo, ReceptiveField
 from pipeline.catalog.index import IndexedScene, read_index, write_index
-from pipeline.cluster.connect import dask_client
-from pipeline.cluster.processes import LocalProcesses
 from pipeline.grid.block_result import BlockResult, empty_result
 from pipeline.grid.geobox import GeoBox
 from pipeline.grid.tiling import make_plan
@@ -236,21 +238,51 @@ def _return_at_once(task: object, place: BlockIndex) -> Summary:
 
 
 def loop_part(blocks: int) -> None:
-    """Run blocks that do nothing, and look at this process, which is client and scheduler."""
-    memory: list[int] = []
-    with dask_client(LocalProcesses(2), 2) as client:
-        used = time.process_time()
+    """Run blocks that do nothing on a scheduler and two workers, each a process of its own as on a real cluster."""
+    with cluster_processes(2) as (address, scheduler, workers), Client(address, set_as_default=False) as client:
+        client.wait_for_workers(len(workers), timeout=60)
         numbers = ((0, *divmod(number, 1000)) for number in range(blocks))
+        before, memory = [time.process_time(), *map(used_by, (scheduler, *workers))], list[int]()
         for count, _ in enumerate(map_bounded(client, _return_at_once, None, numbers, key="swathe-block"), 1):
             if count % (blocks // 8) == 0:
-                memory.append(resident_bytes())
-        used = time.process_time() - used
-    report(ms=used / blocks * 1e3, quarter=memory[1], whole=memory[-1], memory=peak_bytes())
+                memory.append(resident_bytes(scheduler))
+        after = [time.process_time(), *map(used_by, (scheduler, *workers))]
+    spent = [(end - start) / blocks * 1e3 for start, end in zip(before, after, strict=True)]
+    report(client=spent[0], scheduler=spent[1], workers=sum(spent[2:]), resident=memory, memory=peak_bytes())
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+@contextmanager
+def cluster_processes(workers: int) -> Iterator[tuple[str, int, list[int]]]:
+    """Start a scheduler and workers of one thread as Dask's own commands do; give address and process ids."""
+    dask = [sys.executable, "-W", "ignore", "-m", "dask"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        file = Path(folder) / "scheduler.json"
+
+        def start(*arguments: str) -> int:
+            process = subprocess.Popen([*dask, *arguments], **quiet)  # type: ignore[call-overload]
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            return int(process.pid)
+
+        here = ("--host", "127.0.0.1", "--no-dashboard")
+        scheduler = start("scheduler", *here, "--port", "0", "--scheduler-file", str(file))
+        while not file.exists():
+            time.sleep(0.1)
+        address = str(json.loads(file.read_text())["address"])
+        each = ("worker", address, *here, "--no-nanny", "--nthreads", "1", "--local-directory", folder)
+        yield address, scheduler, [start(*each) for _ in range(workers)]
+
+
+def used_by(pid: int) -> float:
+    """Return the CPU seconds of another process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_room(folder: Path, names: int, *, files: bool) -> None:
@@ -266,12 +298,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the scenes and blocks")
     parser.add_argument("--scenes", type=int, help="scenes (10,000; with --quick 1,000)")
     parser.add_argument("--side", type=int, help="rows and columns of blocks (1,000; with --quick 320)")
-    parser.add_argument("--loop", type=int, help="blocks of `loop` (400,000; with --quick 40,000)")
+    parser.add_argument("--loop", type=int, help="blocks of `loop` (100,000; with --quick 10,000)")
     parser.add_argument("--files", action="store_true", help="a file for each shard of `resume`, not a link")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts")
     parser.add_argument("--folder", type=Path, help="where all goes, and stays")
     chosen = parser.parse_args(arguments)
-    scenes, side, loop = (1_000, 320, 40_000) if chosen.quick else (10_000, 1000, 400_000)
+    scenes, side, loop = (1_000, 320, 10_000) if chosen.quick else (10_000, 1000, 100_000)
     scenes, side, loop = chosen.scenes or scenes, chosen.side or side, chosen.loop or loop
     with workplace(chosen.folder) as folder:
         parts: dict[str, Callable[[], list[list[str]]]] = {
@@ -305,9 +337,12 @@ def _resume(folder: Path, side: int, *, files: bool) -> list[str]:
 
 
 def _loop(found: dict[str, Any], blocks: int) -> list[str]:
-    grown = (found["whole"] - found["quarter"]) / 1e6
-    said = f"{found['ms']:.2f} ms of CPU a block; {grown:+.1f} MB from a quarter of the blocks on"
-    return ["loop", f"{blocks:,}", "", "", f"{found['memory'] / 1e9:.2f} GB", said]
+    parts = {name: found[name] for name in ("client", "scheduler", "workers")}
+    told = ", ".join(f"{name} {spent:.2f}" for name, spent in parts.items())
+    without = parts["scheduler"] + parts["workers"]
+    said = f"{without:.2f} ms of CPU a block but the client's, {sum(parts.values()):.2f} with it ({told})"
+    memory = " ".join(f"{one / 1e6:.0f}" for one in found["resident"])
+    return ["loop", f"{blocks:,}", "", "", f"{found['memory'] / 1e9:.2f} GB", f"{said}; scheduler's MB: {memory}"]
 
 
 if __name__ == "__main__":
