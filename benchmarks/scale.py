@@ -265,7 +265,7 @@ def cluster_processes(workers: int) -> Iterator[tuple[str, int, list[int]]]:
             stack.callback(process.terminate)
             return int(process.pid)
 
-        here = ("--host", "127.0.0.1", "--no-dashboard")
+        here = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
         scheduler = start("scheduler", *here, "--port", "0", "--scheduler-file", str(file))
         while not file.exists():
             time.sleep(0.1)

@@ -11,8 +11,6 @@ from models.errors import ArgumentError, ClusterError, require_extra
 from models.options import meanings
 from models.tables import HIDDEN, from_table
 
-from ..io.content_id import redact_url
-
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
@@ -76,6 +74,8 @@ def launcher_module(kind: str) -> Any:
 
 def shown_name(scheduler: str) -> str:
     """Return what `--scheduler` names without the secrets that a URL may hold."""
+    from ..io.content_id import redact_url  # heavy to import, and the command's help needs this file
+
     kind, colon, text = scheduler.partition(":")
     return f"{kind}:{redact_url(text)}" if colon and kind in LAUNCHERS else redact_url(scheduler)
 
