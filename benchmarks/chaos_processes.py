@@ -18,6 +18,7 @@ import psutil
 from .chaos_worker import DELAY, LOG
 from .child import HERE
 
+PAGE = ("--dashboard-address", "127.0.0.1:0")  # without it on all addresses, also with --no-dashboard
 BIN = Path(sys.executable).parent
 PRELOAD = "benchmarks.chaos_worker"
 ENVIRONMENT = {
@@ -71,7 +72,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Start it."""
-        where = ("--host", self.place.ip, "--port", self.port, "--dashboard-address", "127.0.0.1:0", "--no-show")
+        where = ("--host", self.place.ip, "--port", self.port, *PAGE, "--no-show")
         with (self.folder / "scheduler.log").open("a") as log:
             self.process = self.place.popen(
                 "dask", "scheduler", *where, *self.place.tls,
@@ -89,7 +90,7 @@ class Host:
     def __init__(self, scheduler: Scheduler, place: Place, folder: Path, *, workers: int, delay: float) -> None:
         self.workers = workers
         notes = {LOG: str(folder / "blocks.log"), DELAY: str(delay)}
-        many = ("--nworkers", workers, "--nthreads", 1, "--nanny", "--memory-limit", 0, "--dashboard-address", "127.0.0.1:0")
+        many = ("--nworkers", workers, "--nthreads", 1, "--nanny", "--memory-limit", 0, *PAGE)
         loads = ("--preload", PRELOAD, "--preload-nanny", PRELOAD, "--local-directory", folder / "local")
         with (folder / "workers.log").open("a") as log:
             self.process = place.popen(

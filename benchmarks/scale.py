@@ -66,6 +66,7 @@ from pipeline.store.store import BlockIndex, Store, Summary, find_store
 from .child import cpu_seconds, measure, peak_bytes, report, table, workplace
 from .scenes import write_scene
 
+PAGE = ("--dashboard-address", "127.0.0.1:0")  # without it on all addresses, also with --no-dashboard
 MODULE = "benchmarks.scale"
 PIXEL, BLOCK = 10, 64  # metres; pixels
 WEST, NORTH = 200_000, 5_600_000  # of the grid, in UTM zone 33
@@ -265,7 +266,7 @@ def cluster_processes(workers: int) -> Iterator[tuple[str, int, list[int]]]:
             stack.callback(process.terminate)
             return int(process.pid)
 
-        here = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+        here = ("--host", "127.0.0.1", *PAGE)
         scheduler = start("scheduler", *here, "--port", "0", "--scheduler-file", str(file))
         while not file.exists():
             time.sleep(0.1)

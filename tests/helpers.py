@@ -15,6 +15,7 @@ from models import Band, Bundle, BundleMetadata, ClassInfo, measure_receptive_fi
 from models.build import build
 from models.metadata import ReceptiveField
 
+PAGE = ("--dashboard-address", "127.0.0.1:0")  # of dask's commands: else on all addresses, at a port that others want
 SHARED = Path(__file__).parents[2] / "shared/data"
 BANDS = ("red", "green", "blue", "nir", "swir1", "swir2")
 CLASSES = tuple(ClassInfo(f"class_{n}", f"{n * 40:02X}80C0") for n in range(6))

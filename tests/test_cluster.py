@@ -15,7 +15,7 @@ import dask
 import psutil
 import pytest
 from distributed import LocalCluster
-from helpers import metadata, pixels, save, write_raster
+from helpers import PAGE, metadata, pixels, save, write_raster
 
 from models.errors import BundleError, ClusterError, SceneError
 from pipeline import plan, run
@@ -367,11 +367,9 @@ def test_a_lost_cluster_ends_the_command_and_the_next_one_goes_on(tmp_path, lost
     address = f"tcp://127.0.0.1:{_free_port()}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path.parent}
     port = address.rsplit(":", 1)[1]
-    scheduler = subprocess.Popen(
-        [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--dashboard-address", "127.0.0.1:0"], **quiet
-    )
+    scheduler = subprocess.Popen([BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", port, *PAGE], **quiet)
     worker = subprocess.Popen(
-        [BIN / "dask", "worker", address, "--nthreads", "1", "--no-nanny", "--dashboard-address", "127.0.0.1:0", "--host", "127.0.0.1"],
+        [BIN / "dask", "worker", address, "--nthreads", "1", "--no-nanny", *PAGE, "--host", "127.0.0.1"],
         **quiet,
     )
     options = [
@@ -395,7 +393,7 @@ def test_a_lost_cluster_ends_the_command_and_the_next_one_goes_on(tmp_path, lost
         (scheduler if lost == "scheduler" else worker).kill()
         if lost == "worker":  # a new one takes over what the old one had not ended
             worker.wait()
-            worker = subprocess.Popen([BIN / "dask", "worker", address, "--nthreads", "1", "--dashboard-address", "127.0.0.1:0"], **quiet)
+            worker = subprocess.Popen([BIN / "dask", "worker", address, "--nthreads", "1", *PAGE], **quiet)
         _, err = process.communicate(timeout=120)
         errors = [line for line in err.splitlines() if "segmenting" not in line and "overview" not in line]
         if lost == "worker":

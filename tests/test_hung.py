@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from distributed import Client, LocalCluster
+from helpers import PAGE
 
 from models.errors import ClusterError
 from pipeline.jobs import watch
@@ -125,10 +126,10 @@ def test_a_scheduler_that_is_stopped_ends_the_map_in_a_line(monkeypatch, stopped
     path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parent.parent)))
     quiet = {"stdout": -3, "stderr": -3, "env": {**os.environ, "PYTHONPATH": path}}  # where `nap` is
     scheduler = subprocess.Popen(
-        [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"], **quiet
+        [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), *PAGE], **quiet
     )
     worker = subprocess.Popen(
-        [BIN / "dask", "worker", address, "--nthreads", "1", "--no-nanny", "--dashboard-address", "127.0.0.1:0", "--host", "127.0.0.1"],
+        [BIN / "dask", "worker", address, "--nthreads", "1", "--no-nanny", *PAGE, "--host", "127.0.0.1"],
         **quiet,
     )
     client = Client(address, set_as_default=False, timeout=60)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from distributed import Client, get_worker
-from helpers import metadata, pixels, save, write_raster
+from helpers import PAGE, metadata, pixels, save, write_raster
 
 from models.errors import ClusterError
 from pipeline import run
@@ -48,7 +48,7 @@ OTHER_GDAL = "import rasterio; rasterio.__gdal_version__ = '2.4.0'"
 def scheduler(tmp_path_factory) -> Iterator[Client]:
     """A scheduler without workers, in a process of its own."""
     found = tmp_path_factory.mktemp("scheduler") / "scheduler.json"
-    command = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(found)]
+    command = ["scheduler", "--host", "127.0.0.1", "--port", "0", *PAGE, "--scheduler-file", str(found)]
     with _process([DASK, *command]), Client(scheduler_file=_wait_for(found), set_as_default=False) as client:
         yield client
 
@@ -86,7 +86,7 @@ def _workers(client: Client, folder: Path, **lacks: Lack) -> Iterator[dict[str, 
     with ExitStack() as stack:
         for name, lack in lacks.items():
             command = [DASK, "worker", client.scheduler.address, "--name", name, "--nthreads", "1", "--no-nanny"]
-            command += ["--dashboard-address", "127.0.0.1:0", "--host", "127.0.0.1", "--local-directory", str(folder / f"local-{name}")]
+            command += [*PAGE, "--host", "127.0.0.1", "--local-directory", str(folder / f"local-{name}")]
             if lack.preload:
                 (folder / f"{name}.py").write_text(lack.preload)
                 command += ["--preload", str(folder / f"{name}.py")]
