@@ -25,7 +25,7 @@ from helpers import pixels, write_raster
 from models.errors import ClusterError
 from pipeline import Cluster
 from pipeline.cli.app import cli
-from pipeline.cluster import first_look, probe, profiles
+from pipeline.cluster import first_look, probe, profiles, workers
 from pipeline.cluster.certificates import write_certificates
 from pipeline.cluster.connect import check_client, dask_client
 from pipeline.cluster.launch import local_part
@@ -444,7 +444,7 @@ def test_the_doctor_waits_for_a_cluster_that_it_starts_and_says_what_for(swathe,
     assert done.exit_code == 0
     assert "1 of 1 workers fit; 1 job pending in slow\n" in done.output
     monkeypatch.setitem(HERE, "n_workers", 0)
-    monkeypatch.setattr(doctor, "SAY_EVERY", 0.1)
+    monkeypatch.setattr(workers, "SAY_EVERY", 0.1)
     done = swathe("doctor", "--scheduler", f"toy:{path}", "--insecure", "--patience", "1")
     assert re.search(r"waiting: no workers after \d s; 1 job pending in slow", done.output)
     assert "no worker for 1 s" in str(done.exception)

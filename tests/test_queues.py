@@ -46,7 +46,7 @@ def test_the_script_of_a_job(kind, lines):
 
 def test_gpus_of_a_slurm_job():
     made = jobqueue.arguments("slurm", jobqueue.QueueProfile(**PROFILE, gpus=2), Cluster("slurm:x"))
-    assert made["job_extra_directives"] == ["-X extra", "--gres=gpu:2"]
+    assert made["job_extra_directives"] == ["-X extra", "--gres=gpu:2", "-o /dev/null"]
     with pytest.raises(ClusterError, match="gpus is for Slurm"):
         jobqueue.arguments("pbs", jobqueue.QueueProfile(**PROFILE, gpus=2), Cluster("pbs:x"))
 
@@ -55,7 +55,8 @@ def test_gpus_of_a_slurm_job():
     ("changes", "said"),
     [
         ({"walltime": "soon"}, "walltime is 'soon'"),
-        ({"walltime": "00:00:00"}, "walltime is '00:00:00'"),
+        ({"walltime": "00:00:59"}, "walltime is '00:00:59'"),
+        ({"walltime": "01:30"}, "walltime is '01:30'"),
         ({"memory": "much"}, "memory is 'much'"),
         ({"cores": 0}, "cores, jobs and processes"),
         ({"jobs": 3, "maximum_jobs": 2}, "maximum_jobs is 2"),

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from .current import current_check
 from .options import options_of
 from .processes import MARK
 
+SAY_EVERY = 5  # seconds between words on what is waited for
 GPU_SHARE = 1 / 8  # of a GPU that a task takes: only some at a time compute, the others read, wait or write
 
 
@@ -63,6 +64,31 @@ def _fit_workers(client: Client) -> Mapping[str, Any]:
     check.require_any()
     allowed = check.allowed()
     return workers if allowed is None else {address: workers[address] for address in allowed}
+
+
+def wait_for_workers(client: Client, say: Callable[[str], object], settled: float = 0) -> None:
+    """Wait for the first worker, and until for so many seconds no other came; say every few seconds what is waited for.
+
+    Raises
+    ------
+    ClusterError
+        There is none for a long time.
+    """
+    began = said = joined = time.monotonic()
+    there = 0
+    while True:
+        now, count = time.monotonic(), len(client.scheduler_info(n_workers=-1)["workers"])
+        if count > there:
+            there, joined = count, now
+        if there and now - joined >= settled:
+            return
+        if not there and now - began > options_of(client).patience:
+            raise ClusterError(no_worker(client))
+        if now - said > SAY_EVERY:
+            said = now
+            queue = queue_words(client)
+            say(f"{there or 'no'} worker{'s' * (there != 1)} after {now - began:.0f} s{f'; {queue}' if queue else ''}")
+        time.sleep(0.2)
 
 
 def no_worker(client: Client) -> str:

@@ -12,7 +12,6 @@ from distributed import Client
 from distributed.versions import get_versions
 
 from models.bundle import load_bundle
-from models.errors import ClusterError
 
 from ..cluster.ask import ask_workers
 from ..cluster.check import checked_workers
@@ -20,9 +19,8 @@ from ..cluster.connect import connected
 from ..cluster.current import current_check
 from ..cluster.launch import local_part
 from ..cluster.on_worker import Requirements
-from ..cluster.options import options_of
 from ..cluster.processes import ClusterLike
-from ..cluster.workers import no_worker, queue_words
+from ..cluster.workers import queue_words, wait_for_workers
 from ..io.scene import open_source
 from ..jobs.tasks import map_bounded
 from ..store.files import full_path
@@ -36,7 +34,6 @@ AT_ONCE = 4  # workers that are asked the time
 TRIES = 3  # of a round trip, of which the quickest counts
 ANSWERS = 20  # seconds that a worker has for one
 SETTLED = 3  # seconds without another worker, after which those of a cluster that was started are taken to be all
-SAY_EVERY = 5
 
 Say = Callable[[str], object]
 
@@ -125,7 +122,7 @@ def examine_cluster(
     needed = _requirements(bundle, scene)
     with connected(cluster, 1) as client, ExitStack() as stack:
         started = client.cluster is not None and local_part(cluster) is None
-        _wait_for_workers(client, SETTLED if started else 0, say or (lambda _: None))
+        wait_for_workers(client, say or (lambda _: None), SETTLED if started else 0)
         place = full_path(output) if output else ""
         stack.enter_context(checked_workers(client, needed, place, strict=False))
         check = current_check(client)
@@ -145,25 +142,6 @@ def _requirements(bundle: str | None, scene: str | None) -> Requirements:
         return Requirements(reads)
     loaded = load_bundle(bundle)
     return Requirements(reads, (str(loaded.path), loaded.digest), EngineRequirement(SegmentOptions().spec(), None))
-
-
-def _wait_for_workers(client: Client, settled: float, say: Say) -> None:
-    """Wait for the first worker, and until for so many seconds no other came."""
-    began = said = joined = time.monotonic()
-    there = 0
-    while True:
-        now, count = time.monotonic(), len(client.scheduler_info(n_workers=-1)["workers"])
-        if count > there:
-            there, joined = count, now
-        if there and now - joined >= settled:
-            return
-        if not there and now - began > options_of(client).patience:
-            raise ClusterError(no_worker(client))
-        if now - said > SAY_EVERY:
-            said = now
-            queue = queue_words(client)
-            say(f"{there or 'no'} worker{'s' * (there != 1)} after {now - began:.0f} s{f'; {queue}' if queue else ''}")
-        time.sleep(0.2)
 
 
 def _rate(client: Client) -> float:

@@ -48,6 +48,7 @@ from ..store.planned import recut
 from ..store.store import BlockIndex, Store, Summary, find_store, reopen_store, sole_writer
 from .block_order import BlockOrder
 from .events import Event, tell_all
+from .first_worker import wait_for_first_worker
 from .json_log import json_log
 from .kept import mark_kept
 from .metrics import count_block, counting_tries
@@ -341,6 +342,7 @@ def _run_to_store(
             job = job.share_among(processes)
         elif client is not None:
             connection = stack.enter_context(dask_client(client, threads=job.threads))
+            wait_for_first_worker(connection, show, log)
             needed = job.requirements()
             if mask is not None:
                 needed = replace(needed, reads=(*needed.reads, mask.path))

@@ -1,26 +1,24 @@
 """Workers as jobs of a queue, by dask-jobqueue: Slurm, PBS, LSF, SGE."""
 
 import sys
-from asyncio import create_task, sleep
-from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
 from dask.utils import parse_bytes
-from distributed.core import Status
 from distributed.utils import get_ip_interface
 
 from models.errors import ClusterError
 
 from ..options import Cluster
 from ..tls import NEW, security_of
+from .queue_watch import QueueWatch
 
 LIBRARY = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
-LOOK = 3.0  # seconds between two looks at the queue
+DROPPED = {"slurm": ("-o /dev/null",), "pbs": ("-j oe", "-o /dev/null"), "lsf": ("-o /dev/null",),
+           "sge": ("-j y", "-o /dev/null")}  # fmt: skip  # else each job leaves files in the current folder
 MARGIN = 300.0  # seconds before its wall time at which a worker hands its work back, at most
-SQUEUE = ["squeue", "--noheader", "--format=%i|%T|%r"]
+LEAST = 60.0  # seconds of wall time, the unit of queues
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class QueueProfile:
         Address at which the scheduler listens. Empty: that of `interface`.
     shared_folder
         Folder that all nodes see, for the certificates of `--tls new`.
+    logs
+        Folder for what jobs print, which all nodes see. Empty: that is dropped.
     """
 
     interface: str = field(metadata={"example": "eth0"})
@@ -76,6 +76,7 @@ class QueueProfile:
     python: str = field(default="", metadata={"example": "/shared/venv/bin/python"})
     scheduler_host: str = field(default="", metadata={"example": "10.0.0.1"})
     shared_folder: str = field(default="", metadata={"example": "/shared/scratch"})
+    logs: str = field(default="", metadata={"example": "/shared/logs"})
 
     def __post_init__(self) -> None:
         if min(self.cores, self.jobs, self.processes) < 1 or self.gpus < 0:
@@ -98,17 +99,22 @@ SlurmProfile = PbsProfile = LsfProfile = SgeProfile = QueueProfile
 
 
 def seconds(walltime: str) -> float:
-    """Return how long hours:minutes:seconds, or hours:minutes, are.
+    """Return how long hours:minutes:seconds are.
 
     Raises
     ------
     ClusterError
-        It is no such time.
+        It is no such time, or shorter than a minute.
     """
     parts = walltime.split(":")
-    if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts) or not any(map(int, parts)):
-        raise ClusterError(f"walltime is {walltime!r}; give it as hours:minutes:seconds, 01:30:00")
-    return float(sum(int(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False)))
+    total = sum(int(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True)) if _digits(parts) else 0
+    if total < LEAST:
+        raise ClusterError(f"walltime is {walltime!r}; give it as hours:minutes:seconds, 01:30:00; a minute or more")
+    return float(total)
+
+
+def _digits(parts: list[str]) -> bool:
+    return len(parts) == 3 and all(part.isascii() and part.isdecimal() for part in parts)
 
 
 def arguments(kind: str, profile: QueueProfile, options: Cluster) -> dict[str, Any]:
@@ -128,25 +134,26 @@ def arguments(kind: str, profile: QueueProfile, options: Cluster) -> dict[str, A
     except ValueError as error:
         raise ClusterError(f"interface {profile.interface!r}: {error}") from error
     security = security_of(options)
-    account = {"account" if kind in ("slurm", "pbs") else "project": profile.account or None}
-    return account | {
+    directives = list(profile.directives) + ([f"--gres=gpu:{profile.gpus}"] if profile.gpus else [])
+    return {
+        "account" if kind in ("slurm", "pbs") else "project": profile.account or None,
         "queue": profile.queue or None,
+        "job_name": "swathe",
         "cores": profile.cores,
         "memory": profile.memory,
         "processes": profile.processes,
-        "walltime": profile.walltime[:-3] if kind == "lsf" and profile.walltime.count(":") == 2 else profile.walltime,
+        "walltime": profile.walltime.rpartition(":")[0] if kind == "lsf" else profile.walltime,
         "interface": profile.interface,
         "python": profile.python or sys.executable,
-        "nanny": True,
         "death_timeout": 300,
-        "job_extra_directives": [*profile.directives, *([f"--gres=gpu:{profile.gpus}"] if profile.gpus else [])],
+        "job_extra_directives": directives + ([] if profile.logs else list(DROPPED[kind])),
         "job_script_prologue": list(profile.environment),
         "worker_extra_args": _worker_options(seconds(profile.walltime)),
         "scheduler_options": {"host": host, "dashboard_address": f"{host}:0"},
         "security": security,
         "protocol": "tls://" if security else "tcp://",
         "shared_temp_directory": profile.shared_folder or None,
-        "log_directory": None,
+        "log_directory": profile.logs or None,
         "silence_logs": False,
     }
 
@@ -166,53 +173,18 @@ def start(profile: QueueProfile, options: Cluster) -> Any:
     Raises
     ------
     ClusterError
-        As `arguments`.
+        As `arguments`; or the queue takes no jobs.
     """
     kind = str(options.scheduler).partition(":")[0]
-    library = getattr(import_module("dask_jobqueue"), LIBRARY[kind])
-    cluster = library(**arguments(kind, profile, options))
+    cluster = getattr(import_module("dask_jobqueue"), LIBRARY[kind])(**arguments(kind, profile, options))
+    try:
+        watch = QueueWatch(cluster, kind)
+        watch.submit(profile.jobs)
+    except BaseException:
+        cluster.close()
+        raise
     if profile.maximum_jobs:
         cluster.adapt(minimum_jobs=profile.jobs, maximum_jobs=profile.maximum_jobs)
-    else:
-        cluster.scale(jobs=profile.jobs)
-    queue = _Queue(cluster, kind)
-    cluster.waiting_for = queue.words
-    cluster.loop.add_callback(queue.watch)
+    cluster.waiting_for = watch.words
+    cluster.loop.add_callback(watch.keep)
     return cluster
-
-
-class _Queue:
-    """Replaces jobs that ended while their cluster lasts, and knows what the others wait for."""
-
-    def __init__(self, cluster: Any, kind: str) -> None:
-        self.cluster = cluster
-        self.kind = kind
-        self.pending = Counter[str]()  # by the queue's reason
-
-    def words(self) -> str:
-        """Say what the queue is at, as "2 Slurm jobs pending (Resources)"."""
-        count = self.pending.total()
-        reasons = ", ".join(reason for reason in sorted(self.pending) if reason != "None")
-        what = f"{count} Slurm job{'s' if count > 1 else ''} pending"
-        return (f"{what} ({reasons})" if reasons else what) if count else ""
-
-    async def watch(self) -> None:
-        """Look at the queue again and again."""
-        while self.cluster.status in (Status.created, Status.starting, Status.running):
-            with suppress(RuntimeError, OSError):  # a queue that does not answer is asked again
-                if self.kind == "slurm":
-                    await self._look()
-                await self.cluster._correct_state()
-            await sleep(LOOK)
-
-    async def _look(self) -> None:
-        """Forget the jobs that Slurm no longer knows, so that others are submitted in their place."""
-        jobs = {name: job for name, job in self.cluster.workers.items() if getattr(job, "job_id", None)}
-        told = [line.split("|") for line in (await self.cluster.job_cls._call(SQUEUE)).splitlines()]
-        known = {number: (state, reason) for number, state, reason in (line for line in told if len(line) == 3)}
-        states = [known[str(job.job_id)] for job in jobs.values() if str(job.job_id) in known]
-        self.pending = Counter(reason for state, reason in states if state == "PENDING")
-        for name, job in jobs.items():
-            if str(job.job_id) not in known and self.cluster.workers.get(name) is job:
-                del self.cluster.workers[name]
-                create_task(job.close()).add_done_callback(lambda task: task.exception())
