@@ -67,7 +67,7 @@ def run_one(workers: int, size: int, folder: Path) -> None:
     from pipeline import publish
 
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         publish(folder / "warm.zarr", folder / f"warm-{workers}", side=512, client=client, show=False)

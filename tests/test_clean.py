@@ -241,7 +241,7 @@ def test_the_store_that_is_read_is_never_written_over(tmp_path, client, monkeypa
 
 def test_paths_may_be_file_urls_or_relative_to_a_folder_that_workers_are_not_in(tmp_path, monkeypatch):
     store = write_store(tmp_path / "m.zarr", np.eye(20, dtype=np.uint8), block=8)
-    with Client(n_workers=1, threads_per_worker=1, dashboard_address=None) as elsewhere:
+    with Client(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as elsewhere:
         monkeypatch.chdir(tmp_path)
         write_clean("m.zarr", "c.zarr", client=elsewhere, show=False, dilation=1, min_object=500)
         write_objects(f"file://{store}", f"file://{tmp_path}/o.zarr", client=elsewhere, show=False)

@@ -118,7 +118,7 @@ def test_every_verb_with_workers_in_another_folder(folder, monkeypatch, bundle_o
     zones = geopandas.GeoDataFrame({"n": [1]}, geometry=[box(left, top - 400, left + 400, top)], crs=UTM)
     zones.to_file("zones.gpkg")
     monkeypatch.chdir("/")
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
         monkeypatch.chdir(folder)
         assert client.submit(os.getcwd).result() == "/"
         more = {"client": client, "show": False}
@@ -146,7 +146,7 @@ def test_every_verb_with_workers_in_another_folder(folder, monkeypatch, bundle_o
 @pytest.mark.slow
 def test_an_error_says_on_which_worker_it_was(folder, bundle_of):
     bundle = bundle_of()
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
         source = open_source("scene.tif")
         address = next(iter(client.scheduler_info()["workers"]))
         maps = segment("scene.tif", bundle)
@@ -183,7 +183,7 @@ def _calls(folder: Path, bundle, client) -> dict[str, partial]:
 @pytest.mark.slow
 def test_an_asynchronous_client_is_refused_in_its_loop_and_served_beside_it(folder, bundle_of):
     async def work():
-        async with Client(processes=False, asynchronous=True, dashboard_address=None) as client:
+        async with Client(processes=False, asynchronous=True, dashboard_address="127.0.0.1:0") as client:
             calls = _calls(folder, bundle_of(), client)
             before = sorted(folder.iterdir())
             for call in calls.values():
@@ -197,7 +197,7 @@ def test_an_asynchronous_client_is_refused_in_its_loop_and_served_beside_it(fold
 
 
 def test_what_is_no_client_or_was_closed_is_refused(folder, bundle_of):
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         client = Client(cluster)
         client.close()
         for call in _calls(folder, bundle_of(), client).values():

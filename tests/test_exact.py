@@ -317,7 +317,7 @@ def test_worker_processes_change_nothing(bundle_of, tmp_path, client, threads):
     here = ran(scene, bundle_of(), tmp_path / "here", client, engine="torch")
     (tmp_path / "there").mkdir()
     with (
-        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as far,
     ):
         there = ran(scene, bundle_of(), tmp_path / "there", far, engine="torch")
