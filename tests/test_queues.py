@@ -1,5 +1,6 @@
 """What queues and ssh are handed: job scripts, arguments; and workers that a real sshd starts."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -7,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from models.errors import ClusterError
 from pipeline import Cluster
+from pipeline.cluster.certificates import write_certificates
 from pipeline.cluster.connect import connected
 from pipeline.cluster.launchers import jobqueue, ssh
 
@@ -25,7 +28,7 @@ PROFILE = {
     [
         ("slurm", ["#SBATCH -p long", "#SBATCH -A land", "#SBATCH --cpus-per-task=2", "#SBATCH -t 00:20:00"]),
         ("pbs", ["#PBS -q long", "#PBS -A land", "#PBS -l walltime=00:20:00"]),
-        ("lsf", ["#BSUB -q long", "#BSUB -W 00:20"]),
+        ("lsf", ["#BSUB -q long", '#BSUB -P "land"', "#BSUB -W 00:20"]),
         ("sge", ["#$ -q long", "#$ -P land", "#$ -l h_rt=00:20:00"]),
     ],
 )
@@ -105,19 +108,35 @@ def sshd(tmp_path):
         process.terminate()
 
 
-@pytest.mark.slow
-def test_workers_that_ssh_starts(sshd, tmp_path):
-    path = tmp_path / "ssh.toml"
-    lines = ["hosts = ['127.0.0.1', '127.0.0.1']", f"port = {sshd}", f"key = '{tmp_path}/user'",
-             f"known_hosts = '{tmp_path}/known'", f"python = '{sys.executable}'"]  # fmt: skip
+def profile_of_ssh(folder, port):
+    lines = ["hosts = ['127.0.0.1', '127.0.0.1']", f"port = {port}", f"key = '{folder}/user'",
+             f"known_hosts = '{folder}/known'", f"python = '{sys.executable}'"]  # fmt: skip
+    path = folder / "ssh.toml"
     path.write_text("\n".join(lines))
-    with connected(Cluster(f"ssh:{path}"), 1) as client:
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("private", [False, True])
+def test_workers_that_ssh_starts_and_that_end_with_it(sshd, tmp_path, private):
+    tls = write_certificates(tmp_path / "tls") if private else None
+    with connected(Cluster(f"ssh:{profile_of_ssh(tmp_path, sshd)}", tls=tls), 1) as client:
         client.wait_for_workers(2, timeout=60)
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
-        assert all("127.0.0.1" in address for address in client.scheduler_info()["workers"])
+        addresses = [client.scheduler.address, *client.scheduler_info()["workers"]]
+        assert {address.rpartition(":")[0] for address in addresses} == {f"{'tls' if private else 'tcp'}://127.0.0.1"}
+        pids = [*client.run(os.getpid).values(), *client.run(os.getppid).values(), client.run_on_scheduler(os.getpid)]
+        processes = [psutil.Process(pid) for pid in pids]
+        assert os.getpid() not in pids
+    _, left = psutil.wait_procs(processes, timeout=60)
+    assert left == []
+
+
+@pytest.mark.slow
+def test_a_host_that_is_not_known(sshd, tmp_path):
     (tmp_path / "known").write_text("")
-    with pytest.raises(ClusterError, match="could not be started"):
-        connected(Cluster(f"ssh:{path}"), 1).__enter__()
+    with pytest.raises(ClusterError, match=r"could not be started: .*[Hh]ost key"):
+        connected(Cluster(f"ssh:{profile_of_ssh(tmp_path, sshd)}"), 1).__enter__()
 
 
 def test_certificates_of_one_run_do_not_reach_other_hosts():

@@ -16,7 +16,7 @@ from .queue_watch import QueueWatch
 
 LIBRARY = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 DROPPED = {"slurm": ("-o /dev/null",), "pbs": ("-j oe", "-o /dev/null"), "lsf": ("-o /dev/null",),
-           "sge": ("-j y", "-o /dev/null")}  # fmt: skip  # else each job leaves files in the current folder
+           "sge": ("-o /dev/null",)}  # fmt: skip  # else each job leaves files in the current folder
 MARGIN = 300.0  # seconds before its wall time at which a worker hands its work back, at most
 LEAST = 60.0  # seconds of wall time, the unit of queues
 

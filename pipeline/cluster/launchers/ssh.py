@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dask
 from distributed import SSHCluster
+from distributed.security import Security
 
 from models.errors import ClusterError
 
@@ -13,6 +15,7 @@ from ..options import Cluster
 from ..tls import NEW, security_of
 
 LOOPBACK = ("127.0.0.1", "localhost")
+ABANDONED = "1 hour"  # without tasks, after which a scheduler ends whose run was killed and could not say so
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,19 @@ def arguments(profile: SshProfile, options: Cluster) -> dict[str, Any]:
     reach |= {"username": profile.user} if profile.user else {}
     reach |= {"client_keys": [str(Path(profile.key).expanduser())]} if profile.key else {}
     reach |= {"known_hosts": str(Path(profile.known_hosts).expanduser())} if profile.known_hosts else {}
-    protocol = "tls://" if security else "tcp://"
-    both = {"security": security, "protocol": protocol} if security else {}
+    both = {"protocol": "tls://" if security else "tcp://", "dashboard_address": "127.0.0.1:0"}
     first = profile.hosts[0]
     return {
         "hosts": [first, *profile.hosts],
-        "connect_options": [reach | {}, *([reach | {}] * len(profile.hosts))],
-        "worker_options": both | {"nthreads": profile.threads, "dashboard_address": "127.0.0.1:0"}
+        "connect_options": reach,
+        "worker_options": both
+        | {"nthreads": profile.threads, "death_timeout": 300}
         | ({"host": "127.0.0.1"} if profile.on_this_machine else {}),
-        "scheduler_options": both | {"host": "127.0.0.1" if first in LOOPBACK else first, "port": 0,
-                                     "dashboard_address": "127.0.0.1:0"},
+        "scheduler_options": both
+        | {"host": "127.0.0.1" if first in LOOPBACK else first, "port": 0, "idle_timeout": ABANDONED},
         "remote_python": profile.python or sys.executable,
         "security": security,
-    }  # fmt: skip
+    }
 
 
 def start(profile: SshProfile, options: Cluster) -> Any:
@@ -95,4 +98,18 @@ def start(profile: SshProfile, options: Cluster) -> Any:
     ClusterError
         As `arguments`.
     """
-    return SSHCluster(**arguments(profile, options))
+    made = arguments(profile, options)
+    with dask.config.set(_configuration(made["security"])):  # which SSHCluster hands to what it starts
+        return SSHCluster(**made)
+
+
+def _configuration(security: Security | None) -> dict[str, Any]:
+    """Return Dask's configuration of certificates: SSHCluster sends arguments as JSON, which holds no `Security`."""
+    if security is None:
+        return {}
+    roles = {
+        f"distributed.comm.tls.{role}": {"cert": getattr(security, f"tls_{role}_cert"),
+                                         "key": getattr(security, f"tls_{role}_key")}
+        for role in ("scheduler", "worker")
+    }  # fmt: skip
+    return roles | {"distributed.comm.tls.ca-file": security.tls_ca_file, "distributed.comm.require-encryption": True}
