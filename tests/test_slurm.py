@@ -1,9 +1,12 @@
 """Runs whose workers are jobs of a real Slurm on this machine."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,12 @@ from slurm_cluster import jobs, say, slurm
 
 from benchmarks.chaos_scene import OPTIONS, bundle_path, difference, make_reference
 from benchmarks.chaos_worker import DELAY, LOG
+from models.errors import ClusterError
+from pipeline import Cluster
+from pipeline.cluster.connect import connected
+from pipeline.cluster.launchers import queue_watch
+from pipeline.cluster.workers import wait_for_workers
+from pipeline.jobs.tasks import map_bounded
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -48,26 +57,96 @@ def wait_for(condition: Callable[[], object], command: "subprocess.Popen[bytes]"
         time.sleep(0.1)
 
 
-def test_a_queue_that_opens_late_and_a_job_that_is_cancelled(folder: Path) -> None:
-    profile, log, work, output = (folder / name for name in ("slurm.toml", "run.out", "work.log", "o.zarr"))
+@contextmanager
+def running(folder: Path, log: Path, output: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a run whose workers are two jobs."""
+    profile = folder / "slurm.toml"
     profile.write_text(PROFILE.format(root=ROOT, folder=folder, DELAY=DELAY, LOG=LOG))
-    say("scontrol", "update", "partition=main", "state=DOWN")
     words = [sys.executable, "-m", "swathe", "segment", folder / "scene.tif", "--model", bundle_path(folder),
              "-o", output, "--scheduler", f"slurm:{profile}", *OPTIONS]  # fmt: skip
     with log.open("wb") as out:
         command = subprocess.Popen(list(map(str, words)), stdout=out, stderr=out, cwd=folder)
     try:
-        wait_for(lambda: "2 Slurm jobs pending (PartitionDown)" in log.read_text(), command, log)
-        first = jobs("PENDING")
-        say("scontrol", "update", "partition=main", "state=UP")
-        wait_for(lambda: "end" in work.read_text() if work.exists() else False, command, log)
-        say("scancel", first[0])
-        assert command.wait(120) == 0, log.read_text()
+        yield command
     finally:
         command.kill()
         command.wait()
+
+
+def test_a_queue_that_opens_late_and_a_job_that_is_cancelled(folder: Path) -> None:
+    log, work, output = (folder / name for name in ("run.out", "work.log", "o.zarr"))
+    say("scontrol", "update", "partition=main", "state=DOWN")
+    with running(folder, log, output) as command:
+        wait_for(lambda: "2 Slurm jobs pending (PartitionDown)" in log.read_text(), command, log)
+        first = jobs("PENDING")
+        say("scontrol", "update", "partition=main", "state=UP")
+        wait_for(lambda: work.exists() and "end" in work.read_text(), command, log)
+        say("scancel", first[0])
+        assert command.wait(120) == 0, log.read_text()
     workers = {line.split()[2] for line in work.read_text().splitlines()}
     assert len(workers) == 3, log.read_text()  # two, and who came for the one that was cancelled
     assert difference(folder / "reference.zarr", output) == ""
     assert not list(folder.glob("slurm-*.out"))
+    assert jobs("PENDING,RUNNING") == []
+
+
+def test_workers_leave_before_their_wall_time_and_others_come(tmp_path: Path) -> None:
+    profile = tmp_path / "slurm.toml"
+    profile.write_text(f"""
+interface = "lo"
+cores = 1
+memory = "1GB"
+walltime = "00:01:00"
+shared_folder = "{tmp_path}"
+environment = ["export PYTHONPATH={ROOT}:{ROOT}/tests"]
+""")
+    before = set(jobs("all"))
+    with connected(Cluster(f"slurm:{profile}", tls="new"), 1) as client:
+        assert client.scheduler.address.startswith("tls://127.0.0.1:")
+        found = list(map_bounded(client, nap, 1.0, range(55), key="nap"))
+    assert sorted(item for _, item in found) == list(range(55))
+    assert len({pid for pid, _ in found}) > 1
+    states = say("squeue", "-h", "--states=all", "-o", "%i %T")
+    ended = dict(line.split() for line in states.splitlines())
+    states = {state for number, state in ended.items() if number not in before}
+    assert "COMPLETED" in states
+    assert "TIMEOUT" not in states
+
+
+def nap(seconds: float, item: int) -> tuple[int, int]:
+    time.sleep(seconds)
+    return os.getpid(), item
+
+
+def test_a_queue_that_takes_no_job(tmp_path: Path) -> None:
+    profile = tmp_path / "slurm.toml"
+    profile.write_text('interface = "lo"\ncores = 1\nmemory = "1GB"\nqueue = "nope"\n')
+    with pytest.raises(ClusterError, match=r"^Slurm takes no job: sbatch: error: invalid partition.*"):
+        connected(Cluster(f"slurm:{profile}"), 1).__enter__()
+
+
+def test_jobs_that_end_before_a_worker_comes_are_not_submitted_for_ever(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(queue_watch, "LOOK", 0.2)
+    monkeypatch.setattr(queue_watch, "FRUITLESS", 2)
+    profile = tmp_path / "slurm.toml"
+    profile.write_text('interface = "lo"\ncores = 1\nmemory = "1GB"\npython = "/bin/false"\n')
+    before = set(jobs("all"))
+    said = "no worker for 20 s; 3 Slurm jobs ended before a worker came, the last"
+    options = Cluster(f"slurm:{profile}", patience=20)
+    with connected(options, 1) as client, pytest.raises(ClusterError, match=said):
+        wait_for_workers(client, print)
+    assert len(set(jobs("all")) - before) == 3
+
+
+def test_jobs_are_cancelled_as_a_run_is_interrupted(folder: Path) -> None:
+    log = folder / "interrupted.out"
+    say("scontrol", "update", "partition=main", "state=DOWN")
+    try:
+        with running(folder, log, folder / "interrupted.zarr") as command:
+            wait_for(lambda: "2 Slurm jobs pending" in log.read_text(), command, log)
+            assert len(jobs("PENDING")) == 2
+            command.send_signal(signal.SIGINT)
+            command.wait(60)
+    finally:
+        say("scontrol", "update", "partition=main", "state=UP")
     assert jobs("PENDING,RUNNING") == []

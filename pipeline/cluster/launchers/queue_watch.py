@@ -44,6 +44,7 @@ class QueueWatch:
         try:
             self.cluster.sync(self.cluster._correct_state)
         except (RuntimeError, OSError) as error:
+            self._forget_refused()
             raise ClusterError(f"{NAMES[self.kind]} takes no job: {_said(error)}") from error
 
     def words(self) -> str:
@@ -109,8 +110,12 @@ class QueueWatch:
             await self.cluster._correct_state()
         except (RuntimeError, OSError) as error:
             self.refused = _said(error)
-            for name in [name for name, job in self.cluster.workers.items() if not job.job_id]:
-                del self.cluster.workers[name]  # so that it is tried again
+            self._forget_refused()
+
+    def _forget_refused(self) -> None:
+        """Forget the jobs that were not taken: they are tried again, and nothing of them need be ended."""
+        for name in [name for name, job in self.cluster.workers.items() if not job.job_id]:
+            self.cluster.workers.pop(name).status = Status.closed
 
 
 def _jobs(count: int, name: str) -> str:
