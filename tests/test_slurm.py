@@ -104,6 +104,9 @@ environment = ["export PYTHONPATH={ROOT}:{ROOT}/tests"]
     with connected(Cluster(f"slurm:{profile}", tls="new"), 1) as client:
         assert client.scheduler.address.startswith("tls://127.0.0.1:")
         found = list(map_bounded(client, nap, 1.0, range(55), key="nap"))
+        cluster = client.cluster
+    for part in ("ca_file", "cert", "key"):  # which dask-jobqueue leaves to the garbage collector
+        getattr(cluster, f"_job_{part}").close()
     assert sorted(item for _, item in found) == list(range(55))
     assert len({pid for pid, _ in found}) > 1
     states = say("squeue", "-h", "--states=all", "-o", "%i %T")
