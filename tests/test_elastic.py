@@ -15,10 +15,18 @@ from pipeline.cluster.check import WorkerCheck
 from pipeline.cluster.connect import dask_client
 from pipeline.cluster.on_worker import Wanted
 from pipeline.cluster.options import Cluster
+from pipeline.cluster.processes import STARTED_ANEW
 from pipeline.jobs import suspects, watch
 from pipeline.jobs.tasks import map_bounded
 
 LOCAL = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+
+
+@pytest.fixture(autouse=True)
+def busy_machine():
+    """A worker that a nanny starts anew may take longer than Dask allows."""
+    with dask.config.set(STARTED_ANEW):
+        yield
 
 
 def processes(count: int, **more) -> LocalCluster:

@@ -118,7 +118,10 @@ def test_every_verb_with_workers_in_another_folder(folder, monkeypatch, bundle_o
     zones = geopandas.GeoDataFrame({"n": [1]}, geometry=[box(left, top - 400, left + 400, top)], crs=UTM)
     zones.to_file("zones.gpkg")
     monkeypatch.chdir("/")
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
         monkeypatch.chdir(folder)
         assert client.submit(os.getcwd).result() == "/"
         more = {"client": client, "show": False}
@@ -146,7 +149,10 @@ def test_every_verb_with_workers_in_another_folder(folder, monkeypatch, bundle_o
 @pytest.mark.slow
 def test_an_error_says_on_which_worker_it_was(folder, bundle_of):
     bundle = bundle_of()
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
         source = open_source("scene.tif")
         address = next(iter(client.scheduler_info()["workers"]))
         maps = segment("scene.tif", bundle)

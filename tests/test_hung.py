@@ -10,17 +10,26 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from distributed import Client, LocalCluster
 from helpers import PAGE
 
 from models.errors import ClusterError
+from pipeline.cluster.processes import STARTED_ANEW
 from pipeline.jobs import watch
 from pipeline.jobs.tasks import map_bounded
 
 LOCAL = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
 BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(autouse=True)
+def busy_machine():
+    """A worker that a nanny starts anew may take longer than Dask allows."""
+    with dask.config.set(STARTED_ANEW):
+        yield
 
 
 def processes(count: int, **more) -> LocalCluster:

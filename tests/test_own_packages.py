@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 ON_A_CLUSTER = """
 import sys, swathe
 from dask.distributed import Client, LocalCluster
-with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+page = "127.0.0.1:0"
+with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=page) as cluster, Client(cluster) as client:
     if sys.argv[1] == "late":
         swathe.run(*sys.argv[2:4], "first.tif", client=client, show=False)
         client.restart()

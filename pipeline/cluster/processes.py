@@ -31,6 +31,8 @@ LIGHT = {
 }
 # by dask's defaults, the dashboards of scheduler and workers listen on all addresses
 HERE = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+# a nanny starts a killed one anew; dask ends it too where that takes more than 15 s, as on a busy machine
+STARTED_ANEW = {"distributed.deploy.lost-worker-timeout": "10 minutes"}
 PATIENCE = 20  # seconds that they have to end; dask kills them after nine
 # a process that is stopped at once leaves semaphores behind; what tidies them up after it would complain
 QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
@@ -122,7 +124,8 @@ def local_processes(processes: LocalProcesses, threads: int) -> Iterator[SpecClu
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"{processes.count} worker processes could not be started ({error}); {UNGUARDED}") from error
     try:
-        yield cluster
+        with dask.config.set(STARTED_ANEW):
+            yield cluster
     finally:
         with suppress(TimeoutError):  # those that are left end with this process
             cluster.close(timeout=PATIENCE)
