@@ -56,12 +56,6 @@ def hang_once(folder, item):
     return item
 
 
-def hang(_, item):
-    while item == 5:
-        time.sleep(0.1)
-    return item
-
-
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_is_let_go_and_its_blocks_are_done_elsewhere(monkeypatch):
     monkeypatch.setattr(watch, "SILENT_WORKER", 4.0)
@@ -99,19 +93,6 @@ def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path):
     assert [event.facts["reason"] for event in told if event.kind == "worker-stuck"] == [
         "block 5 has not ended within 3 s"
     ]
-
-
-@pytest.mark.slow
-def test_a_block_that_hangs_everywhere_is_named(monkeypatch):
-    monkeypatch.setattr(watch, "HUNG_FIRST", 1.0)
-    monkeypatch.setattr(watch, "HUNG_LEAST", 1.0)
-    with (
-        processes(2) as cluster,
-        Client(cluster, set_as_default=False) as client,
-        pytest.raises(ClusterError, match=r"block 5 did not end within 4 s, nor on workers before \(tcp://") as caught,
-    ):
-        list(map_bounded(client, hang, None, range(12), key="hung"))
-    assert "\n" not in str(caught.value)
 
 
 def test_what_is_waited_for_is_told(monkeypatch, client):

@@ -27,6 +27,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield made
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what tests before left to collect
 def test_four_workers_on_two_hosts_write_the_same_bytes_and_intruders_are_refused(stage: Stage, tmp_path: Path) -> None:
     assert stage.tls is not None
     other = write_certificates(tmp_path / "other")

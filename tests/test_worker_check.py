@@ -221,7 +221,7 @@ def test_workers_that_come_late_are_looked_at_before_they_get_a_task(scheduler, 
         assert next(results) == "good"
         with _workers(scheduler, tmp_path, late=Lack(), bare=Lack(HIDE), old=Lack(OLD)) as known:
             check, names = current_check(scheduler), []
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while not (names.count("late") > 5 and len(check.unfit) == 2) and time.monotonic() < until:
                 names.append(next(results))
                 if len(names) % 20 == 0:
