@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 import torch
 from distributed import Client
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from models import Bundle
 from pipeline.cluster.connect import dask_client
+from pipeline.cluster.processes import STARTED_ANEW
 
 # machines differ in speed, and fixtures here are either read only or made to be used again
 unhurried = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
@@ -23,6 +25,13 @@ settings.register_profile("ci", settings.get_profile("swathe"), derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "swathe")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def busy_machine() -> Iterator[None]:
+    """A worker that a nanny starts anew may take longer than Dask allows."""
+    with dask.config.set(STARTED_ANEW):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ import time
 import dask
 import psutil
 import pytest
+from clusters import heard, nap, processes
 from distributed import Client, LocalCluster
 
 from models.errors import ClusterError
@@ -15,22 +16,10 @@ from pipeline.cluster.check import WorkerCheck
 from pipeline.cluster.connect import dask_client
 from pipeline.cluster.on_worker import Wanted
 from pipeline.cluster.options import Cluster
-from pipeline.cluster.processes import STARTED_ANEW
 from pipeline.jobs import suspects, watch
 from pipeline.jobs.tasks import map_bounded
 
-LOCAL = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
-
-
-@pytest.fixture(autouse=True)
-def busy_machine():
-    """A worker that a nanny starts anew may take longer than Dask allows."""
-    with dask.config.set(STARTED_ANEW):
-        yield
-
-
-def processes(count: int, **more) -> LocalCluster:
-    return LocalCluster(n_workers=count, threads_per_worker=1, silence_logs=logging.CRITICAL, **LOCAL, **more)
+pytestmark = pytest.mark.usefixtures("busy_machine")
 
 
 def in_process(count: int) -> LocalCluster:
@@ -38,16 +27,6 @@ def in_process(count: int) -> LocalCluster:
         n_workers=count, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", memory_limit=0,
         silence_logs=logging.CRITICAL,
     )  # fmt: skip
-
-
-def heard(told):
-    """Keep the events that have words."""
-    return lambda event: told.append(event) if event.text else None
-
-
-def nap(seconds, item):
-    time.sleep(seconds)
-    return os.getpid(), item
 
 
 def where(seconds, item):

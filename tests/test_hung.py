@@ -1,6 +1,5 @@
 """What hangs is let go: schedulers and workers that are stopped, blocks that do not end."""
 
-import logging
 import os
 import signal
 import socket
@@ -10,40 +9,19 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import dask
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from clusters import heard, nap, processes
+from distributed import Client
 from helpers import PAGE
 
 from models.errors import ClusterError
-from pipeline.cluster.processes import STARTED_ANEW
 from pipeline.jobs import watch
 from pipeline.jobs.tasks import map_bounded
 
-LOCAL = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
 BIN = Path(sys.executable).parent
 
-
-@pytest.fixture(autouse=True)
-def busy_machine():
-    """A worker that a nanny starts anew may take longer than Dask allows."""
-    with dask.config.set(STARTED_ANEW):
-        yield
-
-
-def processes(count: int, **more) -> LocalCluster:
-    return LocalCluster(n_workers=count, threads_per_worker=1, silence_logs=logging.CRITICAL, **LOCAL, **more)
-
-
-def heard(told):
-    """Keep the events that have words."""
-    return lambda event: told.append(event) if event.text else None
-
-
-def nap(seconds, item):
-    time.sleep(seconds)
-    return os.getpid(), item
+pytestmark = pytest.mark.usefixtures("busy_machine")
 
 
 def hang_once(folder, item):

@@ -40,7 +40,8 @@ def certificates(folder: str, days: int) -> None:
     made = write_certificates(folder, days=days)
     click.echo(f"wrote {made}: ca.pem, cert.pem, key.pem (secret), for {days} days")
     files = f"--tls-ca-file {made}/ca.pem --tls-cert {made}/cert.pem --tls-key {made}/key.pem"
-    click.echo(f"  dask scheduler --protocol tls {files}\n  dask worker tls://HOST:8786 {files}")
+    both = f"--dashboard-address 127.0.0.1:0 {files}"  # by Dask's default its pages are on all addresses
+    click.echo(f"  dask scheduler --protocol tls {both}\n  dask worker tls://HOST:8786 {both}")
 
 
 @cluster.command(epilog="Example: swathe cluster template slurm > cluster.toml")

@@ -19,7 +19,6 @@ from .check import checked_workers
 from .launch import check_named, is_address, launched, local_part
 from .on_worker import Requirements
 from .options import Cluster, remember_options
-from .options import options_of as options_of
 from .probe import check_scheduler
 from .processes import EXTENSIONS, LIGHT, LocalProcesses, Workers, local_processes
 from .tls import security_of

@@ -9,6 +9,7 @@ import coiled
 from models.errors import ClusterError
 
 from ..options import Cluster
+from .adaptive import check_range, follow_work
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class CoiledProfile:
     workspace: str = ""
 
     def __post_init__(self) -> None:
-        if self.adapt and (len(self.adapt) != 2 or not 0 <= self.adapt[0] <= self.adapt[1]):
-            raise ClusterError(f"adapt is two numbers of machines, the least and the most; received {list(self.adapt)}")
+        check_range(self.adapt, "machines")
         if self.workers < 1 or self.cpus < 0:
             raise ClusterError("workers is 1 or more, and cpus 0 or more")
 
@@ -63,8 +63,7 @@ class CoiledProfile:
 def start(profile: CoiledProfile, options: Cluster) -> coiled.Cluster:
     """Start the machines; they are ended with the run."""
     cluster = coiled.Cluster(**arguments(profile))
-    if profile.adapt:
-        cluster.adapt(minimum=profile.adapt[0], maximum=profile.adapt[1])
+    follow_work(cluster, profile.adapt)
     return cluster
 
 

@@ -9,6 +9,7 @@ from dask_gateway import Gateway, GatewayCluster
 from models.errors import ClusterError
 
 from ..options import Cluster
+from .adaptive import check_range, follow_work
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class GatewayProfile:
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"example": {"worker_cores": 4}})
 
     def __post_init__(self) -> None:
-        if self.adapt and (len(self.adapt) != 2 or not 0 <= self.adapt[0] <= self.adapt[1]):
-            raise ClusterError(f"adapt is two numbers of workers, the least and the most; received {list(self.adapt)}")
+        check_range(self.adapt, "workers")
         if self.workers < 1:
             raise ClusterError(f"workers is 1 or more; received {self.workers}")
         if not self.address.startswith(("http://", "https://")):
@@ -64,8 +64,7 @@ def start(profile: GatewayProfile, options: Cluster) -> GatewayCluster:
             raise ClusterError(f"the gateway has no option {unknown[0]!r}; it has: {known}")
         offered.update(profile.options)
     cluster = GatewayCluster(**where, cluster_options=offered, shutdown_on_close=True)
-    if profile.adapt:
-        cluster.adapt(minimum=profile.adapt[0], maximum=profile.adapt[1])
-    else:
+    if not profile.adapt:
         cluster.scale(profile.workers)
+    follow_work(cluster, profile.adapt)
     return cluster

@@ -10,6 +10,7 @@ from dask_kubernetes.operator import KubeCluster, make_cluster_spec
 from models.errors import ClusterError
 
 from ..options import Cluster
+from .adaptive import check_range, follow_work
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ class KubernetesProfile:
     env: Mapping[str, str] = field(default_factory=dict, metadata={"example": {"GDAL_HTTP_MAX_RETRY": "5"}})
 
     def __post_init__(self) -> None:
-        if self.adapt and (len(self.adapt) != 2 or not 0 <= self.adapt[0] <= self.adapt[1]):
-            raise ClusterError(f"adapt is two numbers of pods, the least and the most; received {list(self.adapt)}")
+        check_range(self.adapt, "pods")
         if min(self.workers, self.cpus) < 1 or self.gpus not in (0, 1):
             raise ClusterError("workers and cpus are 1 or more, gpus is 0 or 1")
 
@@ -84,8 +84,7 @@ def start(profile: KubernetesProfile, options: Cluster) -> KubeCluster:
         namespace=profile.namespace or None,
         quiet=True,
     )
-    if profile.adapt:
-        cluster.adapt(minimum=profile.adapt[0], maximum=profile.adapt[1])
+    follow_work(cluster, profile.adapt)
     return cluster
 
 

@@ -1,0 +1,23 @@
+"""Clusters of worker processes for tests of what happens to these, and what their tasks do."""
+
+import logging
+import os
+import time
+
+from distributed import LocalCluster
+
+LOCAL = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+
+
+def processes(count: int, **more) -> LocalCluster:
+    return LocalCluster(n_workers=count, threads_per_worker=1, silence_logs=logging.CRITICAL, **LOCAL, **more)
+
+
+def heard(told):
+    """Keep the events that have words."""
+    return lambda event: told.append(event) if event.text else None
+
+
+def nap(seconds, item):
+    time.sleep(seconds)
+    return os.getpid(), item
