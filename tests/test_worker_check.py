@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -216,19 +216,18 @@ def test_workers_that_come_late_are_looked_at_before_they_get_a_task(scheduler, 
     with (
         _workers(scheduler, tmp_path, good=Lack()),
         checked_workers(scheduler, Requirements((str(scene),)), str(out / "o.zarr")),
+        closing(map_bounded(scheduler, where, None, iter(range(10**6)), key="late")) as results,
     ):
-        results = map_bounded(scheduler, where, None, iter(range(10**6)), key="late")
         assert next(results) == "good"
         with _workers(scheduler, tmp_path, late=Lack(), bare=Lack(HIDE), old=Lack(OLD)) as known:
             check, names = current_check(scheduler), []
-            until = time.monotonic() + 300
+            until = time.monotonic() + 120
             while not (names.count("late") > 5 and len(check.unfit) == 2) and time.monotonic() < until:
                 names.append(next(results))
                 if len(names) % 20 == 0:
                     check.look(list(known.values()))
             assert set(names) == {"good", "late"}
             assert check.unfit.keys() == {known["bare"], known["old"]}
-            results.close()
 
 
 @pytest.mark.slow

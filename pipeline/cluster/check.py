@@ -112,9 +112,14 @@ class WorkerCheck:
         self.look_at_all()
         self.require_any()
 
+    @property
+    def fit(self) -> list[str]:
+        """Workers that were found fit."""
+        return sorted(self._fit)
+
     def allowed(self) -> list[str] | None:
         """Return the workers that tasks may be given to; None: all there are."""
-        return sorted(self._fit) if self.unfit or self._asked else None
+        return self.fit if self.unfit or self._asked else None
 
     def news(self) -> list[tuple[str, str]]:
         """Return the unfit workers, with their reasons, that it has not returned before."""

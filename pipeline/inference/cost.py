@@ -35,7 +35,7 @@ from ..cluster.processes import ClusterLike, Workers
 from ..cluster.workers import gpu_resources, worker_facts
 from ..jobs.block_order import BlockOrder
 from ..jobs.job import Task, make_progress, run_block
-from ..jobs.tasks import map_bounded
+from ..jobs.tasks import map_bounded, share_once
 from ..store.files import full_path
 from ..store.ledger import RECORD
 from ..store.lifecycle import create_store, remove_store
@@ -435,7 +435,7 @@ def _do_blocks(client: Client, task: Task, drawn: BlockMask, show: bool) -> tupl
     Before, each slot does one, which is not counted: workers import, and networks are compiled.
     """
     store, function = task.store, task.block_function
-    shared = client.scatter(task, broadcast=True) if function.scatter_once else task
+    shared = share_once(client, task) if function.scatter_once else task
     resources = gpu_resources(client) if function.on_gpu else None
     masks = [store.planned(level) for level in range(store.levels + 1)]
     slots = sum(fact.nthreads for fact in worker_facts(client))

@@ -9,7 +9,6 @@ both write the same bytes, and one of them may end with an error when the other 
 
 import os
 import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -19,7 +18,7 @@ from math import prod
 from typing import Any, Literal, Self
 
 import numpy as np
-from distributed import Client, Future
+from distributed import Client
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -54,7 +53,7 @@ from .kept import mark_kept
 from .metrics import count_block, counting_tries
 from .progress import Progress, ProgressFactory, no_progress, progress
 from .run_log import RunLog
-from .tasks import map_bounded
+from .tasks import map_bounded, share_once
 
 TIFF = (".tif", ".tiff")
 THREADS = 2  # one reads or writes while the other computes
@@ -403,7 +402,7 @@ def _all_levels(
 ) -> tuple[Ledger, int]:
     """Run all blocks of all levels; return what is done, and how many of the full resolution are of before."""
     store, function = task.store, task.block_function
-    shared = _shared(client, task) if function.scatter_once else task
+    shared = share_once(client, task) if function.scatter_once else task
     resources = gpu_resources(client) if function.on_gpu else None
     ledger = Ledger.read(store, task.classes)
     planned = [store.planned(level) for level in range(store.levels + 1)]
@@ -435,18 +434,6 @@ def _all_levels(
             if summary.level == 0 or before[0] == blocks[0]:
                 advance(1, sum(summary.pixels))
     return ledger, before[0]
-
-
-def _shared(client: Client, task: Task) -> Future:
-    """Send what all tasks share to the cluster once: as a task's result, which outlives any worker that has it."""
-    check = current_check(client)
-    fit = None if check is None else check.allowed()
-    key = f"swathe-shared-{uuid.uuid4().hex[:8]}"
-    return client.submit(_same, task, key=key, workers=fit, allow_other_workers=bool(fit))
-
-
-def _same(task: Task) -> Task:
-    return task
 
 
 def _shown(show: ProgressFactory, title: str, blocks: list[int], done: list[int]) -> AbstractContextManager[Progress]:

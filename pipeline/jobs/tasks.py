@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+import pickle
 import queue
 import time
 import uuid
@@ -9,12 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from textwrap import shorten
 from typing import Any, Generic, TypeVar
 
 from distributed import Client, Future, KilledWorker
 from distributed.comm import CommClosedError
+from distributed.protocol.pickle import dumps
 
 from models.errors import ClusterError, DeviceLostError, SwatheError
 
@@ -37,11 +40,34 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _timed(run: str, function: Callable[[Any, Item], Result], shared: Any, item: Item) -> tuple[Result, float]:
+class _Call:
+    """What Dask calls for every task: the rest comes as bytes, and is unpickled within the task.
+
+    A worker unpickles what Dask itself sends as it comes from the network. There, what it cannot import ends it, and
+    what it imports keeps it from all else. So this is text, which any Python can read.
+    """
+
+    def __call__(self, call: bytes, *shared: Any) -> Any:
+        return pickle.loads(call)(*shared)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("lambda call, *shared: __import__('pickle').loads(call)(*shared)",)
+
+
+def _timed(run: str, given: bytes, *shared: Any) -> tuple[Any, float]:
     refuse_if_unfit(run)
+    function, item, *own = pickle.loads(given)
     started = time.perf_counter()
     with naming_worker():
-        return function(shared, item), time.perf_counter() - started
+        return function(*shared, *own, item), time.perf_counter() - started
+
+
+def share_once(client: Client, value: Any) -> Future:
+    """Send what a map's tasks share to the cluster once: as the result of a task, which outlives any worker."""
+    check = current_check(client)
+    fit = (check and check.fit) or None
+    key = f"swathe-shared-{uuid.uuid4().hex[:8]}"
+    return client.submit(pickle.loads, dumps(value), key=key, workers=fit, allow_other_workers=bool(fit))
 
 
 def _short(item: Any) -> str:
@@ -79,6 +105,8 @@ def map_bounded(
     name: Callable[[Item], str] = _short,
 ) -> Iterator[Result]:
     """Run `function(shared, item)` for every item on the cluster; yield results as they come.
+
+    `shared` may be what `share_once` has returned.
 
     Only a window of tasks is ever known to the scheduler, so that its graph does not grow with the number of items. It
     follows the workers, which may come and go. `items` may be an iterator that has nothing at one time and more after
@@ -171,12 +199,12 @@ class _Map(Generic[Item, Result]):
         task.workers = self._watch.allowed()
         key = f"{self._key}-{task.number}-{task.tries}"
         task.tries += 1
+        own, shared = ([], [self._shared]) if isinstance(self._shared, Future) else ([self._shared], [])
+        given = dumps((self._function, task.item, *own))
         future = self._client.submit(
-            _timed,
-            self._watch.run,
-            self._function,
-            self._shared,
-            task.item,
+            _Call(),
+            dumps(partial(_timed, self._watch.run, given)),
+            *shared,
             key=key,
             pure=False,
             retries=RETRIES,

@@ -14,7 +14,7 @@ from models.encoding import decode
 
 from ..grid.geobox import Window
 from ..jobs.progress import ProgressFactory, no_progress
-from ..jobs.tasks import map_bounded
+from ..jobs.tasks import map_bounded, share_once
 from ..store.store import Store
 from .source import MosaicSource
 
@@ -97,7 +97,7 @@ def measure(client: Client, store: Store, mosaic: MosaicSource, show: ProgressFa
         return None
     windows = list(_where_scenes_meet(store, mosaic))
     shown = show("looking for seams", len(windows), 0) if show and windows else nullcontext(no_progress)
-    shared = client.scatter(Task(store, mosaic), broadcast=True) if windows else None
+    shared = share_once(client, Task(store, mosaic)) if windows else None
     sums: list[tuple[float, ...]] = []
     with shown as advance:
         for found in map_bounded(client, add_steps, shared, windows, key="swathe-seams"):
