@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from clusters import heard, nap, processes
@@ -16,6 +17,7 @@ from distributed import Client
 from helpers import PAGE
 
 from models.errors import ClusterError
+from pipeline.cluster.processes import STARTED_ANEW
 from pipeline.jobs import watch
 from pipeline.jobs.tasks import map_bounded
 
@@ -31,6 +33,12 @@ def hang_once(folder, item):
             (Path(folder) / "hung").touch(exist_ok=False)
             time.sleep(3600)
     time.sleep(0.05)
+    return item
+
+
+def hang(_, item):
+    while item == 5:
+        time.sleep(0.1)
     return item
 
 
@@ -71,6 +79,19 @@ def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path):
     assert [event.facts["reason"] for event in told if event.kind == "worker-stuck"] == [
         "block 5 has not ended within 3 s"
     ]
+
+
+@pytest.mark.slow
+def test_a_block_that_hangs_everywhere_is_named(monkeypatch):
+    monkeypatch.setattr(watch, "HUNG_LEAST", 2.0)
+    with (
+        dask.config.set(STARTED_ANEW),
+        processes(2) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(ClusterError, match=r"block 5 did not end within 8 s, nor on workers before \(tcp://") as caught,
+    ):
+        list(map_bounded(client, hang, None, range(12), key="hung"))
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_waited_for_is_told(monkeypatch, client):

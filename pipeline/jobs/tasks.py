@@ -21,6 +21,7 @@ from distributed.protocol.pickle import dumps
 
 from models.errors import ClusterError, DeviceLostError, SwatheError
 
+from ..cluster.as_text import TextFunction
 from ..cluster.check import WorkerCheck, is_of_unfit_worker, refuse_if_unfit
 from ..cluster.current import current_check
 from ..cluster.lost_gpus import LostGpus
@@ -40,18 +41,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _Call:
-    """What Dask calls for every task: the rest comes as bytes, and is unpickled within the task.
-
-    A worker unpickles what Dask itself sends as it comes from the network. There, what it cannot import ends it, and
-    what it imports keeps it from all else. So this is text, which any Python can read.
-    """
-
-    def __call__(self, call: bytes, *shared: Any) -> Any:
-        return pickle.loads(call)(*shared)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return eval, ("lambda call, *shared: __import__('pickle').loads(call)(*shared)",)
+# A worker unpickles what Dask itself sends as it comes from the network. There, what it cannot import ends it, and what
+# it imports keeps it from all else. So the rest of a task comes as bytes, and is unpickled within the task.
+CALL = TextFunction("lambda call, *shared: __import__('pickle').loads(call)(*shared)")
 
 
 def _timed(run: str, given: bytes, *shared: Any) -> tuple[Any, float]:
@@ -202,7 +194,7 @@ class _Map(Generic[Item, Result]):
         own, shared = ([], [self._shared]) if isinstance(self._shared, Future) else ([self._shared], [])
         given = dumps((self._function, task.item, *own))
         future = self._client.submit(
-            _Call(),
+            CALL,
             dumps(partial(_timed, self._watch.run, given)),
             *shared,
             key=key,

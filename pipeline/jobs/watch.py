@@ -19,6 +19,7 @@ from distributed import Client
 from models.errors import ClusterError
 from models.metadata import some_of
 
+from ..cluster.as_text import TextFunction
 from ..cluster.options import options_of
 from ..cluster.workers import no_worker, queue_words
 from .events import Event, EventKind, Tell
@@ -36,6 +37,12 @@ HUNG_FIRST = 600.0  # seconds that a task may take before any has finished
 HUNG_LEAST = 120.0  # and after that, at least
 HUNG_MEDIANS = 20.0  # times the median of those that have finished
 HUNG_TRIES = 3  # of one task, each with twice the time of the one before
+
+TIDY_EVERY = 5000  # tasks: Dask's scheduler keeps a note of every submission, 0.3 kB each, for as long as it lives
+FORGET = TextFunction(
+    "lambda dask_scheduler: [span._metadata['collections'].__delitem__(slice(100, None))"
+    " for span in dask_scheduler.extensions['spans'].spans.values() if span._metadata]"
+)
 
 T = TypeVar("T")
 
@@ -82,6 +89,7 @@ class Watch:
         self._paused: dict[str, float] = {}
         self._placed: dict[tuple[str, str], float] = {}  # by task and worker: since when it is there
         self._processing: Mapping[str, list[str]] = {}
+        self._count = 0  # of tasks that have finished
         self._durations: deque[float] = deque(maxlen=1000)
         self._hung: dict[str, list[str]] = {}  # by task: workers that were let go for it
         self._let_go: set[str] = set()
@@ -119,6 +127,9 @@ class Watch:
     def finished(self, seconds: float) -> None:
         """Take note of a task that has finished after so many seconds on its worker."""
         self._durations.append(seconds)
+        self._count += 1
+        if self._count % TIDY_EVERY == 0:
+            self._start(self._client.run_on_scheduler(FORGET, asynchronous=True))
         self._finished = self._told = self.now()
 
     def check_again(self) -> None:
