@@ -1,9 +1,9 @@
 """Two workers of one core against one, on a scheduler of its own: `python -m benchmarks.cluster_scaling`.
 
-Scheduler and workers are started by Dask's own commands, as on a real cluster, each worker with one thread. The scene
-is 4096 x 4096 pixels in blocks of 1024, from GeoTIFF to Zarr with probabilities and overviews, by SimpleUNet in fp32.
-Before it is timed, each cluster has segmented a small scene, so that engines are made. Rounds alternate; medians are
-given.
+Scheduler and workers are started by Dask's own commands, as on a real cluster, each worker with one thread and a core
+of its own. The scene is 4096 x 4096 pixels in blocks of 1024, from GeoTIFF to Zarr with probabilities and overviews, by
+SimpleUNet in fp32. Before it is timed, each cluster has segmented a small scene, so that engines are made. Rounds
+alternate; medians are given.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BLOCK, SMALL = 1024, 1024
 def seconds_with(workers: int, folder: Path) -> float:
     """Return how long a run takes on so many workers."""
     output = folder / "out.zarr"
-    with cluster_processes(workers) as (address, *_), Client(address, set_as_default=False) as client:
+    with cluster_processes(workers, own_core=True) as (address, *_), Client(address, set_as_default=False) as client:
         client.wait_for_workers(workers, timeout=120)
         for name, block in (("small", SMALL // 4), ("scene", BLOCK)):
             shutil.rmtree(output, ignore_errors=True)

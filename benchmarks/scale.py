@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -253,15 +254,19 @@ def loop_part(blocks: int) -> None:
 
 
 @contextmanager
-def cluster_processes(workers: int) -> Iterator[tuple[str, int, list[int]]]:
-    """Start a scheduler and workers of one thread as Dask's own commands do; give address and process ids."""
+def cluster_processes(workers: int, *, own_core: bool = False) -> Iterator[tuple[str, int, list[int]]]:
+    """Start a scheduler and workers of one thread as Dask's own commands do; give address and process ids.
+
+    With `own_core`, each worker has but one core, another for each.
+    """
     dask = [sys.executable, "-W", "ignore", "-m", "dask"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "scheduler.json"
 
-        def start(*arguments: str) -> int:
-            process = subprocess.Popen([*dask, *arguments], **quiet)  # type: ignore[call-overload]
+        def start(*arguments: str, core: int | None = None) -> int:
+            bind = None if core is None else partial(os.sched_setaffinity, 0, {core})
+            process = subprocess.Popen([*dask, *arguments], preexec_fn=bind, **quiet)  # type: ignore[call-overload]
             stack.callback(process.wait)
             stack.callback(process.terminate)
             return int(process.pid)
@@ -272,7 +277,8 @@ def cluster_processes(workers: int) -> Iterator[tuple[str, int, list[int]]]:
             time.sleep(0.1)
         address = str(json.loads(file.read_text())["address"])
         each = ("worker", address, *here, "--no-nanny", "--nthreads", "1", "--local-directory", folder)
-        yield address, scheduler, [start(*each) for _ in range(workers)]
+        cores = sorted(os.sched_getaffinity(0))
+        yield address, scheduler, [start(*each, core=cores[n] if own_core else None) for n in range(workers)]
 
 
 def used_by(pid: int) -> float:

@@ -149,7 +149,10 @@ def test_jobs_are_cancelled_as_a_run_is_interrupted(folder: Path) -> None:
             wait_for(lambda: "2 Slurm jobs pending" in log.read_text(), command, log)
             assert len(jobs("PENDING")) == 2
             command.send_signal(signal.SIGINT)
-            command.wait(60)
+            assert command.wait(60) == 130
+            assert (
+                log.read_text().splitlines()[-1] == "stopped before anything was finished; the same command begins anew"
+            )
     finally:
         say("scontrol", "update", "partition=main", "state=UP")
     assert jobs("PENDING,RUNNING") == []

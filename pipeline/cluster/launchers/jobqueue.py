@@ -1,5 +1,6 @@
 """Workers as jobs of a queue, by dask-jobqueue: Slurm, PBS, LSF, SGE."""
 
+import signal
 import sys
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -176,7 +177,7 @@ def start(profile: QueueProfile, options: Cluster) -> Any:
         As `arguments`; or the queue takes no jobs.
     """
     kind = str(options.scheduler).partition(":")[0]
-    cluster = getattr(import_module("dask_jobqueue"), LIBRARY[kind])(**arguments(kind, profile, options))
+    cluster = _class_of(kind)(**arguments(kind, profile, options))
     try:
         watch = QueueWatch(cluster, kind)
         watch.submit(profile.jobs)
@@ -188,3 +189,12 @@ def start(profile: QueueProfile, options: Cluster) -> Any:
     cluster.waiting_for = watch.words
     cluster.loop.add_callback(watch.keep)
     return cluster
+
+
+def _class_of(kind: str) -> Any:
+    """Import the library without its handler of Ctrl-C, which would end the process with 0 and without a word."""
+    handler = signal.getsignal(signal.SIGINT)
+    library = import_module("dask_jobqueue")
+    if signal.getsignal(signal.SIGINT) is not handler:
+        signal.signal(signal.SIGINT, handler)
+    return getattr(library, LIBRARY[kind])
