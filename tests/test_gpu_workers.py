@@ -447,9 +447,6 @@ class Scheduler:
     def __init__(self, nanny: bool) -> None:
         self.nanny, self.did = nanny, list[str]()
 
-    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
-        return {"workers": {"tcp://here:1": {}}}
-
     def restart_workers(self, workers: list[str], **_: Any) -> None:
         if not self.nanny:
             raise ValueError("Restarting workers requires a nanny to be used.")
@@ -464,7 +461,8 @@ class Scheduler:
     [(True, "tcp://here:1", ["restart ['tcp://here:1']"]), (False, "tcp://here:1", ["retire ['tcp://here:1']"]),
      (True, "tcp://gone:1", [])],
 )  # fmt: skip
-def test_a_worker_is_started_anew_or_let_go(nanny, address, did):
+def test_a_worker_is_started_anew_or_let_go(nanny, address, did, monkeypatch):
+    monkeypatch.setattr(lost_gpus, "known_workers", lambda _: {"tcp://here:1": {}})
     scheduler: Any = Scheduler(nanny)
     lost_gpus.replace_worker(scheduler, address)
     assert scheduler.did == did

@@ -17,7 +17,9 @@ from distributed import Client
 from helpers import PAGE
 
 from models.errors import ClusterError
+from pipeline.cluster import ask
 from pipeline.cluster.processes import STARTED_ANEW
+from pipeline.cluster.workers import worker_threads
 from pipeline.jobs import watch
 from pipeline.jobs.tasks import map_bounded
 
@@ -110,6 +112,7 @@ def test_what_is_waited_for_is_told(monkeypatch, client):
 @pytest.mark.parametrize("stopped_first", [True, False])
 def test_a_scheduler_that_is_stopped_ends_the_map_in_a_line(monkeypatch, stopped_first):
     monkeypatch.setattr(watch, "SILENT_SCHEDULER", 4.0)
+    monkeypatch.setattr(ask, "SILENT", 2)
     port = _free_port()
     address = f"tcp://127.0.0.1:{port}"
     path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parent.parent)))
@@ -126,6 +129,8 @@ def test_a_scheduler_that_is_stopped_ends_the_map_in_a_line(monkeypatch, stopped
         client.wait_for_workers(1, timeout=60)
         if stopped_first:
             scheduler.send_signal(signal.SIGSTOP)
+            with pytest.raises(ClusterError, match=rf"{address} does not answer within 2 s"):
+                worker_threads(client)
         with pytest.raises(ClusterError, match=rf"{address} has not answered for \d+ s; finished blocks are kept"):
             _stop_at_first(map_bounded(client, nap, 0.1, range(1000), key="silent"), scheduler)
     finally:

@@ -1,13 +1,36 @@
-"""Ask workers something beside their tasks: also those whose threads are all at work answer."""
+"""Ask a scheduler for its workers, and workers something beside their tasks: also those at work answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from distributed import Client
 
+from models.errors import ClusterError
+
+SILENT = 45  # seconds without an answer after which a scheduler counts as lost
 PATIENCE = 60  # seconds that a worker has to answer: an import of torch from a slow disk takes many
 Answer = TypeVar("Answer")
+
+
+def known_workers(client: Client) -> Mapping[str, Any]:
+    """Return what the scheduler knows of its workers now, by address.
+
+    Raises
+    ------
+    ClusterError
+        It does not answer, or has gone.
+    """
+    try:
+        identity = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=SILENT)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the Dask scheduler at {client.scheduler.address} does not answer within {SILENT} s"
+        ) from error
+    except OSError as error:
+        raise ClusterError(f"the Dask scheduler at {client.scheduler.address} was lost: {error}") from error
+    workers: Mapping[str, Any] = identity["workers"]
+    return workers
 
 
 def ask_workers(

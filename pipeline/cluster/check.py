@@ -22,6 +22,7 @@ from models.errors import ClusterError, SwatheError, UnfitWorkerError
 from ..io.content_id import remote_url
 from ..store.files import Files
 from . import first_look
+from .ask import known_workers
 from .current import CURRENT
 from .on_worker import BUNDLE, LACKS_BUNDLE, TOKEN, Requirements, Wanted, file_facts, gdal_version
 
@@ -81,7 +82,7 @@ class WorkerCheck:
 
     def look_at_all(self) -> None:
         """Look at the workers that are there, and wait until each is known to be fit or not."""
-        workers = list(self.client.scheduler_info(n_workers=-1)["workers"])
+        workers = list(known_workers(self.client))
         self.look(workers)
         while open_ := [future for address, (_, future) in self._asked.items() if address not in self.unfit]:
             wait(open_, timeout=0.2)

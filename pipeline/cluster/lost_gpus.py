@@ -4,6 +4,8 @@ from distributed import Client
 
 from models.errors import DeviceLostError
 
+from .ask import known_workers
+
 TRIES = 2  # of a task on other workers, after the one whose GPU failed
 RESTART = 20  # seconds that a worker has to come back, before other tasks are looked after again
 
@@ -14,7 +16,7 @@ class LostGpus:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._replaced: set[str] = set()
-        self._most = TRIES * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        self._most = TRIES * max(1, len(known_workers(client)))
         self._fruitless = 0  # workers replaced since any task succeeded
 
     def replace(self, lost: DeviceLostError, tries: int) -> None:
@@ -33,7 +35,7 @@ class LostGpus:
 
 def replace_worker(client: Client, address: str) -> None:
     """Let a worker be started anew, or go, where it has no nanny that could do that."""
-    if address not in client.scheduler_info(n_workers=-1)["workers"]:
+    if address not in known_workers(client):
         return
     try:
         client.restart_workers([address], timeout=RESTART, raise_for_error=False)

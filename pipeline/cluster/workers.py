@@ -12,6 +12,7 @@ from distributed import Client, Worker, get_worker
 
 from models.errors import ClusterError, DeviceLostError, SwatheError
 
+from .ask import known_workers
 from .current import current_check
 from .options import options_of
 from .processes import MARK
@@ -22,8 +23,7 @@ GPU_SHARE = 1 / 8  # of a GPU that a task takes: only some at a time compute, th
 
 def worker_threads(client: Client) -> int:
     """Return how many tasks the workers run at a time, now."""
-    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
-    return sum(int(worker["nthreads"]) for worker in workers.values())
+    return sum(int(worker["nthreads"]) for worker in known_workers(client).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def worker_facts(client: Client) -> list[WorkerFacts]:
 
 
 def _fit_workers(client: Client) -> Mapping[str, Any]:
-    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    workers = known_workers(client)
     if (check := current_check(client)) is None:
         return workers
     check.look(workers)
@@ -77,7 +77,7 @@ def wait_for_workers(client: Client, say: Callable[[str], object], settled: floa
     began = said = joined = time.monotonic()
     there = 0
     while True:
-        now, count = time.monotonic(), len(client.scheduler_info(n_workers=-1)["workers"])
+        now, count = time.monotonic(), len(known_workers(client))
         if count > there:
             there, joined = count, now
         if there and now - joined >= settled:
@@ -167,5 +167,5 @@ def gpu_resources(client: Client) -> dict[str, float] | None:
 
     Eight tasks at a time may use one: with one alone, nothing would be read while the GPU computes.
     """
-    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
-    return {"GPU": GPU_SHARE} if any("GPU" in worker.get("resources", {}) for worker in workers.values()) else None
+    declared = any("GPU" in worker.get("resources", {}) for worker in known_workers(client).values())
+    return {"GPU": GPU_SHARE} if declared else None

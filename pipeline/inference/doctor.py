@@ -13,7 +13,7 @@ from distributed.versions import get_versions
 
 from models.bundle import load_bundle
 
-from ..cluster.ask import ask_workers
+from ..cluster.ask import ask_workers, known_workers
 from ..cluster.check import checked_workers
 from ..cluster.connect import connected
 from ..cluster.current import current_check
@@ -126,7 +126,7 @@ def examine_cluster(
         place = full_path(output) if output else ""
         stack.enter_context(checked_workers(client, needed, place, strict=False))
         check = current_check(client)
-        found = client.scheduler_info(n_workers=-1)["workers"]
+        found = known_workers(client)
         unfit = {} if check is None else dict(check.unfit)
         workers = _reports(client, found, unfit)
         rate = _rate(client) if len(unfit) < len(found) else None
