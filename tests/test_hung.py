@@ -66,7 +66,7 @@ def test_a_worker_that_is_stopped_is_let_go_and_its_blocks_are_done_elsewhere(mo
 def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(watch, "HUNG_LEAST", 3.0)
     told: list[watch.Event] = []
-    with processes(2) as cluster, Client(cluster, set_as_default=False) as client:
+    with dask.config.set(STARTED_ANEW), processes(2) as cluster, Client(cluster, set_as_default=False) as client:
         found = list(
             map_bounded(
                 client,
@@ -77,6 +77,7 @@ def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path):
                 tell=heard(told),
             )
         )
+        client.wait_for_workers(2, timeout=60)  # the nanny has not gone with the one that was let go
     assert sorted(found) == list(range(12))
     assert [event.facts["reason"] for event in told if event.kind == "worker-stuck"] == [
         "block 5 has not ended within 3 s"

@@ -38,6 +38,7 @@ HUNG_LEAST = 120.0  # and after that, at least
 HUNG_MEDIANS = 20.0  # times the median of those that have finished
 HUNG_TRIES = 3  # of one task, each with twice the time of the one before
 
+UNDER_WAY = 0.5  # seconds until a worker has heard from its nanny that it is to end
 TIDY_EVERY = 5000  # tasks: Dask's scheduler keeps a note of every submission, 0.3 kB each, for as long as it lives
 FORGET = TextFunction(
     "lambda dask_scheduler: [span._metadata['collections'].__delitem__(slice(100, None))"
@@ -322,9 +323,13 @@ async def _ask(client: Client, places: bool) -> tuple[Mapping[str, Any], Mapping
 async def _remove(client: Client, name: str, nanny: str | None) -> None:
     """Take a worker out of the cluster. Its nanny ends the process, also one that is stopped, and starts another."""
     stimulus = f"swathe-{uuid4().hex[:8]}"
-    await client.scheduler.unregister(address=name, stimulus_id=stimulus, expected=True, close=nanny is None)
+    killing = []
     if nanny is not None:
-        await client.scheduler.proxy(msg={"op": "kill", "reason": stimulus}, worker=nanny)
+        msg = {"op": "kill", "reason": stimulus}
+        killing = [asyncio.ensure_future(client.scheduler.proxy(msg=msg, worker=nanny))]
+        await asyncio.sleep(UNDER_WAY)  # a worker that is told first to go by the scheduler has its nanny go as well
+    await client.scheduler.unregister(address=name, stimulus_id=stimulus, expected=True, close=nanny is None)
+    await asyncio.gather(*killing)
 
 
 def _count(workers: Collection[str]) -> str:
