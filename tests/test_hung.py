@@ -113,7 +113,7 @@ def test_what_is_waited_for_is_told(monkeypatch, client):
 @pytest.mark.parametrize("stopped_first", [True, False])
 def test_a_scheduler_that_is_stopped_ends_the_map_in_a_line(monkeypatch, stopped_first):
     monkeypatch.setattr(watch, "SILENT_SCHEDULER", 4.0)
-    monkeypatch.setattr(ask, "SILENT", 2)
+    monkeypatch.setattr(ask, "SILENT_SCHEDULER", 2)
     port = _free_port()
     address = f"tcp://127.0.0.1:{port}"
     path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parent.parent)))

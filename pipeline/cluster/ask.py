@@ -8,7 +8,7 @@ from distributed import Client
 
 from models.errors import ClusterError
 
-SILENT = 45  # seconds without an answer after which a scheduler counts as lost
+SILENT_SCHEDULER = 45  # seconds without an answer after which a scheduler counts as lost
 PATIENCE = 60  # seconds that a worker has to answer: an import of torch from a slow disk takes many
 Answer = TypeVar("Answer")
 
@@ -21,14 +21,13 @@ def known_workers(client: Client) -> Mapping[str, Any]:
     ClusterError
         It does not answer, or has gone.
     """
+    scheduler = f"the Dask scheduler at {client.scheduler.address}"
     try:
-        identity = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=SILENT)
+        identity = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=SILENT_SCHEDULER)
     except TimeoutError as error:
-        raise ClusterError(
-            f"the Dask scheduler at {client.scheduler.address} does not answer within {SILENT} s"
-        ) from error
+        raise ClusterError(f"{scheduler} does not answer within {SILENT_SCHEDULER} s") from error
     except OSError as error:
-        raise ClusterError(f"the Dask scheduler at {client.scheduler.address} was lost: {error}") from error
+        raise ClusterError(f"{scheduler} was lost: {error}") from error
     workers: Mapping[str, Any] = identity["workers"]
     return workers
 

@@ -20,6 +20,7 @@ from models.errors import ClusterError
 from models.metadata import some_of
 
 from ..cluster.as_text import TextFunction
+from ..cluster.ask import SILENT_SCHEDULER
 from ..cluster.options import options_of
 from ..cluster.workers import no_worker, queue_words
 from .events import Event, EventKind, Tell
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 LOOK_EVERY = 1.0  # seconds between looks at the cluster
 STEP = 5.0  # seconds that pass at most between two looks: more is this process's own delay
 TELL_EVERY = 20.0  # seconds without any result between words about what is waited for
-SILENT_SCHEDULER = 45.0  # seconds without an answer after which a scheduler counts as lost
 SILENT_WORKER = 30.0  # seconds without a heartbeat, of which there are two a second, after which a worker is let go
 PAUSED_WORKER = 120.0  # seconds that a worker may have paused for want of memory
 HUNG_FIRST = 600.0  # seconds that a task may take before any has finished
