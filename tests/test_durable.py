@@ -102,7 +102,7 @@ def test_a_store_says_once_what_it_is(case, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             _again(case, tmp_path / "o.zarr")
     assert parsed == []  # there was nothing
-    assert told.count("zarr.json") == 1  # to put the arrays' metadata into it
+    assert "zarr.json" not in told  # what is put into it is known
     told.clear()
     assert _again(case, tmp_path / "o.zarr").resumed >= 16  # one of five is of the overview
     assert parsed == ["running"]

@@ -36,6 +36,11 @@ OWN = ("models", "pipeline", "swathe", "train")
 INPROC = "inproc://"
 
 
+@cache
+def _versions_here() -> Mapping[str, str]:
+    return {package: first_look.version_here(package) for package in PACKAGES}
+
+
 class WorkerCheck:
     """The workers of one cluster, as far as they were looked at for one run; see `checked_workers`."""
 
@@ -58,7 +63,7 @@ class WorkerCheck:
             "run": self.run,
             "limit": LIMIT,
             "python": ".".join(map(str, sys.version_info[:2])),
-            "packages": {package: first_look.version_here(package) for package in PACKAGES},
+            "packages": _versions_here(),
             "swathe": first_look.version_here("swathe"),
             "requirements": pickle.dumps(self._wanted),
         }

@@ -7,7 +7,7 @@ import queue
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from .watch import InWork, Watch
 
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
 LEAST = 4  # tasks that are known to the scheduler, also while it has no worker
+TOGETHER = 0.01  # seconds within which tasks end whose results are fetched, and others submitted, at once
 RETRIES = 2
 MISFITS = 3  # tries of a task that met a worker which cannot read it
 LOST = "the Dask scheduler was lost; finished blocks are kept, run the same command again to continue"
@@ -46,9 +47,9 @@ Result = TypeVar("Result")
 CALL = TextFunction("lambda call, *shared: __import__('pickle').loads(call)(*shared)")
 
 
-def _timed(run: str, given: bytes, *shared: Any) -> tuple[Any, float]:
+def _timed(run: str, given: bytes, item: Any, *shared: Any) -> tuple[Any, float]:
     refuse_if_unfit(run)
-    function, item, *own = pickle.loads(given)
+    function, *own = pickle.loads(given)
     started = time.perf_counter()
     with naming_worker():
         return function(*shared, *own, item), time.perf_counter() - started
@@ -150,7 +151,9 @@ class _Map(Generic[Item, Result]):
         resources: Mapping[str, float] | None,
         seen: Watch,
     ) -> None:
-        self._client, self._function, self._shared, self._resources = client, function, shared, resources
+        self._client, self._resources = client, resources
+        own, self._sent = ([], [shared]) if isinstance(shared, Future) else ([shared], [])
+        self._given = dumps((function, *own))  # once for all tasks
         self._key = f"{key}-{uuid.uuid4().hex[:8]}"  # a cluster may still know tasks of a run that was interrupted
         self._watch = seen
         self._items, self._numbers = iter(items), count()
@@ -170,7 +173,7 @@ class _Map(Generic[Item, Result]):
         if not self._suspects.alone:
             self._fill()
         if not self._active and not self._again and (suspect := self._suspects.next()):
-            self._submit(suspect)
+            self._submit([suspect])
         return bool(self._active or self._again)
 
     def _fill(self) -> None:
@@ -179,33 +182,33 @@ class _Map(Generic[Item, Result]):
         if allowed is not None and not allowed:  # whom tasks would be given to is not known
             window = 0
             self._again.extend(self._new(0 if self._again else 1))
-        while len(self._active) < window and self._again:
-            self._submit(self._again.popleft())
-        for task in self._new(window - len(self._active)):
-            self._submit(task)
+        again = [self._again.popleft() for _ in range(min(len(self._again), window - len(self._active)))]
+        self._submit([*again, *self._new(window - len(self._active) - len(again))])
 
     def _new(self, most: int) -> Iterator[_Task[Item]]:
         return (_Task(next(self._numbers), item) for item in islice(self._items, max(0, most)))
 
-    def _submit(self, task: _Task[Item]) -> None:
-        task.workers = self._watch.allowed()
-        key = f"{self._key}-{task.number}-{task.tries}"
-        task.tries += 1
-        own, shared = ([], [self._shared]) if isinstance(self._shared, Future) else ([self._shared], [])
-        given = dumps((self._function, task.item, *own))
-        future = self._client.submit(
+    def _submit(self, tasks: Sequence[_Task[Item]]) -> None:
+        """Submit tasks, all at once: what the scheduler does for each submission, it does for each result as well."""
+        if not tasks:
+            return
+        allowed = self._watch.allowed()
+        keys = [f"{self._key}-{task.number}-{task.tries}" for task in tasks]
+        futures = self._client.map(
             CALL,
-            dumps(partial(_timed, self._watch.run, given)),
-            *shared,
-            key=key,
+            [dumps(partial(_timed, self._watch.run, self._given, task.item)) for task in tasks],
+            *([shared] * len(tasks) for shared in self._sent),
+            key=keys,
             pure=False,
             retries=RETRIES,
             resources=self._resources,
-            workers=task.workers,
+            workers=allowed,
         )
-        task.future, self._active[key] = future, task
-        self._in_work[key] = InWork(task.item, self._watch.now())
-        future.add_done_callback(self._ended.put)
+        for task, key, future in zip(tasks, keys, futures, strict=True):
+            task.future, task.workers, self._active[key] = future, allowed, task
+            task.tries += 1
+            self._in_work[key] = InWork(task.item, self._watch.now())
+            future.add_done_callback(self._ended.put)
 
     def _forget(self, future: Future) -> _Task[Item]:
         del self._in_work[future.key]
@@ -239,6 +242,7 @@ class _Map(Generic[Item, Result]):
             done: list[Future] = []
             try:
                 done.append(self._ended.get(timeout=watch.LOOK_EVERY))
+                time.sleep(TOGETHER)
                 while True:
                     done.append(self._ended.get_nowait())
             except queue.Empty:

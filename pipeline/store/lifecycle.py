@@ -11,6 +11,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from models.encoding import NODATA
 from models.errors import StoreError
@@ -70,21 +72,12 @@ def create_store(
     store = replace(reopen_store(path, metadata, geobox), run=uuid.uuid4().hex)
     with store_errors(path):
         _clear(store.files)
-        own = replace(metadata, state="creating").to_json()
-        root = zarr.create_group(path, attributes={KEY: own, **geozarr_attributes(geobox, store.levels)})
-        for level in range(store.levels + 1):
-            _create_level(root, store, level, metadata)
-        shape, group = (store.plan.rows, store.plan.columns), root.require_group(SECONDS.rsplit("/", 1)[0])
-        about: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
-        group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=about,
-                           dimension_names=("row", "column"))  # fmt: skip
-        if planned is not None and metadata.planned is not None:
-            about = {"long_name": "blocks that may hold anything; the others are not written, and are nodata"}
-            group.create_array(PLANNED.rsplit("/", 1)[1], shape=shape, chunks=shape, dtype="bool", attributes=about,
-                               dimension_names=("row", "column"))[:] = planned  # fmt: skip
-        for name, content in {RUN: store.run.encode(), **kept}.items():
-            store.files.write(name, content)
-        _consolidate(store.files)
+        made = _new_files(store, metadata, planned)
+        store.files.write(ROOT, made[ROOT])
+        for name, content in {**made, RUN: store.run.encode(), **kept}.items():
+            if name != ROOT:
+                store.files.write(name, content)
+        store.files.write(ROOT, _consolidated(made))
     return store
 
 
@@ -125,18 +118,35 @@ def _set_state(files: Files, state: str, **more: Any) -> None:
     files.write(ROOT, json.dumps(content).encode())
 
 
-def _consolidate(files: Files) -> None:
-    """Put all members' metadata into the root, which is running then. Zarr's own way warns, in all threads."""
-    members = sorted((path for path in files.sizes("") if path.endswith(f"/{ROOT}")), key=lambda p: (p.count("/"), p))
-    texts = files.read_all(members)
-    metadata = {path.removesuffix(f"/{ROOT}"): json.loads(text) for path, text in zip(members, texts, strict=True)}
+def _new_files(store: Store, metadata: StoreMetadata, planned: BlockMask | None) -> dict[str, bytes]:
+    """Return the files of an empty store that is being created, by path: made in memory, since Zarr writes in turn."""
+    made: dict[str, Buffer] = {}
+    own = replace(metadata, state="creating").to_json()
+    root = zarr.create_group(MemoryStore(made), attributes={KEY: own, **geozarr_attributes(store.geobox, store.levels)})
+    for level in range(store.levels + 1):
+        _create_level(root, store, level, metadata)
+    shape, group = (store.plan.rows, store.plan.columns), root.require_group(SECONDS.rsplit("/", 1)[0])
+    about: dict[str, Any] = {"long_name": "seconds that each block took", "units": "s"}
+    group.create_array("seconds", shape=shape, chunks=shape, dtype="float32", fill_value=np.nan, attributes=about,
+                       dimension_names=("row", "column"))  # fmt: skip
+    if planned is not None and metadata.planned is not None:
+        about = {"long_name": "blocks that may hold anything; the others are not written, and are nodata"}
+        group.create_array(PLANNED.rsplit("/", 1)[1], shape=shape, chunks=shape, dtype="bool", attributes=about,
+                           dimension_names=("row", "column"))[:] = planned  # fmt: skip
+    return {name: content.to_bytes() for name, content in made.items()}
+
+
+def _consolidated(made: Mapping[str, bytes]) -> bytes:
+    """Return the root's metadata, with those of all members, as running. Zarr's own way warns, in all threads."""
+    members = sorted((path for path in made if path.endswith(f"/{ROOT}")), key=lambda path: (path.count("/"), path))
+    metadata = {path.removesuffix(f"/{ROOT}"): json.loads(made[path]) for path in members}
     for member in metadata.values():
         if member["node_type"] == "group":
             member["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": {}}
-    content = json.loads(files.read(ROOT))
+    content = json.loads(made[ROOT])
     content["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
     content["attributes"][KEY]["state"] = "running"
-    files.write(ROOT, json.dumps(content).encode())
+    return json.dumps(content).encode()
 
 
 def _create_level(root: "zarr.Group", store: Store, level: int, metadata: StoreMetadata) -> None:
