@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 300,
-    "code lines": 30_500,
-    "arrows in pipeline": 75,
+    "files": 325,
+    "code lines": 33_500,
+    "arrows in pipeline": 80,
     "arrows in train": 22,
     "longest import path": 19,
     "importers of predict": 13,
