@@ -40,7 +40,7 @@ def shard_bytes(store: Path) -> int:
     return sum(one.stat().st_size for one in files)
 
 
-def compare(scene: Path, bundle: Path, store: Path, sampled: int) -> list[list[str]]:
+def compare(scene: Path, bundle: Path, store: Path, sampled: int | None) -> list[list[str]]:
     """Estimate, run, and return rows of what was predicted and what came."""
     cost = estimate_cost(plan(scene, bundle, block=BLOCK), Prices("EUR"), client=WORKERS, sampled=sampled, show=False)
     began = time.perf_counter()
@@ -58,7 +58,7 @@ def compare(scene: Path, bundle: Path, store: Path, sampled: int) -> list[list[s
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What a run was said to cost, and what it did.")
     parser.add_argument("--size", type=int, default=4096, help="rows and columns")
-    parser.add_argument("--sampled", type=int, default=24, help="blocks that are done for the estimate")
+    parser.add_argument("--sampled", type=int, help="blocks that are done for the estimate (as many as it wants)")
     parser.add_argument("--folder", type=Path, help="where scenes, bundle and outputs go and stay")
     chosen = parser.parse_args(arguments)
     with workplace(chosen.folder) as folder:

@@ -43,18 +43,35 @@ def test_where_all_blocks_are_done_bytes_are_those_of_the_run(scene, bundle_of, 
     assert (cost.requests.put, cost.requests.get) == (20 * 3, 20)
 
 
+@pytest.mark.slow
+def test_more_is_done_where_half_is_nodata(bundle_of, tmp_path):
+    values = pixels((3, 1024, 1024), seed=3)
+    values[:, :, 512:] = 0
+    scene = write_raster(tmp_path / "half.tif", values, nodata=0, descriptions=("red", "green", "blue"))
+    options = {"tile": 64, "block": 64, "threads": 2}
+    prepared = plan(scene, bundle_of(), **options)
+    few = estimate_cost(prepared, Prices("EUR"), sampled=48, scratch=str(tmp_path), show=False)
+    enough = estimate_cost(prepared, Prices("EUR"), scratch=str(tmp_path), show=False)
+    assert (few.sampled, few.written.is_precise) == (60, False)
+    assert (enough.sampled > 60, enough.written.is_precise) == (True, True)
+    run(scene, bundle_of(), tmp_path / "o.zarr", show=False, **options)
+    assert abs(enough.written.value / shards(tmp_path / "o.zarr") - 1) < 0.2
+
+
 def test_drawn_blocks_are_planned_ones_spread_over_all():
     planned = np.ones((40, 60), bool)
     planned[:, :30] = False
-    drawn, count = draw(planned, 2, 48)
-    assert count == 20 * 15
-    assert drawn.sum() == 48
+    places, count = draw(planned, 2, 48)
+    assert (count, len(places)) == (20 * 15, 12)
+    drawn = np.kron(np.isin(np.arange(20 * 30), places @ [30, 1]).reshape(20, 30), np.ones((2, 2), bool))
     assert not (drawn & ~planned).any()
     quarters = [
         drawn[rows, columns].sum() for rows in (slice(20), slice(20, 40)) for columns in (slice(30, 45), slice(45, 60))
     ]
     assert min(quarters) >= 4
-    assert (draw(planned, 2, 48)[0] == drawn).all()
+    assert (draw(planned, 2, 48)[0] == places).all()
+    first = draw(np.ones((64, 64), bool), 1, 256)[0][:4]
+    assert len({(row // 32, column // 32) for row, column in first.tolist()}) == 4  # some are spread as all are
     with pytest.raises(PlanError, match="no blocks are planned"):
         draw(np.zeros((3, 3), bool), 2, 8)
 

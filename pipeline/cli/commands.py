@@ -122,7 +122,12 @@ def _reported(output: str | None) -> "Iterator[RunLog]":
     help="Do some blocks where --scheduler says, and print hours, bytes, requests and money of the run; "
     "`swathe cluster prices` prints a file to fill in.",
 )
-@click.option("--blocks-sampled", type=pixels, metavar="N", help="How many blocks --cost does.  [default: 48]")
+@click.option(
+    "--blocks-sampled",
+    type=pixels,
+    metavar="N",
+    help="How many blocks --cost does.  [default: 48, and up to 384 until it knows to 20 %]",
+)
 @click.option("--workers-wanted", type=pixels, metavar="N", help="Of --cost: for N workers, not those that are there.")
 @click.option(
     "--area-km2",
@@ -151,10 +156,10 @@ def plan(scene: tuple[str, ...], bundle: str, prices: str | None, client: Any, *
     made = make_plan(open_scenes(_scene(scene), keywords, show=True), bundle, **keywords)
     click.echo(str(made))
     if prices is not None:
-        from ..inference.cost import SAMPLED, estimate_cost
+        from ..inference.cost import estimate_cost
 
         note("swathe: doing some blocks to see what they cost", quiet=False)
-        click.echo(str(estimate_cost(made, prices, client=client, sampled=asked["blocks_sampled"] or SAMPLED,
+        click.echo(str(estimate_cost(made, prices, client=client, sampled=asked["blocks_sampled"],
                                      workers=asked["workers_wanted"], area_km2=asked["area_km2"],
                                      scratch=asked["scratch"])))  # fmt: skip
 

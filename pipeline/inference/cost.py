@@ -1,9 +1,10 @@
 """What a run will cost, from some of its blocks done on the very cluster: hours, bytes, requests, money.
 
 Places are drawn that are spread over the planned blocks: these, in an order that keeps neighbours together, are cut
-into as many parts as places are wanted, and of each part one is taken by a seeded generator. A place is a square of 2 x
-2 blocks with the overview above them, or a block where no overviews are written. Each is read, computed and written by
-the function that a run uses, into a store that is removed again.
+into as many parts as places may be done, and of each part one is taken by a seeded generator. A place is a square of 2
+x 2 blocks with the overview above them, or a block where no overviews are written. Each is read, computed and written
+by the function that a run uses, into a store that is removed again. Unless it is said how many, places are done until
+time and bytes are known well enough: where half of a scene is sea, that takes more of them.
 
 Totals are ratio estimates, per pixel of planned blocks, and intervals those of Student's t on the linearized residuals
 (W. G. Cochran, Sampling Techniques, 3rd ed. 1977, sections 2.8, 6.3 and 6.4). Bytes are corrected for the places that
@@ -14,7 +15,7 @@ drawn part by part sample varies less than the random one that the formula is fo
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, pairwise, product
@@ -45,7 +46,8 @@ from .plan import SegmentPlan
 from .prices import Prices, read_prices
 from .run import Segmentation
 
-SAMPLED, CONFIDENCE, SEED = 48, 0.9, 0
+SAMPLED, MOST, CONFIDENCE, SEED = 48, 384, 0.9, 0
+PRECISION = 0.2  # of the value: how wide an interval may be to either side before more places are done
 LISTED = 1000  # names that a LIST gives, and that a DELETE takes
 
 
@@ -56,6 +58,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @property
+    def is_precise(self) -> bool:
+        """Whether the interval is narrow enough."""
+        return self.high - self.value <= PRECISION * self.value
 
     def times(self, factor: float, more: float = 0.0) -> "Estimate":
         """Return it in another unit, and with something added that is certain."""
@@ -242,6 +249,11 @@ class Measured:
             prices,
         )
 
+    def is_precise(self) -> bool:
+        """Whether time and bytes are known well enough."""
+        seconds, _, written = self.places.T[1:]
+        return self._total(seconds, self.pixels).is_precise and self._total(written, self.pixels, self.count).is_precise
+
     def _total(self, values: NDArray[np.float64], pixels: float, whole: int | None = None) -> Estimate:
         """Estimate a total by ratio; `whole`: places there are, where what was seen is certain."""
         sizes = self.places[:, 0]
@@ -275,7 +287,7 @@ def estimate_cost(
     prices: Prices | str | os.PathLike[str],
     *,
     client: ClusterLike | None = None,
-    sampled: int = SAMPLED,
+    sampled: int | None = None,
     workers: int | None = None,
     area_km2: float | None = None,
     scratch: str | None = None,
@@ -292,7 +304,8 @@ def estimate_cost(
     client
         A cluster, see `run`. None: this process.
     sampled
-        Blocks of the full resolution that are done, about. Fewer where the scene has fewer.
+        Blocks of the full resolution that are done, about. Fewer where the scene has fewer. None: 48, and up to 384 as
+        long as time or bytes are not known to 20 %.
     workers
         For so many workers as those that are there. None: for those.
     area_km2
@@ -323,7 +336,7 @@ def measure_cost(
     prepared: SegmentPlan,
     client: Workers = None,
     *,
-    sampled: int = SAMPLED,
+    sampled: int | None = None,
     scratch: str | None = None,
     show: bool = True,
 ) -> Measured:
@@ -336,7 +349,7 @@ def measure_cost(
     client
         The cluster. None: this process.
     sampled
-        Blocks of the full resolution, about.
+        Blocks of the full resolution, about; see `estimate_cost`.
     scratch
         Folder or URL that the workers share, for a store that is removed again. None: a temporary folder here.
     show
@@ -358,30 +371,44 @@ def measure_cost(
         plan, overviews = metadata.plan, metadata.levels > 0
         asked = job.planned_blocks(plan.block)
         planned = np.ones((plan.rows, plan.columns), bool) if asked is None else asked
-        drawn, count = draw(planned, 2 if overviews else 1, sampled)
+        side = 2 if overviews else 1
+        places, count = draw(planned, side, sampled or MOST)
         stack.callback(remove_store, path)
+        drawn = _blocks_of(places, side, planned)
         store = create_store(path, job.geobox, replace(metadata, levels=min(1, metadata.levels)), {}, drawn)
         task = Task(job.block_function(store), store, len(metadata.classes))
         before = time.monotonic() - began
-        warm, summaries = _do_blocks(connection, task, drawn, show)
         facts = worker_facts(connection)
         fleet = Fleet(len(facts), sum(fact.nthreads for fact in facts), sum(fact.gpus for fact in facts))
         masks = by_level(planned, metadata.levels)
         levels = tuple(int(mask.sum()) for mask in masks)
         upper = sum(levels[1:]) / levels[1] if overviews else 0.0  # overviews of all levels for each of the first
-        return Measured(
-            _by_place(store, summaries, upper),
-            float(sum(store.window(0, row, column).size for row, column in np.argwhere(planned).tolist())),
-            count,
-            levels,
-            tuple(int(mask.any(axis=1).sum()) for mask in masks),
-            tuple(mask.shape[1] for mask in masks),
-            len(store.array_names),
-            before + warm,
-            len(summaries),
-            fleet,
-            None if (side := job.geobox.resolution()) is None else side**2,
-        )
+
+        def measured(warm: float, summaries: Sequence[Summary]) -> Measured:
+            return Measured(
+                _by_place(store, summaries, upper),
+                float(sum(store.window(0, row, column).size for row, column in np.argwhere(planned).tolist())),
+                count,
+                levels,
+                tuple(int(mask.any(axis=1).sum()) for mask in masks),
+                tuple(mask.shape[1] for mask in masks),
+                len(store.array_names),
+                before + warm,
+                len(summaries),
+                fleet,
+                None if (pixel := job.geobox.resolution()) is None else pixel**2,
+            )
+
+        doing = _Doing(connection, task, show)
+        first = doing.warm_up(_blocks_of(places[:1], side, planned), fleet.threads)
+        summaries, done, wanted = list[Summary](), 0, len(places) if sampled else -(-SAMPLED // side**2)
+        while done < len(places):
+            summaries += doing.blocks(_blocks_of(places[done:wanted], side, planned))
+            usual = float(np.mean([one.seconds for one in summaries if one.level == 0]))
+            found, done, wanted = measured(max(0.0, first - usual), summaries), min(wanted, len(places)), 2 * wanted
+            if found.is_precise():
+                break
+        return found
 
 
 @contextmanager
@@ -401,13 +428,14 @@ def _at_work(job: Segmentation, client: Workers, path: str) -> Iterator[tuple[Se
         yield job, connection
 
 
-def draw(planned: BlockMask, side: int, sampled: int) -> tuple[BlockMask, int]:
+def draw(planned: BlockMask, side: int, sampled: int) -> tuple[NDArray[np.int64], int]:
     """Draw places of `side` x `side` blocks, spread over those planned; the same each time.
 
     Returns
     -------
     ndarray, int
-        The planned blocks of these places, and how many places there are.
+        Rows and columns of these places `(place, 2)`, the first few of which are spread as all are; and how many places
+        there are.
 
     Raises
     ------
@@ -422,40 +450,53 @@ def draw(planned: BlockMask, side: int, sampled: int) -> tuple[BlockMask, int]:
     places = places[np.argsort(order)]  # along Morton's curve, neighbours are near each other
     wanted = min(len(places), max(2, -(-sampled // side**2)))
     edges = np.linspace(0, len(places), wanted + 1).astype(int)
-    random, drawn = np.random.default_rng(SEED), np.zeros_like(planned)
-    for start, stop in pairwise(edges):
-        row, column = places[random.integers(start, stop)] * side
-        drawn[row : row + side, column : column + side] = True
-    return drawn & planned, len(places)
+    random = np.random.default_rng(SEED)
+    drawn = np.array([random.integers(start, stop) for start, stop in pairwise(edges)])
+    digits = max(1, (wanted - 1).bit_length())
+    spread = sorted(range(wanted), key=lambda number: f"{number:0{digits}b}"[::-1])  # van der Corput's order
+    return places[drawn[spread]], len(places)
 
 
-def _do_blocks(client: Client, task: Task, drawn: BlockMask, show: bool) -> tuple[float, list[Summary]]:
-    """Do the blocks that are drawn; return the seconds until all slots were warm, and what blocks say of themselves.
+def _blocks_of(places: NDArray[np.int64], side: int, planned: BlockMask) -> BlockMask:
+    """Return which planned blocks lie in places."""
+    mask = np.zeros_like(planned)
+    for row, column in (places * side).tolist():
+        mask[row : row + side, column : column + side] = True
+    return mask & planned
 
-    Before, each slot does one, which is not counted: workers import, and networks are compiled.
-    """
-    store, function = task.store, task.block_function
-    shared = share_once(client, task) if function.scatter_once else task
-    resources = gpu_resources(client) if function.on_gpu else None
-    masks = [store.planned(level) for level in range(store.levels + 1)]
-    slots = sum(fact.nthreads for fact in worker_facts(client))
-    first: list[BlockIndex] = [(0, row, column) for row, column in np.argwhere(drawn).tolist()]
 
-    def done(items: Iterator[BlockIndex]) -> Iterator[Summary]:
-        return map_bounded(client, _time_block, shared, items, key="swathe-cost", resources=resources)
+@dataclass(frozen=True, slots=True)
+class _Doing:
+    """Does blocks where a run would."""
 
-    began = time.monotonic()
-    warming = list(done(islice(cycle(first), slots)))
-    warm = time.monotonic() - began
-    order, found = BlockOrder(masks, function.across(store)), list[Summary]()
-    with make_progress(show)("doing some blocks", len(first), 0) as advance:
-        for summary in done(order):
-            order.finish((summary.level, summary.row, summary.column))
-            found.append(summary)
-            if summary.level == 0:
-                advance(1, sum(summary.pixels))
-    usual = float(np.mean([one.seconds for one in found if one.level == 0]))
-    return max(0.0, warm - usual * len(warming) / slots), found
+    client: Client
+    task: Task
+    show: bool
+
+    def _map(self, items: Iterable[BlockIndex]) -> Iterator[Summary]:
+        function = self.task.block_function
+        shared = share_once(self.client, self.task) if function.scatter_once else self.task
+        resources = gpu_resources(self.client) if function.on_gpu else None
+        return map_bounded(self.client, _time_block, shared, items, key="swathe-cost", resources=resources)
+
+    def warm_up(self, some: BlockMask, slots: int) -> float:
+        """Have each slot do a block, not counted: workers import, and networks are compiled. Return the seconds."""
+        began = time.monotonic()
+        blocks: list[BlockIndex] = [(0, row, column) for row, column in np.argwhere(some).tolist()]
+        list(self._map(islice(cycle(blocks), slots)))
+        return time.monotonic() - began
+
+    def blocks(self, wanted: BlockMask) -> list[Summary]:
+        """Do blocks, and the overviews above them; return what they say of themselves."""
+        store, found = self.task.store, list[Summary]()
+        order = BlockOrder(list(by_level(wanted, store.levels)), self.task.block_function.across(store))
+        with make_progress(self.show)("doing some blocks", int(wanted.sum()), 0) as advance:
+            for summary in self._map(order):
+                order.finish((summary.level, summary.row, summary.column))
+                found.append(summary)
+                if summary.level == 0:
+                    advance(1, sum(summary.pixels))
+        return found
 
 
 def _time_block(task: Task, index: BlockIndex) -> Summary:
