@@ -80,6 +80,7 @@ bench: env
 	$(BIN)/python -m benchmarks.objects
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.chaos --quick
+	$(BIN)/python -m benchmarks.faults --quick
 
 clean:
 	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
