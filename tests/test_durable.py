@@ -54,8 +54,8 @@ def _again(case, output, **more):
 
 
 def content(store: Path) -> dict:
-    """All files of a store but the times of its blocks."""
-    paths = [path for path in store.rglob("*") if path.is_file() and "seconds" not in path.parts]
+    """All files of a store but the times of its blocks, and the manifest that has their digest."""
+    paths = [path for path in store.rglob("*") if path.is_file() and not {"seconds", "manifest.npz"} & set(path.parts)]
     return {str(path.relative_to(store)): path.read_bytes() for path in paths}
 
 

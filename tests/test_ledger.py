@@ -259,8 +259,8 @@ def test_nothing_is_listed_where_nothing_is_planned(tmp_path, monkeypatch):
     planned[4, 3] = True
     store = begin(str(tmp_path / "s.zarr"), planned)
     Ledger.read(store, 2).add(do(store, (0, 4, 3)))
-    asked, real = [], Files._filled
-    monkeypatch.setattr(Files, "_filled", lambda self, folder: asked.append(folder) or real(self, folder))
+    asked, real = [], Files._listed
+    monkeypatch.setattr(Files, "_listed", lambda self, folder: asked.append(folder) or real(self, folder))
     check(Ledger.read(store, 2), {(0, 4, 3)})
     assert asked == [
         "class_map/c/4", "probability/c/0/4", "overviews/1/class_map/c/2", "overviews/1/probability/c/0/2",

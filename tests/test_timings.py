@@ -15,7 +15,7 @@ from pipeline import plan, run
 from pipeline.inference.run import Segmentation
 from pipeline.jobs import job as jobs
 from pipeline.jobs.job import run_job
-from pipeline.store.ledger import Ledger, _summary
+from pipeline.store.ledger import Ledger, place_of
 from pipeline.store.store import Summary
 
 CUT = {"block": 64, "tile": 64, "engine": "torch", "threads": 1}
@@ -103,17 +103,20 @@ def test_blocks_say_where_their_time_went(case, client: Client, summaries, tmp_p
     assert sum(one.spent.bytes_written for one in summaries) == sum(path.stat().st_size for path in pixel_shards)
 
 
-def test_markers_are_as_they_were(case, monkeypatch, tmp_path):
-    kept: list[bytes] = []
-    monkeypatch.setattr(jobs, "finish_store", lambda store, *_: kept.extend(markers(store.path)))
+def test_markers_say_no_times_but_the_sum(case, monkeypatch, tmp_path):
+    kept: dict[str, bytes] = {}
+    monkeypatch.setattr(jobs, "finish_store", lambda store, *_: kept.update(markers(store.path)))
     run(case / "scene.tif", case / "bundle", tmp_path / "s.zarr", show=False, **CUT)
     assert len(kept) == 12
-    for text in kept:
-        assert set(json.loads(text)) == {"level", "row", "column", "pixels", "seconds"}
-        read = _summary(text)
+    for name, text in kept.items():
+        assert set(json.loads(text)) == {"level", "row", "column", "pixels", "seconds", "shards", "crc32c"}
+        place = place_of(name)
+        assert place is not None
+        read = Summary.from_marker(place, text)
         assert read is not None
         assert read.marker() == text
+        assert Summary.from_marker((9, 9, 9), text) is None
 
 
-def markers(store: str) -> list[bytes]:
-    return [path.read_bytes() for path in (Path(store) / ".swathe").glob("*.json")]
+def markers(store: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (Path(store) / ".swathe").glob("*.json")}

@@ -377,7 +377,7 @@ def _run_to_store(
         pixels = dict(zip(metadata.class_names, ledger.pixels[:-1].tolist(), strict=True))
         pixels["nodata"] = prod(store.geobox.shape) - sum(pixels.values())  # also of blocks that are not planned
         found = dict(job.finalize(connection, store, shown))
-        finish_store(store, {"pixels": pixels, **found}, ledger.seconds)
+        finish_store(store, {"pixels": pixels, **found}, ledger.seconds, ledger.shards)
     return RunResult(path, int(ledger.done[0].sum()), resumed, pixels, time.monotonic() - started, found)
 
 
@@ -474,17 +474,19 @@ def _name(store: Store, index: BlockIndex) -> str:
 def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
     started = time.perf_counter()
     with timing() as found:
-        result, pixels = _compute_and_write(task, level, row, column)
+        result, pixels, shards = _compute_and_write(task, level, row, column)
     seconds = round(time.perf_counter() - started, 3)
-    summary = Summary(level, row, column, pixels, seconds, found.spent, own_address())
+    summary = Summary(level, row, column, pixels, seconds, found.spent, own_address(), shards)
     task.store.mark_done(summary)
     count_block(summary)
     keep_half(task.store, (level, row, column), result)
     return summary
 
 
-def _compute_and_write(task: Task, level: int, row: int, column: int) -> tuple[BlockResult, tuple[int, ...]]:
-    """Return what a block holds, and its pixels per class."""
+def _compute_and_write(
+    task: Task, level: int, row: int, column: int
+) -> tuple[BlockResult, tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Return what a block holds, its pixels per class, and what was written of it."""
     window = task.store.window(level, row, column)
     if level == 0:
         if task.mask is not None and (task.mask.read_array("class_map", window) == NODATA).all():
@@ -493,7 +495,7 @@ def _compute_and_write(task: Task, level: int, row: int, column: int) -> tuple[B
             result = task.block_function.compute_block(task.store, row, column)
     else:
         result = make_overview(task.store, (level, row, column))
-    task.store.write(level, window, result)
+    shards = task.store.write(level, window, result)
     values = (*range(task.classes), NODATA)
     # bincount makes int64 of all
-    return result, tuple(int(np.count_nonzero(result.class_map == value)) for value in values)
+    return result, tuple(int(np.count_nonzero(result.class_map == value)) for value in values), shards

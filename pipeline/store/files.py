@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from typing import IO, Any
 
 import fsspec
+import google_crc32c
 
 from models.errors import StoreError, require_s3
 
@@ -131,6 +132,12 @@ class Files:
         names = (os.path.basename(path.rstrip("/")) for path in found)
         return [name for name in names if not CUT_SHORT.search(name)]
 
+    def entries(self, folder: str) -> list[tuple[str, bool]]:
+        """Return the names in a folder, without what was cut short, and whether each is a folder."""
+        found = _filesystem(self.root).ls(self._path(folder), detail=True, refresh=True)
+        named = [(os.path.basename(entry["name"].rstrip("/")), entry["type"] == "directory") for entry in found]
+        return [(name, is_folder) for name, is_folder in named if name and not CUT_SHORT.search(name)]
+
     def sizes(self, folder: str) -> dict[str, int]:
         """Return all files below a folder with their sizes in bytes, by their path from there."""
         filesystem, base = _filesystem(self.root), self._path(folder)
@@ -138,29 +145,41 @@ class Files:
         found = filesystem.find(base, detail=True)
         return {path[len(base) :].lstrip("/"): int(metadata["size"]) for path, metadata in found.items()}
 
-    def filled(self, folders: Sequence[str]) -> Iterator[list[str]]:
-        """Yield for each of these folders the names of the files in it that are not empty; none where there is none.
+    def listed(self, folders: Sequence[str]) -> Iterator[dict[str, int]]:
+        """Yield for each of these folders the files in it by name, with their sizes; none where there is no folder.
 
         Of an object store several folders are listed at a time, each by one LIST for each 1,000 files.
         """
         if self.local:
-            yield from map(self._filled, folders)
+            yield from map(self._listed, folders)
             return
         with ThreadPoolExecutor(LISTS) as pool:
-            yield from pool.map(self._filled, folders)
+            yield from pool.map(self._listed, folders)
 
-    def _filled(self, folder: str) -> list[str]:
+    def _listed(self, folder: str) -> dict[str, int]:
         path = self._path(folder)
         try:
             if self.local:
                 with os.scandir(path) as entries:
-                    return [e.name for e in entries if not CUT_SHORT.search(e.name) and e.stat().st_size]
+                    return {e.name: e.stat().st_size for e in entries if not CUT_SHORT.search(e.name)}
             filesystem = _filesystem(self.root)
             found = filesystem.ls(path, detail=True, refresh=True)
             filesystem.invalidate_cache(path)  # it would keep what it has listed
         except FileNotFoundError:
-            return []
-        return [os.path.basename(entry["name"]) for entry in found if entry["size"]]
+            return {}
+        return {os.path.basename(entry["name"]): int(entry["size"] or 0) for entry in found}
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yield what a file of any size holds. Raises FileNotFoundError."""
+        with self.open(name) as file:
+            yield from iter(partial(file.read, PIECE), b"")
+
+    def checksum(self, name: str) -> tuple[int, int]:
+        """Return the size and the CRC-32C of a file. Raises FileNotFoundError."""
+        size, digest = 0, 0
+        for piece in self.pieces(name):
+            size, digest = size + len(piece), google_crc32c.extend(digest, piece)
+        return size, digest
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of that name is there."""

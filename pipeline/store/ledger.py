@@ -15,20 +15,18 @@ of blocks, at least one for a row that has planned blocks; these LISTs again to 
 nothing.
 """
 
-import io
-import json
 import re
 import uuid
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Self
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .manifest import ShardSums
 from .planned import BlockMask
+from .sealed import pack, unpack, unpack_unsealed
 from .store import MARKERS, BlockIndex, Store, Summary, marker_name, store_errors
 
 RECORD = 4096  # blocks in a record
@@ -48,35 +46,46 @@ class Record:
         int64 (blocks, classes + 1): pixels per class, nodata last.
     seconds
         float32 (blocks,): what each took.
+    sizes
+        int64 (blocks, arrays): bytes of the shards, in the order of `Store.array_names`; 0 where it is not known. None:
+        of no shard, as in records of before.
+    digests
+        uint32 (blocks, arrays): CRC-32C of the shards.
     """
 
     places: NDArray[np.int32]
     pixels: NDArray[np.int64]
     seconds: NDArray[np.float32]
+    sizes: NDArray[np.int64] | None = None
+    digests: NDArray[np.uint32] | None = None
 
     @classmethod
     def of(cls, summaries: Sequence[Summary]) -> Self:
         """Put what single blocks say of themselves together; at least one."""
+        arrays = max(len(one.shards) for one in summaries)
+        shards = np.array([one.shards or ((0, 0),) * arrays for one in summaries], np.int64)
+        shards = shards.reshape(len(summaries), arrays, 2)
         return cls(
             np.array([(one.level, one.row, one.column) for one in summaries], np.int32),
             np.array([one.pixels for one in summaries], np.int64),
             np.array([one.seconds for one in summaries], np.float32),
+            shards[..., 0] if arrays else None,
+            shards[..., 1].astype(np.uint32) if arrays else None,
         )
 
     def to_bytes(self) -> bytes:
-        """Return it as a compressed `.npz`."""
-        made = io.BytesIO()
-        np.savez_compressed(made, **asdict(self))
-        return made.getvalue()
+        """Return it as a compressed `.npz`, with a digest of it all at the end."""
+        return pack({name: values for name, values in asdict(self).items() if values is not None})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self | None:
-        """Return what `to_bytes` made bytes of; None where it is damaged, as after a power failure."""
-        try:
-            with np.load(io.BytesIO(content)) as arrays:
-                return cls(*(arrays[name] for name in cls.__slots__))
-        except (ValueError, KeyError, EOFError, OSError, BadZipFile, zlib.error):
-            return None
+        """Return what `to_bytes` made bytes of; None where it is damaged. Those of before have no digest."""
+        arrays = unpack(content)
+        if arrays is None:
+            arrays = unpack_unsealed(content)
+            if arrays is None or set(arrays) != {"places", "pixels", "seconds"}:
+                return None
+        return cls(**arrays)
 
 
 @dataclass
@@ -93,12 +102,15 @@ class Ledger:
         int64 (classes + 1,): pixels of the done blocks of the full resolution per class, nodata last.
     seconds
         float32 (row, column): what each of these took; NaN elsewhere.
+    shards
+        Sizes and digests of the done blocks' shards, by level.
     """
 
     store: Store
     done: list[BlockMask]
     pixels: NDArray[np.int64]
     seconds: NDArray[np.float32]
+    shards: tuple[ShardSums, ...]
     _marked: list[Summary] = field(default_factory=list)  # that have a marker, and no place in a record
 
     @classmethod
@@ -112,12 +124,13 @@ class Ledger:
         """
         grids = [store.grid(level) for level in range(store.levels + 1)]
         masks = [np.zeros(grid, bool) for grid in grids]
-        made = cls(store, masks, np.zeros(classes + 1, np.int64), np.full(grids[0], np.nan, np.float32))
+        shards = tuple(ShardSums.none(store, level) for level in range(store.levels + 1))
+        made = cls(store, masks, np.zeros(classes + 1, np.int64), np.full(grids[0], np.nan, np.float32), shards)
         with store_errors(store.path):
             marked = [place for name in store.files.names(MARKERS) if (place := place_of(name)) is not None]
             records = store.files.names(RECORDS)
         if marked or records:
-            there = [store.planned(level) & store.present(level) for level in range(store.levels + 1)]
+            there = [store.shard_sizes(level) for level in range(store.levels + 1)]
             for record in records:
                 made._add_record(record, there)
             made._add_markers(marked, there)
@@ -129,6 +142,8 @@ class Ledger:
         if self.done[level][place]:
             return
         self.done[level][place] = True
+        if summary.shards:
+            self.shards[level].sizes[place], self.shards[level].digests[place] = zip(*summary.shards, strict=True)
         if level == 0:
             self.pixels += np.array(summary.pixels, np.int64)
             self.seconds[place] = summary.seconds
@@ -149,7 +164,7 @@ class Ledger:
         with store_errors(self.store.path):
             self.store.files.remove_all([f"{MARKERS}/{marker_name(*place)}" for place in places])
 
-    def _add_record(self, name: str, there: Sequence[BlockMask]) -> None:
+    def _add_record(self, name: str, there: Sequence[NDArray[np.int64]]) -> None:
         with store_errors(self.store.path):
             record = Record.from_bytes(self.store.files.read(f"{RECORDS}/{name}"))
         if record is None:
@@ -157,41 +172,42 @@ class Ledger:
         levels, rows, columns = record.places.T
         for level in np.unique(levels).tolist():
             here = np.flatnonzero(levels == level)
-            done = self.done[level]
-            here = here[there[level][rows[here], columns[here]] & ~done[rows[here], columns[here]]]
+            done, sums = self.done[level], self.shards[level]
+            whole = _agree(
+                there[level][rows[here], columns[here]], None if record.sizes is None else record.sizes[here]
+            )
+            here = here[whole & ~done[rows[here], columns[here]]]
             done[rows[here], columns[here]] = True
+            if record.sizes is not None and record.digests is not None:
+                sums.sizes[rows[here], columns[here]] = record.sizes[here]
+                sums.digests[rows[here], columns[here]] = record.digests[here]
             if level == 0:
                 self.pixels += record.pixels[here].sum(axis=0)
                 self.seconds[rows[here], columns[here]] = record.seconds[here]
 
-    def _add_markers(self, places: Sequence[BlockIndex], there: Sequence[BlockMask]) -> None:
+    def _add_markers(self, places: Sequence[BlockIndex], there: Sequence[NDArray[np.int64]]) -> None:
         """Count blocks by their markers; those that a record has too lose theirs."""
-        recorded = [place for place in places if self._has(self.done, place)]
+        recorded = [place for place in places if self.done[place[0]][place[1:]]]
         self._unmark(recorded)
         left = sorted(set(places).difference(recorded))
-        left = [place for place in left if self._has(there, place)]
         for start in range(0, len(left), RECORD):
-            names = [f"{MARKERS}/{marker_name(*place)}" for place in left[start : start + RECORD]]
+            some = left[start : start + RECORD]
             with store_errors(self.store.path):
-                texts = self.store.files.read_all(names)
-            for summary in filter(None, map(_summary, texts)):
-                self.add(summary)
+                texts = self.store.files.read_all([f"{MARKERS}/{marker_name(*place)}" for place in some])
+            for summary in filter(None, map(Summary.from_marker, some, texts)):
+                place = (summary.row, summary.column)
+                known = np.array([size for size, _ in summary.shards]) if summary.shards else None
+                if _agree(there[summary.level][place], known):
+                    self.add(summary)
 
-    @staticmethod
-    def _has(masks: Sequence[BlockMask], place: BlockIndex) -> bool:
-        return bool(masks[place[0]][place[1:]])
+
+def _agree(found: NDArray[np.int64], known: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """Return which blocks have all their shards `(..., array)`, of the sizes that are known, if any are."""
+    there = found > 0
+    return np.asarray((there if known is None else there & ((known == 0) | (known == found))).all(axis=-1))
 
 
 def place_of(name: str) -> BlockIndex | None:
     """Return the block whose marker has a name; None: it is another file."""
     found = MARKER.fullmatch(name)
     return None if found is None else (int(found[1]), int(found[2]), int(found[3]))
-
-
-def _summary(text: bytes) -> Summary | None:
-    """Read a marker; None where it is damaged, as after a power failure."""
-    try:
-        values = json.loads(text)
-        return Summary(**{**values, "pixels": tuple(values["pixels"])})
-    except (ValueError, TypeError, KeyError):
-        return None

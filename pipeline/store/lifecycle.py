@@ -21,6 +21,7 @@ from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import coordinates
 from .files import Files
+from .manifest import MANIFEST, ShardSums, write_manifest
 from .metadata import (
     StoreMetadata,
     class_map_attributes,
@@ -33,8 +34,9 @@ from .metadata import (
 from .planned import PLANNED, BlockMask, digest_of
 from .store import KEY, MARKERS, ROOT, RUN, SECONDS, Store, close_groups, read_metadata, reopen_store, store_errors
 
-OURS = {ROOT, MARKERS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews", "blocks"}
 TABLE = "table.parquet"  # of objects
+OURS = {ROOT, MARKERS, MANIFEST, TABLE, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y",
+        "overviews", "blocks"}  # fmt: skip
 
 
 def create_store(
@@ -85,12 +87,12 @@ def _clear(files: Files) -> None:
     """Remove all that Swathe has written, the root's metadata last: a kill leaves what is still known as ours."""
     close_groups()
     if files.exists(ROOT):
-        foreign = sorted(set(files.names("")) - OURS - {TABLE})
+        foreign = sorted(set(files.names("")) - OURS)
         if foreign:
             raise StoreError(
                 f"{files.root} also holds {', '.join(foreign[:5])}, which Swathe did not write; move it away"
             )
-        _set_state(files, "creating")
+        files.write(ROOT, _in_state(files, "creating"))
         for name in set(files.names("")) - {ROOT}:
             files.remove(name)
         files.remove(ROOT)
@@ -111,11 +113,11 @@ def remove_store(path: str) -> None:
         Files(path).remove_empty()
 
 
-def _set_state(files: Files, state: str, **more: Any) -> None:
-    """Change the store's own metadata, and them alone, in one write; what Zarr has consolidated stays."""
+def _in_state(files: Files, state: str, **more: Any) -> bytes:
+    """Return the root's metadata with others of the store's own, and those alone; what Zarr has consolidated stays."""
     content = json.loads(files.read(ROOT))
     content["attributes"][KEY] |= {"state": state, **more}
-    files.write(ROOT, json.dumps(content).encode())
+    return json.dumps(content).encode()
 
 
 def _new_files(store: Store, metadata: StoreMetadata, planned: BlockMask | None) -> dict[str, bytes]:
@@ -202,8 +204,15 @@ def resume_store(path: str, metadata: StoreMetadata, geobox: GeoBox) -> Store:
         return replace(reopen_store(path, metadata, geobox), run=files.read(RUN).decode())
 
 
-def finish_store(store: Store, results: Mapping[str, Any], seconds: NDArray[np.float32]) -> None:
+def finish_store(
+    store: Store,
+    results: Mapping[str, Any],
+    seconds: NDArray[np.float32],
+    shards: tuple[ShardSums, ...] | None = None,
+) -> None:
     """Mark a store as complete, with the totals of the run and the seconds of its blocks; its done markers are removed.
+
+    `shards` are what is known of its shards, by level; the others are read for the manifest.
 
     Raises
     ------
@@ -214,7 +223,10 @@ def finish_store(store: Store, results: Mapping[str, Any], seconds: NDArray[np.f
     with store_errors(store.path):
         store.files.remove_partial()
         zarr.open_group(store.path, mode="r+", use_consolidated=False)[SECONDS][:] = seconds  # type: ignore[index]
-        _set_state(store.files, "complete", results=dict(results))
+        root = _in_state(store.files, "complete", results=dict(results))
+        levels = range(store.levels + 1)
+        write_manifest(store, shards or tuple(ShardSums.none(store, level) for level in levels), root)
+        store.files.write(ROOT, root, sync=True)
     remove_markers(store)
 
 

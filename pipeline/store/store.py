@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Self
 
+import google_crc32c
 import numpy as np
 import zarr
 from affine import Affine
@@ -51,13 +52,15 @@ READABLE = "give one that `swathe segment`, `clean` or `objects` has written"
 BlockIndex = tuple[int, int, int]  # level, row, column
 StoreState = Literal["missing", "creating", "mine", "other"]
 SECONDS = "blocks/seconds"  # the array of what each block took
+OF_BEFORE = ("level", "row", "column", "pixels", "seconds")  # all that done markers held at first
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a finished block says of itself: its place, its pixels per class (nodata last), and how long it took.
 
-    On what it has spent that time, and the address of the worker that did it, are not kept in its done marker.
+    `shards` are what `Store.write` has returned; empty in markers of before. On what it has spent its time, and the
+    address of the worker that did it, are not kept in its done marker.
     """
 
     level: int
@@ -67,6 +70,7 @@ class Summary:
     seconds: float
     spent: Spent = NOTHING
     worker: str = ""
+    shards: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -74,9 +78,24 @@ class Summary:
         return marker_name(self.level, self.row, self.column)
 
     def marker(self) -> bytes:
-        """Return what the block's done marker holds."""
-        kept = ("level", "row", "column", "pixels", "seconds")
-        return json.dumps({name: getattr(self, name) for name in kept}).encode()
+        """Return what the block's done marker holds: JSON, and the CRC-32C of what it says."""
+        said = {name: getattr(self, name) for name in (*OF_BEFORE, "shards")}
+        return json.dumps({**said, "crc32c": _checksum_of(said)}).encode()
+
+    @classmethod
+    def from_marker(cls, place: BlockIndex, content: bytes) -> Self | None:
+        """Read the marker of a block; None where it is damaged. Those of before have no checksum, and no shards."""
+        try:
+            said = json.loads(content)
+            right = set(said) == set(OF_BEFORE) or said.pop("crc32c") == _checksum_of(said)
+            made = cls(**{**said, "pixels": tuple(said["pixels"]), "shards": tuple(map(tuple, said.get("shards", ())))})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return made if right and (made.level, made.row, made.column) == place else None
+
+
+def _checksum_of(said: Mapping[str, Any]) -> str:
+    return f"{google_crc32c.value(json.dumps(said).encode()):08x}"
 
 
 def marker_name(level: int, row: int, column: int) -> str:
@@ -129,24 +148,34 @@ class Store:
             group = _strict_group(self.path, self.plan_digest)
             return {name: group[_array_path(level, name)] for name in self.array_names}  # type: ignore[misc]
 
-    def write(self, level: int, window: Window, result: BlockResult) -> None:
-        """Write a block's shards, the class map's last; only the task that owns the block may."""
-        with spending("write"):
-            self._write(level, window, result)
+    def write(self, level: int, window: Window, result: BlockResult) -> tuple[tuple[int, int], ...]:
+        """Write a block's shards, the class map's last; only the task that owns the block may.
 
-    def _write(self, level: int, window: Window, result: BlockResult) -> None:
+        Returns
+        -------
+        tuple of tuple of int
+            Size and CRC-32C of the shard of each array, in the order of `array_names`.
+        """
+        with spending("write"):
+            return self._write(level, window, result)
+
+    def _write(self, level: int, window: Window, result: BlockResult) -> tuple[tuple[int, int], ...]:
         self.check_run()
-        layers = {"probability": result.probability, "objects": result.objects, "class_map": result.class_map}
-        place = (window.top // self.plan.block, window.left // self.plan.block)
+        place, shards = (window.top // self.plan.block, window.left // self.plan.block), {}
         with store_errors(self.path):
-            for name, values in layers.items():
-                if values is None:
-                    continue
+            for name in reversed(self.array_names):
                 array = _array(self.path, self.run, _array_path(level, name))
-                key = array.metadata.encode_chunk_key((*(0 for _ in values.shape[:-2]), *place))
-                shard = encode_shard(array, values)
-                self.files.write(f"{array.path}/{key}", shard)
-                count_bytes(written=len(shard))
+                shards[name] = encode_shard(array, getattr(result, name))
+                self.files.write(self.shard_name(level, name, *place), shards[name])
+                count_bytes(written=len(shards[name]))
+        return tuple((len(shards[name]), google_crc32c.value(shards[name])) for name in self.array_names)
+
+    def shard_name(self, level: int, array: str, row: int, column: int) -> str:
+        """Return the path of a shard within the store."""
+        return f"{self._shard_folder(level, array)}/{row}/{column}"
+
+    def _shard_folder(self, level: int, array: str) -> str:
+        return f"{_array_path(level, array)}/c{'/0' if array == 'probability' else ''}"
 
     def check_run(self) -> None:
         """Stop tasks of a run that has ended or was replaced; a cluster may do them late, or twice."""
@@ -214,19 +243,22 @@ class Store:
         side = self.plan.block
         return Window.square(row * side, column * side, side).clip(self.geobox.level(level).shape)
 
+    def shard_sizes(self, level: int) -> NDArray[np.int64]:
+        """Return the bytes of the shards of the planned blocks, `(row, column, array)`; 0 where there is none."""
+        planned = self.planned(level)
+        sizes, rows = np.zeros((*planned.shape, len(self.array_names)), np.int64), np.flatnonzero(planned.any(axis=1))
+        with store_errors(self.path):
+            for number, name in enumerate(self.array_names):
+                folders = [f"{self._shard_folder(level, name)}/{row}" for row in rows.tolist()]
+                for row, found in zip(rows.tolist(), self.files.listed(folders), strict=True):
+                    here = {int(column): size for column, size in found.items() if column.isdecimal()}
+                    sizes[row, list(here), number] = list(here.values())
+        sizes[~planned] = 0
+        return sizes
+
     def present(self, level: int) -> BlockMask:
         """Return the planned blocks whose shards are there, in every array, and are not empty."""
-        planned = self.planned(level)
-        found, rows = planned.copy(), np.flatnonzero(planned.any(axis=1)).tolist()
-        with store_errors(self.path):
-            for name in self.array_names:
-                base = f"{_array_path(level, name)}/c{'/0' if name == 'probability' else ''}"
-                folders = [f"{base}/{row}" for row in rows]
-                for row, names in zip(rows, self.files.filled(folders), strict=True):
-                    here = np.zeros(found.shape[1], bool)
-                    here[[int(name) for name in names if name.isdecimal()]] = True
-                    found[row] &= here
-        return found
+        return np.asarray((self.shard_sizes(level) > 0).all(axis=-1))
 
     def missing(self) -> list[BlockIndex]:
         """Return level, row and column of every planned block that lacks a shard."""
