@@ -4,14 +4,14 @@ from typing import Any
 
 
 class TextFunction:
-    """A function of the text of an expression, as `lambda x: x + 1`, that uses builtins alone."""
+    """What an expression makes, as `lambda x: x + 1`, where it is read; it uses builtins and these names alone."""
 
-    def __init__(self, text: str) -> None:
-        self._text, self._function = text, eval(text)
+    def __init__(self, text: str, /, **names: Any) -> None:
+        self._text, self._names = text, names
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Call it here."""
-        return self._function(*given, **named)
+        return eval(self._text, dict(self._names))(*given, **named)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return eval, (self._text,)
+        return eval, (self._text, self._names)

@@ -32,6 +32,21 @@ def known_workers(client: Client) -> Mapping[str, Any]:
     return workers
 
 
+async def ask_worker(
+    client: Client,
+    address: str,
+    function: Callable[..., Awaitable[Answer]],
+    *given: Any,
+    patience: float | None = None,
+) -> Answer | BaseException:
+    """Run a coroutine function in the event loop of a worker; return its answer, or an error as `ask_workers`."""
+    try:
+        said = await asyncio.wait_for(client.run(function, *given, workers=[address]), patience)
+        return said[address]  # type: ignore[no-any-return]
+    except Exception as error:
+        return error
+
+
 def ask_workers(
     client: Client,
     function: Callable[..., Awaitable[Answer]],
@@ -48,15 +63,9 @@ def ask_workers(
         OSError where it has gone.
     """
 
-    async def ask(address: str) -> Answer | BaseException:
-        try:
-            said = await asyncio.wait_for(client.run(function, *given, workers=[address]), patience)
-        except Exception as error:
-            return error
-        return said[address]  # type: ignore[no-any-return]
-
     async def ask_all() -> dict[str, Answer | BaseException]:
-        return dict(zip(workers, await asyncio.gather(*map(ask, workers)), strict=True))
+        asking = (ask_worker(client, address, function, *given, patience=patience) for address in workers)
+        return dict(zip(workers, await asyncio.gather(*asking), strict=True))
 
     answers: dict[str, Answer | BaseException] = client.sync(ask_all)
     return answers

@@ -22,7 +22,8 @@ from models.errors import ClusterError, SwatheError, UnfitWorkerError
 from ..io.content_id import remote_url
 from ..store.files import Files
 from . import first_look
-from .ask import known_workers
+from .as_text import TextFunction
+from .ask import ask_worker, known_workers
 from .current import CURRENT
 from .on_worker import BUNDLE, LACKS_BUNDLE, TOKEN, Requirements, Wanted, file_facts, gdal_version
 
@@ -135,7 +136,7 @@ class WorkerCheck:
 
     def register(self) -> None:
         """Let the scheduler have each worker that comes looked at. Nothing waits for it: a worker may never answer."""
-        plugin = pickle.dumps(_AsText("Judge", (self.facts,)))
+        plugin = pickle.dumps(_made_there("Judge", self.facts))
         adding = self.client.scheduler.register_worker_plugin(plugin=plugin, name=self._name, idempotent=False)
         asyncio.run_coroutine_threadsafe(adding, _loop(self.client))
 
@@ -151,8 +152,7 @@ class WorkerCheck:
         if address.startswith(INPROC):  # this very process
             self._fit.add(address)
             return
-        question = _AsText("question", (self.facts, again))
-        asking = self.client.run(question, workers=[address], on_error="return", asynchronous=True)
+        asking = ask_worker(self.client, address, _made_there("question", self.facts, again))
         self._asked[address] = (monotonic(), asyncio.run_coroutine_threadsafe(asking, _loop(self.client)))
 
     def _hear(self) -> None:
@@ -166,16 +166,13 @@ class WorkerCheck:
 
     def _answered(self, address: str, future: "Future[Any]") -> None:
         self.unfit.pop(address, None)
-        try:
-            answer = future.result().get(address, "it has left")
-        except Exception as error:  # the scheduler was lost, or the worker; either is seen elsewhere
-            answer = error
+        answer = ClusterError("the scheduler was lost") if future.cancelled() else future.result()
         failed = isinstance(answer, Exception)  # as a connection that was lost on the way
         if address not in self._again and (failed or (answer == LACKS_BUNDLE and self._ship())):
             self._again.add(address)
             self._ask(address, again=True)
         elif answer:
-            self.unfit[address] = f"{type(answer).__name__}: {answer}" if failed else answer
+            self.unfit[address] = f"{type(answer).__name__}: {answer}" if failed else str(answer)
         else:
             self._fit.add(address)
 
@@ -274,15 +271,10 @@ def _loop(client: Client) -> asyncio.AbstractEventLoop:
     return client.loop.asyncio_loop  # type: ignore[no-any-return]
 
 
-class _AsText:
-    """Something of `first_look`, which is made on the worker of the text of that file."""
-
-    def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
-        self._name, self._arguments = name, arguments
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        make = f"exec(text, globals()) or {self._name}(*arguments)"
-        return eval, (make, {"__name__": "swathe_first_look", "text": _text(), "arguments": self._arguments})
+def _made_there(name: str, *arguments: Any) -> TextFunction:
+    """Return something of `first_look`, which is made on the worker of the text of that file."""
+    make = f"exec(text, globals()) or {name}(*arguments)"
+    return TextFunction(make, __name__="swathe_first_look", text=_text(), arguments=arguments)
 
 
 @cache

@@ -45,11 +45,7 @@ def worker_facts(client: Client) -> list[WorkerFacts]:
     ClusterError
         There is none for a long time; or there are some, and none is fit.
     """
-    until = time.monotonic() + options_of(client).patience
-    while not (workers := _fit_workers(client)):
-        if time.monotonic() > until:
-            raise ClusterError(no_worker(client))
-        time.sleep(0.2)
+    workers = wait_for_workers(client, look=_fit_workers)
     return [
         WorkerFacts(w["host"], int(w["nthreads"]), int(w["memory_limit"] or 0), address, w["resources"].get("GPU", 0))
         for address, w in workers.items()
@@ -66,8 +62,15 @@ def _fit_workers(client: Client) -> Mapping[str, Any]:
     return workers if allowed is None else {address: workers[address] for address in allowed}
 
 
-def wait_for_workers(client: Client, say: Callable[[str], object], settled: float = 0) -> None:
-    """Wait for the first worker, and until for so many seconds no other came; say every few seconds what is waited for.
+def wait_for_workers(
+    client: Client,
+    say: Callable[[str], object] = lambda _: None,
+    settled: float = 0,
+    look: Callable[[Client], Mapping[str, Any]] = known_workers,
+) -> Mapping[str, Any]:
+    """Wait for the first worker that a look finds, and until for so many seconds no other came; return them.
+
+    Every few seconds it is said what is waited for.
 
     Raises
     ------
@@ -77,11 +80,11 @@ def wait_for_workers(client: Client, say: Callable[[str], object], settled: floa
     began = said = joined = time.monotonic()
     there = 0
     while True:
-        now, count = time.monotonic(), len(known_workers(client))
-        if count > there:
-            there, joined = count, now
+        now, workers = time.monotonic(), look(client)
+        if len(workers) > there:
+            there, joined = len(workers), now
         if there and now - joined >= settled:
-            return
+            return workers
         if not there and now - began > options_of(client).patience:
             raise ClusterError(no_worker(client))
         if now - said > SAY_EVERY:

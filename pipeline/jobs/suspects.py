@@ -18,9 +18,6 @@ class Suspects(Generic[Task]):
         self._aside: deque[Task] = deque()
         self._alone: Task | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self._aside) or self._alone is not None
-
     @property
     def alone(self) -> bool:
         """Whether one of them runs, and nothing else may."""

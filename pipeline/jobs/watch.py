@@ -20,7 +20,7 @@ from models.errors import ClusterError
 from models.metadata import some_of
 
 from ..cluster.as_text import TextFunction
-from ..cluster.ask import SILENT_SCHEDULER
+from ..cluster.ask import SILENT_SCHEDULER, known_workers
 from ..cluster.options import options_of
 from ..cluster.workers import no_worker, queue_words
 from .events import Event, EventKind, Tell
@@ -95,11 +95,7 @@ class Watch:
         self._hung: dict[str, list[str]] = {}  # by task: workers that were let go for it
         self._let_go: set[str] = set()
         self.workers: Mapping[str, Mapping[str, Any]] = {}
-        try:
-            first = self._start(client.scheduler.identity(n_workers=-1)).result(SILENT_SCHEDULER)
-        except (TimeoutError, OSError) as error:
-            raise ClusterError(self._silence(SILENT_SCHEDULER)) from error
-        self._join(first["workers"], first=True)
+        self._join(known_workers(client), first=True)
 
     # what the map asks
 
