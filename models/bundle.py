@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError, require_s3
 from .files import keep_file, put_in_place, refuse_existing
+from .limits import MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
 from .metadata import BundleMetadata
 from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
 from .quantised import LARGEST, QuantisedGraph
@@ -36,7 +37,6 @@ INT8, INT8_SCORES = "swathe:int8", "swathe:int8_scores"  # of the item: digest o
 # what is not hashed
 FOR_PEOPLE = {"datetime", "created", "updated", "description", "swathe:provenance", "swathe:metrics", INT8_SCORES}
 LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory
-MOST_SHRUNK = 100  # times that a member may be larger than it is in a zip; weights hardly shrink
 SHIPPED = Path(__file__).parent / "bundles"
 
 
@@ -329,6 +329,7 @@ def _download(url: str) -> Path:
 @contextmanager
 def _member(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
     """Open one member of a folder or zip by its exact name, with its size. Nothing is ever extracted."""
+    refuse_special(path / name if path.is_dir() else path, BundleError)
     try:
         if path.is_dir():
             with open(path / name, "rb") as file:
@@ -336,6 +337,8 @@ def _member(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
         else:
             with zipfile.ZipFile(path) as archive, archive.open(name) as file:
                 info = archive.getinfo(name)
+                if len(archive.infolist()) > MOST_MEMBERS:
+                    raise BundleError(f"{path} is a zip of {len(archive.infolist()):,} files, and no bundle")
                 if info.file_size > MOST_SHRUNK * max(1, info.compress_size):
                     raise BundleError(f"{path}: {name} is packed like a zip bomb, {info.file_size:,} bytes unpacked")
                 yield file, info.file_size  # type: ignore[misc]
@@ -360,8 +363,8 @@ def _read_item(path: Path) -> dict[str, Any]:
             raise BundleError(f"{ITEM} has {size:,} bytes; at most {LARGEST_ITEM:,} are read")
         content = file.read(LARGEST_ITEM + 1)
     try:
-        item = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        item = parse_json(content)
+    except ValueError as error:
         raise BundleError(f"{ITEM} is not JSON: {error}") from error
     if not isinstance(item, dict):
         raise BundleError(f"{ITEM} is not a JSON object")

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from .bundle import ITEM, WEIGHTS, Bundle
 from .errors import BundleError, NetworkError, SwatheError, require_extra
 from .files import check_output, whole_file
+from .limits import parse_json
 from .mlm import JSON, to_item
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ def _digest_in(path: Path) -> str:
             return str({entry.key: entry.value for entry in onnx.load(path).metadata_props}.get("digest", ""))
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("extra/swathe.json")]
-            return str(json.loads(archive.read(names[0]))["digest"]) if names else ""
+            return str(parse_json(archive.read(names[0]))["digest"]) if names else ""
     except FileNotFoundError as error:
         raise BundleError(f"no such file: {path}") from error
     except Exception as error:  # protobuf's, zipfile's, json's

@@ -3,10 +3,8 @@
 Nothing in a checkpoint is ever run as code.
 """
 
-import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor
 from .build import build, compare
 from .bundle import Bundle, save_bundle
 from .errors import BundleError, NetworkError
+from .limits import LARGEST_TOML, parse_json, parse_toml, read_small, refuse_special
 from .metadata import (
     Band,
     BundleMetadata,
@@ -90,12 +89,14 @@ def import_bundle(
 
 def _read_config(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            content = json.load(file) if path.endswith(".json") else tomllib.load(file)
+        text = read_small(path, LARGEST_TOML, BundleError)
+        content = parse_json(text) if path.endswith(".json") else parse_toml(text)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise BundleError(f"{path} is not {'JSON' if path.endswith('.json') else 'TOML'}: {error}") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{path} is not a table of keys and values; known keys: {', '.join(KEYS)}")
     unknown = sorted(set(content) - set(KEYS))
     if unknown:
         raise BundleError(f"{path} has the unknown key {unknown[0]!r}; known: {', '.join(KEYS)}")
@@ -185,6 +186,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         Not a file of weights, or one that would need code to be run.
     """
     name = os.fspath(path)
+    refuse_special(name, NetworkError)
     try:
         if name.endswith(".safetensors"):
             content = safetensors.torch.load_file(name)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SceneError
+from models.limits import refuse_special
 
 SOURCE, DIGEST, PRIORITY, CRS = "swathe:source", "swathe:digest", "swathe:priority", "swathe:crs"
 RESOLUTION, STAMPS, KEY, BANDS = "swathe:resolution", "swathe:stamps", "swathe:key", "swathe:bands"
@@ -79,6 +80,7 @@ def not_an_index(path: str, why: str = "") -> SceneError:
 
 def digest_of_file(path: str) -> str:
     """Return the digest of the bytes of an index. Raises SceneError where it cannot be read."""
+    refuse_special(path, SceneError)
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,8 @@ from typing import Any
 
 from affine import Affine
 
+from models.limits import parse_json
+
 from ..grid.geobox import GeoBox
 from ..io.palette import Palette
 from ..io.raster import RasterBand, RasterMask, RasterSource
@@ -37,7 +39,7 @@ def with_crs(text: str, crs: str | None) -> str:
 
 def decode_source(text: str, crs: str | None = None) -> RasterSource:
     """Return the source that `encode_source` wrote down, given its CRS as WKT where that was left out."""
-    values = json.loads(with_crs(text, crs))
+    values = parse_json(with_crs(text, crs))
     bands, masks = ([_part(kind, one) for one in values.pop(name, ())] for name, kind in PARTS.items())
     grid, palette = _geobox(values.pop("geobox")), values.pop("palette", None)
     rest = {name: _tuples(value) for name, value in values.items()}

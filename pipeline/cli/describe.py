@@ -1,12 +1,12 @@
 """Texts for the terminal: descriptions of scenes, stores, bundles and runs, and the table of classes."""
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from models.bundle import load_bundle, shipped_bundles
 from models.encoding import Encoding, describe_decision
+from models.limits import parse_json
 from models.metadata import BundleMetadata
 
 from ..catalog.index import is_index, read_index
@@ -52,7 +52,7 @@ def _is_store(path: str) -> bool:
     if not path.rstrip("/").endswith(".zarr"):
         return False
     try:
-        return KEY in json.loads(Files(path).read("zarr.json")).get("attributes", {})
+        return KEY in parse_json(Files(path).read("zarr.json")).get("attributes", {})
     except (OSError, ValueError):
         return False
 

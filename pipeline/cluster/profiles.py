@@ -1,6 +1,5 @@
 """Profiles of clusters that a run starts: TOML files, a dataclass for each kind in `launchers`, checked before use."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ArgumentError, ClusterError, require_extra
+from models.limits import LARGEST_TOML, parse_toml, read_small
 from models.options import meanings
 from models.tables import HIDDEN, from_table
 
@@ -118,7 +118,7 @@ def profile_type(kind: str) -> type[Any]:
 def _table(kind: str, path: str) -> dict[str, Any]:
     hint = f"`swathe cluster template {kind}` prints one"
     try:
-        table = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        table = parse_toml(read_small(Path(path).expanduser(), LARGEST_TOML, ClusterError))
     except OSError as error:
         raise ClusterError(f"the profile {path} cannot be read: {error.strerror}; {hint}") from error
     except ValueError as error:

@@ -1,12 +1,11 @@
 """What a cluster and an object store charge: a TOML file, checked."""
 
 import os
-import tomllib
 from dataclasses import dataclass, fields
 from math import isfinite
-from pathlib import Path
 
 from models.errors import ArgumentError, PlanError
+from models.limits import LARGEST_TOML, parse_toml, read_small
 from models.tables import from_table
 
 SKELETON = """\
@@ -69,10 +68,10 @@ def read_prices(path: str | os.PathLike[str]) -> Prices:
         It cannot be read; or a key or value is wrong.
     """
     try:
-        prices: Prices = from_table(Prices, tomllib.loads(Path(path).read_text()), "")
+        prices: Prices = from_table(Prices, parse_toml(read_small(path, LARGEST_TOML, PlanError)), "")
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}; `swathe cluster prices` prints such a file to fill in") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PlanError(f"{path} is no TOML: {error}; `swathe cluster prices` prints such a file") from error
     except ArgumentError as error:
         raise PlanError(f"{path}: {error}") from error

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.errors import SceneError
+from models.limits import check_extent
 from models.metadata import Radiometry
 
 from ..grid.geobox import GeoBox, Window
@@ -164,6 +165,7 @@ def array_source(array: xr.DataArray) -> ArraySource:
         raise SceneError(f"a scene holds real numbers; received {array.dtype}")
     if 0 in array.shape:
         raise SceneError(f"the scene is empty: {dict(zip(array.dims, array.shape, strict=True))}")
+    check_extent("the scene", array.shape[0], array.shape[1:], SceneError)
     geobox, notes = geobox_of(array, geographic)
     nodata, more = nodata_of(array)
     return ArraySource((array,), geobox, band_names(array), nodata, radiometry_of(array), notes=(*notes, *more))

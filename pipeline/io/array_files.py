@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +10,13 @@ import fsspec
 import xarray as xr
 
 from models.errors import SceneError
+from models.limits import check_chunk, check_extent, refuse_special
 
 from .array import ArraySource, dataset_source
 from .content_id import fsspec_options
 from .gdal import absolute_name, is_remote, natural_order, printable
 
+REWRITE = "Write it anew in smaller chunks, as with xarray's `chunk({'y': 1024, 'x': 1024}).to_zarr`"
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 NETCDF = (".nc", ".nc4", ".cdf", ".netcdf")
 
@@ -36,6 +38,8 @@ def zarr_source(path: str) -> ArraySource:
         There is none, or it holds no such arrays.
     """
     path = absolute_name(path)
+    for name in ZARR_FILES:
+        refuse_special(f"{path}/{name}", SceneError)
     dataset, notes = _without_fill_values(_open_zarr(path), path)
     source = dataset_source(dataset[sorted(dataset.data_vars, key=natural_order)], path)
     return replace(source, paths=(path,), notes=(*source.notes, *notes))
@@ -47,17 +51,28 @@ def _open_zarr(path: str) -> xr.Dataset:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of types of names that Zarr has not agreed on
-                return xr.open_dataset(
-                    path,
-                    engine="zarr",
-                    mask_and_scale=False,
-                    decode_coords="all",
-                    consolidated=consolidated,
-                    storage_options=fsspec_options(path) or None,
-                )
+                options = fsspec_options(path) or None
+                store = xr.backends.ZarrStore.open_group(path, consolidated=consolidated, storage_options=options)
+                _refuse_large(path, store.get_variables())  # before xarray loads coordinates
+                return xr.open_dataset(store, mask_and_scale=False, decode_coords="all")
+        except SceneError:
+            raise
         except Exception as error:  # of zarr, fsspec and each kind of server
             reason = printable(str(error))[:200] or type(error).__name__
     raise SceneError(f"{path} cannot be opened as Zarr: {reason}")
+
+
+def _refuse_large(path: str, variables: Mapping[Any, xr.Variable]) -> None:
+    """Refuse what takes more memory than there is before anything is read: chunks, and coordinates."""
+    for name, variable in variables.items():
+        chunk = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
+        piece, what = (
+            variable.shape if variable.ndim < 2 or not chunk else chunk,
+            f"{path}: {printable(str(name))[:60]}",
+        )
+        check_chunk(what, piece, variable.dtype.itemsize, SceneError, REWRITE)
+        if variable.ndim > 1:
+            check_extent(what, 1, sorted(variable.shape)[-2:], SceneError)
 
 
 def _without_fill_values(dataset: xr.Dataset, path: str) -> tuple[xr.Dataset, tuple[str, ...]]:
@@ -127,6 +142,9 @@ def netcdf_source(path: str) -> ArraySource:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = xr.open_dataset(path, mask_and_scale=False, decode_coords="all", cache=False)
+            _refuse_large(path, {name: of for name, of in dataset.variables.items() if of.encoding.get("chunksizes")})
+    except SceneError:
+        raise
     except Exception as error:  # of each kind of backend
         raise SceneError(f"{path} cannot be opened as NetCDF: {printable(str(error))[:200]}") from error
     return replace(dataset_source(dataset, path), paths=(path,))

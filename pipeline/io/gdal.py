@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader  # `rasterio.open` takes one driver's name only
 
 from models.errors import SceneError
+from models.limits import refuse_special
 
 from ..grid.geobox import Window
 from .handles import HandlePool
@@ -80,6 +81,7 @@ def open_raster(path: str, *, anew: bool = False) -> DatasetReader:
 
 
 def _open_file(path: str) -> DatasetReader:
+    refuse_special(path, SceneError)
     # where there is something to say, `notes` say it; a lasting filter for this module alone, since
     # `warnings.catch_warnings` in one thread undoes that of another
     if not any(entry[3] == _OURS for entry in warnings.filters):

@@ -17,6 +17,7 @@ from typing import IO
 import fsspec
 
 from models.errors import SceneError
+from models.limits import refuse_special
 
 from .content_id import fsspec_options
 from .gdal import is_remote, natural_order, printable
@@ -55,6 +56,8 @@ class Listing:
         try:
             with self._opened(name) as file:
                 content = file.read(LARGEST + 1)
+        except SceneError:
+            raise
         except Exception as error:  # of zipfile, tarfile, fsspec and each kind of server
             raise SceneError(f"{self.place(name)} cannot be read: {printable(str(error))[:200]}") from error
         if len(content) > LARGEST:
@@ -75,6 +78,7 @@ class Listing:
             with fsspec.open(self.place(name), "rb", **fsspec_options(self.root)) as file:
                 yield file
         else:
+            refuse_special(self.place(name), SceneError)
             with open(self.place(name), "rb") as file:
                 yield file
 
@@ -100,6 +104,7 @@ def list_files(path: str) -> Listing:
         raise SceneError(f"{path} is compressed as a whole: unpack it, and give the folder")
     if os.path.isdir(path):
         return Listing(path, _sorted(path, _walk(path)), path)
+    refuse_special(path, SceneError)
     try:
         if path.lower().endswith(".zip"):
             with zipfile.ZipFile(path) as archive:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SwatheError
+from models.limits import refuse_special
 
 from ..grid.geobox import GeoBox
 from .gdal import absolute_name
@@ -98,6 +99,7 @@ class PolygonReader:
         path = absolute_name(path)
         if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
             raise self.refuse(f"no such file of {self.noun}: {path}")
+        refuse_special(path, self.error)
         if os.path.exists(path) and path not in pyogrio.util.vsi_path(path):  # it would read another file, or none
             raise self.refuse(f"{path} has a '!' or ';' in its name, which means a place in an archive; rename it")
         try:

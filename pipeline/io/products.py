@@ -6,7 +6,6 @@ Sentinel-2 Products Specification Document (ESA, S2-PDGS-TAS-DI-PSD); Landsat 8-
 (USGS, LSDS-1822 and LSDS-1328).
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from models.errors import SceneError, SeveralScenesError
+from models.limits import parse_json
 from models.metadata import Radiometry
 
 from .band_names import SENSORS
@@ -344,7 +344,7 @@ def _text_groups(path: str, content: bytes) -> dict[str, dict[str, str]]:
 
 def _json_groups(path: str, content: bytes) -> dict[str, dict[str, str]]:
     try:
-        whole = next(iter(json.loads(content).values()))
+        whole = next(iter(parse_json(content).values()))
         return {group: {k: str(v) for k, v in values.items()} for group, values in whole.items()}
     except (ValueError, RecursionError, AttributeError, TypeError, StopIteration) as error:
         raise SceneError(f"{path} is no MTL in JSON: {printable(str(error))[:100]}") from error

@@ -14,10 +14,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.io import DatasetReader
 
 from models.errors import SceneError
+from models.limits import check_chunk, check_extent
 
 from ..grid.geobox import NO_TRANSFORM, GeoBox, is_position
 from .alpha import alpha_bands
@@ -26,9 +27,8 @@ from .palette import TOLD as PALETTE_TOLD
 from .palette import read_palette
 from .raster import RasterBand, RasterMask, RasterSource
 
+TILED = "Write it anew in tiles, as with `gdal_translate -of COG`"
 HUGE, SPARSE = 2**30, 50_000  # a declared size of over 1 GiB that is 50,000 times the file's: a mistake or an attack
-MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
-MOST_BANDS = 4096
 PIXELS_UP = Affine(1, 0, 0, 0, -1, 0)  # what some programs write where they know no position
 LONG, LARGEST_EXACT = ("int64", "uint64"), 2**53  # whole numbers beyond are rounded in a float
 COLORS = ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # some in GDAL 3.10 and newer alone
@@ -162,13 +162,11 @@ def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
         if parts and dataset.driver == "netCDF":
             hint += ". With netCDF4 or h5netcdf installed, its variables are the scene's bands"
         raise SceneError(f"{path} holds no pixels of its own{hint}")
-    if dataset.count > MOST_BANDS:
-        raise SceneError(f"{path} declares {dataset.count:,} bands; at most {MOST_BANDS:,} are read")
-    if dataset.width * dataset.height > MOST_PIXELS:
-        raise SceneError(f"{path} declares {dataset.height:,} x {dataset.width:,} pixels; at most 1e13 are read")
+    check_extent(path, dataset.count, dataset.shape, SceneError)
     for dtype in dict.fromkeys(dataset.dtypes):
         if dtype.startswith(("complex", "cint")):
             raise SceneError(f"{path} holds complex numbers ({dtype}); take the amplitude or the parts first")
+    _refuse_large_pieces(dataset, path)
     if not os.path.isfile(path) or dataset.driver == "VRT":
         return
     # a tiny file that declares a huge scene, before anything is planned for it
@@ -179,6 +177,18 @@ def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
             f"{path} declares {dataset.height} x {dataset.width} pixels, {declared / 1e9:.1f} GB, but has only "
             f"{actual:,} bytes: it is damaged or almost empty. If it is meant so, make a VRT of it and give that"
         )
+
+
+def _refuse_large_pieces(dataset: DatasetReader, path: str) -> None:
+    """Refuse a file that is decoded in pieces too large to hold a few: all of a TIFF in one strip."""
+    together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
+    largest = max(set(zip(dataset.block_shapes, dataset.dtypes, strict=True)), key=_piece_bytes)
+    check_chunk(path, (together, *largest[0]), np.dtype(largest[1]).itemsize, SceneError, TILED)
+
+
+def _piece_bytes(piece: tuple[tuple[int, int], str]) -> int:
+    (rows, columns), dtype = piece
+    return rows * columns * np.dtype(dtype).itemsize
 
 
 def _masks(dataset: DatasetReader, path: str, indexes: Sequence[int], alpha: Sequence[int]) -> list[RasterMask]:

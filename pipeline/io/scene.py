@@ -20,6 +20,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from models.errors import ArgumentError, SceneError, SeveralScenesError
+from models.limits import refuse_special
 from models.metadata import Radiometry
 
 from ..grid.geobox import Window
@@ -297,7 +298,10 @@ def _paths(scene: Any) -> list[str]:
             "a scene is a path or URL, a list of them, a DataArray or Dataset of xarray, or an Item of pystac; "
             f"received {type(scene).__name__}"
         )
-    return [os.path.expanduser(os.fspath(path).removeprefix("file://")) for path in scene]
+    paths = [os.path.expanduser(os.fspath(path).removeprefix("file://")) for path in scene]
+    for path in paths:
+        refuse_special(path, SceneError)
+    return paths
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ A search is a scene only where it found one Item; of several, one is named by it
 have, so that those of pystac-client need not be installed.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urljoin
 import fsspec
 
 from models.errors import SceneError, SeveralScenesError
+from models.limits import LARGEST_JSON, parse_json, refuse_special
 
 from .content_id import fsspec_options
 from .gdal import is_remote, printable
@@ -158,9 +158,10 @@ def _of_path(path: str) -> FoundItem:
 
 def read_json(place: str, shown: str) -> Any:
     """Read JSON from a path or URL, which messages call `shown`. Raises SceneError if it cannot be read, or is none."""
+    refuse_special(place, SceneError)
     try:
         with fsspec.open(place, "rb", **fsspec_options(place)) as file:
-            return json.load(file)
+            return parse_json(file.read(LARGEST_JSON + 1))
     except FileNotFoundError as error:
         raise SceneError(f"no such file: {printable(shown)}") from error
     except (ValueError, RecursionError) as error:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.errors import SceneError, SeveralScenesError
+from models.limits import MOST_PIXELS
 
 from ..grid.geobox import GeoBox, Window, describe_crs, same_crs
 from .palette import COLORS as PALETTE_COLORS
 from .raster import AlikeRasters, RasterBand, RasterSource, part_identity
 from .source import BandNames, Pixels, describe_source
 
-MOST_PIXELS = 10**13
 PIECE = 2048  # side of what is compared at once where tiles overlap
 ALIKE = 0.01  # of a pixel: writers round transforms
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.limits import largest_chunk
+
 from ..grid.geobox import Window
 from .label import NONE, Region, Totals, open_region
 
@@ -169,6 +171,8 @@ def unpack(content: bytes) -> dict[str, NDArray[Any]]:
     import pyarrow as pa
 
     length = int.from_bytes(content[:LENGTH], "little")
+    if length > largest_chunk():
+        raise ValueError(f"{length:,} bytes unpacked of {len(content):,}: it is damaged")
     whole = pa.decompress(memoryview(content)[LENGTH:], length, codec="zstd")
     with np.load(BytesIO(whole), allow_pickle=False) as arrays:
         return dict(arrays)

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
 from models.errors import StoreError, SwatheError
+from models.limits import parse_json
 
 from ..store.files import Files
 from ..store.lifecycle import TABLE
@@ -196,7 +197,7 @@ class Dataset(Parts):
         if not self.files.exists(MANIFEST):
             return None
         try:
-            found: dict[str, Any] = json.loads(self.files.read(MANIFEST))
+            found: dict[str, Any] = parse_json(self.files.read(MANIFEST))
             return found if found.keys() >= {"run", "state"} else None
         except (ValueError, AttributeError):
             return None

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from models.errors import StoreError
 from models.files import refuse_existing
+from models.limits import parse_json
 
 from ..store.files import Files
 from ..store.metadata import differences
@@ -71,7 +72,7 @@ def find_finished(files: Files) -> dict[str, Any] | None:
     """Return what a finished publication says of itself: its `run`, and its `files` by cell; None: there is none."""
     with store_errors(files.root):
         try:
-            found = json.loads(files.read(COLLECTION))[PUBLICATION]
+            found = parse_json(files.read(COLLECTION))[PUBLICATION]
         except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
             return None
     return found if isinstance(found, dict) and {"run", "files"} <= found.keys() else None

@@ -3,7 +3,6 @@
 It holds the class map alone: no probabilities, and not how it was made.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.encoding import NODATA
 from models.errors import StoreError
+from models.limits import parse_json
 from models.metadata import ClassInfo, usual_background
 
 from ..grid.geobox import GeoBox, Window, is_position
@@ -67,7 +67,7 @@ def read_map_facts(path: str) -> MapFacts:
     said = int(tags.get("SWATHE_BACKGROUND", -1 if usual_background(names) is None else 0))  # older files do not say it
     name, _, digest = tags.get("SWATHE_BUNDLE", "").rpartition(" ")
     bundle = {"name": name, "digest": digest} if name else {}
-    pixels, background = json.loads(tags["SWATHE_PIXELS"]), None if said < 0 else said
+    pixels, background = parse_json(tags["SWATHE_PIXELS"]), None if said < 0 else said
     return MapFacts(geobox, classes, background, bundle, pixels, file_identity(path))
 
 

@@ -30,6 +30,7 @@ from zarr.storage import WrapperStore
 
 from models.encoding import Encoding
 from models.errors import StoreError
+from models.limits import parse_json
 from models.metadata import ReceptiveField
 from models.timing import NOTHING, Spent, count_bytes, spending
 
@@ -450,7 +451,7 @@ def _root_attributes(path: str, advice: str) -> dict[str, Any] | None:
         if not files.exists() or (files.local and os.path.isdir(path) and not files.names("")):
             return None
         try:
-            attributes = json.loads(files.read(ROOT))["attributes"]
+            attributes = parse_json(files.read(ROOT))["attributes"]
         except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError) as error:
             raise StoreError(f"{path} exists and is not a Zarr store of Swathe's; {advice}") from error
     return attributes if isinstance(attributes, dict) else {}
@@ -490,7 +491,7 @@ def open_store(path: str) -> tuple[Store, StoreMetadata]:
     if metadata.state != "complete":
         raise StoreError(f"{path} is not finished; run the same `{metadata.command}` command again to continue it")
     with store_errors(full):
-        wkt = json.loads(Files(full).read(f"spatial_ref/{ROOT}"))["attributes"].get("crs_wkt")
+        wkt = parse_json(Files(full).read(f"spatial_ref/{ROOT}"))["attributes"].get("crs_wkt")
     transform, plan = attributes.get("spatial:transform"), metadata.plan
     geobox = GeoBox(plan.height, plan.width, Affine(*transform) if transform else None, str(wkt) if wkt else None)
     return reopen_store(full, metadata, geobox), metadata

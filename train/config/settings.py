@@ -4,7 +4,6 @@ Every table of the file is a class of `schema`; its keys are the class's fields.
 named where it is wrong; an unknown key is refused, with the one that was probably meant.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import SwatheError, TrainingError
+from models.limits import LARGEST_TOML, parse_toml, read_small
 from models.metadata import ClassInfo, Radiometry, named_background, usual_background
 from models.tables import from_table
 
@@ -142,7 +142,7 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> Settings:
         Not TOML; a key that is unknown, missing, or of a value that makes no sense.
     """
     try:
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        raw = parse_toml(read_small(path, LARGEST_TOML, TrainingError))
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -193,6 +193,6 @@ def apply_change(raw: dict[str, Any], text: str) -> None:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text.strip()

@@ -1,0 +1,187 @@
+"""Caps on what files on what files may hold: refused before anything is allocated, read without end or parsed too deeply."""
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import zarr
+
+from models.bundle import load_bundle, shipped_bundles
+from models.errors import BundleError, ClusterError, NetworkError, PlanError, SceneError, SwatheError, TrainingError
+from models.importing import import_bundle, read_state_dict
+from models.limits import DEEPEST, check_chunk, largest_chunk, load_arrays, parse_json, parse_toml
+from models.system import forget_peak, peak_bytes
+from pipeline.cluster.profiles import read_profile
+from pipeline.inference.prices import read_prices
+from pipeline.io.scene import open_scene, open_source
+from pipeline.mosaic.open import open_mosaic
+from train.config.settings import read_settings
+
+BOMBS = {
+    "deep lists": (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+    "deep tables": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
+    "just too deep": (b"[" * (DEEPEST + 2) + b"]" * (DEEPEST + 2), "at most 64 levels"),
+    "long number": (b"1" * 4000, "at most 64 are read"),
+    "longer number": (b"1" * 1_000_000, "4300 digits"),
+    "no text": (b"\xff\xff[", "decode"),
+    "empty": (b"", "Expecting value"),
+}
+NO_FILE = re.compile("a pipe|a device|a socket")
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_json_that_nobody_means_is_refused_as_other_bad_json_is(name: str) -> None:
+    with pytest.raises(ValueError, match=BOMBS[name][1]):
+        parse_json(BOMBS[name][0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 100_000, "a." * 5000 + "a = 1", "[" + "a." * 5000 + "a]", "a = " + "1" * 4000, "a = " + "[" * 400],
+)
+def test_toml_that_nobody_means_is_refused_as_other_bad_toml_is(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"too deeply|64 are read|Invalid"):
+        parse_toml(text)
+    (path := tmp_path / "file.toml").write_text(text)
+    for read, error in ((read_settings, TrainingError), (read_prices, PlanError)):
+        with pytest.raises(error) as caught:
+            read(path)
+        assert str(caught.value).count("\n") <= 1
+
+
+def test_what_people_write_is_read() -> None:
+    nested: object = 2**63
+    for _ in range(DEEPEST - 1):
+        nested = {"a": [1.5, None]} if nested == 2**63 else [nested]
+    text = json.dumps(nested)
+    assert parse_json(text) == parse_json(text.encode()) == nested
+    assert parse_toml('a.b = [1, "x"]') == {"a": {"b": [1, "x"]}}
+    with pytest.raises(ValueError, match="11 bytes; at most 10"):
+        parse_json('["1234567"]', 10)
+
+
+def test_arrays_are_read_within_a_size_and_nothing_else_is() -> None:
+    np.savez(file := io.BytesIO(), one=np.arange(5), two=np.zeros((2, 3), np.uint8))
+    found = load_arrays(file.getvalue(), 10_000)
+    assert found["one"].tolist() == [0, 1, 2, 3, 4]
+    assert found["two"].shape == (2, 3)
+    with pytest.raises(ValueError, match="bytes unpacked"):
+        load_arrays(file.getvalue(), 100)
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976,), }"
+    huge = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    np.savez(objects := io.BytesIO(), one=np.array([{}], object))
+    for content in (_zip({"one.npy": huge}), objects.getvalue(), file.getvalue()[:-30], b"", b"PK"):
+        with pytest.raises(ValueError, match=r"\w"):
+            load_arrays(content, 10_000)
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+@pytest.fixture
+def special(tmp_path: Path) -> list[str]:
+    """A pipe that nobody writes to, a device that never ends, a socket, and a link to the device."""
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+    os.symlink("/dev/zero", tmp_path / "link")
+    return [str(tmp_path / "pipe"), "/dev/zero", str(tmp_path / "socket"), str(tmp_path / "link")]
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_refused_before_it_is_opened(special: list[str], tmp_path: Path) -> None:
+    for number, path in enumerate(special):
+        for ending in ("", ".tif", ".nc", ".json", ".zip", ".parquet", ".safetensors", ".toml", ".gpkg"):
+            os.symlink(path, named := tmp_path / f"{number}{ending}")
+            for read, error in (
+                (open_source, SceneError),
+                (open_mosaic, SceneError),
+                (load_bundle, BundleError),
+                (read_state_dict, NetworkError),
+                (read_settings, TrainingError),
+                (read_prices, PlanError),
+            ):
+                with pytest.raises(error, match=NO_FILE) as caught:
+                    read(str(named))  # type: ignore[operator]
+                assert str(caught.value).count("\n") <= 1
+        with pytest.raises(ClusterError, match=NO_FILE):
+            read_profile("ssh", str(tmp_path / f"{number}.toml"))
+        with pytest.raises(BundleError, match=NO_FILE):
+            import_bundle(path, path, tmp_path / "made.zip")
+
+
+def test_a_bundle_that_holds_a_device_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(shipped_bundles()[0].path, folder := tmp_path / "bundle")
+    (folder / "weights.safetensors").unlink()
+    os.symlink("/dev/zero", folder / "weights.safetensors")
+    with pytest.raises(BundleError, match="is a device"):
+        load_bundle(folder)
+
+
+def _zarr(path: Path, name: str = "pixels", **settings: object) -> str:
+    group = zarr.open_group(path, mode="w")
+    settings = {"dtype": "float64", "dimension_names": ("y", "x"), **settings}
+    group.create_array(name, **settings)  # type: ignore[arg-type]
+    return str(path)
+
+
+def test_zarr_that_unpacks_to_more_than_the_memory_is_refused_before_it_does(tmp_path: Path) -> None:
+    side = int((2 * largest_chunk() / 8) ** 0.5)
+    forget_peak()
+    before = peak_bytes()
+    bombs = {
+        "chunk": _zarr(tmp_path / "chunk.zarr", shape=(side, side), chunks=(side, side)),
+        "pixels": _zarr(tmp_path / "pixels.zarr", shape=(2**60, 2**60), chunks=(256, 256)),
+        "side": _zarr(tmp_path / "side.zarr", shape=(4, 2**40), chunks=(4, 256)),
+        "bands": _zarr(tmp_path / "bands.zarr", shape=(10**6, 8, 8), chunks=(1, 8, 8),
+                       dimension_names=("band", "y", "x")),
+    }  # fmt: skip
+    coordinate = _zarr(tmp_path / "coordinate.zarr", shape=(256, 256), chunks=(256, 256))
+    zarr.open_group(coordinate).create_array("x", shape=(largest_chunk(),), dtype="float64", chunks=(10**6,),
+                                             dimension_names=("x",))  # fmt: skip
+    for path in (*bombs.values(), coordinate):
+        with pytest.raises(SceneError, match="at most") as caught:
+            open_scene(path)
+        assert str(caught.value).count("\n") <= 1
+    assert peak_bytes() - before < 2**27
+
+
+def test_a_raster_in_one_huge_piece_is_refused_and_one_in_tiles_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.limits.largest_chunk", lambda: 300_000)
+    form = {
+        "driver": "GTiff",
+        "width": 400,
+        "height": 400,
+        "count": 3,
+        "dtype": "uint8",
+        "compress": "deflate",
+        "transform": rasterio.Affine(10, 0, 0, 0, -10, 0),
+    }
+    for name, cut in (("strip", {"blockysize": 400}), ("tiles", {"tiled": True, "blockxsize": 256, "blockysize": 256})):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", interleave="pixel", **form, **cut) as file:
+            file.write(np.arange(3 * 400 * 400).reshape(3, 400, 400).astype(np.uint8))
+    with pytest.raises(SceneError, match="3 x 400 x 400 numbers, 480,000 bytes each; at most 300,000"):
+        open_source(tmp_path / "strip.tif")
+    assert open_source(tmp_path / "tiles.tif").geobox.shape == (400, 400)
+
+
+def test_a_continent_is_within_the_limits() -> None:
+    check_chunk("a scene", (13, 1024, 1024), 4, SwatheError, "")
+    from models.limits import check_extent
+
+    check_extent("a scene", 13, (10**6, 10**6), SwatheError)
