@@ -8,7 +8,7 @@ from models.errors import SceneError
 from ..io.content_id import remote_url
 from ..io.folder import INDEXES, index_of, locations_of
 from ..io.gdal import absolute_name, is_remote
-from ..io.products import parse_xml
+from ..io.virtual import parse_xml
 
 DEPTH = 4  # lists in lists
 LARGEST = 2**28  # bytes of a list of a million files

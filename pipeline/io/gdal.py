@@ -1,6 +1,6 @@
-"""GDAL's open files: which formats are let in, with which settings, one handle per thread; its errors into ours.
+"""GDAL's open files: with which settings they are opened, one handle per thread; its errors into ours.
 
-The only file that opens rasters for reading.
+The only file that opens rasters for reading; `allowed` says which, and by which drivers.
 """
 
 import os
@@ -22,18 +22,12 @@ from models.errors import SceneError
 from models.limits import refuse_special
 
 from ..grid.geobox import Window
+from .allowed import check, check_opened, drivers_of
 from .handles import HandlePool
+from .names import is_remote as is_remote
+from .names import natural_order as natural_order
+from .names import printable as printable
 
-# Formats of pixels. Those that run queries, fetch from services or compute are left out: a file must not name its host.
-# GTI too: where a tile cannot be read it gives nodata without a word; `folder` reads the tiles of such an index itself.
-# MRF is left out too: a small text, under any ending, makes GDAL write bytes of its choice to a file of its choice.
-DRIVERS = [
-    "GTiff", "VRT", "JP2OpenJPEG", "JP2ECW", "JP2KAK", "JP2MrSID", "PNG", "JPEG", "WEBP", "BMP", "GIF", "PNM",
-    "netCDF", "HDF5", "HDF5Image", "BAG", "HDF4", "HDF4Image", "GRIB", "SENTINEL2", "SAFE", "DIMAP", "TIL", "RS2",
-    "TSX", "COSAR", "HFA", "ENVI", "EHdr", "ERS", "NITF", "PCIDSK", "AAIGrid", "AIG", "ILWIS", "PCRaster",
-    "RMF", "SAGA", "RST", "DTED", "SRTMHGT", "USGSDEM", "ECW", "MrSID", "KEA", "GPKG", "MBTiles", "FITS", "ISIS3",
-    "PDS4",
-]  # fmt: skip
 CACHE = 2**28  # bytes of decoded blocks that are kept in a process; GDAL's own default grows with the machine
 SETTINGS = {
     "GDAL_CACHEMAX": CACHE,
@@ -43,20 +37,24 @@ SETTINGS = {
     "GDAL_HTTP_MAX_RETRY": "3",  # of responses as 429 and 503
     "GDAL_HTTP_RETRY_DELAY": "1",
 }
-REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}  # no search for sidecars
-ALWAYS = {"GDAL_NUM_THREADS": "1"}  # errors of GDAL's own threads get lost, and zeros are read
+ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}  # on servers, in archives: no sidecars
+# drivers that ask services, or write, whatever the ending of what tells them to
+SKIPPED = "MRF WMS WCS WMTS STACTA STACIT DAAS EEDA EEDAI HTTP PLMOSAIC"
+# errors of GDAL's own threads get lost, and zeros are read; what lies beside a file has the names that `allowed` checks
+ALWAYS = {"GDAL_NUM_THREADS": "1", "GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+ARCHIVES = ("/vsizip/", "/vsitar/", "zip://", "tar://")
 OPEN_FILES = 48  # handles kept per thread
-_OURS = re.compile(re.escape(__name__) + r"\Z")
+_OURS = re.compile(re.escape(__package__ or "") + r"\.(?:gdal|allowed)\Z")
 _PREFIX = re.compile(
     r"(?:vrt|zip|tar|gzip)://|(?:/vsi(?:zip|tar|gzip|7z|rar|sparse|subfile|cached)/)+"
 )  # what a GDAL name of a file may begin with
 _PIECES = re.compile(r'([:"{},?!])')  # what the pieces of such names lie between
 
 
-# Drivers are registered without MRF, since a VRT opens its parts with every driver there is: GDAL reads GDAL_SKIP once,
-# at the first `Env` of the process. It is not put into the environment, where other builds of GDAL, as that of pyogrio,
-# would warn of a driver that they never had.
-with rasterio.Env(GDAL_SKIP=",".join(filter(None, [os.environ.get("GDAL_SKIP"), "MRF"]))):
+# Drivers are registered without these, since a VRT opens its parts with every driver there is: GDAL reads GDAL_SKIP
+# once, at the first `Env` of the process. It is not put into the environment, where other builds of GDAL, as that of
+# pyogrio, would warn of drivers that they never had.
+with rasterio.Env(GDAL_SKIP=",".join([*filter(None, [os.environ.get("GDAL_SKIP")]), *SKIPPED.split()])):
     pass
 
 T = TypeVar("T")
@@ -67,14 +65,20 @@ def open_raster(path: str, *, anew: bool = False) -> DatasetReader:
     """Open a raster for this thread, or give the handle that the thread already has: GDAL handles are not shared.
 
     A file that has changed meanwhile is opened anew, or any if `anew`: what a virtual raster draws on may have changed.
-    Call it within `run_with_env`.
+    Call it within `run_with_env`. Where it leads is checked first.
     """
+    return _thread_handle(path, anew=anew, checked=False)
+
+
+def _thread_handle(path: str, *, anew: bool = False, checked: bool = True) -> DatasetReader:
     handles: dict[tuple[int, str], tuple[Any, DatasetReader]] = _local.__dict__.setdefault("handles", {})
     key, stamp = (os.getpid(), path), file_stamp(path)  # a forked process shares its parent's file positions
     kept = handles.pop(key, None)
     if kept is None or kept[0] != stamp or anew:
         while len(handles) >= OPEN_FILES:
             handles.pop(next(iter(handles)))
+        if not checked:
+            check(path)
         kept = stamp, _open_file(path)
     handles[key] = kept  # last, as the most recently used
     return kept[1]
@@ -86,7 +90,9 @@ def _open_file(path: str) -> DatasetReader:
     # `warnings.catch_warnings` in one thread undoes that of another
     if not any(entry[3] == _OURS for entry in warnings.filters):
         warnings.filterwarnings("ignore", module=_OURS.pattern)
-    return DatasetReader(path, driver=DRIVERS)
+    dataset = DatasetReader(path, driver=drivers_of(path))
+    check_opened(path, dataset)
+    return dataset
 
 
 _pool = HandlePool(_open_file)
@@ -127,19 +133,14 @@ def run_with_env(path: str, action: Callable[[], T]) -> T:
 def _settings(path: str) -> dict[str, Any]:
     wanted = dict(SETTINGS)
     if is_remote(path):
-        wanted |= REMOTE
+        wanted["VSI_CACHE"] = "TRUE"
         # the S3 server that `AWS_ENDPOINT_URL` names, as boto3 and fsspec have it
         url = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
         if url.netloc:
             https = "YES" if url.scheme == "https" else "NO"
             wanted |= {"AWS_S3_ENDPOINT": url.netloc, "AWS_HTTPS": https, "AWS_VIRTUAL_HOSTING": "FALSE"}
-    return {key: value for key, value in wanted.items() if key not in os.environ} | ALWAYS
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path names something on a network."""
-    url = "://" in path and not path.startswith(("file://", "vrt://", "zip://", "tar://"))
-    return url or path.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz"))
+    alone = ALONE if is_remote(path) or path.startswith(ARCHIVES) else {}
+    return {key: value for key, value in wanted.items() if key not in os.environ} | ALWAYS | alone
 
 
 def absolute_name(path: str) -> str:
@@ -179,16 +180,6 @@ def _reason(error: BaseException) -> str:
     return f"{text} Download the file and give that" if "Range downloading" in text else text
 
 
-def natural_order(path: object) -> list[tuple[int, str]]:
-    """Return the key that sorts B2 before B10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-
-def printable(text: str) -> str:
-    """Return a text from a file in one line, without the control characters that would reach a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def read_pixels(
     path: str, indexes: Sequence[int], window: Window, dtype: np.dtype[Any] | None = None, *, masks: bool = False
 ) -> NDArray[Any]:
@@ -199,7 +190,7 @@ def read_pixels(
             found = _pool.read(path, stamp, indexes, window, dtype, masks=masks)
             if found is not None:
                 return found
-        dataset, which = open_raster(path), {"indexes": list(indexes), "window": window.to_rasterio()}
+        dataset, which = _thread_handle(path), {"indexes": list(indexes), "window": window.to_rasterio()}
         pixels: NDArray[Any] = dataset.read_masks(**which) if masks else dataset.read(**which, out_dtype=dtype)
         return pixels
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path, PurePosixPath
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
 
 from models.errors import SceneError, SeveralScenesError
 from models.limits import parse_json
@@ -25,6 +23,7 @@ from .listing import Listing, is_archive, list_files
 from .raster import RasterSource
 from .raster_files import join, open_rasters
 from .source import find_bands
+from .virtual import parse_xml
 
 IMAGE = r"\.(?:jp2|tiff?)"
 SENTINEL_FILE = re.compile(
@@ -377,29 +376,6 @@ def _landsat_meaning(path: str, groups: Mapping[str, Mapping[str, str]], band: s
 
 
 # --- metadata files ---------------------------------------------------------------------------------------------------
-
-
-def parse_xml(path: str, content: bytes) -> Element:
-    """Parse XML without document types and entities: no product has any, and by them a small text becomes a huge one.
-
-    Raises
-    ------
-    SceneError
-        It is not well-formed, or has any.
-    """
-    builder, parser = TreeBuilder(), expat.ParserCreate()
-
-    def refuse(*_: object) -> None:
-        raise SceneError(f"{path} declares a document type or entities, which metadata of a product do not: not read")
-
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(content, True)
-        return builder.close()
-    except (expat.ExpatError, AssertionError, ValueError, LookupError) as error:
-        raise SceneError(f"{path} is damaged XML: {printable(str(error))[:100]}") from error
 
 
 def _local(tag: str) -> str:
