@@ -13,6 +13,13 @@ def processes(count: int, **more) -> LocalCluster:
     return LocalCluster(n_workers=count, threads_per_worker=1, silence_logs=logging.CRITICAL, **LOCAL, **more)
 
 
+def in_process(count: int) -> LocalCluster:
+    return LocalCluster(
+        n_workers=count, threads_per_worker=1, processes=False, memory_limit=0, silence_logs=logging.CRITICAL,
+        dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0",
+    )  # fmt: skip
+
+
 def heard(told):
     """Keep the events that have words."""
     return lambda event: told.append(event) if event.text else None

@@ -1,6 +1,5 @@
 """Workers that come and go during a map: late ones are busy, those that leave hand back, none is blamed wrongly."""
 
-import logging
 import os
 import signal
 import time
@@ -8,8 +7,8 @@ import time
 import dask
 import psutil
 import pytest
-from clusters import heard, nap, processes
-from distributed import Client, LocalCluster
+from clusters import heard, in_process, nap, processes
+from distributed import Client
 
 from models.errors import ClusterError
 from pipeline.cluster.check import WorkerCheck
@@ -20,13 +19,6 @@ from pipeline.jobs import suspects, watch
 from pipeline.jobs.tasks import map_bounded
 
 pytestmark = pytest.mark.usefixtures("busy_machine")
-
-
-def in_process(count: int) -> LocalCluster:
-    return LocalCluster(
-        n_workers=count, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", memory_limit=0,
-        silence_logs=logging.CRITICAL,
-    )  # fmt: skip
 
 
 def where(seconds, item):

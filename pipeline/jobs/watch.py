@@ -39,11 +39,23 @@ HUNG_MEDIANS = 20.0  # times the median of those that have finished
 HUNG_TRIES = 3  # of one task, each with twice the time of the one before
 
 UNDER_WAY = 0.5  # seconds until a worker has heard from its nanny that it is to end
-TIDY_EVERY = 5000  # tasks: Dask's scheduler keeps a note of every submission, 0.3 kB each, for as long as it lives
-FORGET = TextFunction(
-    "lambda dask_scheduler: [span._metadata['collections'].__delitem__(slice(100, None))"
-    " for span in dask_scheduler.extensions['spans'].spans.values() if span._metadata]"
-)
+# Dask's scheduler keeps for as long as it lives a note of every submission, 0.3 kB each, and a span, 2 kB, of all tasks
+# between two moments without any. A worker may still have figures for those that were there at its last heartbeat.
+TIDY_EVERY = 5000  # tasks
+KEPT_NOTES, KEPT_SPANS = 100, 500
+FORGET = """
+def forget(dask_scheduler):
+    kept = dask_scheduler.extensions["spans"]
+    for span in kept.spans.values():
+        if span._metadata:
+            del span._metadata["collections"][notes:]
+    in_use = {group.span_id for group in dask_scheduler.task_groups.values()}
+    for span in list(kept.spans.values())[:-spans]:
+        if span.name == ("default",) and span.id not in in_use:
+            del kept.spans[span.id]
+            for known in (kept.root_spans, kept.spans_search_by_name["default",], kept.spans_search_by_tag["default"]):
+                known.remove(span)
+"""
 
 T = TypeVar("T")
 
@@ -126,7 +138,8 @@ class Watch:
         self._durations.append(seconds)
         self._count += 1
         if self._count % TIDY_EVERY == 0:
-            self._start(self._client.run_on_scheduler(FORGET, asynchronous=True))
+            forget = TextFunction("exec(text, globals()) or forget", text=FORGET, notes=KEPT_NOTES, spans=KEPT_SPANS)
+            self._start(self._client.run_on_scheduler(forget, asynchronous=True))
         self._finished = self._told = self.now()
 
     def check_again(self) -> None:
