@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import NetworkError, require_extra
+from .errors import BundleError, NetworkError, require_extra
+from .metadata import some_of
 from .unet import SimpleUNet, UNet, UNetResNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -127,6 +128,21 @@ def _smp_parameters(architecture: str) -> Mapping[str, object]:
     made: Any = smp.MODEL_ARCHITECTURES_MAPPING[architecture.removeprefix(SMP).lower()]
     fixed = ("in_channels", "classes", "encoder_weights", "activation", "kwargs")
     return {name: each for name, each in inspect.signature(made).parameters.items() if name not in fixed}
+
+
+def refuse_not_finite(state: Mapping[str, Tensor], whose: str) -> None:
+    """Refuse weights from which no network makes numbers: NaN, infinity, a variance below 0. Raises BundleError."""
+    bad = [
+        key
+        for key, tensor in state.items()
+        if tensor.is_floating_point()
+        and not (tensor.isfinite().all() and (not key.endswith("running_var") or (tensor >= 0).all()))
+    ]
+    if bad:
+        raise BundleError(
+            f"{whose}: weights hold NaN, infinity or a variance below 0 in {some_of(bad, 5)}; "
+            "a training went wrong, take an earlier checkpoint"
+        )
 
 
 def compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:

@@ -111,6 +111,7 @@ class Bundle:
             network = _build(self.metadata)
         except NetworkError as error:
             raise BundleError(f"{self.path}: {error}") from error
+        _refuse_not_finite(state, os.fspath(self.path))
         network.load_state_dict(state)
         return network.eval()
 
@@ -143,6 +144,7 @@ def save_bundle(
     difference = _compare(_without_numbers(metadata), network.state_dict())
     if difference:
         raise BundleError(f"the network is not the {metadata.architecture} that the metadata describes: {difference}")
+    _refuse_not_finite(network.state_dict(), "the network")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
@@ -428,6 +430,12 @@ def _compare(network: "nn.Module", state: "Mapping[str, Tensor]") -> str:
     from .build import compare
 
     return compare(network, state)
+
+
+def _refuse_not_finite(state: "Mapping[str, Tensor]", whose: str) -> None:
+    from .build import refuse_not_finite
+
+    refuse_not_finite(state, whose)
 
 
 def _read_weights(path: Path, expected: int) -> "Mapping[str, Tensor]":

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .build import build, compare
+from .build import build, compare, refuse_not_finite
 from .bundle import Bundle, save_bundle
 from .errors import BundleError, NetworkError
 from .limits import LARGEST_TOML, parse_json, parse_toml, read_small, refuse_special
@@ -82,6 +82,7 @@ def import_bundle(
     difference = compare(network, state)
     if difference:
         raise NetworkError(f"{os.fspath(checkpoint)} does not fit {metadata.architecture}: {difference}")
+    refuse_not_finite(state, os.fspath(checkpoint))
     network.load_state_dict(state)
     metadata = replace(metadata, receptive_field=measure_receptive_field(network, len(metadata.bands)))
     return save_bundle(output, network, metadata, overwrite=overwrite)

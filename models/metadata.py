@@ -17,6 +17,7 @@ BACKGROUNDS = {
     "background", "bg", "none", "nothing", "no data", "other", "others", "clear", "ground", "rest", "unclassified",
     "unlabeled", "unlabelled",
 }  # fmt: skip
+NO_CLASS = "nodata"  # the name under which pixels of no class are counted
 OF_TRAINING = {"config", "seed", "pixels", "date", "torch", "lightning", "best step", "command"}  # of a provenance
 LONGEST_OPTIONS = 2000  # characters; a list of a million widths must not be built
 MOST_CLASSES = 255  # a class map is uint8, and 255 is nodata
@@ -242,6 +243,8 @@ class BundleMetadata:
             raise BundleError(f"{bands} bands, but scaling for {len(self.scaling.first)}: give one per band")
         if not 2 <= classes <= MOST_CLASSES or len({c.name for c in self.classes}) != classes:
             raise BundleError(f"a bundle needs 2 to {MOST_CLASSES} classes of different names; received {classes}")
+        if said := unusable_name(self.class_names):
+            raise BundleError(said)
         reserved = {"architecture", "bands", "classes"} & set(self.options)
         if reserved or len(str(self.options)) > LONGEST_OPTIONS:
             raise BundleError("the network's options are too long, or name what is not an option")
@@ -293,6 +296,12 @@ class BundleMetadata:
 def some_of(names: Sequence[str], most: int = 8) -> str:
     """Return the first of some names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def unusable_name(class_names: Sequence[str]) -> str:
+    """Say that a class is called as what is no class at all, in maps and in counts of pixels; empty: none is."""
+    taken = next((name for name in class_names if name.strip().lower() == NO_CLASS), None)
+    return "" if taken is None else f"a class cannot be called {taken!r}, which is what was not observed; rename it"
 
 
 def usual_background(class_names: Sequence[str]) -> str | None:

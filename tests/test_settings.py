@@ -88,6 +88,7 @@ def test_every_table_is_read(tmp_path):
         (changed(classes=[GOOD["classes"][0]] * 2), "classes is clear; it must be each name once"),
         (changed(classes=[GOOD["classes"][0], {"name": "b", "color": "000000"}]), "each colour once"),
         (changed(classes=[GOOD["classes"][0], {"name": "b", "color": "red"}]), "six hex digits"),
+        (changed(classes=[GOOD["classes"][0], {"name": "NoData", "color": "112233"}]), "cannot be called 'NoData'"),
         (changed(bands=["red", "red"]), "bands is red; it must be each name once"),
         (changed(loss={"class_weights": [1.0]}), "one per class, 2"),
         (changed(loss={"class_weights": [1.0, 0.0]}), "above 0"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from models.errors import SwatheError, TrainingError
 from models.limits import LARGEST_TOML, parse_toml, read_small
-from models.metadata import ClassInfo, Radiometry, named_background, usual_background
+from models.metadata import ClassInfo, Radiometry, named_background, unusable_name, usual_background
 from models.tables import from_table
 
 from .schema import Augment, Chips, DataSet, Loop, Loss, Network, require
@@ -78,6 +78,8 @@ class Settings:
         for what, given in (("bands", self.bands), ("classes", names)):
             twice = sorted({name for name in given if list(given).count(name) > 1})
             require(not twice, what, ", ".join(twice), "each name once")
+        if said := unusable_name(names):
+            raise TrainingError(said)
         colors = [info.color.upper() for info in self.classes]
         twice = sorted({color for color in colors if colors.count(color) > 1})
         require(not twice, "classes", ", ".join(twice), "each colour once")
