@@ -106,7 +106,7 @@ def test_a_store_says_once_what_it_is(case, tmp_path, monkeypatch):
     told.clear()
     assert _again(case, tmp_path / "o.zarr").resumed >= 16  # one of five is of the overview
     assert parsed == ["running"]
-    assert told.count("zarr.json") == 2  # what it is; and to call it complete
+    assert told.count("zarr.json") == 3  # what it is; whether it is as it was begun; and to call it complete
     told.clear()
     _again(case, tmp_path / "o.zarr")
     assert parsed == ["running", "complete"]

@@ -241,7 +241,7 @@ def test_progress_goes_to_one_stream_and_results_to_the_other(swathe, line, step
     assert list(dict.fromkeys(line.split(":")[0] for line in lines)) == steps
     for begun, ended in zip(lines[::2], lines[1::2], strict=True):
         count = int(re.search(r": 0 of (\d+) blocks done$", begun)[1])
-        assert re.search(rf": {count} of {count} blocks, ([\d.]+ Mpx/s, )?0:00 left$", ended)
+        assert re.search(rf": {count} of {count} blocks, ([\d.]+ Mpx/s, )?(\d+ in work, )?0:00 left$", ended)
     assert re.fullmatch(said, done.out.splitlines()[0]), done.out
     quiet = swathe(*words, "--overwrite", "-q")
     assert (quiet.code, quiet.err) == (0, "")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import ClusterError, require_extra
-from models.files import make_parent
+from models.files import make_parent, put_in_place
 
 from .tls import FILES
 
@@ -48,7 +48,7 @@ def write_certificates(folder: str | os.PathLike[str], *, days: int = DAYS) -> P
         for name, content in _made(days).items():
             with open(os.open(made / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(name)), "wb") as file:
                 file.write(content)
-        os.rename(made, target)
+        put_in_place(made, target)
     except OSError as error:
         raise ClusterError(f"{target} cannot be written: {error.strerror}") from error
     finally:

@@ -249,7 +249,7 @@ def _folder_beside(output: str, token: bytes) -> Iterator[str]:
     files = Files(folder)
     try:
         files.remove("")  # of a run that was killed
-        files.write(TOKEN, token, sync=True)
+        files.write(TOKEN, token)
     except OSError:  # as of an output with a mount of its own; if that cannot be written to, it is said there
         folder = ""
     try:

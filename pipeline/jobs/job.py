@@ -483,6 +483,19 @@ def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
     return summary
 
 
+def _make_overview(task: Task, level: int, row: int, column: int) -> BlockResult:
+    """Make a block of an overview; of those below it, what is damaged is done again first."""
+    try:
+        return make_overview(task.store, (level, row, column))
+    except StoreError:
+        planned = task.store.planned(level - 1)
+        below = task.store.window(level, row, column).scale(2).clip(task.store.geobox.level(level - 1).shape)
+        for place in below.cells(task.store.plan.block):
+            if planned[place] and not task.store.is_readable(level - 1, place):
+                _run_block(task, level - 1, *place)
+        return make_overview(task.store, (level, row, column))
+
+
 def _compute_and_write(
     task: Task, level: int, row: int, column: int
 ) -> tuple[BlockResult, tuple[int, ...], tuple[tuple[int, int], ...]]:
@@ -494,7 +507,7 @@ def _compute_and_write(
         else:
             result = task.block_function.compute_block(task.store, row, column)
     else:
-        result = make_overview(task.store, (level, row, column))
+        result = _make_overview(task, level, row, column)
     shards = task.store.write(level, window, result)
     values = (*range(task.classes), NODATA)
     # bincount makes int64 of all

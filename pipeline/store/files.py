@@ -6,29 +6,35 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import fsspec
 import google_crc32c
 
 from models.errors import StoreError, require_s3
+from models.files import make_folder, replace_file
 
 SCHEME = "file://"
 PIECE = 2**22  # bytes that are compared at a time
+WRITES = 16  # files that are written at a time
 LISTS = 16  # folders of an object store that are listed at a time
 CUT_SHORT = re.compile(r"\.[0-9a-f]{32}\.partial$")  # how Zarr and `write` name a file that is not whole yet
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A folder on a local disk, or a prefix in an object store, by its path or URL."""
+    """A folder on a local disk, or a prefix in an object store, by its path or URL.
+
+    With `sync`, what is written there has reached the disk when a write returns.
+    """
 
     root: str
+    sync: bool = True
 
     @property
     def local(self) -> bool:
@@ -48,11 +54,8 @@ class Files:
         one, two = (os.path.realpath(it._path("")) if it.local else it.root.rstrip("/") for it in (self, other))
         return self.local == other.local and one == two
 
-    def write(self, name: str, content: bytes, *, make: bool = True, sync: bool = False) -> None:
-        """Write a file whole: a reader sees all of it or nothing.
-
-        `make`: its folder too, if there is none. `sync`: it has reached the disk when this returns.
-        """
+    def write(self, name: str, content: bytes, *, make: bool = True) -> None:
+        """Write a file whole: a reader sees all of it or nothing. `make`: its folder too, if there is none."""
         path = self._path(name)
         if not self.local:
             _filesystem(self.root).pipe_file(path, content)
@@ -60,14 +63,25 @@ class Files:
         try:
             with self.stream(name) as file:
                 file.write(content)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
         except FileNotFoundError:
             if not make:
                 raise
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            self.write(name, content, make=False, sync=sync)
+            folder = os.path.dirname(path)
+            if self.sync:
+                make_folder(folder)
+            else:
+                os.makedirs(folder, exist_ok=True)
+            self.write(name, content, make=False)
+
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """Write many files, some at a time: to wait for a disk or an object store takes longer than to write."""
+        with ThreadPoolExecutor(WRITES) as pool:
+            list(pool.map(self.write, contents, contents.values()))
+
+    @property
+    def unsynced(self) -> Self:
+        """The same place, for what may be lost when the power is cut."""
+        return replace(self, sync=False)
 
     @contextmanager
     def stream(self, name: str) -> Iterator[IO[bytes]]:
@@ -83,7 +97,7 @@ class Files:
         try:
             with open(part, "wb") as file:
                 yield file
-            os.replace(part, path)
+            (replace_file if self.sync else os.replace)(part, path)
         except Exception:  # what a kill leaves, `remove_partial` removes
             with suppress(OSError):
                 os.remove(part)

@@ -3,9 +3,11 @@
 A marker is a small file, `.swathe/LEVEL.ROW.COLUMN.json`. Files are slow to list and to read by the hundred thousand.
 So the process that leads the run writes what it knows of every `RECORD` blocks into one record,
 `.swathe/records/NAME.npz`, and removes their markers after that: in whatever order blocks are done, no more than
-`RECORD` markers lie there, and those of blocks under way. A run that is continued reads them, and the records. A record
-appears whole or not at all; of one that cannot be read the blocks are done again. A block with both a marker and a
-place in a record counts once. A block counts as done only while its shards are there and are not empty.
+`RECORD` markers lie there, and those of blocks under way. A run that is continued reads them, and the records. Of a
+marker or record that is damaged the blocks are done again. A block with both a marker and a place in a record counts
+once. A block counts as done only while its shards are there, of the sizes that are known; on a disk, shards of blocks
+that have a marker are read, and count only if they have the digests that the marker says. Those in a record have been
+on the disk since before it was: who finds one damaged, as when an overview is made of it, does it again.
 
 Requests to an object store. For each block: a PUT for each array and one for its marker, and a GET that asks whether
 the run is still the one (`Store.check_run`); for an overview's block also a GET for each array of the blocks below it
@@ -17,14 +19,15 @@ nothing.
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .manifest import ShardSums
+from .manifest import READERS, ShardSums, shard_checksums
 from .planned import BlockMask
 from .sealed import pack, unpack, unpack_unsealed
 from .store import MARKERS, BlockIndex, Store, Summary, marker_name, store_errors
@@ -156,7 +159,7 @@ class Ledger:
         with store_errors(self.store.path):
             self.store.check_run()
             name = f"{RECORDS}/{uuid.uuid4().hex}.npz"
-            self.store.files.write(name, Record.of(self._marked).to_bytes(), sync=True)
+            self.store.files.write(name, Record.of(self._marked).to_bytes())
         self._unmark([(one.level, one.row, one.column) for one in self._marked])
         self._marked = []
 
@@ -194,11 +197,28 @@ class Ledger:
             some = left[start : start + RECORD]
             with store_errors(self.store.path):
                 texts = self.store.files.read_all([f"{MARKERS}/{marker_name(*place)}" for place in some])
-            for summary in filter(None, map(Summary.from_marker, some, texts)):
-                place = (summary.row, summary.column)
-                known = np.array([size for size, _ in summary.shards]) if summary.shards else None
-                if _agree(there[summary.level][place], known):
-                    self.add(summary)
+            told = filter(None, map(Summary.from_marker, some, texts))
+            found = [one for one in told if _agree(there[one.level][one.row, one.column], _sizes_of(one))]
+            for summary in self._as_written(found):
+                self.add(summary)
+
+    def _as_written(self, summaries: list[Summary]) -> Iterator[Summary]:
+        """Yield the blocks whose shards are as they were written, on a disk: there, shards were not whole at once."""
+        if not self.store.files.local:
+            yield from summaries
+            return
+        with store_errors(self.store.path), ThreadPoolExecutor(READERS) as pool:
+            for summary, right in zip(summaries, pool.map(self._is_as_written, summaries), strict=True):
+                if right:
+                    yield summary
+
+    def _is_as_written(self, summary: Summary) -> bool:
+        place = (summary.level, summary.row, summary.column)
+        return not summary.shards or shard_checksums(self.store, place) == summary.shards
+
+
+def _sizes_of(summary: Summary) -> NDArray[np.int64] | None:
+    return np.array(summary.shards)[:, 0] if summary.shards else None
 
 
 def _agree(found: NDArray[np.int64], known: NDArray[np.int64] | None) -> NDArray[np.bool_]:

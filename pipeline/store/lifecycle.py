@@ -1,9 +1,14 @@
 """Create, resume, finish and remove a store. Each of these still works after a kill between any two writes."""
 
 import json
+import os
+import re
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,16 +16,17 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from models.encoding import NODATA
 from models.errors import StoreError
+from models.files import sync
 
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import coordinates
-from .files import Files
+from .files import Files, full_path
 from .manifest import MANIFEST, ShardSums, write_manifest
 from .metadata import (
     StoreMetadata,
@@ -32,11 +38,27 @@ from .metadata import (
     spatial_ref_attributes,
 )
 from .planned import PLANNED, BlockMask, digest_of
-from .store import KEY, MARKERS, ROOT, RUN, SECONDS, Store, close_groups, read_metadata, reopen_store, store_errors
+from .sealed import pack_files
+from .store import (
+    BEGUN,
+    KEY,
+    MARKERS,
+    NAMES_OF_BEGUN,
+    ROOT,
+    RUN,
+    SECONDS,
+    Store,
+    close_groups,
+    files_of_begun,
+    read_metadata,
+    reopen_store,
+    store_errors,
+)
 
 TABLE = "table.parquet"  # of objects
-OURS = {ROOT, MARKERS, MANIFEST, TABLE, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y",
-        "overviews", "blocks"}  # fmt: skip
+OURS = NAMES_OF_BEGUN | {MANIFEST, TABLE}
+SYNCS = 16  # folders that are synced at a time
+RUN_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 def create_store(
@@ -45,6 +67,8 @@ def create_store(
     metadata: StoreMetadata,
     kept: Mapping[str, bytes] = MappingProxyType({}),
     planned: BlockMask | None = None,
+    *,
+    sync: bool = True,
 ) -> Store:
     """Make an empty store: metadata and coordinates only.
 
@@ -60,6 +84,8 @@ def create_store(
         Files that the run needs to continue, by their names in the folder of done markers, with which they go.
     planned
         Which blocks may hold anything; the others are not to be written. None: all may.
+    sync
+        What is written has reached the disk before it counts as there; see `Store`.
 
     Raises
     ------
@@ -71,29 +97,30 @@ def create_store(
             f"{path} has {metadata.plan.rows} x {metadata.plan.columns} blocks; received a plan of {planned.shape}"
         )
     metadata = replace(metadata, planned=None if planned is None or planned.all() else digest_of(planned))
-    store = replace(reopen_store(path, metadata, geobox), run=uuid.uuid4().hex)
+    store = replace(reopen_store(path, metadata, geobox), run=uuid.uuid4().hex, sync=sync)
+    files = store.files
     with store_errors(path):
-        _clear(store.files)
+        _clear(files)
         made = _new_files(store, metadata, planned)
-        store.files.write(ROOT, made[ROOT])
-        for name, content in {**made, RUN: store.run.encode(), **kept}.items():
-            if name != ROOT:
-                store.files.write(name, content)
-        store.files.write(ROOT, _consolidated(made))
+        files.write(ROOT, made[ROOT])
+        whole = {**made, **kept, ROOT: _consolidated(made)}
+        files.write_all({name: content for name, content in whole.items() if name != ROOT})
+        files.write_all({RUN: store.run.encode()} | ({BEGUN: pack_files(whole)} if files.local else {}))
+        files.write(ROOT, whole[ROOT])
     return store
 
 
 def _clear(files: Files) -> None:
     """Remove all that Swathe has written, the root's metadata last: a kill leaves what is still known as ours."""
     close_groups()
-    if files.exists(ROOT):
-        foreign = sorted(set(files.names("")) - OURS)
-        if foreign:
-            raise StoreError(
-                f"{files.root} also holds {', '.join(foreign[:5])}, which Swathe did not write; move it away"
-            )
-        files.write(ROOT, _in_state(files, "creating"))
-        for name in set(files.names("")) - {ROOT}:
+    names = set(files.names(""))
+    foreign = sorted(names - OURS)
+    if foreign and ROOT in names:
+        raise StoreError(f"{files.root} also holds {', '.join(foreign[:5])}, which Swathe did not write; move it away")
+    if not foreign and names:
+        with suppress(ValueError, LookupError, TypeError, FileNotFoundError):  # after a power cut
+            files.write(ROOT, _in_state(files, "creating"))
+        for name in names - {ROOT}:
             files.remove(name)
         files.remove(ROOT)
     files.remove_partial()
@@ -195,13 +222,21 @@ def _create_pixels(
     )
 
 
-def resume_store(path: str, metadata: StoreMetadata, geobox: GeoBox) -> Store:
-    """Open a store to fill it further, under the name of the run that began it."""
-    files = Files(path)
+def resume_store(path: str, metadata: StoreMetadata, geobox: GeoBox, *, sync: bool = True) -> Store:
+    """Open a store to fill it further, under the name of the run that began it.
+
+    On a disk, what is not as it was when the store was begun is written again, as after a power cut.
+    """
+    files = Files(path, sync)
     with store_errors(path):
-        if not files.exists(RUN):
-            files.write(RUN, uuid.uuid4().hex.encode())
-        return replace(reopen_store(path, metadata, geobox), run=files.read(RUN).decode())
+        for name, content in (files_of_begun(files) or {}).items() if files.local else ():
+            if not files.exists(name) or files.read(name) != content:
+                files.write(name, content)
+        run = files.read(RUN).decode(errors="replace") if files.exists(RUN) else ""
+        if not RUN_NAME.fullmatch(run):
+            run = uuid.uuid4().hex
+            files.write(RUN, run.encode())
+        return replace(reopen_store(path, metadata, geobox), run=run, sync=sync)
 
 
 def finish_store(
@@ -220,14 +255,41 @@ def finish_store(
         A shard is missing.
     """
     check_whole(store)
+    files = store.files
     with store_errors(store.path):
-        store.files.remove_partial()
-        zarr.open_group(store.path, mode="r+", use_consolidated=False)[SECONDS][:] = seconds  # type: ignore[index]
-        root = _in_state(store.files, "complete", results=dict(results))
+        files.remove_partial()
+        files.write(*_seconds_chunk(files, seconds))
+        root = _in_state(files, "complete", results=dict(results))
         levels = range(store.levels + 1)
         write_manifest(store, shards or tuple(ShardSums.none(store, level) for level in levels), root)
-        store.files.write(ROOT, root, sync=True)
+        if store.sync and files.local:
+            _sync_folders(store)
+        files.write(ROOT, root)
     remove_markers(store)
+
+
+def _seconds_chunk(files: Files, seconds: NDArray[np.float32]) -> tuple[str, bytes]:
+    """Return the file that holds the seconds of blocks, and its content. Zarr itself would not sync it."""
+    about = f"{SECONDS}/{ROOT}"
+    made: dict[str, Buffer] = {about: default_buffer_prototype().buffer.from_bytes(files.read(about))}
+    array = zarr.open_array(MemoryStore(made), path=SECONDS, config={"write_empty_chunks": True})
+    array[:] = seconds
+    (name,) = set(made) - {about}
+    return name, made[name].to_bytes()
+
+
+def _sync_folders(store: Store) -> None:
+    """Sync the folders of a store's shards: a task that was killed may have made one, and not its name lasting."""
+    base = full_path(store.path)
+    folders = {
+        os.path.dirname(f"{base}/{store.shard_name(level, name, row, 0)}")
+        for level in range(store.levels + 1)
+        for row in np.flatnonzero(store.planned(level).any(axis=1)).tolist()
+        for name in store.array_names
+    }
+    above = {str(parent) for folder in folders for parent in Path(folder).parents if parent.is_relative_to(base)}
+    with ThreadPoolExecutor(SYNCS) as pool:
+        list(pool.map(sync, [*folders, *above]))
 
 
 def remove_markers(store: Store) -> None:

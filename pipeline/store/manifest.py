@@ -124,7 +124,7 @@ def write_manifest(store: Store, shards: tuple[ShardSums, ...], root: bytes) -> 
         names = [name for name in other_files(store) if name not in (ROOT, MANIFEST)]
         found = dict(zip(names, pool.map(lambda name: file_digest(files, name), names), strict=True))
     found[ROOT] = (len(root), hashlib.sha256(root).hexdigest())
-    files.write(MANIFEST, Manifest(shards, found).to_bytes(), sync=True)
+    files.write(MANIFEST, Manifest(shards, found).to_bytes())
 
 
 def _read_unknown(store: Store, level: int, known: ShardSums) -> None:

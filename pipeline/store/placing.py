@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from models.errors import StoreError
-from models.files import check_output, refuse_existing, whole_file
+from models.files import check_output, refuse_existing, replace_file, whole_file
 
 from .files import SCHEME, Files, full_path
 from .store import store_errors
@@ -94,9 +94,7 @@ def place(whole: Path, target: Target) -> None:
             Files(target).upload("", whole)
         return
     try:
-        with open(whole, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(whole, target)
+        replace_file(whole, target)
     except OSError as error:
         raise StoreError(f"{target} could not be written: {error.strerror or error}") from error
 

@@ -25,6 +25,17 @@ def unseal(content: bytes) -> bytes | None:
     return inner if end == MARK + b"%08x" % google_crc32c.value(inner) else None
 
 
+def pack_files(contents: Mapping[str, bytes]) -> bytes:
+    """Return files by path as one that is sealed."""
+    return pack({name: np.frombuffer(content, np.uint8) for name, content in contents.items()})
+
+
+def unpack_files(content: bytes) -> dict[str, bytes] | None:
+    """Return what `pack_files` was given; None where it is not as it was."""
+    found = unpack(content)
+    return None if found is None else {name: values.tobytes() for name, values in found.items()}
+
+
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return arrays by name as a sealed, compressed `.npz`."""
     made = io.BytesIO()

@@ -41,6 +41,7 @@ from .files import Files, full_path
 from .map_file import is_map_file, read_class_map, read_map_facts
 from .metadata import FORMAT, StoreMetadata, differences, group_path
 from .planned import PLANNED, BlockMask, by_level, digest_of, places
+from .sealed import unpack_files
 from .shards import encode_shard
 
 SHARD = re.compile(r"(^|/)c(/\d+)+$")  # Zarr's name of a shard's file
@@ -49,6 +50,9 @@ KEY = "swathe"  # of StoreMetadata among the root attributes
 ROOT = "zarr.json"
 MARKERS = ".swathe"  # where the done markers of a run lie, and the file that names the run
 RUN = f"{MARKERS}/run"
+BEGUN = f"{MARKERS}/begun.npz"  # all files of a store on a disk as they were when it was begun
+NAMES_OF_BEGUN = {ROOT, MARKERS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews",
+                  "blocks"}  # fmt: skip
 READABLE = "give one that `swathe segment`, `clean` or `objects` has written"
 BlockIndex = tuple[int, int, int]  # level, row, column
 StoreState = Literal["missing", "creating", "mine", "other"]
@@ -109,7 +113,8 @@ class Store:
     """A store's place, and how it is cut. Small enough to send to every worker.
 
     `run` is the name of the run that fills it, which only that run's tasks may do; empty in a finished store.
-    `plan_digest` names the plan that says which blocks are written; empty: all are.
+    `plan_digest` names the plan that says which blocks are written; empty: all are. `sync`: what is written has reached
+    the disk before it is marked as done.
     """
 
     path: str
@@ -119,6 +124,7 @@ class Store:
     levels: int
     run: str = ""
     plan_digest: str = ""
+    sync: bool = True
 
     def cut_as(self, other: "Store") -> Self:
         """Return these maps in the blocks of another store: made anew meanwhile, the same maps may have others.
@@ -135,7 +141,7 @@ class Store:
     @property
     def files(self) -> Files:
         """The files that lie beside the arrays."""
-        return Files(self.path)
+        return Files(self.path, self.sync)
 
     @property
     def array_names(self) -> list[str]:
@@ -150,7 +156,7 @@ class Store:
             return {name: group[_array_path(level, name)] for name in self.array_names}  # type: ignore[misc]
 
     def write(self, level: int, window: Window, result: BlockResult) -> tuple[tuple[int, int], ...]:
-        """Write a block's shards, the class map's last; only the task that owns the block may.
+        """Write a block's shards; only the task that owns the block may.
 
         Returns
         -------
@@ -164,12 +170,12 @@ class Store:
         self.check_run()
         place, shards = (window.top // self.plan.block, window.left // self.plan.block), {}
         with store_errors(self.path):
-            for name in reversed(self.array_names):
+            for name in self.array_names:
                 array = _array(self.path, self.run, _array_path(level, name))
-                shards[name] = encode_shard(array, getattr(result, name))
-                self.files.write(self.shard_name(level, name, *place), shards[name])
-                count_bytes(written=len(shards[name]))
-        return tuple((len(shards[name]), google_crc32c.value(shards[name])) for name in self.array_names)
+                shards[self.shard_name(level, name, *place)] = encode_shard(array, getattr(result, name))
+            self.files.write_all(shards)
+        count_bytes(written=sum(map(len, shards.values())))
+        return tuple((len(shard), google_crc32c.value(shard)) for shard in shards.values())
 
     def shard_name(self, level: int, array: str, row: int, column: int) -> str:
         """Return the path of a shard within the store."""
@@ -199,6 +205,16 @@ class Store:
         count_bytes(read=class_map.nbytes + (0 if probability is None else probability.nbytes))
         return BlockResult(class_map, probability)
 
+    def is_readable(self, level: int, place: tuple[int, int]) -> bool:
+        """Whether all arrays of a block can be read; damage is noticed by checksums."""
+        window = self.window(level, *place)
+        try:
+            for name in self.array_names:
+                self._read_array(name, window, level)
+        except StoreError:
+            return False
+        return True
+
     def read_array(self, name: str, window: Window, level: int = 0) -> NDArray[Any]:
         """Read a window of one array, always as `(band, y, x)`."""
         with spending("read"):
@@ -215,7 +231,7 @@ class Store:
     def mark_done(self, summary: Summary) -> None:
         """Mark a block as done; see `ledger`. Its shards must be written."""
         with store_errors(self.path):
-            self.files.write(f"{MARKERS}/{summary.name}", summary.marker(), make=False)
+            self.files.unsynced.write(f"{MARKERS}/{summary.name}", summary.marker(), make=False)
 
     def planned(self, level: int) -> BlockMask:
         """Return which blocks of a level are planned; of an overview, those above any that is. It is not to be changed.
@@ -453,8 +469,31 @@ def _root_attributes(path: str, advice: str) -> dict[str, Any] | None:
         try:
             attributes = parse_json(files.read(ROOT))["attributes"]
         except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError) as error:
-            raise StoreError(f"{path} exists and is not a Zarr store of Swathe's; {advice}") from error
+            if (begun := files_of_begun(files)) is not None:  # what a power cut has left; to continue restores it
+                attributes = json.loads(begun[ROOT])["attributes"]
+            elif _was_just_begun(files):
+                return None
+            else:
+                raise StoreError(f"{path} exists and is not a Zarr store of Swathe's; {advice}") from error
     return attributes if isinstance(attributes, dict) else {}
+
+
+def files_of_begun(files: Files) -> dict[str, bytes] | None:
+    """Return all that a running store on a disk held when it was begun, by path; None where that is not known."""
+    try:
+        return unpack_files(files.read(BEGUN))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _was_just_begun(files: Files) -> bool:
+    """Whether the power was cut while a store of ours was created: its root is cut short, and nothing was computed."""
+    names = set(files.names(""))
+    if ROOT not in names or not names <= NAMES_OF_BEGUN:
+        return False
+    shards = any(files.exists(f"{name}/c") for name in ("class_map", "probability", "objects"))
+    marked = {name for name in files.names(MARKERS) if name.endswith(".json") or name == "records"}
+    return not shards and not marked and (MARKERS in names or not files.read(ROOT).strip(b"\0"))
 
 
 def reopen_store(path: str, metadata: StoreMetadata, geobox: GeoBox) -> Store:

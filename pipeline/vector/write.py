@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.errors import SwatheError
-from models.files import refuse_existing
+from models.files import refuse_existing, replace_file
 
 from ..grid.geobox import GeoBox
 from ..io.gdal import file_stamp
@@ -217,7 +217,7 @@ def _whole(path: str) -> Iterator[str]:
                 raise SwatheError(f"{path} was changed by another program meanwhile; run the same command again")
             check_layer(path, overwrite=True)
         with _errors(path):
-            os.replace(part, path)
+            replace_file(part, path)
     finally:
         for left in glob.glob(f"{glob.escape(part)}*"):  # SQLite has files beside the file
             with suppress(OSError):

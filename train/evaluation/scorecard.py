@@ -77,10 +77,7 @@ def write_scorecard(found: Evaluation, stores: Mapping[str, SampleStores], targe
     try:
         part.mkdir()
         for name, text in files.items():
-            with open(part / name, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            (part / name).write_text(text, encoding="utf-8")
         put_in_place(part, target)
     except OSError as error:
         raise StoreError(f"{target} could not be written: {error.strerror or error}") from error

@@ -114,7 +114,7 @@ def begin(run: Path, settings: Settings, *, restart: bool, images: Mapping[str, 
     TrainingError
         A training with other settings or images was begun there; or the folder is not a training's.
     """
-    held = {path.name for path in run.iterdir()} if run.exists() else set()
+    held = set(Files(os.path.abspath(run)).names(""))
     if held - {PART} and SETTINGS not in held:
         raise TrainingError(
             f"{run} is no training's folder: it holds {', '.join(sorted(held)[:3])}. Move it away, or give another "
@@ -129,9 +129,7 @@ def begin(run: Path, settings: Settings, *, restart: bool, images: Mapping[str, 
     for path in sorted(run.iterdir()):
         if path.name != SETTINGS:  # which marks the folder as ours
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    part = run / PART
-    part.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-    part.replace(run / SETTINGS)
+    Files(os.path.abspath(run)).write(SETTINGS, json.dumps(wanted, indent=1).encode())
 
 
 def _check_same(run: Path, wanted: Mapping[str, Any]) -> None:
