@@ -11,6 +11,7 @@ from .scenes import write_scene
 
 SIZE, BLOCK = 640, 64
 ROOT, SECONDS = Path("zarr.json"), Path("blocks/seconds/c")
+TIMED = {ROOT, Path("manifest.npz")}  # files that say when, or hold digests of what does
 OPTIONS = ("--block", BLOCK, "--engine", "openvino", "--threads", 1)
 
 
@@ -42,9 +43,11 @@ def difference(reference: Path, output: Path) -> str:
 
 
 def files_of(store: Path) -> dict[Path, bytes]:
-    """Return all files of a store but those in which there are times: the attributes of its root, seconds of blocks."""
+    """Return all files of a store but those that hold times, of the run or of its blocks, or digests of these."""
     paths = [path.relative_to(store) for path in store.rglob("*") if path.is_file()]
-    return {path: (store / path).read_bytes() for path in paths if path != ROOT and not path.is_relative_to(SECONDS)}
+    return {
+        path: (store / path).read_bytes() for path in paths if path not in TIMED and not path.is_relative_to(SECONDS)
+    }
 
 
 def facts_of(store: Path) -> Any:
