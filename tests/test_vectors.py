@@ -75,7 +75,9 @@ def test_every_format_has_all_of_it(tmp_path, client, ending):
     assert int(frame["area_px"].sum()) == int(class_map.sum())
     assert frame.crs is not None
     with pytest.raises(SwatheError, match="exists"):
-        write_vectors(store, output, client=client, show=False)
+        write_vectors(store, output, connectivity=8, client=client, show=False)
+    again = write_vectors(store, output, client=client, show=False)
+    assert (again.features, again.notes) == (made.features, (vectors_file.ALREADY,))
     assert write_vectors(store, output, client=client, show=False, overwrite=True).features == made.features
 
 

@@ -83,6 +83,60 @@ def everything(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
 
 
+# the same command again
+
+
+QUICK = ("o.gpkg", "cells.csv", "map.tif", "page.html")
+REPEATED = {
+    "o.parquet": ("vectorise maps.zarr", "--simplify 2"),
+    "o.gpkg": ("vectorise maps.zarr --class building", "--connectivity 8"),
+    "o.fgb": ("vectorise objects.zarr", "--right-angles"),
+    "o.geojson": ("vectorise objects.zarr --simplify 1", "--class building"),
+    "zones.csv": ("stats objects.zarr --zones zones.gpkg", "--layer zones --cell '9 px'"),
+    "all.csv": ("stats objects.zarr", "--zones zones.gpkg"),
+    "zones.geojson": ("stats maps.zarr --zones zones.geojson", None),
+    "cells.csv": ("stats maps.zarr --cell '40 px'", "--cell '50 px'"),
+    "cells.gpkg": ("stats objects.zarr --cell '40 px'", "--cell '50 px'"),
+    "map.tif": ("export maps.zarr", "--opaque-background"),
+    "p.tif": ("export two.zarr --array probability", "--array class_map"),
+    "page.html": ("report maps.zarr", "--title Town"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REPEATED]
+)
+def test_the_same_command_again_is_complete_already(name, swathe, tmp_path):
+    """It ends well, says so and changes nothing; with other settings, or where another file took its place, it refuses.
+
+    So it does with --overwrite, which writes the same again.
+    """
+    line, other = REPEATED[name]
+    output = tmp_path / name
+
+    def run(line: str) -> Done:
+        return swathe(*shlex.split(f"{line} -o {shlex.quote(str(output))}"))
+
+    def refused(line: str) -> bool:
+        return run(line).code in (1, 2) and everything(tmp_path) == before
+
+    first = run(line)
+    assert (first.code, f"wrote {output}" in first.out) == (0, True), first
+    before, content = everything(tmp_path), output.read_bytes()
+    again = run(line)
+    assert (again.code, f"{output} is already complete" in again.out) == (0, True), again
+    assert everything(tmp_path) == before
+    assert other is None or refused(f"{line} {other}")
+    verb, store, *rest = line.split(" ", 2)
+    assert refused(" ".join([verb, "maps.zarr" if store == "objects.zarr" else "objects.zarr", *rest]))
+    written = run(f"{line} --overwrite")
+    assert (written.code, "wrote" in written.out) == (0, True), written
+    assert name.endswith(".html") or output.read_bytes() == content
+    output.write_bytes(b"mine")
+    before = everything(tmp_path)
+    assert refused(line)
+
+
 # what is wrong: 1 or 2, one or two lines, nothing written
 
 
@@ -304,7 +358,7 @@ def test_odd_stores_go_through_all_verbs(swathe, tmp_path, store, count):
     cells = pandas.read_csv(tmp_path / "s.csv")
     assert int(cells[["building_count", "road_count"]].sum().sum()) == count
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "c.zarr", "o.zarr", "r.html", "s.csv", "s.parquet", "v.geojson", "v.parquet",
+        "c.zarr", "o.zarr", "r.html", "s.csv", "s.csv.swathe", "s.parquet", "v.geojson", "v.parquet",
     ]  # fmt: skip
 
 

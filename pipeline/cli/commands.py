@@ -195,10 +195,11 @@ def info(scene: tuple[str, ...], alpha: bool | None) -> None:
 def export(store: str, output: str, array: str, opaque_background: bool, overwrite: bool) -> None:
     """Write an array of a finished STORE as a Cloud-Optimized GeoTIFF with overviews, colours and class names."""
     from ..store.cog import write_cog
-    from .describe import with_place
+    from .describe import outcome, stamp, with_place
 
-    made = write_cog(store, output, array=array, opaque_background=opaque_background, overwrite=overwrite)
-    click.echo(with_place(f"wrote {made}", store))
+    before = stamp(output)
+    write_cog(store, output, array=array, opaque_background=opaque_background, overwrite=overwrite)
+    click.echo(with_place(outcome(output, before), store))
 
 
 @click.command(
@@ -299,11 +300,12 @@ def vectorise(store: str, output: str, client: Any, quiet: bool, **rest: Any) ->
     """
     note(f"swathe: drawing the objects of {store}", quiet)
     from ..vector.vectorise import Outlines, write_vectors
-    from .describe import counted
+    from .describe import counted, outcome, stamp
 
+    before = stamp(output)
     outlines = Outlines(**{name: rest.pop(name) for name in ("simplify", "right_angles", "classes")})
     made = write_vectors(store, output, outlines=outlines, client=client, show=not quiet, **rest)
-    click.echo(f"wrote {output} in {made.seconds:.1f} s: {counted(made.features, 'feature')}")
+    click.echo(f"{outcome(output, before, f' in {made.seconds:.1f} s')}: {counted(made.features, 'feature')}")
     for text in made.notes:
         click.echo(f"note: {text}")
 
@@ -334,8 +336,9 @@ def stats(store: str, output: str | None, client: Any, overwrite: bool, quiet: b
     note(f"swathe: adding up {store}", quiet)
     from ..stats.stats import compute_statistics, write_statistics
     from ..stats.table import describe_statistics
-    from .describe import counted
+    from .describe import counted, outcome, stamp
 
+    before = stamp(output)
     rest |= {"client": client, "show": not quiet}
     if output is None:
         click.echo(describe_statistics(compute_statistics(store, **rest)))
@@ -345,10 +348,10 @@ def stats(store: str, output: str | None, client: Any, overwrite: bool, quiet: b
 
         how = {name: rest[name] for name in ("client", "show")}
         made = write_cells(store, output, rest["cell"], overwrite=overwrite, **how)
-        click.echo(f"{describe_statistics(made.summary)}\nwrote {output}: {counted(made.rows, 'row')}")
+        click.echo(f"{describe_statistics(made.summary)}\n{outcome(output, before)}: {counted(made.rows, 'row')}")
         return
     frame = write_statistics(store, output, overwrite=overwrite, **rest)
-    click.echo(f"{describe_statistics(frame)}\nwrote {output}: {counted(len(frame), 'row')}")
+    click.echo(f"{describe_statistics(frame)}\n{outcome(output, before)}: {counted(len(frame), 'row')}")
 
 
 @click.command(epilog="Example: swathe report clean.zarr -o report.html --objects objects.zarr")
@@ -365,10 +368,12 @@ def report(store: str, output: str, **rest: Any) -> None:
     """
     note(f"swathe: writing a report on {store}", False)
     from ..viz.report import write_report
-    from .describe import with_place
+    from .describe import outcome, stamp, with_place
 
     say_background(store)
-    click.echo(with_place(f"wrote {write_report(store, output, **rest)}", store))
+    before = stamp(output)
+    write_report(store, output, **rest)
+    click.echo(with_place(outcome(output, before), store))
 
 
 VERBS = (segment, plan, info, export, clean, objects, vectorise, stats, report)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from models.bundle import load_bundle, shipped_bundles
@@ -18,7 +19,7 @@ from ..io.raster import RasterSource
 from ..io.scene import SceneLike, advising_index, open_source
 from ..jobs.job import RunResult
 from ..mosaic.seams import describe_seams
-from ..store.files import Files
+from ..store.files import Files, full_path
 from ..store.metadata import StoreMetadata
 from ..store.store import KEY, open_store, read_metadata
 from .describe_index import describe_index
@@ -105,6 +106,19 @@ def describe_run(result: RunResult, output: str) -> str:
     head = f"wrote {output} in {result.seconds:.1f} s: {counted(result.blocks, 'block')}{resumed}"
     seams = describe_seams(result.found.get("seams", {}))
     return "\n".join([head, class_table(result.pixels), *([f"  seams: {seams}"] if seams else [])])
+
+
+def stamp(output: str | None) -> str | None:
+    """Return what tells an output that is there from what may take its place; None: there is none, or no telling."""
+    with suppress(Exception):  # whatever is wrong with it, the verb itself will say
+        return None if output is None else Files(full_path(output)).stamp()
+    return None
+
+
+def outcome(output: str, before: str | None, more: str = "") -> str:
+    """Say that an output was written; or that it is complete already, where it is still what it was `before`."""
+    already = before is not None and stamp(output) == before
+    return f"{output} is already complete" if already else f"wrote {output}{more}"
 
 
 def counted(count: int, noun: str) -> str:

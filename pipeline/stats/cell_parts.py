@@ -33,7 +33,7 @@ from ..store.metadata import fingerprint
 from ..store.store import BlockIndex, Store, open_store, sole_writer, store_errors
 from ..store.work_folder import WorkFolder
 from ..vector.formats import GEOMETRY, describe_parts, ending_of, with_boxes, write_parquet
-from ..vector.write import LAYERS, check_target, remove_partial, write_features
+from ..vector.write import LAYERS, check_target, remove_partial, write_features, written_before
 from .cells import Cells, make_cells
 from .object_stats import read_objects
 from .stats import MOST_TASKS, StatsRequest, writable
@@ -234,12 +234,13 @@ def _found(
     try:
         check_target(path, _plain(schema) if _is_csv(path) else schema, overwrite=overwrite)
     except SwatheError:
-        if not work.has_written():
+        if not work.has_written() and not written_before(path, work.run):
             raise
         sums: dict[str, float] = {}
-        with suppress(StoreError):  # steps may be gone: it was killed while it removed them
-            sums = _read_sums(job)
-        work.remove()
+        if work.is_ours():
+            with suppress(StoreError):  # steps may be gone: it was killed while it removed them
+                sums = _read_sums(job)
+            work.remove()
         return sums
     return None
 
@@ -267,7 +268,8 @@ def _complete(
         return ()
     plain = _is_csv(target)
     rows = map(_with_bounds, _in_order(job, schema)) if plain else _in_order(job, schema)
-    written = write_features(rows, target, schema=_plain(schema) if plain else schema, crs=crs, overwrite=overwrite)
+    written = write_features(rows, target, schema=_plain(schema) if plain else schema, crs=crs, made=job.store.run,
+                             overwrite=overwrite)  # fmt: skip
     return written.notes
 
 

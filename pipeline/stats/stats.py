@@ -4,6 +4,7 @@ One task is one block: read the class map, add its pixels up by group. The clien
 the same store gives the same numbers to the last bit, and counts the objects of the object table, if there is one.
 """
 
+import hashlib
 import os
 import uuid
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from ..jobs.progress import no_progress, progress
 from ..jobs.tasks import map_bounded
 from ..store.files import Files, full_path
 from ..store.lifecycle import TABLE
-from ..store.metadata import StoreMetadata
+from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store
 from .cells import Cells, make_cells
 from .object_stats import ObjectCounter, ObjectStats, read_objects
@@ -207,7 +208,7 @@ def write_statistics(
         Path or URL. `.parquet` (GeoParquet), `.gpkg`, `.fgb`, `.geojson`: with the outlines of cells or zones; `.csv`:
         with their bounds `xmin`, `ymin`, `xmax`, `ymax` instead. For more cells than memory holds: `write_cells`.
     overwrite
-        Replace a file that is there.
+        Replace a file that is there. One that was written with the very same settings stays without it.
     store, zones, cell, layer, client, show
         See `compute_statistics`.
 
@@ -222,7 +223,7 @@ def write_statistics(
         As `compute_statistics`; or the file exists, or cannot be written. This is found before any block is read.
     """
     from ..vector.formats import ending_of
-    from ..vector.write import LAYERS, check_target, write_features
+    from ..vector.write import LAYERS, check_target, write_features, written_before
 
     check_client(client)
     request, target = validate(os.fspath(store), zones, cell, layer), full_path(output)
@@ -233,11 +234,26 @@ def write_statistics(
     if isinstance(zones, str | os.PathLike) and Files(full_path(zones)).same_as(Files(target)):  # it may hold more
         raise StatisticsError(f"{target} is the file of zones, which stays as it is; choose another output")
     empty = request.table(request.no_totals(), request.no_objects().stats() if request.has_objects else None)
-    check_target(target, writable(empty, target).schema, overwrite=overwrite)
+    made = fingerprint({"statistics of": request.metadata.identity, "groups": _digest(writable(empty, "x.parquet"))})
+    already = not overwrite and written_before(target, made)
+    check_target(target, writable(empty, target).schema, overwrite=overwrite or already)
     frame = _compute(request, client, show)
+    if already:
+        return frame
     rows, crs = writable(frame, target), frame.crs.to_wkt() if frame.crs else None
-    frame.attrs["notes"] += write_features([rows], target, schema=rows.schema, crs=crs, overwrite=overwrite).notes
+    written = write_features([rows], target, schema=rows.schema, crs=crs, made=made, overwrite=overwrite)
+    frame.attrs["notes"] += written.notes
     return frame
+
+
+def _digest(table: Any) -> str:
+    """Return the digest of a pyarrow Table: of zones, their outlines and attributes."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def _compute(request: StatsRequest, client: ClusterLike | None, show: bool) -> Any:

@@ -30,11 +30,11 @@ from models.system import usable_cpus
 from ..grid.geobox import GeoBox, Window
 from ..io.gdal import SETTINGS  # its import also settles, before any file is opened, which drivers GDAL has
 from .cog_tiles import FORM, ArrayFormat, Level, Piece, array_format, write_tiles
-from .files import Files
+from .files import Files, full_path
 from .metadata import HARDWARE, StoreMetadata, background_flag, fingerprint
 from .pam import auxiliary
 from .placing import READ_ONLY, Target, check_target, place, work_folder
-from .store import open_store, store_errors
+from .store import Store, open_store, store_errors
 from .tiff import Directory, encode_header
 
 
@@ -61,7 +61,7 @@ def write_cog(
         Whether the background is shown in its colour and hides what lies below; else it is transparent. Of a store
         without a background there is nothing to be asked.
     overwrite
-        Replace an existing file.
+        Replace an existing file. One that was written of the same store with the same settings stays without it.
 
     Returns
     -------
@@ -76,7 +76,10 @@ def write_cog(
     """
     opened, metadata = open_store(os.fspath(store))
     what = array_format(opened, array, metadata.classes)
-    target = check_target(output, overwrite=overwrite)
+    already = not overwrite and _is_written(output, opened, metadata, array, opaque=opaque_background)
+    target = check_target(output, overwrite=overwrite or already)
+    if already:
+        return target
     piece = Piece(opened, metadata, what, opened.geobox.whole)
     write_piece(piece, target, usable_cpus(), opaque=opaque_background)
     return target
@@ -128,8 +131,25 @@ def write_piece(
     return Written(size, levels[0].counts)
 
 
-def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str, int] | None:
-    """Return the pixels per class of a COG if it is the whole class map of a run of this identity; else None."""
+def _is_written(
+    output: str | os.PathLike[str], store: Store, metadata: StoreMetadata, array: str, *, opaque: bool
+) -> bool:
+    """Whether a file is the whole array of this store, with the background shown as it is asked."""
+    pixels = written_before(full_path(output), metadata.identity, array)
+    if pixels is None or pixels != dict(metadata.pixels):  # those of a cell of a publication are others
+        return False
+    if array != "class_map":
+        return True
+    beside = Files(f"{full_path(output)}.aux.xml")
+    with store_errors(beside.root):
+        shown = auxiliary(metadata.classes, None if opaque else metadata.background)
+        return beside.exists() and beside.read("") == shown
+
+
+def written_before(
+    output: str | os.PathLike[str], identity: Mapping[str, Any], array: str = "class_map"
+) -> dict[str, int] | None:
+    """Return the pixels per class of a COG if it is an array of a run of this identity; else None."""
     path = os.fspath(output)
     if path.startswith(READ_ONLY):
         return None
@@ -144,7 +164,7 @@ def written_before(output: str | os.PathLike[str], identity: Mapping[str, Any]) 
     before = {key: value for key, value in identity.items() if key != HARDWARE}  # of files that do not say theirs
     if tags.get("SWATHE_FINGERPRINT") not in (fingerprint(identity), fingerprint(before)):
         return None
-    if tags.get("SWATHE_LAYER") != "class_map":
+    if tags.get("SWATHE_LAYER") != array:
         return None
     return json.loads(tags["SWATHE_PIXELS"])  # type: ignore[no-any-return]
 

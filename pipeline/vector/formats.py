@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
 ONE_KIND = (".gpkg", ".fgb")  # every geometry of a layer is of the same kind
 GEOMETRY, BOX = "geometry", "bbox"
+MADE = "swathe"  # of a Parquet file's metadata: what made it
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 ROWS, BYTES = 2**16, 2**26  # a row group is written when it has as many, and cut up where it has twice as many rows
 POLYGONS = ("Polygon", "MultiPolygon")  # what an empty layer says it would hold
@@ -62,7 +63,9 @@ def replace_geometry(table: "pa.Table", shapes: Any) -> "pa.Table":
     return table.set_column(place, table.schema.field(place), pa.array(shapely.to_wkb(shapes), pa.binary()))
 
 
-def write_layer(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema", crs: str | None, layer: str) -> None:
+def write_layer(
+    batches: Iterable["pa.Table"], path: str, schema: "pa.Schema", crs: str | None, layer: str, made: str = ""
+) -> None:
     """Write tables of one schema as one layer by GDAL, a batch in memory at a time.
 
     Parameters
@@ -77,17 +80,19 @@ def write_layer(batches: Iterable["pa.Table"], path: str, schema: "pa.Schema", c
         Anything that pyproj reads; None: unknown.
     layer
         Its name.
+    made
+        What the layer's description is to say.
     """
     import pyarrow as pa
     import pyogrio.raw
     from pyproj import CRS
 
-    ending, options = ending_of(path), {}
+    ending, options = ending_of(path), {"DESCRIPTION": made} if made else {}
     tables = (_as_multi(table) if ending in ONE_KIND else table for table in batches)
     stream = pa.RecordBatchReader.from_batches(schema, (batch for table in tables for batch in table.to_batches()))
     known = {} if crs is None else {"crs": CRS.from_user_input(crs).to_wkt()}
     if ending == ".geojson":  # longitude and latitude to a tenth of a millimetre
-        options = {"RFC7946": "NO" if crs is None else "YES", "COORDINATE_PRECISION": "9"}
+        options |= {"RFC7946": "NO" if crs is None else "YES", "COORDINATE_PRECISION": "9"}
     date = "OGR_CURRENT_DATE"  # kept out of GeoPackages, so that the same batches give the same bytes
     before = pyogrio.get_gdal_config_option(date)
     pyogrio.set_gdal_config_options({date: "1970-01-01T00:00:00.000Z" if ending == ".gpkg" else before})
@@ -118,7 +123,9 @@ def _as_multi(table: "pa.Table") -> "pa.Table":
     return replace_geometry(table, shapes)
 
 
-def write_parquet(batches: Iterable["pa.Table"], path: str | IO[bytes], schema: "pa.Schema", crs: str | None) -> None:
+def write_parquet(
+    batches: Iterable["pa.Table"], path: str | IO[bytes], schema: "pa.Schema", crs: str | None, made: str = ""
+) -> None:
     """Write tables of one schema as one Parquet file, a few row groups in memory at a time.
 
     Parameters
@@ -132,6 +139,8 @@ def write_parquet(batches: Iterable["pa.Table"], path: str | IO[bytes], schema: 
         by which readers filter.
     crs
         Anything that pyproj reads; None: unknown.
+    made
+        What the file's metadata is to say under `swathe`.
     """
     import pyarrow.parquet as pq
 
@@ -145,6 +154,8 @@ def write_parquet(batches: Iterable["pa.Table"], path: str | IO[bytes], schema: 
             writer.write_table(boxed, 2 * ROWS)
         if boxes:
             writer.add_key_value_metadata({"geo": json.dumps(boxes.describe(crs))})
+        if made:
+            writer.add_key_value_metadata({MADE: made})
 
 
 def with_boxes(schema: "pa.Schema") -> "pa.Schema":

@@ -28,7 +28,7 @@ from ..store.store import Store, open_store, sole_writer, store_errors
 from ..store.work_folder import WorkFolder
 from . import polygons
 from .parts import FeatureParts, dataset_columns, feature_columns, read_parts, write_parts
-from .write import Written, check_target, count_features, remove_partial, write_features
+from .write import Written, check_target, count_features, remove_partial, write_features, written_before
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,7 +118,7 @@ def write_vectors(
     dataset = Dataset(path, work.run) if is_dataset(output) else None
     found = _found(work, dataset, overwrite)
     if found is not None:
-        return Features(path, found, time.monotonic() - started, () if dataset is None else (ALREADY,))
+        return Features(path, found, time.monotonic() - started, (ALREADY,))
     with sole_writer(work.folder):
         work.begin()
         objects = opened.path
@@ -144,7 +144,8 @@ def write_vectors(
         written = Written(features)
         if dataset is None:
             crs = opened.geobox.crs
-            written = write_features(read_parts(job), path, schema=feature_columns(), crs=crs, overwrite=overwrite)
+            written = write_features(read_parts(job), path, schema=feature_columns(), crs=crs, made=work.run,
+                                     overwrite=overwrite)  # fmt: skip
         else:
             with store_errors(path):
                 dataset.complete(dataset_columns(dataset, opened.geobox.crs), features)
@@ -167,7 +168,10 @@ def _check(outlines: Outlines, geobox: GeoBox, names: Sequence[str]) -> None:
 
 
 def _found(work: WorkFolder, dataset: Dataset | None, overwrite: bool) -> int | None:
-    """Return how many features this very run has written before, if it has; refuse what lies there else."""
+    """Return how many features this very run has written before, if it has; refuse what lies there else.
+
+    A file of before says it itself; where a kill came before the folder was removed, that tells it too.
+    """
     path = work.output
     if dataset is not None:
         rows = dataset.check(overwrite=overwrite)
@@ -177,9 +181,10 @@ def _found(work: WorkFolder, dataset: Dataset | None, overwrite: bool) -> int | 
     try:
         check_target(path, feature_columns(), overwrite=overwrite)
     except SwatheError:
-        if not work.has_written():
+        if not work.has_written() and not written_before(path, work.run):
             raise
-        work.remove()
+        if work.is_ours():
+            work.remove()
         return count_features(path)
     return None
 

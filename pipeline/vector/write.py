@@ -4,6 +4,7 @@ Arrow tables come in; `place_on_map` brings their geometries from pixels into ma
 """
 
 import glob
+import hashlib
 import os
 import shutil
 import tempfile
@@ -18,7 +19,18 @@ from models.files import refuse_existing, replace_file
 
 from ..grid.geobox import GeoBox
 from ..io.gdal import file_stamp
-from .formats import BOX, DRIVERS, GEOMETRY, check_columns, ending_of, replace_geometry, write_layer, write_parquet
+from ..store.files import Files
+from .formats import (
+    BOX,
+    DRIVERS,
+    GEOMETRY,
+    MADE,
+    check_columns,
+    ending_of,
+    replace_geometry,
+    write_layer,
+    write_parquet,
+)
 from .geopackage import ENDING, check_layer, holds_more, is_kept, layer_name, other_layers
 
 if TYPE_CHECKING:
@@ -26,6 +38,8 @@ if TYPE_CHECKING:
 
 LAYERS = (".parquet", *DRIVERS)  # endings that hold polygons
 PLAIN = (".parquet", ".csv")  # endings that hold tables without
+MADE_BY = "Made by Swathe with settings"  # what a layer's description begins with; their digest follows
+BESIDE = ".swathe"  # ending of the file beside a CSV file that says the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,13 @@ def place_on_map(table: "pa.Table", geobox: GeoBox) -> "pa.Table":
 
 
 def write_features(
-    batches: Iterable["pa.Table"], path: str, *, schema: "pa.Schema", crs: str | None = None, overwrite: bool = False
+    batches: Iterable["pa.Table"],
+    path: str,
+    *,
+    schema: "pa.Schema",
+    crs: str | None = None,
+    made: str = "",
+    overwrite: bool = False,
 ) -> Written:
     """Write a stream of tables as one file.
 
@@ -76,6 +96,8 @@ def write_features(
         Columns; a binary column `geometry` holds WKB in map coordinates.
     crs
         Of the geometry, as anything that pyproj reads; None: unknown.
+    made
+        Digest of all that decides the rows, which the file then says; see `written_before`.
     overwrite
         Whether a file that is there may be replaced. It is, at once, when the new one is whole. Of a GeoPackage one
         layer is, named as the file; without `overwrite` it is added, and its other contents always stay.
@@ -99,16 +121,20 @@ def write_features(
         layer = check_layer(part, overwrite=True, wanted=layer_name(path)) if is_kept(part) else layer_name(path)
         try:
             with _errors(path):
-                if ending in PLAIN:
-                    (write_parquet if ending == ".parquet" else _write_csv)(rows, part, schema, crs)
+                if ending == ".parquet":
+                    write_parquet(rows, part, schema, crs, made)
+                elif ending == ".csv":
+                    _write_csv(rows, part, schema)
                 else:
-                    write_layer(rows, part, schema, crs, layer)
+                    write_layer(rows, part, schema, crs, layer, made and f"{MADE_BY} {made}")
                 if (found := _count(part, layer)) != rows.count:
                     raise OSError(f"{found} of {rows.count} rows can be read back; is the disk full?")
         except BaseException as error:
             if rows.failure is not None and rows.failure is not error:
                 raise rows.failure from None  # GDAL tells only that its source failed, not why
             raise
+        if made and ending == ".csv":
+            _say_beside(path, part, made)
         if ending == ENDING and (others := other_layers(part, layer)):
             notes.append(f"{path} holds more, which stays as it was: {', '.join(others[:5])}")
     if crs is None and ending in DRIVERS:
@@ -249,7 +275,7 @@ def _errors(path: str, action: str = "written") -> Iterator[None]:
         raise SwatheError(f"{path} cannot be {action}: {reason}") from error
 
 
-def _write_csv(rows: _Rows, part: str, schema: "pa.Schema", _: str | None) -> None:
+def _write_csv(rows: _Rows, part: str, schema: "pa.Schema") -> None:
     """Write rows as text; what is not a number is left empty, as what is unknown."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -262,6 +288,40 @@ def _write_csv(rows: _Rows, part: str, schema: "pa.Schema", _: str | None) -> No
                 for column in table.columns
             ]
             writer.write_table(pa.table(columns, schema=schema))
+
+
+def _say_beside(path: str, part: str, made: str) -> None:
+    """Say in a file beside a CSV file, which has no room for it, what made it, and which content that is."""
+    with _errors(path), open(part, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        Files(f"{path}{BESIDE}").write("", f"{made} {digest}\n".encode())
+
+
+def written_before(path: str, made: str) -> bool:
+    """Whether a file is there that `write_features` has written for this very `made`, and not another one since."""
+    try:
+        with _errors(path, "read"), _local(path) as file:
+            return os.path.isfile(file) and _made(file, path) == made
+    except SwatheError:  # whatever lies there is not ours
+        return False
+
+
+def _made(file: str, path: str) -> str | None:
+    """Return what a local file says made it; `path` is its own, of which `file` may be a copy."""
+    import pyarrow.parquet as pq
+
+    ending = ending_of(file)
+    if ending == ".parquet":
+        return ((pq.read_metadata(file).metadata or {}).get(MADE.encode()) or b"").decode()
+    if ending == ".csv":
+        made, _, digest = Files(f"{path}{BESIDE}").read("").decode().strip().partition(" ")
+        with open(file, "rb") as content:
+            return made if hashlib.file_digest(content, "sha256").hexdigest() == digest else None
+    import pyogrio
+
+    layer = check_layer(file, overwrite=True, wanted=layer_name(path)) if is_kept(file) else None
+    said = (pyogrio.read_info(file, layer=layer)["layer_metadata"] or {}).get("DESCRIPTION", "")
+    return str(said).removeprefix(f"{MADE_BY} ")
 
 
 def count_features(path: str) -> int:

@@ -1,7 +1,8 @@
 """The report of a finished store: what it is made from is read small, and put into one self-contained HTML page."""
 
 import os
-from contextlib import suppress
+import re
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from models.bundle import shipped_bundles
-from models.errors import SceneError, StoreError
+from models.errors import SceneError, StoreError, SwatheError
 
 from ..cluster.connect import check_client
 from ..cluster.processes import ClusterLike
 from ..grid.geobox import GeoBox
 from ..grid.pixel_area import pixel_areas
-from ..io.scene import SceneLike
+from ..io.scene import SceneLike, open_source
 from ..io.source import Pixels
 from ..stats.stats import SceneStats, compute_scene
 from ..stats.table import format_area, format_number, format_share
+from ..store.files import Files, full_path
 from ..store.metadata import StoreMetadata, fingerprint
 from ..store.placing import Target, check_target, write_bytes
 from ..store.store import Store, open_store
@@ -40,6 +42,7 @@ from .report_sections import (
     provenance,
 )
 
+HEAD = 2**12  # bytes at the beginning of a page in which its settings stand
 LIBRARIES = ("swathe", "torch", "openvino", "dask", "xarray", "zarr", "rasterio", "scikit-image", "numpy")
 
 
@@ -106,7 +109,7 @@ def write_report(
     client
         Where areas are added up, see `compute_statistics`: the page shows the same numbers.
     overwrite
-        Replace an existing file.
+        Replace an existing file. A page that was made of the same things with the same settings stays without it.
 
     Returns
     -------
@@ -122,12 +125,36 @@ def write_report(
         The scene that was given cannot be read.
     """
     check_client(client)
-    target = check_target(output, overwrite=overwrite)
-    data = read_data(os.fspath(store), scene, None if objects is None else os.fspath(objects), client)
-    name = PurePosixPath((_scene_name(data.metadata) or data.store.path).rstrip("/")).stem or "map"
-    page = render_page(SHARED, _context(data, title or format_title(name)))
-    write_bytes(target, page.encode())
+    path, objects = os.fspath(store), None if objects is None else os.fspath(objects)
+    settings = _settings(path, scene, objects, title)
+    already = not overwrite and _settings_of(output) == settings
+    target = check_target(output, overwrite=overwrite or already)
+    if not already:
+        data = read_data(path, scene, objects, client)
+        name = PurePosixPath((_scene_name(data.metadata) or data.store.path).rstrip("/")).stem or "map"
+        page = render_page(SHARED, {**_context(data, title or format_title(name)), "settings": settings})
+        write_bytes(target, page.encode())
     return target
+
+
+def _settings(path: str, scene: SceneLike | None, objects: str | None, title: str | None) -> str:
+    """Return the digest of all that decides a page, but for versions and the time that it tells."""
+    metadata = open_store(path)[1]
+    shown = scene if scene is not None else metadata.source.get("path")
+    image: Any = None
+    with suppress(SwatheError) if scene is None else nullcontext():
+        image = shown and open_source(shown).identity()
+    stores = (path, _richest(path, metadata), objects or path)
+    identities = [open_store(one)[1].identity for one in stores]
+    return fingerprint({"report of": identities, "scene": image, "name": _scene_name(metadata), "title": title})
+
+
+def _settings_of(output: str | os.PathLike[str]) -> str | None:
+    """Return what a page that is there says of the settings it was made with; None: there is none, or not of ours."""
+    with suppress(OSError, SwatheError), Files(full_path(output)).open("") as file:
+        found = re.search(rb'<meta name="swathe-settings" content="(\w+)">', file.read(HEAD))
+        return found[1].decode() if found else None
+    return None
 
 
 def read_data(
