@@ -1,13 +1,15 @@
 """The table of `swathe cluster doctor`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..inference.doctor import ClusterReport, WorkerReport
+if TYPE_CHECKING:
+    from ..inference.doctor import ClusterReport, WorkerReport
 
 PLAIN = 240  # columns of what is no terminal
 COLUMNS = (
@@ -16,7 +18,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def print_report(report: ClusterReport) -> None:
+def print_report(report: "ClusterReport") -> None:
     """Print what was found of a cluster: in a terminal as wide as that is, else a row to a line."""
     here = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if here else PLAIN, highlight=False, soft_wrap=not here)
@@ -38,7 +40,7 @@ def print_report(report: ClusterReport) -> None:
         console.print(f"dashboard {report.dashboard}", markup=False)
 
 
-def _row(worker: WorkerReport) -> tuple[str, ...]:
+def _row(worker: "WorkerReport") -> tuple[str, ...]:
     trip = "no answer" if worker.round_trip is None else f"{worker.round_trip * 1000:.1f} ms"
     return (
         worker.address,

@@ -17,8 +17,8 @@ import fsspec
 
 from models.errors import SceneError
 
-from .content_id import fsspec_options, redact_url, remote_url
-from .names import is_remote, printable
+from .content_id import fsspec_options
+from .names import is_remote, printable, redact_url, remote_url
 from .places import HEAD, SUBDATASET, allowed_places, first_bytes_of_url, folders_of, is_below, joined, reach
 from .virtual import files_of_product, files_of_vrt
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 import numpy as np
@@ -21,6 +20,9 @@ from numpy.typing import NDArray
 from models.errors import require_s3
 
 from ..grid.geobox import Window
+from .names import redact_url as redact_url
+from .names import remote_url as remote_url
+from .names import without_secrets
 
 WHOLE = 2**28  # a file of up to so many bytes is hashed whole
 PIECES, PIECE = 64, 2**16  # of a larger one: so many pieces of so many bytes, spread over it
@@ -76,7 +78,7 @@ def url_identity(url: str) -> dict[str, Any]:
     except Exception:  # each kind of server has its own errors
         info = {}
     facts = {key: str(info[key]) for key in ("size", "ETag", "LastModified", "Last-Modified") if info.get(key)}
-    return {"url": _without_secrets(url), **facts}
+    return {"url": without_secrets(url), **facts}
 
 
 def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) -> str:
@@ -88,32 +90,13 @@ def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) 
     return digest.hexdigest()
 
 
-def remote_url(path: str) -> str | None:
-    """Return the URL of a remote file, also by GDAL's name for it; None for what is local."""
-    for prefix, scheme in (("/vsicurl/", ""), ("/vsis3/", "s3://"), ("/vsigs/", "gs://")):
-        if path.startswith(prefix):
-            return scheme + path.removeprefix(prefix)
-    return path if "://" in path and not path.startswith(("file:", "vrt:", "zip", "tar", "/vsi")) else None
-
-
-def redact_url(path: str) -> str:
-    """Return a path as it may be written down: of a URL, no user, password or query."""
-    return _without_secrets(url) if (url := remote_url(path)) else path
-
-
-def _without_secrets(url: str) -> str:
-    """Leave out user, password and query: a signed URL must not end up in a store, and is another one each day."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 def folder_identity(path: str) -> dict[str, Any]:
     """Identify a Zarr group by the names and sizes of its files: compressed chunks hardly ever keep theirs."""
     try:
         filesystem, root = fsspec.core.url_to_fs(path, **fsspec_options(path))
         found = filesystem.find(root, detail=True)
     except Exception:  # as web servers, which list nothing
-        return {"url": _without_secrets(path)}
+        return {"url": without_secrets(path)}
     sizes = sorted((Path(name).relative_to(root).as_posix(), info["size"]) for name, info in found.items())
     return {"files": len(sizes), "sizes": hashlib.sha256(repr(sizes).encode()).hexdigest()}
 

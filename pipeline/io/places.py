@@ -18,8 +18,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from models.errors import SceneError
 
-from .content_id import redact_url, remote_url
-from .names import is_remote, printable
+from .names import is_remote, printable, redact_url, remote_url
 
 HEAD = 512  # bytes by which a format is told
 TIMEOUT = 8  # seconds for the first bytes from a server
