@@ -37,6 +37,10 @@ class SceneError(SwatheError):
     """A scene that cannot be opened or read."""
 
 
+class NotAllowedError(SceneError):
+    """A scene that leads to where the user did not say that it may."""
+
+
 class SeveralScenesError(SceneError):
     """What was given as one scene is several."""
 

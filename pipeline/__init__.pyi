@@ -10,6 +10,7 @@ from .inference.lazy import segment as segment
 from .inference.plan import plan as plan
 from .inference.quantise import quantise as quantise
 from .inference.run import run as run
+from .io.places import allowing as allowing
 from .io.scene import open_scene as open_scene
 from .jobs.job import RunResult as RunResult
 from .jobs.run_log import RunLog as RunLog
@@ -44,6 +45,7 @@ __all__ = [
     "RunResult",
     "SceneIndex",
     "StacSearch",
+    "allowing",
     "build_index",
     "clean",
     "compute_statistics",

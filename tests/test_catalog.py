@@ -384,7 +384,7 @@ def test_scenes_of_other_types_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["item", "collection", "geojson", "pystac", "items", "dict", "search"])
-def test_items_are_scenes_with_bands_at_mixed_resolutions(tmp_path, way):
+def test_items_are_scenes_with_bands_at_mixed_resolutions(tmp_path, monkeypatch, way):
     fine = write_raster(tmp_path / "red.tif", bands=1)
     coarse = write_raster(tmp_path / "swir.tif", bands=1, size=(20, 30), resolution=20)
     said = {"eo:cloud_cover": 7, "platform": "sentinel-2a"}
@@ -401,6 +401,7 @@ def test_items_are_scenes_with_bands_at_mixed_resolutions(tmp_path, way):
         "dict": lambda: collection_of(item_of("one", {"red": fine, "swir16": coarse}, **said)),
         "search": lambda: pystac.ItemCollection([item], clone_items=False),
     }[way]()
+    monkeypatch.chdir(tmp_path)  # of what lies nowhere, names lead to this folder
     result = indexed(given, tmp_path / "scenes.parquet")
     scene = result.index.scene(0)
     assert (scene.id, result.index.table["swathe:key"][0], scene.cloud_cover) == ("one", "s2/one", 7)

@@ -14,6 +14,15 @@ from models.errors import SceneError
 from pipeline.catalog.build import build_index
 from pipeline.catalog.search import StacSearch
 from pipeline.cli.app import cli
+from pipeline.io.places import allowing
+
+
+@pytest.fixture(autouse=True)
+def allowed(tmp_path):
+    """What Items of the server lead to here."""
+    with allowing([tmp_path, "127.0.0.1"]):
+        yield
+
 
 CONFORMS = [
     "https://api.stacspec.org/v1.0.0/core",

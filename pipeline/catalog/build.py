@@ -13,10 +13,12 @@ from models.files import check_output
 
 from ..cluster.connect import dask_client
 from ..cluster.processes import ClusterLike, workers_of
+from ..io.names import is_remote
+from ..io.places import allowed_places, reach
 from ..jobs.progress import no_progress, progress
 from ..jobs.tasks import map_bounded
 from .documents import found_item, without_contradictions
-from .facts import Facts, describe_kinds, read_batch
+from .facts import Facts, Reading, describe_kinds, read_batch
 from .find import find_scenes
 from .found import FoundScene
 from .index import SceneIndex, read_index
@@ -139,7 +141,7 @@ def build_index(
     if search is not None:
         items = (found_item(one, search.url, "the STAC API") for one in search.items())
         wanted |= {scene.key: scene for scene in without_contradictions(items)}
-    missing = _look_again(old, wanted, drop_missing)
+    missing = _look_again(old, wanted, path, drop_missing)
     facts = _read(list(wanted.values()), old, alpha, workers_of(client, workers), show)
     facts = [_with_hint(one, found.redacted) for one in facts]
     return _write(path, old, facts, found.rows, priority, skip_broken, missing)
@@ -171,7 +173,7 @@ def _listed(scenes: Any) -> list[Any]:
     return [scenes] if single else list(scenes)
 
 
-def _look_again(old: _Old, wanted: dict[str, FoundScene], drop_missing: bool) -> set[str]:
+def _look_again(old: _Old, wanted: dict[str, FoundScene], index: Path, drop_missing: bool) -> set[str]:
     """Add the scenes of the index whose files have changed to those that are read; return those that are gone."""
     missing, lost = set[str](), list[str]()
     for key, rows in old.rows.items():
@@ -185,6 +187,9 @@ def _look_again(old: _Old, wanted: dict[str, FoundScene], drop_missing: bool) ->
             lost += gone[:1]
         elif changed and stamps.described is not None:
             wanted[key] = FoundScene.again(stamps.described)
+            for path in wanted[key].paths:
+                if is_remote(path) or not os.path.exists(os.path.join(wanted[key].folder, path)):
+                    reach(path, str(index))  # an index may come from anybody
         elif changed:
             raise SceneError(f"{changed[0]} has changed since it was indexed: give its STAC Item {key} again")
     if lost and not drop_missing:
@@ -205,7 +210,7 @@ def _read(scenes: Sequence[FoundScene], old: _Old, alpha: bool | None, client: A
             [(scene, old.stamps(scene.key)) for scene in scenes[start : start + BATCH]]
             for start in range(0, len(scenes), BATCH)
         )
-        for batch in map_bounded(connected, read_batch, alpha, batches, key="swathe-index"):
+        for batch in map_bounded(connected, read_batch, Reading(alpha, allowed_places()), batches, key="swathe-index"):
             by_key |= {facts.key: facts for facts in batch}
             advance(len(batch), 0)
     return [by_key[scene.key] for scene in scenes]

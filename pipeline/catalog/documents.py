@@ -112,7 +112,7 @@ def found_item(content: Mapping[str, Any], place: str, shown: str) -> FoundScene
         "geometry": None,
         "properties": content.get("properties", {}),
         "assets": {key: _asset(asset, FoundItem(item, shown, place)) for key, asset in item.assets.items()},
-        "links": [],
+        "links": [{"rel": "self", "href": redact_url(place)}] if place else [],
     }
     name = printable(str(item.id)) or "scene"
     key = f"{item.collection_id or os.path.dirname(redact_url(place))}/{name}"
@@ -122,15 +122,21 @@ def found_item(content: Mapping[str, Any], place: str, shown: str) -> FoundScene
 def _asset(asset: "pystac.Asset", found: FoundItem) -> dict[str, Any]:
     kept: dict[str, Any] = asset.to_dict()
     if isinstance(asset.href, str) and asset.href:
-        kept["href"] = redact_url(found.address(asset.href))
+        kept["href"] = _in_full(asset.href, found)
     others = kept.get("alternate")
     if isinstance(others, dict):
         kept["alternate"] = {
-            key: {**one, "href": redact_url(found.address(one["href"]))}
+            key: {**one, "href": _in_full(one["href"], found)}
             for key, one in others.items()
             if isinstance(one, dict) and isinstance(one.get("href"), str)
         }
     return kept
+
+
+def _in_full(href: str, found: FoundItem) -> str:
+    """Return an address in full; that of a local file in an Item of a server stays as it is, so that it is seen."""
+    local = href.startswith("file://") and is_remote(found.origin)
+    return href if local else redact_url(found.address(href))
 
 
 def without_contradictions(scenes: Iterable[FoundScene]) -> Iterator[FoundScene]:

@@ -16,6 +16,7 @@ from ..io.array import ArraySource
 from ..io.folder import DATE
 from ..io.gdal import file_stamp
 from ..io.listing import Listing
+from ..io.places import allowing
 from ..io.products import listing_of, product_of
 from ..io.raster import RasterSource
 from ..io.raster_files import join, join_files, open_rasters
@@ -44,13 +45,22 @@ class Facts:
     notes: tuple[str, ...] = ()
 
 
-def read_batch(alpha: bool | None, batch: Sequence[tuple[FoundScene, tuple[str, ...]]]) -> list[Facts]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How scenes are opened: alpha, see `open_scene`; and where they may lead, see `allowing`."""
+
+    alpha: bool | None
+    places: tuple[str, ...]
+
+
+def read_batch(how: Reading, batch: Sequence[tuple[FoundScene, tuple[str, ...]]]) -> list[Facts]:
     """Read the facts of some scenes, each with the stamps that it has in an index that is there."""
-    return [_facts(scene, stamps, alpha) for scene, stamps in batch]
+    with allowing(how.places):
+        return [_facts(scene, stamps, how.alpha) for scene, stamps in batch]
 
 
 def _facts(scene: FoundScene, stamps: Sequence[str], alpha: bool | None) -> Facts:
-    if stamps and all(Stamps.read(text).hold(scene.digest) for text in stamps):
+    if stamps and all(Stamps.read(text).hold(scene.digest, scene.named) for text in stamps):
         return Facts(scene.key, unchanged=True)
     try:
         return _bands(scene, alpha) if scene.kind == "bands" else Facts(scene.key, tuple(_rows(scene, alpha)))

@@ -14,6 +14,7 @@ from ..io.content_id import redact_url
 from ..io.folder import RASTERS, index_of
 from ..io.gdal import is_remote, natural_order, printable
 from ..io.listing import expand, is_archive, list_files
+from ..io.places import reach
 from ..io.products import is_folder, is_metadata
 from ..io.stac_items import is_item, is_stac
 from .columns import SOURCE
@@ -142,6 +143,7 @@ def _of_parquet(path: str, found: Found) -> None:
         for name in pq.read_table(path, columns=["location"])["location"].to_pylist():
             near = os.path.join(folder, str(name))
             found.files.append(near if os.path.exists(near) else str(name))
+            reach(found.files[-1], path)
     else:
         raise SceneError(f"{path} is neither an index of scenes, nor stac-geoparquet, nor a tile index")
 
@@ -171,6 +173,8 @@ def _walk(root: str, found: Found) -> None:
         folders[:] = [name for name in kept if name not in safes and not is_zarr(os.path.join(folder, name))]
         for name in _visible(files):
             path = os.path.join(folder, name)
+            if os.path.islink(path) and name.lower().endswith(RASTERS):
+                reach(path, root)
             if ARCHIVE.fullmatch(name):
                 found.scenes.append(found_file(path))
             elif name.lower().endswith(".vrt"):

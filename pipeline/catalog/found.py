@@ -45,6 +45,11 @@ class FoundScene:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
     @property
+    def named(self) -> str:
+        """All addresses that it was found with, as one text."""
+        return "\n".join((*self.paths, self.folder, self.item))
+
+    @property
     def described(self) -> dict[str, Any] | None:
         """What `again` takes; None of an Item, which is too large to be kept twice."""
         if self.kind == "item":

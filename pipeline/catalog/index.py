@@ -3,11 +3,12 @@
 A process reads an index once. What travels to workers is its path and its digest.
 """
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import hypot
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,16 @@ from numpy.typing import NDArray
 
 from models.errors import SceneError
 
-from ..io.gdal import printable
+from ..io.allowed import check
+from ..io.gdal import printable, run_with_env
+from ..io.names import remote_url
+from ..io.places import reach
 from ..io.raster import RasterSource
 from .columns import Columns, digest_of_file, load_columns, load_stamps, not_an_index
 from .footprint import bbox_of
 from .records import decode_source, encode_source
 from .stac_table import Row, names_by_file, write_rows
-from .stamps import Stamps, content_digest
+from .stamps import Stamps, content_digest, stamps_of
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -156,6 +160,8 @@ class SceneIndex:
     def check_unchanged(self, numbers: Sequence[int] | NDArray[Any] | None = None) -> None:
         """Refuse scenes whose local files are missing, or hold something else than when they were indexed.
 
+        So are files that were not there then: an index may come from anybody, and names only what it vouches for.
+
         Sizes and times of files are compared; content only where these differ. Files on servers are not asked for.
 
         Parameters
@@ -171,7 +177,9 @@ class SceneIndex:
         columns, stamps = self.columns, load_stamps(self.path, self.digest)
         missing, changed = list[str](), list[str]()
         for number in range(len(self)) if numbers is None else numbers:
-            files = Stamps.read(stamps[int(number)].as_py()).changed()
+            stamp = Stamps.read(stamps[int(number)].as_py())
+            self._refuse_unstamped(int(number), stamp)
+            files = stamp.changed()
             if any(not os.path.exists(name) for name in files):
                 missing.append(next(name for name in files if not os.path.exists(name)))
             elif files and content_digest(self.scene(int(number)).source) != columns.digests[number]:
@@ -179,6 +187,28 @@ class SceneIndex:
         for what, found in (("missing", missing), ("changed", changed)):
             if found:
                 raise SceneError(_since_indexed(self.path, what, found))
+
+    def _refuse_unstamped(self, number: int, stamp: Stamps) -> None:
+        try:
+            paths = _paths(self.columns.sources[number].as_py())
+        except UNREADABLE as error:
+            raise not_an_index(self.path, "what reads a scene is not as it was written") from error
+        for path in paths:
+            if remote_url(path):
+                reach(path, self.path)
+            elif not stamp.vouch_for(path):
+                raise SceneError(
+                    f"{self.path} names {printable(path)[:200]}, of which it has no size and time: it was not written "
+                    "by `swathe index`, or was changed since; begin it anew with --overwrite"
+                )
+            elif path.lower().endswith(".vrt"):
+                run_with_env(path, partial(check, path))
+
+
+def _paths(source: str) -> list[str]:
+    """Return the files that the JSON of a source names."""
+    held = json.loads(source)
+    return list(dict.fromkeys(part["path"] for name in ("raster_bands", "masks") for part in held.get(name, ())))
 
 
 def _since_indexed(path: str, what: str, found: Sequence[str]) -> str:
@@ -242,7 +272,7 @@ def as_row(scene: IndexedScene) -> Row:
         resolution=(across, down),
         bands=names_by_file(scene.source),
         digest=scene.digest,
-        stamps=scene.stamps,
+        stamps=scene.stamps if scene.stamps != "{}" else Stamps(stamps_of(scene.source.paths)).text(),
         key=scene.key,
         priority=scene.priority,
         platform=scene.platform,

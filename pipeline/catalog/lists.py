@@ -8,6 +8,7 @@ from models.errors import SceneError
 from ..io.content_id import remote_url
 from ..io.folder import INDEXES, index_of, locations_of
 from ..io.gdal import absolute_name, is_remote
+from ..io.places import reach
 from ..io.virtual import parse_xml
 
 DEPTH = 4  # lists in lists
@@ -41,6 +42,7 @@ def _listed(path: str, depth: int) -> list[str] | None:
         return None
     files = list[str]()
     for part in parts:
+        reach(part, index_of(path) or path)
         files += [part] if (inner := _listed(part, depth - 1)) is None else inner
     return files
 

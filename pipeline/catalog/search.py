@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from models.errors import SceneError
 
 from ..io.content_id import redact_url
 from ..io.gdal import is_remote, printable
+from ..io.places import reach, refuse_redirect
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -127,13 +129,12 @@ def _next(content: Any) -> dict[str, Any] | None:
 
 
 def _page(link: dict[str, Any], place: str, shown: str) -> Any:
-    from urllib.parse import urljoin
-
     from pystac import Link
 
     href = urljoin(place, link["href"]) if is_remote(place) else link["href"]
     if not href.startswith(("http://", "https://")):
         raise SceneError(f"{shown} has a further page at {printable(href)[:100]}, which is no URL")
+    reach(href, place)
     try:
         return _stac_io().read_json(Link.from_dict({**link, "href": href}))
     except Exception as error:  # each kind of server has its own errors
@@ -145,7 +146,14 @@ def _stac_io() -> "StacApiIO":
     from urllib3 import Retry
 
     tries = Retry(total=3, connect=1, backoff_factor=0.5, status_forcelist=[429, 502, 503, 504], allowed_methods=None)
-    return StacApiIO(timeout=TIMEOUT, max_retries=tries)
+    made = StacApiIO(timeout=TIMEOUT, max_retries=tries)
+    made.session.hooks["response"].append(_look_at_redirect)
+    return made
+
+
+def _look_at_redirect(response: Any, **_: Any) -> None:
+    if response.is_redirect:
+        refuse_redirect(response.url, urljoin(response.url, response.headers["location"]))
 
 
 def _reason(error: Exception, url: str) -> str:

@@ -78,10 +78,21 @@ class Stamps:
         """Return the local files whose size or time is another than then, and those that are gone."""
         return [name for name, *old in self.files if [stamp and list(stamp) for stamp in file_stamp(name)] != old]
 
-    def hold(self, found: str) -> bool:
-        """Whether a scene, found with a digest, is the one that was indexed; servers are asked for remote files."""
+    def vouch_for(self, path: str) -> bool:
+        """Whether a local file, or the archive that it lies in, is among those whose sizes and times are known."""
+        file = local_file(path)
+        inside = path.startswith((f"/vsizip/{file}/", f"/vsitar/{file}/"))
+        return (path == file or inside) and any(name == file and old[:1] != [None] for name, *old in self.files)
+
+    def hold(self, found: str, named: str) -> bool:
+        """Whether a scene, found with a digest, is the one that was indexed.
+
+        Servers are asked for remote files, of which the addresses must be among what the scene names.
+        """
         return (
-            found == self.found and not self.changed() and all(url_identity(one["url"]) == one for one in self.remote)
+            found == self.found
+            and not self.changed()
+            and all(str(one["url"]) in named and url_identity(one["url"]) == one for one in self.remote)
         )
 
 

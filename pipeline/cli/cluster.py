@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from ..cluster.profiles import LAUNCHERS, shown_name
-from .options import note, on_cluster
+from .options import allow_option, note, on_cluster
 
 NAMES = """\b
 What --scheduler may name:
@@ -67,6 +67,7 @@ def prices() -> None:
 @click.option("-m", "--model", "bundle", metavar="BUNDLE", help="Whether workers have it, or can be given it.")
 @click.option("--scene", metavar="SCENE", help="Whether workers can read it, and it is the same file.")
 @click.option("-o", "--output", metavar="OUT", help="Whether workers can write beside it, and it is the same disk.")
+@allow_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def doctor(client: Any, bundle: str | None, scene: str | None, output: str | None, quiet: bool) -> None:
     """Examine a cluster: what its workers are, whether each is fit for a run and why not, and how quick it is.

@@ -12,6 +12,7 @@ import click
 from .mosaic import mosaic_options, open_scenes
 from .options import (
     TIFF,
+    allow_option,
     alpha_option,
     connectivity,
     map_output,
@@ -178,6 +179,7 @@ def _measuring(options: Mapping[str, Any]) -> str:
 @click.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr")
 @click.argument("scene", nargs=-1, required=True)
 @alpha_option
+@allow_option
 def info(scene: tuple[str, ...], alpha: bool | None) -> None:
     """Show what a scene or a store holds. No pixels are read, but for a look at a band tagged as alpha."""
     from .describe import describe
@@ -360,6 +362,7 @@ def stats(store: str, output: str | None, client: Any, overwrite: bool, quiet: b
 @click.option("--scene", metavar="SCENE", help="The image.  [default: where it was when it was segmented]")
 @click.option("--objects", metavar="STORE", help="What `swathe objects` has made of the same maps.")
 @click.option("--title", metavar="TEXT", help="The heading.")
+@allow_option
 @overwriting
 def report(store: str, output: str, **rest: Any) -> None:
     """Write one page about a finished STORE, with a map to look into, statistics and where they come from.

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from .options import alpha_option, note, output, running, workers_option
+from .options import allow_option, alpha_option, note, output, running, workers_option
 
 
 def _bbox(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -37,6 +37,7 @@ def _bbox(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option("--skip-broken", is_flag=True, help="Leave out scenes that cannot be read, and name them.")
 @click.option("--drop-missing", is_flag=True, help="Take scenes out of the index whose files are gone.")
 @alpha_option
+@allow_option
 @running
 @workers_option
 def index(

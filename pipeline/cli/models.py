@@ -5,7 +5,7 @@ Each is one call of one public function of `models`. Imports nothing heavy befor
 
 import click
 
-from .options import note, output, overwriting
+from .options import allow_option, note, output, overwriting
 
 
 @click.command(epilog="Example: swathe bundles")
@@ -47,6 +47,7 @@ def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder or .zip to write.")
 @click.option("--tolerance", type=float, default=0.004, show_default=True, help="Error that the plain graph may make.")
 @click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's.")
+@allow_option
 @overwriting
 def quantise(
     bundle: str,

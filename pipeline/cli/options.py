@@ -94,6 +94,29 @@ def _alpha(ctx: click.Context, param: click.Parameter, value: str | None) -> boo
 
 alpha_option = click.option("--alpha", type=click.Choice(["yes", "no"]), callback=_alpha,
                             help="Whether a band tagged as alpha is a mask.  [default: by its values]")  # fmt: skip
+
+
+def _allowing(function: F) -> F:
+    """Let what a verb opens lead to the places that `--allow` names."""
+
+    @wraps(function)
+    def verb(*given: Any, allow: tuple[str, ...], **rest: Any) -> Any:
+        if not allow:
+            return function(*given, **rest)
+        from ..io.places import allowing
+
+        with allowing(allow):
+            return function(*given, **rest)
+
+    return cast(F, verb)
+
+
+allow_option = options(
+    click.option("--allow", multiple=True, metavar="PATH|HOST",
+                 help="Where files that name others, as VRT and STAC, may lead beside their own folder or host; may be "
+                      "repeated."),
+    _allowing,
+)  # fmt: skip
 pixels, radius = click.IntRange(min=1), click.IntRange(min=0)
 store_argument = click.argument("store")
 overwriting = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
@@ -179,6 +202,7 @@ planning = options(
     click.option("--resampling", type=click.Choice(["nearest", "bilinear", "cubic"]), default="nearest",
                  show_default=True, help="How bands of coarser pixels are brought onto the finest grid."),
     alpha_option,
+    allow_option,
     radiometry,
     click.option("--each", type=click.Choice(["inner", "mean", "max", "feather"]),
                  help="Of a mosaic: segment each scene, then merge.  [default: merge, then segment]"),

@@ -7,7 +7,7 @@ where the user said: `--allow`, `allowing`. Users name whatever they like; files
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -273,3 +273,28 @@ def check_hdf5(path: str) -> None:
         raise
     except Exception as error:  # whatever h5py makes of a damaged file
         raise SceneError(f"{path} cannot be read: {printable(str(error))[:200]}") from error
+
+
+def check_zarr(path: str) -> None:
+    """Refuse a local Zarr group that is a list of references, or of which links lead elsewhere. Raises SceneError."""
+    if is_remote(path):
+        return
+    if os.path.isfile(path):
+        raise SceneError(f"{path} is a file, and no folder of Zarr: references and archives of it are not followed")
+    folders = [path]
+    while folders:
+        with os.scandir(folders.pop()) as found:
+            for entry in found:
+                if entry.is_symlink():
+                    reach(entry.path, path)
+                elif entry.is_dir():
+                    folders.append(entry.path)
+
+
+def refuse_pickles(path: str, variables: Mapping[Any, Any]) -> None:
+    """Refuse variables of Zarr that are made by pickle, which runs code as they are read. Raises SceneError."""
+    for name, variable in variables.items():
+        kept = [variable.encoding.get(key) for key in ("filters", "compressor", "compressors", "serializer")]
+        codecs = [one for each in kept if each for one in (each if isinstance(each, tuple | list) else [each])]
+        if any("pickle" in f"{getattr(codec, 'codec_id', '')} {type(codec).__name__}".lower() for codec in codecs):
+            raise SceneError(f"{path} has {printable(str(name))[:60]} as pickles, which may run any code: not opened")

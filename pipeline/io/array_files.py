@@ -12,6 +12,7 @@ import xarray as xr
 from models.errors import SceneError
 from models.limits import check_chunk, check_extent, refuse_special
 
+from .allowed import check, check_zarr, refuse_pickles
 from .array import ArraySource, dataset_source
 from .content_id import fsspec_options
 from .gdal import absolute_name, is_remote, natural_order, printable
@@ -40,6 +41,7 @@ def zarr_source(path: str) -> ArraySource:
     path = absolute_name(path)
     for name in ZARR_FILES:
         refuse_special(f"{path}/{name}", SceneError)
+    check_zarr(path)
     dataset, notes = _without_fill_values(_open_zarr(path), path)
     source = dataset_source(dataset[sorted(dataset.data_vars, key=natural_order)], path)
     return replace(source, paths=(path,), notes=(*source.notes, *notes))
@@ -53,7 +55,9 @@ def _open_zarr(path: str) -> xr.Dataset:
                 warnings.simplefilter("ignore")  # of types of names that Zarr has not agreed on
                 options = fsspec_options(path) or None
                 store = xr.backends.ZarrStore.open_group(path, consolidated=consolidated, storage_options=options)
-                _refuse_large(path, store.get_variables())  # before xarray loads coordinates
+                variables = store.get_variables()
+                refuse_pickles(path, variables)  # before xarray loads coordinates
+                _refuse_large(path, variables)
                 return xr.open_dataset(store, mask_and_scale=False, decode_coords="all")
         except SceneError:
             raise
@@ -138,6 +142,7 @@ def netcdf_source(path: str) -> ArraySource:
         It cannot be read, or holds no such variables.
     """
     path = absolute_name(path)
+    check(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

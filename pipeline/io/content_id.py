@@ -106,7 +106,10 @@ def fsspec_options(url: str) -> dict[str, Any]:
     if url.startswith("http"):
         from aiohttp import ClientTimeout
 
-        return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=8, sock_read=10)}}
+        from .places import trace_redirects
+
+        limits = ClientTimeout(total=None, sock_connect=8, sock_read=10)
+        return {"client_kwargs": {"timeout": limits, "trace_configs": [trace_redirects()]}}
     require_s3(url)
     if url.startswith("s3://"):
         return {"config_kwargs": {"connect_timeout": 8, "read_timeout": 10, "retries": {"max_attempts": 2}}}

@@ -16,6 +16,7 @@ from models.errors import SceneError, SeveralScenesError
 from .alpha import NO_MASK
 from .gdal import is_remote, open_raster, printable, run_with_env
 from .listing import Listing
+from .places import reach
 from .products import product_of_files
 from .raster import SIDECARS, RasterSource
 from .raster_files import join_files, open_rasters
@@ -176,6 +177,7 @@ def open_index(path: str, *, alpha: bool | None = None) -> RasterSource | TiledS
     for location in locations:
         near = os.path.join(folder, location)
         tiles.append(near if os.path.isfile(near) else location)
+        reach(tiles[-1], path)
     return open_files(tiles, alpha=alpha)
 
 

@@ -21,6 +21,7 @@ from models.limits import refuse_special
 
 from .content_id import fsspec_options
 from .gdal import is_remote, natural_order, printable
+from .places import reach
 
 GDAL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+:.+")  # as GTI:index.gpkg or NETCDF:file.nc:variable
 MOST_FILES = 20_000
@@ -123,7 +124,10 @@ def _walk(path: str) -> Iterator[str]:
         if inside.count("/") >= DEPTH - 1:
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (name if inside == "." else f"{inside}/{name}" for name in files)
+        for name in files:
+            if os.path.islink(whole := os.path.join(folder, name)) and not name.startswith("."):
+                reach(whole, path)
+            yield name if inside == "." else f"{inside}/{name}"
 
 
 def _list_remote(path: str) -> Listing:

@@ -7,7 +7,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from models.errors import SceneError
+from models.errors import NotAllowedError, SceneError
 
 from .names import is_remote, printable, redact_url, remote_url
 
@@ -29,15 +29,17 @@ _places: ContextVar[tuple[str, ...]] = ContextVar("places", default=())
 
 
 @contextmanager
-def allowing(*places: str | os.PathLike[str]) -> Iterator[None]:
-    """Within it, let what is opened lead to some places more: folders or files, hosts, or URLs and what is below them.
+def allowing(places: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Iterator[None]:
+    """Within it, let what is opened lead to some places more: `with allowing("/data/tiles"): open_scene("a.vrt")`.
 
     Parameters
     ----------
-    *places
-        As `/data/tiles`, `bucket.s3.amazonaws.com`, `127.0.0.1:8000`, `s3://bucket/folder`.
+    places
+        One or several: folders or files, hosts, or URLs and what is below them, as `/data/tiles`, `tiles.example.org`,
+        `127.0.0.1:8000`, `s3://bucket/folder`.
     """
-    token = _places.set((*_places.get(), *(os.fspath(place) for place in places)))
+    several = [places] if isinstance(places, str | os.PathLike) else places
+    token = _places.set((*_places.get(), *(os.fspath(place) for place in several)))
     try:
         yield
     finally:
@@ -75,14 +77,15 @@ def reach(name: str, origin: str) -> None:
             raise _refused(name, origin, _host(url))
         return
     path = _local(name, origin)
-    if not is_below(path, *folders_of(origin), *(place for place in _places.get() if "://" not in place)):
+    own = () if is_remote(origin) else folders_of(origin)
+    if not is_below(path, *own, *(place for place in _places.get() if "://" not in place)):
         raise _refused(name, origin, os.path.dirname(os.path.realpath(path)))
 
 
-def _refused(name: str, origin: str, hint: str) -> SceneError:
+def _refused(name: str, origin: str, hint: str) -> NotAllowedError:
     here = "host" if _url(origin) else "folder"
     shown = printable(redact_url(_url(name) or name))[:200]
-    return SceneError(
+    return NotAllowedError(
         f"{_shown(origin)} leads to {shown}, which is not below its own {here}: if you trust it, "
         f"pass --allow {printable(hint)} (in Python: `with allowing(...)`)"
     )
@@ -123,14 +126,13 @@ def _local(name: str, origin: str) -> str:
     if found := SUBDATASET.fullmatch(name):
         name = found[2]
     odd = name.startswith(("/vsi", "<", "{")) or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", name)
-    if (odd and not os.path.isfile(name)) or is_remote(origin):
+    if odd and not os.path.isfile(name):
         raise _refused_kind(name, origin)
     return name
 
 
-def _refused_kind(name: str, origin: str) -> SceneError:
-    what = "a file of this machine" if is_remote(origin) and name.startswith(("/", "file:")) else "no file or URL"
-    return SceneError(f"{_shown(origin)} leads to {printable(name)[:200]}, {what}: not opened")
+def _refused_kind(name: str, origin: str) -> NotAllowedError:
+    return NotAllowedError(f"{_shown(origin)} leads to {printable(name)[:200]}, no file or URL: not opened")
 
 
 def folders_of(origin: str) -> tuple[str, ...]:
@@ -172,6 +174,19 @@ def refuse_redirect(url: str, to: str) -> None:
         )
 
 
+@lru_cache(maxsize=1)
+def trace_redirects() -> Any:
+    """Return what lets aiohttp, by which fsspec asks web servers, look at redirects; one, since fsspec keeps by it."""
+    from aiohttp import TraceConfig
+
+    async def look(_: Any, __: Any, seen: Any) -> None:
+        refuse_redirect(str(seen.url), urljoin(str(seen.url), seen.response.headers.get("Location", "")))
+
+    traced = TraceConfig()
+    traced.on_request_redirect.append(look)
+    return traced
+
+
 def is_private(host: str) -> bool:
     """Whether a host is this machine, or of a network that the world does not see, as 169.254.169.254."""
     try:
@@ -193,7 +208,7 @@ def first_bytes_of_url(url: str, places: tuple[str, ...]) -> bytes:
     if not url.startswith(("http://", "https://")):
         return b""
     headers = {"Range": f"bytes=0-{HEAD - 1}", "User-Agent": "GDAL/3"}
-    with allowing(*places):
+    with allowing(places):
         try:
             with build_opener(_Redirects()).open(Request(url, headers=headers), timeout=TIMEOUT) as answer:
                 return bytes(answer.read(HEAD))

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from models.errors import SceneError
+from models.errors import NotAllowedError, SceneError
 
 from .band_names import common_names
 from .gdal import printable
+from .places import reach
 from .raster import RasterBand, RasterSource
 from .raster_files import LONGEST_NAME, join, open_rasters
 from .stac_bands import BandFacts, band_facts, with_facts
@@ -93,11 +94,13 @@ def open_item(scene: Any, bands: Sequence[str] | None = None, *, alpha: bool | N
     platform = _platform(found.item)
     assets = _with_common_names(_assets(found), platform)
     if bands is None:
-        source = _on_finest_grid(_without_copies([asset for asset in assets if asset.measured] or assets), alpha)
+        source = _on_finest_grid(
+            _without_copies([asset for asset in assets if asset.measured] or assets), _Opened(alpha, found.origin)
+        )
         return replace(source, platform=platform)
     if not bands:
         raise SceneError("no bands asked for")
-    opened = _Opened(alpha)
+    opened = _Opened(alpha, found.origin)
     return replace(join([_find_band(assets, band, opened, found.name) for band in bands]), platform=platform)
 
 
@@ -187,16 +190,17 @@ def _is_copy(asset: Asset, other: Asset) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """The files that were opened, by address, and how alpha is taken; see `open_rasters`."""
+    """The files that were opened, by address; how alpha is taken, see `open_rasters`; where their names stand."""
 
     alpha: bool | None
+    origin: str
     sources: dict[str, RasterSource] = field(default_factory=dict)
 
 
 def _open_asset(asset: Asset, opened: _Opened) -> RasterSource:
     """Open an asset's file, once, and take of its bands what the Item says: their names, and what files do not say."""
     known = opened.sources.get(asset.href)
-    source = opened.sources[asset.href] = known or _open_any(asset.hrefs, opened.alpha)
+    source = opened.sources[asset.href] = known or _open_any(asset.hrefs, opened)
     names = asset.all_names(source.raster_bands)
     told = [
         with_facts(replace(band, names=own, codes=not asset.measured), asset.facts)
@@ -206,12 +210,13 @@ def _open_asset(asset: Asset, opened: _Opened) -> RasterSource:
     return replace(source, raster_bands=tuple(band for band, _ in told), file_notes=tuple(notes))
 
 
-def _open_any(hrefs: Sequence[str], alpha: bool | None) -> RasterSource:
+def _open_any(hrefs: Sequence[str], opened: _Opened) -> RasterSource:
     """Open a file by the first of its addresses by which it can be. Raises SceneError, of the first, where none can."""
     refused: SceneError | None = None
     for href in hrefs:
         try:
-            return open_rasters([href], alpha=alpha)
+            reach(href, opened.origin)
+            return open_rasters([href], alpha=opened.alpha)
         except SceneError as error:
             refused = refused or error
     raise refused or SceneError("no address")
@@ -256,11 +261,13 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name[:LONGEST_NAME] for name in names[:MOST_SHOWN]) + more
 
 
-def _on_finest_grid(assets: Sequence[Asset], alpha: bool | None) -> RasterSource:
-    opened, sources, closed = _Opened(alpha), list[RasterSource](), list[tuple[str, SceneError]]()
+def _on_finest_grid(assets: Sequence[Asset], opened: _Opened) -> RasterSource:
+    sources, closed = list[RasterSource](), list[tuple[str, SceneError]]()
     for asset in assets:
         try:
             sources.append(_open_asset(asset, opened))
+        except NotAllowedError:
+            raise
         except SceneError as error:
             closed.append((asset.key, error))
     if not sources:

@@ -56,6 +56,11 @@ class FoundItem:
     name: str
     place: str = ""
 
+    @property
+    def origin(self) -> str:
+        """Where it was found, or says itself that it lies: what its addresses must lie beside."""
+        return self.place or self.item.get_self_href() or ""
+
     def address(self, href: str) -> str:
         """Return an asset's address in full: a URL, or the path of a local file.
 

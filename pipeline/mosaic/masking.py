@@ -1,5 +1,6 @@
 """Pixels of scenes that a mosaic does not take: by values of a band, as of clouds, or by classes of a map."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,6 +94,8 @@ class MapMask:
         return [[self._open(name)[2] for name in whose], list(self.classes)]
 
     def _open(self, scene: str) -> tuple[Store, tuple[int, ...], str]:
+        if ID in self.path and (os.sep in scene or scene in ("", ".", "..")):
+            raise SceneError(f"mask: the scene {scene!r} cannot be a part of a file's name, as {self.path} has it")
         return _open_map(self.path.replace(ID, scene), self.classes)
 
 

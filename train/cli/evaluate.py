@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.errors import TrainingError
-from pipeline.cli.options import alpha_option, layer_option, note, radiometry, running, threshold_option, width_option
+from pipeline.cli.options import (
+    allow_option,
+    alpha_option,
+    layer_option,
+    note,
+    radiometry,
+    running,
+    threshold_option,
+    width_option,
+)
 
 from ..config.schema import PARTS
 
@@ -34,6 +43,7 @@ OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute", "burn"
 @click.option("--part", type=click.Choice(PARTS), help="Which samples of CONFIG.  [default: test]")
 @click.option("--bands", metavar="LIST", help="The scene's bands in the network's order, as 4,3,2.")
 @alpha_option
+@allow_option
 @click.option("--values", multiple=True, metavar="VALUE=CLASS", help="What label values mean.  [default: by number]")
 @click.option("--ignore", multiple=True, metavar="VALUE", help="Label values that do not count.")
 @click.option("--colors", type=click.Choice(["yes", "no"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import layer_option, note, width_option
+from pipeline.cli.options import allow_option, layer_option, note, width_option
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -46,6 +46,7 @@ COLORS = ("000000", "E4572E", "17BEBB", "FFC914", "76B041", "8A4FFF", "2E86AB", 
 @click.option("--find-rate", is_flag=True, help="Train nothing: search for a learning rate, and draw the losses.")
 @click.option("--restart", is_flag=True, help="Begin anew what was begun before.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@allow_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def train(config: str | None, output: str | None, check: bool, find_rate: bool, quiet: bool, **rest: Any) -> None:
     """Train a network from CONFIG (TOML) into a bundle. Interrupted at any moment, the same command continues."""
