@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError, require_s3
 from .files import keep_file, put_in_place, refuse_existing
-from .limits import MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
+from .limits import LARGEST_CHUNK, MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
 from .metadata import BundleMetadata
 from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
 from .quantised import LARGEST, QuantisedGraph
@@ -237,7 +239,7 @@ def load_bundle(name: str | os.PathLike[str]) -> Bundle:
     BundleError
         No such bundle, or it is damaged.
     """
-    path = _find(os.fspath(name))
+    path = find_bundle(os.fspath(name))
     try:
         item = _read_item(path)
         metadata = from_item(item)
@@ -302,7 +304,8 @@ def shipped_bundles() -> list[Bundle]:
     return [load_bundle(item.parent) for item in sorted(SHIPPED.glob(f"*/{ITEM}"))]
 
 
-def _find(name: str) -> Path:
+def find_bundle(name: str) -> Path:
+    """Return where a bundle lies, which may be in the cache of downloads; nothing of it is read. Raises BundleError."""
     if "://" in name:
         return _download(name)
     path, shipped = Path(name), SHIPPED / name
@@ -449,6 +452,22 @@ def _read_weights(path: Path, expected: int) -> "Mapping[str, Tensor]":
         return safetensors.torch.load(content)
     except Exception as error:  # safetensors raises its own and several builtin errors
         raise BundleError(f"{path}: {WEIGHTS} is damaged: {error}") from error
+
+
+def check_content(bundle: Bundle) -> None:
+    """Read weights and graph as they are read when they are used, without torch. Raises BundleError, or the library's.
+
+    Of use in a process that may die of them.
+    """
+    import safetensors
+
+    with _member(bundle.path, WEIGHTS) as (file, size):
+        if size > LARGEST_CHUNK:
+            raise BundleError(f"{bundle.path}: {WEIGHTS} has {size:,} bytes; at most {LARGEST_CHUNK:,} are read")
+        safetensors.deserialize(file.read())  # type: ignore[no-untyped-call]
+    if (graph := bundle.int8) is not None and find_spec("openvino") is not None:
+        core = import_module("openvino").Core()  # alone: an engine takes a second to import
+        core.read_model(graph.xml, graph.weights)
 
 
 def _write_folder(folder: Path, network: "nn.Module", metadata: BundleMetadata) -> None:

@@ -1,4 +1,4 @@
-"""Caps on what files on what files may hold: refused before anything is allocated, read without end or parsed too deeply."""
+"""Caps on what files may hold: refused before anything is allocated, read without end or parsed too deeply."""
 
 import io
 import json

@@ -104,6 +104,7 @@ def _product(scene: FoundScene, path: str, alpha: bool | None) -> list[Row]:
         raise SceneError(f"{path} is an array file, which an index does not hold")
     if isinstance(opened, TiledSource):
         return [_row(scene, stem(tile.paths[0]), tile, of_files(tile.paths[0], path)) for _, tile in opened.tiles]
+    assert isinstance(opened, RasterSource)
     return [_row(scene, scene.id, opened, of_files(opened.paths[0], path))]
 
 

@@ -26,6 +26,7 @@ from .options import (
     radius,
     running,
     store_argument,
+    untrusted_option,
     workers_option,
 )
 
@@ -180,11 +181,12 @@ def _measuring(options: Mapping[str, Any]) -> str:
 @click.argument("scene", nargs=-1, required=True)
 @alpha_option
 @allow_option
-def info(scene: tuple[str, ...], alpha: bool | None) -> None:
+@untrusted_option
+def info(scene: tuple[str, ...], alpha: bool | None, untrusted: bool) -> None:
     """Show what a scene or a store holds. No pixels are read, but for a look at a band tagged as alpha."""
     from .describe import describe
 
-    click.echo(describe(_scene(scene), alpha=alpha))
+    click.echo(describe(_scene(scene), alpha=alpha, untrusted=untrusted))
 
 
 @click.command(epilog="Example: swathe export buildings.zarr -o buildings.tif\n\n"

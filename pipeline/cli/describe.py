@@ -25,14 +25,14 @@ from ..store.store import KEY, open_store, read_metadata
 from .describe_index import describe_index
 
 
-def describe(scene: SceneLike, *, alpha: bool | None = None) -> str:
-    """Describe a scene, an index of scenes, or a store that Swathe wrote; see `open_scene` for alpha."""
+def describe(scene: SceneLike, *, alpha: bool | None = None, untrusted: bool = False) -> str:
+    """Describe a scene, an index of scenes, or a store that Swathe wrote; see `open_scene` for alpha and untrusted."""
     if isinstance(scene, str | os.PathLike) and _is_store(os.fspath(scene)):
         return _describe_store(os.fspath(scene))
     if isinstance(scene, str | os.PathLike) and is_index(scene):
         return describe_index(read_index(scene))
     with advising_index(scene):
-        source = open_source(scene, alpha=alpha)
+        source = open_source(scene, alpha=alpha, untrusted=untrusted)
     nodata = ", ".join(sorted({str(value) for value in source.nodata if value is not None}))
     lines = [
         _where(source.geobox),

@@ -117,6 +117,8 @@ allow_option = options(
                       "repeated."),
     _allowing,
 )  # fmt: skip
+untrusted_option = click.option("--untrusted", is_flag=True,
+                                help="Decode what is given in a process without network.")  # fmt: skip
 pixels, radius = click.IntRange(min=1), click.IntRange(min=0)
 store_argument = click.argument("store")
 overwriting = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
@@ -227,4 +229,5 @@ planning = options(
     click.option("--probability-of", metavar="CLASS", help="Keep those of one class, or of 'all'."),
     click.option("--no-overviews", is_flag=True, help="Write no overviews into the store."),
     click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's."),
+    untrusted_option,
 )  # fmt: skip

@@ -59,6 +59,7 @@ def segment(
     allow_mismatch: bool = False,
     memory: str | int | None = None,
     each: Merge | None = None,
+    untrusted: bool = False,
 ) -> xr.Dataset:
     """Segment a scene lazily.
 

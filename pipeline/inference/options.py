@@ -80,6 +80,9 @@ class SegmentOptions:
         `mean` of the probabilities; `feather`: weighted by that distance; `max`: of each class, brought to a sum of 1.
         Probabilities of scenes on other grids are resampled, bilinear unless the mosaic's `resampling` is nearest.
         None: merge, then segment the mosaic as one scene.
+    untrusted
+        Decode scene and bundle in a process of their own, which has no network, sees the scene's folder alone, writes
+        nothing, and is ended where it takes too long or too much memory: see `open_scene`. Not of a mosaic.
     """
 
     bands: Sequence[str | int] | None = None
@@ -104,6 +107,7 @@ class SegmentOptions:
     allow_mismatch: bool = False
     memory: str | int | None = None
     each: Merge | None = None
+    untrusted: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold != "likeliest":

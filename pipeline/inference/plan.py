@@ -19,7 +19,7 @@ from models.metadata import BundleMetadata
 from models.options import chosen, documents
 from models.system import usable_cpus
 
-from ..catalog.index import SceneIndex
+from ..catalog.index import SceneIndex, is_index
 from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling
@@ -35,6 +35,7 @@ from ..io.scene import (
     take_named,
 )
 from ..io.source import Source
+from ..io.untrusted import checked_bundle
 from ..mosaic.open import MosaicLike, as_mosaic
 from ..mosaic.source import MosaicSource
 from .each import expected_overlap, mosaic_of
@@ -201,6 +202,7 @@ def plan(
     allow_mismatch: bool = False,
     memory: str | int | None = None,
     each: Merge | None = None,
+    untrusted: bool = False,
 ) -> SegmentPlan:
     """Plan a run: open the scene, check that the bundle fits, cut it into blocks.
 
@@ -246,9 +248,14 @@ def plan_scene(
     begun
         What lies at the output, see `choose_precision`.
     """
-    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if options.untrusted:
+        loaded = checked_bundle(bundle.path if isinstance(bundle, Bundle) else bundle)
+    else:
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     with advising_index(scene):
-        opened = open_matching(scene, loaded.metadata, options.bands, options.resampling, options.alpha)
+        opened = open_matching(
+            scene, loaded.metadata, options.bands, options.resampling, options.alpha, options.untrusted
+        )
     if options.each is not None and not isinstance(opened, MosaicSource):
         raise PlanError(f"each {options.each} merges the scenes of a mosaic; this is one scene: leave it out")
     prepared = _planned(opened, loaded, options, sure=calibrated, elsewhere=elsewhere, begun=begun)
@@ -404,6 +411,7 @@ def open_matching(
     bands: Sequence[str | int] | None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
+    untrusted: bool = False,
 ) -> Source:
     """Open a scene with the bands that the network needs, in its order; see `fit_bands`, and `open_scene` for the rest.
 
@@ -412,6 +420,10 @@ def open_matching(
     SceneError, BundleError
         It cannot be opened, or its bands do not fit.
     """
+    if untrusted:
+        if isinstance(scene, MosaicSource | SceneIndex) or any(map(is_index, _paths_of(scene))):
+            raise PlanError("a mosaic's scenes are not decoded apart: leave --untrusted out, or segment each scene")
+        return fit_bands(open_source(scene, None, resampling, alpha, untrusted), metadata, bands)
     if (mosaic := as_mosaic(scene, resampling)) is not None:
         return fit_bands(mosaic, metadata, bands)
     assert not isinstance(scene, MosaicSource | SceneIndex)  # `as_mosaic` has opened those
@@ -427,6 +439,11 @@ def open_matching(
             return fit_bands(open_source(scene, None, resampling, alpha), metadata, None)
         except BundleError as error:
             raise BundleError(f"{error}\n({why})") from error
+
+
+def _paths_of(scene: Any) -> list[str]:
+    given = scene if isinstance(scene, list | tuple) else [scene]
+    return [os.fspath(one) for one in given if isinstance(one, str | os.PathLike)]
 
 
 def check_fit(source: Source, metadata: BundleMetadata, *, allow_mismatch: bool = False) -> list[str]:

@@ -35,6 +35,7 @@ from ..io.raster import RasterSource
 from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
+from ..io.untrusted import end_children
 from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
 from ..jobs.progress import ProgressFactory
 from ..jobs.run_log import RunLog
@@ -92,6 +93,7 @@ def run(
     allow_mismatch: bool = False,
     memory: str | int | None = None,
     each: Merge | None = None,
+    untrusted: bool = False,
 ) -> RunResult:
     """Segment a scene of any size into a Zarr store or a GeoTIFF. Run again after any interruption, it continues.
 
@@ -157,6 +159,7 @@ def run(
         )
     finally:
         close_files()
+        end_children()
 
 
 def _begun(output: str | os.PathLike[str], *, overwrite: bool) -> BegunRun | None:
@@ -326,6 +329,8 @@ class Segmentation(BlockJob):
             scene["rescaled"] = changed
         if self.prepared.options.alpha is not None:  # for pictures of the scene
             scene["alpha"] = self.prepared.options.alpha
+        if self.prepared.options.untrusted:
+            scene["untrusted"] = True
         return StoreMetadata(
             inference.plan,
             inference.encoding,

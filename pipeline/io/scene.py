@@ -39,9 +39,10 @@ from .source import BandNames, NamedSource, Source, find_bands, observed
 from .stac import open_item
 from .stac_items import StacLike, is_item, is_stac
 from .tiled import TiledSource
+from .untrusted import UntrustedSource, open_untrusted
 
 SceneLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | xr.Dataset | StacLike
-AnyOpen = RasterSource | TiledSource | ArraySource
+AnyOpen = RasterSource | TiledSource | ArraySource | UntrustedSource
 
 
 class LazySource(Source, Protocol):
@@ -68,6 +69,7 @@ def open_scene(
     chunk: int | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
+    untrusted: bool = False,
 ) -> xr.DataArray:
     """Open a scene lazily.
 
@@ -91,6 +93,9 @@ def open_scene(
     alpha
         Whether bands of rasters that are tagged as alpha are masks, not 0 where observed, or bands as others. Default:
         by their values, at which a bounded look is taken; `notes` say what was decided.
+    untrusted
+        Decode it in a process of its own, which has no network, sees the scene's folder alone, writes nothing, and is
+        ended where it takes too long or too much memory; files of this machine only.
 
     Returns
     -------
@@ -105,7 +110,7 @@ def open_scene(
     SceneError
         It cannot be opened, or has no such bands.
     """
-    return lazy_array(open_source(scene, bands, resampling, alpha), chunk)
+    return lazy_array(open_source(scene, bands, resampling, alpha, untrusted), chunk)
 
 
 def lazy_array(source: LazySource | ArraySource, chunk: int | None = None) -> xr.DataArray:
@@ -128,10 +133,13 @@ def open_source(
     bands: BandNames | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
+    untrusted: bool = False,
 ) -> AnyOpen:
     """Open a scene as a source: the same facts as `open_scene`, for reading windows rather than for xarray."""
     if resampling not in RESAMPLINGS:
         raise ArgumentError(f"resampling is {', '.join(RESAMPLINGS)}; received {resampling!r}")
+    if untrusted:
+        return open_untrusted(_local_paths(scene), bands, resampling, alpha)
     source: AnyOpen
     if bands is not None and opens_by_name(scene, bands):
         if (item := _stac(scene)) is not None:
@@ -288,6 +296,13 @@ def _stac(scene: Any) -> Any:
 
 def _names(bands: BandNames) -> list[str]:
     return [str(band) for band in ([bands] if isinstance(bands, str | int) else bands)]
+
+
+def _local_paths(scene: Any) -> list[str]:
+    """Return what is opened apart: paths, which nobody here looks into."""
+    if isinstance(scene, xr.DataArray | xr.Dataset) or not isinstance(scene, str | os.PathLike | list | tuple):
+        raise ArgumentError("untrusted scenes are files: give paths; what is in memory was decoded already")
+    return _paths(scene)
 
 
 def _paths(scene: Any) -> list[str]:

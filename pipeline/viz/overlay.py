@@ -116,9 +116,9 @@ def write_picture(pixels: NDArray[np.uint8], output: str | os.PathLike[str], *, 
     return target
 
 
-def open_on_grid(scene: SceneLike, grid: GeoBox, *, alpha: bool | None = None) -> Source:
+def open_on_grid(scene: SceneLike, grid: GeoBox, *, alpha: bool | None = None, untrusted: bool = False) -> Source:
     """Open the scene of maps that lie on a grid; see `open_scene`. Raises StoreError if it lies on another one."""
-    source = open_source(scene, alpha=alpha)
+    source = open_source(scene, alpha=alpha, untrusted=untrusted)
     if isinstance(source, RasterSource) and any(b.geobox and b.geobox.same_grid(grid) for b in source.raster_bands):
         source = source.on_grid(grid)  # the bands that the maps were made of may lie on a coarser grid than all of them
     refuse_other_grid(source.geobox, grid)

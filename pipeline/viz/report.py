@@ -190,15 +190,15 @@ def _richest(path: str, metadata: StoreMetadata) -> str:
 
 def _image(geobox: GeoBox, metadata: StoreMetadata, view: View, scene: SceneLike | None) -> tuple[Pixels | None, str]:
     """Read the image, or say why it is not there. Only a scene that the user gave is worth an error."""
-    alpha = metadata.source.get("alpha")
+    how: dict[str, Any] = {name: metadata.source[name] for name in ("alpha", "untrusted") if name in metadata.source}
     if scene is not None:
-        return read_image(open_on_grid(scene, geobox, alpha=alpha), view), ""
+        return read_image(open_on_grid(scene, geobox, **how), view), ""
     recorded = metadata.source.get("path")
     hint = "give it with --scene"
     if not recorded:
         return None, f"The store does not say where its scene lies; {hint}."
     try:
-        return read_image(open_on_grid(recorded, geobox, alpha=alpha), view), ""
+        return read_image(open_on_grid(recorded, geobox, **how), view), ""
     except SceneError:
         return None, f"The scene is no longer where the store was made from; {hint}."
     except StoreError:
