@@ -28,7 +28,7 @@ ENVIRONMENT = {
 }
 STARTED: "list[subprocess.Popen[str]]" = []  # all processes that were started here, each in a session of its own
 JUST_NOW = 1.0  # seconds before a fault in which a result may not have reached the command yet, on a busy machine
-START = 60  # seconds that a scheduler or its workers have to be there
+START = 180.0  # seconds until processes are there, also on a loaded machine
 
 
 @dataclass(frozen=True)
