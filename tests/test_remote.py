@@ -26,7 +26,7 @@ from stores import town, write_store
 from models import Bundle, SwatheError, load_bundle
 from models.errors import StoreError
 from models.metadata import Radiometry
-from pipeline import open_scene, plan, publish, run, write_cog, write_report
+from pipeline import allowing, open_scene, plan, publish, run, write_cog, write_report
 from pipeline.io.raster import raster_identity
 from pipeline.io.scene import open_source
 
@@ -193,7 +193,11 @@ def test_a_vrt_of_remote_files(tmp_path: Path, web: Web) -> None:
         ">scene.tif<", f">/vsicurl/{web.url}/scene.tif<"
     )
     (tmp_path / "scene.vrt").write_text(text)
-    np.testing.assert_array_equal(open_scene(tmp_path / "scene.vrt").values, values)
+    with pytest.raises(SwatheError, match=f"--allow {web.url.removeprefix('http://')} "):
+        open_scene(tmp_path / "scene.vrt")
+    assert not web.log
+    with allowing(web.url):
+        np.testing.assert_array_equal(open_scene(tmp_path / "scene.vrt").values, values)
     assert any(name == "/scene.tif" for _, name, _ in web.log)
 
 

@@ -17,9 +17,18 @@ import fsspec
 
 from models.errors import SceneError
 
-from .content_id import fsspec_options
 from .names import is_remote, printable, redact_url, remote_url
-from .places import HEAD, SUBDATASET, allowed_places, first_bytes_of_url, folders_of, is_below, joined, reach
+from .places import (
+    HEAD,
+    SUBDATASET,
+    allowed_places,
+    first_bytes_of_url,
+    folders_of,
+    fsspec_options,
+    is_below,
+    joined,
+    reach,
+)
 from .virtual import files_of_product, files_of_vrt
 
 LARGEST = 2**28  # bytes of a text that names files

@@ -17,12 +17,11 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import require_s3
-
 from ..grid.geobox import Window
 from .names import redact_url as redact_url
 from .names import remote_url as remote_url
 from .names import without_secrets
+from .places import fsspec_options as fsspec_options
 
 WHOLE = 2**28  # a file of up to so many bytes is hashed whole
 PIECES, PIECE = 64, 2**16  # of a larger one: so many pieces of so many bytes, spread over it
@@ -99,18 +98,3 @@ def folder_identity(path: str) -> dict[str, Any]:
         return {"url": without_secrets(path)}
     sizes = sorted((Path(name).relative_to(root).as_posix(), info["size"]) for name, info in found.items())
     return {"files": len(sizes), "sizes": hashlib.sha256(repr(sizes).encode()).hexdigest()}
-
-
-def fsspec_options(url: str) -> dict[str, Any]:
-    """Return fsspec's options for a URL, with which it too gives up a server that does not answer within seconds."""
-    if url.startswith("http"):
-        from aiohttp import ClientTimeout
-
-        from .places import trace_redirects
-
-        limits = ClientTimeout(total=None, sock_connect=8, sock_read=10)
-        return {"client_kwargs": {"timeout": limits, "trace_configs": [trace_redirects()]}}
-    require_s3(url)
-    if url.startswith("s3://"):
-        return {"config_kwargs": {"connect_timeout": 8, "read_timeout": 10, "retries": {"max_attempts": 2}}}
-    return {}

@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from models.errors import NotAllowedError, SceneError
+from models.errors import NotAllowedError, SceneError, require_s3
 
 from .names import is_remote, printable, redact_url, remote_url
 
 HEAD = 512  # bytes by which a format is told
+RANGE = 2**14  # bytes that GDAL asks for at once
+NO_RANGES = "Range downloading not supported by this server! Download the file and give that"
 TIMEOUT = 8  # seconds for the first bytes from a server
 SUBDATASET = re.compile(r'(NETCDF|HDF5|BAG):"?(.+?)"?:(?://)?[^:"]+')  # GDAL's name of a part of a file
 SCHEMES = ("http", "https", "s3", "gs", "az", "abfs", "memory")
@@ -211,6 +213,21 @@ def first_bytes_of_url(url: str, places: tuple[str, ...]) -> bytes:
     with allowing(places):
         try:
             with build_opener(_Redirects()).open(Request(url, headers=headers), timeout=TIMEOUT) as answer:
+                if answer.status == 200 and int(answer.headers.get("Content-Length", 0)) > RANGE:
+                    raise SceneError(f"{redact_url(url)} cannot be read: {NO_RANGES}")
                 return bytes(answer.read(HEAD))
         except (OSError, ValueError, HTTPException):  # GDAL will say what is wrong
             return b""
+
+
+def fsspec_options(url: str) -> dict[str, Any]:
+    """Return fsspec's options for a URL, with which it too gives up a server that does not answer within seconds."""
+    if url.startswith("http"):
+        from aiohttp import ClientTimeout
+
+        limits = ClientTimeout(total=None, sock_connect=8, sock_read=10)
+        return {"client_kwargs": {"timeout": limits, "trace_configs": [trace_redirects()]}}
+    require_s3(url)
+    if url.startswith("s3://"):
+        return {"config_kwargs": {"connect_timeout": 8, "read_timeout": 10, "retries": {"max_attempts": 2}}}
+    return {}
