@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import BundleError, NetworkError, SwatheError, require_s3
+from .errors import BundleError, NetworkError, SwatheError
 from .files import keep_file, put_in_place, refuse_existing
 from .limits import LARGEST_CHUNK, MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
 from .metadata import BundleMetadata
@@ -39,6 +40,7 @@ INT8, INT8_SCORES = "swathe:int8", "swathe:int8_scores"  # of the item: digest o
 # what is not hashed
 FOR_PEOPLE = {"datetime", "created", "updated", "description", "swathe:provenance", "swathe:metrics", INT8_SCORES}
 LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory
+PIN = "@sha256:"
 SHIPPED = Path(__file__).parent / "bundles"
 
 
@@ -232,14 +234,26 @@ def load_bundle(name: str | os.PathLike[str]) -> Bundle:
     Parameters
     ----------
     name
-        A shipped bundle's name, or the path or URL of a folder or zip (a URL: zip only).
+        A shipped bundle's name, or the path or URL of a folder or zip (a URL: zip only). `NAME@sha256:DIGEST`: one of
+        this digest, and no other.
 
     Raises
     ------
     BundleError
-        No such bundle, or it is damaged.
+        No such bundle, or it is damaged, or not the one that is asked for.
     """
-    path = find_bundle(os.fspath(name))
+    return check_pin(_load(find_bundle(os.fspath(name))), os.fspath(name))
+
+
+def check_pin(bundle: Bundle, name: str) -> Bundle:
+    """Return a bundle that was found by its name. Raises BundleError where the name has another digest."""
+    pinned = split_pin(name)[1]
+    if pinned and bundle.digest != pinned:
+        raise BundleError(f"the bundle {bundle.path} has the digest {bundle.digest}, and {pinned} is asked for")
+    return bundle
+
+
+def _load(path: Path) -> Bundle:
     try:
         item = _read_item(path)
         metadata = from_item(item)
@@ -304,10 +318,16 @@ def shipped_bundles() -> list[Bundle]:
     return [load_bundle(item.parent) for item in sorted(SHIPPED.glob(f"*/{ITEM}"))]
 
 
-def find_bundle(name: str) -> Path:
-    """Return where a bundle lies, which may be in the cache of downloads; nothing of it is read. Raises BundleError."""
+def find_bundle(name: str, *, decode: bool = True) -> Path:
+    """Return where a bundle lies, which may be in the cache of downloads. Raises BundleError.
+
+    `decode`: one that is fetched is read, to see that it came whole; else nothing of it is.
+    """
+    name, pinned = split_pin(name)
     if "://" in name:
-        return _download(name)
+        from .fetching import fetch_bundle
+
+        return fetch_bundle(name, (lambda path: _load(path).digest) if decode else None, pinned)
     path, shipped = Path(name), SHIPPED / name
     # a folder here without an item merely has the name of a shipped bundle
     if (shipped / ITEM).exists() and (not path.exists() or (path.is_dir() and not (path / ITEM).exists())):
@@ -318,17 +338,14 @@ def find_bundle(name: str) -> Path:
     raise BundleError(f"no bundle {name!r}: neither a path here nor a shipped bundle (shipped: {names})")
 
 
-def _download(url: str) -> Path:
-    import fsspec
-
-    from .system import cache_folder
-
-    folder = cache_folder("bundles")
-    require_s3(url)
-    try:
-        return Path(fsspec.open_local(f"simplecache::{url}", simplecache={"cache_storage": str(folder)}))
-    except Exception as error:
-        raise BundleError(f"the bundle {url} could not be fetched: {error}") from error
+def split_pin(name: str) -> tuple[str, str]:
+    """Split `NAME@sha256:DIGEST`; without a pin, the digest is empty. Raises BundleError where it is no digest."""
+    place, found, digest = name.rpartition(PIN)
+    if not found:
+        return name, ""
+    if not re.fullmatch("[0-9a-f]{64}", digest.lower()):
+        raise BundleError(f"{PIN}{digest[:80]} is no digest: 64 hexadecimal digits follow, see `swathe bundles BUNDLE`")
+    return place, digest.lower()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 import socket
 import threading
 import time
@@ -23,8 +24,8 @@ from moto.server import ThreadedMotoServer
 from products import write_safe
 from stores import town, write_store
 
-from models import Bundle, SwatheError, load_bundle
-from models.errors import StoreError
+from models import Bundle, SwatheError, fetching, load_bundle
+from models.errors import BundleError, StoreError
 from models.metadata import Radiometry
 from pipeline import allowing, open_scene, plan, publish, run, write_cog, write_report
 from pipeline.io.raster import raster_identity
@@ -45,6 +46,7 @@ class Files(BaseHTTPRequestHandler):
 
     folder: Path
     log: list[tuple[str, str, str]]
+    cut = 0  # bytes that are promised and do not come
 
     def do_HEAD(self) -> None:
         self.answer(b"HEAD")
@@ -79,7 +81,8 @@ class Files(BaseHTTPRequestHandler):
         self.end_headers()
         if method == b"GET":
             with contextlib.suppress(ConnectionError):  # who asked has seen enough
-                self.wfile.write(content)
+                self.wfile.write(content[: len(content) - self.cut])
+        self.close_connection |= self.cut > 0
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -274,6 +277,48 @@ def test_a_bundle_over_http(tmp_path: Path, web: Web) -> None:
     assert loaded.digest == load_bundle(tmp_path / "tiny.zip").digest
     with pytest.raises(SwatheError, match="could not be fetched"):
         load_bundle(f"{web.url}/none.zip")
+
+
+def test_a_bundle_that_is_cut_changes_or_is_pinned(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(fetching.logger, "warning", lambda text, *given: told.append(text % given))
+    monkeypatch.setenv("SWATHE_CACHE", str(tmp_path / "cache"))
+    cache, url, file = tmp_path / "cache/swathe/bundles", f"{web.url}/moving.zip", tmp_path / "moving.zip"
+    first = save(tmp_path / "first.zip", metadata()).digest
+    second = save(tmp_path / "second.zip", metadata(name="another")).digest
+    content = (tmp_path / "first.zip").read_bytes()
+    file.write_bytes(content[: len(content) // 2])  # whole for all that the server says
+    with pytest.raises(BundleError, match=r"moving\.zip came damaged"):
+        load_bundle(url)
+    assert not list(cache.iterdir())
+    file.write_bytes(content)
+    with monkeypatch.context() as cut:
+        cut.setattr(Files, "cut", 10)
+        with pytest.raises(BundleError, match=r"moving\.zip could not be fetched"):
+            load_bundle(url)
+    assert not list(cache.iterdir())
+    assert load_bundle(url).digest == first
+    asked = len(web.log)
+    assert load_bundle(f"{url}@sha256:{first}").digest == first
+    assert len(web.log) == asked
+    with pytest.raises(BundleError, match=f"has the digest {first}, and {second} is asked for"):
+        load_bundle(f"{url}@sha256:{second}")
+    kept = load_bundle(url).path
+    kept.write_bytes(content[:-1] + b"?")  # a damaged copy is fetched again
+    assert load_bundle(url).digest == first
+    shutil.copy(tmp_path / "second.zip", file)
+    assert load_bundle(url).digest == second
+    assert kept.exists()  # a run may use it still
+    assert f"has changed: its digest was {first[:12]}, now {second[:12]}" in told[-1]
+    file.unlink()
+    assert load_bundle(url).digest == second  # as it was
+    assert "does not answer: the copy of before is used" in told[-1]
+    with pytest.raises(BundleError, match="is no digest: 64 hexadecimal digits"):
+        load_bundle("buildings@sha256:abc")
+    shipped = load_bundle("buildings")
+    assert load_bundle(f"buildings@sha256:{shipped.digest}").path == shipped.path
+    with pytest.raises(BundleError, match=f"has the digest {shipped.digest}"):
+        load_bundle(f"buildings@sha256:{first}")
 
 
 def test_a_run_into_s3_continues_there(

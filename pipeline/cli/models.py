@@ -105,10 +105,10 @@ def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None
 @overwriting
 def package(bundle: str, output: str, exported: tuple[str, ...], href: str, overwrite: bool) -> None:
     """Describe a BUNDLE for catalogues: a STAC Item with the Machine Learning Model extension, sizes and checksums."""
-    from models.bundle import load_bundle
+    from models.bundle import load_bundle, split_pin
     from models.exporting import write_item
 
-    where = href or (bundle if "://" in bundle else "")
+    where = href or (split_pin(bundle)[0] if "://" in bundle else "")
     made = write_item(load_bundle(bundle), output, exported, href=where, overwrite=overwrite)
     click.echo(f"wrote {made}")
 

@@ -25,7 +25,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from models.bundle import SHIPPED, Bundle, find_bundle, load_bundle
+from models.bundle import SHIPPED, Bundle, check_pin, find_bundle, load_bundle
 from models.errors import ArgumentError, BundleError, SceneError
 from models.limits import check_extent, parse_json, total_memory
 from models.metadata import Radiometry
@@ -408,9 +408,9 @@ def checked_bundle(name: str | os.PathLike[str]) -> Bundle:
     BundleError
         As `load_bundle`; or that process was ended, or read another bundle.
     """
-    path = find_bundle(os.fspath(name)).absolute()
+    path = find_bundle(os.fspath(name), decode=False).absolute()
     if _lies_in(str(path), [str(SHIPPED)]):
-        return load_bundle(path)
+        return check_pin(load_bundle(path), os.fspath(name))
     try:
         digest = _children((_folder_of(str(path)),)).ask("bundle", str(path))
     except SceneError as error:
@@ -419,4 +419,4 @@ def checked_bundle(name: str | os.PathLike[str]) -> Bundle:
     bundle = load_bundle(path)
     if digest != bundle.digest:
         raise BundleError(f"{path} is another bundle than the one that was checked; try again")
-    return bundle
+    return check_pin(bundle, os.fspath(name))
