@@ -53,6 +53,10 @@ class StoreError(SwatheError):
     """A store that cannot be written, that is damaged, or that belongs to another run."""
 
 
+class DamagedStepError(StoreError):
+    """A file of a run that is under way was damaged or lost, and is removed: it is made again when the run goes on."""
+
+
 class ClusterError(SwatheError):
     """A Dask cluster that does not answer, or that lost its workers."""
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.encoding import NODATA
-from models.errors import DeviceLostError, StoreError, SwatheError
+from models.errors import DamagedStepError, DeviceLostError, StoreError, SwatheError
 from models.metadata import some_of
 from models.timing import timing
 
@@ -49,7 +49,7 @@ from .block_order import BlockOrder
 from .events import Event, tell_all
 from .first_worker import wait_for_first_worker
 from .json_log import json_log
-from .kept import mark_kept
+from .kept import again_if_damaged, mark_kept
 from .metrics import count_block, counting_tries
 from .progress import Progress, ProgressFactory, no_progress, progress
 from .run_log import RunLog
@@ -370,15 +370,39 @@ def _run_to_store(
             store = create_store(path, job.geobox, metadata, job.kept(), planned)
         connection = connection or stack.enter_context(dask_client(client, threads=job.threads))
         shown = make_progress(show)
-        job.prepare(connection, store, shown)
-        task = Task(job.block_function(store), store, len(metadata.classes), mask)
         link = None if client is None or processes is not None else connection.dashboard_link
-        ledger, resumed = _all_levels(connection, task, shown, job.title, log, link)
+
+        def do_blocks() -> tuple[Task, Ledger, int]:
+            job.prepare(connection, store, shown)
+            task = Task(job.block_function(store), store, len(metadata.classes), mask)
+            return task, *_all_levels(connection, task, shown, job.title, log, link)
+
+        task, ledger, resumed = again_if_damaged(do_blocks)
         pixels = dict(zip(metadata.class_names, ledger.pixels[:-1].tolist(), strict=True))
         pixels["nodata"] = prod(store.geobox.shape) - sum(pixels.values())  # also of blocks that are not planned
-        found = dict(job.finalize(connection, store, shown))
+        found = again_if_damaged(lambda: _finalize(connection, job, task, shown))
         finish_store(store, {"pixels": pixels, **found}, ledger.seconds, ledger.shards)
     return RunResult(path, int(ledger.done[0].sum()), resumed, pixels, time.monotonic() - started, found)
+
+
+def _finalize(client: Client, job: BlockJob, task: Task, show: ProgressFactory) -> dict[str, Any]:
+    """Do what follows the blocks; where it cannot, because blocks are damaged, those are done again first."""
+    try:
+        return dict(job.finalize(client, task.store, show))
+    except DamagedStepError:
+        raise
+    except StoreError:
+        again = map_bounded(client, _mend_block, task, task.store.places(0), key="swathe-mend")
+        if not sum(again):
+            raise
+        return dict(job.finalize(client, task.store, show))
+
+
+def _mend_block(task: Task, place: tuple[int, int]) -> bool:
+    """Do a block again if it is damaged; whether it was."""
+    if damaged := not task.store.is_readable(0, place):
+        _run_block(task, 0, *place)
+    return damaged
 
 
 def make_progress(show: bool) -> ProgressFactory:

@@ -1,6 +1,15 @@
-"""Whether this process has left on disk what the same call would continue: whoever stops it is told the truth."""
+"""What a process has left on disk: whether the same call would continue it, and what is done where it is damaged."""
 
+import logging
 import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from models.errors import DamagedStepError
+
+TRIES = 100  # so often work is begun again of which files were damaged; each time at least one of them is made anew
+Result = TypeVar("Result")
+logger = logging.getLogger("swathe")
 
 _kept = threading.Event()
 
@@ -13,3 +22,13 @@ def mark_kept() -> None:
 def is_anything_kept() -> bool:
     """Whether anything is."""
     return _kept.is_set()
+
+
+def again_if_damaged(work: Callable[[], Result]) -> Result:
+    """Do work that goes on where it was, again whenever a file of its steps turns out to be damaged or lost."""
+    for _ in range(TRIES):
+        try:
+            return work()
+        except DamagedStepError as error:
+            logger.info("%s", error)
+    return work()

@@ -5,12 +5,14 @@ several blocks hold of one object. A step is a task whose file appears whole, an
 again: killed at any moment, the same call continues. What is added up is the caller's.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, count, islice, product
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from distributed import Client
@@ -18,11 +20,13 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.encoding import NODATA
+from models.errors import DamagedStepError
 
 from ..grid.geobox import Window
 from ..jobs.kept import mark_kept
 from ..jobs.progress import ProgressFactory
 from ..jobs.tasks import map_bounded
+from ..store.sealed import seal, unseal
 from ..store.store import MARKERS, BlockIndex, Store, store_errors
 from .label import NONE, Region, Totals, edges
 from .merge_labels import MergedRegion, merge_regions, pack, region_bytes, region_from, unpack
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FAN = 4
+READERS = 8  # files of steps that are read at a time
 GROUP = 64  # nodes down and across whose files share a folder, so that no listing grows with the scene
 MOST_PARTS = 4096  # files that a table is written in; a few more are of the objects that cross borders of these
 ROWS = 2**16  # of a table in memory at a time
@@ -114,21 +119,43 @@ class TreeJob:
         return f"{MARKERS}/{self.name}.{self.store.run[:16]}"
 
     def write(self, kind: str, place: BlockIndex, content: bytes) -> None:
-        """Write a step's file. Raises StoreError, as where the disk is full."""
+        """Write a step's file, with its digest. Raises StoreError, as where the disk is full."""
         with store_errors(self.store.path):
-            self.store.files.write(f"{self.folder}/{step_file(kind, place)}", content)
+            self.store.files.unsynced.write(f"{self.folder}/{step_file(kind, place)}", seal(content))
 
     def read(self, kind: str, place: BlockIndex) -> bytes:
-        """Read a step's file. Raises StoreError where it is lost."""
+        """Read a step's file.
+
+        Raises
+        ------
+        DamagedStepError
+            It is damaged or lost, as when the power was cut. The files of the step are removed; see `again_if_damaged`.
+        """
         with store_errors(self.store.path):
-            return self.store.files.read(f"{self.folder}/{step_file(kind, place)}")
+            try:
+                content = unseal(self.store.files.read(f"{self.folder}/{step_file(kind, place)}"))
+            except FileNotFoundError:
+                content = None
+        if content is None:
+            self._forget(kind, place)
+        return content
 
     def read_all(self, kind: str, places: Iterable[BlockIndex]) -> Iterator[bytes]:
-        """Read the files of many nodes, some at the same time where an object store allows it."""
+        """Read the files of many nodes, some at the same time where an object store allows it. Raises as `read`."""
         waiting = iter(places)
         while some := list(islice(waiting, GROUP)):
-            with store_errors(self.store.path):
-                yield from self.store.files.read_all([f"{self.folder}/{step_file(kind, place)}" for place in some])
+            with ThreadPoolExecutor(READERS) as pool:
+                yield from pool.map(partial(self.read, kind), some)
+
+    def _forget(self, kind: str, place: BlockIndex) -> NoReturn:
+        """Remove the files of a step of which one is not as it was: it counts as done no more."""
+        name = step_file(kind, place)
+        folder, end = f"{self.folder}/{os.path.dirname(name)}", ".{}.{}.{}".format(*place)
+        with store_errors(self.store.path):
+            for there in self.store.files.names(folder):
+                if there.endswith(end) and (there.startswith("totals.") == (kind == "totals")):
+                    self.store.files.remove(f"{folder}/{there}")
+        raise DamagedStepError(f"{self.store.path}: {name} was damaged or lost; run the same command again to continue")
 
     def run(self, client: Client, steps: "Sequence[Step]", show: ProgressFactory, title: str) -> None:
         """Do for each level's nodes what is not done yet, one step after the other. Holds the names of one group."""

@@ -18,6 +18,7 @@ from models.limits import parse_json
 
 from ..store.files import Files
 from ..store.metadata import differences
+from ..store.sealed import seal, unseal
 from ..store.store import store_errors
 
 STATE = ".swathe"
@@ -133,16 +134,23 @@ def _refuse(folder: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
 def mark(files: Files, run: Run, done: CellFile, name: str) -> None:
     """Mark a cell as done; its file must be there."""
     with store_errors(files.root):
-        files.write(f"{run.folder}/{name}.json", json.dumps(asdict(done)).encode())
+        files.unsynced.write(f"{run.folder}/{name}.json", seal(json.dumps(asdict(done)).encode()))
 
 
 def marked(files: Files, run: Run) -> dict[str, CellFile]:
-    """Return the cells that are done by the names of their files; those whose files are gone are not."""
+    """Return the cells that are done by the names of their files; those whose files are gone or of other sizes are not.
+
+    Of a marker that is damaged, or has no digest as those of before, the cell is done again.
+    """
     with store_errors(files.root):
-        names, there = sorted(files.names(run.folder)), set(files.names(""))
-        texts = files.read_all([f"{run.folder}/{name}" for name in names])
-    done = {name.removesuffix(".json"): CellFile(**json.loads(text)) for name, text in zip(names, texts, strict=True)}
-    return {name: cell for name, cell in done.items() if not cell.size or name in there}
+        names, (there,) = sorted(files.names(run.folder)), files.listed([""])
+        texts = map(unseal, files.read_all([f"{run.folder}/{name}" for name in names]))
+    done = {
+        name.removesuffix(".json"): CellFile(**json.loads(text))
+        for name, text in zip(names, texts, strict=True)
+        if text is not None
+    }
+    return {name: cell for name, cell in done.items() if not cell.size or there.get(name) == cell.size}
 
 
 def sweep(files: Files, kept: set[str]) -> None:

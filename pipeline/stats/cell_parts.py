@@ -25,6 +25,7 @@ from ..cluster.processes import ClusterLike
 from ..grid.geobox import IN_PIXELS, Window
 from ..grid.pixel_area import pixel_areas
 from ..jobs.job import make_progress
+from ..jobs.kept import again_if_damaged
 from ..objects.parts import Dataset, Parts, is_dataset, part_name, read_tables
 from ..objects.tree import Step, Tree, TreeJob, step_file
 from ..store.files import full_path
@@ -213,8 +214,12 @@ def write_cells(
                 half_done.files.remove(job.folder)
         with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection:
             step = Step(write_part, 0, lambda place: [step_file("sums", place)])
-            job.run(connection, [step], make_progress(show), "adding up")
-        sums = _read_sums(job)
+
+            def write() -> dict[str, float]:
+                job.run(connection, [step], make_progress(show), "adding up")
+                return _read_sums(job)
+
+            sums = again_if_damaged(write)
         said = _complete(job, dataset, target, schema, overwrite=overwrite, sums=sums)
         work.remove()
     return CellStatistics(target, len(cells), _summary(job, sums, said))

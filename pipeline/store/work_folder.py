@@ -55,7 +55,11 @@ class WorkFolder:
     def has_written(self) -> bool:
         """Whether this very run has written the output since, and was killed before it could remove the folder."""
         files = Files(self.folder)
-        return self._begun() == self.run and files.exists(OLD) and files.read(OLD).decode() not in ("", self._there())
+        return (
+            self._begun() == self.run
+            and files.exists(OLD)
+            and files.read(OLD).decode(errors="replace") not in ("", self._there())
+        )
 
     def is_ours(self) -> bool:
         """Whether the folder is there, and of this run."""
@@ -75,7 +79,7 @@ class WorkFolder:
     def _begun(self) -> str | None:
         """Return the run that the folder is of."""
         files = Files(self.folder)
-        return files.read(RUN).decode() if files.exists(RUN) else None
+        return files.read(RUN).decode(errors="replace") if files.exists(RUN) else None
 
     def _there(self) -> str:
         """Return what tells the output that is there now from others."""

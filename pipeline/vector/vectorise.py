@@ -18,6 +18,7 @@ from ..cluster.connect import check_client, dask_client
 from ..cluster.processes import ClusterLike
 from ..grid.geobox import IN_PIXELS, GeoBox
 from ..jobs.job import THREADS, make_progress, run_job
+from ..jobs.kept import again_if_damaged
 from ..objects.label import Connectivity
 from ..objects.objects import buffered, label_job
 from ..objects.parts import Dataset, Parts, is_dataset
@@ -139,8 +140,12 @@ def write_vectors(
             elif dataset.claim(feature_columns()):
                 half_done.files.remove(job.folder)  # of a dataset that was removed since
         with dask_client(client, threads=THREADS) as connection:
-            tree_reduce(connection, reduction, make_progress(show), "drawing outlines")
-            features = write_parts(connection, job, make_progress(show))
+
+            def write() -> int:
+                tree_reduce(connection, reduction, make_progress(show), "drawing outlines")
+                return write_parts(connection, job, make_progress(show))
+
+            features = again_if_damaged(write)
         written = Written(features)
         if dataset is None:
             crs = opened.geobox.crs
