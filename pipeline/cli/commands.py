@@ -26,6 +26,7 @@ from .options import (
     radius,
     running,
     store_argument,
+    sync_option,
     untrusted_option,
     workers_option,
 )
@@ -65,6 +66,7 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
 @mosaic_options
 @map_output
 @opaque
+@sync_option
 @running
 @workers_option
 @click.option("--run-report", metavar="OUT", help="Write where the time went: OUT.html and OUT.json, or a folder.")
@@ -236,6 +238,7 @@ def export(store: str, output: str, array: str, opaque_background: bool, overwri
               help="What small objects become.  [default: background, or surrounding where there is none]")  # fmt: skip
 @click.option("--background", metavar="NAME|none", help="Which class is the background.  [default: as STORE has it]")
 @opaque
+@sync_option
 @running
 def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **rest: Any) -> None:
     """Clean the map of a finished STORE into OUT. STORE stays as it is.
@@ -262,6 +265,7 @@ def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **
 @output("OUT.zarr", "The store to write.", [".zarr"], ".zarr; for polygons see `swathe vectorise`")
 @connectivity
 @click.option("--no-widths", is_flag=True, help="Do not measure mean widths, which takes half of the time.")
+@sync_option
 @running
 def objects(store: str, output: str, no_widths: bool, client: Any, quiet: bool, **rest: Any) -> None:
     """Find, number and measure the objects of a finished STORE.

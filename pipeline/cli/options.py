@@ -194,6 +194,9 @@ radiometry = options(
 layer_option = click.option("--layer", default="", metavar="NAME", help="Which layer of vector labels' files.")
 width_option = click.option("--width", metavar="WIDTH",
                             help="How wide lines and points of labels are, in metres as 6, or as '3 px'.")  # fmt: skip
+sync_option = click.option("--sync/--no-sync", default=True, show_default=True,
+                           help="Whether what is written is on the disk before it counts as done: a power cut "
+                                "then loses nothing. Without: for scratch disks.")  # fmt: skip
 opaque = click.option("--opaque-background", is_flag=True,
                       help="Of a .tif: show the background in its colour.  [default: transparent]")  # fmt: skip
 planning = options(

@@ -68,6 +68,7 @@ def run(
     workers: int | None = None,
     overwrite: bool = False,
     opaque_background: bool = False,
+    sync: bool = True,
     show: bool = True,
     note: Callable[[str], object] | None = None,
     log: RunLog | None = None,
@@ -118,6 +119,8 @@ def run(
         the same. Nothing is removed before scene, bundle and cluster have been found fit.
     opaque_background
         Of a `.tif`: whether the background is shown in its colour and hides what lies below; else it is transparent.
+    sync
+        Whether what is written has reached the disk before it counts as done, so that a power cut loses nothing.
     show
         Show progress.
     note
@@ -154,6 +157,7 @@ def run(
             client=where,
             show=show,
             opaque_background=opaque_background,
+            sync=sync,
             note=note,
             log=log,
         )

@@ -235,6 +235,7 @@ def run_job(
     note: Callable[[str], object] | None = None,
     mask: Store | None = None,
     opaque_background: bool = False,
+    sync: bool = True,
     log: RunLog | None = None,
 ) -> RunResult:
     """Run a block job into a Zarr store or a GeoTIFF, or what is left of it. Killed, the same call continues.
@@ -259,6 +260,8 @@ def run_job(
         without computing them. It is not part of the job's identity: outputs under other masks need other names.
     opaque_background
         Of a GeoTIFF, see `write_cog`.
+    sync
+        Of a store: whether what is written has reached the disk before it counts as done; see `Store`.
     log
         Filled with what is known of the run, also if it fails.
 
@@ -275,8 +278,8 @@ def run_job(
     log = RunLog() if log is None else log
     with log.run(job.title, path, json_log() if show else None):
         if not is_tiff(path):
-            return _run_to_store(job, filled, replacing, client, show, mask, log)
-        return _run_to_tiff(job, path, replacing, client, show, mask, log, note, opaque_background)
+            return _run_to_store(job, filled, replacing, client, show, mask, log, sync)
+        return _run_to_tiff(job, path, replacing, client, show, mask, log, note, opaque_background, sync)
 
 
 def _run_to_tiff(
@@ -289,6 +292,7 @@ def _run_to_tiff(
     log: RunLog,
     note: Callable[[str], object] | None,
     opaque_background: bool,
+    sync: bool,
 ) -> RunResult:
     filled = filled_store(path)
     started, bare = time.monotonic(), job.map_only()
@@ -306,7 +310,7 @@ def _run_to_tiff(
         return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
     overwrite = replacing != "nothing"
     target = check_target(path, overwrite=overwrite)
-    result = _run_to_store(bare, filled, "others" if overwrite else "nothing", client, show, mask, log)
+    result = _run_to_store(bare, filled, "others" if overwrite else "nothing", client, show, mask, log, sync)
     if note is not None:
         note("writing the GeoTIFF and reading it back")
     write_cog(filled, target, opaque_background=opaque_background, overwrite=overwrite)
@@ -333,6 +337,7 @@ def _run_to_store(
     show: bool,
     mask: Store | None,
     log: RunLog,
+    sync: bool,
 ) -> RunResult:
     started = time.monotonic()
     with sole_writer(path), ExitStack() as stack:
@@ -363,11 +368,11 @@ def _run_to_store(
             found = {name: value for name, value in metadata.results.items() if name != "pixels"}
             return RunResult(path, blocks, blocks, dict(metadata.pixels), time.monotonic() - started, found)
         if metadata and state == "mine" and metadata.state == "running":
-            store = resume_store(path, metadata, job.geobox)
+            store = resume_store(path, metadata, job.geobox, sync=sync)
         else:
             metadata = job.new_metadata()
             planned = job.planned_blocks(metadata.plan.block)  # all that may fail comes before anything is removed
-            store = create_store(path, job.geobox, metadata, job.kept(), planned)
+            store = create_store(path, job.geobox, metadata, job.kept(), planned, sync=sync)
         connection = connection or stack.enter_context(dask_client(client, threads=job.threads))
         shown = make_progress(show)
         link = None if client is None or processes is not None else connection.dashboard_link

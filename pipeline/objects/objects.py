@@ -62,6 +62,7 @@ def write_objects(
     widths: bool = True,
     client: ClusterLike | None = None,
     overwrite: bool = False,
+    sync: bool = True,
     show: bool = True,
 ) -> RunResult:
     """Find, number and measure the objects of a finished store. Run again after any interruption, it continues.
@@ -84,6 +85,8 @@ def write_objects(
         A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     overwrite
         Replace the output of another run, and do a finished one again.
+    sync
+        Whether what is written has reached the disk before it counts as done, so that a power cut loses nothing.
     show
         Show progress.
 
@@ -93,7 +96,7 @@ def write_objects(
         The store is missing, unfinished or not Swathe's; the output belongs to another run.
     """
     job = label_job(store, connectivity=connectivity, widths=widths)
-    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show)
+    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show, sync=sync)
 
 
 def label_job(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, widths: bool = True) -> "LabelJob":

@@ -39,6 +39,7 @@ def write_clean(
     client: ClusterLike | None = None,
     overwrite: bool = False,
     opaque_background: bool = False,
+    sync: bool = True,
     show: bool = True,
     threshold: Thresholds | None = None,
     minimum: float | None = None,
@@ -71,6 +72,8 @@ def write_clean(
         Replace the output of another run, and do a finished one again.
     opaque_background
         Of a `.tif`: whether the background is shown in its colour and hides what lies below; else it is transparent.
+    sync
+        Whether what is written has reached the disk before it counts as done, so that a power cut loses nothing.
     show
         Show progress.
     {CleanOptions}
@@ -88,7 +91,13 @@ def write_clean(
     resolved = options.resolve(metadata.class_names, kept, background=metadata.background, has_areas=areas is not None)
     job = CleanJob(maps, metadata, CleanBlock(maps, resolved, areas))
     return run_job(
-        job, output, "all" if overwrite else "nothing", client=client, show=show, opaque_background=opaque_background
+        job,
+        output,
+        "all" if overwrite else "nothing",
+        client=client,
+        show=show,
+        opaque_background=opaque_background,
+        sync=sync,
     )
 
 

@@ -57,6 +57,7 @@ from .store import (
 
 TABLE = "table.parquet"  # of objects
 OURS = NAMES_OF_BEGUN | {MANIFEST, TABLE}
+UNSYNCED = f"{MARKERS}/unsynced"
 SYNCS = 16  # folders that are synced at a time
 RUN_NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -106,6 +107,7 @@ def create_store(
         whole = {**made, **kept, ROOT: _consolidated(made)}
         files.write_all({name: content for name, content in whole.items() if name != ROOT})
         files.write_all({RUN: store.run.encode()} | ({BEGUN: pack_files(whole)} if files.local else {}))
+        _note_sync(files)
         files.write(ROOT, whole[ROOT])
     return store
 
@@ -236,7 +238,14 @@ def resume_store(path: str, metadata: StoreMetadata, geobox: GeoBox, *, sync: bo
         if not RUN_NAME.fullmatch(run):
             run = uuid.uuid4().hex
             files.write(RUN, run.encode())
+        _note_sync(files)
         return replace(reopen_store(path, metadata, geobox), run=run, sync=sync)
+
+
+def _note_sync(files: Files) -> None:
+    """Note in a store that some of it is written without sync."""
+    if files.local and not files.sync:
+        files.write(UNSYNCED, b"")
 
 
 def finish_store(
@@ -263,6 +272,8 @@ def finish_store(
         levels = range(store.levels + 1)
         write_manifest(store, shards or tuple(ShardSums.none(store, level) for level in levels), root)
         if store.sync and files.local:
+            if files.exists(UNSYNCED):  # it was begun so: now all must be on the disk
+                os.sync()
             _sync_folders(store)
         files.write(ROOT, root)
     remove_markers(store)
