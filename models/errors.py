@@ -1,13 +1,22 @@
 """The errors that Swathe's users see: one or two lines that say what was received and what to do.
 
-Everything else that is raised is a defect of Swathe. This file imports nothing of the project.
+Everything else that is raised is a defect of Swathe.
 """
 
 from importlib.util import find_spec
+from typing import Any
+
+from .redact import shown
 
 
 class SwatheError(Exception):
-    """A problem that the user can mend. Its message is one or two lines, without jargon of the code."""
+    """A problem that the user can mend. Its message is one or two lines, without jargon of the code.
+
+    No secret and no control character is in it, whatever it is made from: it is redacted as it is made.
+    """
+
+    def __init__(self, *message: Any) -> None:
+        super().__init__(*(shown(part) if isinstance(part, str) else part for part in message))
 
 
 class ArgumentError(SwatheError):

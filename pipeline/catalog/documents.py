@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from models.errors import SceneError
+from models.redact import redact_url
 
-from ..io.content_id import redact_url
 from ..io.gdal import is_remote, printable
 from ..io.stac_items import FoundItem, read_json, split_id
 from .found import FoundScene

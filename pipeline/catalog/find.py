@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.errors import SceneError
+from models.redact import redact_url
 
 from ..io.array_files import is_netcdf, is_zarr
-from ..io.content_id import redact_url
 from ..io.folder import RASTERS, index_of
 from ..io.gdal import is_remote, natural_order, printable
 from ..io.listing import expand, is_archive, list_files

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from models.errors import SceneError
+from models.redact import redact_url
 
-from ..io.content_id import redact_url
 from ..io.gdal import is_remote, printable
 from ..io.places import reach, refuse_redirect
 

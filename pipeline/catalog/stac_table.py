@@ -14,9 +14,9 @@ from typing import Any
 
 from models.errors import SceneError
 from models.files import whole_file
+from models.redact import redact_url
 
 from ..io.band_names import common_names
-from ..io.content_id import redact_url
 from ..io.raster import RasterBand, RasterSource
 from .columns import BANDS, CRS, DIGEST, KEY, PRIORITY, RESOLUTION, SOURCE, STAMPS
 from .records import decode_source

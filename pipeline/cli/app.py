@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from models.errors import SwatheError
+from models.redact import redact, redact_logs, shown
 
 from ..jobs.json_log import asks_for_json, json_log, start_json_log
 from ..jobs.kept import is_anything_kept
@@ -23,6 +24,7 @@ from .index import index
 from .models import bundles, import_weights, quantise
 from .options import note
 from .publish import publish
+from .streams import shown_stream
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 RESUMES = ("segment", "publish", "clean", "objects", "vectorise", "train", "evaluate")
@@ -34,6 +36,8 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller; the next file that is opened would be taken for it
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    redact_logs()
+    sys.stdout, sys.stderr = shown_stream(sys.stdout, shown), shown_stream(sys.stderr, redact)
     if asks_for_json(sys.argv):
         start_json_log()
     stopping = Stopping()
@@ -44,7 +48,7 @@ def main() -> None:
     except click.ClickException as error:
         code = error.exit_code
         if json_log() is None:
-            error.show()
+            error.show(shown_stream(sys.stderr, shown))
         else:
             _say(f"error: {error.format_message()}", code)
     except SwatheError as error:
@@ -114,7 +118,7 @@ def _say(text: str, code: int) -> int:
     if "--debug" in sys.argv:
         traceback.print_exc()
     if (log := json_log()) is None:
-        print(text, file=sys.stderr)
+        print(shown(text), file=sys.stderr)
     else:
         log.write("stopped" if code > 128 else "error", text=text.removeprefix("error: "), code=code)
     return code

@@ -73,6 +73,6 @@ def index(
 
 
 def _shown(url: str) -> str:
-    from ..io.content_id import redact_url
+    from models.redact import redact_url
 
     return redact_url(url)

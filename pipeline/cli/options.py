@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from models.redact import shown
+
 from ..jobs.json_log import json_log
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,7 +20,7 @@ def note(text: str, quiet: bool) -> None:
     if quiet:
         return
     if (log := json_log()) is None:
-        print(text, file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
     else:
         log.write("note", text=text.removeprefix("swathe: "))
 

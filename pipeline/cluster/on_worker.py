@@ -12,9 +12,10 @@ from importlib import import_module
 
 from models.bundle import bundle_at, keep_bundle
 from models.errors import BundleError, SwatheError
+from models.redact import redact_logs, redact_url
 from models.system import cache_folder
 
-from ..io.content_id import member_identity, redact_url, remote_url, url_identity
+from ..io.content_id import member_identity, remote_url, url_identity
 from ..store.files import Files
 
 TOKEN, BUNDLE = "token", "bundle.zip"  # in the folder beside the output
@@ -22,6 +23,7 @@ PIECES, PIECE = 3, 4096  # of a file of the scene: so many pieces of so many byt
 ZARR = ("zarr.json", ".zattrs", ".zgroup")  # what tells one Zarr group from another
 LEAST_FREE = 64 * 2**20  # bytes on the disks that Dask and the engines write to
 LACKS_BUNDLE = "the bundle is not there"
+redact_logs()  # of this worker, which tells its own log of tasks that fail
 TRIES, PAUSE = 3, 0.5  # a network disk may show a new file a moment later; seconds
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from models.errors import ArgumentError, ClusterError, require_extra
 from models.limits import LARGEST_TOML, parse_toml, read_small
 from models.options import meanings
+from models.redact import redact_url
 from models.tables import HIDDEN, from_table
 
 
@@ -74,8 +75,6 @@ def launcher_module(kind: str) -> Any:
 
 def shown_name(scheduler: str) -> str:
     """Return what `--scheduler` names without the secrets that a URL may hold."""
-    from ..io.content_id import redact_url  # heavy to import, and the command's help needs this file
-
     kind, colon, text = scheduler.partition(":")
     return f"{kind}:{redact_url(text)}" if colon and kind in LAUNCHERS else redact_url(scheduler)
 

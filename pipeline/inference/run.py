@@ -17,6 +17,7 @@ from models.engine import Device, EngineName, EngineSpec, PrecisionOption
 from models.engine_memory import UNKNOWN, EngineMemory
 from models.errors import SwatheError
 from models.options import chosen, documents
+from models.redact import redact_url
 from models.system import usable_cpus
 from models.timing import spending
 
@@ -28,7 +29,6 @@ from ..cluster.processes import ClusterLike, LocalProcesses, workers_of
 from ..cluster.workers import own_facts
 from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox
-from ..io.content_id import redact_url
 from ..io.gdal import CACHE, close_files
 from ..io.radiometry import Rescaled
 from ..io.raster import RasterSource

@@ -17,10 +17,10 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.redact import redact_url
+
 from ..grid.geobox import Window
-from .names import redact_url as redact_url
 from .names import remote_url as remote_url
-from .names import without_secrets
 from .places import fsspec_options as fsspec_options
 
 WHOLE = 2**28  # a file of up to so many bytes is hashed whole
@@ -77,7 +77,7 @@ def url_identity(url: str) -> dict[str, Any]:
     except Exception:  # each kind of server has its own errors
         info = {}
     facts = {key: str(info[key]) for key in ("size", "ETag", "LastModified", "Last-Modified") if info.get(key)}
-    return {"url": without_secrets(url), **facts}
+    return {"url": redact_url(url), **facts}
 
 
 def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) -> str:
@@ -95,6 +95,6 @@ def folder_identity(path: str) -> dict[str, Any]:
         filesystem, root = fsspec.core.url_to_fs(path, **fsspec_options(path))
         found = filesystem.find(root, detail=True)
     except Exception:  # as web servers, which list nothing
-        return {"url": without_secrets(path)}
+        return {"url": redact_url(path)}
     sizes = sorted((Path(name).relative_to(root).as_posix(), info["size"]) for name, info in found.items())
     return {"files": len(sizes), "sizes": hashlib.sha256(repr(sizes).encode()).hexdigest()}

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from models.redact import shown, shown_facts
+
 EventKind = Literal[
     "dashboard", "waiting", "worker-joined", "worker-left", "worker-unfit", "worker-stuck", "retried", "load"
 ]
@@ -20,6 +22,11 @@ class Event:
     kind: EventKind
     text: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind != "load":
+            object.__setattr__(self, "text", shown(self.text))
+            object.__setattr__(self, "facts", shown_facts(self.facts))
 
 
 Tell: TypeAlias = Callable[[Event], object]

@@ -13,8 +13,14 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import IO, Any
 
+from models.redact import shown, shown_facts
+
 END = "\0end of the log"
 PATIENCE = 1.0  # seconds that the end waits for what was written last
+
+
+def _shown(value: object) -> str:
+    return shown(str(value))
 
 
 class JsonLog:
@@ -27,7 +33,7 @@ class JsonLog:
     def write(self, event: str, **facts: Any) -> None:
         """Write one object: its time, what it tells of, and facts by name."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"time": now, "event": event, **facts}, ensure_ascii=False, default=str)
+        line = json.dumps({"time": now, "event": event, **shown_facts(facts)}, ensure_ascii=False, default=_shown)
         with self._lock:
             self._stream.write(line + "\n")
             self._stream.flush()

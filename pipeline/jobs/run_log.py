@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.redact import redact_url, shown
 from models.timing import PHASES
 
-from ..io.content_id import redact_url
 from ..store.store import Store, Summary
 from .events import Event
 from .json_log import JsonLog
@@ -129,12 +129,12 @@ class RunLog:
     @contextmanager
     def run(self, title: str, output: str, lines: JsonLog | None) -> Iterator[None]:
         """Take note of a run's begin and end; what was noted of another one goes. Both are told to a log in JSON."""
-        self.__dict__.update(vars(RunLog(title, redact_url(output))))
+        self.__dict__.update(vars(RunLog(title, shown(redact_url(output)))))
         self._lines = lines
         try:
             yield
         except BaseException as error:
-            self._end(str(error) or type(error).__name__)
+            self._end(shown(str(error)) or type(error).__name__)
             raise
         self._end("")
 

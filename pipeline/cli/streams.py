@@ -1,0 +1,31 @@
+"""Standard output and error of the command: no secret leaves by them, whoever writes."""
+
+from collections.abc import Callable
+from typing import IO, Any, cast
+
+
+class _ShownStream:
+    """A stream that changes what is written to it; all else is that of the stream."""
+
+    def __init__(self, stream: IO[str], show: Callable[[str], str]) -> None:
+        self._stream, self._show = stream, show
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text as it may be shown."""
+        if not isinstance(text, str):  # click tries bytes, to see which kind of stream it has
+            raise TypeError(f"a text is written, not {type(text).__name__}")
+        self._stream.write(self._show(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write several."""
+        for line in lines:
+            self.write(line)
+
+
+def shown_stream(stream: IO[str], show: Callable[[str], str]) -> IO[str]:
+    """Return a stream that writes to another one what `show` makes of each text."""
+    return cast(IO[str], _ShownStream(stream, show))
