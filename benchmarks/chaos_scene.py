@@ -11,7 +11,7 @@ from .scenes import write_scene
 
 SIZE, BLOCK = 640, 64
 ROOT, SECONDS = Path("zarr.json"), Path("blocks/seconds/c")
-TIMED = {ROOT, Path("manifest.npz")}  # files that say when, or hold digests of what does
+TIMED = {ROOT, Path("manifest.npz"), Path("manifest.copy.npz")}  # files that say when, or hold digests of what does
 OPTIONS = ("--block", BLOCK, "--engine", "openvino", "--threads", 1)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.jobs.job import run_job
 from pipeline.jobs.progress import ProgressFactory
 from pipeline.objects.objects import LabelJob, label_job
-from pipeline.store.lifecycle import TABLE
+from pipeline.store.manifest import TABLE
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError
-from .files import keep_file, put_in_place, refuse_existing
+from .files import keep_file, put_in_place, refuse_existing, write_digest
 from .limits import LARGEST_CHUNK, MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
 from .metadata import BundleMetadata
 from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
@@ -159,7 +159,8 @@ def save_bundle(
                     for name in (ITEM, WEIGHTS):
                         archive.write(whole / name, name)  # stored: weights do not compress
                 whole = whole.with_suffix(".zip")
-            put_in_place(whole, target)
+            with write_digest(target, _by_name(whole, target.name)):
+                put_in_place(whole, target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:
@@ -204,10 +205,16 @@ def add_int8(
                 whole.mkdir()
                 for name, content in contents.items():
                     (whole / name).write_bytes(content)
-            put_in_place(whole, target)
+            with write_digest(target, _by_name(whole, target.name)):
+                put_in_place(whole, target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
     return load_bundle(target)
+
+
+def _by_name(whole: Path, name: str) -> dict[str, Path]:
+    """Return the files of a new bundle by the names that they get, from where it will lie."""
+    return {name: whole} if whole.is_file() else {f"{name}/{part.name}": part for part in sorted(whole.iterdir())}
 
 
 def check_replaced(target: Path) -> None:

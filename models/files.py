@@ -4,18 +4,20 @@ What has its name is on the disk: a power cut leaves what was there before, or a
 """
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from .errors import StoreError, SwatheError
 
 logger = logging.getLogger("swathe")
+DIGEST = ".sha256"  # ends the name of the side file that holds a file's digest, as `sha256sum -c` reads it
 
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # what disks answer, as some shares of a network, that cannot sync a folder
 
@@ -96,8 +98,10 @@ def make_parent(target: Path, *, error: type[SwatheError] = StoreError) -> None:
 
 
 @contextmanager
-def whole_file(target: Path, *, error: type[SwatheError] = StoreError) -> Iterator[Path]:
+def whole_file(target: Path, *, error: type[SwatheError] = StoreError, digest: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside a file, with its ending; it takes the file's place when all went well.
+
+    `digest`: see `write_digest`.
 
     Raises
     ------
@@ -107,7 +111,8 @@ def whole_file(target: Path, *, error: type[SwatheError] = StoreError) -> Iterat
     part = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.partial{target.suffix}")
     try:
         yield part
-        replace_file(part, target)
+        with write_digest(target, {target.name: part}) if digest else nullcontext():
+            replace_file(part, target)
     except OSError as caught:
         raise error(f"{target} could not be written: {caught.strerror or caught}") from caught
     finally:
@@ -146,3 +151,53 @@ def put_in_place(whole: Path, target: Path) -> None:
         raise
     sync(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def write_digest(target: Path, files: Mapping[str, Path]) -> Iterator[None]:
+    """Write NAME.sha256 beside a file that is put in place within, in the format of coreutils.
+
+    The digest of what was there before goes first and the new one comes last: a file that is read meanwhile, or was
+    left so by a kill, has none, and never another one's.
+
+    Parameters
+    ----------
+    target
+        The file.
+    files
+        Where the file, and what lies beside it under other names, are now.
+    """
+    text = digest_text({name: sha256_of(path) for name, path in files.items()})
+    side = target.with_name(target.name + DIGEST)
+    side.unlink(missing_ok=True)
+    yield
+    with whole_file(side) as part:
+        part.write_bytes(text)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file of any size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_text(digests: Mapping[str, str]) -> bytes:
+    """Return digests by name as the command `sha256sum` writes them."""
+    lines = []
+    for name, digest in digests.items():
+        escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        lines.append(f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n")
+    return "".join(lines).encode(errors="surrogateescape")
+
+
+def read_digests(text: bytes) -> dict[str, str]:
+    """Return digests by name of what `sha256sum` has written. Raises ValueError where it is something else."""
+    found = {}
+    for line in text.decode(errors="surrogateescape").removesuffix("\n").split("\n"):
+        escaped, (digest, between, name) = line.startswith("\\"), line.removeprefix("\\").partition("  ")
+        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef") or not between or not name:
+            raise ValueError(f"{line[:80]!r} is no line of sha256sum")
+        if escaped:
+            name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
+        found[name] = digest
+    return found

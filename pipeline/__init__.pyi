@@ -20,6 +20,8 @@ from .objects.objects import write_objects as write_objects
 from .postprocess.clean import write_clean as write_clean
 from .postprocess.lazy import clean as clean
 from .postprocess.lazy import label_objects as label_objects
+from .postprocess.verify import Verification as Verification
+from .postprocess.verify import verify as verify
 from .publishing.publish import Publication as Publication
 from .publishing.publish import publish as publish
 from .stats.cell_parts import write_cells as write_cells
@@ -45,6 +47,7 @@ __all__ = [
     "RunResult",
     "SceneIndex",
     "StacSearch",
+    "Verification",
     "allowing",
     "build_index",
     "clean",
@@ -63,6 +66,7 @@ __all__ = [
     "read_index",
     "run",
     "segment",
+    "verify",
     "write_cells",
     "write_clean",
     "write_cog",

@@ -621,7 +621,12 @@ def test_a_disk_that_is_full_leaves_the_index_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(SceneError, match="could not be written: No space left"):
         indexed(write_raster(tmp_path / "b.tif", left=9), output)
     assert output.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif", "scenes.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.tif",
+        "b.tif",
+        "scenes.parquet",
+        "scenes.parquet.sha256",
+    ]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def test_quiet_says_nothing_but_the_result(place, tmp_path):
         "class_1": int((values == 1).sum()),
         "nodata": int((values == 255).sum()),
     }
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml", "o.tif.sha256"]
     again = swathe("segment", "die scène.tif", "-m", "mein bundle", "-o", tmp_path / "o.tif", *CHEAP, "-q", cwd=place)
     assert "12 of them done before" in again.stdout
 

@@ -176,14 +176,14 @@ def test_bad_targets_and_stores_are_refused(store, tmp_path):
 def test_a_new_file_replaces_an_old_one_with_its_names(store, tmp_path):
     write_cog(store, tmp_path / "c.tif")
     write_cog(store, tmp_path / "c.tif", array="probability", overwrite=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.tif", "s.zarr"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.tif", "c.tif.sha256", "s.zarr"]
 
 
 @pytest.mark.parametrize("step", ["write_tiles", "_put_together", "_read_back", "_put_in_place"])
 def test_what_fails_leaves_the_old_file_and_nothing_else(store, tmp_path, monkeypatch, step):
     (tmp_path / "c.tif").write_text("mine")
 
-    def failing(*_):
+    def failing(*_, **__):
         raise StoreError("failing")
 
     monkeypatch.setattr(cog, step, failing)

@@ -49,13 +49,16 @@ def to_cog(prepared, output, overwrite=False, **more):
     return run_job(Segmentation(prepared), output, "all" if overwrite else "nothing", **more)
 
 
+MANIFESTS = ("manifest.npz", "manifest.copy.npz")
+
+
 def _again(case, output, **more):
     return run(case / "scene.tif", case / "bundle", output, show=False, **{**CUT, **ENGINE, **more})
 
 
 def content(store: Path) -> dict:
-    """All files of a store but the times of its blocks, and the manifest that has their digest."""
-    paths = [path for path in store.rglob("*") if path.is_file() and not {"seconds", "manifest.npz"} & set(path.parts)]
+    """All files of a store but the times of its blocks, and the manifests that have their digest."""
+    paths = [path for path in store.rglob("*") if path.is_file() and not {"seconds", *MANIFESTS} & set(path.parts)]
     return {str(path.relative_to(store)): path.read_bytes() for path in paths}
 
 
@@ -304,12 +307,12 @@ def test_a_finished_file_is_left_as_it_is_and_leftovers_go(case, tmp_path):
     report = to_cog(prepared, tmp_path / "o.tif", show=False)
     assert (report.output, report.resumed) == (str(tmp_path / "o.tif"), 0)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml", "o.tif.sha256"]
     before = (tmp_path / "o.tif").stat().st_mtime_ns
     run_job(Segmentation(prepared), tmp_path / "o.tif.unfinished.zarr", show=False)  # as if killed before its removal
     again = to_cog(prepared, tmp_path / "o.tif", show=False)
     assert (again.resumed, again.pixels) == (48, report.pixels)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml", "o.tif.sha256"]
     assert (tmp_path / "o.tif").stat().st_mtime_ns == before
     with pytest.raises(StoreError, match=r"o\.tif exists"):
         to_cog(_plan(case, overviews=False, probability=None, threshold=0.7), tmp_path / "o.tif", show=False)
@@ -319,7 +322,7 @@ def test_the_ending_of_the_output_decides_what_is_written(case, tmp_path):
     told = []
     result = _again(case, tmp_path / "o.tif", note=told.append)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml", "o.tif.sha256"]
     assert (result.output, result.blocks, result.resumed) == (str(tmp_path / "o.tif"), 48, 0)
     assert [text.splitlines()[0][:8] for text in told] == ["scene   ", "writing "]
     assert _again(case, tmp_path / "o.tif").resumed == 48
@@ -344,7 +347,7 @@ def test_overwriting_a_file_replaces_an_unfinished_store_of_another_run(case, tm
         mine = _plan(case, overviews=False, probability=None)
         to_cog(mine, tmp_path / "o.tif", overwrite=True, show=False)
     assert (tmp_path / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.tif", "o.tif.aux.xml", "o.tif.sha256"]
 
 
 # disks
@@ -399,7 +402,7 @@ def test_a_full_disk_leaves_no_file(case, disk, size):
     again = swathe(case, place / "o.tif")
     assert again.returncode == 0, again.stderr
     assert (place / "o.tif").read_bytes() == (case / "whole.tif").read_bytes()
-    assert {p.name for p in place.iterdir()} == {"o.tif", "o.tif.aux.xml"}
+    assert {p.name for p in place.iterdir()} == {"o.tif", "o.tif.aux.xml", "o.tif.sha256"}
 
 
 @pytest.mark.slow
@@ -523,7 +526,7 @@ def killed_tif(case: Path, folder: Path, delays: list[float]) -> int:
     assert last.returncode == 0, last.stderr
     assert (case / "whole.tif").read_bytes() == output.read_bytes()
     assert before is not None
-    assert sorted(p.name for p in folder.iterdir()) == ["o.tif", "o.tif.aux.xml"]
+    assert sorted(p.name for p in folder.iterdir()) == ["o.tif", "o.tif.aux.xml", "o.tif.sha256"]
     return killed
 
 

@@ -144,7 +144,7 @@ def test_stopped_in_any_stage_and_continued(case, tmp_path, monkeypatch, client,
     assert not (tmp_path / what.output).is_file()
     call(what, case, tmp_path, client, watched=before)
     assert made(tmp_path / what.output) == made(case / what.output)
-    assert [path.name for path in tmp_path.iterdir()] == [what.output]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".sha256"] == [what.output]
 
 
 def call(what: Verb, case: Path, folder: Path, client, *, watched=None, **more) -> None:
@@ -208,7 +208,7 @@ def test_an_older_file_is_not_taken_for_what_a_stopped_run_would_have_made(case,
     assert output.read_bytes() == before
     call(VERBS["vectors of objects"], case, tmp_path, client, overwrite=True)
     assert output.read_bytes() == made(case / "objects.parquet")
-    assert [path.name for path in tmp_path.iterdir()] == ["objects.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["objects.parquet", "objects.parquet.sha256"]
 
 
 def test_outlines_of_other_settings_are_not_mixed(case, tmp_path, monkeypatch, client):
@@ -275,7 +275,8 @@ def killed(case: Path, what: Verb, folder: Path, delays: list[float]) -> int:
     assert last.returncode == 0, last.stderr
     assert not written, written
     assert made(output) == made(case_reference(case, what))
-    allowed = {what.output, f"{what.output}.aux.xml"} if output.suffix == ".tif" else {what.output}
+    allowed = {what.output, f"{what.output}.sha256"}
+    allowed |= {f"{what.output}.aux.xml"} if output.suffix == ".tif" else set()
     assert {path.name for path in folder.iterdir()} <= allowed
     assert not [path for path in folder.rglob("*") if ".partial" in path.name or ".swathe" in path.parts]
     return count
@@ -381,7 +382,7 @@ def test_of_two_commands_at_once_one_is_refused_and_the_other_undisturbed(case, 
     (said,) = [line for line, code in ended if code]
     assert "another run is writing to it now" in said
     assert made(tmp_path / what.output) == made(case / what.output)
-    assert [path.name for path in tmp_path.iterdir()] == [what.output]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".sha256"] == [what.output]
 
 
 @pytest.mark.slow

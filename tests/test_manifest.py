@@ -12,7 +12,7 @@ from test_ledger import begin, do, every_block
 
 from pipeline.store.ledger import Ledger
 from pipeline.store.lifecycle import finish_store
-from pipeline.store.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.store.manifest import COPY, MANIFEST, Manifest, read_manifest
 from pipeline.store.store import OF_BEFORE, Store, Summary, marker_name, open_store
 
 Done = Callable[[Store], None]
@@ -56,7 +56,7 @@ def test_a_manifest_names_every_file_with_its_size_and_digest(tmp_path: Path, ma
         content = (root / name).read_bytes()
         assert (size, digest) == (len(content), hashlib.sha256(content).hexdigest())
     files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    assert files == {*named, *manifest.files, MANIFEST}
+    assert files == {*named, *manifest.files, MANIFEST, COPY}
 
 
 def test_a_flipped_manifest_is_not_believed() -> None:

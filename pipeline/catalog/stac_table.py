@@ -95,7 +95,7 @@ def write_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
         raise SceneError("an index of no scenes is of no use; give some")
     schema = _schema(_asset_keys(rows))
     around = any(row.bbox[0] > row.bbox[2] for row in rows)  # where boxes cover the wrong side, readers may not filter
-    with whole_file(Path(path), error=SceneError) as part:
+    with whole_file(Path(path), error=SceneError, digest=True) as part:
         reader = pa.RecordBatchReader.from_batches(schema, _batches(rows, schema))
         to_parquet(reader, part, schema_version="1.0.0" if around else "1.1.0", compression="zstd")
 

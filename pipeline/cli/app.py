@@ -1,6 +1,6 @@
 """The command `swathe`: its group of verbs, exit codes, and how Ctrl-C and SIGTERM end it.
 
-A user's error ends as one or two lines with exit code 1, wrong usage with 2.
+A user's error ends as one or two lines with exit code 1, wrong usage with 2, what `verify` finds damaged with 4.
 """
 
 import os
@@ -25,9 +25,10 @@ from .models import bundles, import_weights, quantise
 from .options import note
 from .publish import publish
 from .streams import shown_stream
+from .verify import verify
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-RESUMES = ("segment", "publish", "clean", "objects", "vectorise", "train", "evaluate")
+RESUMES = ("segment", "publish", "verify", "clean", "objects", "vectorise", "train", "evaluate")
 GRACE = 1.5  # seconds to unwind after a signal
 
 
@@ -167,5 +168,5 @@ def demo(output: str) -> None:
         click.echo(line)
 
 
-for verb in (*VERBS, index, publish, cluster, demo, bundles, import_weights, quantise):
+for verb in (*VERBS, index, publish, verify, cluster, demo, bundles, import_weights, quantise):
     cli.add_command(verb)

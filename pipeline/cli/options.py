@@ -167,13 +167,12 @@ on_cluster = options(
                  help="How long no worker may be there, as 90s, 10m, 2h.  [default: 10m]"),
     _as_client,
 )  # fmt: skip
-running = options(
-    on_cluster,
-    overwriting,
+quieting = options(
     click.option("-q", "--quiet", is_flag=True, help="Show nothing but errors."),
     click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True, expose_value=False,
                  help="What progress and errors look like; json: an object a line."),
 )  # fmt: skip
+running = options(on_cluster, overwriting, quieting)
 workers_option = click.option("--workers", type=pixels, metavar="N",
                               help="Share the cores among N processes.  [default: one]")  # fmt: skip
 connectivity = click.option("--connectivity", type=click.Choice(["4", "8"]), default="4", show_default=True,

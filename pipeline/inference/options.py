@@ -1,7 +1,7 @@
 """The options of a segmentation: of the command, of notebooks and of jobs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -15,6 +15,7 @@ from ..io.resample import RESAMPLINGS, Resampling
 from .merge import Merge
 
 Halo = Literal["exact", "auto"] | int
+OPTIONS = "options"  # in what a store says of its source: what `SegmentOptions.kept` returns
 TINIEST = 1 << 20  # bytes; a budget below is a number without its unit
 
 
@@ -145,6 +146,13 @@ class SegmentOptions:
     def says_radiometry(self) -> bool:
         """Whether it is said what the scene's values mean."""
         return self.reflectance or self.scale is not None or self.offset is not None
+
+    def kept(self) -> dict[str, Any]:
+        """Return what decides pixels and is not as by default, as a store keeps it."""
+        passing = ("memory", "threads", "tile", "block")
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        usual = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in given.items() if value != usual[name] and name not in passing}
 
     def spec(self) -> EngineSpec:
         """Return the engine that is asked for; where its precision is to be measured, in fp32."""

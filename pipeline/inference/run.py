@@ -48,7 +48,7 @@ from .each import mosaic_of, predict_block
 from .kept_precision import GRAPH, BegunRun
 from .memory import Resources, machine_memory
 from .merge import Merge
-from .options import Halo, SegmentOptions
+from .options import OPTIONS, Halo, SegmentOptions
 from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
 from .predict import InferenceSpec, measured_memory
 from .worker_classes import EngineRequirement, WorkerClass, identity_of
@@ -335,6 +335,7 @@ class Segmentation(BlockJob):
             scene["alpha"] = self.prepared.options.alpha
         if self.prepared.options.untrusted:
             scene["untrusted"] = True
+        scene[OPTIONS], scene["bundle"] = self.prepared.options.kept(), redact_url(inference.bundle)
         return StoreMetadata(
             inference.plan,
             inference.encoding,

@@ -26,7 +26,7 @@ from ..grid.geobox import Window
 from ..jobs.job import BlockFunction, DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
 from ..store.dataset import open_maps
-from ..store.lifecycle import TABLE
+from ..store.manifest import TABLE
 from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import BlockIndex, Store, open_store, store_errors
 from .label import BlockLabels, Connectivity, Region, Totals, check_connectivity, find_objects

@@ -15,7 +15,7 @@ from models.errors import StoreError, SwatheError
 from models.limits import parse_json
 
 from ..store.files import Files
-from ..store.lifecycle import TABLE
+from ..store.manifest import TABLE
 from ..store.store import BlockIndex, store_errors
 from .tree import ROWS
 

@@ -33,6 +33,7 @@ SCHEMAS = {
     "processing": "https://stac-extensions.github.io/processing/v1.1.0/schema.json",
     "file": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 }
+MULTIHASH = "1220"  # SHA-256 of 32 bytes, as multihash has it
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 TITLES = {"class_map": "Classes", "probability": "Probabilities"}
 
@@ -126,7 +127,9 @@ def make_item(
     )
     for array in what.arrays:
         if array.name in files:
-            extra = {**array_fields(array, what), "file:size": files[array.name].size}
+            file = files[array.name]
+            extra = {**array_fields(array, what), "file:size": file.size}
+            extra |= {"file:checksum": MULTIHASH + file.sha256} if file.sha256 else {}
             href = f"../{cell.file(array.name)}"
             asset = pystac.Asset(href, TITLES[array.name], media_type=COG, roles=["data"], extra_fields=extra)
             item.add_asset(array.name, asset)

@@ -264,7 +264,8 @@ def write_cell(shared: CellWriter, task: CellTask) -> CellFile:
     except SwatheError as error:
         raise type(error)(f"{task.file}: {error}") from error
     pixels = pixels_by_name(shared.metadata, made.counts) if made.counts else {}
-    found = CellFile(task.array.name, cell.row, cell.column, made.size, pixels, outline if made.size else "")
+    outline = outline if made.size else ""
+    found = CellFile(task.array.name, cell.row, cell.column, made.size, pixels, outline, made.sha256)
     state.mark(files, shared.run, found, task.file)
     return found
 

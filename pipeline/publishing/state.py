@@ -24,10 +24,11 @@ from ..store.store import store_errors
 STATE = ".swathe"
 RUN = f"{STATE}/publish.json"
 COLLECTION = "collection.json"  # the last file of the catalogue
+SUMS = "_SHA256SUMS"  # digests of all files, as `sha256sum -c` reads them
 PUBLICATION = "swathe:publication"  # in it: the run, and the files of the cells
 OF_CELL = re.compile(r"\.?(class_map|probability)_R-?\d{4,}_C-?\d{4,}\.tif(\.aux\.xml|\.partial)?")
 CATALOGUE = re.compile(
-    r"mosaic(_class_map|_probability)?\.(vrt|gti\.gpkg|qml)|items\.parquet|items|model|collection\.json"
+    r"mosaic(_class_map|_probability)?\.(vrt|gti\.gpkg|qml)|items\.parquet|items|model|collection\.json|_SHA256SUMS"
 )
 
 
@@ -45,6 +46,8 @@ class CellFile:
         By class and `nodata`, of a class map.
     outline
         Where it lies, in longitude and latitude: WKB as hexadecimal digits.
+    sha256
+        Of its file; empty where it is not known, as in markers of before.
     """
 
     array: str
@@ -53,6 +56,7 @@ class CellFile:
     size: int
     pixels: Mapping[str, int]
     outline: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ..jobs.kept import again_if_damaged
 from ..objects.parts import Dataset, Parts, is_dataset, part_name, read_tables
 from ..objects.tree import Step, Tree, TreeJob, step_file
 from ..store.files import full_path
-from ..store.lifecycle import TABLE
+from ..store.manifest import TABLE
 from ..store.metadata import fingerprint
 from ..store.store import BlockIndex, Store, open_store, sole_writer, store_errors
 from ..store.work_folder import WorkFolder

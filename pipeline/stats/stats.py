@@ -22,7 +22,7 @@ from ..grid.pixel_area import PixelAreas, pixel_areas
 from ..jobs.progress import no_progress, progress
 from ..jobs.tasks import map_bounded
 from ..store.files import Files, full_path
-from ..store.lifecycle import TABLE
+from ..store.manifest import TABLE
 from ..store.metadata import StoreMetadata, fingerprint
 from ..store.store import Store, open_store
 from .cells import Cells, make_cells

@@ -3,13 +3,14 @@
 The file appears under its name only when it is whole and was read back.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -25,6 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from models.encoding import NODATA, SCALE
 from models.errors import StoreError
+from models.files import DIGEST, digest_text, read_digests, sha256_of
 from models.system import usable_cpus
 
 from ..grid.geobox import GeoBox, Window
@@ -33,7 +35,7 @@ from .cog_tiles import FORM, ArrayFormat, Level, Piece, array_format, write_tile
 from .files import Files, full_path
 from .metadata import HARDWARE, StoreMetadata, background_flag, fingerprint
 from .pam import auxiliary
-from .placing import READ_ONLY, Target, check_target, place, work_folder
+from .placing import READ_ONLY, Target, check_target, place, with_digest, work_folder
 from .store import Store, open_store, store_errors
 from .tiff import Directory, encode_header
 
@@ -81,20 +83,37 @@ def write_cog(
     if already:
         return target
     piece = Piece(opened, metadata, what, opened.geobox.whole)
-    write_piece(piece, target, usable_cpus(), opaque=opaque_background)
+    write_piece(piece, target, usable_cpus(), opaque=opaque_background, digest=True)
     return target
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that was written: its size in bytes, 0 where there is none, and the pixels of a class map by value."""
+    """A file that was written.
+
+    Parameters
+    ----------
+    size
+        In bytes; 0 where there is none.
+    counts
+        Pixels of a class map by value.
+    sha256
+        Of the file.
+    """
 
     size: int
     counts: Mapping[int, int]
+    sha256: str = ""
 
 
 def write_piece(
-    piece: Piece, target: Target, threads: int, *, opaque: bool = False, skip_empty: bool = False
+    piece: Piece,
+    target: Target,
+    threads: int,
+    *,
+    opaque: bool = False,
+    skip_empty: bool = False,
+    digest: bool = False,
 ) -> Written:
     """Write a piece of a store as a COG.
 
@@ -110,6 +129,8 @@ def write_piece(
         See `write_cog`.
     skip_empty
         Write nothing where all pixels are nodata.
+    digest
+        Write its digest beside it; see `models.files.write_digest`.
 
     Raises
     ------
@@ -124,11 +145,11 @@ def write_piece(
                 return Written(0, levels[0].counts)
             _put_together(whole, levels, piece)
             _read_back(whole, levels, piece, threads)
-            size = whole.stat().st_size
+            size, sha256 = whole.stat().st_size, sha256_of(whole)
         except (OSError, RasterioError, CPLE_BaseError, ValueError) as error:
             raise StoreError(f"{target} could not be written: {' '.join(str(error).split())[:200]}") from error
-        _put_in_place(whole, target, piece, opaque)
-    return Written(size, levels[0].counts)
+        _put_in_place(whole, target, piece, opaque, digest=digest)
+    return Written(size, levels[0].counts, sha256)
 
 
 def _is_written(
@@ -246,20 +267,23 @@ def _check_squares(path: Path, levels: list[Level], tasks: list[tuple[int, Windo
                     raise StoreError(f"{path.name} does not read back as it was written at {where}")
 
 
-def _put_in_place(whole: Path, target: Target, piece: Piece, opaque: bool) -> None:
+def _put_in_place(whole: Path, target: Target, piece: Piece, opaque: bool, *, digest: bool) -> None:
     """Give the file its name, and what lies beside it; the file last, since it is what is looked for."""
-    metadata = piece.metadata
+    metadata, name = piece.metadata, os.path.basename(target)
+    part, files = whole.with_name("whole.aux.xml"), {name: whole}
     if piece.array.name == "class_map":
-        part = whole.with_name("whole.aux.xml")
         try:
             part.write_bytes(auxiliary(metadata.classes, None if opaque else metadata.background))
         except OSError as error:
             raise StoreError(f"{target} could not be written: {error.strerror or error}") from error
-        place(part, _beside(target))
-    else:
-        with store_errors(os.fspath(target)):
-            Files(os.fspath(_beside(target))).remove("")
-    place(whole, target)
+        files[f"{name}.aux.xml"] = part
+    with with_digest(target, files) if digest else nullcontext():
+        if len(files) > 1:
+            place(part, _beside(target))
+        else:
+            with store_errors(os.fspath(target)):
+                Files(os.fspath(_beside(target))).remove("")
+        place(whole, target)
 
 
 def _beside(target: Target) -> Target:
@@ -273,10 +297,15 @@ def show_background(output: str | os.PathLike[str], metadata: StoreMetadata, *, 
         f"{os.fspath(output)}.aux.xml",
         auxiliary(metadata.classes, None if opaque else metadata.background),
     )
-    files = Files(beside)
+    files, side, name = Files(beside), Files(f"{os.fspath(output)}{DIGEST}"), os.path.basename(beside)
     with store_errors(beside):
-        if not files.exists() or files.read("") != wanted:
-            files.write("", wanted)
+        if files.exists() and files.read("") == wanted:
+            return
+        known = read_digests(side.read("")) if side.exists() else {}
+        side.remove("")
+        files.write("", wanted)
+        if known:
+            side.write("", digest_text(known | {name: hashlib.sha256(wanted).hexdigest()}))
 
 
 def _settings(piece: Piece) -> Any:

@@ -159,6 +159,15 @@ class Files:
         found = filesystem.find(base, detail=True)
         return {path[len(base) :].lstrip("/"): int(metadata["size"]) for path, metadata in found.items()}
 
+    def size(self, name: str) -> int | None:
+        """Return how many bytes a file has; None: there is none."""
+        filesystem = _filesystem(self.root)
+        filesystem.invalidate_cache()
+        try:
+            return int(filesystem.size(self._path(name)) or 0)
+        except FileNotFoundError:
+            return None
+
     def listed(self, folders: Sequence[str]) -> Iterator[dict[str, int]]:
         """Yield for each of these folders the files in it by name, with their sizes; none where there is no folder.
 

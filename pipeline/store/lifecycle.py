@@ -27,7 +27,7 @@ from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import coordinates
 from .files import Files, full_path
-from .manifest import MANIFEST, ShardSums, write_manifest
+from .manifest import COPY, MANIFEST, TABLE, ShardSums, write_manifest
 from .metadata import (
     StoreMetadata,
     class_map_attributes,
@@ -55,8 +55,7 @@ from .store import (
     store_errors,
 )
 
-TABLE = "table.parquet"  # of objects
-OURS = NAMES_OF_BEGUN | {MANIFEST, TABLE}
+OURS = NAMES_OF_BEGUN | {MANIFEST, COPY, TABLE}
 UNSYNCED = f"{MARKERS}/unsynced"
 SYNCS = 16  # folders that are synced at a time
 RUN_NAME = re.compile(r"[0-9a-f]{32}")

@@ -1,25 +1,29 @@
 """What a finished store holds, to the byte: `manifest.npz`, written last but the root's metadata.
 
-Of each shard its size and CRC-32C, by level; of each other file its size and SHA-256. The root's metadata stand there
-as they are once the store is complete.
+Of each shard its size and CRC-32C, by level; of each other file its size and SHA-256, and what it holds, but of the
+table of objects. The root's metadata stand there as they are once the store is complete. `manifest.copy.npz` is the
+same once more: whatever single file is damaged, what it was is known.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Self, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.errors import StoreError
 
 from .files import Files
 from .metadata import group_path
 from .sealed import pack, unpack
 from .store import MARKERS, ROOT, BlockIndex, Store, store_errors
 
-MANIFEST = "manifest.npz"
+MANIFEST, COPY = "manifest.npz", "manifest.copy.npz"
+TABLE = "table.parquet"  # of objects: of any size, and so not kept here
 READERS = 8  # files that are read at a time
 FileDigest: TypeAlias = tuple[int, str]  # bytes, SHA-256
 
@@ -61,17 +65,24 @@ class Manifest:
         By level.
     files
         Every other file by its path in the store; not the manifest itself.
+    kept
+        What these hold, but the table of objects.
     """
 
     shards: tuple[ShardSums, ...]
     files: Mapping[str, FileDigest]
+    kept: Mapping[str, bytes] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return it as a sealed `.npz`."""
         levels = {f"{what}/{level}": getattr(one, what) for level, one in enumerate(self.shards)
                   for what in ("sizes", "digests")}  # fmt: skip
         files = np.frombuffer(json.dumps(dict(self.files), sort_keys=True).encode(), np.uint8)
-        return pack({**levels, "files": files})
+        kept = np.frombuffer(b"".join(self.kept.values()), np.uint8)
+        sizes = {name: len(content) for name, content in self.kept.items()}
+        return pack(
+            {**levels, "files": files, "kept": kept, "names": np.frombuffer(json.dumps(sizes).encode(), np.uint8)}
+        )
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self | None:
@@ -82,9 +93,18 @@ class Manifest:
         files = {
             name: (int(size), str(digest)) for name, (size, digest) in json.loads(found["files"].tobytes()).items()
         }
-        levels = range((len(found) - 1) // 2)
+        levels = range(sum(name.startswith("sizes/") for name in found))
         shards = tuple(ShardSums(found[f"sizes/{n}"], found[f"digests/{n}"]) for n in levels)
-        return cls(shards, {name: (size, digest) for name, (size, digest) in files.items()})
+        return cls(shards, files, _unpack_kept(found))
+
+
+def _unpack_kept(found: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
+    if "kept" not in found:  # as manifests had it at first
+        return {}
+    content, kept, at = found["kept"].tobytes(), {}, 0
+    for name, size in json.loads(found["names"].tobytes()).items():
+        kept[name], at = content[at : at + size], at + size
+    return kept
 
 
 def read_manifest(store: Store) -> Manifest | None:
@@ -95,14 +115,28 @@ def read_manifest(store: Store) -> Manifest | None:
     StoreError
         It is damaged, or cannot be read.
     """
-    with store_errors(store.path):
-        try:
-            found = Manifest.from_bytes(store.files.read(MANIFEST))
-        except FileNotFoundError:
-            return None
-        if found is None:
-            raise ValueError(f"the store is damaged: {MANIFEST} is not as it was written")
-        return found
+    found, damaged = find_manifest(store.files)
+    if found is None and damaged:
+        raise StoreError(f"{store.path} is damaged: {MANIFEST} and its copy are not as they were written")
+    return found
+
+
+def find_manifest(files: Files) -> tuple[Manifest | None, list[str]]:
+    """Read the manifest of a store, or its copy; and return the names of those that are missing or damaged.
+
+    None and no names: there is neither, as in stores of before.
+    """
+    found, damaged = None, []
+    for name in (MANIFEST, COPY):
+        with store_errors(files.root):
+            try:
+                made = Manifest.from_bytes(files.read(name))
+            except (FileNotFoundError, NotADirectoryError):
+                made = None
+        if made is None:
+            damaged.append(name)
+        found = found or made
+    return found, [] if not files.exists(MANIFEST) and not files.exists(COPY) else damaged
 
 
 def write_manifest(store: Store, shards: tuple[ShardSums, ...], root: bytes) -> None:
@@ -121,10 +155,15 @@ def write_manifest(store: Store, shards: tuple[ShardSums, ...], root: bytes) -> 
         _read_unknown(store, level, known)
     files = store.files
     with ThreadPoolExecutor(READERS) as pool:
-        names = [name for name in other_files(store) if name not in (ROOT, MANIFEST)]
-        found = dict(zip(names, pool.map(lambda name: file_digest(files, name), names), strict=True))
-    found[ROOT] = (len(root), hashlib.sha256(root).hexdigest())
-    files.write(MANIFEST, Manifest(shards, found).to_bytes())
+        names = [name for name in other_files(store) if name not in (ROOT, MANIFEST, COPY)]
+        small = [name for name in names if name.split("/")[0] != TABLE]
+        large = [name for name in names if name not in small]
+        found = dict(zip(large, pool.map(lambda name: file_digest(files, name), large), strict=True))
+        kept = {ROOT: root, **dict(zip(small, pool.map(files.read, small), strict=True))}
+    found |= {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in kept.items()}
+    content = Manifest(shards, found, kept).to_bytes()
+    for name in (COPY, MANIFEST):
+        files.write(name, content)
 
 
 def _read_unknown(store: Store, level: int, known: ShardSums) -> None:

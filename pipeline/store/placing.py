@@ -5,13 +5,22 @@ In an object store a file appears when its upload ends: until then there is noth
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 from models.errors import StoreError
-from models.files import check_output, refuse_existing, replace_file, whole_file
+from models.files import (
+    DIGEST,
+    check_output,
+    digest_text,
+    refuse_existing,
+    replace_file,
+    sha256_of,
+    whole_file,
+    write_digest,
+)
 
 from .files import SCHEME, Files, full_path
 from .store import store_errors
@@ -113,3 +122,18 @@ def write_bytes(target: Target, content: bytes) -> None:
         return
     with whole_file(target) as part:
         part.write_bytes(content)
+
+
+@contextmanager
+def with_digest(target: Target, files: Mapping[str, Path]) -> Iterator[None]:
+    """Write NAME.sha256 beside a file that is put in place within; see `models.files.write_digest`."""
+    if isinstance(target, Path):
+        with write_digest(target, files):
+            yield
+        return
+    side, text = Files(target + DIGEST), digest_text({name: sha256_of(path) for name, path in files.items()})
+    with store_errors(target):
+        side.remove("")
+    yield
+    with store_errors(target):
+        side.write("", text)

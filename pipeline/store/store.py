@@ -530,7 +530,15 @@ def open_store(path: str) -> tuple[Store, StoreMetadata]:
     if metadata.state != "complete":
         raise StoreError(f"{path} is not finished; run the same `{metadata.command}` command again to continue it")
     with store_errors(full):
-        wkt = parse_json(Files(full).read(f"spatial_ref/{ROOT}"))["attributes"].get("crs_wkt")
+        reference = Files(full).read(f"spatial_ref/{ROOT}")
+    return store_from(full, attributes, reference)
+
+
+def store_from(path: str, attributes: Mapping[str, Any], reference: bytes) -> tuple[Store, StoreMetadata]:
+    """Return a store and its metadata by the attributes of its root, and the metadata of its `spatial_ref`."""
+    metadata = _metadata(path, attributes, READABLE)
+    with store_errors(path):
+        wkt = parse_json(reference)["attributes"].get("crs_wkt")
     transform, plan = attributes.get("spatial:transform"), metadata.plan
     geobox = GeoBox(plan.height, plan.width, Affine(*transform) if transform else None, str(wkt) if wkt else None)
-    return reopen_store(full, metadata, geobox), metadata
+    return reopen_store(path, metadata, geobox), metadata

@@ -18,7 +18,7 @@ from ..jobs.progress import ProgressFactory
 from ..objects.parts import Parts, part_name, read_tables
 from ..objects.table import COLUMNS, schema_of, with_new_names
 from ..objects.tree import PartsJob, Step, TreeReduce, reduced, step_file, table_bytes, tables_from
-from ..store.lifecycle import TABLE
+from ..store.manifest import TABLE
 from ..store.store import BlockIndex, Store, store_errors
 from .formats import GEOMETRY, describe_parts, with_boxes, write_parquet
 from .regularize import orthogonalize_table

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import SwatheError
@@ -20,6 +21,7 @@ from models.files import refuse_existing, replace_file
 from ..grid.geobox import GeoBox
 from ..io.gdal import file_stamp
 from ..store.files import Files
+from ..store.placing import with_digest
 from .formats import (
     BOX,
     DRIVERS,
@@ -227,7 +229,7 @@ def _whole(path: str) -> Iterator[str]:
                 with suppress(FileNotFoundError):
                     os.remove(part)
             yield part
-            with _errors(path):
+            with _errors(path), with_digest(path, {os.path.basename(path): Path(part)}):
                 filesystem.put_file(part, inside)
         return
     folder, name = os.path.split(os.path.abspath(path))
@@ -242,7 +244,7 @@ def _whole(path: str) -> Iterator[str]:
             if file_stamp(path) != before:
                 raise SwatheError(f"{path} was changed by another program meanwhile; run the same command again")
             check_layer(path, overwrite=True)
-        with _errors(path):
+        with _errors(path), with_digest(Path(path), {name: Path(part)}):
             replace_file(part, path)
     finally:
         for left in glob.glob(f"{glob.escape(part)}*"):  # SQLite has files beside the file
