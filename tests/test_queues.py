@@ -44,6 +44,7 @@ def test_the_script_of_a_job(kind, lines):
     command = script[-1]
     assert command.startswith("/shared/python -m distributed.cli.dask_worker tcp://127.0.0.1:")
     assert "--interface lo" in command
+    assert "--death-timeout 300" in command
     assert "--lifetime 900s --lifetime-stagger 150s" in command  # 1200 s of wall time
 
 
@@ -128,6 +129,8 @@ def test_workers_that_ssh_starts_and_that_end_with_it(sshd, tmp_path, private):
         pids = [*client.run(os.getpid).values(), *client.run(os.getppid).values(), client.run_on_scheduler(os.getpid)]
         processes = [psutil.Process(pid) for pid in pids]
         assert os.getpid() not in pids
+        there = [one for process in processes for one in process.net_connections("inet")]
+        assert {one.laddr.ip for one in there if one.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
     _, left = psutil.wait_procs(processes, timeout=60)
     assert left == []
 

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from slurm_cluster import jobs, say, slurm
 
@@ -17,7 +18,7 @@ from benchmarks.chaos_worker import DELAY, LOG
 from models.errors import ClusterError
 from pipeline import Cluster
 from pipeline.cluster.connect import connected
-from pipeline.cluster.launchers import queue_watch
+from pipeline.cluster.launchers import jobqueue, queue_watch
 from pipeline.cluster.workers import wait_for_workers
 from pipeline.jobs.tasks import map_bounded
 
@@ -58,11 +59,12 @@ def wait_for(condition: Callable[[], object], command: "subprocess.Popen[bytes]"
 
 
 @contextmanager
-def running(folder: Path, log: Path, output: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a run whose workers are two jobs."""
+def running(folder: Path, log: Path, output: Path, before: str = "") -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a run whose workers are two jobs; some Python may run before."""
     profile = folder / "slurm.toml"
     profile.write_text(PROFILE.format(root=ROOT, folder=folder, DELAY=DELAY, LOG=LOG))
-    words = [sys.executable, "-m", "swathe", "segment", folder / "scene.tif", "--model", bundle_path(folder),
+    program = f"import {jobqueue.__name__}, swathe.__main__; {before or None}; swathe.__main__.main()"
+    words = [sys.executable, "-c", program, "segment", folder / "scene.tif", "--model", bundle_path(folder),
              "-o", output, "--scheduler", f"slurm:{profile}", *OPTIONS]  # fmt: skip
     with log.open("wb") as out:
         command = subprocess.Popen(list(map(str, words)), stdout=out, stderr=out, cwd=folder)
@@ -81,6 +83,9 @@ def test_a_queue_that_opens_late_and_a_job_that_is_cancelled(folder: Path) -> No
         first = jobs("PENDING")
         say("scontrol", "update", "partition=main", "state=UP")
         wait_for(lambda: work.exists() and "end" in work.read_text(), command, log)
+        heard_by = listeners(os.environ["SLURM_CONF"])
+        assert len(heard_by) > 4  # Slurm's two, Dask's scheduler, and nannies and workers
+        assert {address for _, address in heard_by} == {"127.0.0.1"}
         say("scancel", first[0])
         assert command.wait(120) == 0, log.read_text()
     workers = {line.split()[2] for line in work.read_text().splitlines()}
@@ -114,6 +119,65 @@ environment = ["export PYTHONPATH={ROOT}:{ROOT}/tests"]
     states = {state for number, state in ended.items() if number not in before}
     assert "COMPLETED" in states
     assert "TIMEOUT" not in states
+
+
+def listeners(word: str) -> set[tuple[int, str]]:
+    """Return the processes whose environment or command line has a word, with each address that they listen at."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(word in text for text in (*process.cmdline(), *process.environ().values())):
+                there = process.net_connections("inet")
+                found |= {(process.pid, one.laddr.ip) for one in there if one.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_as_many_jobs_as_the_work_needs(tmp_path: Path) -> None:
+    profile = tmp_path / "slurm.toml"
+    profile.write_text(f"""
+interface = "lo"
+cores = 1
+memory = "1GB"
+maximum_jobs = 3
+environment = ["export PYTHONPATH={ROOT}:{ROOT}/tests"]
+""")
+    with connected(Cluster(f"slurm:{profile}"), 1) as client:
+        wait_for_workers(client, print)
+        assert len(jobs("PENDING,RUNNING")) == 1
+        pids, most = set(), 0
+        for pid, _ in map_bounded(client, nap, 0.5, range(90), key="many"):
+            pids.add(pid)
+            most = max(most, len(client.scheduler_info(n_workers=-1)["workers"]))
+        assert len(pids) == most == 3
+        until = time.monotonic() + 120
+        while len(jobs("PENDING,RUNNING")) > 1:
+            assert time.monotonic() < until
+            time.sleep(0.5)
+    assert jobs("PENDING,RUNNING") == []
+
+
+def test_jobs_end_by_themselves_where_a_run_was_killed(folder: Path) -> None:
+    """Those that run see that their scheduler has ended; one that starts later waits for it for a while."""
+    log, work = folder / "killed.out", folder / "work.log"
+    say("scontrol", "update", "partition=main", "state=DOWN")
+    try:
+        with running(folder, log, folder / "killed.zarr", before=f"{jobqueue.__name__}.ALONE = 10") as command:
+            wait_for(lambda: len(jobs("PENDING")) == 2, command, log)
+            _, second = jobs("PENDING")
+            say("scontrol", "hold", second)
+            say("scontrol", "update", "partition=main", "state=UP")
+            wait_for(lambda: work.exists() and "killed.zarr" in work.read_text(), command, log)
+            assert second in jobs("PENDING")
+            command.kill()
+        say("scontrol", "release", second)
+        until = time.monotonic() + 120
+        while jobs("PENDING,RUNNING"):
+            assert time.monotonic() < until, say("squeue")
+            time.sleep(0.5)
+    finally:
+        say("scontrol", "update", "partition=main", "state=UP")
+    states = dict(line.split() for line in say("squeue", "-h", "--states=all", "-o", "%i %T").splitlines())
+    assert states[second] in ("COMPLETED", "FAILED")  # it was there, and has ended by itself
 
 
 def nap(seconds: float, item: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ LIBRARY = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "s
 DROPPED = {"slurm": ("-o /dev/null",), "pbs": ("-j oe", "-o /dev/null"), "lsf": ("-o /dev/null",),
            "sge": ("-o /dev/null",)}  # fmt: skip  # else each job leaves files in the current folder
 MARGIN = 300.0  # seconds before its wall time at which a worker hands its work back, at most
+ALONE = 300  # seconds that a worker waits for its scheduler: the run may have been killed while its job was pending
 LEAST = 60.0  # seconds of wall time, the unit of queues
 
 
@@ -146,7 +147,7 @@ def arguments(kind: str, profile: QueueProfile, options: Cluster) -> dict[str, A
         "walltime": profile.walltime.rpartition(":")[0] if kind == "lsf" else profile.walltime,
         "interface": profile.interface,
         "python": profile.python or sys.executable,
-        "death_timeout": 300,
+        "death_timeout": ALONE,
         "job_extra_directives": directives + ([] if profile.logs else list(DROPPED[kind])),
         "job_script_prologue": list(profile.environment),
         "worker_extra_args": _worker_options(seconds(profile.walltime)),
