@@ -1,22 +1,40 @@
 """What may be opened, and where files that name others may lead: a table of inputs, each let in or not."""
 
-from collections.abc import Callable
+import json
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
+import zarr as zarrs
+from click.testing import CliRunner
 from helpers import pixels, write_raster
 from rasterio.enums import Resampling
 
 from models import SwatheError
-from pipeline import open_scene
-from pipeline.io.places import allowing, is_private, reach
+from pipeline import allowing, build_index, open_mosaic, open_scene
+from pipeline.cli.app import cli
+from pipeline.io.places import allowed_places, is_private, reach
 
 BAND = (
     '<VRTRasterBand dataType="Byte" band="1"{kind}><{source}><SourceFilename relativeToVRT="{relative}">{name}'
     "</SourceFilename><SourceBand>1</SourceBand></{source}>{more}</VRTRasterBand>"
+)
+
+
+WARPED = (
+    '<VRTDataset rasterXSize="32" rasterYSize="32"><SRS>EPSG:32736</SRS><GeoTransform>0,1,0,0,0,-1</GeoTransform>'
+    '<VRTRasterBand dataType="Byte" band="1"><ComplexSource><SourceFilename>{}</SourceFilename></ComplexSource>'
+    "</VRTRasterBand></VRTDataset>"
 )
 
 
@@ -244,3 +262,132 @@ def test_where_names_may_lead(name: str, origin: str, allowed: str, right: bool)
 )  # fmt: skip
 def test_private_addresses_are_known(host: str, private: bool) -> None:
     assert is_private(host) is private
+
+
+# --- Zarr, indexes, servers, the command ------------------------------------------------------------------------------
+
+
+def zarr(folder: Path) -> Path:
+    group = zarrs.open_group(folder / "scene.zarr", mode="w", zarr_format=2)
+    made_ = group.create_array("v", shape=(1, 32, 32), chunks=(1, 32, 32), dtype="u1", compressors=None)
+    made_[:] = 7
+    made_.attrs["_ARRAY_DIMENSIONS"] = ["band", "y", "x"]
+    return folder / "scene.zarr"
+
+
+class Payload:
+    """What a pickle does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder / "ran"),)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_zarr_of_links_references_or_pickles_is_refused(place: Path) -> None:
+    path = zarr(place)
+    assert open_scene(path).values.max() == 7
+    about = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "<i8", "fill_value": 0, "order": "C",
+             "compressor": {"id": "pickle", "protocol": 5}, "filters": None}  # fmt: skip
+    (path / "band").mkdir()
+    made(path / "band/.zarray", json.dumps(about))
+    made(path / "band/.zattrs", json.dumps({"_ARRAY_DIMENSIONS": ["band"]}))
+    made(path / "band/0", pickle.dumps(Payload(place)))
+    with pytest.raises(SwatheError, match="band as pickles"):
+        open_scene(path)
+    assert not (place / "ran").exists()
+    (path / "link").symlink_to(place.parent / "other/scene.tif")
+    with pytest.raises(SwatheError, match="--allow"):
+        open_scene(path)
+    with pytest.raises(SwatheError, match="references and archives"):
+        open_scene(made(place / "r.zarr", "{}"))
+
+
+def changed(path: Path, old: str, new: str, *columns: str) -> Path:
+    table = pq.read_table(path)
+    for name in columns:
+        column = pa.array([text.replace(old, new) for text in table[name].to_pylist()])
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    pq.write_table(table, path)
+    return path
+
+
+def test_an_index_is_believed_of_the_files_alone_that_it_has_stamps_of(place: Path) -> None:
+    own, other, index = str(place / "scene.tif"), str(place.parent / "other/scene.tif"), place / "i.parquet"
+    build_index(own, index, show=False)
+    assert open_mosaic(index).geobox.shape == (32, 32)
+    with pytest.raises(SwatheError, match="of which it has no size and time"):
+        open_mosaic(changed(index, own, other, "swathe:source"))
+    with pytest.raises(SwatheError, match=r"--allow h\.example "):
+        open_mosaic(changed(index, other, "https://h.example/a.tif", "swathe:source"))
+    for odd in (f"vrt://{other}", f"/vsizip//vsicurl/http://h/{other}", f"GTI:{other}"):
+        build_index(own, index, show=False, overwrite=True)
+        with pytest.raises(SwatheError, match=r"of which it has no size and time|missing since indexed"):
+            open_mosaic(changed(index, own, odd, "swathe:source", "swathe:stamps"))
+    vrt_of_own = made(place / "a.vrt", WARPED.format(own))
+    build_index(vrt_of_own, index, show=False, overwrite=True)
+    vrt_of_own.write_text(WARPED.format(other))
+    with pytest.raises(SwatheError, match="--allow"):
+        open_mosaic(index)
+
+
+class Server(BaseHTTPRequestHandler):
+    """Sends on to where `to` says, else has one scene; `asked` are all paths."""
+
+    to, asked, scene = "", list[str](), b""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(302 if self.to else 200)
+        if self.to:
+            self.send_header("Location", f"{self.to}{self.path}")
+        self.send_header("Content-Length", str(0 if self.to else len(self.scene)))
+        self.end_headers()
+        if not self.to and self.command == "GET":
+            self.wfile.write(self.scene)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(**facts: object) -> Iterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+    handler = type("Handler", (Server,), {**facts, "asked": asked})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("name", ["scene.tif", "item.json", "scene.zarr", "all.vrt"])
+def test_servers_do_not_send_on_into_private_networks(place: Path, name: str) -> None:
+    with served(scene=(place / "scene.tif").read_bytes()) as (inner, asked), served(to=inner) as (outer, _):
+        with pytest.raises(SwatheError, match="private network") as told:
+            open_scene(f"{outer}/{name}")
+        assert not asked
+        assert "--allow 127.0.0.1:" in str(told.value)
+        if name == "scene.tif":
+            with allowing(inner):
+                assert open_scene(f"{outer}/{name}").shape == (1, 32, 32)
+
+
+def test_the_command_takes_more_places(place: Path) -> None:
+    path, other = made(place / "a.vrt", vrt("../other/scene.tif", relative=1)), place.parent / "other"
+    refused = CliRunner().invoke(cli, ["info", str(path)])
+    assert refused.exit_code == 1
+    assert f"--allow {other}" in str(refused.exception)
+    done = CliRunner().invoke(cli, ["info", str(path), "--allow", "h.example", "--allow", str(other)])
+    assert done.exit_code == 0, done.output
+    assert allowed_places() == ()

@@ -159,7 +159,11 @@ class _Redirects(HTTPRedirectHandler):
     """Follows a server's redirects where they may lead."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
-        refuse_redirect(req.full_url, newurl)
+        try:
+            refuse_redirect(req.full_url, newurl)
+        except SceneError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -170,10 +174,18 @@ def refuse_redirect(url: str, to: str) -> None:
     ):
         return
     if not to.startswith(("http://", "https://")) or is_private(urlsplit(to).hostname or ""):
-        raise SceneError(
+        raise NotAllowedError(
             f"{printable(redact_url(url))} sends on to {printable(redact_url(to))[:200]}, an address of a private "
             f"network: if you trust it, pass --allow {printable(_host(to))[:100]}"
         )
+
+
+def raise_refusal(error: BaseException) -> None:
+    """Raise the refusal that an error of fsspec's comes from, if it does: it takes most for files that are gone."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+        if isinstance(error, NotAllowedError):
+            raise error
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from models.limits import LARGEST_JSON, parse_json, refuse_special
 
 from .content_id import fsspec_options
 from .gdal import is_remote, printable
+from .places import raise_refusal
 
 if TYPE_CHECKING:
     import pystac
@@ -168,6 +169,7 @@ def read_json(place: str, shown: str) -> Any:
         with fsspec.open(place, "rb", **fsspec_options(place)) as file:
             return parse_json(file.read(LARGEST_JSON + 1))
     except FileNotFoundError as error:
+        raise_refusal(error)
         raise SceneError(f"no such file: {printable(shown)}") from error
     except (ValueError, RecursionError) as error:
         raise SceneError(f"{printable(shown)} is not JSON: {printable(str(error))[:100]}") from error
