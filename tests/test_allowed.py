@@ -295,7 +295,7 @@ def test_zarr_of_links_references_or_pickles_is_refused(place: Path) -> None:
     made(path / "band/.zarray", json.dumps(about))
     made(path / "band/.zattrs", json.dumps({"_ARRAY_DIMENSIONS": ["band"]}))
     made(path / "band/0", pickle.dumps(Payload(place)))
-    with pytest.raises(SwatheError, match="band as pickles"):
+    with pytest.raises(SwatheError, match="pickle"):
         open_scene(path)
     assert not (place / "ran").exists()
     (path / "link").symlink_to(place.parent / "other/scene.tif")

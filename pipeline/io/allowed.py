@@ -7,7 +7,7 @@ where the user said: `--allow`, `allowing`. Users name whatever they like; files
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -298,12 +298,3 @@ def check_zarr(path: str) -> None:
                     reach(entry.path, path)
                 elif entry.is_dir():
                     folders.append(entry.path)
-
-
-def refuse_pickles(path: str, variables: Mapping[Any, Any]) -> None:
-    """Refuse variables of Zarr that are made by pickle, which runs code as they are read. Raises SceneError."""
-    for name, variable in variables.items():
-        kept = [variable.encoding.get(key) for key in ("filters", "compressor", "compressors", "serializer")]
-        codecs = [one for each in kept if each for one in (each if isinstance(each, tuple | list) else [each])]
-        if any("pickle" in f"{getattr(codec, 'codec_id', '')} {type(codec).__name__}".lower() for codec in codecs):
-            raise SceneError(f"{path} has {printable(str(name))[:60]} as pickles, which may run any code: not opened")

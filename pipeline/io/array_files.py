@@ -12,7 +12,7 @@ import xarray as xr
 from models.errors import SceneError
 from models.limits import check_chunk, check_extent, refuse_special
 
-from .allowed import check, check_zarr, refuse_pickles
+from .allowed import check, check_zarr
 from .array import ArraySource, dataset_source
 from .content_id import fsspec_options
 from .gdal import absolute_name, is_remote, natural_order, printable
@@ -56,8 +56,7 @@ def _open_zarr(path: str) -> xr.Dataset:
                 options = fsspec_options(path) or None
                 store = xr.backends.ZarrStore.open_group(path, consolidated=consolidated, storage_options=options)
                 variables = store.get_variables()
-                refuse_pickles(path, variables)  # before xarray loads coordinates
-                _refuse_large(path, variables)
+                _refuse_large(path, variables)  # before xarray loads coordinates
                 return xr.open_dataset(store, mask_and_scale=False, decode_coords="all")
         except SceneError:
             raise
