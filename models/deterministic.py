@@ -19,12 +19,18 @@ def sigmoid(logits: Tensor) -> Tensor:
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Compute the softmax over dim 1 of `(n, class, y, x)` to within 2e-7; the sum over classes keeps its order."""
+    """Compute the softmax over dim 1 of `(n, class, y, x)` to within 2e-7; the sum over classes keeps its order.
+
+    NaN in all classes where any logit is NaN or infinite: a difference of a number and itself is 0, else NaN.
+    """
     if logits.shape[1] == 2:
-        foreground = sigmoid(logits[:, 1:] - logits[:, :1])
+        difference = logits[:, 1:] - logits[:, :1]
+        foreground = sigmoid(difference) + (difference - difference)
         return torch.cat([1 - foreground, foreground], dim=1)
     logits = logits.contiguous()
-    largest = reduce(torch.maximum, logits.unbind(1))
+    by_class = logits.unbind(1)
+    total = reduce(torch.add, by_class)
+    largest = reduce(torch.maximum, by_class) + (total - total)
     powers = (logits - largest.unsqueeze(1)).exp_()
     return powers / reduce(torch.add, powers.unbind(1)).unsqueeze(1)
 

@@ -67,7 +67,8 @@ class Prediction:
     """What is kept of the network's answer to tiles, as an `Encoding` says.
 
     Class maps uint8 `(n, y, x)`; probabilities `(n, class, y, x)` of the classes that are kept, in the type in which
-    they are, None where they are not. There is no nodata in it.
+    they are, None where they are not. The class map is nodata where the network's answer is no number, and there alone;
+    probabilities are anything there.
     """
 
     class_map: NDArray[np.uint8]

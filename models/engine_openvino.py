@@ -15,7 +15,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from .encoding import STEPS, Decision, Encoding, Prediction
+from .encoding import NODATA, STEPS, Decision, Encoding, Prediction
 from .errors import BundleError, EngineError
 from .files import keep_file
 from .quantised import QuantisedGraph, check_graph
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("swathe")
 
-GRAPH = 2  # counts up when the graph that is made of a bundle changes, so that no older one is taken from the cache
+GRAPH = 3  # counts up when the graph that is made of a bundle changes, so that no older one is taken from the cache
 # int8: of what is not quantised
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 # raw types that the compiled graph takes as they are; others are made float32 on the host first
@@ -106,7 +106,9 @@ def _encoded(model: "ov.Model", encoding: Encoding) -> "ov.Model":
     probabilities = model.output(0).get_node().input_value(0)
     count = probabilities.get_partial_shape()[1].get_length()
     by_class = [ops.gather(probabilities, np.array([value]), np.array(1)) for value in range(count)]
-    outputs = [ops.convert(_classified(by_class, encoding.thresholds), "u8")]
+    last = by_class[-1]  # of all classes or of none it is NaN, which `maximum` may drop
+    known = ops.select(ops.equal(last, last), _classified(by_class, encoding.thresholds), np.float32(NODATA))
+    outputs = [ops.convert(known, "u8")]
     if encoding.probability and encoding.kept:
         kept = ops.concat([by_class[value] for value in encoding.kept], 1)
         if encoding.probability == "uint8":  # a conversion cuts off what follows the point

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .deterministic import deterministic_convolutions, deterministic_upsampling
-from .encoding import STEPS, Decision, Encoding, Prediction
+from .encoding import NODATA, STEPS, Decision, Encoding, Prediction
 from .gpu import CUDA, GPU, NATIVE, Finish, raise_engine_error
 from .segmenter import Segmenter
 from .system import usable_cpus
@@ -184,7 +184,7 @@ def _encoded(probabilities: Tensor, encoding: Encoding) -> list[Tensor]:
 
 
 def _classified(probabilities: Tensor, thresholds: Decision | None) -> Tensor:
-    """Return the class uint8 `(n, y, x)`: `encoding.classify` on the device."""
+    """Return the class uint8 `(n, y, x)`: `encoding.classify` on the device; nodata where there is NaN."""
     background = -1 if thresholds is None else thresholds.index(None)
     bounds = [float(np.float32(np.inf if bound is None else bound)) for bound in thresholds or ()]
     first, *others = (value for value in range(probabilities.shape[1]) if value != background)
@@ -197,7 +197,9 @@ def _classified(probabilities: Tensor, thresholds: Decision | None) -> Tensor:
         best = torch.maximum(probabilities[:, value], best)
         if bounds:
             bound.masked_fill_(above, bounds[value])
-    return classes.masked_fill_(~(best > bound), background) if bounds else classes
+    if bounds:
+        classes.masked_fill_(~(best > bound), background)
+    return classes.masked_fill_(torch.isnan(best), NODATA)  # `maximum` hands NaN on, and one class has it with all
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -3,6 +3,8 @@
 Training and inference both run this module, so that scaling cannot drift between them.
 """
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
@@ -40,11 +42,15 @@ class Segmenter(nn.Module):
         return self.network((pixels.to(self.offset.dtype) - self.offset) / self.divisor)  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)` of any numeric dtype."""
+        """Probabilities `(n, class, y, x)` float32 of raw pixels `(n, band, y, x)` of any numeric dtype.
+
+        Those of all classes are NaN where any logit is NaN or infinite.
+        """
         logits = self.logits(pixels).to(torch.float32)
         if self.activation == "softmax":
             return softmax(logits)
-        foreground = sigmoid(logits)
+        total: Tensor = reduce(torch.add, logits.split(1, 1))
+        foreground = sigmoid(logits) + (total - total)  # NaN in all classes where any logit is not finite, else 0
         if foreground.shape[1] > 1:
             return foreground
         return torch.cat([1 - foreground, foreground], dim=1)

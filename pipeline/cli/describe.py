@@ -20,7 +20,7 @@ from ..io.scene import SceneLike, advising_index, open_source
 from ..jobs.job import RunResult
 from ..mosaic.seams import describe_seams
 from ..store.files import Files, full_path
-from ..store.metadata import StoreMetadata
+from ..store.metadata import StoreMetadata, describe_nonfinite
 from ..store.store import KEY, open_store, read_metadata
 from .describe_index import describe_index
 
@@ -85,6 +85,8 @@ def _describe_store(path: str) -> str:
     if metadata.cleaned is not None:
         keywords = ", ".join(f"{name} {value}" for name, value in metadata.cleaned.items())
         lines.append(f"cleaned     {keywords or 'nothing asked for'}")
+    if lacking := metadata.nonfinite:
+        lines.append(f"warning     {describe_nonfinite(lacking)}")
     lines += [f"objects     {count:,} of {name}" for name, count in metadata.results.get("objects", {}).items()]
     if seams := describe_seams(metadata.results.get("seams", {})):
         lines.append(f"seams       {seams}")
@@ -105,7 +107,10 @@ def describe_run(result: RunResult, output: str) -> str:
     resumed = f", {result.resumed} of them done before" if result.resumed else f", {rate:.2f} Mpx/s"
     head = f"wrote {output} in {result.seconds:.1f} s: {counted(result.blocks, 'block')}{resumed}"
     seams = describe_seams(result.found.get("seams", {}))
-    return "\n".join([head, class_table(result.pixels), *([f"  seams: {seams}"] if seams else [])])
+    lacking = result.found.get("nonfinite")
+    said = [f"  seams: {seams}"] if seams else []
+    said += [f"warning: {describe_nonfinite(lacking)}"] if lacking else []
+    return "\n".join([head, class_table(result.pixels), *said])
 
 
 def stamp(output: str | None) -> str | None:

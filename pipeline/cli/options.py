@@ -232,6 +232,8 @@ planning = options(
                  help="How probabilities are kept.  [default: uint8 in .zarr, none for .tif]"),
     click.option("--probability-of", metavar="CLASS", help="Keep those of one class, or of 'all'."),
     click.option("--no-overviews", is_flag=True, help="Write no overviews into the store."),
+    click.option("--on-nonfinite", type=click.Choice(["fail", "nodata"]), default="fail", show_default=True,
+                 help="Where the network's answer is NaN or infinite: the block fails, or pixels are nodata."),
     click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's."),
     untrusted_option,
 )  # fmt: skip

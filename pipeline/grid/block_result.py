@@ -11,11 +11,15 @@ from models.encoding import NODATA, Encoding
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """Of a window: class map uint8 `(y, x)`, probabilities `(class, y, x)`, ids of objects int64 `(y, x)`."""
+    """Of a window: class map uint8 `(y, x)`, probabilities `(class, y, x)`, ids of objects int64 `(y, x)`.
+
+    `nonfinite`: how many observed pixels are nodata since the network's answer is no number.
+    """
 
     class_map: NDArray[np.uint8]
     probability: NDArray[Any] | None
     objects: NDArray[np.int64] | None = None
+    nonfinite: int = 0
 
 
 def empty_result(shape: tuple[int, int], encoding: Encoding) -> BlockResult:

@@ -154,15 +154,19 @@ class ScenePart:
         distance = edge_distance(*held, shape, reach_of(self.inference))
         return rank_inner(distance, *held, shape, plan.halo) if self.inference.each == "inner" else distance
 
-    def probability(self, wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Return probabilities float32 `(class, y, x)`; NaN where nothing was observed, and maybe where not wanted."""
+    def probability(self, wanted: NDArray[np.bool_]) -> tuple[NDArray[np.float32], int]:
+        """Return probabilities float32 `(class, y, x)`, and how many wanted pixels have none that is a number.
+
+        NaN stands there, where nothing was observed, and maybe where not wanted.
+        """
         top, left = self.start
         before = self.window.top - top, self.window.left - left
         wanted = np.pad(wanted, [(before[0], 0), (before[1], 0)])
         seen = Window(top, self.window.bottom, left, self.window.right)
-        found = predict_tiles(self.held, self.scene.nodata, seen, self.inference, wanted).probability
-        assert found is not None  # asked for in `predict_each`
-        return np.asarray(found[:, before[0] :, before[1] :])
+        geobox = self.scene.source.geobox
+        found = predict_tiles(self.held, self.scene.nodata, geobox, seen, self.inference, wanted)
+        assert found.probability is not None  # asked for in `predict_each`
+        return np.asarray(found.probability[:, before[0] :, before[1] :]), found.nonfinite
 
 
 def reach_of(inference: InferenceSpec) -> int:
@@ -178,7 +182,14 @@ def _add_as_it_is(
     here, weight = shared.within(window), part.weight()
     wanted = merged.wanted(here, weight)
     if wanted.any():
-        merged.add(here, part.probability(wanted), weight)
+        answer, nonfinite = part.probability(wanted)
+        merged.add(here, answer, _without(answer, weight, nonfinite))
+        merged.nonfinite += nonfinite
+
+
+def _without(answer: NDArray[np.float32], weight: NDArray[Any], nonfinite: int) -> NDArray[Any]:
+    """Return weights that are 0 where a scene's answer is no number: it says nothing there, others may."""
+    return np.where(np.isnan(answer[0]), 0, weight) if nonfinite else weight
 
 
 def _add_resampled(merged: Merged, scene: MosaicScene, window: Window, inference: InferenceSpec) -> None:
@@ -208,7 +219,11 @@ def _resampled(
     weight = np.where(is_inside(at, shape), nearest(there, needed, at, shape), 0)
     if not merged.wanted(piece.within(window), weight).any():
         return
-    answer = part.probability(there > 0)
+    answer, nonfinite = part.probability(there > 0)
+    if nonfinite:
+        there = _without(answer, there, nonfinite)
+        weight = np.where(is_inside(at, shape), nearest(there, needed, at, shape), 0)
+        merged.nonfinite += nonfinite
     if kernel.method == "nearest":
         yield nearest(answer, needed, at, shape), weight
         return

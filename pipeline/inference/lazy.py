@@ -27,6 +27,7 @@ from ..mosaic.open import MosaicLike
 from ..store.dataset import maps_dataset
 from .each import predict_block
 from .merge import Merge
+from .nonfinite import OnNonfinite
 from .options import Halo, SegmentOptions
 from .plan import BundleLike, plan_scene
 from .predict import InferenceSpec
@@ -60,6 +61,7 @@ def segment(
     memory: str | int | None = None,
     each: Merge | None = None,
     untrusted: bool = False,
+    on_nonfinite: OnNonfinite = "fail",
 ) -> xr.Dataset:
     """Segment a scene lazily.
 

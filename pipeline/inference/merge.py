@@ -1,5 +1,6 @@
 """The answers of a network to several scenes merged, pixel by pixel: scenes come one after the other, in one order."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ class Merged:
         self.probability: NDArray[Any] = np.zeros((classes, *shape), kind)
         self.weight: NDArray[Any] = np.zeros(shape, np.int64 if how == "inner" else kind)  # 0: nothing was observed
         self.mixed = np.zeros(shape if how == "max" else (0, 0), bool)
+        self.nonfinite = 0  # pixels of scenes whose answer was left out, since it is no number
 
     def wanted(self, place: Window, weight: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which pixels of a part of the window an answer of such weights may change, bool `(y, x)`."""
@@ -89,6 +91,7 @@ class Merged:
         """Return what is kept of it; nodata where nothing was observed."""
         result, missing, probability = empty_result(self.weight.shape, encoding), self.weight == 0, self._merged()
         np.copyto(result.class_map, classify(probability, encoding.thresholds), where=~missing)
+        result = replace(result, nonfinite=self.nonfinite)
         if result.probability is None:
             return result
         for target, value in zip(result.probability, encoding.kept, strict=True):

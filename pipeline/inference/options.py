@@ -13,6 +13,7 @@ from models.metadata import BundleMetadata
 
 from ..io.resample import RESAMPLINGS, Resampling
 from .merge import Merge
+from .nonfinite import OnNonfinite
 
 Halo = Literal["exact", "auto"] | int
 OPTIONS = "options"  # in what a store says of its source: what `SegmentOptions.kept` returns
@@ -84,6 +85,10 @@ class SegmentOptions:
     untrusted
         Decode scene and bundle in a process of their own, which has no network, sees the scene's folder alone, writes
         nothing, and is ended where it takes too long or too much memory: see `open_scene`. Not of a mosaic.
+    on_nonfinite
+        Where the network's answer is NaN or infinite, or a sample is so large that it would be: `fail`, the block
+        fails, and says where; `nodata`, these pixels are nodata, and counted. It decides whether a block is written,
+        never what it holds, and may be another when a run is continued.
     """
 
     bands: Sequence[str | int] | None = None
@@ -109,6 +114,7 @@ class SegmentOptions:
     memory: str | int | None = None
     each: Merge | None = None
     untrusted: bool = False
+    on_nonfinite: OnNonfinite = "fail"
 
     def __post_init__(self) -> None:
         if self.threshold != "likeliest":
@@ -126,6 +132,8 @@ class SegmentOptions:
             raise PlanError(f"precision is one of {known}; received {self.precision!r}")
         if self.each not in (None, *get_args(Merge)):
             raise PlanError(f"each is {', '.join(get_args(Merge))}; received {self.each!r}")
+        if self.on_nonfinite not in get_args(OnNonfinite):
+            raise PlanError(f"on_nonfinite is {', '.join(get_args(OnNonfinite))}; received {self.on_nonfinite!r}")
         if self.tolerance <= 0:
             raise PlanError(f"tolerance must be above 0; received {self.tolerance}")
         if self.probability not in (None, "uint8", "float16", "float32"):

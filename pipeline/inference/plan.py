@@ -41,6 +41,7 @@ from ..mosaic.source import MosaicSource
 from .each import expected_overlap, mosaic_of
 from .memory import Cut, Resources, cut_scene, machine_memory
 from .merge import Merge
+from .nonfinite import OnNonfinite
 from .options import Halo, SegmentOptions
 from .predict import InferenceSpec
 from .radiometry import bring_to_bundle, describe_values, doubts, units_known
@@ -203,6 +204,7 @@ def plan(
     memory: str | int | None = None,
     each: Merge | None = None,
     untrusted: bool = False,
+    on_nonfinite: OnNonfinite = "fail",
 ) -> SegmentPlan:
     """Plan a run: open the scene, check that the bundle fits, cut it into blocks.
 
@@ -348,7 +350,7 @@ def _planned(
         known,
         measure,
     )
-    inference = InferenceSpec(*place, spec, cut.plan, encoding, graph, options.each)
+    inference = InferenceSpec(*place, spec, cut.plan, encoding, graph, options.each, options.on_nonfinite)
     return SegmentPlan(source, inference, options, tuple(notes), cut, choice=choice)
 
 

@@ -5,7 +5,7 @@ The only file of `pipeline` that touches an engine. A process makes each engine 
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any, Protocol, TypeVar
 
@@ -23,10 +23,11 @@ from models.system import keep_freed_memory
 from models.timing import count_bytes, spending
 
 from ..grid.block_result import BlockResult, empty_result
-from ..grid.geobox import Window
+from ..grid.geobox import GeoBox, Window
 from ..grid.tiling import TilingPlan, reflected
 from ..io.source import Pixels, Source, missing_samples
 from .merge import Merge
+from .nonfinite import Nonfinite, OnNonfinite, TooLarge, lacking_of, take_out
 
 Item = TypeVar("Item")
 
@@ -50,6 +51,7 @@ class InferenceSpec:
     encoding: Encoding
     graph: bytes = field(default=b"", repr=False)  # in int8, packed; b"": the bundle's own, or none
     each: Merge | None = None  # how the answers to each scene of a mosaic are merged; None: its pixels are
+    on_nonfinite: OnNonfinite = "fail"  # where the network's answer is no number
 
 
 _engines: dict[tuple[str, EngineSpec], Engine] = {}
@@ -128,11 +130,16 @@ def predict(
     -------
     BlockResult
         Of the window's shape. Pixels that were not observed are nodata: 255, or NaN in float probabilities.
+
+    Raises
+    ------
+    SwatheError
+        The scene cannot be read, or the engine fails; or an answer is no number, and that is not to be nodata.
     """
     if wanted is not None and not wanted.any():
         return empty_result(window.shape, inference.encoding)
     held = CachedWindow.of(source, window, inference.plan) if source.expensive_reads else source
-    result = predict_tiles(held, source.nodata, window, inference, wanted)
+    result = predict_tiles(held, source.nodata, source.geobox, window, inference, wanted)
     if wanted is not None:
         result.class_map[~wanted] = NODATA
         if result.probability is not None:
@@ -143,6 +150,7 @@ def predict(
 def predict_tiles(
     source: Reader,
     nodata: tuple[float | None, ...],
+    geobox: GeoBox,
     window: Window,
     inference: InferenceSpec,
     wanted: NDArray[np.bool_] | None = None,
@@ -155,6 +163,8 @@ def predict_tiles(
         A scene of the plan's shape; the window may reach out of it, where its reflections stand.
     nodata
         Per band, the value that stands for a missing sample.
+    geobox
+        Of the scene.
     window
         Its first pixel is that of a stride of the network.
     inference
@@ -162,23 +172,39 @@ def predict_tiles(
     wanted
         Which pixels of the window count, bool `(y, x)`; tiles without any are nodata. None: all.
     """
-    result = empty_result(window.shape, inference.encoding)
-    for read, class_map, probability in _predicted(_seen(source, window, inference.plan, wanted), nodata, inference):
-        halo, (height, width) = inference.plan.halo, read.cut.shape
+    result, plan, nonfinite = empty_result(window.shape, inference.encoding), inference.plan, Nonfinite()
+    for read, class_map, probability in _predicted(_seen(source, window, plan, wanted), nodata, inference):
+        halo, (height, width) = plan.halo, read.cut.shape
         core = np.s_[..., halo : halo + height, halo : halo + width]
         place, valid = read.cut.within(window), read.pixels.valid[core]
+        if (lacking := lacking_of(class_map[core], valid)) is not None:
+            valid = valid & ~lacking
+            if wanted is not None:
+                lacking &= wanted[place.slices]
+            if lacking.any():
+                nonfinite.note(lacking, read.cut, geobox, read.describe_too_large(plan, geobox))
         _keep(result.class_map, class_map[core], valid, place)
         if result.probability is not None and probability is not None:
             _keep(result.probability, probability[core], valid, place)
-    return result
+    nonfinite.settle(inference.on_nonfinite)
+    return replace(result, nonfinite=nonfinite.pixels)
 
 
 @dataclass(frozen=True, slots=True)
 class TileRead:
-    """A tile as it was read: its pixels with their halo, and what of it lies in the window that is asked for."""
+    """A tile as it was read: its pixels with their halo, and what of it lies in the window that is asked for.
+
+    `tile` is all of it, halo aside, and `too_large` what of it the network was not given.
+    """
 
     pixels: Pixels
     cut: Window
+    tile: Window
+    too_large: TooLarge | None = None
+
+    def describe_too_large(self, plan: TilingPlan, geobox: GeoBox) -> str:
+        """Say where a sample is too large; empty: none is."""
+        return "" if self.too_large is None else self.too_large.describe(plan.buffered(self.tile), plan, geobox)
 
 
 def _seen(source: Reader, window: Window, plan: TilingPlan, wanted: NDArray[np.bool_] | None) -> Iterator[TileRead]:
@@ -189,7 +215,7 @@ def _seen(source: Reader, window: Window, plan: TilingPlan, wanted: NDArray[np.b
             continue
         pixels, (height, width) = read_buffered(source, plan, tile), cut.shape
         if pixels.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width].any():
-            yield TileRead(pixels, cut)
+            yield TileRead(pixels, cut, tile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +289,14 @@ def _reflect(values: NDArray[Any], inside: Window, buffered: Window, plan: Tilin
     return np.take(np.take(values, rows, axis=-2), columns, axis=-1)  # indexing twice gives a layout that is slow
 
 
+def network_input(
+    pixels: Pixels, nodata: tuple[float | None, ...], metadata: BundleMetadata
+) -> tuple[NDArray[Any], TooLarge | None]:
+    """Return what the network is given of pixels `(band, y, x)`, and the samples that it cannot be given."""
+    filled = fill_missing(pixels, nodata, tuple(band.mean for band in metadata.bands))
+    return take_out(filled, metadata, fresh=pixels.fresh or filled is not pixels.data)
+
+
 def fill_missing(pixels: Pixels, nodata: tuple[float | None, ...], means: tuple[float, ...]) -> NDArray[Any]:
     """Put each band's mean where its sample is missing or the pixel invalid, so that no NaN enters the network.
 
@@ -292,21 +326,27 @@ def _as_type(value: float, dtype: np.dtype[Any]) -> Any:
 def _predicted(
     reads: Iterator[TileRead], nodata: tuple[float | None, ...], inference: InferenceSpec
 ) -> Iterator[tuple[TileRead, NDArray[np.uint8], NDArray[Any] | None]]:
-    """Yield each tile with the class map and the probabilities of all its pixels; equal tiles go in batches."""
-    means = tuple(band.mean for band in inference.metadata.bands)
+    """Yield each tile with the class map and the probabilities of all its pixels; equal tiles go in batches.
+
+    The class map is nodata where the answer is no number, and where it would not be one.
+    """
+    radius = inference.metadata.receptive_field.radius
     for _, equal in groupby(reads, key=lambda read: read.pixels.valid.shape):
         engine = shared_engine(inference)
         for some in batched(equal, engine.batch):
-            inputs = [fill_missing(read.pixels, nodata, means) for read in some]
+            inputs = [network_input(read.pixels, nodata, inference.metadata) for read in some]
             try:
                 with spending("predict"):
-                    tiles = np.stack(inputs) if len(inputs) > 1 else inputs[0][None]
+                    tiles = np.stack([data for data, _ in inputs]) if len(inputs) > 1 else inputs[0][0][None]
                     results = engine.segment(tiles, inference.encoding)
             except EngineError:
                 _forget(engine)
                 raise
             probability = results.probability if results.probability is not None else [None] * len(some)
-            yield from zip(some, results.class_map, probability, strict=True)
+            for read, (_, too_large), class_map, kept in zip(some, inputs, results.class_map, probability, strict=True):
+                if too_large is not None:
+                    class_map[too_large.reach(radius)] = NODATA
+                yield replace(read, too_large=too_large), class_map, kept
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:

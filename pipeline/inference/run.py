@@ -48,6 +48,7 @@ from .each import mosaic_of, predict_block
 from .kept_precision import GRAPH, BegunRun
 from .memory import Resources, machine_memory
 from .merge import Merge
+from .nonfinite import OnNonfinite
 from .options import OPTIONS, Halo, SegmentOptions
 from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
 from .predict import InferenceSpec, measured_memory
@@ -95,6 +96,7 @@ def run(
     memory: str | int | None = None,
     each: Merge | None = None,
     untrusted: bool = False,
+    on_nonfinite: OnNonfinite = "fail",
 ) -> RunResult:
     """Segment a scene of any size into a Zarr store or a GeoTIFF. Run again after any interruption, it continues.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..grid.geobox import Window
 from ..grid.tiling import TilingPlan
 from ..io.source import Source
-from .predict import InferenceSpec, fill_missing, read_buffered
+from .predict import InferenceSpec, network_input, read_buffered
 
 TRIES = 8  # windows looked at in each part of the scene until one holds observed pixels
 
@@ -80,11 +80,10 @@ def _start(random: np.random.Generator, place: int, parts: int, size: int, side:
 
 def read_samples(source: Source, inference: InferenceSpec, windows: list[Window]) -> list[Sample]:
     """Read windows as the network sees them."""
-    means, plan = tuple(band.mean for band in inference.metadata.bands), inference.plan
-    found = []
+    plan, found = inference.plan, []
     for window in windows:
         read = read_buffered(source, plan, window)
         height, width = window.shape
         valid = read.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width]
-        found.append(Sample(fill_missing(read, source.nodata, means), valid, plan.halo))
+        found.append(Sample(network_input(read, source.nodata, inference.metadata)[0], valid, plan.halo))
     return found

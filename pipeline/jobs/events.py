@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeAlias
 from models.redact import shown, shown_facts
 
 EventKind = Literal[
-    "dashboard", "waiting", "worker-joined", "worker-left", "worker-unfit", "worker-stuck", "retried", "load"
-]
+    "dashboard", "waiting", "worker-joined", "worker-left", "worker-unfit", "worker-stuck", "retried", "nonfinite",
+    "skipped", "load",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from ..store.files import Files, full_path
 from ..store.halves import keep_half, make_overview
 from ..store.ledger import Ledger
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
-from ..store.metadata import StoreMetadata, differences, fingerprint
+from ..store.metadata import StoreMetadata, describe_nonfinite, differences, fingerprint
 from ..store.placing import check_target
 from ..store.planned import recut
 from ..store.store import BlockIndex, Store, Summary, find_store, reopen_store, sole_writer
@@ -77,7 +77,7 @@ class RunResult:
     seconds
         Since the run began; not those of runs before.
     found
-        What else the store says of itself, by name: `objects`, `seams`.
+        What else the store says of itself, by name: `objects`, `seams`, `nonfinite`.
     """
 
     output: str
@@ -365,7 +365,7 @@ def _run_to_store(
             check_whole(store)
             remove_markers(store)
             blocks = int(store.planned(0).sum())
-            found = {name: value for name, value in metadata.results.items() if name != "pixels"}
+            found: dict[str, Any] = {name: value for name, value in metadata.results.items() if name != "pixels"}
             return RunResult(path, blocks, blocks, dict(metadata.pixels), time.monotonic() - started, found)
         if metadata and state == "mine" and metadata.state == "running":
             store = resume_store(path, metadata, job.geobox, sync=sync)
@@ -385,7 +385,8 @@ def _run_to_store(
         task, ledger, resumed = again_if_damaged(do_blocks)
         pixels = dict(zip(metadata.class_names, ledger.pixels[:-1].tolist(), strict=True))
         pixels["nodata"] = prod(store.geobox.shape) - sum(pixels.values())  # also of blocks that are not planned
-        found = again_if_damaged(lambda: _finalize(connection, job, task, shown))
+        found = {"nonfinite": ledger.nonfinite} if ledger.nonfinite else {}
+        found |= again_if_damaged(lambda: _finalize(connection, job, task, shown))
         finish_store(store, {"pixels": pixels, **found}, ledger.seconds, ledger.shards)
     return RunResult(path, int(ledger.done[0].sum()), resumed, pixels, time.monotonic() - started, found)
 
@@ -459,6 +460,8 @@ def _all_levels(
             order.finish((summary.level, summary.row, summary.column))
             ledger.add(summary)
             log.add(summary)
+            if summary.nonfinite:
+                tell(_nonfinite(store, summary))
             mark_kept()
             if summary.level == 0 or before[0] == blocks[0]:
                 advance(1, sum(summary.pixels))
@@ -500,12 +503,18 @@ def _name(store: Store, index: BlockIndex) -> str:
     return f"block {row}, {column}{overview} ({store.window(*index).describe()})"
 
 
+def _nonfinite(store: Store, summary: Summary) -> Event:
+    name = _name(store, (summary.level, summary.row, summary.column))
+    text = f"{name}: {describe_nonfinite(summary.nonfinite)}"
+    return Event("nonfinite", text, {"block": name, "pixels": summary.nonfinite})
+
+
 def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
     started = time.perf_counter()
     with timing() as found:
         result, pixels, shards = _compute_and_write(task, level, row, column)
     seconds = round(time.perf_counter() - started, 3)
-    summary = Summary(level, row, column, pixels, seconds, found.spent, own_address(), shards)
+    summary = Summary(level, row, column, pixels, seconds, found.spent, own_address(), shards, result.nonfinite)
     task.store.mark_done(summary)
     count_block(summary)
     keep_half(task.store, (level, row, column), result)

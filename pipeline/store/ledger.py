@@ -54,6 +54,8 @@ class Record:
         of no shard, as in records of before.
     digests
         uint32 (blocks, arrays): CRC-32C of the shards.
+    nonfinite
+        int64 (blocks,): pixels without an answer that is a number; None: there are none.
     """
 
     places: NDArray[np.int32]
@@ -61,6 +63,7 @@ class Record:
     seconds: NDArray[np.float32]
     sizes: NDArray[np.int64] | None = None
     digests: NDArray[np.uint32] | None = None
+    nonfinite: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, summaries: Sequence[Summary]) -> Self:
@@ -74,6 +77,7 @@ class Record:
             np.array([one.seconds for one in summaries], np.float32),
             shards[..., 0] if arrays else None,
             shards[..., 1].astype(np.uint32) if arrays else None,
+            np.array([one.nonfinite for one in summaries]) if any(one.nonfinite for one in summaries) else None,
         )
 
     def to_bytes(self) -> bytes:
@@ -114,6 +118,7 @@ class Ledger:
     pixels: NDArray[np.int64]
     seconds: NDArray[np.float32]
     shards: tuple[ShardSums, ...]
+    nonfinite: int = 0  # pixels of them that are nodata since the network's answer is no number
     _marked: list[Summary] = field(default_factory=list)  # that have a marker, and no place in a record
 
     @classmethod
@@ -149,6 +154,7 @@ class Ledger:
             self.shards[level].sizes[place], self.shards[level].digests[place] = zip(*summary.shards, strict=True)
         if level == 0:
             self.pixels += np.array(summary.pixels, np.int64)
+            self.nonfinite += summary.nonfinite
             self.seconds[place] = summary.seconds
         self._marked.append(summary)
         if len(self._marked) == RECORD:
@@ -186,6 +192,7 @@ class Ledger:
                 sums.digests[rows[here], columns[here]] = record.digests[here]
             if level == 0:
                 self.pixels += record.pixels[here].sum(axis=0)
+                self.nonfinite += 0 if record.nonfinite is None else int(record.nonfinite[here].sum())
                 self.seconds[rows[here], columns[here]] = record.seconds[here]
 
     def _add_markers(self, places: Sequence[BlockIndex], there: Sequence[NDArray[np.int64]]) -> None:

@@ -144,6 +144,12 @@ class StoreMetadata:
         """Pixels per class by name, and `nodata`."""
         return self.results["pixels"]
 
+    @property
+    def nonfinite(self) -> int:
+        """Pixels that are nodata since the network's answer is no number."""
+        found: Any = self.results.get("nonfinite", 0)
+        return int(found)
+
     def derived(self, path: str, **changes: Any) -> Self:
         """Return what a store says that is made from this one, which lies at a path."""
         return replace(
@@ -241,6 +247,11 @@ def _level(geobox: GeoBox, level: int) -> JSON:
     if here.transform is not None:
         entry["spatial:transform"] = list(here.transform)[:6]
     return entry
+
+
+def describe_nonfinite(pixels: int) -> str:
+    """Say of how many pixels the network's answer is no number."""
+    return f"{pixels:,} pixel{'s are' if pixels != 1 else ' is'} nodata: the network's answer is NaN or infinite there"
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

@@ -76,6 +76,7 @@ class Summary:
     spent: Spent = NOTHING
     worker: str = ""
     shards: tuple[tuple[int, int], ...] = ()
+    nonfinite: int = 0  # pixels that are nodata since the network's answer is no number
 
     @property
     def name(self) -> str:
@@ -85,6 +86,7 @@ class Summary:
     def marker(self) -> bytes:
         """Return what the block's done marker holds: JSON, and the CRC-32C of what it says."""
         said = {name: getattr(self, name) for name in (*OF_BEFORE, "shards")}
+        said |= {"nonfinite": self.nonfinite} if self.nonfinite else {}
         return json.dumps({**said, "crc32c": _checksum_of(said)}).encode()
 
     @classmethod

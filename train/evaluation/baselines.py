@@ -19,6 +19,7 @@ from models.metadata import ReceptiveField
 from pipeline.grid.block_result import BlockResult
 from pipeline.grid.geobox import Window
 from pipeline.grid.tiling import TilingPlan, make_plan
+from pipeline.inference.nonfinite import LARGEST, Nonfinite, TooLarge
 from pipeline.inference.predict import fill_missing, read_buffered
 from pipeline.io.source import Source, missing_samples
 from pipeline.jobs.job import BlockFunction, BlockJob
@@ -85,7 +86,7 @@ class BaselineFunction(BlockFunction):
     @override
     def compute_block(self, store: Store, row: int, column: int) -> BlockResult:
         window, kept, halo = store.window(0, row, column), store.encoding.kept, self.plan.halo
-        class_map = np.full(window.shape, NODATA, np.uint8)
+        class_map, nonfinite = np.full(window.shape, NODATA, np.uint8), Nonfinite()
         kept_maps = np.full((len(kept), *window.shape), np.nan, np.float32)
         for core in filter(None, (tile.overlap(window) for tile in self.plan.tiles(window))):
             pixels = read_buffered(self.source, self.plan, core)
@@ -94,11 +95,25 @@ class BaselineFunction(BlockFunction):
             height, width = core.shape
             valid = pixels.valid[halo : halo + height, halo : halo + width]
             filled = fill_missing(pixels, self.source.nodata, self.baseline.means)
+            if (lacking := _too_large(filled, halo) & valid).any():
+                nonfinite.note(lacking, core, self.source.geobox, "")
+                filled = np.where(np.abs(filled) < LARGEST, filled, 0)
             probabilities = self.baseline.probabilities(filled)
             rows, columns = core.within(window).slices
             class_map[rows, columns] = np.where(valid, classify(probabilities), np.uint8(NODATA))
             kept_maps[:, rows, columns] = np.where(valid, probabilities[list(kept)], np.float32(np.nan))
+        nonfinite.settle("fail")
         return BlockResult(class_map, kept_maps)
+
+
+def _too_large(pixels: NDArray[Any], halo: int) -> NDArray[np.bool_]:
+    """Return which pixels have, within the halo, a sample from which no baseline makes numbers, bool `(y, x)`."""
+    height, width = (size - 2 * halo for size in pixels.shape[1:])
+    if pixels.dtype.kind != "f" or max(-float(pixels.min()), float(pixels.max())) < LARGEST:
+        return np.zeros((height, width), bool)
+    mask = np.asarray((np.abs(pixels.astype(np.float64)) >= LARGEST).any(axis=0))
+    seen = TooLarge(mask, "", 0.0).reach(halo)
+    return seen[halo : halo + height, halo : halo + width]
 
 
 def windows(samples: Sequence[Sample]) -> list[Place]:
