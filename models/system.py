@@ -77,9 +77,10 @@ def cache_folder(purpose: str) -> Path:
     It lies under `$SWATHE_CACHE`, else in the user's cache folder; where neither can be written, a temporary folder of
     this user serves.
     """
-    own = os.environ.get("SWATHE_CACHE")
-    root = Path(own) / "swathe" if own else platformdirs.user_cache_path("swathe", appauthor=False)
-    for candidate in (root, Path(tempfile.gettempdir()) / f"swathe-{os.getuid()}"):
+    own, roots = os.environ.get("SWATHE_CACHE"), list[Path]()
+    with suppress(RuntimeError, KeyError):  # an account without a home
+        roots.append(Path(own) / "swathe" if own else platformdirs.user_cache_path("swathe", appauthor=False))
+    for candidate in (*roots, Path(tempfile.gettempdir()) / f"swathe-{os.getuid()}"):
         folder = candidate / purpose
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -4,6 +4,10 @@ These three lie beside this package and are found there, whatever else has their
 models.py, a folder `pipeline` in the working directory. Where another one has been imported already, this is an error.
 """
 
+from .early_signals import guard_imports
+
+guard_imports()
+
 from types import ModuleType
 from typing import Any
 

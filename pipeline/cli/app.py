@@ -3,6 +3,7 @@
 A user's error ends as one or two lines with exit code 1, wrong usage with 2, what `verify` finds damaged with 4.
 """
 
+import errno
 import os
 import select
 import signal
@@ -24,11 +25,14 @@ from .index import index
 from .models import bundles, import_weights, quantise
 from .options import note
 from .publish import publish
-from .streams import shown_stream
+from .streams import heedless_stream, shown_stream
 from .verify import verify
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 RESUMES = ("segment", "publish", "verify", "clean", "objects", "vectorise", "train", "evaluate")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
+EX_IOERR = 74  # of sysexits.h: what is printed could not be written
+_DEFECT = "internal error: {}: {}\nThis is a defect of Swathe: --debug shows where"
 GRACE = 1.5  # seconds to unwind after a signal
 
 
@@ -38,7 +42,7 @@ def main() -> None:
         if getattr(sys, name) is None:  # closed by the caller; the next file that is opened would be taken for it
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     redact_logs()
-    sys.stdout, sys.stderr = shown_stream(sys.stdout, shown), shown_stream(sys.stderr, redact)
+    sys.stdout, sys.stderr = shown_stream(sys.stdout, shown), shown_stream(heedless_stream(sys.stderr), redact)
     if asks_for_json(sys.argv):
         start_json_log()
     stopping = Stopping()
@@ -58,17 +62,29 @@ def main() -> None:
         code = _say("error: memory is exhausted; use a smaller --tile and --block", 1)
     except BrokenPipeError:
         code = 1
+    except OSError as error:
+        code = _say(*_unwritten(error))
     except SystemExit as end:  # what click makes of a broken pipe
         code = end.code
     except Exception as error:
-        code = _say(
-            f"internal error: {type(error).__name__}: {error}\nThis is a defect of Swathe: --debug shows where", 1
-        )
+        code = _say(_DEFECT.format(type(error).__name__, error), 1)
     _leave(code if isinstance(code, int) else 0)
 
 
+def _unwritten(error: OSError) -> tuple[str, int]:
+    """Return what to say of a disk that took no more, and the exit code; it may be that which standard output is on."""
+    if isinstance(error, PermissionError) and error.filename:
+        return f"error: {error.filename}: {error.strerror}", 1
+    if error.errno not in NO_ROOM:
+        return _DEFECT.format(type(error).__name__, error), 1
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    printing = click.echo.__code__ in frames or frames[-1] is _leave.__code__
+    where = "what is printed" if printing else error.filename or "a file"
+    return f"error: {where} could not be written: {error.strerror}; make room, and run the same command again", EX_IOERR
+
+
 class Stopping:
-    """Ctrl-C and SIGTERM: the main thread unwinds; where that takes too long, or at a second signal, we leave at once.
+    """Ctrl-C, SIGTERM and SIGHUP: the main thread unwinds; where that takes long, or at a second one, we leave at once.
 
     GDAL may be writing a large file, and Python tells the main thread of a signal only after that. A thread of our own
     hears of it at once, by the file descriptor that the interpreter writes signals to.
@@ -76,22 +92,25 @@ class Stopping:
 
     def __init__(self) -> None:
         self.number = signal.SIGINT
+        self.numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+            self.numbers.append(signal.SIGHUP)
         self.lock = threading.Lock()
         hears, told = os.pipe()
         os.set_blocking(told, False)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self.numbers:
             signal.signal(number, self._unwind)
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(hears,), daemon=True).start()
 
     def _unwind(self, number: int, _: object) -> None:
         self.number = signal.Signals(number)
-        for other in (signal.SIGINT, signal.SIGTERM):
+        for other in self.numbers:
             signal.signal(other, lambda *_: None)
         raise KeyboardInterrupt
 
     def _watch(self, hears: int) -> None:
-        while (number := os.read(hears, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
+        while (number := os.read(hears, 1)[0]) not in self.numbers:
             continue
         self.number = signal.Signals(number)
         select.select([hears], [], [], GRACE)
@@ -134,6 +153,8 @@ def _leave(code: int) -> NoReturn:
             stream.flush()
         except (BrokenPipeError, ValueError):
             continue
+        except OSError as error:
+            code = code or _say(*_unwritten(error))
     os._exit(code)
 
 

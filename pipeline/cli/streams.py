@@ -1,7 +1,11 @@
-"""Standard output and error of the command: no secret leaves by them, whoever writes."""
+"""Standard output and error of the command: no secret leaves by them, whoever writes; errors end no run."""
 
+import io
 from collections.abc import Callable
-from typing import IO, Any, cast
+from contextlib import suppress
+from typing import IO, Any, TextIO, cast
+
+from typing_extensions import override
 
 
 class _ShownStream:
@@ -29,3 +33,25 @@ class _ShownStream:
 def shown_stream(stream: IO[str], show: Callable[[str], str]) -> IO[str]:
     """Return a stream that writes to another one what `show` makes of each text."""
     return cast(IO[str], _ShownStream(stream, show))
+
+
+class Heedless(io.TextIOWrapper):
+    """Standard error where a full disk, or a terminal that is gone, ends no run: nobody is told, that is all."""
+
+    @override
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    @override
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def heedless_stream(stream: TextIO) -> TextIO:
+    """Return a stream that writes where another one does, as far as that can be; one that is no file stays."""
+    if not hasattr(stream, "buffer"):
+        return stream
+    return Heedless(stream.buffer, stream.encoding, stream.errors, line_buffering=True)

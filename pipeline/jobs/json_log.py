@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import IO, Any
@@ -34,7 +35,7 @@ class JsonLog:
         """Write one object: its time, what it tells of, and facts by name."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"time": now, "event": event, **shown_facts(facts)}, ensure_ascii=False, default=_shown)
-        with self._lock:
+        with self._lock, suppress(OSError):  # a full disk ends no run: nobody is told, that is all
             self._stream.write(line + "\n")
             self._stream.flush()
 
