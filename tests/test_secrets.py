@@ -5,19 +5,31 @@ import json
 import logging
 import pickle
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import unhurried
+from distributed import Client
+from helpers import GRID, UTM, pixels, write_raster
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from shell import shell
+from stores import town, write_store
 
+from models import Bundle
 from models.errors import SceneError, SwatheError
 from models.redact import HIDDEN, RedactingFilter, printable, redact, redact_url, remember_secrets, shown
+from pipeline import publish, run, write_report
 from pipeline.jobs.events import Event
 from pipeline.jobs.json_log import JsonLog
+from pipeline.jobs.run_log import RunLog
 
 MARK = "Zq7"  # begins each secret, so that no other text has it by chance
 secrets = st.text("abcXYZ0189-._~", min_size=8, max_size=24).map(lambda text: f"{MARK}{text}Q")
@@ -170,3 +182,136 @@ def test_no_control_character_of_a_name_is_shown(name: str) -> None:
         assert all(c.isprintable() or c in "\n\t" for c in told)
         assert told.encode()
     assert "\n" not in printable(f"a{name}b")
+
+
+# --- the verbs, into their errors -------------------------------------------------------------------------------------
+
+
+class Server(BaseHTTPRequestHandler):
+    """Gives files of a folder by ranges; says 403 or 404, or sends what is no raster, where the name says so."""
+
+    folder: Path
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        file = self.folder / name
+        if "403" in name or not (file.is_file() or "broken" in name):
+            self.answer(403 if "403" in name else 404, b"")
+            return
+        content = b"no raster " * 400 if "broken" in name else file.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            self.answer(200, content)
+            return
+        start, stop = int(asked[1]), min(int(asked[2] or len(content) - 1) + 1, len(content))
+        span = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+        self.answer(206 if start < stop else 416, content[start:stop], span)
+
+    def answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        more = {"Accept-Ranges": "bytes", "ETag": '"1"', "Content-Length": str(len(content))}
+        for name, value in (more | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            with suppress(ConnectionError):
+                self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    folder = tmp_path_factory.mktemp("served")
+    write_raster(folder / "scene.tif", pixels((3, 96, 128), "uint16"), crs=UTM, transform=GRID)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Server,), {"folder": folder}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+VERBS = [
+    "info {}", "--debug info {}", "plan {} -m {bundle}", "segment {} -m {bundle} -o a.zarr",
+    "segment {} -m {bundle} -o b.zarr --log json", "segment {} -m {bundle} -o a.tif --bands 7,8,9",
+    "index {} -o c.parquet", "segment scene.tif -m {} -o d.zarr", "bundles {}", "objects {} -o e.zarr",
+    "stats town.zarr --zones {} -o f.csv", "report town.zarr --scene {} -o g.html", "publish town.zarr -o {}",
+    "segment scene.tif -m {bundle} -o h.zarr --scheduler {}", "vectorise town.zarr -o {}",
+    "segment scene.tif -m {bundle} -o {} --log json", "info scene.tif --alpha {}",
+]  # fmt: skip
+PLACES = ["{}/scene.tif", "{}/none.tif", "{}/403.tif", "{}/broken.tif", "127.0.0.1:9/scene.tif"]
+
+
+def assert_folder_free(folder: Path, secret: str) -> None:
+    for path in folder.rglob("*"):
+        assert_free(str(path.relative_to(folder)), secret)
+        if path.is_file():
+            assert_free(path.read_bytes().decode("latin-1"), secret)
+            if path.suffix == ".parquet":
+                table = pq.read_table(path)
+                assert_free(f"{table.to_pydict()} {table.schema.metadata}", secret)
+
+
+def every_verb(folder: Path, served: tuple[Path, str], bundle: Bundle, secret: str, which: slice) -> None:
+    write_raster(folder / "scene.tif", pixels((3, 96, 128), "uint16"), crs=UTM, transform=GRID)
+    write_store(folder / "town.zarr", town(96, 128))
+    every = [(verb, place, form) for verb in VERBS for place in PLACES for form in FORMS]
+    with shell(folder) as swathe:
+        for verb, place, form in every[which]:
+            address = FORMS[form](place.replace("{}", served[1]), secret)
+            words = [word.replace("{bundle}", str(bundle.path)).replace("{}", address) for word in verb.split()]
+            done = swathe(*words)
+            assert_free(done.out + done.err, secret)
+            assert "internal error" not in done.err
+    assert_folder_free(folder, secret)
+
+
+def test_no_verb_tells_or_keeps_a_secret(
+    tmp_path: Path, served: tuple[Path, str], bundle_of: Callable[..., Bundle]
+) -> None:
+    every_verb(tmp_path, served, bundle_of(), f"{MARK}sig-nature_1Q", slice(0, None, 211))
+
+
+@pytest.mark.slow
+@given(secret=secrets, start=st.integers(0, 96))
+@settings(max_examples=1, deadline=None, suppress_health_check=unhurried)
+def test_no_verb_tells_or_keeps_any_secret(
+    tmp_path_factory: pytest.TempPathFactory,
+    served: tuple[Path, str],
+    bundle_of: Callable[..., Bundle],
+    secret: str,
+    start: int,
+) -> None:
+    every_verb(tmp_path_factory.mktemp("run"), served, bundle_of(), secret, slice(start, None, 97))
+
+
+@pytest.mark.parametrize("form", ["aws", "user", "gdal"])
+def test_a_run_continues_under_another_signature_and_keeps_none(
+    form: str,
+    tmp_path: Path,
+    served: tuple[Path, str],
+    bundle_of: Callable[..., Bundle],
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    address = [FORMS[form](f"{served[1]}/scene.tif", f"{MARK}{number}00signature") for number in range(2)]
+    if form == "user":
+        address[1] = FORMS["token"](f"{served[1]}/scene.tif", f"{MARK}another")
+    how: dict[str, Any] = {"tile": 64, "block": 64, "client": client, "show": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(address[0], bundle_of(), tmp_path / "a.zarr", **how)
+    again = run(address[1], bundle_of(), tmp_path / "a.zarr", **how)
+    assert again.resumed > 0
+    assert_folder_free(tmp_path, f"{MARK}000signature")
+    write_report(tmp_path / "a.zarr", tmp_path / "a.html")
+    publish(tmp_path / "a.zarr", tmp_path / "published", side=512, client=client, show=False)
+    assert_folder_free(tmp_path, f"{MARK}000signature")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.errors import SceneError
 from models.metadata import Radiometry, some_of
+from models.redact import printable, redact_url
 
 from ..grid.geobox import GeoBox, Window
 from .band_names import common_names
@@ -99,7 +100,7 @@ class NamedSource(Source, Protocol):
 
 def describe_source(source: Source) -> str:
     """Return what a source is in one line, for its `repr`."""
-    files = some_of([path.rsplit("/", 1)[-1] for path in source.paths], 1)
+    files = some_of([printable(redact_url(path).rsplit("/", 1)[-1]) for path in source.paths], 1)
     what = f"{source.geobox.describe()}; {source.dtype} {some_of(source.bands)}"
     return f"<{type(source).__name__} {what}{files and f'; {files}'}>"
 
