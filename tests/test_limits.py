@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 import socket
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from models.importing import import_bundle, read_state_dict
 from models.limits import DEEPEST, check_chunk, largest_chunk, load_arrays, parse_json, parse_toml
 from models.system import forget_peak, peak_bytes
 from pipeline.cluster.profiles import read_profile
+from pipeline.grid.geobox import Window
 from pipeline.inference.prices import read_prices
 from pipeline.io.scene import open_scene, open_source
 from pipeline.mosaic.open import open_mosaic
@@ -185,3 +188,34 @@ def test_a_continent_is_within_the_limits() -> None:
     from models.limits import check_extent
 
     check_extent("a scene", 13, (10**6, 10**6), SwatheError)
+
+
+def test_opening_zarr_reads_no_pixels_whatever_its_dims(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "s.zarr", mode="w")
+    for name in ("red", "green"):
+        group.create_array(name, shape=(200, 300), chunks=(100, 100), dtype="int16", dimension_names=("y", "x"))
+        group[name][:] = np.arange(200 * 300).reshape(200, 300) % 999  # type: ignore[index]
+    wanted = open_source(tmp_path / "s.zarr").read(Window(90, 150, 20, 110)).data
+    np.testing.assert_array_equal(wanted, [np.asarray(group["red"])[90:150, 20:110]] * 2)  # type: ignore[index]
+    for chunk in (tmp_path / "s.zarr").glob("*/c/*/0"):
+        chunk.write_bytes(b"no pixels")
+    source = open_source(tmp_path / "s.zarr")
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(source)).read(Window(90, 99, 100, 110)).data.shape, (2, 9, 10)
+    )
+    with pytest.raises(SceneError, match="could not be computed"):
+        source.read(Window(0, 10, 0, 10))
+
+
+def test_a_damaged_png_is_refused_since_gdal_makes_pixels_up(tmp_path: Path) -> None:
+    form = {"driver": "PNG", "width": 60, "height": 50, "count": 3, "dtype": "uint8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has no position
+        with rasterio.open(tmp_path / "s.png", "w", **form) as file:
+            file.write(np.random.default_rng(0).integers(0, 255, (3, 50, 60), np.uint8))
+    assert open_source(tmp_path / "s.png").geobox.shape == (50, 60)
+    content = (tmp_path / "s.png").read_bytes()
+    for name, changed in (("cut", content[:-500]), ("flipped", content[:700] + b"?" + content[701:])):
+        (tmp_path / f"{name}.png").write_bytes(changed)
+        with pytest.raises(SceneError, match="damaged PNG"):
+            open_source(tmp_path / f"{name}.png")

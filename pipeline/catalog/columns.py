@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from models.errors import SceneError
 from models.limits import refuse_special
 
+from ..io.names import printable
+
 SOURCE, DIGEST, PRIORITY, CRS = "swathe:source", "swathe:digest", "swathe:priority", "swathe:crs"
 RESOLUTION, STAMPS, KEY, BANDS = "swathe:resolution", "swathe:stamps", "swathe:key", "swathe:bands"
 LOADED = ("id", "datetime", "geometry", "eo:cloud_cover", SOURCE, DIGEST, PRIORITY, CRS, RESOLUTION, BANDS)
@@ -93,7 +95,6 @@ def _load(path: str, digest: str) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyproj import CRS
-    from pyproj.exceptions import CRSError
 
     if digest_of_file(path) != digest:
         raise SceneError(f"the index {path} has changed since the run was planned; run the command again")
@@ -106,8 +107,10 @@ def _load(path: str, digest: str) -> Columns:
         for crs in filter(None, columns.crs):
             CRS.from_wkt(crs)
         return columns
-    except (pa.ArrowInvalid, CRSError) as error:
-        raise not_an_index(path, str(error).splitlines()[0][:100]) from error
+    except SceneError:
+        raise
+    except Exception as error:  # of pyarrow, pyproj and shapely: many kinds, all of them about the file
+        raise not_an_index(path, printable(str(error))[:100]) from error
 
 
 def _arrays(table: Any) -> Columns:

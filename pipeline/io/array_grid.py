@@ -13,6 +13,8 @@ import numpy as np
 import rioxarray  # noqa: F401 -- registers `.rio`
 import xarray as xr
 from affine import Affine
+from dask.base import is_dask_collection
+from xarray.core import indexing
 
 from models.errors import SceneError
 
@@ -78,10 +80,33 @@ def with_dims(array: xr.DataArray) -> xr.DataArray:
     if not others:
         beside = array.coords.get("band")
         array = array.drop_vars("band") if beside is not None and beside.ndim else array
-        array = array.expand_dims("band")
+        array = _with_band(array)
     elif others[0] != "band":
         array = array.drop_vars("band", errors="ignore").rename({others[0]: "band"})
     return array.transpose(*DIMS)
+
+
+class _OneBand(xr.backends.BackendArray):
+    """Pixels `(y, x)` that lie in a file as `(band, y, x)`."""
+
+    def __init__(self, pixels: xr.Variable) -> None:
+        self.pixels, self.shape, self.dtype = pixels, (1, *pixels.shape), pixels.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        return np.asarray(self.pixels[key[1:]].values)[None][key[0]]
+
+
+def _with_band(array: xr.DataArray) -> xr.DataArray:
+    """Give an array a dim of one band; `expand_dims` would read all of a file."""
+    pixels = array.variable
+    if pixels._in_memory or is_dask_collection(pixels):
+        return array.expand_dims("band")
+    lazy = indexing.LazilyIndexedArray(_OneBand(pixels))
+    variable = xr.Variable(DIMS, lazy, pixels.attrs, pixels.encoding)
+    return xr.DataArray(variable, array.coords, DIMS, array.name)
 
 
 def _of_dates(array: xr.DataArray, dim: Any) -> bool:

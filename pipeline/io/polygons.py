@@ -14,6 +14,7 @@ from models.limits import refuse_special
 from ..grid.geobox import GeoBox
 from .gdal import absolute_name
 from .longitude import all_turns, full_circle, unwrapped
+from .names import printable
 
 ENDINGS = (".parquet", ".geoparquet", ".pq")  # of GeoParquet, which geopandas reads; GDAL reads all others
 POLYGONS = (3, 6)  # shapely's type numbers of Polygon and MultiPolygon
@@ -118,7 +119,7 @@ class PolygonReader:
         except SwatheError:
             raise
         except Exception as error:  # of GDAL, pyarrow and geopandas: many kinds, all of them about the file
-            reason = " ".join(str(error).split())[:200]
+            reason = printable(str(error))[:200]
             raise self.refuse(f"{path} cannot be read as {self.noun}: {reason}") from error
 
     def place(self, frame: Any, geobox: GeoBox) -> PlacedPolygons:

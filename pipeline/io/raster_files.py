@@ -5,6 +5,7 @@ One file of several bands, or files of one band each; see `raster` for what read
 
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -163,6 +164,8 @@ def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
             hint += ". With netCDF4 or h5netcdf installed, its variables are the scene's bands"
         raise SceneError(f"{path} holds no pixels of its own{hint}")
     check_extent(path, dataset.count, dataset.shape, SceneError)
+    if dataset.driver == "PNG" and os.path.isfile(path):
+        _refuse_damaged_png(path)
     for dtype in dict.fromkeys(dataset.dtypes):
         if dtype.startswith(("complex", "cint")):
             raise SceneError(f"{path} holds complex numbers ({dtype}); take the amplitude or the parts first")
@@ -177,6 +180,20 @@ def _refuse_unusable(dataset: DatasetReader, path: str) -> None:
             f"{path} declares {dataset.height} x {dataset.width} pixels, {declared / 1e9:.1f} GB, but has only "
             f"{actual:,} bytes: it is damaged or almost empty. If it is meant so, make a VRT of it and give that"
         )
+
+
+def _refuse_damaged_png(path: str) -> None:
+    """Refuse a PNG whose parts are not whole: GDAL fills what it cannot decode with whatever lies in memory."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            length, checksum = int.from_bytes(head[:4]), zlib.crc32(head[4:])
+            while length > 0 and (part := file.read(min(length, 2**20))):
+                length, checksum = length - len(part), zlib.crc32(part, checksum)
+            if length or file.read(4) != checksum.to_bytes(4):
+                break
+    if head[4:] != b"IEND":
+        raise SceneError(f"{path} is a damaged PNG: its checksums do not fit, or its end is missing")
 
 
 def _refuse_large_pieces(dataset: DatasetReader, path: str) -> None:
