@@ -3,6 +3,8 @@
 import logging
 import os
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from distributed import LocalCluster
 
@@ -28,3 +30,19 @@ def heard(told):
 def nap(seconds, item):
     time.sleep(seconds)
     return os.getpid(), item
+
+
+def hang_once(folder, item):
+    """Hang at the first try of item 5, as on a disk that does not answer."""
+    if item == 5:
+        with suppress(FileExistsError):
+            (Path(folder) / "hung").touch(exist_ok=False)
+            time.sleep(3600)
+    time.sleep(0.05)
+    return item
+
+
+def hang(_, item):
+    while item == 5:
+        time.sleep(0.1)
+    return item

@@ -5,14 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import dask
 import psutil
 import pytest
-from clusters import heard, nap, processes
+from clusters import hang, hang_once, heard, nap, processes
 from distributed import Client
 from helpers import PAGE
 
@@ -28,56 +28,48 @@ BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.usefixtures("busy_machine")
 
 
-def hang_once(folder, item):
-    """Hang at the first try of item 5, as on a disk that does not answer."""
-    if item == 5:
-        with suppress(FileExistsError):
-            (Path(folder) / "hung").touch(exist_ok=False)
-            time.sleep(3600)
-    time.sleep(0.05)
-    return item
+@pytest.fixture(scope="module")
+def two() -> Iterator[Client]:
+    """Two worker processes that have imported what a task needs before they get one, also those that come later."""
+    preload = {"distributed.worker.preload": ["pipeline.jobs.tasks"]}
+    with (
+        dask.config.set(STARTED_ANEW | preload),
+        processes(2) as cluster,
+        Client(cluster, set_as_default=False) as made,
+    ):
+        yield made
 
 
-def hang(_, item):
-    while item == 5:
-        time.sleep(0.1)
-    return item
+@pytest.fixture
+def both(two: Client) -> Client:
+    """The two, once those that a test before let go have come back."""
+    two.wait_for_workers(2, timeout=120)
+    return two
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_stopped_is_let_go_and_its_blocks_are_done_elsewhere(monkeypatch):
+def test_a_worker_that_is_stopped_is_let_go_and_its_blocks_are_done_elsewhere(monkeypatch, both):
     monkeypatch.setattr(watch, "SILENT_WORKER", 4.0)
     told: list[watch.Event] = []
-    with processes(2) as cluster, Client(cluster, set_as_default=False) as client:
-        results = map_bounded(client, nap, 0.1, range(60), key="stopped", tell=heard(told))
-        pid, item = next(results)
-        os.kill(pid, signal.SIGSTOP)
-        found = [item, *(item for _, item in results)]
-        stuck = [event for event in told if event.kind == "worker-stuck"]
-        assert sorted(found) == list(range(60))
-        assert len(stuck) == 1
-        assert "has been silent for 4 s" in stuck[0].text
-        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
-        assert not psutil.pid_exists(pid)  # its nanny ended it, stopped as it was
-        client.wait_for_workers(2, timeout=60)
+    results = map_bounded(both, nap, 0.1, range(60), key="stopped", tell=heard(told))
+    pid, item = next(results)
+    os.kill(pid, signal.SIGSTOP)
+    found = [item, *(item for _, item in results)]
+    stuck = [event for event in told if event.kind == "worker-stuck"]
+    assert sorted(found) == list(range(60))
+    assert len(stuck) == 1
+    assert "has been silent for 4 s" in stuck[0].text
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
+    assert not psutil.pid_exists(pid)  # its nanny ended it, stopped as it was
+    both.wait_for_workers(2, timeout=60)
 
 
 @pytest.mark.slow
-def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path):
+def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path, both):
     monkeypatch.setattr(watch, "HUNG_LEAST", 3.0)
     told: list[watch.Event] = []
-    with dask.config.set(STARTED_ANEW), processes(2) as cluster, Client(cluster, set_as_default=False) as client:
-        found = list(
-            map_bounded(
-                client,
-                hang_once,
-                str(tmp_path),
-                range(12),
-                key="hung",
-                tell=heard(told),
-            )
-        )
-        client.wait_for_workers(2, timeout=60)  # the nanny has not gone with the one that was let go
+    found = list(map_bounded(both, hang_once, str(tmp_path), range(12), key="hung", tell=heard(told)))
+    both.wait_for_workers(2, timeout=60)  # the nanny has not gone with the one that was let go
     assert sorted(found) == list(range(12))
     assert [event.facts["reason"] for event in told if event.kind == "worker-stuck"] == [
         "block 5 has not ended within 3 s"
@@ -85,15 +77,11 @@ def test_a_block_that_hangs_is_done_elsewhere(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_block_that_hangs_everywhere_is_named(monkeypatch):
+def test_a_block_that_hangs_everywhere_is_named(monkeypatch, both):
     monkeypatch.setattr(watch, "HUNG_LEAST", 2.0)
-    with (
-        dask.config.set(STARTED_ANEW),
-        processes(2) as cluster,
-        Client(cluster, set_as_default=False) as client,
-        pytest.raises(ClusterError, match=r"block 5 did not end within 8 s, nor on workers before \(tcp://") as caught,
-    ):
-        list(map_bounded(client, hang, None, range(12), key="hung"))
+    named = r"block 5 did not end within 8 s, nor on workers before \(tcp://"
+    with pytest.raises(ClusterError, match=named) as caught:
+        list(map_bounded(both, hang, None, range(12), key="hung"))
     assert "\n" not in str(caught.value)
 
 
