@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 325,
-    "code lines": 33_500,
+    "files": 330,
+    "code lines": 34_500,
     "arrows in pipeline": 80,
     "arrows in train": 22,
-    "longest import path": 19,
+    "longest import path": 22,
     "importers of predict": 13,
     "modules in circles": 0,
     "median lines of a function": 10,
