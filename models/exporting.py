@@ -79,6 +79,8 @@ def export_onnx(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool
         raise NetworkError(
             f"{bundle.metadata.name} has {bundle.parameters:,} parameters, too many for ONNX: write a .pt2"
         )
+    if not overwrite and _is_of(path, ".onnx", bundle):
+        return Exported(Path(path), _difference(bundle, _run_onnx(Path(path))))
     with _writing(path, ".onnx", overwrite) as part, _converting(bundle, "ONNX"):
         _write_onnx(bundle, part)
         difference = _difference(bundle, _run_onnx(part))
@@ -104,6 +106,8 @@ def export_program(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: b
     """
     import torch
 
+    if not overwrite and _is_of(path, ".pt2", bundle):
+        return Exported(Path(path), _difference(bundle, torch.export.load(path).module()))
     with _writing(path, ".pt2", overwrite) as part, _converting(bundle, "torch.export"):
         content = io.BytesIO()  # torch's own writer ends the process where a disk is full (2.15)
         torch.export.save(_program(bundle), content, extra_files={"swathe.json": json.dumps(describe(bundle))})
@@ -257,9 +261,12 @@ def write_item(
     target = Path(path)
     if target.exists() and target.samefile(bundle.path / ITEM if bundle.path.is_dir() else bundle.path):
         raise BundleError(f"{target} is the bundle's own; choose another name")
+    item = _item(bundle, target.parent, [Path(name) for name in exported], href)
+    text = json.dumps(item, indent=1, allow_nan=False) + "\n"
+    if target.is_file() and target.read_bytes() == text.encode():
+        return target
     with _writing(path, ".json", overwrite) as part:
-        item = _item(bundle, target.parent, [Path(name) for name in exported], href)
-        part.write_text(json.dumps(item, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
     return target
 
 
@@ -305,6 +312,14 @@ def _exported_asset(bundle: Bundle, path: Path, folder: Path) -> JSON:
         "bands": [{"name": name} for name in bundle.metadata.band_names],
         **_size_and_checksum(path),
     }
+
+
+def _is_of(path: str | os.PathLike[str], ending: str, bundle: Bundle) -> bool:
+    """Whether a file is there that was exported from this very bundle."""
+    try:
+        return Path(path).suffix.lower() == ending and _digest_in(Path(path)) == bundle.digest
+    except BundleError:  # none, or none of ours
+        return False
 
 
 def _digest_in(path: Path) -> str:

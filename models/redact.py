@@ -28,6 +28,7 @@ REMOTE = (("/vsicurl/", ""), ("/vsis3/", "s3://"), ("/vsigs/", "gs://"))
 NESTED = re.compile(r"%(?:25)*3a%(?:25)*2f", FLAGS)  # an address within one, percent-encoded
 QUERY_BEGINS = re.compile(r"[?#]|%(?:25)*3f(?=[\w.-]+%(?:25)*3d)", FLAGS)
 USER = re.compile(r"(:/+)[^/]*@")
+FOLDERS = ("PWD", "OLDPWD")  # variables that say where a shell is and was, and no secret
 ODD_PASSWORD = re.compile(r":/+(?!\[)[^/@]*:(?!\d*(?:/|$))")  # with a slash or question mark: no port
 SENTENCE = re.compile(r"""["'\])}>,;:.!]+$""")  # goes on after an address
 GDAL_URL = re.compile(r"[?&]url=([^&]*)", FLAGS)
@@ -110,7 +111,7 @@ def remember_secrets(table: Mapping[str, Any]) -> None:
 
 def _of_environment() -> Iterable[str]:
     for name, value in os.environ.items():
-        if len(value) >= LEAST and SECRET_NAME.search(name):
+        if len(value) >= LEAST and SECRET_NAME.search(name) and name not in FOLDERS:
             yield from _spellings(value)
 
 

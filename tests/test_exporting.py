@@ -201,8 +201,9 @@ def test_packages_that_are_refused(tiny, made, tmp_path):
             write_item(bundle, tmp_path / name, exported)
     assert not list(tmp_path.glob("i.*"))
     write_item(tiny, tmp_path / "i.json")
+    write_item(tiny, tmp_path / "i.json")  # the very same is there already
     with pytest.raises(BundleError, match="exists"):
-        write_item(tiny, tmp_path / "i.json")
+        write_item(tiny, tmp_path / "i.json", href="https://example.org/other.zip")
     write_item(tiny, tmp_path / "i.json", overwrite=True)
 
 

@@ -88,10 +88,13 @@ def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None
     from models.bundle import load_bundle
     from models.exporting import export_onnx, export_program
 
-    loaded = load_bundle(bundle)
+    from .describe import outcome, stamp
+
+    before, loaded = stamp(output), load_bundle(bundle)
     note(f"swathe: exporting {loaded.metadata.name}, then comparing", quiet)
     made = (export_onnx if output.lower().endswith(".onnx") else export_program)(loaded, output, overwrite=overwrite)
-    click.echo(f"wrote {made.path}: {made.path.stat().st_size:,} bytes, within {made.difference:.1e} of the bundle")
+    size = f"{made.path.stat().st_size:,} bytes, within {made.difference:.1e} of the bundle"
+    click.echo(f"{outcome(output, before)}: {size}")
 
 
 @click.command(
@@ -108,9 +111,12 @@ def package(bundle: str, output: str, exported: tuple[str, ...], href: str, over
     from models.bundle import load_bundle, split_pin
     from models.exporting import write_item
 
+    from .describe import outcome, stamp
+
     where = href or (split_pin(bundle)[0] if "://" in bundle else "")
-    made = write_item(load_bundle(bundle), output, exported, href=where, overwrite=overwrite)
-    click.echo(f"wrote {made}")
+    before = stamp(output)
+    write_item(load_bundle(bundle), output, exported, href=where, overwrite=overwrite)
+    click.echo(outcome(output, before))
 
 
 MODEL_VERBS = (export_model, package)
