@@ -66,6 +66,10 @@ class DamagedStepError(StoreError):
     """A file of a run that is under way was damaged or lost, and is removed: it is made again when the run goes on."""
 
 
+class OutputError(StoreError):
+    """A store that a run fills and cannot write to: no block is to blame."""
+
+
 class ClusterError(SwatheError):
     """A Dask cluster that does not answer, or that lost its workers."""
 

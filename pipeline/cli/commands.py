@@ -18,6 +18,7 @@ from .options import (
     map_output,
     note,
     on_cluster,
+    on_error_option,
     opaque,
     output,
     overwriting,
@@ -32,6 +33,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..jobs.job import RunResult
     from ..jobs.run_log import RunLog
 
 
@@ -41,6 +43,28 @@ def say_background(store: str, more: str = "") -> None:
 
     if said := open_store(store)[1].background_note:
         click.echo(f"note: {said}{more}", err=True)
+
+
+def say_skipped(store: str) -> None:
+    """Say of a store that blocks of it failed and were set aside, in a line."""
+    from ..store.metadata import describe_skipped
+    from ..store.store import open_store
+
+    metadata = open_store(store)[1]
+    if metadata.skipped:
+        click.echo(f"warning: {store}: {describe_skipped(len(metadata.skipped), metadata.command)}", err=True)
+
+
+def end_skipped(result: "RunResult", command: str) -> None:
+    """End with 3 where blocks were set aside, and say which."""
+    if not result.skipped:
+        return
+    from ..store.metadata import describe_skipped
+
+    for one in result.skipped[:10]:
+        click.echo(f"  {one.reason}", err=True)
+    click.echo(f"warning: {describe_skipped(len(result.skipped), command)}", err=True)
+    click.get_current_context().exit(3)
 
 
 def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
@@ -66,6 +90,7 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
 @mosaic_options
 @map_output
 @opaque
+@on_error_option
 @sync_option
 @running
 @workers_option
@@ -96,7 +121,8 @@ def segment(
     with _reported(run_report) as log:
         result = run(opened, bundle, output, client=client, workers=workers, overwrite=overwrite, show=not quiet,
                      note=None if quiet else lambda text: note(text, quiet), log=log, **keywords)  # fmt: skip
-    click.echo(describe_run(result, output))
+    click.echo(describe_run(result, result.output))
+    end_skipped(result, "swathe segment")
 
 
 @contextmanager
@@ -206,6 +232,7 @@ def export(store: str, output: str, array: str, opaque_background: bool, overwri
     before = stamp(output)
     write_cog(store, output, array=array, opaque_background=opaque_background, overwrite=overwrite)
     click.echo(with_place(outcome(output, before), store))
+    say_skipped(store)
 
 
 @click.command(
@@ -238,6 +265,7 @@ def export(store: str, output: str, array: str, opaque_background: bool, overwri
               help="What small objects become.  [default: background, or surrounding where there is none]")  # fmt: skip
 @click.option("--background", metavar="NAME|none", help="Which class is the background.  [default: as STORE has it]")
 @opaque
+@on_error_option
 @sync_option
 @running
 def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **rest: Any) -> None:
@@ -257,7 +285,9 @@ def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **
     if rest["background"] is None:
         say_background(store, "; removed pixels become the class around them (--background NAME: that class)")
     result = write_clean(store, output, client=client, overwrite=overwrite, show=not quiet, **rest)
-    click.echo(with_place(describe_run(result, output), store))
+    click.echo(with_place(describe_run(result, result.output), store))
+    say_skipped(store)
+    end_skipped(result, "swathe clean")
 
 
 @click.command(epilog="Example: swathe objects clean.zarr -o objects.zarr")
@@ -265,6 +295,7 @@ def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **
 @output("OUT.zarr", "The store to write.", [".zarr"], ".zarr; for polygons see `swathe vectorise`")
 @connectivity
 @click.option("--no-widths", is_flag=True, help="Do not measure mean widths, which takes half of the time.")
+@on_error_option
 @sync_option
 @running
 def objects(store: str, output: str, no_widths: bool, client: Any, quiet: bool, **rest: Any) -> None:
@@ -281,6 +312,7 @@ def objects(store: str, output: str, no_widths: bool, client: Any, quiet: bool, 
     result = write_objects(store, output, widths=not no_widths, client=client, show=not quiet, **rest)
     wrote = f"wrote {output} in {result.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet"
     click.echo(with_place(wrote, store))
+    say_skipped(store)
     for name, count in objects_count(output).items():
         click.echo(f"  {name}: {counted(count, 'object')}")
 
@@ -307,6 +339,7 @@ def vectorise(store: str, output: str, client: Any, quiet: bool, **rest: Any) ->
     blocks come out whole, with their holes. Interrupted at any moment, the same command continues.
     """
     note(f"swathe: drawing the objects of {store}", quiet)
+    say_skipped(store)
     from ..vector.vectorise import Outlines, write_vectors
     from .describe import counted, outcome, stamp
 
@@ -342,6 +375,7 @@ def stats(store: str, output: str | None, client: Any, overwrite: bool, quiet: b
     Areas are those on the ellipsoid. Those of objects need what `swathe objects` has made.
     """
     note(f"swathe: adding up {store}", quiet)
+    say_skipped(store)
     from ..stats.stats import compute_statistics, write_statistics
     from ..stats.table import describe_statistics
     from .describe import counted, outcome, stamp
@@ -383,6 +417,7 @@ def report(store: str, output: str, **rest: Any) -> None:
     before = stamp(output)
     write_report(store, output, **rest)
     click.echo(with_place(outcome(output, before), store))
+    say_skipped(store)
 
 
 VERBS = (segment, plan, info, export, clean, objects, vectorise, stats, report)

@@ -20,7 +20,7 @@ from ..io.scene import SceneLike, advising_index, open_source
 from ..jobs.job import RunResult
 from ..mosaic.seams import describe_seams
 from ..store.files import Files, full_path
-from ..store.metadata import StoreMetadata, describe_nonfinite
+from ..store.metadata import StoreMetadata, describe_nonfinite, describe_skipped
 from ..store.store import KEY, open_store, read_metadata
 from .describe_index import describe_index
 
@@ -66,7 +66,7 @@ def _where(geobox: GeoBox) -> str:
 
 def _describe_store(path: str) -> str:
     metadata = read_metadata(path)
-    if metadata is None or metadata.state != "complete":
+    if metadata is None or not metadata.is_readable:
         command = metadata.command if metadata else "swathe segment"
         return f"store       {path}\nstate       not finished: the same `{command}` command continues it"
     store, metadata = open_store(path)
@@ -74,7 +74,7 @@ def _describe_store(path: str) -> str:
     names = ", ".join(metadata.class_names[value] for value in store.encoding.kept)
     kept = f"probability ({store.encoding.probability}) of {names}"
     lines = [
-        f"store       {path}, finished",
+        f"store       {path}, {'finished' if metadata.state == 'complete' else 'finished but for some blocks'}",
         _where(store.geobox),
         f"arrays      {', '.join(kept if name == 'probability' else name for name in store.array_names)}",
         f"overviews   {store.levels}",
@@ -85,6 +85,9 @@ def _describe_store(path: str) -> str:
     if metadata.cleaned is not None:
         keywords = ", ".join(f"{name} {value}" for name, value in metadata.cleaned.items())
         lines.append(f"cleaned     {keywords or 'nothing asked for'}")
+    if metadata.skipped:
+        lines.append(f"warning     {describe_skipped(len(metadata.skipped), metadata.command)}")
+        lines += [f"            {one['reason']}" for one in metadata.skipped[:10]]
     if lacking := metadata.nonfinite:
         lines.append(f"warning     {describe_nonfinite(lacking)}")
     lines += [f"objects     {count:,} of {name}" for name, count in metadata.results.get("objects", {}).items()]

@@ -198,6 +198,9 @@ width_option = click.option("--width", metavar="WIDTH",
 sync_option = click.option("--sync/--no-sync", default=True, show_default=True,
                            help="Whether what is written is on the disk before it counts as done: a power cut "
                                 "then loses nothing. Without: for scratch disks.")  # fmt: skip
+on_error_option = click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
+                               help="A block that fails after its retries ends the run; or it is set aside as nodata, "
+                                    "and the same command tries it again. Ends with 3 then.")  # fmt: skip
 opaque = click.option("--opaque-background", is_flag=True,
                       help="Of a .tif: show the background in its colour.  [default: transparent]")  # fmt: skip
 planning = options(

@@ -33,8 +33,10 @@ def publish(store: str, output: str, quiet: bool, client: Any, array: tuple[str,
     """
     note(f"swathe: publishing {store}", quiet)
     from ..publishing.publish import publish as make
+    from .commands import say_skipped
     from .describe import counted
 
+    say_skipped(store)
     made = make(store, output, array=array, client=client, show=not quiet, **rest)
     size = f"{counted(made.files, 'file')}, {made.size / 1e6:,.1f} MB"
     if made.already_complete:

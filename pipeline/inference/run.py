@@ -39,6 +39,7 @@ from ..io.untrusted import end_children
 from ..jobs.job import BlockFunction, BlockJob, RunResult, filled_store, run_job
 from ..jobs.progress import ProgressFactory
 from ..jobs.run_log import RunLog
+from ..jobs.skipped import OnError
 from ..mosaic.open import MosaicLike
 from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
@@ -73,6 +74,7 @@ def run(
     show: bool = True,
     note: Callable[[str], object] | None = None,
     log: RunLog | None = None,
+    on_error: OnError = "fail",
     bands: Sequence[str | int] | None = None,
     resampling: Resampling = "nearest",
     alpha: bool | None = None,
@@ -129,6 +131,11 @@ def run(
         Called with the plan in words before the blocks, and with what follows them.
     log
         An empty `RunLog`: filled with what is known of the run, also if it fails; `write_run_report` makes a page.
+    on_error
+        What becomes of a block that fails after its retries. `fail`: the run ends. `skip`: it is set aside, and is
+        nodata; the store lists it, and the same call later tries just such blocks again. Where more than half of the
+        blocks fail, of twenty or more, or all of them, the run ends all the same. A `.tif` is not written while any
+        are lacking: what is done stays beside it.
     {SegmentOptions}
 
     Returns
@@ -162,6 +169,7 @@ def run(
             sync=sync,
             note=note,
             log=log,
+            on_error=on_error,
         )
     finally:
         close_files()

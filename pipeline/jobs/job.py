@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import prod
 from typing import Any, Literal, Self
 
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.encoding import NODATA
-from models.errors import DamagedStepError, DeviceLostError, StoreError, SwatheError
+from models.errors import DamagedStepError, DeviceLostError, OutputError, StoreError, SwatheError
 from models.metadata import some_of
 from models.timing import timing
 
@@ -53,6 +52,7 @@ from .kept import again_if_damaged, mark_kept
 from .metrics import count_block, counting_tries
 from .progress import Progress, ProgressFactory, no_progress, progress
 from .run_log import RunLog
+from .skipped import Item, OnError, Provisional, SkippedBlock, Skips, index_of
 from .tasks import map_bounded, share_once
 
 TIFF = (".tif", ".tiff")
@@ -78,6 +78,8 @@ class RunResult:
         Since the run began; not those of runs before.
     found
         What else the store says of itself, by name: `objects`, `seams`, `nonfinite`.
+    skipped
+        Blocks that failed and were set aside (`on_error="skip"`): nodata, until the same call has done them.
     """
 
     output: str
@@ -86,6 +88,7 @@ class RunResult:
     pixels: dict[str, int]
     seconds: float
     found: Mapping[str, Any] = field(default_factory=dict)
+    skipped: tuple[SkippedBlock, ...] = ()
 
     def __repr__(self) -> str:
         pixels = some_of([f"{name} {count:,}" for name, count in self.pixels.items()])
@@ -210,7 +213,7 @@ class DerivedJob(BlockJob):
     @override
     def planned_blocks(self, side: int) -> NDArray[np.bool_] | None:
         """Return the blocks that touch those which are planned in the store that is read."""
-        if not self.maps.plan_digest:
+        if not self.maps.plan_digest and not self.maps.skipped:
             return None
         return recut(self.maps.planned(0), self.maps.plan.block, side, self.geobox.shape)
 
@@ -237,6 +240,7 @@ def run_job(
     opaque_background: bool = False,
     sync: bool = True,
     log: RunLog | None = None,
+    on_error: OnError = "fail",
 ) -> RunResult:
     """Run a block job into a Zarr store or a GeoTIFF, or what is left of it. Killed, the same call continues.
 
@@ -262,6 +266,9 @@ def run_job(
         Of a GeoTIFF, see `write_cog`.
     sync
         Of a store: whether what is written has reached the disk before it counts as done; see `Store`.
+    on_error
+        What becomes of a block that fails after its retries: `fail`, the run ends; `skip`, it is set aside. A store
+        with such blocks is partial: they are listed in it and read as nodata. A GeoTIFF is not written then.
     log
         Filled with what is known of the run, also if it fails.
 
@@ -278,8 +285,8 @@ def run_job(
     log = RunLog() if log is None else log
     with log.run(job.title, path, json_log() if show else None):
         if not is_tiff(path):
-            return _run_to_store(job, filled, replacing, client, show, mask, log, sync)
-        return _run_to_tiff(job, path, replacing, client, show, mask, log, note, opaque_background, sync)
+            return _run_to_store(job, filled, replacing, client, show, mask, log, sync, on_error)
+        return _run_to_tiff(job, path, replacing, client, show, mask, log, note, opaque_background, sync, on_error)
 
 
 def _run_to_tiff(
@@ -293,6 +300,7 @@ def _run_to_tiff(
     note: Callable[[str], object] | None,
     opaque_background: bool,
     sync: bool,
+    on_error: OnError,
 ) -> RunResult:
     filled = filled_store(path)
     started, bare = time.monotonic(), job.map_only()
@@ -310,7 +318,9 @@ def _run_to_tiff(
         return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
     overwrite = replacing != "nothing"
     target = check_target(path, overwrite=overwrite)
-    result = _run_to_store(bare, filled, "others" if overwrite else "nothing", client, show, mask, log, sync)
+    result = _run_to_store(bare, filled, "others" if overwrite else "nothing", client, show, mask, log, sync, on_error)
+    if result.skipped:
+        return result
     if note is not None:
         note("writing the GeoTIFF and reading it back")
     write_cog(filled, target, opaque_background=opaque_background, overwrite=overwrite)
@@ -338,6 +348,7 @@ def _run_to_store(
     mask: Store | None,
     log: RunLog,
     sync: bool,
+    on_error: OnError,
 ) -> RunResult:
     started = time.monotonic()
     with sole_writer(path), ExitStack() as stack:
@@ -367,7 +378,7 @@ def _run_to_store(
             blocks = int(store.planned(0).sum())
             found: dict[str, Any] = {name: value for name, value in metadata.results.items() if name != "pixels"}
             return RunResult(path, blocks, blocks, dict(metadata.pixels), time.monotonic() - started, found)
-        if metadata and state == "mine" and metadata.state == "running":
+        if metadata and state == "mine" and metadata.state in ("running", "partial"):
             store = resume_store(path, metadata, job.geobox, sync=sync)
         else:
             metadata = job.new_metadata()
@@ -377,18 +388,23 @@ def _run_to_store(
         shown = make_progress(show)
         link = None if client is None or processes is not None else connection.dashboard_link
 
-        def do_blocks() -> tuple[Task, Ledger, int]:
+        def do_blocks() -> tuple[Task, Ledger, int, Skips]:
             job.prepare(connection, store, shown)
             task = Task(job.block_function(store), store, len(metadata.classes), mask)
-            return task, *_all_levels(connection, task, shown, job.title, log, link)
+            return task, *_all_levels(connection, task, shown, job.title, log, link, on_error)
 
-        task, ledger, resumed = again_if_damaged(do_blocks)
+        task, ledger, resumed, skips = again_if_damaged(do_blocks)
+        skipped = tuple(sorted(skips.blocks.values(), key=lambda one: one.index))
+        store = replace(store, skipped=tuple(one.index for one in skipped))
+        task = replace(task, store=store)
         pixels = dict(zip(metadata.class_names, ledger.pixels[:-1].tolist(), strict=True))
         pixels["nodata"] = prod(store.geobox.shape) - sum(pixels.values())  # also of blocks that are not planned
         found = {"nonfinite": ledger.nonfinite} if ledger.nonfinite else {}
         found |= again_if_damaged(lambda: _finalize(connection, job, task, shown))
-        finish_store(store, {"pixels": pixels, **found}, ledger.seconds, ledger.shards)
-    return RunResult(path, int(ledger.done[0].sum()), resumed, pixels, time.monotonic() - started, found)
+        listed = {"skipped": [one.to_json() for one in skipped]} if skipped else {}
+        finish_store(store, {"pixels": pixels, **found, **listed}, ledger.seconds, ledger.shards)
+    seconds = time.monotonic() - started
+    return RunResult(path, int(ledger.done[0].sum()), resumed, pixels, seconds, found, skipped)
 
 
 def _finalize(client: Client, job: BlockJob, task: Task, show: ProgressFactory) -> dict[str, Any]:
@@ -428,9 +444,9 @@ def _refused(path: str, job: BlockJob, metadata: StoreMetadata) -> StoreError:
 
 
 def _all_levels(
-    client: Client, task: Task, show: ProgressFactory, title: str, log: RunLog, dashboard: str | None
-) -> tuple[Ledger, int]:
-    """Run all blocks of all levels; return what is done, and how many of the full resolution are of before."""
+    client: Client, task: Task, show: ProgressFactory, title: str, log: RunLog, dashboard: str | None, on_error: OnError
+) -> tuple[Ledger, int, Skips]:
+    """Run all blocks of all levels; return what is done, how many of the full resolution are of before, what failed."""
     store, function = task.store, task.block_function
     shared = share_once(client, task) if function.scatter_once else task
     resources = gpu_resources(client) if function.on_gpu else None
@@ -442,30 +458,43 @@ def _all_levels(
     still_open = [level & ~done for level, done in zip(planned, ledger.done, strict=True)]
     order = BlockOrder(still_open, function.across(store))
     log.begin_blocks(store, blocks[0], before[0])
+    skips = Skips(before[0])
     with _shown(show, title, blocks, before) as advance:
         check, tell = current_check(client), tell_all(log.tell, advance.tell)
         if dashboard:
             tell(Event("dashboard", f"Dask's dashboard is at {dashboard}", {"url": dashboard}))
+
+        def skip(item: Item, error: Exception) -> None:
+            one = skips.add(index_of(item), error)
+            order.finish(one.index)
+            name = _name(store, one.index)
+            tell(Event("skipped", f"{name} is set aside: {one.reason}", {"block": name, "reason": one.reason}))
+
         for summary in map_bounded(
             client,
             run_block,
             shared,
-            order,
+            map(skips.item, order),
             key="swathe-block",
             resources=resources,
             check=check,
             tell=tell,
-            name=partial(_name, store),
+            name=lambda item: _name(store, index_of(item)),
+            skip=skip if on_error == "skip" else None,
         ):
-            order.finish((summary.level, summary.row, summary.column))
-            ledger.add(summary)
+            index = (summary.level, summary.row, summary.column)
+            order.finish(index)
+            if skips.item(index) == index:
+                ledger.add(summary)
+            skips.done += summary.level == 0
             log.add(summary)
             if summary.nonfinite:
                 tell(_nonfinite(store, summary))
             mark_kept()
             if summary.level == 0 or before[0] == blocks[0]:
                 advance(1, sum(summary.pixels))
-    return ledger, before[0]
+    skips.check()
+    return ledger, before[0], skips
 
 
 def _shown(show: ProgressFactory, title: str, blocks: list[int], done: list[int]) -> AbstractContextManager[Progress]:
@@ -480,7 +509,7 @@ def _shown(show: ProgressFactory, title: str, blocks: list[int], done: list[int]
     return show(title, blocks[0], done[0])
 
 
-def run_block(task: Task, index: BlockIndex) -> Summary:
+def run_block(task: Task, item: Item) -> Summary:
     """Do one block of one level, wherever a worker runs it. Doing it twice writes the same bytes.
 
     Raises
@@ -488,9 +517,10 @@ def run_block(task: Task, index: BlockIndex) -> Summary:
     SwatheError
         Of the kind that was met, with the block's place.
     """
+    index = index_of(item)
     try:
         with counting_tries(own_address(), own_task()):
-            return _run_block(task, *index)
+            return _run_provisional(task, item) if isinstance(item, Provisional) else _run_block(task, *index)
     except SwatheError as error:
         kept = f"; {KEPT}" if isinstance(error, DeviceLostError) else ""
         raise type(error)(f"{_name(task.store, index)}: {error}{kept}") from error
@@ -521,6 +551,14 @@ def _run_block(task: Task, level: int, row: int, column: int) -> Summary:
     return summary
 
 
+def _run_provisional(task: Task, item: Provisional) -> Summary:
+    """Make a block of an overview above some that were set aside, and leave no mark that it is done."""
+    started, store = time.perf_counter(), replace(task.store, skipped=item.lacking)
+    _, pixels, shards = _compute_and_write(replace(task, store=store), *item.index)
+    seconds = round(time.perf_counter() - started, 3)
+    return Summary(*item.index, pixels, seconds, worker=own_address(), shards=shards)
+
+
 def _make_overview(task: Task, level: int, row: int, column: int) -> BlockResult:
     """Make a block of an overview; of those below it, what is damaged is done again first."""
     try:
@@ -546,7 +584,10 @@ def _compute_and_write(
             result = task.block_function.compute_block(task.store, row, column)
     else:
         result = _make_overview(task, level, row, column)
-    shards = task.store.write(level, window, result)
+    try:
+        shards = task.store.write(level, window, result)
+    except StoreError as error:
+        raise OutputError(str(error)) from error
     values = (*range(task.classes), NODATA)
     # bincount makes int64 of all
     return result, tuple(int(np.count_nonzero(result.class_map == value)) for value in values), shards

@@ -100,6 +100,8 @@ class RunLog:
         Second and event.
     retried
         Blocks that were tried again.
+    skipped
+        Blocks that failed and were set aside.
     error
         What ended the run, if it failed.
     lasted
@@ -121,6 +123,7 @@ class RunLog:
     workers: dict[str, WorkerLog] = field(default_factory=dict)
     happened: deque[tuple[float, Event]] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS), repr=False)
     retried: int = 0
+    skipped: int = 0
     error: str = ""
     lasted: float = 0.0
     _clock: float = field(default_factory=lambda: time.monotonic(), repr=False)
@@ -173,6 +176,7 @@ class RunLog:
                 self._worker(address, now).threads = threads
             return
         self.retried += event.kind == "retried"
+        self.skipped += event.kind == "skipped"
         self.happened.append((round(now, 3), event))
 
     def _now(self) -> float:
@@ -200,6 +204,7 @@ class RunLog:
             "done": self.done,
             "failed": int(bool(self.error)),
             "retried": self.retried,
+            "skipped": self.skipped,
             "seconds": round(self.lasted, 3),
             "mpx_per_s": round(self.pixels / max(1e-6, self.lasted) / 1e6, 3),
             "workers": {address: _rounded(worker) for address, worker in self.workers.items()},

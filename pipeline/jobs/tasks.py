@@ -29,7 +29,7 @@ from ..cluster.workers import naming_worker
 from . import watch
 from .events import Tell, tell_nobody
 from .suspects import Suspects, killer
-from .watch import InWork, Watch
+from .watch import HungTaskError, InWork, Watch
 
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
 LEAST = 4  # tasks that are known to the scheduler, also while it has no worker
@@ -96,6 +96,7 @@ def map_bounded(
     check: WorkerCheck | None = None,
     tell: Tell = tell_nobody,
     name: Callable[[Item], str] = _short,
+    skip: Callable[[Item, Exception], object] | None = None,
 ) -> Iterator[Result]:
     """Run `function(shared, item)` for every item on the cluster; yield results as they come.
 
@@ -105,7 +106,8 @@ def map_bounded(
     follows the workers, which may come and go. `items` may be an iterator that has nothing at one time and more after
     results were yielded: it is asked again each time, until it has nothing while no task is under way. Tasks are given
     to the workers that `check` allows, that of the run if none is given, and it looks at those that join. What happens
-    beside results goes to `tell`, and `name` says what a task is called.
+    beside results goes to `tell`, and `name` says what a task is called. With `skip`, a task that has failed for good
+    is left out: it is called with the item and the error, and raises what is to end the map.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def map_bounded(
         scheduler is silent.
     """
     check = check or current_check(client)
-    tasks = _Map(client, function, shared, items, key, resources, Watch(client, check, tell, name))
+    tasks = _Map(client, function, shared, items, key, resources, Watch(client, check, tell, name), skip)
     try:
         while tasks.submit():
             yield from tasks.results()
@@ -150,12 +152,13 @@ class _Map(Generic[Item, Result]):
         key: str,
         resources: Mapping[str, float] | None,
         seen: Watch,
+        skip: Callable[[Item, Exception], object] | None = None,
     ) -> None:
         self._client, self._resources = client, resources
         own, self._sent = ([], [shared]) if isinstance(shared, Future) else ([shared], [])
         self._given = dumps((function, *own))  # once for all tasks
         self._key = f"{key}-{uuid.uuid4().hex[:8]}"  # a cluster may still know tasks of a run that was interrupted
-        self._watch = seen
+        self._watch, self._skip = seen, skip
         self._items, self._numbers = iter(items), count()
         self._again: deque[_Task[Item]] = deque()
         self._suspects: Suspects[_Task[Item]] = Suspects()
@@ -249,12 +252,27 @@ class _Map(Generic[Item, Result]):
                 pass
             if self._client.status not in ("running", "connecting"):
                 raise ClusterError(LOST)
-            changed = self._watch.look(self._in_work)
+            changed = self._look()
             if changed:
                 self._withdraw()
             done = [future for future in done if future.key in self._active]
             if done or changed:
                 return done
+
+    def _look(self) -> bool:
+        """Look at the cluster; whether it has changed. A task that hangs everywhere is left out, if it may be."""
+        try:
+            return self._watch.look(self._in_work)
+        except HungTaskError as error:
+            task = self._active.get(error.key)
+            if self._skip is None or task is None:
+                raise
+            future = task.future
+            self._suspects.ended(self._forget(future))
+            self._client.cancel([future], force=True)
+            self._skip(task.item, error)
+            self._watch.let_go(error)
+            return True
 
     def _withdraw(self) -> None:
         """Take back tasks whose workers have all gone: to other workers, the scheduler would not give them."""
@@ -273,7 +291,7 @@ class _Map(Generic[Item, Result]):
             task.lost_gpus += 1
         elif isinstance(error, KilledWorker):
             if self._suspects.is_alone(task):
-                raise killer(self._client, name, future.key) from error
+                return self._give_up(task, killer(self._client, name, future.key), error)
             text = f"workers died while they had {name} and others; it is done alone at the end"
             self._watch.tell("retried", text, block=name, reason="workers died")
             self._suspects.set_aside(task)
@@ -281,10 +299,19 @@ class _Map(Generic[Item, Result]):
         elif error is not None and is_of_unfit_worker(error) and task.misfits + 1 < MISFITS:
             task.misfits += 1
             self._watch.check_again()
+        elif self._skip is not None and isinstance(error, Exception):
+            return self._give_up(task, error, None)
         else:
             self._gather([future])
         self._watch.tell("retried", f"{name} is tried again: {error}", block=name, reason=str(error))
         self._put_back(task)
+
+    def _give_up(self, task: _Task[Item], error: Exception, cause: BaseException | None) -> None:
+        """Leave out a task that has failed for good, or raise its error."""
+        if self._skip is None:
+            raise error from cause
+        self._suspects.ended(task)
+        self._skip(task.item, error)
 
     def _put_back(self, task: _Task[Item]) -> None:
         """Let a task be submitted again."""
@@ -305,7 +332,7 @@ class _Map(Generic[Item, Result]):
                 except TimeoutError:
                     if answer.done():
                         raise
-                    self._watch.look(self._in_work)
+                    self._look()
         except SwatheError:
             raise
         except MemoryError as error:

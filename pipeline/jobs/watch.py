@@ -69,7 +69,11 @@ class InWork:
 
 
 class HungTaskError(ClusterError):
-    """A task that did not end on several workers."""
+    """A task that did not end on several workers, the last of which is `worker`; `key` is Dask's name of it."""
+
+    def __init__(self, said: str, key: str = "", worker: str = "") -> None:
+        super().__init__(said)
+        self.key, self.worker = key, worker
 
 
 class Watch:
@@ -176,6 +180,11 @@ class Watch:
             raise ClusterError(no_worker(self._client))
         return changed
 
+    def let_go(self, error: HungTaskError) -> None:
+        """Let the worker go on which a task hangs that is given up."""
+        if error.worker in self.workers:
+            self._replace(error.worker, "a task on it does not end")
+
     # what is heard
 
     def _listen(self, active: Mapping[str, InWork], now: float) -> bool:
@@ -260,7 +269,9 @@ class Watch:
                 raise HungTaskError(
                     f"{task} did not end within {limit:.0f} s, nor on workers before "
                     f"({some_of(self._hung[key])}); finished blocks are kept: see what it reads from, "
-                    "and run the same command again"
+                    "and run the same command again",
+                    key,
+                    name,
                 )
             self._replace(name, f"{task} has not ended within {limit:.0f} s")
 

@@ -115,7 +115,7 @@ def _open_map(path: str, classes: tuple[str, ...]) -> tuple[Store, tuple[int, ..
     if not store.geobox.georeferenced:
         raise SceneError(f"mask: {path} has no position, so nobody knows which pixels it is of")
     values = tuple(metadata.class_names.index(name) for name in classes)
-    return store, values, fingerprint(metadata.identity)
+    return store, values, fingerprint(metadata.content)
 
 
 def parse_masks(mask: Mapping[str, Any] | Sequence[str] | None) -> tuple[SceneMask, ...]:

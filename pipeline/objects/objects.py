@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from models.encoding import NODATA, Encoding
-from models.errors import StoreError
+from models.errors import PlanError, StoreError
 
 from ..cluster.processes import ClusterLike
 from ..grid.block_result import BlockResult
 from ..grid.geobox import Window
 from ..jobs.job import BlockFunction, DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
+from ..jobs.skipped import MEND, REFUSED, OnError
 from ..store.dataset import open_maps
 from ..store.manifest import TABLE
 from ..store.metadata import StoreMetadata, fingerprint
@@ -64,6 +65,7 @@ def write_objects(
     overwrite: bool = False,
     sync: bool = True,
     show: bool = True,
+    on_error: OnError = "fail",
 ) -> RunResult:
     """Find, number and measure the objects of a finished store. Run again after any interruption, it continues.
 
@@ -89,12 +91,17 @@ def write_objects(
         Whether what is written has reached the disk before it counts as done, so that a power cut loses nothing.
     show
         Show progress.
+    on_error
+        `fail`: the run ends where a block fails. Ids and measures go over blocks, so that none can be set aside.
 
     Raises
     ------
     SwatheError
         The store is missing, unfinished or not Swathe's; the output belongs to another run.
     """
+    if on_error == "skip":
+        raise PlanError(f"{REFUSED} of objects: those that reach into a lacking block would be cut, under other ids "
+                        f"and sizes; {MEND}")  # fmt: skip
     job = label_job(store, connectivity=connectivity, widths=widths)
     return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show, sync=sync)
 
@@ -156,7 +163,7 @@ class LabelJob(DerivedJob):
     @override
     def identity(self) -> Mapping[str, Any]:
         return {
-            "objects of": fingerprint(self.metadata.identity)[:16],
+            "objects of": fingerprint(self.metadata.content)[:16],
             "connectivity": self.connectivity,
             "widths": self.widths,
             "shape": list(self.geobox.shape),

@@ -9,12 +9,14 @@ from distributed import Client
 from typing_extensions import override
 
 from models.encoding import Thresholds
+from models.errors import PlanError
 from models.options import chosen, documents
 
 from ..cluster.processes import ClusterLike
 from ..grid.pixel_area import pixel_areas
 from ..jobs.job import DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
+from ..jobs.skipped import MEND, REFUSED, OnError
 from ..objects.label import Connectivity
 from ..objects.tree import merge_labels
 from ..store.metadata import StoreMetadata, fingerprint
@@ -41,6 +43,7 @@ def write_clean(
     opaque_background: bool = False,
     sync: bool = True,
     show: bool = True,
+    on_error: OnError = "fail",
     threshold: Thresholds | None = None,
     minimum: float | None = None,
     hysteresis: Thresholds | None = None,
@@ -76,6 +79,8 @@ def write_clean(
         Whether what is written has reached the disk before it counts as done, so that a power cut loses nothing.
     show
         Show progress.
+    on_error
+        See `run`. What reaches over blocks, as hysteresis and the sieve, needs all of them: it takes `fail` alone.
     {CleanOptions}
 
     Raises
@@ -90,6 +95,11 @@ def write_clean(
     kept = maps.encoding.kept if maps.encoding.probability else None
     resolved = options.resolve(metadata.class_names, kept, background=metadata.background, has_areas=areas is not None)
     job = CleanJob(maps, metadata, CleanBlock(maps, resolved, areas))
+    if on_error == "skip" and scene_stages(resolved):
+        raise PlanError(
+            f"{REFUSED} of what goes over blocks (hysteresis, large min_object or min_hole): objects that reach into a "
+            f"lacking block would be taken for small; {MEND}"
+        )
     return run_job(
         job,
         output,
@@ -98,6 +108,7 @@ def write_clean(
         show=show,
         opaque_background=opaque_background,
         sync=sync,
+        on_error=on_error,
     )
 
 
@@ -111,7 +122,7 @@ class CleanJob(DerivedJob):
     @override
     def identity(self) -> Mapping[str, Any]:
         return {
-            "cleaned from": fingerprint(self.metadata.identity)[:16],
+            "cleaned from": fingerprint(self.metadata.content)[:16],
             "cleaning": self.block.options.as_json(),
             "shape": list(self.geobox.shape),
             **self.metadata.background_identity,

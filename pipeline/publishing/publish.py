@@ -160,7 +160,7 @@ def publish(
     period = None if dates is None else parse_dates(dates)
     identity = {
         "format": FORMAT,
-        "source": fingerprint(metadata.identity),
+        "source": fingerprint(metadata.content),
         "grid": opened.geobox.describe(),
         "array": [what.name for what in arrays],
         "side": side,
@@ -232,7 +232,7 @@ def _write_cells(
             dask_client(where, threads) as client,
             make_progress(show)("publishing", count, len(done)) as advance,
         ):
-            for found in map_bounded(client, write_cell, shared, todo, key="swathe-cell", tell=advance.tell):
+            for found in map_bounded(client, write_cell, shared, todo, key="swathe-cell"):
                 mark_kept()
                 done[grid.cell(found.row, found.column).file(found.array)] = found
                 advance(1, grid.side**2)

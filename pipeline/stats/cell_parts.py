@@ -193,7 +193,7 @@ def write_cells(
     cells = make_cells(opened.geobox, cell, len(metadata.classes) + 1, MOST_VALUES)
     notes = () if opened.geobox.transform else (IN_PIXELS,)
     request = StatsRequest(opened, metadata, pixel_areas(opened.geobox), cells, None, True, notes)
-    settings = {"cells of": fingerprint(metadata.identity)[:16], "cell": [cells.down, cells.across],
+    settings = {"cells of": fingerprint(metadata.content)[:16], "cell": [cells.down, cells.across],
                 "objects": request.has_objects, "block": opened.plan.block}  # fmt: skip
     work = WorkFolder(target, fingerprint(settings))
     dataset = Dataset(target, work.run) if dataset_wanted else None

@@ -238,7 +238,7 @@ def _tags(metadata: StoreMetadata, array: ArrayFormat, pixels: Mapping[str, int]
     return {
         "TIFFTAG_SOFTWARE": "Swathe",
         "SWATHE_BUNDLE": f"{bundle.get('name', '')} {bundle.get('digest', '')}".strip(),
-        "SWATHE_FINGERPRINT": fingerprint(metadata.identity),
+        "SWATHE_FINGERPRINT": fingerprint(metadata.content),
         "SWATHE_LAYER": array.name,
         "SWATHE_PIXELS": json.dumps(dict(pixels)),
         "SWATHE_BACKGROUND": str(background_flag(metadata.background)),  # GDAL keeps no empty tags

@@ -56,7 +56,7 @@ def open_maps(store: str | os.PathLike[str], *, level: int = 0) -> xr.Dataset:
     for name in opened.array_names:
         leading = (len(values),) if name == "probability" else ()
         stored = _StoredArray(opened, name, level, (*leading, *here.shape))
-        token = f"swathe-{fingerprint(metadata.identity)}-{name}-{level}-{path}"
+        token = f"swathe-{fingerprint(metadata.content)}-{name}-{level}-{path}"
         arrays[name] = da.from_array(stored, (*leading, block, block), name=token, getitem=_read)
     about = metadata.bundle
     bundle = {"bundle": about["name"], "digest": about["digest"]} if about else {}

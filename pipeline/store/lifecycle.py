@@ -230,6 +230,9 @@ def resume_store(path: str, metadata: StoreMetadata, geobox: GeoBox, *, sync: bo
     """
     files = Files(path, sync)
     with store_errors(path):
+        if metadata.state == "partial":
+            files.remove(MANIFEST)
+            files.write(ROOT, _in_state(files, "running", results={}))
         for name, content in (files_of_begun(files) or {}).items() if files.local else ():
             if not files.exists(name) or files.read(name) != content:
                 files.write(name, content)
@@ -238,7 +241,7 @@ def resume_store(path: str, metadata: StoreMetadata, geobox: GeoBox, *, sync: bo
             run = uuid.uuid4().hex
             files.write(RUN, run.encode())
         _note_sync(files)
-        return replace(reopen_store(path, metadata, geobox), run=run, sync=sync)
+        return replace(reopen_store(path, metadata, geobox), run=run, sync=sync, skipped=())
 
 
 def _note_sync(files: Files) -> None:
@@ -255,7 +258,8 @@ def finish_store(
 ) -> None:
     """Mark a store as complete, with the totals of the run and the seconds of its blocks; its done markers are removed.
 
-    `shards` are what is known of its shards, by level; the others are read for the manifest.
+    `shards` are what is known of its shards, by level; the others are read for the manifest. A store of which blocks
+    were set aside is partial, and keeps its markers: the same run tries those again.
 
     Raises
     ------
@@ -267,7 +271,9 @@ def finish_store(
     with store_errors(store.path):
         files.remove_partial()
         files.write(*_seconds_chunk(files, seconds))
-        root = _in_state(files, "complete", results=dict(results))
+        files.remove_all([store.shard_name(level, name, *place) for level, *place in store.skipped
+                          for name in store.array_names])  # fmt: skip
+        root = _in_state(files, "partial" if store.skipped else "complete", results=dict(results))
         levels = range(store.levels + 1)
         write_manifest(store, shards or tuple(ShardSums.none(store, level) for level in levels), root)
         if store.sync and files.local:
@@ -275,7 +281,8 @@ def finish_store(
                 os.sync()
             _sync_folders(store)
         files.write(ROOT, root)
-    remove_markers(store)
+    if not store.skipped:
+        remove_markers(store)
 
 
 def _seconds_chunk(files: Files, seconds: NDArray[np.float32]) -> tuple[str, bytes]:

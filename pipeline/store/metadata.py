@@ -69,7 +69,7 @@ class StoreMetadata:
     identity: Mapping[str, Any]  # what decides the pixels: see `BlockJob`
     background: int | None = 0  # value of the class that is no object; None: there is none
     levels: int = 0  # of overviews
-    state: Literal["creating", "running", "complete"] = "creating"
+    state: Literal["creating", "running", "partial", "complete"] = "creating"
     command: str = COMMAND
     bundle: Mapping[str, Any] = field(default_factory=dict)  # name, digest, architecture, and `about` it
     source: Mapping[str, Any] = field(default_factory=dict)  # the scene's bands and dtype, and its path if it has one
@@ -143,6 +143,28 @@ class StoreMetadata:
     def pixels(self) -> Mapping[str, int]:
         """Pixels per class by name, and `nodata`."""
         return self.results["pixels"]
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether all is there; of a partial store, all but some blocks that failed and were set aside."""
+        return self.state in ("partial", "complete")
+
+    @property
+    def skipped(self) -> list[JSON]:
+        """Blocks that failed and were set aside: `level`, `row`, `column` and `reason`."""
+        found: Any = self.results.get("skipped", [])
+        return list(found) if self.state == "partial" else []
+
+    @property
+    def skipped_places(self) -> tuple[tuple[int, int, int], ...]:
+        """Level, row and column of these blocks."""
+        return tuple((one["level"], one["row"], one["column"]) for one in self.skipped)
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """What decides the pixels that are there: the identity, and which blocks are lacking."""
+        places = [list(one) for one in self.skipped_places]
+        return {**self.identity, "skipped": places} if places else self.identity
 
     @property
     def nonfinite(self) -> int:
@@ -252,6 +274,12 @@ def _level(geobox: GeoBox, level: int) -> JSON:
 def describe_nonfinite(pixels: int) -> str:
     """Say of how many pixels the network's answer is no number."""
     return f"{pixels:,} pixel{'s are' if pixels != 1 else ' is'} nodata: the network's answer is NaN or infinite there"
+
+
+def describe_skipped(count: int, command: str) -> str:
+    """Say how many blocks failed and were set aside, and what to do."""
+    which = f"{count:,} block{'s' if count != 1 else ''} failed and {'are' if count != 1 else 'is'} nodata"
+    return f"{which}; the same `{command}` command tries just {'those' if count != 1 else 'that'} again"
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

@@ -126,6 +126,7 @@ class Store:
     levels: int
     run: str = ""
     plan_digest: str = ""
+    skipped: tuple[BlockIndex, ...] = ()  # planned blocks that failed and were set aside: they read as nodata
     sync: bool = True
 
     def cut_as(self, other: "Store") -> Self:
@@ -154,7 +155,7 @@ class Store:
     def arrays(self, level: int) -> dict[str, "zarr.Array[Any]"]:
         """Open a level's arrays by name. A shard that is missing reads as an error."""
         with store_errors(self.path):
-            group = _strict_group(self.path, self.plan_digest)
+            group = _strict_group(self.path, self.plan_digest, self.skipped)
             return {name: group[_array_path(level, name)] for name in self.array_names}  # type: ignore[misc]
 
     def write(self, level: int, window: Window, result: BlockResult) -> tuple[tuple[int, int], ...]:
@@ -238,15 +239,23 @@ class Store:
     def planned(self, level: int) -> BlockMask:
         """Return which blocks of a level are planned; of an overview, those above any that is. It is not to be changed.
 
+        Those that failed and were set aside are left out.
+
         Raises
         ------
         StoreError
             The plan cannot be read, or the store was made anew with another one.
         """
         if not self.plan_digest:
-            return np.broadcast_to(np.True_, self.grid(level))
-        with store_errors(self.path):
-            return _at_level(_planned(self.path, self.plan_digest), level)
+            found: BlockMask = np.broadcast_to(np.bool_(True), self.grid(level))
+        else:
+            with store_errors(self.path):
+                found = _at_level(_planned(self.path, self.plan_digest), level)
+        lacking = [place for at, *place in self.skipped if at == level]
+        if lacking:
+            found = found.copy()
+            found[tuple(np.transpose(lacking))] = False
+        return found
 
     def places(self, level: int) -> Iterator[tuple[int, int]]:
         """Yield the rows and columns of a level's planned blocks."""
@@ -287,7 +296,7 @@ class Store:
     def block_seconds(self) -> NDArray[np.float32]:
         """Return the seconds that each block of the full resolution took, `(row, column)`; NaN: it is not planned."""
         with store_errors(self.path):
-            return np.asarray(_strict_group(self.path, self.plan_digest)[SECONDS])
+            return np.asarray(_strict_group(self.path, self.plan_digest, self.skipped)[SECONDS])
 
 
 def _at_level(planned: tuple[BlockMask, ...], level: int) -> BlockMask:
@@ -351,15 +360,26 @@ class StrictStore(WrapperStore[ZarrStore]):
         Which is read.
     planned
         Planned blocks by level: there alone shards must be. None: everywhere.
+    skipped
+        Blocks that are nodata whatever lies there.
     """
 
-    def __init__(self, store: ZarrStore, planned: tuple[BlockMask, ...] | None = None) -> None:
+    def __init__(
+        self,
+        store: ZarrStore,
+        planned: tuple[BlockMask, ...] | None = None,
+        skipped: frozenset[BlockIndex] = frozenset(),
+    ) -> None:
         super().__init__(store)
-        self._plan = planned
+        self._plan, self._skipped = planned, skipped
 
     @override
     def _with_store(self, store: ZarrStore) -> Self:
-        return type(self)(store, self._plan)
+        return type(self)(store, self._plan, self._skipped)
+
+    def _is_skipped(self, key: str) -> bool:
+        found = PIXELS.fullmatch(key) if self._skipped else None
+        return found is not None and tuple(int(number or 0) for number in found.groups()) in self._skipped
 
     def _is_planned(self, key: str) -> bool:
         found = PIXELS.fullmatch(key)
@@ -370,6 +390,8 @@ class StrictStore(WrapperStore[ZarrStore]):
 
     @override
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        if self._is_skipped(key):
+            return None
         found = await self._store.get(key, prototype, byte_range)
         if (found is None or len(found) == 0) and SHARD.search(key) and self._is_planned(key):
             # not a KeyError nor a FileNotFoundError: Zarr takes those for an empty place
@@ -383,9 +405,10 @@ def _group(path: str) -> "zarr.Group":
 
 
 @lru_cache(maxsize=16)
-def _strict_group(path: str, plan_digest: str) -> "zarr.Group":
+def _strict_group(path: str, plan_digest: str, skipped: tuple[BlockIndex, ...] = ()) -> "zarr.Group":
     planned = _planned(path, plan_digest) if plan_digest else None
-    return zarr.open_group(StrictStore(_group(path).store, planned), mode="r", use_consolidated=False)
+    strict = StrictStore(_group(path).store, planned, frozenset(skipped))
+    return zarr.open_group(strict, mode="r", use_consolidated=False)
 
 
 @lru_cache(maxsize=16)
@@ -500,7 +523,8 @@ def _was_just_begun(files: Files) -> bool:
 
 def reopen_store(path: str, metadata: StoreMetadata, geobox: GeoBox) -> Store:
     """Return a store by its metadata."""
-    return Store(path, metadata.plan, geobox, metadata.encoding, metadata.levels, plan_digest=metadata.planned or "")
+    planned, skipped = metadata.planned or "", metadata.skipped_places
+    return Store(path, metadata.plan, geobox, metadata.encoding, metadata.levels, plan_digest=planned, skipped=skipped)
 
 
 def open_store(path: str) -> tuple[Store, StoreMetadata]:
@@ -529,7 +553,7 @@ def open_store(path: str) -> tuple[Store, StoreMetadata]:
     if attributes is None:
         raise StoreError(f"no such store: {path}")
     metadata = _metadata(full, attributes, READABLE)
-    if metadata.state != "complete":
+    if not metadata.is_readable:
         raise StoreError(f"{path} is not finished; run the same `{metadata.command}` command again to continue it")
     with store_errors(full):
         reference = Files(full).read(f"spatial_ref/{ROOT}")

@@ -113,7 +113,7 @@ def write_vectors(
     if opened.files.holds(path):
         raise StoreError(f"{path} would lie in the store that is read; choose another output")
     _check(outlines, opened.geobox, [metadata.class_names[value] for value in metadata.foreground])
-    made_from = fingerprint(metadata.identity)[:16]
+    made_from = fingerprint(metadata.content)[:16]
     settings = {"vectors of": made_from, "connectivity": connectivity, "block": opened.plan.block, **asdict(outlines)}
     work = WorkFolder(path, fingerprint(settings))  # of blocks too: what is half done is kept block by block
     dataset = Dataset(path, work.run) if is_dataset(output) else None

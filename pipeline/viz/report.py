@@ -185,7 +185,7 @@ def _richest(path: str, metadata: StoreMetadata) -> str:
         _, theirs = open_store(origin)
     except StoreError:
         return path
-    return origin if fingerprint(theirs.identity)[:16] == metadata.identity.get("objects of") else path
+    return origin if fingerprint(theirs.content)[:16] == metadata.identity.get("objects of") else path
 
 
 def _image(geobox: GeoBox, metadata: StoreMetadata, view: View, scene: SceneLike | None) -> tuple[Pixels | None, str]:

@@ -12,7 +12,7 @@ from models.metadata import ClassInfo
 from ..mosaic.seams import describe_seams
 from ..stats.stats import SceneStats
 from ..stats.table import NARROW, format_area, format_number, format_share
-from ..store.metadata import StoreMetadata, describe_nonfinite
+from ..store.metadata import StoreMetadata, describe_nonfinite, describe_skipped
 
 BARS = 24  # of a histogram
 LEAST_DECADES = 1.0  # that its axis spans, so that it has marks where all sizes are alike
@@ -171,6 +171,7 @@ def provenance(metadata: StoreMetadata, source: str) -> list[tuple[str, str]]:
         ("probability", f"kept as {encoding.probability}" if encoding.probability else "not kept"),
         ("blocks", f"up to {metadata.plan.block:,} × {metadata.plan.block:,} pixels"),
         ("seams", describe_seams(metadata.results.get("seams", {}))),
+        ("lacking", describe_skipped(len(metadata.skipped), metadata.command) if metadata.skipped else ""),
         ("warning", describe_nonfinite(lacking) if (lacking := metadata.nonfinite) else ""),
     ]
     return [(name, value) for name, value in lines if value]
