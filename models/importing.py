@@ -100,7 +100,7 @@ def _read_config(path: str) -> dict[str, Any]:
         raise BundleError(f"{path} is not a table of keys and values; known keys: {', '.join(KEYS)}")
     unknown = sorted(set(content) - set(KEYS))
     if unknown:
-        raise BundleError(f"{path} has the unknown key {unknown[0]!r}; known: {', '.join(KEYS)}")
+        raise BundleError(f"{path} has the unknown key {unknown[0][:100]!r}; known: {', '.join(KEYS)}")
     return dict(content)
 
 

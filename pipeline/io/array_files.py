@@ -42,7 +42,11 @@ def zarr_source(path: str) -> ArraySource:
     for name in ZARR_FILES:
         refuse_special(f"{path}/{name}", SceneError)
     check_zarr(path)
-    dataset, notes = _without_fill_values(_open_zarr(path), path)
+    dataset = _open_zarr(path)
+    try:
+        dataset, notes = _without_fill_values(dataset, path)
+    except Exception as error:  # of zarr and of whatever its metadata are, which xarray read consolidated
+        raise SceneError(f"{path} cannot be opened as Zarr: {printable(str(error))[:200]}") from error
     source = dataset_source(dataset[sorted(dataset.data_vars, key=natural_order)], path)
     return replace(source, paths=(path,), notes=(*source.notes, *notes))
 
