@@ -139,5 +139,5 @@ def _timeless(path: Path) -> Iterator[tuple[str, object]]:
 def _rows(file: Path) -> str:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(file).to_pydict()
-    return TIMES.sub(b"", repr(table).encode()).decode()
+    columns = {name: list(map(str, values)) for name, values in pq.read_table(file).to_pydict().items()}
+    return TIMES.sub(b"", repr(columns).encode()).decode()
