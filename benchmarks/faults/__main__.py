@@ -17,6 +17,7 @@ nothing; a part that cannot be tried here (root, loop devices) is left out with 
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 import traceback
@@ -112,10 +113,12 @@ def main(arguments: list[str] | None = None, parts: dict[str, Run] | None = None
     chosen = parser.parse_args(arguments)
     print(f"seed {chosen.seed}", flush=True)
     with workplace(chosen.folder) as folder:
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what parts have mounted or started goes
         try:
             some = {name: run for name, run in known.items() if name in chosen.only}
             done = campaign(some, chosen.seed, chosen.quick, folder)
         finally:
+            signal.signal(signal.SIGTERM, before)
             end_all()
     print(f"\nseed {chosen.seed}\n\n{describe(done)}")
     return int(any(part.wrong for part in done))
