@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from urllib.request import urlopen
 
 import numpy as np
@@ -14,8 +14,9 @@ from distributed import Client, LocalCluster
 from helpers import metadata, pixels, save, write_raster
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
+from stores import town, write_store
 
-from models.errors import StoreError
+from models.errors import StoreError, UnfitWorkerError
 from models.timing import Spent
 from pipeline import run, write_run_report
 from pipeline.grid.geobox import GeoBox
@@ -23,7 +24,9 @@ from pipeline.jobs import json_log, metrics, progress, run_log
 from pipeline.jobs.events import Event
 from pipeline.jobs.json_log import JsonLog
 from pipeline.jobs.run_log import RunLog
-from pipeline.store.store import Summary
+from pipeline.jobs.tasks import RETRIES
+from pipeline.objects.tree import Step, TreeJob, step_file
+from pipeline.store.store import Summary, open_store
 
 LOAD = Event("load", "", {"in_work": 3, "workers": {"tcp://a:1": (2, 2), "tcp://b:1": (1, 2), "tcp://c:1": (0, 2)}})
 RETRIED = Event("retried", "block 1, 2 is tried again: its worker died", {"block": "1, 2"})
@@ -252,3 +255,25 @@ def test_a_report_of_a_run_is_a_page_and_json(tmp_path, monkeypatch):
     for said in ("the disk is full", "row 0, column 2: 4", "tcp://c:1", RETRIED.text, "in the network: 6"):
         assert said in text
     assert write_run_report(RunLog(), tmp_path / "folder")[0] == str(tmp_path / "folder" / "run.html")
+
+
+REFUSED: list[object] = []
+
+
+def _refused_once(job: TreeJob, place: tuple[int, int, int]) -> None:
+    if place == (0, 0, 0) and len(REFUSED) <= RETRIES:  # so often Dask's scheduler tries without a word
+        REFUSED.append(place)
+        raise UnfitWorkerError("it lacks a disk")
+    job.write("step", place, b"done")
+
+
+def test_steps_over_a_tree_of_blocks_tell_what_happens(client, tmp_path):
+    class Told(progress.Progress):
+        def tell(self, event: Event) -> None:
+            told.append(event)
+
+    told: list[Event] = []
+    store = open_store(write_store(tmp_path / "town.zarr", town(96, 128)))[0]
+    step = Step(_refused_once, 0, lambda place: [step_file("step", place)])
+    TreeJob(store, "steps").run(client, [step], lambda *_: nullcontext(Told()), "steps")
+    assert [event.facts["reason"] for event in told if event.kind == "retried"] == ["it lacks a disk"]
