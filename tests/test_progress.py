@@ -18,7 +18,7 @@ from stores import town, write_store
 
 from models.errors import StoreError, UnfitWorkerError
 from models.timing import Spent
-from pipeline import run, write_run_report
+from pipeline import run, write_clean, write_objects, write_run_report
 from pipeline.grid.geobox import GeoBox
 from pipeline.jobs import json_log, metrics, progress, run_log
 from pipeline.jobs.events import Event
@@ -277,3 +277,13 @@ def test_steps_over_a_tree_of_blocks_tell_what_happens(client, tmp_path):
     step = Step(_refused_once, 0, lambda place: [step_file("step", place)])
     TreeJob(store, "steps").run(client, [step], lambda *_: nullcontext(Told()), "steps")
     assert [event.facts["reason"] for event in told if event.kind == "retried"] == ["it lacks a disk"]
+
+
+def test_clean_and_objects_are_logged_for_a_report(client, tmp_path):
+    store, first, second = write_store(tmp_path / "town.zarr", town(96, 128)), RunLog(), RunLog()
+    write_clean(store, tmp_path / "clean.zarr", closing=1, client=client, show=False, log=first)
+    write_objects(store, tmp_path / "objects.zarr", client=client, show=False, log=second)
+    for log in (first, second):
+        assert log.done == log.blocks == 4
+        write_run_report(log, tmp_path / f"{log.title}.html")
+        assert json.loads((tmp_path / f"{log.title}.json").read_text())["done"] == 4

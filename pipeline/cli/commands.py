@@ -67,6 +67,11 @@ def end_skipped(result: "RunResult", command: str) -> None:
     click.get_current_context().exit(3)
 
 
+run_report_option = click.option(
+    "--run-report", metavar="OUT", help="Write where the time went: OUT.html and OUT.json, or a folder."
+)
+
+
 def _scene(scene: tuple[str, ...]) -> str | Sequence[str]:
     return scene[0] if len(scene) == 1 else list(scene)
 
@@ -94,7 +99,7 @@ def _segment_keywords(rest: dict[str, Any], *, store: bool) -> dict[str, Any]:
 @sync_option
 @running
 @workers_option
-@click.option("--run-report", metavar="OUT", help="Write where the time went: OUT.html and OUT.json, or a folder.")
+@run_report_option
 def segment(
     scene: tuple[str, ...],
     bundle: str,
@@ -268,7 +273,10 @@ def export(store: str, output: str, array: str, opaque_background: bool, overwri
 @on_error_option
 @sync_option
 @running
-def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **rest: Any) -> None:
+@run_report_option
+def clean(
+    store: str, output: str, client: Any, overwrite: bool, quiet: bool, run_report: str | None, **rest: Any
+) -> None:
     """Clean the map of a finished STORE into OUT. STORE stays as it is.
 
     In this order: threshold, minimum or hysteresis; majority; erosion, dilation, opening, closing; small objects are
@@ -284,7 +292,8 @@ def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **
     rest["classes"] = rest["classes"] or None
     if rest["background"] is None:
         say_background(store, "; removed pixels become the class around them (--background NAME: that class)")
-    result = write_clean(store, output, client=client, overwrite=overwrite, show=not quiet, **rest)
+    with _reported(run_report) as log:
+        result = write_clean(store, output, client=client, overwrite=overwrite, show=not quiet, log=log, **rest)
     click.echo(with_place(describe_run(result, result.output), store))
     say_skipped(store)
     end_skipped(result, "swathe clean")
@@ -298,7 +307,10 @@ def clean(store: str, output: str, client: Any, overwrite: bool, quiet: bool, **
 @on_error_option
 @sync_option
 @running
-def objects(store: str, output: str, no_widths: bool, client: Any, quiet: bool, **rest: Any) -> None:
+@run_report_option
+def objects(
+    store: str, output: str, no_widths: bool, client: Any, quiet: bool, run_report: str | None, **rest: Any
+) -> None:
     """Find, number and measure the objects of a finished STORE.
 
     OUT.zarr holds their ids as the array `objects`, and OUT.zarr/table.parquet one row for each: class, area,
@@ -309,7 +321,8 @@ def objects(store: str, output: str, no_widths: bool, client: Any, quiet: bool, 
     from .describe import counted, with_place
 
     say_background(store)
-    result = write_objects(store, output, widths=not no_widths, client=client, show=not quiet, **rest)
+    with _reported(run_report) as log:
+        result = write_objects(store, output, widths=not no_widths, client=client, show=not quiet, log=log, **rest)
     wrote = f"wrote {output} in {result.seconds:.1f} s, its table is {output.rstrip('/')}/table.parquet"
     click.echo(with_place(wrote, store))
     say_skipped(store)

@@ -25,6 +25,7 @@ from ..grid.block_result import BlockResult
 from ..grid.geobox import Window
 from ..jobs.job import BlockFunction, DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
+from ..jobs.run_log import RunLog
 from ..jobs.skipped import MEND, REFUSED, OnError
 from ..store.dataset import open_maps
 from ..store.manifest import TABLE
@@ -66,6 +67,7 @@ def write_objects(
     sync: bool = True,
     show: bool = True,
     on_error: OnError = "fail",
+    log: RunLog | None = None,
 ) -> RunResult:
     """Find, number and measure the objects of a finished store. Run again after any interruption, it continues.
 
@@ -93,6 +95,8 @@ def write_objects(
         Show progress.
     on_error
         `fail`: the run ends where a block fails. Ids and measures go over blocks, so that none can be set aside.
+    log
+        Filled with what is known of the run, also if it fails; `write_run_report` makes a page of it.
 
     Raises
     ------
@@ -103,7 +107,7 @@ def write_objects(
         raise PlanError(f"{REFUSED} of objects: those that reach into a lacking block would be cut, under other ids "
                         f"and sizes; {MEND}")  # fmt: skip
     job = label_job(store, connectivity=connectivity, widths=widths)
-    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show, sync=sync)
+    return run_job(job, output, "all" if overwrite else "nothing", client=client, show=show, sync=sync, log=log)
 
 
 def label_job(store: str | os.PathLike[str], *, connectivity: Connectivity = 4, widths: bool = True) -> "LabelJob":

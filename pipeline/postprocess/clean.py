@@ -16,6 +16,7 @@ from ..cluster.processes import ClusterLike
 from ..grid.pixel_area import pixel_areas
 from ..jobs.job import DerivedJob, RunResult, run_job
 from ..jobs.progress import ProgressFactory
+from ..jobs.run_log import RunLog
 from ..jobs.skipped import MEND, REFUSED, OnError
 from ..objects.label import Connectivity
 from ..objects.tree import merge_labels
@@ -44,6 +45,7 @@ def write_clean(
     sync: bool = True,
     show: bool = True,
     on_error: OnError = "fail",
+    log: RunLog | None = None,
     threshold: Thresholds | None = None,
     minimum: float | None = None,
     hysteresis: Thresholds | None = None,
@@ -81,6 +83,8 @@ def write_clean(
         Show progress.
     on_error
         See `run`. What reaches over blocks, as hysteresis and the sieve, needs all of them: it takes `fail` alone.
+    log
+        Filled with what is known of the run, also if it fails; `write_run_report` makes a page of it.
     {CleanOptions}
 
     Raises
@@ -109,6 +113,7 @@ def write_clean(
         opaque_background=opaque_background,
         sync=sync,
         on_error=on_error,
+        log=log,
     )
 
 
