@@ -12,8 +12,8 @@ from test_ledger import begin, do, every_block
 
 from pipeline.store.ledger import Ledger
 from pipeline.store.lifecycle import finish_store
-from pipeline.store.manifest import COPY, MANIFEST, Manifest, read_manifest
-from pipeline.store.store import OF_BEFORE, Store, Summary, marker_name, open_store
+from pipeline.store.manifest import Manifest, read_manifest
+from pipeline.store.store import COPY, MANIFEST, OF_BEFORE, Store, Summary, marker_name, open_store
 
 Done = Callable[[Store], None]
 

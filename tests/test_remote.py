@@ -27,9 +27,10 @@ from stores import town, write_store
 from models import Bundle, SwatheError, fetching, load_bundle
 from models.errors import BundleError, StoreError
 from models.metadata import Radiometry
-from pipeline import allowing, open_scene, plan, publish, run, write_cog, write_report
+from pipeline import allowing, open_scene, plan, publish, run, verify, write_cog, write_report
 from pipeline.io.raster import raster_identity
 from pipeline.io.scene import open_source
+from pipeline.store.check import Problem
 
 LONGEST = 30  # seconds until a server that does not answer is given up
 
@@ -435,7 +436,7 @@ def body(s3: Any, key: str) -> bytes:
 def test_a_cog_in_s3_is_the_one_on_a_disk(tmp_path: Path, s3: Any, maps: Path) -> None:
     here, there = write_cog(maps, tmp_path / "map.tif"), write_cog(maps, "s3://scenes/cog/map.tif")
     assert there == "s3://scenes/cog/map.tif"
-    assert keys(s3, "cog/") == {"cog/map.tif", "cog/map.tif.aux.xml"}
+    assert keys(s3, "cog/") == {"cog/map.tif", "cog/map.tif.aux.xml", "cog/map.tif.sha256"}
     assert body(s3, "cog/map.tif") == Path(here).read_bytes()
     assert body(s3, "cog/map.tif.aux.xml") == Path(f"{here}.aux.xml").read_bytes()
     with pytest.raises(StoreError, match=r"map\.tif exists; choose another output, or pass --overwrite"):
@@ -481,11 +482,29 @@ def test_a_run_into_a_geotiff_in_s3(tmp_path: Path, s3: Any, bundle_of: Callable
     local, there = tmp_path / "map.tif", "s3://scenes/runs/map.tif"
     run(scene, bundle_of(), local, **keywords)
     assert run(scene, bundle_of(), there, **keywords).resumed == 0
-    assert keys(s3, "runs/") == {"runs/map.tif", "runs/map.tif.aux.xml"}
+    assert keys(s3, "runs/") == {"runs/map.tif", "runs/map.tif.aux.xml", "runs/map.tif.sha256"}
     assert body(s3, "runs/map.tif") == local.read_bytes()
     again = run(scene, bundle_of(), there, opaque_background=True, **keywords)
     assert again.resumed == again.blocks
     assert b'c4="0"' not in body(s3, "runs/map.tif.aux.xml")
+
+
+def test_what_is_in_s3_is_verified_and_mended(s3: Any, maps: Path) -> None:
+    for path in maps.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), "scenes", f"whole/m.zarr/{path.relative_to(maps).as_posix()}")
+    there = "s3://scenes/whole/m.zarr"
+    assert verify(there, show=False).whole
+    assert verify(there, quick=True, show=False).whole
+    names = [f"whole/m.zarr/{name}" for name in ("zarr.json", "overviews/1/class_map/c/0/0", "manifest.npz")]
+    before = [body(s3, name) for name in names]
+    for name, content in zip(names, before, strict=True):
+        s3.put_object(Bucket="scenes", Key=name, Body=content[:9] + bytes([content[9] ^ 4]) + content[10:])
+    assert verify(there, quick=True, show=False).damaged == (Problem("manifest.npz", "damaged"),)
+    found = verify(there, repair=True, show=False)
+    assert found.whole
+    assert len(found.repaired) == 3
+    assert [body(s3, name) for name in names] == before
 
 
 def test_a_publication_in_s3_continues_there(

@@ -28,10 +28,10 @@ from ..store.check import Problem, opened_by, shard_places
 from ..store.files import Files
 from ..store.halves import make_overview
 from ..store.lifecycle import create_store, remove_store
-from ..store.manifest import COPY, MANIFEST, TABLE, Manifest, file_digest, find_manifest
+from ..store.manifest import TABLE, Manifest, file_digest, find_manifest
 from ..store.metadata import StoreMetadata, differences
 from ..store.shards import encode_shard
-from ..store.store import BlockIndex, Store, close_groups, open_store, sole_writer, store_errors
+from ..store.store import COPY, MANIFEST, BlockIndex, Store, close_groups, open_store, sole_writer, store_errors
 from .block import CleanBlock
 from .clean import CleanJob
 from .options import CleanOptions
@@ -146,11 +146,10 @@ class Repair:
         given = share_once(client, shared) if shared.function and shared.function.scatter_once else shared
         notes = []
         with make_progress(self.show)("repairing", len(places), 0) as advance:
-            for place, same in map_bounded(client, redo_block, given, items, key="swathe-repair"):
+            for (level, row, column), reason in map_bounded(client, redo_block, given, items, key="swathe-repair"):
                 advance(1, 0)
-                if not same:
-                    level, row, column = place
-                    notes.append(f"block {row}, {column} of level {level} does not come out as it was")
+                if reason:
+                    notes.append(f"block {row}, {column}{f' of overview {level}' if level else ''}: {reason}")
         return notes
 
     def _from_scratch(self, job: BlockJob, manifest: Manifest, names: Sequence[str]) -> list[str]:
@@ -197,21 +196,27 @@ def _sums(manifest: Manifest, place: BlockIndex) -> Sums:
     return tuple(zip(sums.sizes[place[1:]].tolist(), sums.digests[place[1:]].tolist(), strict=True))
 
 
-def redo_block(shared: Redo, item: tuple[BlockIndex, Sums]) -> tuple[BlockIndex, bool]:
-    """Compute a block again and write the shards that come out as they were; return whether all did."""
-    (level, row, column), sums = item
-    store, function = shared.store, shared.function
-    same = True
-    if function is None:
-        result = make_overview(store, (level, row, column))
+def redo_block(shared: Redo, item: tuple[BlockIndex, Sums]) -> tuple[BlockIndex, str]:
+    """Compute a block again and write the shards that come out as they were; return why any could not be."""
+    try:
+        same = _redo_block(shared, *item)
+    except SwatheError as error:
+        return item[0], str(error)
+    return item[0], "" if same else "it does not come out as it was"
+
+
+def _redo_block(shared: Redo, place: BlockIndex, sums: Sums) -> bool:
+    (level, row, column), store, same = place, shared.store, True
+    if shared.function is None:
+        result = make_overview(store, place)
     else:
-        result = function.compute_block(shared.blocks, row, column)
+        result = shared.function.compute_block(shared.blocks, row, column)
+    arrays = store.arrays(level)
     with store_errors(store.path):
-        arrays = store.arrays(level)
         for name, wanted in zip(store.array_names, sums, strict=True):
             shard = encode_shard(arrays[name], getattr(result, name))
             if (len(shard), google_crc32c.value(shard)) == wanted:
                 store.files.write(store.shard_name(level, name, row, column), shard)
             else:
                 same = False
-    return (level, row, column), same
+    return same

@@ -20,8 +20,8 @@ from ..jobs.verify import read_parts
 from ..mosaic.open import MosaicLike
 from ..store.check import Part, Problem, check_sizes, foreign, opened_by, parts_of, shard_places
 from ..store.files import Files, full_path
-from ..store.manifest import COPY, MANIFEST, find_manifest
-from ..store.store import open_store, store_errors
+from ..store.manifest import find_manifest
+from ..store.store import COPY, MANIFEST, open_store, store_errors
 from .repair import Repair
 
 SUMS = "_SHA256SUMS"

@@ -13,9 +13,9 @@ import numpy as np
 from models.errors import StoreError
 
 from .files import Files
-from .manifest import COPY, MANIFEST, Manifest
+from .manifest import Manifest
 from .metadata import StoreMetadata
-from .store import MARKERS, ROOT, BlockIndex, Store, store_from
+from .store import COPY, MANIFEST, MARKERS, ROOT, BlockIndex, Store, store_from
 
 SHARD = re.compile(r"(?:overviews/(\d+)/)?(class_map|probability|objects)/c/(?:0/)?(\d+)/(\d+)")
 

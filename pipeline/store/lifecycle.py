@@ -27,7 +27,7 @@ from ..grid.geobox import GeoBox
 from ..grid.tiling import TilingPlan
 from ..grid.xr import coordinates
 from .files import Files, full_path
-from .manifest import COPY, MANIFEST, TABLE, ShardSums, write_manifest
+from .manifest import TABLE, ShardSums, write_manifest
 from .metadata import (
     StoreMetadata,
     class_map_attributes,
@@ -41,7 +41,9 @@ from .planned import PLANNED, BlockMask, digest_of
 from .sealed import pack_files
 from .store import (
     BEGUN,
+    COPY,
     KEY,
+    MANIFEST,
     MARKERS,
     NAMES_OF_BEGUN,
     ROOT,
@@ -52,6 +54,7 @@ from .store import (
     files_of_begun,
     read_metadata,
     reopen_store,
+    repairing,
     store_errors,
 )
 
@@ -317,12 +320,12 @@ def remove_markers(store: Store) -> None:
 
 def check_whole(store: Store) -> None:
     """Raise StoreError if any shard is missing, or the table of objects."""
-    missing = store.missing()
+    missing, advice = store.missing(), f"run it again with --overwrite, or {repairing(store.path)}"
     if missing:
         level, row, column = missing[0]
         where = f"block {row}, {column}" + (f" of overview {level}" if level else "")
         more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
-        raise StoreError(f"{store.path} is damaged: {where}{more} missing; run it again with --overwrite")
+        raise StoreError(f"{store.path} is damaged: {where}{more} missing; {advice}")
     with store_errors(store.path):
         if store.encoding.objects and not store.files.exists(TABLE):
-            raise StoreError(f"{store.path} is damaged: {TABLE} is missing; run it again with --overwrite")
+            raise StoreError(f"{store.path} is damaged: {TABLE} is missing; {advice}")

@@ -20,9 +20,8 @@ from models.errors import StoreError
 from .files import Files
 from .metadata import group_path
 from .sealed import pack, unpack
-from .store import MARKERS, ROOT, BlockIndex, Store, store_errors
+from .store import COPY, MANIFEST, MARKERS, ROOT, BlockIndex, Store, store_errors
 
-MANIFEST, COPY = "manifest.npz", "manifest.copy.npz"
 TABLE = "table.parquet"  # of objects: of any size, and so not kept here
 READERS = 8  # files that are read at a time
 FileDigest: TypeAlias = tuple[int, str]  # bytes, SHA-256

@@ -48,6 +48,7 @@ SHARD = re.compile(r"(^|/)c(/\d+)+$")  # Zarr's name of a shard's file
 PIXELS = re.compile(r"(?:overviews/(\d+)/)?(?:class_map|probability|objects)/c/(?:\d+/)?(\d+)/(\d+)")  # one of maps
 KEY = "swathe"  # of StoreMetadata among the root attributes
 ROOT = "zarr.json"
+MANIFEST, COPY = "manifest.npz", "manifest.copy.npz"  # see `manifest`
 MARKERS = ".swathe"  # where the done markers of a run lie, and the file that names the run
 RUN = f"{MARKERS}/run"
 BEGUN = f"{MARKERS}/begun.npz"  # all files of a store on a disk as they were when it was begun
@@ -200,8 +201,8 @@ class Store:
     def read(self, level: int, window: Window) -> BlockResult:
         """Read a window of a level as it is kept."""
         (rows, columns), probability = window.slices, None
-        arrays = self.arrays(level)
-        with store_errors(self.path), spending("read"):
+        with self._damage_is_mended(), spending("read"):
+            arrays = self.arrays(level)
             class_map: NDArray[np.uint8] = np.asarray(arrays["class_map"][rows, columns])
             if "probability" in arrays:
                 probability = np.asarray(arrays["probability"][:, rows, columns])
@@ -227,9 +228,19 @@ class Store:
 
     def _read_array(self, name: str, window: Window, level: int) -> NDArray[Any]:
         rows, columns = window.slices
-        array = self.arrays(level)[name]
-        with store_errors(self.path):
-            return np.asarray(array[..., rows, columns])
+        with self._damage_is_mended():
+            return np.asarray(self.arrays(level)[name][..., rows, columns])
+
+    @contextmanager
+    def _damage_is_mended(self) -> Iterator[None]:
+        """As `store_errors`; of a finished store that is damaged it is said how to mend it."""
+        try:
+            with store_errors(self.path):
+                yield
+        except StoreError as error:
+            if self.run or isinstance(error.__cause__, OSError) or not self.files.exists(MANIFEST):
+                raise
+            raise StoreError(f"{error}; {repairing(self.path)}") from error
 
     def mark_done(self, summary: Summary) -> None:
         """Mark a block as done; see `ledger`. Its shards must be written."""
@@ -306,6 +317,11 @@ def _at_level(planned: tuple[BlockMask, ...], level: int) -> BlockMask:
 
 def _array_path(level: int, name: str) -> str:
     return f"{group_path(level)}/{name}" if level else name
+
+
+def repairing(path: str) -> str:
+    """Return how a finished store that is damaged is mended, in words."""
+    return f"`swathe verify {path} --repair` makes again what is damaged"
 
 
 @contextmanager
@@ -498,6 +514,8 @@ def _root_attributes(path: str, advice: str) -> dict[str, Any] | None:
                 attributes = json.loads(begun[ROOT])["attributes"]
             elif _was_just_begun(files):
                 return None
+            elif files.exists(MANIFEST):
+                raise StoreError(f"{path} is damaged: {ROOT} cannot be read; {repairing(path)}") from error
             else:
                 raise StoreError(f"{path} exists and is not a Zarr store of Swathe's; {advice}") from error
     return attributes if isinstance(attributes, dict) else {}
