@@ -88,7 +88,8 @@ class Bundle:
     @property
     def parameters(self) -> int:
         """How many numbers the network holds, as the item says."""
-        return int(self.item["properties"].get("mlm:total_parameters", 0))
+        said = self.item["properties"].get("mlm:total_parameters", 0)
+        return said if isinstance(said, int) else 0
 
     def segmenter(self) -> "Segmenter":
         """Build the network with its weights, in evaluation mode: raw pixels in, probabilities out.
