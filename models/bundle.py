@@ -359,6 +359,8 @@ def split_pin(name: str) -> tuple[str, str]:
 @contextmanager
 def _member(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
     """Open one member of a folder or zip by its exact name, with its size. Nothing is ever extracted."""
+    if path.is_dir() and not (path / name).resolve().is_relative_to(path.resolve()):
+        raise BundleError(f"{path / name} is a link to elsewhere: put the file there itself")
     refuse_special(path / name if path.is_dir() else path, BundleError)
     try:
         if path.is_dir():
