@@ -24,6 +24,9 @@ settings.register_profile("swathe", deadline=None, print_blob=True, suppress_hea
 settings.register_profile("ci", settings.get_profile("swathe"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "swathe")
 
+# Dask's watch over the GIL (gilknocker, which Coiled brings) and tracemalloc, which tests of memory use, crash together
+dask.config.set({"distributed.admin.system-monitor.gil.enabled": False})
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -34,6 +34,7 @@ from .watch import HungTaskError, InWork, Watch
 AHEAD = 2  # tasks per thread that wait at the workers; enough to hide the way there and back
 LEAST = 4  # tasks that are known to the scheduler, also while it has no worker
 TOGETHER = 0.01  # seconds within which tasks end whose results are fetched, and others submitted, at once
+SUBMISSION = 2**20  # bytes of a submission of several tasks; Dask warns of 10 MB
 RETRIES = 2
 MISFITS = 3  # tries of a task that met a worker which cannot read it
 LOST = "the Dask scheduler was lost; finished blocks are kept, run the same command again to continue"
@@ -191,23 +192,33 @@ class _Map(Generic[Item, Result]):
     def _new(self, most: int) -> Iterator[_Task[Item]]:
         return (_Task(next(self._numbers), item) for item in islice(self._items, max(0, most)))
 
-    def _submit(self, tasks: Sequence[_Task[Item]]) -> None:
-        """Submit tasks, all at once: what the scheduler does for each submission, it does for each result as well."""
-        if not tasks:
-            return
+    def _submit(self, tasks: Iterable[_Task[Item]]) -> None:
+        """Submit tasks, together where they are small: a submission costs the scheduler as much as a task does."""
+        together, size = list[tuple[_Task[Item], bytes]](), 0
+        for task in tasks:
+            call = dumps(partial(_timed, self._watch.run, self._given, task.item))
+            if together and size + len(call) > SUBMISSION:
+                self._submit_together(together)
+                together, size = [], 0
+            together.append((task, call))
+            size += len(call)
+        if together:
+            self._submit_together(together)
+
+    def _submit_together(self, calls: Sequence[tuple[_Task[Item], bytes]]) -> None:
         allowed = self._watch.allowed()
-        keys = [f"{self._key}-{task.number}-{task.tries}" for task in tasks]
+        keys = [f"{self._key}-{task.number}-{task.tries}" for task, _ in calls]
         futures = self._client.map(
             CALL,
-            [dumps(partial(_timed, self._watch.run, self._given, task.item)) for task in tasks],
-            *([shared] * len(tasks) for shared in self._sent),
+            [call for _, call in calls],
+            *([shared] * len(calls) for shared in self._sent),
             key=keys,
             pure=False,
             retries=RETRIES,
             resources=self._resources,
             workers=allowed,
         )
-        for task, key, future in zip(tasks, keys, futures, strict=True):
+        for (task, _), key, future in zip(calls, keys, futures, strict=True):
             task.future, task.workers, self._active[key] = future, allowed, task
             task.tries += 1
             self._in_work[key] = InWork(task.item, self._watch.now())
