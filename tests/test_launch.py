@@ -244,6 +244,18 @@ def test_nothing_is_started_that_others_could_speak_to_unless_that_is_asked_for(
     assert "listen to it alone" in refused(Cluster("local:2", tls="new"))
 
 
+def test_certificates_for_a_client_that_is_connected_are_refused(client, tmp_path):
+    assert "connected already" in refused(Cluster(client, tls=tmp_path))
+
+
+def test_what_a_profile_gives_to_workers_is_hidden(toy, tmp_path, monkeypatch):
+    toy.Named = make_dataclass("Named", [("env", dict)], frozen=True)
+    monkeypatch.setitem(LAUNCHERS, "toy", Launcher("toy", "Named", "distributed"))
+    path = profile(tmp_path, "[env]\nMY_TOKEN = 'abc123def456'")
+    refused(f"toy:{path}")
+    assert str(ClusterError("sbatch: got abc123def456")) == "sbatch: got ***"
+
+
 def test_what_nobody_else_can_speak_to_needs_no_certificates(toy, tmp_path, monkeypatch):
     path = profile(tmp_path, "queue = 'a'")
     monkeypatch.setattr(ToyProfile, "on_this_machine", True, raising=False)

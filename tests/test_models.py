@@ -305,7 +305,7 @@ def test_existing_bundle_is_replaced_only_on_request(tmp_path):
         save_bundle(tmp_path / suffix, network("unet", 3, 2, seed=2), metadata("unet"), overwrite=True)
         second = save_bundle(tmp_path / suffix, network("unet", 3, 2, seed=3), metadata("unet"), overwrite=True)
         assert load_bundle(tmp_path / suffix).digest == second.digest != first.digest
-    assert {path.name for path in tmp_path.iterdir()} == {"b", "b.zip"}
+    assert {path.name for path in tmp_path.iterdir()} == {"b", "b.zip", "b.sha256", "b.zip.sha256"}
 
 
 @pytest.mark.parametrize("suffix", ["b", "b.zip"])
@@ -322,7 +322,7 @@ def test_saving_is_all_or_nothing(suffix, failing, tmp_path, monkeypatch):
     for name in ("new", "old"):
         with pytest.raises(BundleError, match="no space"):
             save_bundle(tmp_path / f"{name}-{suffix}", network("unet", 3, 2, seed=2), metadata("unet"), overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == [f"old-{suffix}"]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".sha256"] == [f"old-{suffix}"]
     assert load_bundle(tmp_path / f"old-{suffix}").digest == old.digest
 
 

@@ -72,7 +72,7 @@ def test_every_format_gives_back_what_was_written(tmp_path, ending):
     table = rows()
     written = write_features([table[:1], table[:0], table[1:]], str(path), schema=SCHEMA, crs=UTM)
     assert written.features == count_features(str(path)) == 3
-    assert os.listdir(tmp_path) == [path.name]
+    assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.sha256"]
     found, wanted = read(path), table.to_pandas().sort_values("id", ignore_index=True)
     assert found["id"].tolist() == wanted["id"].tolist()
     assert found["class_value"].tolist() == wanted["class_value"].tolist()

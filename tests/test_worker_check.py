@@ -150,6 +150,34 @@ def _plugins(client: Client) -> list[str]:
     return client.run_on_scheduler(lambda dask_scheduler: [n for n in dask_scheduler.worker_plugins if "swathe" in n])
 
 
+KILLED = """
+import os, sys
+from distributed import Client
+from pipeline.cluster.check import checked_workers
+from pipeline.cluster.on_worker import Requirements
+client = Client(sys.argv[1], set_as_default=False)
+with checked_workers(client, Requirements(), sys.argv[2], strict=False):
+    while not client.run_on_scheduler(lambda dask_scheduler: any("swathe" in n for n in dask_scheduler.worker_plugins)):
+        pass
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_client_leaves_with_the_scheduler_goes_with_the_next_run(scheduler, out):
+    killed = subprocess.run([sys.executable, "-c", KILLED, scheduler.scheduler.address, str(out / "o.zarr")])
+    assert killed.returncode == 9
+    (left,) = _plugins(scheduler)
+    with checked_workers(scheduler, Requirements(), str(out / "another.zarr"), strict=False):
+        until = time.monotonic() + 60
+        while (left in _plugins(scheduler) or not _plugins(scheduler)) and time.monotonic() < until:
+            time.sleep(0.05)
+        (own,) = _plugins(scheduler)  # that of a client that is there stays
+        assert own != left
+        with checked_workers(scheduler, Requirements(), str(out / "third.zarr"), strict=False):
+            assert own in _plugins(scheduler)
+    assert _plugins(scheduler) == []
+
+
 @pytest.mark.slow
 def test_none_that_is_fit_ends_before_anything_is_written(scheduler, scene, out, tmp_path, bundle_of):
     lacks = {"old": Lack(OLD), "gdal": Lack(OTHER_GDAL), "dask": Lack(OTHER_DASK), "bare": Lack(HIDE)}

@@ -126,7 +126,7 @@ def segment(
     with _reported(run_report) as log:
         result = run(opened, bundle, output, client=client, workers=workers, overwrite=overwrite, show=not quiet,
                      note=None if quiet else lambda text: note(text, quiet), log=log, **keywords)  # fmt: skip
-    click.echo(describe_run(result, result.output))
+    click.echo(describe_run(result, result.output if result.skipped else output))
     end_skipped(result, "swathe segment")
 
 
@@ -294,7 +294,7 @@ def clean(
         say_background(store, "; removed pixels become the class around them (--background NAME: that class)")
     with _reported(run_report) as log:
         result = write_clean(store, output, client=client, overwrite=overwrite, show=not quiet, log=log, **rest)
-    click.echo(with_place(describe_run(result, result.output), store))
+    click.echo(with_place(describe_run(result, result.output if result.skipped else output), store))
     say_skipped(store)
     end_skipped(result, "swathe clean")
 

@@ -1,7 +1,6 @@
 """Which workers of a cluster are fit for a run: looked at before any task is given to them."""
 
 import asyncio
-import hashlib
 import pickle
 import sys
 import uuid
@@ -35,6 +34,12 @@ PACKAGES = ("dask", "distributed", "cloudpickle")  # what one sends, the other m
 UNREGISTER = 5  # seconds that the scheduler has to forget a run
 OWN = ("models", "pipeline", "swathe", "train")
 INPROC = "inproc://"
+NAMES = "swathe-check:"  # of what is registered with a scheduler; a client's id and the run's follow
+DEAD = TextFunction(
+    "lambda dask_scheduler: [name for name in dask_scheduler.worker_plugins"
+    " if name.startswith(names) and name.split(':')[1] not in dask_scheduler.clients]",
+    names=NAMES,
+)
 
 
 @cache
@@ -136,6 +141,7 @@ class WorkerCheck:
 
     def register(self) -> None:
         """Let the scheduler have each worker that comes looked at. Nothing waits for it: a worker may never answer."""
+        asyncio.run_coroutine_threadsafe(_forget_dead(self.client), _loop(self.client))
         plugin = pickle.dumps(_made_there("Judge", self.facts))
         adding = self.client.scheduler.register_worker_plugin(plugin=plugin, name=self._name, idempotent=False)
         asyncio.run_coroutine_threadsafe(adding, _loop(self.client))
@@ -196,8 +202,8 @@ def checked_workers(
     """Look at the workers of a cluster, and at each that comes, for as long as a run lasts.
 
     Where tasks run in this process, there is nothing to look at. Beside the output a folder appears, `.NAME.check`, by
-    which workers show that they write to the same disk. What is registered with the scheduler is named by the output
-    too, so that the next run on it tidies up after one that was killed.
+    which workers show that they write to the same disk. What is registered with the scheduler is named by the client,
+    and each run lets it forget what is of clients that have gone, as of one that was killed.
 
     Raises
     ------
@@ -210,7 +216,7 @@ def checked_workers(
     with ExitStack() as stack:
         token = uuid.uuid4().hex
         folder = stack.enter_context(_folder_beside(output, token.encode())) if output else ""
-        name = f"swathe-check-{hashlib.sha256((output or token).encode()).hexdigest()[:16]}"
+        name = f"{NAMES}{client.id}:{token}"
         check = WorkerCheck(client, _wanted(requirements, folder, token.encode()), name)
         stack.callback(check.unregister)
         check.register()
@@ -265,6 +271,13 @@ def _wanted(requirements: Requirements, folder: str, token: bytes) -> Wanted:
     some = local[:: -(-len(local) // LOOKED_AT) or 1] + remote[:1]  # a server takes seconds to say that it is not there
     files = tuple((path, facts) for path in some if (facts := file_facts(path)))
     return Wanted(gdal_version(), folder, token, files, requirements.bundle, requirements.probe, requirements.memory)
+
+
+async def _forget_dead(client: Client) -> None:
+    """Let scheduler and workers forget runs whose clients have gone without a word."""
+    with suppress(Exception):  # it is tidying up; whoever has lost the scheduler need not be told here
+        for name in await client.run_on_scheduler(DEAD):
+            await client.scheduler.unregister_worker_plugin(name=name)
 
 
 def _loop(client: Client) -> asyncio.AbstractEventLoop:

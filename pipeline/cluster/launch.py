@@ -9,11 +9,13 @@ import difflib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any
 
 from distributed import Client
 
 from models.errors import ClusterError, SwatheError
+from models.redact import remember_secrets
 
 from .options import Cluster
 from .processes import LocalProcesses, Workers, default_processes, some_processes
@@ -51,9 +53,15 @@ def check_named(options: Cluster) -> None:
     Raises
     ------
     ClusterError
-        No address and no kind of cluster; a profile that is wrong; or what would listen to others without TLS.
+        Certificates for a client, which has its own; no address and no kind of cluster; a profile that is wrong; or
+        what would listen to others without TLS.
     """
     if isinstance(options.scheduler, Client):
+        if options.tls is not None:
+            raise ClusterError(
+                "this Dask client is connected already, and speaks as it was made: give its certificates to "
+                "Client(..., security=...), or the scheduler's address with tls to Cluster"
+            )
         return
     if local_part(options) is not None:
         if options.tls is not None:
@@ -96,6 +104,7 @@ def _profile(options: Cluster) -> Any:
     """Read the profile of what is started, and see that nobody else could speak to it."""
     kind, _, text = str(options.scheduler).partition(":")
     profile = read_profile(kind, text)
+    remember_secrets(asdict(profile))
     if not (LAUNCHERS[kind].private or getattr(profile, "on_this_machine", False)):
         check_private(kind, options)
     return profile

@@ -38,7 +38,7 @@ class Cluster:
         `pipeline.cluster.launch`.
     tls
         Folder of certificates (`ca.pem`, `cert.pem`, `key.pem`), or `new`: made for one run, of a cluster that it
-        starts. None: those of Dask's configuration, if any.
+        starts. None: those of Dask's configuration, if any; a client has its own.
     insecure
         Whether other machines may be spoken to without TLS where a run starts something that listens to them.
     patience

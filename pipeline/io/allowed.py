@@ -65,6 +65,8 @@ FORMATS = (
     Format("JP2", ("JP2OpenJPEG", "JP2ECW", "JP2KAK", "JP2MrSID"), (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
     Format("PNG", ("PNG",), (b"\x89PNG\r\n\x1a\n",)),
     Format("JPEG", ("JPEG",), (b"\xff\xd8\xff",)),
+    Format("WebP", ("WEBP",), (b"RIFF",)),
+    Format("GIF", ("GIF",), (b"GIF87a", b"GIF89a")),
     Format("netCDF", ("netCDF",), (b"CDF\x01", b"CDF\x02", b"CDF\x05")),
     Format("HDF5", ("netCDF", "HDF5", "HDF5Image", "BAG"), (b"\x89HDF\r\n\x1a\n",)),
     Format("virtual raster", ("VRT",), (b"VRTDataset",), (".vrt",)),
@@ -73,7 +75,7 @@ FORMATS = (
     Format("Imagine", ("HFA",), (b"EHFA_HEADER_TAG",), (".img",)),
 )
 CLOSED = tuple(dict.fromkeys(driver for one in FORMATS[:4] for driver in one.drivers))  # of servers and archives
-READ = "GeoTIFF, JP2, PNG, JPEG, netCDF, HDF5, or by their endings .vrt, .xml of DIMAP, .img"
+READ = "GeoTIFF, JP2, PNG, JPEG, WebP, GIF, netCDF, HDF5, or by their endings .vrt, .xml of DIMAP, .img"
 
 # --- formats ----------------------------------------------------------------------------------------------------------
 

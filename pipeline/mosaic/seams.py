@@ -100,7 +100,7 @@ def measure(client: Client, store: Store, mosaic: MosaicSource, show: ProgressFa
     shared = share_once(client, Task(store, mosaic)) if windows else None
     sums: list[tuple[float, ...]] = []
     with shown as advance:
-        for found in map_bounded(client, add_steps, shared, windows, key="swathe-seams"):
+        for found in map_bounded(client, add_steps, shared, windows, key="swathe-seams", tell=advance.tell):
             sums.append(found)
             advance(1, int(found[0] + found[1]))
     border, interior, across, inside = np.array(sorted(sums)).reshape(-1, 4).sum(axis=0).tolist()  # in one order

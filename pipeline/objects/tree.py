@@ -169,7 +169,7 @@ class TreeJob:
             for step in steps if left else ():
                 key = f"swathe-{self.name}-{step.task.__name__}-{step.level}"
                 missing = (place for place, done in self._tasks(step) if not done)
-                for _ in map_bounded(client, step.task, self, missing, key=key):
+                for _ in map_bounded(client, step.task, self, missing, key=key, tell=advance.tell):
                     mark_kept()
                     advance(1, 0)
 

@@ -232,7 +232,7 @@ def _write_cells(
             dask_client(where, threads) as client,
             make_progress(show)("publishing", count, len(done)) as advance,
         ):
-            for found in map_bounded(client, write_cell, shared, todo, key="swathe-cell"):
+            for found in map_bounded(client, write_cell, shared, todo, key="swathe-cell", tell=advance.tell):
                 mark_kept()
                 done[grid.cell(found.row, found.column).file(found.array)] = found
                 advance(1, grid.side**2)

@@ -97,7 +97,7 @@ class StatsRequest:
         key = f"swathe-statistics-{uuid.uuid4().hex[:8]}"
         shown = progress("adding up", len(plan)) if show else nullcontext(no_progress)
         with dask_client(client, threads=min(MOST_TASKS, usable_cpus())) as connection, shown as advance:
-            for number, sums, pixels in map_bounded(connection, add_block, task, parts, key=key):
+            for number, sums, pixels in map_bounded(connection, add_block, task, parts, key=key, tell=advance.tell):
                 early[number] = sums
                 advance(1, pixels)
                 while wanted in early:
