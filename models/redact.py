@@ -30,7 +30,7 @@ QUERY_BEGINS = re.compile(r"[?#]|%(?:25)*3f(?=[\w.-]+%(?:25)*3d)", FLAGS)
 USER = re.compile(r"(:/+)[^/]*@")
 FOLDERS = ("PWD", "OLDPWD")  # variables that say where a shell is and was, and no secret
 ODD_PASSWORD = re.compile(r":/+(?!\[)[^/@]*:(?!\d*(?:/|$))")  # with a slash or question mark: no port
-SENTENCE = re.compile(r"""["'\])}>,;:.!]+$""")  # goes on after an address
+SENTENCE = re.compile(r"""["'\])}>,;:.!?]+$""")  # goes on after an address
 GDAL_URL = re.compile(r"[?&]url=([^&]*)", FLAGS)
 SECRETS = (
     r"token|secret|passw|pwd|signature|api[-_.]?key|access[-_]?key|account[-_]?key|sharedkey|subscription[-_]key"

@@ -35,6 +35,7 @@ VERBS = [
     "report",
     "index",
     "publish",
+    "verify",
     "cluster",
     "demo",
     "bundles",

@@ -25,7 +25,7 @@ from helpers import pixels, write_raster
 from models.errors import ClusterError
 from pipeline import Cluster
 from pipeline.cli.app import cli
-from pipeline.cluster import first_look, probe, profiles, workers
+from pipeline.cluster import check, first_look, probe, profiles, workers
 from pipeline.cluster.certificates import write_certificates
 from pipeline.cluster.connect import check_client, dask_client
 from pipeline.cluster.launch import local_part
@@ -439,6 +439,7 @@ def test_the_doctor_shows_workers_and_what_they_are(swathe, private, certificate
 
 def test_the_doctor_says_why_no_worker_is_fit(swathe, plain, monkeypatch):
     version = first_look.version_here
+    monkeypatch.setattr(check, "_versions_here", check._versions_here.__wrapped__)  # they are looked for once
     monkeypatch.setattr(first_look, "version_here", lambda name: "1.2" if name == "cloudpickle" else version(name))
     done = swathe("doctor", "--scheduler", plain, "-q")
     assert done.exit_code == 1
@@ -482,6 +483,7 @@ def test_verbs_give_one_cluster(monkeypatch):
     monkeypatch.setattr(
         "pipeline.stats.stats.compute_statistics", lambda *_, client, **__: given.append(client) or 1 / 0
     )
+    monkeypatch.setattr("pipeline.cli.commands.say_skipped", lambda store: None)
     options = ["--scheduler", "tls://h:1", "--tls", "folder", "--insecure", "--patience", "2h"]
     CliRunner().invoke(cli, ["stats", "maps.zarr", *options])
     CliRunner().invoke(cli, ["stats", "maps.zarr"])

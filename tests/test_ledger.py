@@ -273,8 +273,8 @@ def test_the_scheduler_keeps_nothing_of_tasks_that_are_done():
         assert sorted(map_bounded(client, _item, None, range(120), key="swathe-flat")) == list(range(120))
         assert isinstance(client.cluster, LocalCluster)
         spans = client.cluster.scheduler.extensions["spans"].spans.values()
-        assert len(spans) == 1
-        assert [len(span.metadata["collections"]) for span in spans] == [0]
+        assert 1 <= len(spans) <= 2  # a pause begins another
+        assert sum(len(span.metadata["collections"]) for span in spans) == 0
 
 
 def _item(_: None, item: int) -> int:

@@ -440,7 +440,8 @@ def test_a_cog_in_s3_is_the_one_on_a_disk(tmp_path: Path, s3: Any, maps: Path) -
     assert body(s3, "cog/map.tif") == Path(here).read_bytes()
     assert body(s3, "cog/map.tif.aux.xml") == Path(f"{here}.aux.xml").read_bytes()
     with pytest.raises(StoreError, match=r"map\.tif exists; choose another output, or pass --overwrite"):
-        write_cog(maps, there)
+        write_cog(maps, there, opaque_background=True)
+    assert write_cog(maps, there) == there  # complete already
     write_cog(maps, there, opaque_background=True, overwrite=True)
     assert body(s3, "cog/map.tif.aux.xml") != Path(f"{here}.aux.xml").read_bytes()
 
@@ -473,8 +474,9 @@ def test_what_cannot_be_written_there_is_said(maps: Path, s3: Any) -> None:
 def test_a_page_in_s3(s3: Any, maps: Path) -> None:
     write_report(maps, "s3://scenes/pages/page.html")
     assert body(s3, "pages/page.html").startswith(b"<!DOCTYPE html>")
+    assert write_report(maps, "s3://scenes/pages/page.html") == "s3://scenes/pages/page.html"  # complete already
     with pytest.raises(StoreError, match="exists"):
-        write_report(maps, "s3://scenes/pages/page.html")
+        write_report(maps, "s3://scenes/pages/page.html", title="Another")
 
 
 def test_a_run_into_a_geotiff_in_s3(tmp_path: Path, s3: Any, bundle_of: Callable[..., Bundle], client: Client) -> None:

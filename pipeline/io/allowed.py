@@ -292,7 +292,7 @@ def check_zarr(path: str) -> None:
         return
     if os.path.isfile(path):
         raise SceneError(f"{path} is a file, and no folder of Zarr: references and archives of it are not followed")
-    folders = [path]
+    folders = [path] if os.path.isdir(path) else []  # what is not there is said by whoever opens it
     while folders:
         with os.scandir(folders.pop()) as found:
             for entry in found:

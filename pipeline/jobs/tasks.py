@@ -214,6 +214,7 @@ class _Map(Generic[Item, Result]):
             *([shared] * len(calls) for shared in self._sent),
             key=keys,
             pure=False,
+            fifo_timeout=0,  # else those submitted shortly after would come between these
             retries=RETRIES,
             resources=self._resources,
             workers=allowed,

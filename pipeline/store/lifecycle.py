@@ -273,7 +273,8 @@ def finish_store(
     files = store.files
     with store_errors(store.path):
         files.remove_partial()
-        files.write(*_seconds_chunk(files, seconds))
+        for name, content in _seconds_files(files, seconds).items():
+            files.write(name, content)
         files.remove_all([store.shard_name(level, name, *place) for level, *place in store.skipped
                           for name in store.array_names])  # fmt: skip
         root = _in_state(files, "partial" if store.skipped else "complete", results=dict(results))
@@ -288,14 +289,13 @@ def finish_store(
         remove_markers(store)
 
 
-def _seconds_chunk(files: Files, seconds: NDArray[np.float32]) -> tuple[str, bytes]:
-    """Return the file that holds the seconds of blocks, and its content. Zarr itself would not sync it."""
+def _seconds_files(files: Files, seconds: NDArray[np.float32]) -> dict[str, bytes]:
+    """Return the file that holds the seconds of blocks; none where no block is planned. Zarr would not sync it."""
     about = f"{SECONDS}/{ROOT}"
     made: dict[str, Buffer] = {about: default_buffer_prototype().buffer.from_bytes(files.read(about))}
     array = zarr.open_array(MemoryStore(made), path=SECONDS, config={"write_empty_chunks": True})
     array[:] = seconds
-    (name,) = set(made) - {about}
-    return name, made[name].to_bytes()
+    return {name: content.to_bytes() for name, content in made.items() if name != about}
 
 
 def _sync_folders(store: Store) -> None:
