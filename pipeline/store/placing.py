@@ -27,7 +27,7 @@ from .store import store_errors
 
 Target: TypeAlias = Path | str
 """Where a file is to be: a local path, or the URL of an object."""
-READ_ONLY = ("http://", "https://", "ftp://")
+READ_ONLY = ("http://", "https://", "ftp://", "/vsi")
 
 
 def check_target(output: str | os.PathLike[str], *, overwrite: bool) -> Target:
@@ -39,10 +39,10 @@ def check_target(output: str | os.PathLike[str], *, overwrite: bool) -> Target:
         It exists; its folder cannot be written to; or nothing can be written to such a URL.
     """
     text = os.fspath(output)
-    if Files(text).local:
-        return check_output(full_path(text) if text.startswith(SCHEME) else text, overwrite=overwrite)
     if text.lower().startswith(READ_ONLY):
         raise StoreError(f"nothing can be written to {text}; give a local path, or a URL as s3://BUCKET/NAME")
+    if Files(text).local:
+        return check_output(full_path(text) if text.startswith(SCHEME) else text, overwrite=overwrite)
     if text.endswith("/"):
         raise StoreError(f"{text} is a folder; give the name of a file")
     with store_errors(text):
