@@ -35,7 +35,9 @@ def test_a_signal_while_the_command_is_imported_ends_it_in_a_line(number, tmp_pa
     """From when it is ours: what Python does before that, in some hundredths of a second, is Python's."""
     (tmp_path / "sitecustomize.py").write_text("import os\nos.write(1, b'here')")
     for delay in (0.0, 0.05, 0.15, 0.3):
-        child = start("train", "--help", env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"})
+        child = start(
+            "train", "--help", env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+        )
         assert child.stdout is not None
         assert child.stdout.read(4) == "here"
         wait_for_handler(child.pid, number)

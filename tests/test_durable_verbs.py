@@ -361,6 +361,7 @@ def test_a_signal_stops_soon_and_says_how_to_go_on(case, tmp_path, verb):
     process = subprocess.Popen(command(case, what, tmp_path), stdout=-1, stderr=-1, text=True)
     while len(steps(tmp_path)) < 5 and process.poll() is None:
         time.sleep(0.01)
+    time.sleep(0.3)  # until the command has heard of them as well
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
