@@ -45,7 +45,7 @@ def test_the_script_of_a_job(kind, lines):
     assert command.startswith("/shared/python -m distributed.cli.dask_worker tcp://127.0.0.1:")
     assert "--interface lo" in command
     assert "--death-timeout 300" in command
-    assert "--lifetime 900s --lifetime-stagger 150s" in command  # 1200 s of wall time
+    assert "--lifetime 900s --lifetime-stagger 75s" in command  # 1200 s of wall time
 
 
 def test_gpus_of_a_slurm_job():

@@ -161,10 +161,10 @@ def arguments(kind: str, profile: QueueProfile, options: Cluster) -> dict[str, A
 
 
 def _worker_options(walltime: float) -> list[str]:
-    """Workers leave at times of their own, all before the queue ends their jobs."""
-    margin = min(MARGIN, walltime / 4)
+    """Workers leave at times of their own, all before the queue ends their jobs, which began before they did."""
+    margin = min(MARGIN, walltime / 2)
     return [
-        "--lifetime", f"{walltime - margin:.0f}s", "--lifetime-stagger", f"{margin / 2:.0f}s",
+        "--lifetime", f"{walltime - margin:.0f}s", "--lifetime-stagger", f"{margin / 4:.0f}s",
         "--dashboard-address", "127.0.0.1:0",  # by Dask's default, on all addresses
     ]  # fmt: skip
 
