@@ -257,26 +257,28 @@ def loop_part(blocks: int) -> None:
 def cluster_processes(workers: int, *, own_core: bool = False) -> Iterator[tuple[str, int, list[int]]]:
     """Start a scheduler and workers of one thread as Dask's own commands do; give address and process ids.
 
-    With `own_core`, each worker has but one core, another for each.
+    With `own_core`, each worker has but one core, another for each, and huge pages, as `swathe cluster worker` has it.
     """
-    dask = [sys.executable, "-W", "ignore", "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    python = [sys.executable, "-W", "ignore", "-m"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "scheduler.json"
 
         def start(*arguments: str, core: int | None = None) -> int:
             bind = None if core is None else partial(os.sched_setaffinity, 0, {core})
-            process = subprocess.Popen([*dask, *arguments], preexec_fn=bind, **quiet)  # type: ignore[call-overload]
+            process = subprocess.Popen([*python, *arguments], preexec_fn=bind, **quiet)  # type: ignore[call-overload]
             stack.callback(process.wait)
             stack.callback(process.terminate)
             return int(process.pid)
 
         here = ("--host", "127.0.0.1", *PAGE)
-        scheduler = start("scheduler", *here, "--port", "0", "--scheduler-file", str(file))
+        scheduler = start("dask", "scheduler", *here, "--port", "0", "--scheduler-file", str(file))
         while not file.exists():
             time.sleep(0.1)
         address = str(json.loads(file.read_text())["address"])
-        each = ("worker", address, *here, "--no-nanny", "--nthreads", "1", "--local-directory", folder)
+        each = ("dask", "worker", address, *here, "--no-nanny", "--nthreads", "1", "--local-directory", folder)
+        if own_core:
+            quiet["env"] = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
         cores = sorted(os.sched_getaffinity(0))
         yield address, scheduler, [start(*each, core=cores[n] if own_core else None) for n in range(workers)]
 

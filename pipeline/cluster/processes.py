@@ -29,6 +29,11 @@ LIGHT = {
     "distributed.admin.tick.interval": "1s",
     "distributed.scheduler.active-memory-manager.start": False,
 }
+# of glibc: a worker's large arrays lie in huge pages. Else, its memory begins anew with each block, page by page, which
+# the kernel does for all workers of a machine in turn
+HUGE_PAGES = {
+    "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
+}
 # by dask's defaults, the dashboards of scheduler and workers listen on all addresses
 HERE = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 # a nanny starts a killed one anew; dask ends it too where that takes more than 15 s, as on a busy machine
@@ -135,7 +140,7 @@ def _start(processes: LocalProcesses, threads: int) -> SpecCluster:
     before = dict(os.environ)
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), QUIET]))
     try:
-        with _deaf_to_interrupts(), dask.config.set(LIGHT):
+        with _deaf_to_interrupts(), dask.config.set(LIGHT | HUGE_PAGES):
             return SpecCluster(
                 scheduler={"cls": Scheduler, "options": {**HERE, "dashboard": True, "extensions": EXTENSIONS}},
                 workers={place: _worker(processes, place, threads) for place in range(processes.count)},

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any
 
+import dask
 from dask.utils import format_bytes, parse_bytes
 from distributed import Nanny, Status, Worker
 from distributed.comm import get_address_host
@@ -29,7 +30,7 @@ from models.errors import ClusterError
 from models.system import usable_cpus
 
 from .gpu_workers import visible_gpus
-from .processes import gpu_environment
+from .processes import HUGE_PAGES, LIGHT, gpu_environment
 from .workers import GPU_SHARE
 
 ON_GPU = round(1 / GPU_SHARE)  # threads of a worker of one GPU: no more tasks share one
@@ -183,7 +184,8 @@ async def _serve(
     told: threading.Event,
     tell: Callable[[str], object],
 ) -> None:
-    nannies = [Nanny(address, **one) for one in settings]
+    with dask.config.set(LIGHT | HUGE_PAGES):
+        nannies = [Nanny(address, **one) for one in settings]
     signalled = asyncio.ensure_future(asyncio.to_thread(told.wait))
     try:
         await _started(nannies, signalled)
