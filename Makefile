@@ -9,10 +9,12 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
 
-# In two processes: Lightning, ONNX and scikit-learn bring threads and OpenMPs of their own beside OpenVINO's and GDAL's,
-# and a process that held them all has been seen to crash.
+# In processes of their own: Lightning, ONNX and scikit-learn bring threads and OpenMPs beside OpenVINO's and GDAL's, and a
+# process that held them all has been seen to crash. Those of commands start programs, and wait for them.
 TRAINING := $(shell grep -lE "from train|import train|models.exporting" tests/test_*.py)
-OTHERS := $(filter-out $(TRAINING),$(wildcard tests/test_*.py))
+COMMANDS := $(filter-out $(TRAINING),$(wildcard $(patsubst %,tests/test_%.py,chaos faults notebooks publish queues readme slurm \
+	storage_ways two_hosts verbs wheel)))
+OTHERS := $(filter-out $(TRAINING) $(COMMANDS),$(wildcard tests/test_*.py))
 
 .PHONY: help env demo test test-slow test-all check format notebooks bench clean
 
@@ -40,20 +42,23 @@ demo: env
 
 # Side by side, each with one thread for torch, which spins where cores are short. A shell shields from Ctrl-C what it runs
 # in the background, so the trap ends it. $(1): what pytest is asked for.
-define both_halves
+define side_by_side
 	@log=`mktemp`; export OMP_NUM_THREADS=1; \
-	echo "the tests of training run beside these; what they say comes at the end"; \
-	$(BIN)/python -m pytest $(1) $(TRAINING) >$$log 2>&1 & training=$$!; \
-	trap 'kill $$training; rm -f $$log; exit 130' INT TERM; \
+	echo "the tests of training and of commands run beside these; what they say comes at the end"; \
+	( trap 'kill $$running' TERM; failed=0; \
+	  for files in "$(TRAINING)" "$(COMMANDS)"; do \
+	    $(BIN)/python -m pytest $(1) $$files & running=$$!; wait $$running || failed=1; \
+	  done; exit $$failed ) >$$log 2>&1 & beside=$$!; \
+	trap 'kill $$beside; rm -f $$log; exit 130' INT TERM; \
 	$(BIN)/python -m pytest $(1) $(OTHERS); others=$$?; \
-	wait $$training; training=$$?; cat $$log; rm -f $$log; exit $$((others || training))
+	wait $$beside; beside=$$?; cat $$log; rm -f $$log; exit $$((others || beside))
 endef
 
 test: env
-	$(call both_halves,)
+	$(call side_by_side,)
 
 test-slow: env
-	$(call both_halves,-m "slow and not gpu")
+	$(call side_by_side,-m "slow and not gpu")
 
 test-all: test test-slow
 
