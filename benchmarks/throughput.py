@@ -51,7 +51,7 @@ from .scenes import write_scene
 from .trained import NAME as TRAINED
 from .trained import score, trained_bundle
 
-RUNS = ("swathe", "auto", "auto-first", "zarr")
+RUNS = ("swathe", "unsynced", "auto", "auto-first", "zarr")
 ENGINES = ("engine", "engine-auto")
 PEERS = ("monai", "torchgeo", "geoai", "terratorch", "dask")
 NAMES = (*RUNS, *ENGINES, *PEERS)
@@ -136,7 +136,9 @@ def _job(name: str, bundle: Bundle, engine: EngineName) -> Timed:
     keywords: dict[str, Any] = {"engine": engine, "precision": AUTO if "auto" in name else "fp32"}
     if name in ENGINES:
         return partial(_timed_engine, bundle, keywords)
-    return partial(_timed, partial(_swathe, bundle, keywords, name) if name in RUNS else _peer(bundle, name))
+    if name in RUNS:
+        return partial(_timed, partial(_swathe, bundle, keywords | {"sync": name != "unsynced"}, name))
+    return partial(_timed, _peer(bundle, name))
 
 
 def run_one(name: str, folder: Path, engine: EngineName, network: str) -> None:
