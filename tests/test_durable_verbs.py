@@ -147,6 +147,48 @@ def test_stopped_in_any_stage_and_continued(case, tmp_path, monkeypatch, client,
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".sha256"] == [what.output]
 
 
+@pytest.mark.parametrize(
+    ("verb", "key", "results", "kind"),
+    [
+        ("objects", "labels-up_sweep-1", 3, "region.1"),
+        ("objects", "labels-down_sweep-2", 0, "merged.1"),
+        pytest.param("objects", "measures-reduce_rows-1", 3, "open.1", marks=pytest.mark.slow),
+        pytest.param("objects", "measures-reduce_rows-2", 0, "part.0", marks=pytest.mark.slow),
+        pytest.param("vectors of maps", "polygons-reduce_rows-2", 0, "part.1", marks=pytest.mark.slow),
+        pytest.param("clean", "hysteresis-down_sweep-1", 0, "totals.0", marks=pytest.mark.slow),
+    ],
+)
+def test_steps_whose_files_are_damaged_are_done_again(
+    case, tmp_path, monkeypatch, client, verb, key, results, kind, caplog
+):
+    what = VERBS[verb]
+    with monkeypatch.context() as patch:
+        stopped_after(patch, trees, results, key)
+        with pytest.raises(KeyboardInterrupt):
+            call(what, case, tmp_path, client)
+    time.sleep(0.3)
+    found = sorted(path for path in tmp_path.rglob(f"{kind}.*") if ".partial" not in path.name)
+    for path, way in zip(found[:-1], ("empty", "flipped", "whole") * len(found), strict=False):
+        tear(path, way)
+    found[-1].unlink()
+    with caplog.at_level("INFO", logger="swathe"):
+        call(what, case, tmp_path, client)
+    told = [one.message for one in caplog.records if one.name == "swathe" and "was damaged or lost" in one.message]
+    named = {one.split("/")[-1].split(" ")[0] for one in told}  # of tasks at the same time, one is heard
+    assert named & {path.name for path in found}
+    assert made(tmp_path / what.output) == made(case / what.output)
+
+
+def tear(path: Path, way: str) -> None:
+    """Damage a file, as a power cut does, or a bit that flips; or leave it whole."""
+    if way == "empty":
+        os.truncate(path, 0)
+    elif way == "flipped":
+        text = bytearray(path.read_bytes())
+        text[len(text) // 2] ^= 16
+        path.write_bytes(text)
+
+
 def call(what: Verb, case: Path, folder: Path, client, *, watched=None, **more) -> None:
     """Call the function behind a verb. `watched`: what must not be written again."""
     source, output, more = case / what.store, folder / what.output, {"client": client, "show": False, **more}

@@ -2,12 +2,13 @@
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
 from models.errors import DamagedStepError
 
-TRIES = 100  # so often work is begun again of which files were damaged; each time at least one of them is made anew
+TRIES = 3  # so often work is begun again of which one file was damaged; each time it is made anew
 Result = TypeVar("Result")
 logger = logging.getLogger("swathe")
 
@@ -26,9 +27,12 @@ def is_anything_kept() -> bool:
 
 def again_if_damaged(work: Callable[[], Result]) -> Result:
     """Do work that goes on where it was, again whenever a file of its steps turns out to be damaged or lost."""
-    for _ in range(TRIES):
+    seen = Counter[str]()
+    while True:
         try:
             return work()
         except DamagedStepError as error:
+            seen[str(error)] += 1
+            if seen[str(error)] > TRIES:
+                raise
             logger.info("%s", error)
-    return work()

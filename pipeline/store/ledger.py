@@ -7,7 +7,8 @@ So the process that leads the run writes what it knows of every `RECORD` blocks 
 marker or record that is damaged the blocks are done again. A block with both a marker and a place in a record counts
 once. A block counts as done only while its shards are there, of the sizes that are known; on a disk, shards of blocks
 that have a marker are read, and count only if they have the digests that the marker says. Those in a record have been
-on the disk since before it was: who finds one damaged, as when an overview is made of it, does it again.
+on the disk since before it was, unless some of the run was without sync: then they are read, too. Who finds one damaged
+all the same, as when an overview is made of it, does it again; what nobody reads before the end, `verify` finds.
 
 Requests to an object store. For each block: a PUT for each array and one for its marker, and a GET that asks whether
 the run is still the one (`Store.check_run`); for an overview's block also a GET for each array of the blocks below it
@@ -22,7 +23,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +31,11 @@ from numpy.typing import NDArray
 from .manifest import READERS, ShardSums, shard_checksums
 from .planned import BlockMask
 from .sealed import pack, unpack, unpack_unsealed
-from .store import MARKERS, BlockIndex, Store, Summary, marker_name, store_errors
+from .store import MARKERS, UNSYNCED, BlockIndex, Store, Summary, marker_name, store_errors
 
 RECORD = 4096  # blocks in a record
 RECORDS = f"{MARKERS}/records"
+Shards: TypeAlias = tuple[tuple[int, int], ...]  # size and digest of the shard of each array
 MARKER = re.compile(r"(\d+)\.(\d+)\.(\d+)\.json")
 
 
@@ -119,6 +121,7 @@ class Ledger:
     seconds: NDArray[np.float32]
     shards: tuple[ShardSums, ...]
     nonfinite: int = 0  # pixels of them that are nodata since the network's answer is no number
+    unsynced: bool = False  # some of it is written without sync: a power cut may have emptied any shard
     _marked: list[Summary] = field(default_factory=list)  # that have a marker, and no place in a record
 
     @classmethod
@@ -137,6 +140,7 @@ class Ledger:
         with store_errors(store.path):
             marked = [place for name in store.files.names(MARKERS) if (place := place_of(name)) is not None]
             records = store.files.names(RECORDS)
+            made.unsynced = bool(records) and store.files.local and store.files.exists(UNSYNCED)
         if marked or records:
             there = [store.shard_sizes(level) for level in range(store.levels + 1)]
             for record in records:
@@ -186,6 +190,7 @@ class Ledger:
                 there[level][rows[here], columns[here]], None if record.sizes is None else record.sizes[here]
             )
             here = here[whole & ~done[rows[here], columns[here]]]
+            here = self._as_recorded(record, here) if self.unsynced else here
             done[rows[here], columns[here]] = True
             if record.sizes is not None and record.digests is not None:
                 sums.sizes[rows[here], columns[here]] = record.sizes[here]
@@ -194,6 +199,17 @@ class Ledger:
                 self.pixels += record.pixels[here].sum(axis=0)
                 self.nonfinite += 0 if record.nonfinite is None else int(record.nonfinite[here].sum())
                 self.seconds[rows[here], columns[here]] = record.seconds[here]
+
+    def _as_recorded(self, record: Record, here: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of a record's blocks whose shards are as they were written."""
+        if record.sizes is None or record.digests is None:
+            return here
+        sums = zip(record.sizes[here].tolist(), record.digests[here].tolist(), strict=True)
+        shards = [tuple(zip(*one, strict=True)) for one in sums]
+        places = [(level, row, column) for level, row, column in record.places[here].tolist()]
+        with store_errors(self.store.path), ThreadPoolExecutor(READERS) as pool:
+            right = list(pool.map(self._is_as_written, places, shards))
+        return np.asarray(here[np.array(right, bool)])
 
     def _add_markers(self, places: Sequence[BlockIndex], there: Sequence[NDArray[np.int64]]) -> None:
         """Count blocks by their markers; those that a record has too lose theirs."""
@@ -214,14 +230,15 @@ class Ledger:
         if not self.store.files.local:
             yield from summaries
             return
+        places = [(one.level, one.row, one.column) for one in summaries]
         with store_errors(self.store.path), ThreadPoolExecutor(READERS) as pool:
-            for summary, right in zip(summaries, pool.map(self._is_as_written, summaries), strict=True):
-                if right:
+            right = pool.map(self._is_as_written, places, [one.shards for one in summaries])
+            for summary, is_right in zip(summaries, right, strict=True):
+                if is_right:
                     yield summary
 
-    def _is_as_written(self, summary: Summary) -> bool:
-        place = (summary.level, summary.row, summary.column)
-        return not summary.shards or shard_checksums(self.store, place) == summary.shards
+    def _is_as_written(self, place: BlockIndex, shards: Shards) -> bool:
+        return not any(size for size, _ in shards) or shard_checksums(self.store, place) == shards
 
 
 def _sizes_of(summary: Summary) -> NDArray[np.int64] | None:

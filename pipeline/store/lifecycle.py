@@ -49,6 +49,7 @@ from .store import (
     ROOT,
     RUN,
     SECONDS,
+    UNSYNCED,
     Store,
     close_groups,
     files_of_begun,
@@ -59,7 +60,6 @@ from .store import (
 )
 
 OURS = NAMES_OF_BEGUN | {MANIFEST, COPY, TABLE}
-UNSYNCED = f"{MARKERS}/unsynced"
 SYNCS = 16  # folders that are synced at a time
 RUN_NAME = re.compile(r"[0-9a-f]{32}")
 

@@ -51,6 +51,7 @@ ROOT = "zarr.json"
 MANIFEST, COPY = "manifest.npz", "manifest.copy.npz"  # see `manifest`
 MARKERS = ".swathe"  # where the done markers of a run lie, and the file that names the run
 RUN = f"{MARKERS}/run"
+UNSYNCED = f"{MARKERS}/unsynced"  # is there if some of the store is written without sync
 BEGUN = f"{MARKERS}/begun.npz"  # all files of a store on a disk as they were when it was begun
 NAMES_OF_BEGUN = {ROOT, MARKERS, "class_map", "probability", "objects", "class", "spatial_ref", "x", "y", "overviews",
                   "blocks"}  # fmt: skip
