@@ -227,6 +227,17 @@ def test_what_a_killed_writer_left_is_swept_but_not_what_is_anothers(store, tmp_
     assert [p.name for p in folder.iterdir()] == ["mine.txt"]
 
 
+def test_what_a_writer_left_that_was_killed_at_its_very_end_is_done_by_the_next(store, tmp_path):
+    write_cog(store, tmp_path / "c.tif")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("c.tif*")}
+    (tmp_path / "c.tif.sha256").unlink()
+    (tmp_path / ".c.tif.partial").mkdir()
+    (tmp_path / ".c.tif.partial/whole.tif").write_text("left")
+    write_cog(store, tmp_path / "c.tif")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*c.tif*")} == before
+    assert len(before) == 3
+
+
 def test_two_writers_of_one_file_are_kept_apart(store, tmp_path, monkeypatch):
     def meanwhile(*_):
         monkeypatch.undo()

@@ -41,7 +41,7 @@ from ..store.halves import keep_half, make_overview
 from ..store.ledger import Ledger
 from ..store.lifecycle import check_whole, create_store, finish_store, remove_markers, remove_store, resume_store
 from ..store.metadata import StoreMetadata, describe_nonfinite, differences, fingerprint
-from ..store.placing import check_target
+from ..store.placing import check_target, finish_placing
 from ..store.planned import recut
 from ..store.store import BlockIndex, Store, Summary, find_store, reopen_store, sole_writer
 from .block_order import BlockOrder
@@ -315,6 +315,7 @@ def _run_to_tiff(
         planned = bare.planned_blocks(metadata.plan.block)
         blocks = len(metadata.plan) if planned is None else int(planned.sum())
         show_background(path, metadata, opaque=opaque_background)
+        finish_placing(check_target(path, overwrite=True))
         return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
     overwrite = replacing != "nothing"
     target = check_target(path, overwrite=overwrite)

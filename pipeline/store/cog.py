@@ -35,7 +35,7 @@ from .cog_tiles import FORM, ArrayFormat, Level, Piece, array_format, write_tile
 from .files import Files, full_path
 from .metadata import HARDWARE, StoreMetadata, background_flag, fingerprint
 from .pam import auxiliary
-from .placing import READ_ONLY, Target, check_target, place, with_digest, work_folder
+from .placing import READ_ONLY, Target, check_target, finish_placing, place, with_digest, work_folder
 from .store import Store, open_store, store_errors
 from .tiff import Directory, encode_header
 
@@ -81,6 +81,7 @@ def write_cog(
     already = not overwrite and _is_written(output, opened, metadata, array, opaque=opaque_background)
     target = check_target(output, overwrite=overwrite or already)
     if already:
+        finish_placing(target)
         return target
     piece = Piece(opened, metadata, what, opened.geobox.whole)
     write_piece(piece, target, usable_cpus(), opaque=opaque_background, digest=True)

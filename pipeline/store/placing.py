@@ -6,7 +6,7 @@ In an object store a file appears when its upload ends: until then there is noth
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -67,7 +67,7 @@ def work_folder(target: Target) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="swathe-") as made:
             yield Path(made)
         return
-    folder = target.with_name(f".{target.name}.partial")
+    folder = _hidden(target)
     try:
         release = Files(str(folder)).lock()
     except BlockingIOError as error:
@@ -81,6 +81,27 @@ def work_folder(target: Target) -> Iterator[Path]:
         _sweep(folder)
         Files(str(folder)).remove_empty()
         release()
+
+
+def _hidden(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def finish_placing(target: Target) -> None:
+    """Do for a local file what a run that was killed just after it had put it in place had still to do.
+
+    Its work folder goes, and its digest is written, if it has none. Where that cannot be, all stays as it is.
+    """
+    if isinstance(target, str):
+        return
+    with suppress(StoreError, OSError):
+        if _hidden(target).exists():
+            with work_folder(target):
+                pass
+        if not target.with_name(target.name + DIGEST).exists():
+            beside = target.with_name(f"{target.name}.aux.xml")
+            with write_digest(target, {path.name: path for path in (target, beside) if path.exists()}):
+                pass
 
 
 def _sweep(folder: Path) -> None:
