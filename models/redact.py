@@ -29,6 +29,9 @@ NESTED = re.compile(r"%(?:25)*3a%(?:25)*2f", FLAGS)  # an address within one, pe
 QUERY_BEGINS = re.compile(r"[?#]|%(?:25)*3f(?=[\w.-]+%(?:25)*3d)", FLAGS)
 USER = re.compile(r"(:/+)[^/]*@")
 FOLDERS = ("PWD", "OLDPWD")  # variables that say where a shell is and was, and no secret
+OPEN = ("HOME", "USER", "LOGNAME", "HOSTNAME", "LANG", "SHELL", *FOLDERS)  # what these hold is in most messages
+NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?")
+WORDS = {"anonymous", "disabled", "optional", "required", "undefined", "unlimited"}  # shorter ones are none anyway
 ODD_PASSWORD = re.compile(r":/+(?!\[)[^/@]*:(?!\d*(?:/|$))")  # with a slash or question mark: no port
 SENTENCE = re.compile(r"""["'\])}>,;:.!?]+$""")  # goes on after an address
 GDAL_URL = re.compile(r"[?&]url=([^&]*)", FLAGS)
@@ -111,14 +114,23 @@ def remember_secrets(table: Mapping[str, Any]) -> None:
 
 def _of_environment() -> Iterable[str]:
     for name, value in os.environ.items():
-        if len(value) >= LEAST and SECRET_NAME.search(name) and name not in FOLDERS:
+        if SECRET_NAME.search(name) and name not in FOLDERS:
             yield from _spellings(value)
 
 
 def _spellings(value: str) -> list[str]:
-    """Return a secret as it is, percent-encoded, and as headers have it."""
-    encoded = b64encode(value.encode(errors="surrogateescape")).decode()
-    return [value, quote(value, safe=""), encoded] if len(value) >= LEAST else []
+    """Return a secret as it is, percent-encoded, and as headers have it; nothing of a value that is none."""
+    if _is_ordinary(value):
+        return []
+    return [value, quote(value, safe=""), b64encode(value.encode(errors="surrogateescape")).decode()]
+
+
+def _is_ordinary(value: str) -> bool:
+    """Whether a value is that of a setting, whatever its name: hidden, it would make messages unreadable."""
+    if len(value) < LEAST or value.lower() in WORDS or NUMBER.fullmatch(value):
+        return True
+    is_path = "/" in value and os.path.exists(os.path.expanduser(value))
+    return is_path or value in (os.environ.get(name) for name in OPEN)
 
 
 class RedactingFilter(logging.Filter):

@@ -24,6 +24,7 @@ from shell import shell
 from stores import town, write_store
 
 from models import Bundle
+from models import redact as redacting
 from models.errors import SceneError, SwatheError
 from models.redact import HIDDEN, RedactingFilter, printable, redact, redact_url, remember_secrets, shown
 from pipeline import publish, run, write_report
@@ -137,6 +138,33 @@ def test_values_of_the_environment_and_of_profiles_are_hidden_wherever_they_stan
     )
     assert told == f"sbatch said {HIDDEN}, {HIDDEN}, {HIDDEN}, {HIDDEN}, 16 GiBytes"
     assert redact("see /home/me/credentials") == "see /home/me/credentials"
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "MY_SECRET_SETTING", "DB_PASSWORD", "X_API_KEY"])
+@pytest.mark.parametrize(
+    ("value", "is_secret"),
+    [
+        ("true", False), ("1", False), ("short12", False), ("20261129", False), ("-1234567.25", False),
+        ("disabled", False), ("Required", False), ("{folder}", False), ("{folder}/a b.txt", False), ("~/there", False),
+        ("{HOME}", False), ("{USER}", False), ("{LANG}", False), ("{PWD}", False),
+        ("{folder}/none", True), ("eightchr", True), ("1234567a", True), ("20261129" * 4, True), ("a/b+c==d", True),
+        ("disabled1", True), ("/abc/def", True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["environment", "profile"])
+def test_values_of_settings_are_no_secrets_whatever_their_names(
+    name: str, value: str, is_secret: bool, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for known, there in (("HOME", str(tmp_path)), ("USER", "somebody1"), ("LANG", "en_US.UTF-8"), ("PWD", "/x/y/z/w")):
+        monkeypatch.setenv(known, there)
+        value = value.replace(f"{{{known}}}", there)
+    for file in ("a b.txt", "there"):
+        (tmp_path / file).touch()
+    value = value.replace("{folder}", str(tmp_path))
+    monkeypatch.setattr(redacting, "_remembered", {})
+    monkeypatch.setenv(name, value) if way == "environment" else remember_secrets({"env": {name: value}})
+    text = f"could not open <{value}>"
+    assert redact(text) == (f"could not open <{HIDDEN}>" if is_secret else text)
 
 
 # --- where texts leave ------------------------------------------------------------------------------------------------
