@@ -13,12 +13,15 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from .errors import StoreError, SwatheError
 
 logger = logging.getLogger("swathe")
 DIGEST = ".sha256"  # ends the name of the side file that holds a file's digest, as `sha256sum -c` reads it
 
+Stamp: TypeAlias = tuple[int, int, int]  # inode, size and time of a file
+Digested: TypeAlias = tuple[bytes, dict[str, Stamp]]  # what a side file holds, and the stamps of what it names
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # what disks answer, as some shares of a network, that cannot sync a folder
 
 
@@ -158,7 +161,7 @@ def write_digest(target: Path, files: Mapping[str, Path]) -> Iterator[None]:
     """Write NAME.sha256 beside a file that is put in place within, in the format of coreutils.
 
     The digest of what was there before goes first and the new one comes last: a file that is read meanwhile, or was
-    left so by a kill, has none, and never another one's.
+    left so by a kill, has none, and never another one's. Where the file cannot be replaced, the old digest is put back.
 
     Parameters
     ----------
@@ -169,10 +172,41 @@ def write_digest(target: Path, files: Mapping[str, Path]) -> Iterator[None]:
     """
     text = digest_text({name: sha256_of(path) for name, path in files.items()})
     side = target.with_name(target.name + DIGEST)
-    side.unlink(missing_ok=True)
-    yield
+    before = _digested(side)
+    if before is not None:
+        side.unlink()
+        sync(side.parent)
+    try:
+        yield
+    except BaseException:
+        if before is not None and _stamps(side, before) == before[1]:
+            with suppress(OSError, StoreError):
+                _write_side(side, before[0])
+        raise
+    _write_side(side, text)
+
+
+def _write_side(side: Path, text: bytes) -> None:
     with whole_file(side) as part:
         part.write_bytes(text)
+
+
+def _digested(side: Path) -> Digested | None:
+    """Return what a side file holds, and the stamps of the files that it names; None: there is none to keep."""
+    with suppress(FileNotFoundError):
+        text = side.read_bytes()
+        return text, _stamps(side, (text, {}))
+    return None
+
+
+def _stamps(side: Path, digested: Digested) -> dict[str, Stamp]:
+    """Return by what each file that a side file names is told from one that takes its place."""
+    found = {}
+    with suppress(ValueError, OSError):
+        for name in read_digests(digested[0]):
+            stat = os.stat(side.parent / name)
+            found[name] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return found
 
 
 def sha256_of(path: Path) -> str:
