@@ -1,5 +1,6 @@
 """Whether what was written is as it was, and what is damaged mended, to the bytes of before."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def test_every_file_that_is_flipped_is_named_and_made_again(made: Path, name: st
         flip(store / path, 7919 * number)
     found = verify(store, show=False)
     assert {problem.name for problem in found.problems} == {MANIFEST, COPY}
-    assert "both copies of the manifest are lost" in found.notes  # nothing can be known without them
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "both copies of the manifest are lost"
+    ]  # nothing can be known without them
     (store / COPY).write_bytes(before[COPY])
     found = verify(store, repair=True, show=False)
     assert found.whole, (found.problems, found.notes)
@@ -108,17 +111,26 @@ def test_a_finished_store_says_what_mends_it(tmp_path: Path) -> None:
         open_maps(store)
 
 
-def test_stores_without_a_manifest_and_what_is_none(tmp_path: Path) -> None:
+def test_stores_that_lost_their_manifests_and_what_is_none(tmp_path: Path) -> None:
     store = write_store(tmp_path / "m.zarr", town(100, 100))
     (store / MANIFEST).unlink()
     assert [str(one) for one in verify(store, show=False).problems] == [f"missing: {MANIFEST}"]
     (store / COPY).unlink()
-    with pytest.raises(StoreError, match="has no manifest"):
-        verify(store, show=False)
+    for words in ((), ("--quick",), ("--repair",)):
+        code, said = swathe("verify", store, "-q", *words)
+        assert code == 4, said
+        assert f"missing: {MANIFEST}\nmissing: {COPY}\nnote: both copies of the manifest are lost" in said
+        assert "--repair` mends it" not in said
     with pytest.raises(StoreError, match="there is no"):
         verify(tmp_path / "none.tif", show=False)
     with pytest.raises(StoreError, match="has no digest beside it"):
         verify(write_raster(tmp_path / "a.tif", pixels((3, 9, 9))), show=False)
+
+
+def test_stores_of_before_have_no_manifest_and_are_not_called_damaged(tmp_path: Path) -> None:
+    shutil.unpack_archive(Path(__file__).parent / "data" / "stores_before_0_1.zip", tmp_path)
+    with pytest.raises(StoreError, match="has no manifest, as it was written before there were any"):
+        verify(tmp_path / "maps.zarr", show=False)
 
 
 def test_single_files_bundles_and_publications(tmp_path: Path) -> None:

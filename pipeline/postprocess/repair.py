@@ -28,7 +28,7 @@ from ..store.check import Problem, opened_by, shard_places
 from ..store.files import Files
 from ..store.halves import make_overview
 from ..store.lifecycle import create_store, remove_store
-from ..store.manifest import TABLE, Manifest, file_digest, find_manifest
+from ..store.manifest import NO_MANIFEST, TABLE, Manifest, file_digest, find_manifest
 from ..store.metadata import StoreMetadata, differences
 from ..store.shards import encode_shard
 from ..store.store import COPY, MANIFEST, BlockIndex, Store, close_groups, open_store, sole_writer, store_errors
@@ -63,7 +63,7 @@ class Repair:
         files = Files(self.path)
         manifest, lost = find_manifest(files)
         if manifest is None:
-            return ["both copies of the manifest are lost"]
+            return [NO_MANIFEST]
         with sole_writer(self.path), store_errors(self.path):
             if len(lost) == 1:
                 (whole,) = {MANIFEST, COPY} - set(lost)

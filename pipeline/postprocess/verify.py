@@ -20,7 +20,7 @@ from ..jobs.verify import read_parts
 from ..mosaic.open import MosaicLike
 from ..store.check import Part, Problem, check_sizes, foreign, opened_by, parts_of, shard_places
 from ..store.files import Files, full_path
-from ..store.manifest import find_manifest
+from ..store.manifest import NO_MANIFEST, find_manifest
 from ..store.store import COPY, MANIFEST, open_store, store_errors
 from .repair import Repair
 
@@ -149,13 +149,15 @@ def _verify_store(path: str, *, quick: bool, where: Workers, show: bool) -> Veri
     files = Files(path)
     manifest, lost = find_manifest(files)
     if manifest is None and not lost:
-        open_store(path)  # says what is wrong, if it is no finished store
-        raise StoreError(
-            f"{path} has no manifest, as stores of before or one that was removed: nothing says what it was"
-        )
+        _, metadata = open_store(path)  # says what is wrong, if it is no finished store
+        if not metadata.manifest:
+            raise StoreError(
+                f"{path} has no manifest, as it was written before there were any: nothing says what it was"
+            )
+        lost = [MANIFEST, COPY]
     problems = [Problem(name, "damaged" if files.exists(name) else "missing") for name in lost]
     if manifest is None:
-        return Verification(path, 2, 0, tuple(problems), notes=("both copies of the manifest are lost",), is_store=True)
+        return Verification(path, 2, 0, tuple(problems), notes=(NO_MANIFEST,))
     store, _ = opened_by(path, manifest)
     parts = list(parts_of(store, manifest))
     with store_errors(path):

@@ -234,8 +234,8 @@ def resume_store(path: str, metadata: StoreMetadata, geobox: GeoBox, *, sync: bo
     files = Files(path, sync)
     with store_errors(path):
         if metadata.state == "partial":
-            files.remove(MANIFEST)
-            files.write(ROOT, _in_state(files, "running", results={}))
+            files.remove_all([COPY, MANIFEST])
+            files.write(ROOT, _in_state(files, "running", results={}, manifest=None))
         for name, content in (files_of_begun(files) or {}).items() if files.local else ():
             if not files.exists(name) or files.read(name) != content:
                 files.write(name, content)
@@ -277,7 +277,7 @@ def finish_store(
             files.write(name, content)
         files.remove_all([store.shard_name(level, name, *place) for level, *place in store.skipped
                           for name in store.array_names])  # fmt: skip
-        root = _in_state(files, "partial" if store.skipped else "complete", results=dict(results))
+        root = _in_state(files, "partial" if store.skipped else "complete", results=dict(results), manifest=True)
         levels = range(store.levels + 1)
         write_manifest(store, shards or tuple(ShardSums.none(store, level) for level in levels), root)
         if store.sync and files.local:

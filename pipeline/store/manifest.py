@@ -22,6 +22,9 @@ from .metadata import group_path
 from .sealed import pack, unpack
 from .store import COPY, MANIFEST, MARKERS, ROOT, BlockIndex, Store, store_errors
 
+NO_MANIFEST = (
+    "both copies of the manifest are lost: nothing says what the store was; what made it makes it anew with --overwrite"
+)
 TABLE = "table.parquet"  # of objects: of any size, and so not kept here
 READERS = 8  # files that are read at a time
 FileDigest: TypeAlias = tuple[int, str]  # bytes, SHA-256

@@ -80,6 +80,7 @@ class StoreMetadata:
     planned: str | None = None  # digest of the plan that says which blocks are written; None: all
     precision: Mapping[str, Any] = field(default_factory=dict)  # how it was chosen, where that was measured
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # pixels, objects, seams
+    manifest: bool | None = None  # whether it was finished with a manifest; None: not yet, or before there were any
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
