@@ -8,15 +8,22 @@ from typing import Any
 
 from .redact import shown
 
+LONGEST = 1_500  # characters of a message
+
 
 class SwatheError(Exception):
     """A problem that the user can mend. Its message is one or two lines, without jargon of the code.
 
-    No secret and no control character is in it, whatever it is made from: it is redacted as it is made.
+    No secret and no control character is in it, whatever it is made from: it is redacted as it is made. What files
+    hold may be long: of a message that is, beginning and end are kept.
     """
 
     def __init__(self, *message: Any) -> None:
-        super().__init__(*(shown(part) if isinstance(part, str) else part for part in message))
+        super().__init__(*(_shortened(shown(part)) if isinstance(part, str) else part for part in message))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 300]} ... {text[-250:]}"
 
 
 class ArgumentError(SwatheError):

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 LEAST = 8  # characters of a value that is looked for wherever it stands
+DEEPEST = 8  # of addresses of GDAL's within one another; below, none is told
 FLAGS = re.IGNORECASE
 PART = r"[^\s\x00-\x1f\x7f]"  # of an address within a text
 SCHEMES = "https?|s3a?|gc?s|az|abfss?|adl|oss|ftps?|sftp|ssh|webhdfs|hdfs|tcp|tls|wss?"
@@ -33,16 +34,18 @@ OPEN = ("HOME", "USER", "LOGNAME", "HOSTNAME", "LANG", "SHELL", *FOLDERS)  # wha
 NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?")
 WORDS = {"anonymous", "disabled", "optional", "required", "undefined", "unlimited"}  # shorter ones are none anyway
 ODD_PASSWORD = re.compile(r":/+(?!\[)[^/@]*:(?!\d*(?:/|$))")  # with a slash or question mark: no port
-SENTENCE = re.compile(r"""["'\])}>,;:.!?]+$""")  # goes on after an address
+SENTENCE = "\"'])}>,;:.!?"  # goes on after an address
 GDAL_URL = re.compile(r"[?&]url=([^&]*)", FLAGS)
 SECRETS = (
     r"token|secret|passw|pwd|signature|api[-_.]?key|access[-_]?key|account[-_]?key|sharedkey|subscription[-_]key"
     r"|authorization|cookie|sessionid|x-amz-|x-goog-"
 )
 VALUE = rf"""("[^"\n]*"|'[^'\n]*'|(?:bearer|basic|negotiate|digest)(?:[ +]|%20)+{PART}+|{PART}+)"""
+# A name is looked for from the start of a word alone, and without steps back: else a long word took minutes.
+NAME, WORD = r"(?<![\w.-])(?=[\w.-]*(?:{}))", r"[\w.-]*+"
 NAMED = re.compile(
-    rf"""((?:[\w.-]*(?:{SECRETS}|credential)[\w.-]*|(?<![\w.-])sig)["']?(?:\s?=\s?|%(?:25)*3d)"""
-    rf"""|[\w.-]*(?:{SECRETS})[\w.-]*["']?:\s?(?!/)){VALUE}""",
+    rf"""((?:{NAME.format(f"{SECRETS}|credential")}{WORD}|(?<![\w.-])sig)["']?(?:\s?=\s?|%(?:25)*3d)"""
+    rf"""|{NAME.format(SECRETS)}{WORD}["']?:\s?(?!/)){VALUE}""",
     FLAGS,
 )
 SCHEME_SAID = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9+/._~=%-]{6,}")
@@ -63,12 +66,16 @@ def redact_url(path: str) -> str:
 
     Local paths stay as they are. Of GDAL's names for what is on a server, the plain address is returned.
     """
+    return _url(path, 0)
+
+
+def _url(path: str, depth: int) -> str:
     for prefix, scheme in REMOTE:
         if path.startswith(prefix):
             path = scheme + path.removeprefix(prefix)
             break
     found = ADDRESS.search(path)
-    return path[: found.start()] + _plain(path[found.start() :]) if found else path
+    return path[: found.start()] + _plain(path[found.start() :], depth) if found else path
 
 
 def redact(text: str) -> str:
@@ -156,24 +163,21 @@ def _value_hidden(found: "re.Match[str]") -> str:
     name, value = found.groups()
     if value[0] in "\"'" and value[0] == value[-1]:
         return f"{name}{value[0]}{HIDDEN}{value[0]}"
-    goes_on = SENTENCE.search(value)
-    return name + HIDDEN + (goes_on.group() if goes_on else "")
+    return name + HIDDEN + value[len(value.rstrip(SENTENCE)) :]
 
 
 def _in_a_sentence(found: "re.Match[str]") -> str:
-    address = found.group()
-    goes_on = SENTENCE.search(address)
-    address = address[: goes_on.start()] if goes_on else address
-    return _plain(address) + (goes_on.group() if goes_on else "")
+    address = found.group().rstrip(SENTENCE)
+    return _plain(address) + found.group()[len(address) :]
 
 
-def _plain(address: str) -> str:
+def _plain(address: str, depth: int = 0) -> str:
     """Return an address, whatever it is nested in, without what may be secret."""
     if NESTED.search(address):
         address = _decoded(address)
     if re.match(r"/vsi\w+\?", address):  # options of GDAL's, of which one is the address
-        inner = GDAL_URL.search(address)
-        return redact_url(_decoded(inner[1])) if inner else address.partition("?")[0]
+        inner = GDAL_URL.search(address) if depth < DEEPEST else None
+        return _url(_decoded(inner[1]), depth + 1) if inner else address.partition("?")[0]
     head = USER.sub(r"\1", QUERY_BEGINS.split(address, maxsplit=1)[0])
     odd = ODD_PASSWORD.search(head)
     if odd and "@" in address[odd.end() :]:

@@ -6,6 +6,7 @@ import logging
 import pickle
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ from stores import town, write_store
 
 from models import Bundle
 from models import redact as redacting
-from models.errors import SceneError, SwatheError
+from models.errors import LONGEST, BundleError, SceneError, SwatheError
 from models.redact import HIDDEN, RedactingFilter, printable, redact, redact_url, remember_secrets, shown
 from pipeline import publish, run, write_report
 from pipeline.jobs.events import Event
@@ -124,6 +125,27 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redact_url(text) == text
     if not text.startswith("vrt:"):
         assert shown(text) == text
+
+
+@pytest.mark.parametrize("piece", ["x", "token", "token-", "a.", "https://u:p@", "!", "%25", "/vsicurl?url="])
+@pytest.mark.parametrize("before", ["", "http://host/a:", "/vsicurl?url=", "token="])
+def test_long_texts_are_redacted_at_once(before: str, piece: str) -> None:
+    began = time.process_time()
+    redact(before + piece * (50_000 // len(piece)) + "x")
+    assert time.process_time() - began < 1
+
+
+def test_addresses_in_one_another_are_told_to_some_depth_alone() -> None:
+    assert redact("/vsicurl?url=" * 3 + "https://u:p@host/a.tif?sig=1") == "https://host/a.tif"
+    assert redact("/vsicurl?url=" * 2000 + "https://u:p@host/a.tif?sig=1") == "/vsicurl"
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
+    told = str(BundleError(f"it has '{'x' * 9000}': another one is needed"))
+    assert told.startswith("it has 'xx")
+    assert told.endswith("xx': another one is needed")
+    assert len(told) <= LONGEST
+    assert str(BundleError("a" * LONGEST)) == "a" * LONGEST
 
 
 def test_values_of_the_environment_and_of_profiles_are_hidden_wherever_they_stand(
