@@ -1,13 +1,21 @@
 """The campaign of faults: its frame, and its quick mode."""
 
+import hashlib
+import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import geopandas as gpd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import shapely
 
 from benchmarks.faults.__main__ import Run, find_parts
 from benchmarks.faults.__main__ import main as faults
-from benchmarks.faults.trial import TOO_LONG, Skipped, Trial, difference, swathe
+from benchmarks.faults.content import difference
+from benchmarks.faults.trial import TOO_LONG, Skipped, Trial, swathe
 
 
 def right(seed: int, quick: bool, folder: Path) -> Iterator[Trial]:
@@ -40,8 +48,9 @@ def row(said: str, part: str) -> list[str]:
 
 def test_parts_are_counted_and_what_is_wrong_makes_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert faults(["--quick", "--seed", "7"], {"right": right, "skipped": skipped}) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("seed 7\n")
+    said, progress = capsys.readouterr()
+    assert said.startswith("seed 7: right, skipped\n")
+    assert progress.startswith("right: 0 tried, 0 wrong, 0 s; begins\n")
     assert row(said, "right") == ["2", "2", "0"]
     assert "skipped is left out: not root" in said
     assert faults(["--seed", "7"], {"right": right, "wrong": wrong}) == 1
@@ -79,6 +88,36 @@ def test_outputs_differ_by_a_byte(tmp_path: Path) -> None:
     assert difference(tmp_path / "a", tmp_path / "b") == "other bytes: ['x']"
     assert difference(tmp_path / "a/x", tmp_path / "b/x") == "other bytes: ['']"
     assert difference(tmp_path / "a", tmp_path / "c") == "no output"
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.parquet", "a.zip", "a.json", "a.html", "_metadata", "_SHA256SUMS"])
+def test_outputs_made_at_another_time_are_the_same_and_others_are_not(tmp_path: Path, name: str) -> None:
+    for folder, when, value in (("a", "2026-01-01", 1), ("b", "2026-02-02", 1), ("c", "2026-01-01", 2)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / name, f"{when}T10:00:00Z", value)
+    assert difference(tmp_path / "a", tmp_path / "b") == ""
+    assert difference(tmp_path / "a", tmp_path / "c") == f"other bytes: [{name!r}]"
+
+
+def write(file: Path, when: str, value: int) -> None:
+    """Write a file of a kind, that says when it was made, and a value."""
+    frame = gpd.GeoDataFrame({"value": [value], "when": [when]}, geometry=[shapely.Point(1, 2)], crs=4326)
+    if file.suffix == ".gpkg":
+        frame.drop(columns="when").to_file(file, metadata={"when": when})
+    elif file.suffix == ".parquet":
+        frame.to_parquet(file)
+    elif file.suffix == ".zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("bundle.json", json.dumps({"when": when, "speed": len(when), "value": value}))
+    elif file.name == "_metadata":
+        table = pa.table({"value": [1] * value}, metadata={"when": when})
+        pq.write_table(table, file)
+    elif file.name == "_SHA256SUMS":
+        (file.parent / "x.json").write_text(f'"{when}"')
+        digest = hashlib.sha256((file.parent / "x.json").read_bytes()).hexdigest()
+        file.write_text(f"{digest if value == 1 else 'other'}  x.json\n")
+    else:
+        file.write_text(f"{when} {value}")
 
 
 @pytest.mark.slow

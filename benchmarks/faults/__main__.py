@@ -28,6 +28,7 @@ from pathlib import Path
 
 from ..chaos_processes import end_all
 from ..child import table, workplace
+from .progress import shown
 from .trial import Skipped, Trial
 
 Run = Callable[[int, bool, Path], Iterator[Trial]]
@@ -64,24 +65,33 @@ def find_parts() -> dict[str, Run]:
 def do(name: str, run: Run, seed: int, quick: bool, folder: Path) -> Part:
     """Try a part to its end, in a folder of its own."""
     began, trials, skipped = time.monotonic(), list[Trial](), ""
-
-    def note(trial: Trial) -> None:
-        trials.append(trial)
-        if not trial.right:
-            print(f"WRONG {name}: {trial.what}: {trial.detail}", flush=True)
-
     folder.mkdir()
+    with shown(name) as progress:
+        try:
+            for trial in _all(name, run(seed, quick, folder)):
+                trials.append(trial)
+                progress.note(trial)
+                if not trial.right:
+                    print(f"WRONG {name}: {trial.what}: {trial.detail}", flush=True)
+        except Skipped as reason:
+            skipped = str(reason)
+    return Part(name, tuple(trials), skipped, time.monotonic() - began)
+
+
+def _all(name: str, trials: Iterator[Trial]) -> Iterator[Trial]:
+    """Return trials, and one more that is wrong where there are none or an error ends them."""
+    nothing = True
     try:
-        for trial in run(seed, quick, folder):
-            note(trial)
-        if not trials:
-            note(Trial(name, "the part", False, "tried nothing"))
-    except Skipped as reason:
-        skipped = str(reason)
+        for trial in trials:
+            nothing = False
+            yield trial
+        if nothing:
+            yield Trial(name, "the part", False, "tried nothing")
+    except Skipped:
+        raise
     except Exception as error:  # the other parts are tried all the same
         traceback.print_exc()
-        note(Trial(name, "the part", False, f"ended with {error!r}"))
-    return Part(name, tuple(trials), skipped, time.monotonic() - began)
+        yield Trial(name, "the part", False, f"ended with {error!r}")
 
 
 def campaign(parts: dict[str, Run], seed: int, quick: bool, folder: Path) -> list[Part]:
@@ -104,14 +114,15 @@ def describe(done: Sequence[Part]) -> str:
 
 def main(arguments: list[str] | None = None, parts: dict[str, Run] | None = None) -> int:
     """Do what the command line says; `parts` instead of those that there are."""
-    known = find_parts() if parts is None else parts
     parser = argparse.ArgumentParser("python -m benchmarks.faults", description="Nothing lost, nothing wrong.")
+    names = list(PARTS if parts is None else parts)
     parser.add_argument("--quick", action="store_true", help="some of each part, within minutes")
-    parser.add_argument("--only", nargs="+", choices=known, default=list(known), metavar="PART", help="some parts")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PART", help="some parts")
     parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--folder", type=Path, help="where all goes and stays")
     chosen = parser.parse_args(arguments)
-    print(f"seed {chosen.seed}", flush=True)
+    print(f"seed {chosen.seed}: {', '.join(chosen.only)}", flush=True)
+    known = find_parts() if parts is None else parts
     with workplace(chosen.folder) as folder:
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what parts have mounted or started goes
         try:

@@ -5,7 +5,6 @@ ends right. Which disk is too small, and by how much, is drawn.
 """
 
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from pathlib import Path
 from random import Random
 
 from ..chaos_scene import OPTIONS, bundle_path, make_reference
-from .trial import Skipped, Trial, difference, swathe
+from .content import difference
+from .trial import Skipped, Trial, swathe
 
 PART, PAGE = "disks", 4096
 PLACES = ("output", "temporary", "cache")
@@ -95,18 +95,8 @@ def fill(verb: Verb, right: Path, disk: Path, place: str, part: float) -> Trial:
             return Trial(PART, what, False, f"ended with {done.code}: {done.said[-300:]}")
         subprocess.run(["mount", "-o", f"remount,size={ROOM}", disk], check=True)
         again = swathe(*verb.line(output), environment=environment)
-        other_than = unlike(right, output, verb)
+        other_than = difference(*(path / verb.output.rstrip("/") for path in (right, output)))
         return Trial(PART, what, again.code == 0 and not other_than, f"{again.last} {other_than} (first {done.last})")
-
-
-def unlike(right: Path, output: Path, verb: Verb) -> str:
-    """Return where an output is not the right one; a page tells when it was made."""
-    mine, theirs = (path / verb.output.rstrip("/") for path in (right, output))
-    if verb.output.endswith(".html"):
-        pages = [re.sub(r"\d+ \w+ \d{4}, \d\d:\d\d", "", path.read_text()) if path.exists() else "" for path in
-                 (mine, theirs)]  # fmt: skip
-        return "" if pages[0] == pages[1] else "another page"
-    return difference(mine, theirs)
 
 
 def used(path: Path) -> int:

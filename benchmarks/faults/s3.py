@@ -13,11 +13,14 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from ..chaos_scene import OPTIONS, bundle_path, make_reference
+from .content import difference
 from .s3_proxy import FAULTS, Proxy
-from .trial import Trial, difference, swathe
+from .trial import Trial, swathe
 
 PART, BUCKET, DATES = "s3", "bucket", "2026-01-01T00:00:00Z"
 QUICK = tuple(fault for fault in FAULTS if fault != "stall")  # which takes its time
+SHARES = (0.05, 0.15) * 3  # of requests that fail
+STORE = {"segment": ".zarr", "clean": ".zarr", "publish": ""}  # endings; a publication is called as its folder
 KEYS = {
     "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -76,19 +79,16 @@ def _tried(seed: int, quick: bool, folder: Path, inputs: Path, bucket: Bucket, p
         "clean": ("clean", store, "--min-object", 9, "-q"),
         "publish": ("publish", store, "--side", 512, "--dates", DATES, "-q"),
     }
-    shares = (0.05,) if quick else (0.05, 0.15) * 5
-    for number, share in enumerate(shares):
+    for number, share in enumerate((0.05,) if quick else SHARES):
         for name, words in list(verbs.items())[: 1 if quick else None]:
-            key, right = f"{name}{number}" + (".zarr" if name != "publish" else ""), inputs / f"{name}.right"
+            right = folder / f"right/{name}{STORE[name]}"
             if not right.exists():
                 proxy.fail(seed, 0.0)
-                done = swathe(*words, "-o", f"s3://{BUCKET}/{right.name}{'' if name == 'publish' else '.zarr'}",
-                              environment=environment)  # fmt: skip
+                done = swathe(*words, "-o", f"s3://{BUCKET}/right/{right.name}", environment=environment)
                 yield Trial(PART, f"{name} without faults", done.code == 0, done.said[-300:])
-                found = bucket.download(f"{right.name}{'' if name == 'publish' else '.zarr'}", folder)
-                found.rename(right)
+                bucket.download(f"right/{right.name}", folder)
             proxy.fail(seed + number, share, QUICK if quick else FAULTS)
-            yield _try(name, words, key, share, environment, right, bucket, proxy, folder)
+            yield _try(name, words, f"{number}/{right.name}", share, environment, right, bucket, proxy, folder)
 
 
 def _try(

@@ -18,6 +18,7 @@ from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, web
 
 FAULTS = ("503", "404 once", "reset", "truncated", "stall", "flip down", "flip up")
 STALL = 12  # seconds; longer than a server is waited for
+STALLS = 0.3  # share of the stalls drawn that happen, as each takes its time; the others are resets
 LARGEST = 2**28
 HOP = {"transfer-encoding", "connection", "content-encoding", "content-length", "keep-alive"}
 SUMS: dict[str, Callable[[bytes], bytes]] = {
@@ -89,6 +90,8 @@ class Proxy:
         if self.random.random() >= self.share:
             return ""
         fault = self.random.choice(self.faults)
+        if fault == "stall" and self.random.random() >= STALLS:
+            fault = "reset"
         is_object = request.path.count("/") >= 2 and request.path.strip("/").count("/") >= 1
         flips = {"flip down": "GET", "flip up": "PUT"}
         if fault in flips and (request.method != flips[fault] or not is_object or self.spared in request.path):

@@ -1,4 +1,4 @@
-"""What the parts of `benchmarks.faults` share: a trial, the command in a child with limits, outputs compared."""
+"""What the parts of `benchmarks.faults` share: a trial, and the command in a child with limits."""
 
 import os
 import resource
@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 
 from ..chaos_processes import BIN, ENVIRONMENT, end
-from ..chaos_scene import difference as difference_of_stores
 
 SECONDS, MEMORY = 120.0, 4 << 30
 TOO_LONG = 124
@@ -134,20 +133,3 @@ def _watch(child: "subprocess.Popen[str]", until: float) -> tuple[int, bool]:
     late = child.poll() is None
     end(child)  # what it has started may be left, also where it ended by itself
     return most, late
-
-
-def difference(reference: Path, output: Path) -> str:
-    """Return where an output is not the reference: a store, a folder or a file; nothing where it is."""
-    if not output.exists():
-        return "no output"
-    if (reference / "zarr.json").exists():
-        return difference_of_stores(reference, output)
-    mine, theirs = (_files(path) for path in (output, reference))
-    other = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-    return f"other bytes: {other[:3]}" if other else ""
-
-
-def _files(path: Path) -> dict[str, bytes]:
-    if path.is_file():
-        return {"": path.read_bytes()}
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
