@@ -12,15 +12,17 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 
 from ..chaos_processes import Command, Place, end
 from .trial import Skipped, Trial
 from .verbs import VERBS, Case, Verb, other_than
 
-PART, CUTS, MEGABYTES = "power", 50, 64
+PART, MEGABYTES = "power", 64
+CUTS = 50
 LATER = 10.0  # seconds after the end of a run within which the power may be cut
-NAMES = ("maps.zarr", "maps.tif", "clean.zarr", "objects.zarr", "v.parquet", "published")
+STORES = ("maps.zarr", "maps.tif", "clean.zarr", "objects.zarr")  # of many files, synced one by one: cut more often
 
 
 def run(seed: int, quick: bool, folder: Path) -> Iterator[Trial]:
@@ -31,11 +33,16 @@ def run(seed: int, quick: bool, folder: Path) -> Iterator[Trial]:
         if mounted is None:
             raise Skipped("no loop devices can be mounted here")
     drawn, case = random.Random(seed), Case(folder)
-    verbs = [verb for verb in VERBS if verb.output in NAMES]
-    for number in range(1 if quick else CUTS):
-        verb = verbs[number % len(verbs)]
-        moment = drawn.uniform(0.3, 1.0) * case.make(verb) + (drawn.uniform(0, LATER) if number % 2 else 0)
+    for number, verb in enumerate(VERBS[:1] if quick else _turns()):
+        later = drawn.uniform(0, LATER) if drawn.random() < 0.5 else 0
+        moment = drawn.uniform(0.3, 1.0) * case.make(verb) + later
         yield _trial(verb, folder, folder / f"cut.{number}", moment)
+
+
+def _turns() -> list[Verb]:
+    """Return each verb twice, and those that write stores by turns until there are enough."""
+    stores = cycle(verb for verb in VERBS if verb.output in STORES)
+    return [*VERBS, *VERBS, *islice(stores, CUTS - 2 * len(VERBS))]
 
 
 def _trial(verb: Verb, inputs: Path, here: Path, moment: float) -> Trial:
