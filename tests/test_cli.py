@@ -394,7 +394,7 @@ def test_a_long_call_into_another_library_is_not_waited_for(numbers, seconds):
 def test_what_is_said_at_the_end_is_true(monkeypatch, verb):
     monkeypatch.setattr(kept, "_kept", threading.Event())
     assert app._how_to_go_on(verb) == (
-        "" if verb == "info" else " before anything was finished; the same command begins anew"
+        "" if verb == "info" else "; what was finished before, if anything, is kept: run the same command again"
     )
     kept.mark_kept()
     assert ("; what is finished is kept" in app._how_to_go_on(verb)) == (verb != "info")

@@ -221,9 +221,8 @@ def test_jobs_are_cancelled_as_a_run_is_interrupted(folder: Path) -> None:
             assert len(jobs("PENDING")) == 2
             command.send_signal(signal.SIGINT)
             assert command.wait(60) == 130
-            assert (
-                log.read_text().splitlines()[-1] == "stopped before anything was finished; the same command begins anew"
-            )
+            said = "stopped; what was finished before, if anything, is kept: run the same command again"
+            assert log.read_text().splitlines()[-1] == said
     finally:
         say("scontrol", "update", "partition=main", "state=UP")
     assert jobs("PENDING,RUNNING") == []

@@ -194,7 +194,7 @@ train = ["a"]
     assert said == (
         "stopped; what is finished is kept, run the same command again to continue"
         if finished
-        else "stopped before anything was finished; the same command begins anew"
+        else "stopped; what was finished before, if anything, is kept: run the same command again"
     )
     assert checkpoint.exists() == finished
 

@@ -126,12 +126,15 @@ class Stopping:
 
 
 def _how_to_go_on(verb: str) -> str:
-    """Return what the same command would do, where it would not begin anew as a matter of course."""
+    """Return what the same command would do, where it would not begin anew as a matter of course.
+
+    This process may not know yet what one before has finished, or its workers just now: then nothing is said of that.
+    """
     if verb not in RESUMES:
         return ""
     if is_anything_kept():
         return "; what is finished is kept, run the same command again to continue"
-    return " before anything was finished; the same command begins anew"
+    return "; what was finished before, if anything, is kept: run the same command again"
 
 
 def _say(text: str, code: int) -> int:
