@@ -18,6 +18,7 @@ import rasterio
 import zarr as zarrs
 from click.testing import CliRunner
 from helpers import pixels, write_raster
+from indexing import item_of
 from rasterio.enums import Resampling
 
 from models import SwatheError
@@ -233,6 +234,11 @@ def test_a_place_that_the_user_names_is_let_in(place: Path, monkeypatch: pytest.
         ("/etc/passwd", "https://h.example/i.json", "", False),
         ("/etc/passwd", "https://h.example/i.json", "/etc", True),
         ("file:///etc/passwd", "/etc/i.json", "", False),
+        ("file:///etc/passwd", "https://h.example/i.json", "", False),
+        ("file:///etc/passwd", "/etc/i.json", "/etc", True),
+        ("file://localhost/etc/pass%77d", "/etc/i.json", "/etc", True),
+        ("file:///etc/../root/x", "/etc/i.json", "/etc", False),
+        ("file://h.example/etc/passwd", "/etc/i.json", "/etc", False),
         ("/etc/passwd", "/etc/i.json", "", True),
         ("/etc/../root/x", "/etc/i.json", "", False),
         ("/etcetera", "/etc/i.json", "", False),
@@ -253,6 +259,21 @@ def test_where_names_may_lead(name: str, origin: str, allowed: str, right: bool)
         else:
             with pytest.raises(SwatheError):
                 reach(name, origin)
+
+
+def test_an_item_does_not_name_files_of_this_machine_by_address(place: Path) -> None:
+    for href, right in (("scene.tif", True), (f"{place}/scene.tif", True), (f"file://{place}/scene.tif", False)):
+        path = made(place / "item.json", json.dumps(item_of("a", {"data": href})))
+        if right:
+            assert open_scene(path).shape == (1, 32, 32)
+            continue
+        with pytest.raises(SwatheError, match=f"item.json leads to {href}, a file of this machine: .*--allow {place} "):
+            open_scene(path)
+        with pytest.raises(SwatheError, match="a file of this machine"):
+            build_index([path], place / "index.parquet", show=False)
+        with allowing(place):
+            assert open_scene(path).shape == (1, 32, 32)
+            assert build_index([path], place / "index.parquet", show=False).added == 1
 
 
 @pytest.mark.parametrize(

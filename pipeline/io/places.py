@@ -20,6 +20,7 @@ from models.errors import NotAllowedError, SceneError, require_s3
 
 from .names import is_remote, printable, redact_url, remote_url
 
+FILE = "file://"
 HEAD = 512  # bytes by which a format is told
 RANGE = 2**14  # bytes that GDAL asks for at once
 NO_RANGES = "Range downloading not supported by this server! Download the file and give that"
@@ -74,6 +75,10 @@ def reach(name: str, origin: str) -> None:
     """
     if not name or name != name.strip() or not name.isprintable():
         raise SceneError(f"{_shown(origin)} names {printable(name)[:80]!r}, which is no file's name")
+    if name.startswith(FILE):
+        if file_of(name) == name:
+            raise _refused_file(name, origin)
+        return
     if url := _url(name):
         if not any(_is_on(url, place) for place in _places.get()) and _host(url) != _host(_url(origin) or ""):
             raise _refused(name, origin, _host(url))
@@ -82,6 +87,25 @@ def reach(name: str, origin: str) -> None:
     own = () if is_remote(origin) else folders_of(origin)
     if not is_below(path, *own, *(place for place in _places.get() if "://" not in place)):
         raise _refused(name, origin, os.path.dirname(os.path.realpath(path)))
+
+
+def file_of(url: str) -> str:
+    """Return the path that a `file://` address is, where the user lets names lead there; else the address as it is.
+
+    Relative names and paths lead to what lies beside an Item, wherever it was moved. An address of this machine's files
+    in what comes from elsewhere is a mistake or an attempt, also where it happens to lead beside the Item.
+    """
+    path = url.removeprefix(FILE).removeprefix("localhost")
+    path = path if os.path.exists(path) else unquote(path)
+    return path if is_below(path, *(place for place in _places.get() if "://" not in place)) else url
+
+
+def _refused_file(name: str, origin: str) -> NotAllowedError:
+    folder = os.path.dirname(unquote(name.removeprefix(FILE).removeprefix("localhost")))
+    return NotAllowedError(
+        f"{_shown(origin)} leads to {printable(name)[:200]}, a file of this machine: write its path there, or if you "
+        f"trust it, pass --allow {printable(folder)[:200]} (in Python: `with allowing(...)`)"
+    )
 
 
 def _refused(name: str, origin: str, hint: str) -> NotAllowedError:

@@ -19,7 +19,7 @@ from models.limits import LARGEST_JSON, parse_json, refuse_special
 
 from .content_id import fsspec_options
 from .gdal import is_remote, printable
-from .places import raise_refusal
+from .places import FILE, file_of, raise_refusal
 
 if TYPE_CHECKING:
     import pystac
@@ -66,11 +66,10 @@ class FoundItem:
         """Return an asset's address in full: a URL, or the path of a local file.
 
         A relative one is relative to where the Item was found; where nothing lies there, to where it says itself that
-        it lies: searches are saved with Items' own words.
+        it lies: searches are saved with Items' own words. A `file://` address that is not allowed stays as it is.
         """
-        if href.startswith("file://"):
-            path = href.removeprefix("file://").removeprefix("localhost")
-            return path if os.path.exists(path) else unquote(path)
+        if href.startswith(FILE):
+            return file_of(href)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", href) or href.startswith("/vsi"):
             return href.replace(" ", "%20") if href.startswith("http") else href
         own = self.item.get_self_href() or ""
