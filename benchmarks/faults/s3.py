@@ -19,8 +19,8 @@ from .trial import Trial, swathe
 
 PART, BUCKET, DATES = "s3", "bucket", "2026-01-01T00:00:00Z"
 QUICK = tuple(fault for fault in FAULTS if fault != "stall")  # which takes its time
-SHARES = (0.05, 0.15) * 3  # of requests that fail
-STORE = {"segment": ".zarr", "clean": ".zarr", "publish": ""}  # endings; a publication is called as its folder
+SHARES = (0.05, 0.15) * 2  # of requests that fail; most of a minute goes by each time, as stalls are waited for
+STORE = {"segment": ".zarr", "clean": ".zarr", "publish": ""}  # endings
 KEYS = {
     "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -58,13 +58,13 @@ class Bucket:
             name = key if path.is_file() else f"{key}/{file.relative_to(path)}"
             self.client.upload_file(str(file), BUCKET, name)
 
-    def download(self, key: str, folder: Path) -> Path:
-        """Get all objects below a key as files."""
-        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{key}/"):
-            for one in page.get("Contents", ()):
-                target = folder / one["Key"]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self.client.download_file(BUCKET, one["Key"], str(target))
+    def move(self, key: str, folder: Path) -> Path:
+        """Get all objects below a key as files, and remove them."""
+        pages = list(self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{key}/"))
+        for name in [one["Key"] for page in pages for one in page.get("Contents", ())]:
+            (target := folder / name).parent.mkdir(parents=True, exist_ok=True)
+            self.client.download_file(BUCKET, name, str(target))
+            self.client.delete_object(Bucket=BUCKET, Key=name)
         return folder / key
 
 
@@ -81,14 +81,15 @@ def _tried(seed: int, quick: bool, folder: Path, inputs: Path, bucket: Bucket, p
     }
     for number, share in enumerate((0.05,) if quick else SHARES):
         for name, words in list(verbs.items())[: 1 if quick else None]:
-            right = folder / f"right/{name}{STORE[name]}"
+            key = f"out/{name}{STORE[name]}"  # always the same, since catalogues hold their own address
+            right = folder / "right" / key
             if not right.exists():
                 proxy.fail(seed, 0.0)
-                done = swathe(*words, "-o", f"s3://{BUCKET}/right/{right.name}", environment=environment)
+                done = swathe(*words, "-o", f"s3://{BUCKET}/{key}", environment=environment)
                 yield Trial(PART, f"{name} without faults", done.code == 0, done.said[-300:])
-                bucket.download(f"right/{right.name}", folder)
+                bucket.move(key, folder / "right")
             proxy.fail(seed + number, share, QUICK if quick else FAULTS)
-            yield _try(name, words, f"{number}/{right.name}", share, environment, right, bucket, proxy, folder)
+            yield _try(name, words, key, share, environment, right, bucket, proxy, folder / str(number))
 
 
 def _try(
@@ -107,5 +108,5 @@ def _try(
         again = swathe(*line, environment=environment)
         if again.code:
             return Trial(PART, what, False, f"again: {again.last} (first {done.last})")
-    other = difference(right, bucket.download(key, folder))
+    other = difference(right, bucket.move(key, folder))
     return Trial(PART, what, not other, other or (f"after: {done.last}" if done.code else "at once"))
