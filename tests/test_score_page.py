@@ -1,6 +1,7 @@
 """Scores written down: the JSON, the Markdown, and the page in a real headless Chromium; and the verb."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -274,6 +275,27 @@ def test_the_verb_with_scene_and_labels(town, tmp_path):
     assert told["references"][0]["scores"]["classes"]["class_1"]["iou"] > 0.7
     with pytest.raises(StoreError, match="exists"):
         call(town / "bundle", town / "a_image.tif", town / "a_label.tif", "-o", tmp_path / "out", *flags)
+
+
+def test_the_verb_given_again_is_complete_already(town, tmp_path):
+    for name in ("image", "label"):
+        shutil.copy(town / f"a_{name}.tif", tmp_path / f"{name}.tif")
+    words = (town / "bundle", tmp_path / "image.tif", tmp_path / "label.tif", "-o", tmp_path / "out", "--ignore", "128",
+             "--values", "0=class_0", "--values", "255=class_1", "-q", "--engine", "torch")  # fmt: skip
+    call(*words)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out.unfinished/.swathe").mkdir(parents=True)  # of a run killed when its scores were whole
+    said = call(*words)
+    assert (tmp_path / "out/scores.md").read_text() in said
+    assert f"{tmp_path / 'out'} is already complete" in said
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == kept
+    assert not (tmp_path / "out.unfinished").exists()
+    assert "wrote" in call(*words, "--overwrite")
+    with pytest.raises(StoreError, match="exists"):
+        call(*words, "--threshold", 0.4)
+    os.utime(tmp_path / "label.tif", (1, 1))  # perhaps other labels
+    with pytest.raises(StoreError, match="exists"):
+        call(*words)
 
 
 def test_the_verb_with_a_config(town, tmp_path, monkeypatch):

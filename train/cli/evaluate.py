@@ -68,7 +68,7 @@ def evaluate(bundle: str, data: Sequence[str], output: str, client: Any, quiet: 
     """Score BUNDLE on labelled scenes, whole, and print the scores.
 
     Labels are a raster, on the scene's grid or another, or vectors. Pixels that are ignored, or not observed, do not
-    count. Interrupted at any moment, the same command continues.
+    count. Interrupted at any moment, the same command continues; once it is complete, it says so.
     """
     config = data[0] if len(data) == 1 and data[0].lower().endswith(".toml") else None
     rest["baselines"] += rest.pop("more")
@@ -77,14 +77,23 @@ def evaluate(bundle: str, data: Sequence[str], output: str, client: Any, quiet: 
     from models.bundle import add_metrics, load_bundle
 
     from ..evaluation.evaluation import evaluate as score
+    from ..evaluation.evaluation import finish
     from ..evaluation.results import as_markdown, summary
-    from ..evaluation.scorecard import check_folder
+    from ..evaluation.scorecard import MARKDOWN, check_folder, settings_in
 
     loaded = load_bundle(bundle)
-    overwrite, fitted = rest.pop("overwrite"), rest.pop("train") or config
-    check_folder(output, overwrite=overwrite)  # before baselines are fitted, which takes minutes
+    overwrite, fitted, before = rest.pop("overwrite"), rest.pop("train") or config, settings_in(output)
+    check_folder(output, overwrite=overwrite or bool(before))
     samples = _of_config(config, rest["part"] or "test", loaded) if config else [_sample(data, loaded, rest)]
     how: dict[str, Any] = {name: rest[name] for name in ("threshold", "distance", "engine", "allow_mismatch")}
+    how["settings"] = _settings(loaded, samples, how, rest["baselines"], fitted)
+    if before == how["settings"] and not overwrite and not rest["record"]:
+        finish(output)
+        click.echo((Path(output) / MARKDOWN).read_text(encoding="utf-8"))
+        click.echo(f"{output} is already complete")
+        return
+    overwrite = overwrite or before == how["settings"]  # to be recorded, scores are computed again
+    check_folder(output, overwrite=overwrite)  # before baselines are fitted, which takes minutes
     baselines = _baselines(rest["baselines"], loaded, samples, fitted, client, quiet)
     try:
         found = score(loaded, samples, output, baselines=baselines, client=client, overwrite=overwrite,
@@ -98,6 +107,19 @@ def evaluate(bundle: str, data: Sequence[str], output: str, client: Any, quiet: 
         add_metrics(loaded.path, {**scores, "test thresholds": found.thresholds})
     click.echo(as_markdown(found))
     click.echo(f"wrote {Path(output) / 'index.html'}, scores.json and scores.md")
+
+
+def _settings(
+    bundle: "Bundle", samples: "Sequence[Sample]", how: dict[str, Any], baselines: Sequence[str], fitted: str | None
+) -> str:
+    """Return the digest of all that decides the scores."""
+    from pipeline.store.metadata import fingerprint
+
+    from ..evaluation.runner import sample_identity
+
+    training = _of_config(fitted, "train", bundle) if fitted and baselines else []
+    parts = [[sample_identity(sample) for sample in part] for part in (samples, training)]
+    return fingerprint({"bundle": bundle.digest, "samples": parts, "how": repr(how), "baselines": list(baselines)})
 
 
 def _check(config: str | None, data: Sequence[str], given: dict[str, Any]) -> None:

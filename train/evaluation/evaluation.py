@@ -90,6 +90,7 @@ def evaluate(
     objects: bool = True,
     client: ClusterLike | None = None,
     overwrite: bool = False,
+    settings: str = "",
     show: bool = True,
     tile: int | None = None,
     block: int | None = None,
@@ -131,6 +132,8 @@ def evaluate(
         A cluster: a Dask client, a scheduler's address, or a `Cluster`; None: a worker in this process.
     overwrite
         Replace an output that is there.
+    settings
+        Kept in `scores.json`: a digest of all that decides the scores, by which a caller tells that they are there.
     show
         Show progress.
     {SegmentOptions}
@@ -175,6 +178,7 @@ def evaluate(
             side,
             describe_engines({sample.name: plan for sample, plan in zip(samples, plans, strict=True)}),
             (*notes, *doubtful, *dict.fromkeys(note for plan in plans for note in plan.notes)),
+            settings,
         )
         if target is not None:
             write_scorecard(found, {one.sample.name: part.stores for one, part in pairs}, target)
@@ -209,6 +213,14 @@ def work_folder(target: Path | None) -> Iterator[Path]:
         work.remove()
         raise
     work.remove()
+
+
+def finish(output: str | os.PathLike[str]) -> None:
+    """Remove what a run has left that was killed when its scores were whole. Raises TrainingError if it is not ours."""
+    target = Path(os.path.abspath(output))
+    if os.path.exists(WorkFolder(str(target), "evaluation").folder):
+        with work_folder(target):
+            pass
 
 
 def _decision(

@@ -75,6 +75,8 @@ class Evaluation:
         What the network was run by.
     notes
         What the reader should know.
+    settings
+        The digest of all that decides it, where one was given.
     """
 
     bundle: Bundle
@@ -86,6 +88,7 @@ class Evaluation:
     side: int
     engine: str
     notes: tuple[str, ...] = ()
+    settings: str = ""
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in summary(self.network.pooled).items())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from dask.base import tokenize
@@ -62,6 +62,15 @@ class PreparedSample:
     objects: Store | None
 
 
+def sample_identity(sample: Sample) -> dict[str, Any]:
+    """Return what decides a sample's pixels and labels, as JSON values."""
+    return {
+        "labels of": tokenize(sample.name, sample.labels, sample.areas),
+        "files": [[path, file_stamp(path)] for path in sample.paths],
+        "source": sample.source.identity(),
+    }
+
+
 def prepare_samples(
     client: Client,
     tiled: Sequence[tuple[Sample, TilingPlan]],
@@ -93,11 +102,7 @@ def prepare_samples(
     """
     prepared, notes = [], []
     for sample, plan in counted(tiled, "reading labels", show=options.count):
-        identity = {
-            "labels of": tokenize(sample.name, sample.labels, sample.areas),
-            "files": [[path, file_stamp(path)] for path in sample.paths],
-            "source": sample.source.identity(),
-        }
+        identity = sample_identity(sample)
         place = folder / f"sample-{fingerprint(identity)[:16]}"
         labels = LabelFunction(sample, len(classes))
         job = StoreJob("reading labels", sample.geobox, plan, classes, Encoding(), identity, labels, sample.paths,

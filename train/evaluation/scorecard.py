@@ -51,6 +51,16 @@ def check_folder(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return target
 
 
+def settings_in(output: str | os.PathLike[str]) -> str:
+    """Return the digest of what decided the scores in a folder; nothing where there are none, or not whole."""
+    try:
+        files = [(Path(output) / name).read_text(encoding="utf-8") for name in (JSON, MARKDOWN, HTML)]
+        said = json.loads(files[0])
+    except (OSError, ValueError):
+        return ""
+    return str(said.get("settings", "")) if isinstance(said, dict) else ""
+
+
 def write_scorecard(found: Evaluation, stores: Mapping[str, SampleStores], target: Path) -> None:
     """Write the three files into a folder that appears whole; one that is there is replaced.
 
@@ -114,6 +124,7 @@ def as_dict(found: Evaluation) -> dict[str, Any]:
             "worst": [_square(square) for square in worst],
         },
         "notes": notes(found),
+        "settings": found.settings,
     }
 
 
