@@ -46,7 +46,7 @@ def quantise_network(bundle: "Bundle", tiles: Sequence[NDArray[Any]], spared: in
     Raises
     ------
     EngineError
-        NNCF is not installed, or cannot quantise this network.
+        NNCF is not installed, or cannot quantise this network; or its answer is no number, which int8 would hide.
     """
     if not can_quantise():
         raise EngineError(NO_NNCF)
@@ -55,15 +55,26 @@ def quantise_network(bundle: "Bundle", tiles: Sequence[NDArray[Any]], spared: in
     from .engine_openvino import load_graph
 
     model = load_graph(ov.Core(), bundle)
+    given = [np.ascontiguousarray(tile, np.float32)[None] for tile in tiles]
+    _refuse_no_number(model, given, bundle.metadata.name)
     try:
         with _quiet():
-            made = _quantised(model, [np.ascontiguousarray(tile, np.float32)[None] for tile in tiles], spared)
+            made = _quantised(model, given, spared)
     except Exception as error:  # NNCF raises errors of its own, of OpenVINO and several builtin ones
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EngineError(
             f"NNCF cannot quantise {bundle.metadata.name}: {said}; use --precision bf16 or fp32"
         ) from error
     return _saved(made)
+
+
+def _refuse_no_number(model: Any, tiles: list[NDArray[np.float32]], name: str) -> None:
+    """Raise EngineError where a network overflows: ranges of int8 make numbers, and so classes, of what is none."""
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    if not all(np.isfinite(compiled(tile)[0]).all() for tile in tiles):
+        raise EngineError(f"{name} cannot be int8: its answer is no number at some pixels; use --precision fp32")
 
 
 def _quantised(model: Any, tiles: list[NDArray[np.float32]], spared: int) -> Any:

@@ -15,11 +15,12 @@ from helpers import BANDS, CLASSES, metadata, network, pixels, save, write_raste
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from test_precision import offered
 
 from models import ClassInfo, engine_openvino, engine_torch
 from models.bundle import WEIGHTS, load_bundle, save_bundle
 from models.encoding import Encoding, classify
-from models.errors import BundleError, EngineError, SceneError
+from models.errors import BundleError, EngineError, SceneError, SwatheError
 from models.importing import import_bundle
 from models.metadata import z_score
 from models.segmenter import Segmenter
@@ -294,3 +295,56 @@ def test_baselines_make_no_class_of_a_sample_too_large(tmp_path):
     job = baseline.job(open_source(str(path)), CLASSES[:2], 64)
     with pytest.raises(EngineError, match="no number at row 40, column 70"):
         run_job(job, tmp_path / "o.zarr", show=False)
+
+
+# other precisions than fp32, where this CPU has them
+
+LESS = [("torch", "bf16"), ("openvino", "bf16"), ("openvino", "int8")]
+WIDE = 160  # int8 sets its ranges by so many pixels
+
+
+def needs(engine: str, precision: str) -> None:
+    if not offered(precision, engine):
+        pytest.skip(f"{precision} by {engine} does not run on this CPU, or gains nothing")
+
+
+@pytest.mark.parametrize(("engine", "precision"), LESS)
+def test_in_every_precision_a_sample_too_large_fails_or_is_nodata(engine, precision, tmp_path, bundle_of):
+    needs(engine, precision)
+    bad = {(0, 10, 10): 3e38, (2, 80, 50): -3e38}
+    path, _ = scene(tmp_path, bad, WIDE)
+    bundle = bundle_of("unet", dtype="float32")
+    how: dict[str, Any] = {"engine": engine, "device": "cpu", "precision": precision, "show": False}
+    with pytest.raises(SceneError, match=r"holds 3e\+38 at row 10, column 10"):
+        run(path, bundle, tmp_path / "o.zarr", **how)
+    assert open_metadata(tmp_path / "o.zarr")["state"] == "running"
+    result = run(path, bundle, tmp_path / "o.zarr", on_nonfinite="nodata", **how)
+    reach = around(bad, bundle.metadata.receptive_field.radius, WIDE)
+    assert result.found["nonfinite"] == result.pixels["nodata"] == reach.sum()
+    assert np.array_equal(read(tmp_path / "o.zarr") == 255, reach)
+
+
+@pytest.mark.parametrize("classes", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize(("engine", "precision"), LESS)
+def test_in_every_precision_an_answer_that_overflows_is_no_class(engine, precision, classes, tmp_path):
+    """Weights that are numbers, and whose products with what a network makes of any pixel are none."""
+    needs(engine, precision)
+    described = metadata("unet", dtype="float32", classes=classes)
+    made = network("unet", 3, described.channels)
+    last = [module for module in made.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        last.weight *= 3e38 / last.weight.abs().max()
+        last.bias.fill_(3e38)
+    bundle = save_bundle(tmp_path / "b", made, described)
+    path, _ = scene(tmp_path, {}, WIDE)
+    how: dict[str, Any] = {"engine": engine, "device": "cpu", "precision": precision, "show": False}
+    if precision == "int8":  # whose ranges would make numbers of it
+        with pytest.raises(SwatheError, match="cannot be int8: its answer is no number at some pixels"):
+            run(path, bundle, tmp_path / "o.zarr", on_nonfinite="nodata", **how)
+        return
+    with pytest.raises(EngineError, match="the network's answer is no number at row"):
+        run(path, bundle, tmp_path / "o.zarr", **how)
+    result = run(path, bundle, tmp_path / "o.zarr", on_nonfinite="nodata", **how)
+    assert result.found["nonfinite"] == result.pixels["nodata"] > 0
+    found, probability = read(tmp_path / "o.zarr"), read(tmp_path / "o.zarr", "probability")
+    assert np.array_equal(found == 255, (probability == 255).all(axis=0))
