@@ -60,7 +60,7 @@ def write(case: Path, output: str, **more) -> object:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".sha256")
+    return sorted(path.name for path in folder.iterdir())
 
 
 @given(rows=st.integers(1, 400), columns=st.integers(1, 400), most=st.sampled_from([1, 7, 4096]))
@@ -219,7 +219,7 @@ def test_stopped_and_continued(case, tmp_path, monkeypatch, client, output, key,
         assert {path: path.stat().st_ino for path in parts} == parts
     else:
         pandas.testing.assert_frame_equal(geopandas.read_file(tmp_path / output), geopandas.read_file(whole))
-    assert names(tmp_path) == [output.rstrip("/")]
+    assert names(tmp_path) == (["v"] if output == "v/" else [output, f"{output}.sha256"])  # parts have no digests
 
 
 def test_parts_that_were_removed_meanwhile_are_not_taken_for_written(case, tmp_path, monkeypatch, client):
