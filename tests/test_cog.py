@@ -233,6 +233,7 @@ def test_what_a_writer_left_that_was_killed_at_its_very_end_is_done_by_the_next(
     (tmp_path / "c.tif.sha256").unlink()
     (tmp_path / ".c.tif.partial").mkdir()
     (tmp_path / ".c.tif.partial/whole.tif").write_text("left")
+    (tmp_path / f".c.tif.{'0f' * 16}.partial.sha256").write_text("left")
     write_cog(store, tmp_path / "c.tif")
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*c.tif*")} == before
     assert len(before) == 3

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import TypeAlias
 
@@ -94,14 +95,17 @@ def finish_placing(target: Target) -> None:
     """
     if isinstance(target, str):
         return
+    side, hidden = target.with_name(target.name + DIGEST), f".{escape(target.name)}.{'[0-9a-f]' * 32}.partial{DIGEST}"
     with suppress(StoreError, OSError):
-        if _hidden(target).exists():
-            with work_folder(target):
-                pass
-        if not target.with_name(target.name + DIGEST).exists():
-            beside = target.with_name(f"{target.name}.aux.xml")
-            with write_digest(target, {path.name: path for path in (target, beside) if path.exists()}):
-                pass
+        if side.exists() and not _hidden(target).exists():
+            return
+        with work_folder(target):
+            for cut_short in target.parent.glob(hidden):
+                cut_short.unlink()
+            if not side.exists():
+                beside = target.with_name(f"{target.name}.aux.xml")
+                with write_digest(target, {path.name: path for path in (target, beside) if path.exists()}):
+                    pass
 
 
 def _sweep(folder: Path) -> None:
