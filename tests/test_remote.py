@@ -28,6 +28,7 @@ from models import Bundle, SwatheError, fetching, load_bundle
 from models.errors import BundleError, StoreError
 from models.metadata import Radiometry
 from pipeline import allowing, open_scene, plan, publish, run, verify, write_cog, write_report
+from pipeline.io.content_id import folder_identity, url_identity
 from pipeline.io.raster import raster_identity
 from pipeline.io.scene import open_source
 from pipeline.store.check import Problem
@@ -542,3 +543,31 @@ def test_a_publication_in_s3_continues_there(
     put(s3, write_raster(tmp_path / "mine.tif", pixels((1, 9, 9))), "mine/mine.tif")
     with pytest.raises(StoreError, match=r"holds mine\.tif, which `swathe publish` did not write"):
         publish(maps, "s3://scenes/mine", side=512, show=False)
+
+
+@pytest.mark.parametrize("failure", [FileNotFoundError("404"), OSError("reset")])
+def test_a_failure_that_passes_changes_no_identity(failure, monkeypatch):
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe("/identity/a.zarr/c/0", b"content")
+    file, folder = "memory://identity/a.zarr/c/0", "memory://identity/a.zarr"
+    before = url_identity(file), folder_identity(folder)
+    assert "size" in before[0]
+    assert before[1]["files"] == 1
+    for name in ("info", "find"):
+        monkeypatch.setattr(type(filesystem), name, failing_at_first(getattr(type(filesystem), name), failure))
+    assert (url_identity(file), folder_identity(folder)) == before
+    monkeypatch.setattr(type(filesystem), "info", failing_at_first(type(filesystem).info, PermissionError("403")))
+    assert url_identity(file) == {"url": file}  # which does not pass
+    filesystem.rm("/identity", recursive=True)
+
+
+def failing_at_first(real: Callable[..., Any], failure: Exception) -> Callable[..., Any]:
+    """Return a method that fails when it is first called."""
+    left = [failure]
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if left:
+            raise left.pop()
+        return real(self, *args, **kwargs)
+
+    return method

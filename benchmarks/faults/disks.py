@@ -32,7 +32,7 @@ class Verb:
 
     def line(self, folder: Path) -> tuple[object, ...]:
         """Return its words, with an output in a folder."""
-        return (*self.words, "-o", folder / self.output)
+        return (*self.words, "-o", f"{folder}/{self.output}")  # with its slash, if it is a folder
 
 
 def verbs(inputs: Path) -> list[Verb]:

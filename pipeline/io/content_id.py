@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,6 +26,8 @@ from .places import fsspec_options as fsspec_options
 
 WHOLE = 2**28  # a file of up to so many bytes is hashed whole
 PIECES, PIECE = 64, 2**16  # of a larger one: so many pieces of so many bytes, spread over it
+PAUSES = (0.1, 0.3, 0.6, 0.0)  # seconds after each time that a server is asked in vain
+PATIENCE = 5.0  # seconds after which it is asked no more
 LOOKS, LOOK = 64, 32  # of a scene that is no file: so many windows of so many pixels per side
 
 
@@ -72,12 +75,25 @@ def member_identity(path: str) -> dict[str, Any] | None:
 
 def url_identity(url: str) -> dict[str, Any]:
     """Identify a remote file by its address and by what its server says of it, if anything."""
-    try:
-        info = fsspec.core.url_to_fs(url, **fsspec_options(url))[0].info(url)
-    except Exception:  # each kind of server has its own errors
-        info = {}
+    info = _told(lambda: fsspec.core.url_to_fs(url, **fsspec_options(url))[0].info(url)) or {}
     facts = {key: str(info[key]) for key in ("size", "ETag", "LastModified", "Last-Modified") if info.get(key)}
     return {"url": redact_url(url), **facts}
+
+
+def _told(ask: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """Return what a server says when it is asked, again after a failure that may pass; None: it says nothing.
+
+    A failure that passes must not change an identity: the same scene would pass for another, and a changed one for it.
+    """
+    until = time.monotonic() + PATIENCE
+    for pause in PAUSES:
+        try:
+            return ask()
+        except Exception as error:  # each kind of server has its own errors
+            if time.monotonic() > until or isinstance(error, PermissionError | NotImplementedError | ImportError):
+                return None
+        time.sleep(pause)
+    return None
 
 
 def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) -> str:
@@ -91,10 +107,13 @@ def hash_pixels(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int]) 
 
 def folder_identity(path: str) -> dict[str, Any]:
     """Identify a Zarr group by the names and sizes of its files: compressed chunks hardly ever keep theirs."""
-    try:
-        filesystem, root = fsspec.core.url_to_fs(path, **fsspec_options(path))
-        found = filesystem.find(root, detail=True)
-    except Exception:  # as web servers, which list nothing
+    sizes = _told(lambda: _sizes(path))
+    if sizes is None:  # as of web servers, which list nothing
         return {"url": redact_url(path)}
-    sizes = sorted((Path(name).relative_to(root).as_posix(), info["size"]) for name, info in found.items())
-    return {"files": len(sizes), "sizes": hashlib.sha256(repr(sizes).encode()).hexdigest()}
+    return {"files": len(sizes), "sizes": hashlib.sha256(repr(sorted(sizes.items())).encode()).hexdigest()}
+
+
+def _sizes(path: str) -> dict[str, Any]:
+    filesystem, root = fsspec.core.url_to_fs(path, **fsspec_options(path))
+    found = filesystem.find(root, detail=True)
+    return {Path(name).relative_to(root).as_posix(): info["size"] for name, info in found.items()}
