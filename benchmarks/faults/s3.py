@@ -20,6 +20,7 @@ from .trial import Trial, swathe
 PART, BUCKET, DATES = "s3", "bucket", "2026-01-01T00:00:00Z"
 QUICK = tuple(fault for fault in FAULTS if fault != "stall")  # which takes its time
 SHARES = (0.05, 0.15) * 2  # of requests that fail; most of a minute goes by each time, as stalls are waited for
+SECONDS = 300.0  # for a command: a handful of stalls take a minute
 STORE = {"segment": ".zarr", "clean": ".zarr", "publish": ""}  # endings
 KEYS = {
     "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
@@ -98,7 +99,7 @@ def _try(
 ) -> Trial:  # fmt: skip
     """Run a command while storage fails; then, if it did not end well, once more while it does not."""
     line = (*words, "-o", f"s3://{BUCKET}/{key}")
-    done = swathe(*line, environment=environment)
+    done = swathe(*line, environment=environment, seconds=SECONDS)
     faults = ", ".join(f"{count} {fault}" for fault, count in sorted(proxy.done.items())) or "none"
     what = f"{name} at {share:.0%} ({faults})"
     if not done.is_clear or "internal error" in done.said:
