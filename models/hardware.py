@@ -8,9 +8,9 @@ from pathlib import Path
 # by what oneDNN, which both engines use on CPUs, chooses its kernels; the flag of /proc/cpuinfo, and its short name
 FLAGS = {
     "avx2": "avx2",
-    "avx_vnni": "vnni",
     "avx512f": "avx512",
     "avx512_vnni": "vnni",
+    "avx_vnni": "vnni",  # after it: a CPU that has both has the name of one that has the larger alone
     "avx512_bf16": "bf16",
     "avx512_fp16": "fp16",
     "amx_int8": "amx-int8",

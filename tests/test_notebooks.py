@@ -16,12 +16,13 @@ def test_stored_without_output(path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a training, beside other tests
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # of the Jupyter client itself; the notebook runs in a process of its own
 def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("SWATHE_STEPS", "40")  # of the training in 03
     notebook = nbformat.read(path, as_version=4)
-    done = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    done = NotebookClient(notebook, timeout=1000, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     warned = [output["text"] for output in outputs if output.get("name") == "stderr" and "Warning" in output["text"]]
