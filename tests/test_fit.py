@@ -257,9 +257,13 @@ def test_other_settings_are_not_mixed_with_what_was_begun(trained, scenes, tmp_p
 
 
 def test_a_bundle_that_is_there_is_not_replaced_unasked(trained, scenes):
-    before = (trained / "weights.safetensors").read_bytes()
-    assert "exists" in refused(small_settings(scenes), trained)
-    assert (trained / "weights.safetensors").read_bytes() == before
+    before = (trained / "weights.safetensors").stat()
+    assert "exists" in refused(small_settings(scenes, seed=5), trained)
+    same = small_settings(scenes, loop={"steps": 60, "check_every": 15})
+    assert train(same, trained, show=False).digest == load_bundle(trained).digest
+    assert (trained / "weights.safetensors").stat() == before
+    assert "exists" in refused(same, trained, restart=True)
+    assert (trained / "weights.safetensors").stat() == before
 
 
 def test_a_damaged_checkpoint_is_named(trained, scenes, tmp_path):

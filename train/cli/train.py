@@ -74,12 +74,17 @@ def train(config: str | None, output: str | None, check: bool, find_rate: bool, 
 
 
 def _train(settings: "Settings", output: str, **how: bool) -> None:
+    from pipeline.cli.describe import outcome, stamp
+
     from ..fitting.fit import train as fit
 
+    before = stamp(output)
     made = fit(settings, output, command=shlex.join(["swathe", *sys.argv[1:]]), **how)
     scores = made.metadata.metrics.get("validation", {})
     listed = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
-    click.echo(f"wrote {made.path}  {made.parameters:,} parameters" + (f"  validation: {listed}" if listed else ""))
+    click.echo(
+        f"{outcome(output, before)}  {made.parameters:,} parameters" + (f"  validation: {listed}" if listed else "")
+    )
     use = f"swathe segment SCENE -m {shlex.quote(output)} -o map.tif"
     click.echo(f"{use}   uses it; {output.rstrip('/')}.training has checkpoints, logs and curve")
 

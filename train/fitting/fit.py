@@ -15,9 +15,9 @@ from typing import Any
 import lightning
 import torch
 
-from models.bundle import WEIGHTS, Bundle, check_replaced, save_bundle
+from models.bundle import WEIGHTS, Bundle, check_replaced, load_bundle, save_bundle
 from models.errors import TrainingError
-from models.files import refuse_existing
+from models.files import refuse_existing, whole_file
 from models.metadata import Band, BundleMetadata, ReceptiveField
 from models.mlm import to_item
 from models.system import usable_cpus
@@ -29,6 +29,7 @@ from ..data.chips import reader_errors
 from ..evaluation.evaluation import choose_thresholds
 from .module import SegmentationModule
 from .run_folder import (
+    WRITTEN,
     begin,
     best_checkpoint,
     file_errors,
@@ -36,6 +37,7 @@ from .run_folder import (
     locked,
     read_checkpoint,
     run_folder,
+    was_written,
     write_curves,
 )
 from .training import Training, loaders, make_module, make_trainer, prepare, quiet_lightning, scaling_of
@@ -45,7 +47,8 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
           show: bool = True, command: str = "") -> Bundle:  # fmt: skip
     """Train a network and write it as a bundle. Interrupted at any moment, the same call continues.
 
-    On a CPU a continued training ends with the very bits of an uninterrupted one.
+    On a CPU a continued training ends with the very bits of an uninterrupted one. One that has ended is not done again:
+    its bundle is returned.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
     SwatheError
         As `prepare`; the output exists; a training with other settings was begun there; the loss is not a number.
     """
+    if not (overwrite or restart) and was_written(Path(output), run_folder(output), settings):
+        return load_bundle(output)
     _check_output(Path(output), overwrite=overwrite)
     # the process that was started, and not one that Lightning started beside it for another device
     first = os.environ.get("LOCAL_RANK", "0") == "0"
@@ -141,6 +146,9 @@ def write_best(
     if training.parts["validate"]:
         thresholds, metrics = choose_thresholds(bundle, training.parts["validate"], run / "validation", show=show)
         metadata = replace(metadata, thresholds=thresholds, metrics=metrics)
+        bundle = save_bundle(run / "bundle", network, metadata, overwrite=True)
+    with whole_file(run / WRITTEN) as part:  # before the bundle is there: the same command then knows it
+        part.write_text(bundle.digest)
     return save_bundle(output, network, metadata, overwrite=True)
 
 

@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.errors import TrainingError
+from models.bundle import load_bundle
+from models.errors import BundleError, TrainingError
 from models.files import whole_file
 from pipeline.store.files import Files
 
@@ -21,6 +22,7 @@ from ..config import Settings
 
 SETTINGS, CHECKPOINTS, LAST, LOGS = "settings.json", "checkpoints", "last.ckpt", "logs"
 PART = "settings.partial"
+WRITTEN = "written.sha256"  # the digest of the bundle that the training has written
 FREE = ("path", "provenance", "description")  # what a continued training may have changed
 FREE_LOOP = ("device", "devices", "keep")
 NAMES = {"loss": "training", "validation_loss": "validation", "iou": "IoU", "f1": "F1", "accuracy": "accuracy"}
@@ -145,6 +147,16 @@ def _check_same(run: Path, wanted: Mapping[str, Any]) -> None:
             f"{run} holds a training with other settings or images: {'; '.join(different[:5])}. "
             "Give another output, or --restart to begin anew"
         )
+
+
+def was_written(output: Path, run: Path, settings: Settings) -> bool:
+    """Whether a bundle is there that a training with these very settings has written; its images are not looked at."""
+    try:
+        before = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
+        same = {key: value for key, value in before.items() if key != "images"} == deciding(settings)
+        return same and (run / WRITTEN).read_text() == load_bundle(output).digest
+    except (OSError, ValueError, AttributeError, BundleError):
+        return False
 
 
 def deciding(settings: Settings) -> dict[str, Any]:
