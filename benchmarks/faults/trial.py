@@ -1,7 +1,6 @@
 """What the parts of `benchmarks.faults` share: a trial, and the command in a child with limits."""
 
 import os
-import resource
 import subprocess
 import tempfile
 import time
@@ -102,7 +101,8 @@ def swathe(
     before
         What stands before it, such as `unshare -n`.
     """
-    line = [*before, str(BIN / "swathe"), *map(str, arguments)]
+    # set by a program before it: set from here, it might come after one that `before` sets, and fail
+    line = ["prlimit", f"--data={memory}", *before, str(BIN / "swathe"), *map(str, arguments)]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as printed,
         tempfile.TemporaryFile("w+", errors="replace") as said,
@@ -112,7 +112,6 @@ def swathe(
             line, stdin=subprocess.DEVNULL, stdout=printed, stderr=said, text=True, cwd=folder,
             env=os.environ | ENVIRONMENT | dict(environment or {}), start_new_session=True,
         )  # fmt: skip
-        resource.prlimit(child.pid, resource.RLIMIT_DATA, (memory, memory))
         most, late = _watch(child, began + seconds)
         for file in (printed, said):
             file.seek(0)
