@@ -1,9 +1,9 @@
 """Two workers of one core against one, on a scheduler of its own: `python -m benchmarks.cluster_scaling`.
 
-The scheduler is started by Dask's own command, workers by `swathe cluster worker`, as on a real cluster, each with one
-thread and a core of its own. The scene is 4096 x 4096 pixels in blocks of 1024, from GeoTIFF to Zarr with probabilities
-and overviews, by SimpleUNet in fp32. Before it is timed, each cluster has segmented a smaller scene in the same blocks,
-so that engines are made and have their memory. Rounds alternate; medians are given.
+Scheduler and workers are started by Dask's own commands, as on a real cluster, each worker with one thread, a core of
+its own, and huge pages, as `swathe cluster worker` has them. The scene is 4096 x 4096 pixels in blocks of 1024, from
+GeoTIFF to Zarr with probabilities and overviews, by SimpleUNet in fp32. Before it is timed, each cluster has segmented
+a smaller scene in the same blocks, so that engines are made and have their memory. Rounds alternate; medians are given.
 """
 
 import argparse

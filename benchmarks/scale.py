@@ -259,24 +259,24 @@ def cluster_processes(workers: int, *, own_core: bool = False) -> Iterator[tuple
 
     With `own_core`, each worker has but one core, another for each, and huge pages, as `swathe cluster worker` has it.
     """
-    python = [sys.executable, "-W", "ignore", "-m"]
+    dask = [sys.executable, "-W", "ignore", "-m", "dask"]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "scheduler.json"
 
         def start(*arguments: str, core: int | None = None) -> int:
             bind = None if core is None else partial(os.sched_setaffinity, 0, {core})
-            process = subprocess.Popen([*python, *arguments], preexec_fn=bind, **quiet)  # type: ignore[call-overload]
+            process = subprocess.Popen([*dask, *arguments], preexec_fn=bind, **quiet)  # type: ignore[call-overload]
             stack.callback(process.wait)
             stack.callback(process.terminate)
             return int(process.pid)
 
         here = ("--host", "127.0.0.1", *PAGE)
-        scheduler = start("dask", "scheduler", *here, "--port", "0", "--scheduler-file", str(file))
+        scheduler = start("scheduler", *here, "--port", "0", "--scheduler-file", str(file))
         while not file.exists():
             time.sleep(0.1)
         address = str(json.loads(file.read_text())["address"])
-        each = ("dask", "worker", address, *here, "--no-nanny", "--nthreads", "1", "--local-directory", folder)
+        each = ("worker", address, *here, "--no-nanny", "--nthreads", "1", "--local-directory", folder)
         if own_core:
             quiet["env"] = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
         cores = sorted(os.sched_getaffinity(0))

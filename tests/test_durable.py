@@ -318,6 +318,12 @@ def test_a_finished_file_is_left_as_it_is_and_leftovers_go(case, tmp_path):
         to_cog(_plan(case, overviews=False, probability=None, threshold=0.7), tmp_path / "o.tif", show=False)
 
 
+def test_a_finished_file_in_a_folder_that_nobody_may_write_to_is_complete(case, tmp_path, monkeypatch):
+    _again(case, tmp_path / "o.tif")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    assert _again(case, tmp_path / "o.tif").resumed == 48
+
+
 def test_the_ending_of_the_output_decides_what_is_written(case, tmp_path):
     told = []
     result = _again(case, tmp_path / "o.tif", note=told.append)

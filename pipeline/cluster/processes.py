@@ -28,10 +28,7 @@ LIGHT = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "1s",
     "distributed.scheduler.active-memory-manager.start": False,
-}
-# of glibc: a worker's large arrays lie in huge pages. Else, its memory begins anew with each block, page by page, which
-# the kernel does for all workers of a machine in turn
-HUGE_PAGES = {
+    # of glibc: large arrays lie in huge pages. Else, the kernel hands memory out anew for each block, page by page
     "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
 }
 # by dask's defaults, the dashboards of scheduler and workers listen on all addresses
@@ -140,7 +137,7 @@ def _start(processes: LocalProcesses, threads: int) -> SpecCluster:
     before = dict(os.environ)
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), QUIET]))
     try:
-        with _deaf_to_interrupts(), dask.config.set(LIGHT | HUGE_PAGES):
+        with _deaf_to_interrupts(), dask.config.set(LIGHT):
             return SpecCluster(
                 scheduler={"cls": Scheduler, "options": {**HERE, "dashboard": True, "extensions": EXTENSIONS}},
                 workers={place: _worker(processes, place, threads) for place in range(processes.count)},

@@ -30,7 +30,7 @@ from models.errors import ClusterError
 from models.system import usable_cpus
 
 from .gpu_workers import visible_gpus
-from .processes import HUGE_PAGES, LIGHT, gpu_environment
+from .processes import LIGHT, gpu_environment
 from .workers import GPU_SHARE
 
 ON_GPU = round(1 / GPU_SHARE)  # threads of a worker of one GPU: no more tasks share one
@@ -184,7 +184,7 @@ async def _serve(
     told: threading.Event,
     tell: Callable[[str], object],
 ) -> None:
-    with dask.config.set(LIGHT | HUGE_PAGES):
+    with dask.config.set(LIGHT):
         nannies = [Nanny(address, **one) for one in settings]
     signalled = asyncio.ensure_future(asyncio.to_thread(told.wait))
     try:

@@ -315,7 +315,7 @@ def _run_to_tiff(
         planned = bare.planned_blocks(metadata.plan.block)
         blocks = len(metadata.plan) if planned is None else int(planned.sum())
         show_background(path, metadata, opaque=opaque_background)
-        finish_placing(check_target(path, overwrite=True))
+        finish_placing(path)
         return RunResult(path, blocks, blocks, pixels, time.monotonic() - started)
     overwrite = replacing != "nothing"
     target = check_target(path, overwrite=overwrite)

@@ -88,13 +88,14 @@ def _hidden(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-def finish_placing(target: Target) -> None:
+def finish_placing(output: str | os.PathLike[str]) -> None:
     """Do for a local file what a run that was killed just after it had put it in place had still to do.
 
     Its work folder goes, and its digest is written, if it has none. Where that cannot be, all stays as it is.
     """
-    if isinstance(target, str):
+    if not Files(os.fspath(output)).local:
         return
+    target = Path(full_path(output))
     side, hidden = target.with_name(target.name + DIGEST), f".{escape(target.name)}.{'[0-9a-f]' * 32}.partial{DIGEST}"
     with suppress(StoreError, OSError):
         if side.exists() and not _hidden(target).exists():
