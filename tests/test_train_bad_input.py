@@ -93,7 +93,8 @@ def test_only_a_bundle_is_overwritten(scenes, begun, tmp_path):
     assert "also holds precious" in refused(tiny(scenes), tmp_path / "data", overwrite=True)
     assert "no bundle" in refused(tiny(scenes), image, overwrite=True)
     assert image.read_bytes() == before
-    assert "exists" in refused(tiny(scenes), begun)
+    assert train(tiny(scenes), begun, show=False).path == begun
+    assert "exists" in refused(tiny(scenes, seed=9), begun)
     shutil.copytree(begun, tmp_path / "bundle")
     (tmp_path / "bundle/notes.txt").write_text("mine")
     assert "also holds notes.txt" in refused(tiny(scenes), tmp_path / "bundle", overwrite=True)
