@@ -12,7 +12,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError
-from .files import keep_file, put_in_place, refuse_existing, write_digest
+from .files import DIGEST, keep_file, put_in_place, refuse_existing, write_digest
 from .limits import LARGEST_CHUNK, MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
 from .metadata import BundleMetadata
 from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from .segmenter import Segmenter
 
 ITEM, WEIGHTS = "bundle.json", "weights.safetensors"
-INT8, INT8_SCORES = "swathe:int8", "swathe:int8_scores"  # of the item: digest of the graph in int8, errors by scene
+# of the item: digest of the graph in int8, its errors by scene, and the digest of what it was asked to be made of
+INT8, INT8_SCORES, INT8_OF = "swathe:int8", "swathe:int8_scores", "swathe:int8_of"
 # what is not hashed
-FOR_PEOPLE = {"datetime", "created", "updated", "description", "swathe:provenance", "swathe:metrics", INT8_SCORES}
+DATES = {"datetime", "created", "updated"}
+FOR_PEOPLE = DATES | {"description", "swathe:provenance", "swathe:metrics", INT8_SCORES, INT8_OF}
 LARGEST_ITEM = 4 * 2**20  # bytes; a hostile file must not fill the memory
 PIN = "@sha256:"
 SHIPPED = Path(__file__).parent / "bundles"
@@ -172,22 +174,27 @@ def save_bundle(
 def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> Bundle:
     """Write metrics into a bundle, beside those it has."""
     bundle = load_bundle(path)
-    int8, scores = bundle.int8, bundle.int8_scores
+    int8, scores, made_of = bundle.int8, bundle.int8_scores, bundle.item["properties"].get(INT8_OF, "")
     metadata = replace(bundle.metadata, metrics={**bundle.metadata.metrics, **metrics})
     saved = save_bundle(path, bundle.network(), metadata, overwrite=True)
-    return saved if int8 is None else add_int8(saved, path, int8, scores)
+    return saved if int8 is None else add_int8(saved, path, int8, scores, made_of)
 
 
 def add_int8(
-    bundle: Bundle, path: str | os.PathLike[str], graph: QuantisedGraph, scores: Mapping[str, Mapping[str, float]]
+    bundle: Bundle,
+    path: str | os.PathLike[str],
+    graph: QuantisedGraph,
+    scores: Mapping[str, Mapping[str, float]],
+    made_of: str = "",
 ) -> Bundle:
     """Write a bundle anew, with an int8 graph and what that was measured to change, by scene; see `save_bundle`.
 
-    Its digest is another one: it holds the graph's.
+    Its digest is another one: it holds the graph's. `made_of` tells what the graph was asked to be made of.
     """
     target = Path(path)
     check_replaced(target)
-    item = {**bundle.item, "properties": {**bundle.item["properties"], INT8: graph.digest, INT8_SCORES: dict(scores)}}
+    added = {INT8: graph.digest, INT8_SCORES: dict(scores)} | ({INT8_OF: made_of} if made_of else {})
+    item = {**bundle.item, "properties": {**bundle.item["properties"], **added}}
     contents = {
         ITEM: _text_of(item).encode(),
         WEIGHTS: _read_member(bundle.path, WEIGHTS),
@@ -210,6 +217,15 @@ def add_int8(
                 put_in_place(whole, target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
+    return load_bundle(target)
+
+
+def finish_bundle(target: Path) -> Bundle:
+    """Load a bundle that is whole; the digest beside it is written, if a kill at its end has left it without one."""
+    side = target.with_name(target.name + DIGEST)
+    if not side.exists():
+        with suppress(OSError), write_digest(target, _by_name(target, target.name)):
+            pass
     return load_bundle(target)
 
 

@@ -5,8 +5,11 @@ Nothing in a checkpoint is ever run as code.
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -14,8 +17,9 @@ import torch
 from torch import Tensor
 
 from .build import build, compare, refuse_not_finite
-from .bundle import Bundle, save_bundle
+from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle
 from .errors import BundleError, NetworkError
+from .files import refuse_existing
 from .limits import LARGEST_TOML, parse_json, parse_toml, read_small, refuse_special
 from .metadata import (
     Band,
@@ -63,7 +67,7 @@ def import_bundle(
         `offset` and `unit` (value * scale + offset is in the unit), or one per band; `quantiles`: per band, those of
         the training values at `models.metadata.QUANTILES`.
     output
-        Folder or `.zip`.
+        Folder or `.zip`. The very bundle that would be written is returned where it is there already.
     overwrite
         Replace a bundle that is there.
 
@@ -85,7 +89,22 @@ def import_bundle(
     refuse_not_finite(state, os.fspath(checkpoint))
     network.load_state_dict(state)
     metadata = replace(metadata, receptive_field=measure_receptive_field(network, len(metadata.bands)))
-    return save_bundle(output, network, metadata, overwrite=overwrite)
+    if overwrite or not Path(output).exists():
+        return save_bundle(output, network, metadata, overwrite=overwrite)
+    with tempfile.TemporaryDirectory() as folder:
+        if not _is_same(save_bundle(Path(folder) / "bundle", network, metadata), Path(output)):
+            refuse_existing(output, error=BundleError)
+    return finish_bundle(Path(output))
+
+
+def _is_same(made: Bundle, there: Path) -> bool:
+    """Whether a bundle holds what another does, apart from the day on which it was made."""
+    with suppress(BundleError):
+        other = load_bundle(there)
+        said = [{key: value for key, value in bundle.item["properties"].items() if key not in DATES}
+                for bundle in (made, other)]  # fmt: skip
+        return made.digest == other.digest and said[0] == said[1]
+    return False
 
 
 def _read_config(path: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torchvision
+from click.testing import CliRunner, Result
 from helpers import SHARED, metadata, save
 from safetensors.torch import save_file
 from sklearn.metrics import jaccard_score
@@ -21,6 +22,7 @@ from models.build import build
 from models.errors import BundleError, NetworkError, SwatheError, TrainingError
 from models.importing import import_bundle, swap_halves
 from models.segmenter import Segmenter
+from pipeline.cli.app import cli
 from train.config import Network
 from train.fitting.networks import (
     check_chips,
@@ -396,6 +398,26 @@ swap = ['merge\\.\\d\\.0\\.weight']  # it joins what comes up before what was sk
 'dec1\\.' = "merge.0."
 'dec2\\.' = "merge.1."
 """
+
+
+@pytest.mark.parametrize("name", ["own", "own.zip"])
+def test_weights_that_were_imported_are_imported_once(name, tmp_path):
+    """A command that was killed at its very end, or is given twice, ends well; with another config it is refused."""
+    torch.save(build("unet", 4, 1, widths=(4, 8, 8)).state_dict(), tmp_path / "w.pth")
+    config = IMPORT.replace("[32, 64, 128]", "[4, 8, 8]").partition("swap")[0]
+    words = ["import-weights", str(tmp_path / "w.pth"), "--config", str(tmp_path / "c.toml"), "-o",
+             str(tmp_path / name)]  # fmt: skip
+
+    def given(text: str) -> Result:
+        (tmp_path / "c.toml").write_text(text)
+        return CliRunner().invoke(cli, words)
+
+    assert given(config).output.startswith("wrote")
+    (tmp_path / f"{name}.sha256").unlink()
+    assert "already complete" in given(config).output
+    assert (tmp_path / f"{name}.sha256").exists()
+    for other in (config.replace("cloud", "haze"), config + 'description = "mine"\n'):
+        assert "exists" in str(given(other).exception)
 
 
 class SimpleUNetV2(nn.Module):

@@ -430,9 +430,16 @@ def test_a_bundle_that_carries_its_graph_needs_no_nncf(name, scene, bundle_of, i
     assert planned.inference.graph == b""  # it goes to workers by the bundle's path
     values = predict(planned.source, planned.plan.block_at(0, 0).window, planned.inference)
     assert values.class_map.shape == (300, 400)
-    with pytest.raises(SwatheError, match="exists"):
-        quantise(plain, [scene], tmp_path / name)
     assert add_metrics(made.path, {"a": 1}).int8 == int8
+    before = (made.path if made.path.is_file() else made.path / "bundle.json").read_bytes()
+    (tmp_path / f"{name}.sha256").unlink()  # as a kill at its very end leaves it
+    assert quantise(plain, [scene], tmp_path / name).digest == made.digest
+    assert (tmp_path / f"{name}.sha256").exists()
+    assert (made.path if made.path.is_file() else made.path / "bundle.json").read_bytes() == before
+    with pytest.raises(SwatheError, match="exists"):
+        quantise(plain, [scene], tmp_path / name, tolerance=0.1)
+    with pytest.raises(SwatheError, match="exists"):
+        quantise(bundle_of(bands=2, seed=1), [scene], tmp_path / name)
 
 
 @needs_int8

@@ -29,8 +29,11 @@ def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -
     """Make a bundle of foreign weights: a torch state dict or safetensors. No code in the file is run."""
     from models.importing import import_bundle
 
+    from .describe import outcome, stamp
+
+    before = None if overwrite else stamp(output)
     made = import_bundle(checkpoint, config, output, overwrite=overwrite)
-    click.echo(f"wrote {made.path}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
+    click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
 
 
 @click.command(epilog="Example: swathe quantise buildings --scenes a.tif b.tif -o buildings-int8.zip")
@@ -60,10 +63,12 @@ def quantise(
 ) -> None:
     """Write a BUNDLE that carries its graph in int8, so that runs in int8 need no calibration."""
     from ..inference.quantise import quantise as write_quantised
+    from .describe import outcome, stamp
 
+    before = None if overwrite else stamp(output)
     made = write_quantised(bundle, (*scenes, *more), output, tolerance=tolerance, allow_mismatch=allow_mismatch,
                            overwrite=overwrite)  # fmt: skip
-    click.echo(f"wrote {made.path}  {made.metadata.name} {made.digest[:12]}")
+    click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}")
     for name, found in made.int8_scores.items():
         click.echo(f"{name}: error {found['error']:.4f}, {found['agreement']:.2%} of pixels keep their class, "
                    f"{found['speed']:.1f} times as fast as fp32")  # fmt: skip

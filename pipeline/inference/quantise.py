@@ -1,11 +1,13 @@
 """Write a bundle that carries its int8 graph, quantised on scenes, and what it was measured to change there."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from models.bundle import Bundle, add_int8, check_replaced, load_bundle
+from models.bundle import INT8_OF, Bundle, add_int8, check_replaced, finish_bundle, load_bundle
 from models.engine import resolve
 from models.errors import BundleError, PlanError
 from models.files import refuse_existing
@@ -39,7 +41,7 @@ def quantise(
     scenes
         Like those on which it will be used; see `open_scene`. Windows of all of them set the ranges of the layers.
     output
-        Folder or `.zip` to write.
+        Folder or `.zip` to write. One that was made of the same bundle, scenes and tolerance is returned as it is.
     tolerance
         See `SegmentOptions`.
     allow_mismatch
@@ -59,8 +61,6 @@ def quantise(
         exists.
     """
     target = Path(output)
-    if target.exists() and not overwrite:
-        refuse_existing(target, error=BundleError)
     check_replaced(target)
     if not scenes:
         raise PlanError("quantise needs at least one scene, whose pixels set the ranges of int8")
@@ -68,6 +68,11 @@ def quantise(
     resolve(replace(options.spec(), precision="int8"))
     planned = [plan_scene(scene, bundle, options) for scene in scenes]
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    made_of = _asked(loaded, planned, tolerance)
+    if target.exists() and not overwrite:
+        if not _is_made_of(target, made_of):
+            refuse_existing(target, error=BundleError)
+        return finish_bundle(target)
     compared = {_name(prepared, place): _compared(prepared) for place, prepared in enumerate(planned, 1)}
     tiles = [tile for prepared in planned for tile in calibration_tiles(prepared.source, prepared.inference)]
     for spared in SPARED:
@@ -75,7 +80,20 @@ def quantise(
         scores = {name: one.measure_graph(graph) for name, one in compared.items()}
         if max(score.error for score in scores.values()) <= tolerance:
             break
-    return add_int8(loaded, target, graph, {name: _score(score) for name, score in scores.items()})
+    return add_int8(loaded, target, graph, {name: _score(score) for name, score in scores.items()}, made_of)
+
+
+def _asked(bundle: Bundle, planned: Sequence[SegmentPlan], tolerance: float) -> str:
+    """Return a digest of all that decides a graph, so that the same command given again finds it made."""
+    asked = [bundle.digest, tolerance, [prepared.scene_identity for prepared in planned]]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _is_made_of(target: Path, made_of: str) -> bool:
+    try:
+        return bool(load_bundle(target).item["properties"].get(INT8_OF) == made_of)
+    except BundleError:
+        return False
 
 
 def _compared(prepared: SegmentPlan) -> Comparison:
