@@ -6,7 +6,7 @@ Nothing in a checkpoint is ever run as code.
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,27 +20,14 @@ from .build import build, compare, refuse_not_finite
 from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle
 from .errors import BundleError, NetworkError
 from .files import refuse_existing
-from .limits import LARGEST_TOML, parse_json, parse_toml, read_small, refuse_special
-from .metadata import (
-    Band,
-    BundleMetadata,
-    ClassInfo,
-    Radiometry,
-    ReceptiveField,
-    Scaling,
-    divide,
-    min_max,
-    named_background,
-    z_score,
-)
+from .imports.found import Found
+from .imports.settings import KEYS as KEYS
+from .imports.settings import metadata_of, read_settings
+from .limits import refuse_special
 from .receptive_field import measure_receptive_field
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
 PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataParallel, Lightning and compile put first
-
-RADIOMETRY = ("scale", "offset", "unit")
-KEYS = ("name", "architecture", "options", "bands", "dtype", "scaling", "classes", "activation", "resolution", "patch",
-        "background", "description", "provenance", "metrics", "rename", "swap", "radiometry", "quantiles")  # fmt: skip
 
 
 def import_bundle(
@@ -78,10 +65,45 @@ def import_bundle(
     BundleError
         The config makes no sense.
     """
-    settings = _read_config(os.fspath(config))
+    return import_state(checkpoint, read_settings(config), output, overwrite=overwrite)
+
+
+def import_settings(
+    found: Found, settings: Mapping[str, Any], output: str | os.PathLike[str], overwrite: bool = False
+) -> Bundle:
+    """Make a bundle of what was recognised in a file and of settings.
+
+    Parameters
+    ----------
+    found
+        Of `models.imports.recognise.recognise`.
+    settings
+        The user's, with the keys of `import_bundle`'s config; each goes before what the file tells.
+    output, overwrite
+        As of `import_bundle`.
+
+    Raises
+    ------
+    NetworkError, BundleError
+        As `import_bundle`; or neither file nor settings tell what is needed.
+    """
+    merged = {**found.facts, **settings}
+    if found.network == "state":
+        return import_state(found.path, merged, output, overwrite=overwrite)
+    raise BundleError(f"{found.path} is {found.kind}, which holds no weights: give the file that does")
+
+
+def import_state(
+    checkpoint: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Make a bundle of a state dict and settings; see `import_bundle`, whose config holds them."""
     state = rename(read_state_dict(checkpoint), settings.get("rename", {}))
     state = swap_halves(state, settings.get("swap", []))
-    metadata = _metadata(settings)
+    metadata = metadata_of(settings)
     network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
     difference = compare(network, state)
     if difference:
@@ -89,12 +111,21 @@ def import_bundle(
     refuse_not_finite(state, os.fspath(checkpoint))
     network.load_state_dict(state)
     metadata = replace(metadata, receptive_field=measure_receptive_field(network, len(metadata.bands)))
-    if overwrite or not Path(output).exists():
-        return save_bundle(output, network, metadata, overwrite=overwrite)
+    return keep_once(output, overwrite, lambda place: save_bundle(place, network, metadata, overwrite=overwrite))
+
+
+def keep_once(output: str | os.PathLike[str], overwrite: bool, save: Callable[[Path], Bundle]) -> Bundle:
+    """Write a bundle, or return the one that is there where it is the very one that would be written.
+
+    `save`: writes it to a path. Raises BundleError where another one is there.
+    """
+    target = Path(output)
+    if overwrite or not target.exists():
+        return save(target)
     with tempfile.TemporaryDirectory() as folder:
-        if not _is_same(save_bundle(Path(folder) / "bundle", network, metadata), Path(output)):
+        if not _is_same(save(Path(folder) / "bundle"), target):
             refuse_existing(output, error=BundleError)
-    return finish_bundle(Path(output))
+    return finish_bundle(target)
 
 
 def _is_same(made: Bundle, there: Path) -> bool:
@@ -105,96 +136,6 @@ def _is_same(made: Bundle, there: Path) -> bool:
                 for bundle in (made, other)]  # fmt: skip
         return made.digest == other.digest and said[0] == said[1]
     return False
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    try:
-        text = read_small(path, LARGEST_TOML, BundleError)
-        content = parse_json(text) if path.endswith(".json") else parse_toml(text)
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise BundleError(f"{path} is not {'JSON' if path.endswith('.json') else 'TOML'}: {error}") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} is not a table of keys and values; known keys: {', '.join(KEYS)}")
-    unknown = sorted(set(content) - set(KEYS))
-    if unknown:
-        raise BundleError(f"{path} has the unknown key {unknown[0][:100]!r}; known: {', '.join(KEYS)}")
-    return dict(content)
-
-
-def _metadata(settings: Mapping[str, Any]) -> BundleMetadata:
-    try:
-        names = [str(name) for name in settings["bands"]]
-        scaling, means = _scaling(settings["scaling"], len(names))
-        resolution = settings.get("resolution")
-        finest, coarsest = resolution if isinstance(resolution, list) else (resolution or 0, resolution or 0)
-        return BundleMetadata(
-            name=settings["name"],
-            architecture=settings["architecture"],
-            options=dict(settings.get("options", {})),
-            bands=tuple(map(Band, names, means, _radiometry(settings, len(names)), _quantiles(settings, len(names)))),
-            dtype=str(settings["dtype"]),
-            scaling=scaling,
-            classes=tuple(ClassInfo(str(c["name"]), str(c["color"])) for c in settings["classes"]),
-            receptive_field=ReceptiveField(1, None),  # measured once the weights are in
-            activation=settings.get("activation", "softmax"),
-            resolution=None if resolution is None else (float(finest), float(coarsest)),
-            patch=int(settings.get("patch", 512)),
-            background=named_background(settings.get("background"), [str(c["name"]) for c in settings["classes"]]),
-            description=str(settings.get("description", "")),
-            provenance=dict(settings.get("provenance", {})),
-            metrics=dict(settings.get("metrics", {})),
-        )
-    except KeyError as error:
-        raise BundleError(
-            f"the config lacks {error}; it needs name, architecture, bands, dtype, scaling, classes"
-        ) from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BundleError(f"the config has a value that cannot be used: {error}") from error
-
-
-def _radiometry(settings: Mapping[str, Any], bands: int) -> list[Radiometry | None]:
-    """Read what values mean: a table for all bands, or one for each."""
-    given = settings.get("radiometry")
-    if given is None:
-        return [None] * bands
-    tables = given if isinstance(given, list) else [given] * bands
-    if len(tables) != bands or not all(isinstance(one, Mapping) and set(one) <= {*RADIOMETRY} for one in tables):
-        raise BundleError(
-            f"radiometry is a table of {', '.join(RADIOMETRY)}, or a list of one for each of {bands} bands"
-        )
-    return [
-        Radiometry(float(one.get("scale", 1)), float(one.get("offset", 0)), str(one.get("unit", ""))) for one in tables
-    ]
-
-
-def _quantiles(settings: Mapping[str, Any], bands: int) -> list[tuple[float, ...]]:
-    given = settings.get("quantiles", [[]] * bands)
-    if not isinstance(given, list) or len(given) != bands:
-        raise BundleError(f"quantiles are a list for each of the {bands} bands")
-    return [tuple(float(value) for value in values) for values in given]
-
-
-def _scaling(table: Mapping[str, Any], bands: int) -> tuple[Scaling, tuple[float, ...]]:
-    """Read scaling, and the band means that stand in for missing pixels: as given, else the middle of the range."""
-
-    def per_band(key: str) -> tuple[float, ...]:
-        value = table[key]
-        return tuple(float(v) for v in value) if isinstance(value, list) else (float(value),) * bands
-
-    if "stddev" in table:
-        scaling = z_score(per_band("mean"), per_band("stddev"))
-        middle = scaling.first
-    elif "maximum" in table:
-        scaling = min_max(per_band("minimum"), per_band("maximum"))
-        middle = tuple((low + high) / 2 for low, high in zip(scaling.first, scaling.second, strict=True))
-    elif "divisor" in table:
-        scaling = divide(per_band("divisor"))
-        middle = tuple(value / 2 for value in scaling.second)
-    else:
-        raise BundleError("scaling is mean and stddev, minimum and maximum, or divisor")
-    return scaling, per_band("means") if "means" in table else middle
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
