@@ -467,7 +467,7 @@ def _without_numbers(metadata: BundleMetadata) -> "nn.Module":
         with torch.device("meta"):
             return _build(metadata)
     except NetworkError as error:
-        if "meta tensors" not in str(error):
+        if "meta tensors" not in str(error) and metadata.architecture != "factory":
             raise
         return _build(metadata)  # a few encoders of segmentation-models-pytorch compute while they are built
 

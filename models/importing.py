@@ -1,33 +1,109 @@
-"""Foreign weights: read a state dict, rename its keys, and make a bundle of it by a config of its network.
+"""Foreign networks: recognise what a file holds, and make a bundle of it and of settings that tell the rest.
 
-Nothing in a checkpoint is ever run as code.
+Nothing in a file is run as code, but for programs of `torch.export` that the user says to trust.
 """
 
 import os
-import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .build import build, compare, refuse_not_finite
 from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle
 from .errors import BundleError, NetworkError
+from .factory import FACTORY, allow_factory, module_of, remember_factory
 from .files import refuse_existing
 from .imports.found import Found
+from .imports.program import refuse_untrusted
+from .imports.recognise import recognise
 from .imports.settings import KEYS as KEYS
-from .imports.settings import metadata_of, read_settings
-from .limits import refuse_special
+from .imports.settings import check_keys, metadata_of, read_settings
+from .imports.skeleton import default_name, refuse_missing, skeleton
+from .imports.state_dict import read_state_dict as read_state_dict
+from .imports.state_dict import rename as rename
+from .imports.state_dict import swap_halves as swap_halves
+from .metadata import BundleMetadata
 from .receptive_field import measure_receptive_field
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
-PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataParallel, Lightning and compile put first
+
+def import_model(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    trust: bool = False,
+    factory: str = "",
+    overwrite: bool = False,
+) -> Bundle:
+    """Make a bundle of a network that someone else has published.
+
+    Parameters
+    ----------
+    model
+        File or folder, told by its content: ONNX, safetensors, a state dict or checkpoint of torch, and what else
+        `models.imports.content.READ` lists.
+    output
+        Folder or `.zip`. The very bundle that would be written is returned where it is there already.
+    config
+        What the file does not tell, and what goes before that which it does: TOML or JSON, as of `import_bundle`, or
+        a mapping of the same keys. `describe_model` writes one to fill in.
+    trust
+        Load a program of `torch.export` (.pt2), which can run code that is in it. It is kept as ONNX, without code.
+    factory
+        `package.module:function` of the user's own: it makes the network that the weights are of. The module is
+        remembered for this user; elsewhere it is named in the environment variable `SWATHE_FACTORIES`.
+    overwrite
+        Replace a bundle that is there.
+
+    Raises
+    ------
+    BundleError
+        It is no network, and the line says what it is; or something is missing or makes no sense.
+    NetworkError
+        Weights do not fit the network: missing and unexpected keys are named.
+    """
+    settings = _settings(config, factory)
+    if factory:
+        allow_factory(factory)
+    made = import_settings(recognise(model), settings, output, overwrite, trust=trust)
+    if factory:
+        remember_factory(factory)
+    return made
+
+
+def describe_model(
+    model: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    factory: str = "",
+) -> str:
+    """Return the settings of an import as TOML: what a file tells filled in, what is missing marked by "?".
+
+    Parameters
+    ----------
+    model, config, factory
+        As of `import_model`. Nothing is run.
+
+    Raises
+    ------
+    BundleError, NetworkError
+        It is no network; the line says what it is.
+    """
+    return skeleton(recognise(model), _settings(config, factory))
+
+
+def _settings(config: str | os.PathLike[str] | Mapping[str, Any] | None, factory: str) -> dict[str, Any]:
+    """Return what the user gives."""
+    given = read_settings(config) if isinstance(config, str | os.PathLike) else check_keys(config or {}, "config")
+    if not factory:
+        return given
+    module_of(factory)
+    return {**given, "architecture": FACTORY, "options": {**given.get("options", {}), FACTORY: factory}}
 
 
 def import_bundle(
@@ -69,7 +145,12 @@ def import_bundle(
 
 
 def import_settings(
-    found: Found, settings: Mapping[str, Any], output: str | os.PathLike[str], overwrite: bool = False
+    found: Found,
+    settings: Mapping[str, Any],
+    output: str | os.PathLike[str],
+    overwrite: bool = False,
+    *,
+    trust: bool = False,
 ) -> Bundle:
     """Make a bundle of what was recognised in a file and of settings.
 
@@ -79,18 +160,23 @@ def import_settings(
         Of `models.imports.recognise.recognise`.
     settings
         The user's, with the keys of `import_bundle`'s config; each goes before what the file tells.
-    output, overwrite
-        As of `import_bundle`.
+    output, overwrite, trust
+        As of `import_model`.
 
     Raises
     ------
     NetworkError, BundleError
         As `import_bundle`; or neither file nor settings tell what is needed.
     """
-    merged = {**found.facts, **settings}
+    if found.network == "item":
+        raise BundleError(f"{found.path} is {found.kind}, which holds no weights: give the file that does")
+    if found.network == "program" and not trust:
+        raise refuse_untrusted(found.path)
+    merged = {"name": default_name(found.path), **found.facts, **settings}
+    refuse_missing(found.path, merged, found.network)
     if found.network == "state":
         return import_state(found.path, merged, output, overwrite=overwrite)
-    raise BundleError(f"{found.path} is {found.kind}, which holds no weights: give the file that does")
+    raise BundleError(f"{found.path} is {found.kind}, which this version does not read")
 
 
 def import_state(
@@ -105,13 +191,28 @@ def import_state(
     state = swap_halves(state, settings.get("swap", []))
     metadata = metadata_of(settings)
     network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
-    difference = compare(network, state)
-    if difference:
+    if difference := _other_channels(network, state, metadata) or compare(network, state):
         raise NetworkError(f"{os.fspath(checkpoint)} does not fit {metadata.architecture}: {difference}")
     refuse_not_finite(state, os.fspath(checkpoint))
     network.load_state_dict(state)
     metadata = replace(metadata, receptive_field=measure_receptive_field(network, len(metadata.bands)))
     return keep_once(output, overwrite, lambda place: save_bundle(place, network, metadata, overwrite=overwrite))
+
+
+def _other_channels(network: nn.Module, state: Mapping[str, Tensor], metadata: BundleMetadata) -> str:
+    """Say that weights are of another number of bands or classes, where that is all by which they differ."""
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    given = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    if wanted.keys() != given.keys():
+        return ""
+    pairs = [(given[key], wanted[key]) for key in wanted if given[key] != wanted[key]]
+    bands = {had[1] for had, need in pairs if len(had) == len(need) > 1 and had[1] != need[1] == len(metadata.bands)}
+    channels = {had[0] for had, need in pairs if had and need and had[0] != need[0] == metadata.channels}
+    said = [f"it has {count} bands, and {len(metadata.bands)} are named" for count in list(bands)[:1]]
+    if channels:
+        said.append(f"its answer has {channels.pop()} channels, and {metadata.channels} are asked for, of "
+                    f"{len(metadata.classes)} classes with {metadata.activation}")  # fmt: skip
+    return "; ".join(said)
 
 
 def keep_once(output: str | os.PathLike[str], overwrite: bool, save: Callable[[Path], Bundle]) -> Bundle:
@@ -136,91 +237,3 @@ def _is_same(made: Bundle, there: Path) -> bool:
                 for bundle in (made, other)]  # fmt: skip
         return made.digest == other.digest and said[0] == said[1]
     return False
-
-
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict from `.safetensors` or a torch checkpoint (with `weights_only=True`: no code is run).
-
-    Raises
-    ------
-    NetworkError
-        Not a file of weights, or one that would need code to be run.
-    """
-    name = os.fspath(path)
-    refuse_special(name, NetworkError)
-    try:
-        if name.endswith(".safetensors"):
-            content = safetensors.torch.load_file(name)
-        else:
-            content = torch.load(name, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise NetworkError(f"no such file: {name}") from error
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NetworkError(f"{name} cannot be read as weights alone, and no code in it is run: {reason}") from error
-    state = _unwrap(content)
-    if not state:
-        raise NetworkError(f"{name} holds no tensors by name; Swathe reads a state dict or safetensors")
-    return state
-
-
-def _unwrap(content: object) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        return {}
-    for wrapper in WRAPPERS:
-        if isinstance(content.get(wrapper), Mapping):
-            return _unwrap(content[wrapper])
-    state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    for prefix in PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            return _unwrap({key.removeprefix(prefix): value for key, value in state.items()})
-    return state
-
-
-def rename(state: Mapping[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Tensor]:
-    """Rename keys. Each pattern is a regular expression for the beginning of a key, each value what takes its place.
-
-    Raises
-    ------
-    NetworkError
-        A pattern is no regular expression, or two keys become one.
-    """
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        new = key
-        for pattern, replacement in patterns.items():
-            try:
-                new, count = re.subn(rf"\A(?:{pattern})", replacement, key)
-            except re.error as error:
-                raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
-            if count:
-                break
-        if new in renamed:
-            raise NetworkError(f"two keys become {new!r} when renamed; the second is {key!r}")
-        renamed[new] = tensor
-    return renamed
-
-
-def swap_halves(state: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
-    """Exchange the two halves of the inputs of convolutions whose key a regular expression matches whole.
-
-    For U-Nets that join what comes up and what was skipped in the other order than ours: shapes fit all the same.
-
-    Raises
-    ------
-    NetworkError
-        A pattern is no regular expression or matches nothing, or a tensor's inputs are no two halves.
-    """
-    swapped = dict(state)
-    for pattern in patterns:
-        try:
-            keys = [key for key in state if re.fullmatch(pattern, key)]
-        except re.error as error:
-            raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
-        if not keys:
-            raise NetworkError(f"swap: no key matches {pattern!r}; give the keys as they are after renaming")
-        for key in keys:
-            if state[key].ndim != 4 or state[key].shape[1] % 2:
-                raise NetworkError(f"swap: {key} {tuple(state[key].shape)} is no convolution of two halves")
-            swapped[key] = torch.cat(state[key].chunk(2, dim=1)[::-1], dim=1)
-    return swapped

@@ -39,7 +39,7 @@ VERBS = [
     "cluster",
     "demo",
     "bundles",
-    "import-weights",
+    "import",
 ]
 CHEAP = ["--engine", "torch", "--threads", "1", "--block", "64", "--tile", "64"]
 
@@ -111,7 +111,7 @@ def test_help_lists_all_verbs_in_their_order():
         (["export", "s.zarr", "-o", "o.png"], "must end in .tif"),
         (["export", "s.zarr", "-o", "o.zarr"], "must end in .tif"),
         (["info"], "Missing argument"),
-        (["import-weights", "w.pth"], "Missing option"),
+        (["import", "w.pth"], "Missing option"),
     ],
 )
 def test_wrong_usage_is_2(tmp_path, words, said):
@@ -146,7 +146,7 @@ def bad(place: Path, *words: str, said: str) -> str:
         (["info", "none.zarr"], "none.zarr"),
         (["info", "."], "error"),
         (["bundles", "none"], "no bundle 'none'"),
-        (["import-weights", "none.pth", "--config", "none.toml", "-o", "x"], "none.toml cannot be read"),
+        (["import", "none.pth", "--config", "none.toml", "-o", "x"], "none.toml cannot be read"),
         (["export", "none.zarr", "-o", "x.tif"], "no such store: none.zarr"),
         (["export", "mein bundle", "-o", "x.tif"], "not a Zarr store"),
         (["export", "fertig é.zarr", "-o", "die scène.tif"], "exists; choose another output, or pass --overwrite"),

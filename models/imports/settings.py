@@ -22,9 +22,9 @@ from ..metadata import (
 RADIOMETRY = ("scale", "offset", "unit")
 KEYS = ("name", "architecture", "options", "bands", "dtype", "scaling", "classes", "activation", "resolution", "patch",
         "background", "description", "provenance", "metrics", "rename", "swap", "radiometry", "quantiles")  # fmt: skip
-
-
 NEEDED = ("name", "architecture", "bands", "dtype", "scaling", "classes")
+# by value, of classes that are named alone; after Okabe and Ito (2008), told apart by people who do not see all colours
+COLORS = ("000000", "E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7", "999999")
 
 
 def read_settings(config: str | os.PathLike[str]) -> dict[str, Any]:
@@ -39,9 +39,14 @@ def read_settings(config: str | os.PathLike[str]) -> dict[str, Any]:
         raise BundleError(f"{path} is not {'JSON' if path.endswith('.json') else 'TOML'}: {error}") from error
     if not isinstance(content, dict):
         raise BundleError(f"{path} is not a table of keys and values; known keys: {', '.join(KEYS)}")
+    return check_keys(content, path)
+
+
+def check_keys(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings of which every key is known. Raises BundleError."""
     unknown = sorted(set(content) - set(KEYS))
     if unknown:
-        raise BundleError(f"{path} has the unknown key {unknown[0][:100]!r}; known: {', '.join(KEYS)}")
+        raise BundleError(f"{where} has the unknown key {unknown[0][:100]!r}; known: {', '.join(KEYS)}")
     return dict(content)
 
 
@@ -54,6 +59,7 @@ def metadata_of(settings: Mapping[str, Any]) -> BundleMetadata:
         A key is missing, or a value makes no sense.
     """
     try:
+        settings = {**settings, "classes": _colored(settings["classes"])}
         names = [str(name) for name in settings["bands"]]
         scaling, means = _scaling(settings["scaling"], len(names))
         resolution = settings.get("resolution")
@@ -79,6 +85,12 @@ def metadata_of(settings: Mapping[str, Any]) -> BundleMetadata:
         raise BundleError(f"the config lacks {error}; it needs {', '.join(NEEDED)}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"the config has a value that cannot be used: {error}") from error
+
+
+def _colored(classes: Any) -> list[Mapping[str, Any]]:
+    """Return classes as tables of name and colour; those that are named alone get colours that are told apart."""
+    given = [one if isinstance(one, Mapping) else {"name": str(one)} for one in classes]
+    return [{"color": COLORS[value % len(COLORS)], **one} for value, one in enumerate(given)]
 
 
 def _radiometry(settings: Mapping[str, Any], bands: int) -> list[Radiometry | None]:

@@ -1,4 +1,4 @@
-"""The verbs of the command `swathe` on bundles: bundles, import-weights, quantise, export-model and package.
+"""The verbs of the command `swathe` on bundles: bundles, quantise, export-model and package.
 
 Each is one call of one public function of `models`. Imports nothing heavy before a verb runs.
 """
@@ -15,25 +15,6 @@ def bundles(bundle: str | None) -> None:
     from .describe import describe_bundle, list_bundles
 
     click.echo(describe_bundle(bundle) if bundle else list_bundles())
-
-
-@click.command(
-    "import-weights",
-    epilog="Example: swathe import-weights checkpoint.pth --config network.toml -o bundle.zip",
-)
-@click.argument("checkpoint")
-@click.option("--config", required=True, metavar="FILE", help="TOML or JSON that describes network, bands and classes.")
-@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder or .zip to write.")
-@overwriting
-def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -> None:
-    """Make a bundle of foreign weights: a torch state dict or safetensors. No code in the file is run."""
-    from models.importing import import_bundle
-
-    from .describe import outcome, stamp
-
-    before = None if overwrite else stamp(output)
-    made = import_bundle(checkpoint, config, output, overwrite=overwrite)
-    click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
 
 
 @click.command(epilog="Example: swathe quantise buildings --scenes a.tif b.tif -o buildings-int8.zip")

@@ -1,0 +1,50 @@
+"""The verb `import` of the command `swathe`: a network that someone else has published becomes a bundle."""
+
+import click
+
+from .options import note, overwriting
+
+
+@click.command(
+    "import",
+    epilog="Example: swathe import model.onnx --describe > network.toml\n\n"
+    "Example: swathe import model.onnx --config network.toml -o bundle.zip",
+)
+@click.argument("model")
+@click.option("-o", "--output", metavar="BUNDLE", help="Folder or .zip to write.")
+@click.option("--config", metavar="FILE", help="TOML or JSON of what the file does not tell: bands, scaling, classes.")
+@click.option("--describe", "describing", is_flag=True, help="Write such a TOML, with what the file tells filled in.")
+@click.option("--trust", is_flag=True, help="Load a program of torch.export (.pt2), which can run code in it.")
+@click.option("--factory", default="", metavar="MODULE:FUNCTION",
+              help="Your own function, as package.module:function, that makes the network.")  # fmt: skip
+@overwriting
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def import_model(
+    model: str,
+    output: str | None,
+    config: str | None,
+    describing: bool,
+    trust: bool,
+    factory: str,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Make a bundle of a published network: ONNX, weights of torch, a folder of a library. The content tells.
+
+    No code in it is run but for .pt2 with --trust.
+    """
+    if not describing and output is None:
+        raise click.UsageError("Missing option '-o': the bundle to write; or give --describe")
+    from models import importing
+
+    if describing:
+        click.echo(importing.describe_model(model, config=config, factory=factory), nl=False)
+        return
+    from .describe import outcome, stamp
+
+    before = None if overwrite else stamp(output)
+    note(f"swathe: importing {model}; how far each output sees is measured, which can take minutes", quiet)
+    made = importing.import_model(model, str(output), config=config, trust=trust, factory=factory, overwrite=overwrite)
+    click.echo(
+        f"{outcome(str(output), before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters"
+    )
