@@ -29,6 +29,7 @@ from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
 from .quantised import LARGEST, QuantisedGraph
 from .quantised import WEIGHTS as INT8_WEIGHTS
 from .quantised import XML as INT8_XML
+from .system import bundles_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -358,8 +359,32 @@ def find_bundle(name: str, *, decode: bool = True) -> Path:
         return shipped
     if path.exists():
         return path
+    if (own := _own_bundle(name)) is not None:
+        return own
     names = ", ".join(sorted(item.parent.name for item in SHIPPED.glob(f"*/{ITEM}"))) or "none"
-    raise BundleError(f"no bundle {name!r}: neither a path here nor a shipped bundle (shipped: {names})")
+    yours = bundles_folder()
+    raise BundleError(
+        f"no bundle {name!r}: neither a path here, nor a shipped bundle (shipped: {names}), nor in {yours}"
+    )
+
+
+def _own_bundle(name: str) -> Path | None:
+    """Return the bundle of a name in the user's own folder."""
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        return None
+    return next((path for path in (bundles_folder() / name, bundles_folder() / f"{name}.zip") if path.exists()), None)
+
+
+def is_bundle(name: str) -> bool:
+    """Whether a name, or a path, is that of a bundle. A URL is not looked at."""
+    try:
+        path = find_bundle(name) if "://" not in name else None
+        if path is None or path.is_dir():
+            return path is not None and (path / ITEM).exists()
+        with zipfile.ZipFile(path) as archive:
+            return ITEM in archive.namelist()
+    except (SwatheError, OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
 
 
 def split_pin(name: str) -> tuple[str, str]:

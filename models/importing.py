@@ -17,7 +17,7 @@ from .build import build, compare, refuse_not_finite
 from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle
 from .errors import BundleError, NetworkError
 from .factory import FACTORY, allow_factory, module_of, remember_factory
-from .files import refuse_existing
+from .files import refuse_existing, sha256_of
 from .imports.found import Found
 from .imports.program import refuse_untrusted
 from .imports.recognise import recognise
@@ -29,6 +29,7 @@ from .imports.state_dict import rename as rename
 from .imports.state_dict import swap_halves as swap_halves
 from .metadata import BundleMetadata
 from .receptive_field import measure_receptive_field
+from .system import bundles_folder
 
 
 def import_model(
@@ -97,13 +98,19 @@ def describe_model(
     return skeleton(recognise(model), _settings(config, factory))
 
 
+def default_output(model: str | os.PathLike[str], config: str | os.PathLike[str] | None = None) -> str:
+    """Return where a bundle is written that gets no other place: in the user's folder, by the name of its settings."""
+    given = {} if config is None else read_settings(config)
+    return str(bundles_folder() / str(given.get("name", default_name(Path(os.fspath(model))))))
+
+
 def _settings(config: str | os.PathLike[str] | Mapping[str, Any] | None, factory: str) -> dict[str, Any]:
     """Return what the user gives."""
     given = read_settings(config) if isinstance(config, str | os.PathLike) else check_keys(config or {}, "config")
     if not factory:
         return given
     module_of(factory)
-    return {**given, "architecture": FACTORY, "options": {**given.get("options", {}), FACTORY: factory}}
+    return {**given, "architecture": FACTORY, "options": {**_table(given, "options"), FACTORY: factory}}
 
 
 def import_bundle(
@@ -174,9 +181,23 @@ def import_settings(
         raise refuse_untrusted(found.path)
     merged = {"name": default_name(found.path), **found.facts, **settings}
     refuse_missing(found.path, merged, found.network)
+    merged["provenance"] = _origin(found) | _table(found.facts, "provenance") | _table(settings, "provenance")
     if found.network == "state":
         return import_state(found.path, merged, output, overwrite=overwrite)
     raise BundleError(f"{found.path} is {found.kind}, which this version does not read")
+
+
+def _origin(found: Found) -> dict[str, Any]:
+    """Return which file a bundle was made of."""
+    return {"imported from": found.path.name, "sha256": sha256_of(found.path)} if found.path.is_file() else {}
+
+
+def _table(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a table among settings. Raises BundleError where it is none."""
+    table = settings.get(key, {})
+    if not isinstance(table, Mapping):
+        raise BundleError(f"{key} is a table of keys and values; received {str(table)[:80]!r}")
+    return dict(table)
 
 
 def import_state(

@@ -111,7 +111,7 @@ def test_help_lists_all_verbs_in_their_order():
         (["export", "s.zarr", "-o", "o.png"], "must end in .tif"),
         (["export", "s.zarr", "-o", "o.zarr"], "must end in .tif"),
         (["info"], "Missing argument"),
-        (["import", "w.pth"], "Missing option"),
+        (["import"], "Missing argument 'MODEL'"),
     ],
 )
 def test_wrong_usage_is_2(tmp_path, words, said):

@@ -3,17 +3,26 @@
 import io
 import pickletools
 import zipfile
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 LARGEST = 2**26  # bytes of a pickle that are looked at
-MOST = 2_000_000  # texts and names
-PICKLES = 5  # of torch before 1.6, which wrote several in turn: a number, a version, a table, and what was saved
+MOST = 5_000_000  # opcodes
+PICKLES, SAVED = 5, 3  # of torch before 1.6, which wrote several in turn: a number, a version, a table, what was saved
 HARMLESS = ("torch._utils.", "torch.storage.", "collections.OrderedDict", "torch.serialization.", "builtins.set",
             "__builtin__.set")  # fmt: skip
 STATES = ("state_dict", "model_state_dict", "model")  # keys under which a training keeps weights
+
+
+@dataclass
+class Held:
+    """What a pickle names: classes and functions, texts, and whether it is a table."""
+
+    names: list[str] = field(default_factory=list)
+    texts: set[str] = field(default_factory=set)
+    is_table: bool = False
 
 
 def describe_pickle(path: Path) -> str:
@@ -22,19 +31,19 @@ def describe_pickle(path: Path) -> str:
     Two lines of Python save its weights alone; where no class of torch is in it, there are none.
     """
     try:
-        content = _pickle_of(path)
-        words = list(islice(_words(content), MOST))
+        pickles = _held(_pickle_of(path))
     except (OSError, ValueError, IndexError, zipfile.BadZipFile, StopIteration, NotImplementedError, RuntimeError):
         return f"{path} cannot be read as weights alone, and no code in it is run: it is damaged, cut, or no checkpoint"
-    named = list(dict.fromkeys(word for is_class, word in words if is_class))
+    named = list(dict.fromkeys(name for each in pickles for name in each.names))
     classes = [word for word in named if not _is_harmless(word)]
     if not classes:
         return f"{path} cannot be read as weights alone, and no code in it is run: it is damaged or cut"
     held = ", ".join(classes[:3]) + (f" and {len(classes) - 3} more" if len(classes) > 3 else "")
     if not any(word.startswith("torch.") for word in named):
         return f"{path} is a pickle of {held}, not of a network of torch; no code in it is run"
-    key = next((key for key in STATES if (False, key) in words), None)
-    of_table = key is not None and content[2:3] == b"}"
+    saved = pickles[SAVED if len(pickles) > SAVED else 0]
+    key = next((key for key in STATES if key in saved.texts), None)
+    of_table = key is not None and saved.is_table
     return (
         f"{path} is a pickle that holds {held}{' beside weights' if of_table else ''}; no code in it is run. "
         "Save its weights alone, where it was made:\n"
@@ -54,34 +63,38 @@ def _pickle_of(path: Path) -> bytes:
         return file.read(LARGEST)
 
 
-def _words(content: bytes) -> Iterator[tuple[bool, str]]:
-    """Yield the texts of pickles, and what they import: whether it is one of these, and the word."""
-    file = io.BytesIO(content)
-    yield from _words_of_one(file)
-    for _ in range(PICKLES - 1):
+def _held(content: bytes) -> list[Held]:
+    """Read what pickles name that follow each other. Raises ValueError or IndexError where not even one is whole."""
+    file, found = io.BytesIO(content), list[Held]()
+    while len(found) < PICKLES:
         try:
-            yield from _words_of_one(file)
-        except (ValueError, IndexError):  # tensors follow
-            return
+            found.append(_held_by_one(file))
+        except (ValueError, IndexError):
+            if not found:
+                raise
+            break  # tensors follow
+    return found
 
 
-def _words_of_one(file: io.BytesIO) -> Iterator[tuple[bool, str]]:
-    recent: list[str | None] = []
-    kept: dict[int, str | None] = {}
-    for code, argument, _ in pickletools.genops(file):
+def _held_by_one(file: io.BytesIO) -> Held:
+    held, recent, kept, first = Held(), list[str | None](), dict[int, str | None](), ""
+    for code, argument, _ in islice(pickletools.genops(file), MOST):
         value: Any = argument
+        if code.name not in ("PROTO", "FRAME") and not first:
+            first, held.is_table = code.name, code.name == "EMPTY_DICT"
         if "UNICODE" in code.name:
             recent.append(value)
-            yield False, value
+            held.texts.add(value)
         elif code.name in ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT"):
             kept[len(kept) if code.name == "MEMOIZE" else int(value)] = recent[-1] if recent else None
         elif code.name in ("BINGET", "LONG_BINGET", "GET"):
             recent.append(kept.get(int(value)))
         elif code.name == "GLOBAL":
-            yield True, value.replace(" ", ".")
+            held.names.append(value.replace(" ", "."))
         elif code.name == "STACK_GLOBAL":
-            yield True, ".".join(word or "?" for word in recent[-2:])
+            held.names.append(".".join(word or "?" for word in recent[-2:]))
         del recent[:-2]
+    return held
 
 
 def _is_harmless(word: str) -> bool:

@@ -39,8 +39,10 @@ ASKED = (
     Asked("resolution", "metres per pixel of the training images, as 0.5 or [0.3, 0.6]"),
     Asked("radiometry", "value * scale + offset is in the unit"),
     Asked("description", "what it finds, and in which images"),
+    Asked("provenance", "licence of the weights, where they are from, data they were trained on"),
 )  # fmt: skip
 EXAMPLES = {"activation": '"softmax"', "background": '"..."', "resolution": "10", "description": '"..."',
+            "provenance": '{ licence = "MIT", source = "https://..." }',
             "radiometry": '{ scale = 0.0001, unit = "reflectance" }'}  # fmt: skip
 
 

@@ -210,13 +210,14 @@ def _measuring(options: Mapping[str, Any]) -> str:
     return f", and measuring {what} on it: seconds to a minute, most of it once" if what else ""
 
 
-@click.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr")
+@click.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr\n\n"
+                      "Example: swathe info buildings")  # fmt: skip
 @click.argument("scene", nargs=-1, required=True)
 @alpha_option
 @allow_option
 @untrusted_option
 def info(scene: tuple[str, ...], alpha: bool | None, untrusted: bool) -> None:
-    """Show what a scene or a store holds. No pixels are read, but for a look at a band tagged as alpha."""
+    """Show what a scene, a store or a bundle holds. No pixels are read, but for a look at a band tagged as alpha."""
     from .describe import describe
 
     click.echo(describe(_scene(scene), alpha=alpha, untrusted=untrusted))

@@ -11,7 +11,7 @@ from .options import note, overwriting
     "Example: swathe import model.onnx --config network.toml -o bundle.zip",
 )
 @click.argument("model")
-@click.option("-o", "--output", metavar="BUNDLE", help="Folder or .zip to write.")
+@click.option("-o", "--output", metavar="BUNDLE", help="Folder or .zip to write.  [default: your folder of bundles]")
 @click.option("--config", metavar="FILE", help="TOML or JSON of what the file does not tell: bands, scaling, classes.")
 @click.option("--describe", "describing", is_flag=True, help="Write such a TOML, with what the file tells filled in.")
 @click.option("--trust", is_flag=True, help="Load a program of torch.export (.pt2), which can run code in it.")
@@ -33,8 +33,6 @@ def import_model(
 
     No code in it is run but for .pt2 with --trust.
     """
-    if not describing and output is None:
-        raise click.UsageError("Missing option '-o': the bundle to write; or give --describe")
     from models import importing
 
     if describing:
@@ -42,9 +40,8 @@ def import_model(
         return
     from .describe import outcome, stamp
 
+    output = output or importing.default_output(model, config)
     before = None if overwrite else stamp(output)
     note(f"swathe: importing {model}; how far each output sees is measured, which can take minutes", quiet)
-    made = importing.import_model(model, str(output), config=config, trust=trust, factory=factory, overwrite=overwrite)
-    click.echo(
-        f"{outcome(str(output), before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters"
-    )
+    made = importing.import_model(model, output, config=config, trust=trust, factory=factory, overwrite=overwrite)
+    click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")

@@ -11,8 +11,8 @@ from .options import allow_option, note, output, overwriting
 @click.command(epilog="Example: swathe bundles")
 @click.argument("bundle", required=False)
 def bundles(bundle: str | None) -> None:
-    """List the bundles that come with Swathe, or show all of one BUNDLE."""
-    from .describe import describe_bundle, list_bundles
+    """List bundles: shipped, your own, and published ones that import. Or show all of one BUNDLE."""
+    from .describe_bundle import describe_bundle, list_bundles
 
     click.echo(describe_bundle(bundle) if bundle else list_bundles())
 
