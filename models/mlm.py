@@ -129,6 +129,45 @@ def _output(metadata: BundleMetadata) -> JSON:
     }
 
 
+def to_program_metadata(metadata: BundleMetadata, parameters: int, torch_version: str) -> JSON:
+    """Describe a program of raw pixels in, probabilities out, as `stac_model` does in the `mlm-metadata` of a `.pt2`.
+
+    Its fields are MLM's without the prefix. There is no `value_scaling`: the program holds it.
+
+    Parameters
+    ----------
+    metadata
+        Of the bundle whose program it is.
+    parameters
+        How many numbers the network holds.
+    torch_version
+        With which the program was written.
+    """
+    result = _output(metadata)
+    pixels = {**_input(metadata)["input"], "shape": [-1, len(metadata.bands), -1, -1], "data_type": "float32"}
+    result["result"]["shape"] = [-1, len(metadata.classes), -1, -1]
+    # its classes take these four fields alone
+    fields = ("value", "name", "description", "color_hint")
+    result["classification:classes"] = [
+        {field: info[field] for field in fields} for info in result["classification:classes"]
+    ]
+    return {
+        "$schema": MLM_SCHEMA,
+        "properties": {
+            "name": metadata.name,
+            "architecture": metadata.architecture,
+            "tasks": ["semantic-segmentation"],
+            "framework": "PyTorch",
+            "framework_version": torch_version,
+            "total_parameters": parameters,
+            "pretrained": True,
+            **({"hyperparameters": dict(metadata.options)} if metadata.options else {}),
+            "input": [{"name": "pixels", "bands": list(metadata.band_names), "input": pixels}],
+            "output": [{**result, "bands": []}],
+        },
+    }
+
+
 def describe_classes(classes: Sequence[ClassInfo]) -> list[JSON]:
     """Describe classes, by value, as STAC's classification extension does."""
     # both names and titles, for versions 1.1 of the classification extension, which MLM cites, and 2.0

@@ -55,17 +55,32 @@ def quantise(
                    f"{found['speed']:.1f} times as fast as fp32")  # fmt: skip
 
 
+FORMS = {"deepness": ".onnx"}  # what a file is written for, and how its name ends
+
+
+def _exported_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse a name whose ending is not that of what is to be written."""
+    wanted = FORMS.get(ctx.params.get("program") or "", "")
+    if wanted and not value.lower().endswith(wanted):
+        raise click.BadParameter(f"{value} must end in {wanted}, for {ctx.params['program']}")
+    if not value.lower().endswith((".onnx", ".pt2")):
+        raise click.BadParameter(f"{value} must end in .onnx or .pt2; the ending decides what is written")
+    return value
+
+
 @click.command(
     "export-model",
     epilog="Example: swathe export-model buildings -o buildings.onnx\n\n"
-    "Example: swathe export-model bundle.zip -o bundle.pt2",
+    "Example: swathe export-model bundle.zip -o bundle.pt2\n\n"
+    "Example: swathe export-model buildings --for deepness -o qgis.onnx",
 )
 @click.argument("bundle")
-@output("OUT", "OUT.onnx, or OUT.pt2 for torch.export.load.", (".onnx", ".pt2"),
-        ".onnx or .pt2; the ending decides what is written")  # fmt: skip
+@click.option("--for", "program", type=click.Choice(tuple(FORMS)), is_eager=True, help="deepness: a plugin of QGIS.")
+@click.option("-o", "--output", required=True, metavar="OUT", callback=_exported_name,
+              help="OUT.onnx, or OUT.pt2 for torch.export.load.")  # fmt: skip
 @overwriting
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None:
+def export_model(bundle: str, program: str | None, output: str, overwrite: bool, quiet: bool) -> None:
     """Write a BUNDLE's whole graph for other programs: raw pixels in, probabilities out.
 
     Batch, height and width are free; sides are multiples of the network's stride. The file is run and compared with
@@ -73,12 +88,16 @@ def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None
     """
     from models.bundle import load_bundle
     from models.exporting import export_onnx, export_program
+    from models.exporting_deepness import export_deepness
 
     from .describe import outcome, stamp
 
     before, loaded = stamp(output), load_bundle(bundle)
     note(f"swathe: exporting {loaded.metadata.name}, then comparing", quiet)
-    made = (export_onnx if output.lower().endswith(".onnx") else export_program)(loaded, output, overwrite=overwrite)
+    by_ending = export_onnx if output.lower().endswith(".onnx") else export_program
+    made = {"deepness": export_deepness}.get(program or "", by_ending)(loaded, output, overwrite=overwrite)
+    for text in made.notes:
+        note(f"note: {text}", quiet)
     size = f"{made.path.stat().st_size:,} bytes, within {made.difference:.1e} of the bundle"
     click.echo(f"{outcome(output, before)}: {size}")
 
