@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from openvino import opset13 as ops
 from .encoding import NODATA, STEPS, Decision, Encoding, Prediction
 from .errors import BundleError, EngineError
 from .files import keep_file
+from .graph_form import ONNX, check_side, fixed_shape, in_batches
 from .quantised import QuantisedGraph, check_graph
 from .system import cache_folder, usable_cpus
 
@@ -39,12 +41,12 @@ class OpenVINOEngine:
     There is one compiled graph per raw dtype and encoding, for tiles of any size.
     """
 
-    batch = 1
-
     def __init__(
         self, bundle: "Bundle", precision: str, slots: int, threads: int | None, int8: QuantisedGraph | None = None
     ) -> None:
         self._core = ov.Core()
+        self._side, self._batch = fixed_shape(bundle.metadata)
+        self.batch = self._batch or 1
         self._model = load_graph(self._core, bundle) if int8 is None else _int8(self._core, bundle, int8)
         # the CPU plugin compiles no graph in int8 that begins with another type than these
         self._native = NATIVE if int8 is None else {np.dtype("uint8"), np.dtype("float32")}
@@ -71,15 +73,15 @@ class OpenVINOEngine:
     def _run(self, pixels: NDArray[Any], encoding: Encoding | None) -> list[NDArray[Any]]:
         if pixels.dtype not in self._native or not pixels.dtype.isnative:
             pixels = pixels.astype(np.float32)
+        check_side(self._side, pixels.shape)
         request = self._request(pixels.dtype, encoding)
         try:
-            results = request.infer(np.ascontiguousarray(pixels), share_inputs=True)
+            return in_batches(partial(_infer, request), pixels, self._batch)
         except RuntimeError as error:
             hint = "; use a smaller --tile" if "alloc" in str(error).lower() else ""
             raise EngineError(
                 f"OpenVINO could not run a tile of {pixels.shape[2]} x {pixels.shape[3]} pixels{hint}: {_first(error)}"
             ) from error
-        return [np.asarray(results[place]) for place in range(len(results))]
 
     def _request(self, dtype: np.dtype[Any], encoding: Encoding | None) -> "ov.InferRequest":
         """Return this thread's own request, with its own buffers: requests are not shared, graphs are."""
@@ -99,6 +101,11 @@ class OpenVINOEngine:
         if encoding is not None:
             model = _encoded(model, encoding)
         return self._core.compile_model(model, "CPU", self._config)
+
+
+def _infer(request: "ov.InferRequest", pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    results = request.infer(np.ascontiguousarray(pixels), share_inputs=True)
+    return [np.asarray(results[place]) for place in range(len(results))]
 
 
 def _encoded(model: "ov.Model", encoding: Encoding) -> "ov.Model":
@@ -147,7 +154,7 @@ def load_graph(core: "ov.Core", bundle: "Bundle") -> "ov.Model":
     path = cache_folder("openvino") / f"{bundle.digest}-{GRAPH}-{ov.__version__.split('-')[0]}.xml"
     kept = _read(core, path)
     if kept is None:
-        model = _convert(bundle)
+        model = _convert(core, bundle)
         # the .xml is put in place last, since it is what later runs look for
         keep_file(path, "the converted network", lambda part: ov.save_model(model, part, compress_to_fp16=False))
         # read back, since a graph that was kept is rounded a little otherwise than one just converted
@@ -165,7 +172,11 @@ def _read(core: "ov.Core", path: Path) -> "ov.Model | None":
         return None
 
 
-def _convert(bundle: "Bundle") -> "ov.Model":
+def _convert(core: "ov.Core", bundle: "Bundle") -> "ov.Model":
+    if bundle.metadata.architecture == ONNX:
+        from .onnx_openvino import bundle_graph
+
+        return bundle_graph(core, bundle)
     import torch  # only here: a network from the cache must not wait for torch
 
     metadata = bundle.metadata

@@ -14,10 +14,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from .build import build, compare, refuse_not_finite
-from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle
+from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle, save_onnx
 from .errors import BundleError, NetworkError
 from .factory import FACTORY, allow_factory, module_of, remember_factory
 from .files import refuse_existing, sha256_of
+from .graph_form import ONNX
 from .imports.found import Found
 from .imports.program import refuse_untrusted
 from .imports.recognise import recognise
@@ -184,6 +185,8 @@ def import_settings(
     merged["provenance"] = _origin(found) | _table(found.facts, "provenance") | _table(settings, "provenance")
     if found.network == "state":
         return import_state(found.path, merged, output, overwrite=overwrite)
+    if found.network == "onnx":
+        return import_onnx(found.path, merged, output, overwrite=overwrite)
     raise BundleError(f"{found.path} is {found.kind}, which this version does not read")
 
 
@@ -220,20 +223,8 @@ def import_state(
     return keep_once(output, overwrite, lambda place: save_bundle(place, network, metadata, overwrite=overwrite))
 
 
-def _other_channels(network: nn.Module, state: Mapping[str, Tensor], metadata: BundleMetadata) -> str:
-    """Say that weights are of another number of bands or classes, where that is all by which they differ."""
-    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    given = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    if wanted.keys() != given.keys():
-        return ""
-    pairs = [(given[key], wanted[key]) for key in wanted if given[key] != wanted[key]]
-    bands = {had[1] for had, need in pairs if len(had) == len(need) > 1 and had[1] != need[1] == len(metadata.bands)}
-    channels = {had[0] for had, need in pairs if had and need and had[0] != need[0] == metadata.channels}
-    said = [f"it has {count} bands, and {len(metadata.bands)} are named" for count in list(bands)[:1]]
-    if channels:
-        said.append(f"its answer has {channels.pop()} channels, and {metadata.channels} are asked for, of "
-                    f"{len(metadata.classes)} classes with {metadata.activation}")  # fmt: skip
-    return "; ".join(said)
+from .files import refuse_existing, sha256_of
+from .graph_form import ONNX
 
 
 def keep_once(output: str | os.PathLike[str], overwrite: bool, save: Callable[[Path], Bundle]) -> Bundle:

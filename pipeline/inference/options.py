@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from models.encoding import Decision, Encoding, ProbabilityType, Thresholds, check_probability, decision
 from models.engine import Device, EngineName, EngineSpec, Precision, PrecisionOption
 from models.errors import PlanError
+from models.graph_form import ONNX
 from models.metadata import BundleMetadata
 
 from ..io.resample import RESAMPLINGS, Resampling
@@ -162,10 +163,14 @@ class SegmentOptions:
         usual = {field.name: field.default for field in fields(self)}
         return {name: value for name, value in given.items() if value != usual[name] and name not in passing}
 
-    def spec(self) -> EngineSpec:
-        """Return the engine that is asked for; where its precision is to be measured, in fp32."""
+    def spec(self, metadata: BundleMetadata | None = None) -> EngineSpec:
+        """Return the engine that is asked for, for a bundle; where its precision is to be measured, in fp32.
+
+        Without a bundle, for networks of torch.
+        """
         precision: Precision = "fp32" if self.precision == "auto" or self.precision == "int8" else self.precision
-        return EngineSpec(self.engine, self.device, precision, self.threads, self.compile)
+        onnx = metadata is not None and metadata.architecture == ONNX
+        return EngineSpec(self.engine, self.device, precision, self.threads, self.compile, onnx=onnx)
 
     def encoding(self, metadata: BundleMetadata) -> Encoding:
         """Return what is kept of the network's answer for the classes of a bundle."""

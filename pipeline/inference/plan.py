@@ -305,7 +305,8 @@ def _planned(
     """Plan; `sure`: the engine's memory is measured even where it decides nothing."""
     source = bring_to_bundle(opened, loaded.metadata, options)
     notes = check_fit(source, loaded.metadata, allow_mismatch=options.allow_mismatch)
-    encoding, spec, field = options.encoding(loaded.metadata), resolve(options.spec()), loaded.metadata.receptive_field
+    encoding, field = options.encoding(loaded.metadata), loaded.metadata.receptive_field
+    spec = resolve(options.spec(loaded.metadata))
 
     place = (str(loaded.path.resolve()), loaded.digest, loaded.metadata)
     halo, left, graph = options.halo if isinstance(options.halo, int) else None, options.tolerance, b""

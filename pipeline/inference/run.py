@@ -288,7 +288,9 @@ class Segmentation(BlockJob):
     @property
     def _asked(self) -> EngineSpec:
         chosen = self.prepared.inference.spec
-        return replace(self.prepared.options.spec(), precision=chosen.precision, graph=chosen.graph)
+        return replace(
+            self.prepared.options.spec(self.prepared.inference.metadata), precision=chosen.precision, graph=chosen.graph
+        )
 
     @override
     def bind_to_cluster(self, client: Client) -> Self:

@@ -60,7 +60,9 @@ OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute", "burn"
 @click.option(
     "--distance", type=click.IntRange(min=1), default=2, show_default=True, help="Width of boundaries, pixels."
 )
-@click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]), default="auto", show_default=True
+)
 @click.option("--record", is_flag=True, help="Write the scores into the bundle too, as those of its test.")
 @click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's.")
 @running
