@@ -468,7 +468,7 @@ def _read_member(path: Path, name: str, most: int = LARGEST) -> bytes:
     with _member(path, name) as (file, size):
         if size > most:
             raise BundleError(f"{path}: {name} has {size:,} bytes; at most {most:,} are read")
-        return file.read(most + 1)
+        return file.read(size + 1)  # no more: so much is held at once
 
 
 def _read_item(path: Path) -> dict[str, Any]:
@@ -569,14 +569,17 @@ def check_content(bundle: Bundle) -> None:
     Of use in a process that may die of them.
     """
     content = _read_network(bundle)
-    if bundle.metadata.architecture == ONNX:
-        from .onnx_graph import parse, refuse_external
+    try:
+        if bundle.metadata.architecture == ONNX:
+            from .onnx_graph import parse, refuse_external
 
-        refuse_external(parse(content, os.fspath(bundle.path)), os.fspath(bundle.path))
-        if find_spec("openvino") is not None:
-            import_module("openvino").Core().read_model(io.BytesIO(content))
-    else:
-        import_module("safetensors").deserialize(content)
+            refuse_external(parse(content, bundle.network_file), bundle.network_file)
+            if find_spec("openvino") is not None:
+                import_module("openvino").Core().read_model(io.BytesIO(content))
+        else:
+            import_module("safetensors").deserialize(content)
+    except Exception as error:  # of OpenVINO and of safetensors, and several builtin ones
+        raise BundleError(f"{bundle.path} cannot be read as a bundle: {error}") from error
     if (graph := bundle.int8) is not None and find_spec("openvino") is not None:
         core = import_module("openvino").Core()  # alone: an engine takes a second to import
         core.read_model(graph.xml, graph.weights)

@@ -114,20 +114,18 @@ def probabilities_of(
     with np.errstate(all="ignore"):
         if form.output == "classes":
             numbers = np.arange(classes, dtype=np.float32).reshape(1, -1, 1, 1)
-            found = (channels == numbers).astype(np.float32)
-            found /= found.sum(axis=1, keepdims=True, dtype=np.float32)  # NaN: there is no such class
-            return found
+            chosen: NDArray[np.float32] = (channels == numbers).astype(np.float32)
+            chosen /= chosen.sum(axis=1, keepdims=True)  # NaN: there is no such class
+            return chosen
         total = channels.sum(axis=1, keepdims=True, dtype=np.float32)
-        found = channels if form.output == "probabilities" else _activated(channels, activation)
+        found: NDArray[np.float32] = channels if form.output == "probabilities" else _activated(channels, activation)
         found += total - total
-        both = (1 - found, found) if found.shape[1] == 1 else (found,)
-        return np.concatenate(both, axis=1)
+        return found if found.shape[1] > 1 else np.concatenate([1 - found, found], axis=1)
 
 
-def _activated(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+def _activated(logits: NDArray[np.float32], activation: Activation) -> Any:
     if activation == "sigmoid":
-        foreground: NDArray[np.float32] = 1 / (1 + np.exp(-logits))
-        return foreground
+        return np.reciprocal(1 + np.exp(-logits))
     powers: NDArray[np.float32] = np.exp(logits - logits.max(axis=1, keepdims=True))
     powers /= powers.sum(axis=1, keepdims=True, dtype=np.float32)
     return powers

@@ -223,8 +223,58 @@ def import_state(
     return keep_once(output, overwrite, lambda place: save_bundle(place, network, metadata, overwrite=overwrite))
 
 
-from .files import refuse_existing, sha256_of
-from .graph_form import ONNX
+def _other_channels(network: nn.Module, state: Mapping[str, Tensor], metadata: BundleMetadata) -> str:
+    """Say that weights are of another number of bands or classes, where that is all by which they differ."""
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    given = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    if wanted.keys() != given.keys():
+        return ""
+    pairs = [(given[key], wanted[key]) for key in wanted if given[key] != wanted[key]]
+    bands = {had[1] for had, need in pairs if len(had) == len(need) > 1 and had[1] != need[1] == len(metadata.bands)}
+    channels = {had[0] for had, need in pairs if had and need and had[0] != need[0] == metadata.channels}
+    said = [f"it has {count} bands, and {len(metadata.bands)} are named" for count in list(bands)[:1]]
+    if channels:
+        said.append(f"its answer has {channels.pop()} channels, and {metadata.channels} are asked for, of "
+                    f"{len(metadata.classes)} classes with {metadata.activation}")  # fmt: skip
+    return "; ".join(said)
+
+
+def import_onnx(
+    path: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    output: str | os.PathLike[str],
+    overwrite: bool = False,
+) -> Bundle:
+    """Make a bundle of an ONNX file, whose graph is kept as it is; data that lies beside the file goes into it.
+
+    Parameters
+    ----------
+    path
+        Of the ONNX file.
+    settings
+        As `config` of `import_bundle`, without `architecture`, `rename` and `swap`. `options` may say of the graph what
+        it does not tell itself, see `GraphForm`: which output is meant, whether it gives logits or probabilities.
+    output, overwrite
+        See `import_bundle`.
+
+    Raises
+    ------
+    NetworkError
+        The file is not one that Swathe runs, see `models.onnx_graph.inspect`, or its bands or classes are not those of
+        the settings.
+    BundleError
+        The settings make no sense.
+    """
+    from .onnx_import import read_onnx
+
+    metadata_of({**settings, "architecture": ONNX, "options": {}})  # what makes no sense is said before anything is run
+    read = read_onnx(path, settings)
+    metadata = replace(metadata_of(read.settings), receptive_field=read.receptive_field)
+    return keep_once(
+        output,
+        overwrite,
+        lambda place: save_onnx(place, read.content, read.parameters, metadata, overwrite=overwrite),
+    )
 
 
 def keep_once(output: str | os.PathLike[str], overwrite: bool, save: Callable[[Path], Bundle]) -> Bundle:

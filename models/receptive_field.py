@@ -73,7 +73,7 @@ def measure_on(answer: Answer, bands: int, carrier: Answer | None = None) -> Rec
     size = period * -(-SMALLEST // period)
     while size <= max(LARGEST, 2 * period):
         extent = partial(_extent, carrier or answer, bands, accepted, size)
-        axes = [_extents(partial(extent, axis), size, period) for axis in (2, 3)]
+        axes = [_extents(partial(extent, axis), size // 2, period) for axis in (2, 3)]
         if all(axes):
             found = _stride_and_radius(period, *axes)
             if found is None or _moves_with_size(answer, bands, accepted, found):
@@ -94,8 +94,10 @@ def measure_fixed(carrier: Answer, bands: int, side: int) -> ReceptiveField:
         Of a tile.
     """
     period = gcd(64, side)
+    if side < 2 * period:
+        period = max(1, period // 2)
     extent = partial(_row_extent, carrier, bands, (side, side))
-    axes = [_extents(partial(extent, axis), side, period) for axis in (2, 3)]
+    axes = [_extents(partial(extent, axis), (side - period) // 2, period) for axis in (2, 3)]
     found = _stride_and_radius(period, *axes) if all(axes) else None
     return found or unbounded(carrier, bands, side)
 
@@ -168,12 +170,11 @@ def _moves_with_size(answer: Answer, bands: int, accepted: int, found: Receptive
     return bool(error > 1e-3 * np.abs(short).max())
 
 
-def _extents(extent: Callable[[int], Extent | None], size: int, period: int) -> list[Extent]:
-    """Find the extent of each of `period + 1` middle rows, relative to the row; none where one is hidden.
+def _extents(extent: Callable[[int], Extent | None], top: int, period: int) -> list[Extent]:
+    """Find the extent of each of `period + 1` rows from `top` on, relative to the row; none where one is hidden.
 
     First and last rows are step functions that never fall, so that equal ends need no look between them.
     """
-    top = size // 2
     found: dict[int, Extent] = {}
     spans = [(top, top + period)]
     while spans:
