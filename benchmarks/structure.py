@@ -18,7 +18,7 @@ PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
     "files": 345,
-    "code lines": 35_500,
+    "code lines": 36_200,
     "arrows in pipeline": 80,
     "arrows in train": 22,
     "longest import path": 22,
