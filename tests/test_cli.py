@@ -104,6 +104,8 @@ def test_help_lists_all_verbs_in_their_order():
         (["segment", "s.tif", "-m", "b", "-o", "o.tif", "--probability", "uint8"], "holds the class map alone"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--halo", "-3"], "is not 'exact', 'auto' or a number"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--halo", "some"], "is not 'exact', 'auto' or a number"),
+        (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--overlap", "-3"], "is not 'auto' or a number of pixels"),
+        (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--blend", "max"], "'max' is not one of"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--tile", "0"], "0 is not in the range"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--threshold", "2"], "from 0 to 1; received 2.0"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--bands", "1,,2"], "has an empty name"),

@@ -204,6 +204,7 @@ def _measuring(options: Mapping[str, Any]) -> str:
     asked = {
         "precisions": options["precision"] in ("auto", "int8"),
         "the halo": options["halo"] == "auto",
+        "the overlap": options["overlap"] == "auto",
         "the time": bool(options.get("calibrate")),
     }
     what = " and ".join(name for name, there in asked.items() if there)
