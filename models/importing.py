@@ -25,6 +25,7 @@ from .imports.recognise import recognise
 from .imports.settings import KEYS as KEYS
 from .imports.settings import check_keys, metadata_of, read_settings
 from .imports.skeleton import default_name, refuse_missing, skeleton
+from .imports.state_dict import drop
 from .imports.state_dict import read_state_dict as read_state_dict
 from .imports.state_dict import rename as rename
 from .imports.state_dict import swap_halves as swap_halves
@@ -131,8 +132,10 @@ def import_bundle(
         TOML or JSON: `name`, `architecture`, `options`, `bands` (names), `dtype`, `scaling` (a table of `mean` and
         `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes` (tables of `name`
         and `color`), and, as needed, `background` (a class's name; `none`, or false: there is none), `activation`,
-        `resolution`, `patch`, `means` in `scaling`, and `rename`: a table
-        of regular expressions for the beginnings of keys, and what takes their place. `swap`: regular expressions for
+        `resolution`, `patch`, `means` in `scaling`, `thresholds` (the probability above which a pixel takes a class:
+        one for all but the background, or a table by name), and `rename`: a table
+        of regular expressions for the beginnings of keys, and what takes their place. `drop`: regular expressions for
+        whole keys that are left out first, as those of a loss. `swap`: regular expressions for
         keys, as renamed, of convolutions whose two halves of inputs come in the other order, as in U-Nets that join
         (upsampled, skipped) and not (skipped, upsampled). `radiometry`: what raw values mean, a table of `scale`,
         `offset` and `unit` (value * scale + offset is in the unit), or one per band; `quantiles`: per band, those of
@@ -211,7 +214,7 @@ def import_state(
     overwrite: bool = False,
 ) -> Bundle:
     """Make a bundle of a state dict and settings; see `import_bundle`, whose config holds them."""
-    state = rename(read_state_dict(checkpoint), settings.get("rename", {}))
+    state = rename(drop(read_state_dict(checkpoint), settings.get("drop", [])), settings.get("rename", {}))
     state = swap_halves(state, settings.get("swap", []))
     metadata = metadata_of(settings)
     network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)

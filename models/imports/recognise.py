@@ -5,13 +5,19 @@ from pathlib import Path
 
 from ..errors import BundleError
 from ..limits import LARGEST_JSON, parse_json, read_small, refuse_special
+from .arcgis import read_arcgis
 from .content import Kind, content_kind, refuse_folder, refuse_json, refuse_zip
 from .found import Found, Reader
+from .hub import fetch_snapshot, is_reference, refuse_hub_folder, with_origin
+from .lightning import read_lightning
+from .mlm_item import read_mlm_item
 from .onnx_file import read_onnx_file
 from .program import read_program
+from .smp_folder import read_smp_folder
 from .weights import read_weights
 
-READERS: tuple[Reader, ...] = ()  # of kinds that tell more than their weights do; the first that knows it tells
+# of kinds that tell more than their weights do; the first that knows it tells
+READERS: tuple[Reader, ...] = (read_smp_folder, read_arcgis, read_mlm_item, read_lightning)
 
 
 def recognise(model: str | os.PathLike[str]) -> Found:
@@ -20,7 +26,8 @@ def recognise(model: str | os.PathLike[str]) -> Found:
     Parameters
     ----------
     model
-        A file or folder of any of the kinds in `models.imports.content.READ`.
+        A file or folder of any of the kinds in `models.imports.content.READ`; or `hf:owner/name[/file][@revision]`,
+        which is fetched from the Hugging Face Hub.
 
     Raises
     ------
@@ -29,6 +36,9 @@ def recognise(model: str | os.PathLike[str]) -> Found:
     NetworkError
         It is weights, and damaged; or a pickle of more than weights.
     """
+    if is_reference(model):
+        snapshot = fetch_snapshot(os.fspath(model))
+        return with_origin(recognise(snapshot.path), snapshot)
     path = Path(os.fspath(model))
     refuse_special(path, BundleError)
     if not path.exists():
@@ -53,6 +63,7 @@ def _by_kind(path: Path, kind: Kind | None) -> Found:
             raise refuse_zip(path)
         case "json":
             raise refuse_json(path, _json(path))
+    refuse_hub_folder(path)
     raise refuse_folder(path)
 
 

@@ -1,5 +1,6 @@
 """The settings of an import: keys and values from a TOML, or from what a file tells, and the metadata made of them."""
 
+import colorsys
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,8 @@ from ..metadata import (
 
 RADIOMETRY = ("scale", "offset", "unit")
 KEYS = ("name", "architecture", "options", "bands", "dtype", "scaling", "classes", "activation", "resolution", "patch",
-        "background", "description", "provenance", "metrics", "rename", "swap", "radiometry", "quantiles")  # fmt: skip
+        "background", "thresholds", "description", "provenance", "metrics", "drop", "rename", "swap", "radiometry",
+        "quantiles")  # fmt: skip
 NEEDED = ("name", "architecture", "bands", "dtype", "scaling", "classes")
 # by value, of classes that are named alone; after Okabe and Ito (2008), told apart by people who do not see all colours
 COLORS = ("000000", "E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7", "999999")
@@ -77,6 +79,7 @@ def metadata_of(settings: Mapping[str, Any]) -> BundleMetadata:
             resolution=None if resolution is None else (float(finest), float(coarsest)),
             patch=int(settings.get("patch", 512)),
             background=named_background(settings.get("background"), [str(c["name"]) for c in settings["classes"]]),
+            thresholds=_thresholds(settings),
             description=str(settings.get("description", "")),
             provenance=dict(settings.get("provenance", {})),
             metrics=dict(settings.get("metrics", {})),
@@ -90,7 +93,25 @@ def metadata_of(settings: Mapping[str, Any]) -> BundleMetadata:
 def _colored(classes: Any) -> list[Mapping[str, Any]]:
     """Return classes as tables of name and colour; those that are named alone get colours that are told apart."""
     given = [one if isinstance(one, Mapping) else {"name": str(one)} for one in classes]
-    return [{"color": COLORS[value % len(COLORS)], **one} for value, one in enumerate(given)]
+    return [{"color": _color(value), **one} for value, one in enumerate(given)]
+
+
+def _color(value: int) -> str:
+    """Return the colour of a class that has none; beyond those of the list, neighbours lie far apart."""
+    if value < len(COLORS):
+        return COLORS[value]
+    parts = colorsys.hsv_to_rgb(value * 0.618034 % 1, 0.6 + value % 3 * 0.2, 0.85)
+    return "".join(f"{round(255 * part):02X}" for part in parts)
+
+
+def _thresholds(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Read the decision: a number for all classes but the background, or a table of one for each."""
+    given = settings.get("thresholds", {})
+    if isinstance(given, Mapping):
+        return {str(name): float(value) for name, value in given.items()}
+    names = [str(one["name"]) for one in _colored(settings["classes"])]
+    background = named_background(settings.get("background"), names)
+    return {name: float(given) for name in names if name != background}
 
 
 def _radiometry(settings: Mapping[str, Any], bands: int) -> list[Radiometry | None]:

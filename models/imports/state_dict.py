@@ -4,14 +4,16 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import NetworkError
+from ..errors import BundleError, NetworkError
 from ..limits import refuse_special
+from .checkpoint import is_checkpoint, read_checkpoint
 from .pickles import describe_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
@@ -30,11 +32,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     refuse_special(name, NetworkError)
     try:
         if name.endswith(".safetensors") or _is_safetensors(name):
-            content = safetensors.torch.load_file(name)
+            content: object = safetensors.torch.load_file(name)
         else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of protocols of pickle, about which nobody can do anything here
-                content = torch.load(name, map_location="cpu", weights_only=True)
+            content = _load(name)
     except FileNotFoundError as error:
         raise NetworkError(f"no such file: {name}") from error
     except Exception as error:
@@ -51,6 +51,21 @@ def _is_safetensors(name: str) -> bool:
         return file.read(9)[8:] == b"{"
 
 
+def _load(name: str) -> object:
+    """Read a checkpoint of torch; of one with other classes beside its weights, as of settings, the weights alone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols of pickle, about which nobody can do anything here
+            return torch.load(name, map_location="cpu", weights_only=True)
+    except Exception:
+        if not is_checkpoint(Path(name)):
+            raise
+        with suppress(BundleError):
+            if _unwrap(content := read_checkpoint(Path(name))):
+                return content
+        raise
+
+
 def _unwrap(content: object) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
@@ -62,6 +77,15 @@ def _unwrap(content: object) -> dict[str, Tensor]:
         if state and all(key.startswith(prefix) for key in state):
             return _unwrap({key.removeprefix(prefix): value for key, value in state.items()})
     return state
+
+
+def drop(state: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
+    """Leave out keys that a regular expression matches whole. Raises NetworkError where a pattern is none."""
+    try:
+        compiled = [re.compile(pattern) for pattern in patterns]
+    except (re.error, TypeError) as error:
+        raise NetworkError(f"drop: {error}; give a list of regular expressions for keys") from error
+    return {key: tensor for key, tensor in state.items() if not any(one.fullmatch(key) for one in compiled)}
 
 
 def rename(state: Mapping[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Tensor]:
