@@ -11,7 +11,8 @@ are medians of the second and the last quarter, `grows` is the slope of a line t
 blocks of that time. The pixels are compared with those of one process in larger blocks.
 
 GDAL keeps up to 256 MB of decoded blocks in a process, which a worker fills in the course of a scene; here it may keep
-32 MB (`GDAL_CACHEMAX`), so that what would grow for ever is seen.
+32 MB (`GDAL_CACHEMAX`), so that what would grow for ever is seen. Dask's profiler, which keeps an hour of samples, is
+off, as it is in workers that Swathe starts.
 
 Promise: by that line nothing grows by more than 5 % or 10 MB of memory, 2 threads, files or sockets. Scheduler and
 command each keep the last 100,000 names of tasks, some 30 MB in all, which 10,000 blocks are far from.
@@ -158,6 +159,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("GDAL_CACHEMAX", "32")
+    os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "False")
     chosen = parse(arguments)
     print(f"seed {chosen.seed}", flush=True)
     with workplace(chosen.folder) as folder:

@@ -171,3 +171,12 @@ def test_the_oldest_halves_go_when_there_is_no_room():
     assert cache.take(("s", "run", (0, 0, 2))) is None
     cache.put(("s", "run", (0, 0, 1)), half)  # a block that was done twice
     assert cache.size == 100
+
+
+def test_halves_that_no_overview_here_takes_do_not_pile_up():
+    """Another worker makes the overview above a block; of blocks of 64 pixels, a hundred thousand have room by size."""
+    cache, half = HalfCache(), BlockResult(np.zeros((32, 32), np.uint8), None)
+    for column in range(2000):
+        cache.put(("s", "run", (0, 0, column)), half)
+    assert cache.size == 512 * 1024
+    assert cache.take(("s", "run", (0, 0, 1999))) is half

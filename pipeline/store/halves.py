@@ -9,6 +9,7 @@ from .overviews import halve
 from .store import BlockIndex, Store
 
 LIMIT = 2**26  # bytes of halves that a process holds; what does not fit is read from the store
+MOST = 512  # halves: those of small blocks take more memory than their pixels do
 Key = tuple[str, str, BlockIndex]
 
 
@@ -27,7 +28,7 @@ class HalfCache:
             self._drop(key)
             self._halves[key] = half
             self.size += _size(half)
-            while self.size > self.limit:
+            while self.size > self.limit or len(self._halves) > MOST:
                 self._drop(next(iter(self._halves)))
 
     def take(self, key: Key) -> BlockResult | None:
