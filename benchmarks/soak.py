@@ -1,21 +1,21 @@
 """Whether anything grows while blocks go by and workers are killed: memory, threads, open files, sockets.
 
-    python -m benchmarks.soak                                # 10,000 blocks; at 1 to 2 s each on 2 workers, two hours
+    python -m benchmarks.soak                                # 40,000 blocks; at 1 s each on 4 workers, three hours
     python -m benchmarks.soak --blocks 2500 --minutes 10     # the same output again and again, for ten minutes
 
 One command on a scene of so many small blocks, with a scheduler and two hosts of two workers; those of one host are
 killed at random, one every ten seconds or so. Of the command, the scheduler, the process that holds a host's nannies
 and a worker that nobody kills, samples are taken every second: resident memory (RSS), its share of what is mapped by
-several (PSS), threads, open files and sockets. The first quarter of the samples counts as warming up. `from` and `to`
-are medians of the second and the last quarter, `grows` is the slope of a line through all after the first, times the
-blocks of that time. The pixels are compared with those of one process in larger blocks.
+several (PSS), threads, open files and sockets. The first half of the samples counts as warming up: the scheduler's
+lists of what has happened are full after some 20,000 tasks. `from` and `to` are medians of the first and the last third
+after that, `grows` is the slope of a line through it, times its time. The pixels are compared with those of one process in larger blocks.
 
 GDAL keeps up to 256 MB of decoded blocks in a process, which a worker fills in the course of a scene; here it may keep
 32 MB (`GDAL_CACHEMAX`), so that what would grow for ever is seen. Dask's profiler, which keeps an hour of samples, is
 off, as it is in workers that Swathe starts.
 
 Promise: by that line nothing grows by more than 5 % or 10 MB of memory, 2 threads, files or sockets. Scheduler and
-command each keep the last 100,000 names of tasks, some 30 MB in all, which 10,000 blocks are far from.
+command each keep the last 100,000 names of tasks, some 30 MB in all, which 40,000 blocks are far from.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from .child import table, workplace
 BLOCK, REFERENCE_BLOCK = 64, 512  # pixels
 EVERY = 1.0  # seconds between samples
 KILL = (5.0, 15.0)  # seconds between kills
-WARM = 0.25  # of the samples
+WARM = 0.5  # of the samples
 MB = 1e6
 MOST: Mapping[str, float] = {"RSS": 10 * MB, "PSS": 10 * MB, "threads": 2, "files": 2, "sockets": 2}
 SHARE = 0.05  # of the memory that it may grow by, where that is more
@@ -68,7 +68,7 @@ class Series:
             self.values[name].append(float(value))
 
     def growth(self, name: str) -> tuple[float, float, float]:
-        """Return the medians of the second and the last quarter, and the rise of a line after the first."""
+        """Return the medians of the first and the last third after warming up, and the rise of a line through that."""
         warm = int(WARM * len(self.times))
         times, values = np.array(self.times[warm:]), np.array(self.values[name][warm:])
         slope = np.polyfit(times - times[0], values, 1)[0]
@@ -150,7 +150,7 @@ def _same_pixels(output: Path, reference: Path) -> bool:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Whether anything grows.")
-    parser.add_argument("--blocks", type=int, default=10_000, help="of one run")
+    parser.add_argument("--blocks", type=int, default=40_000, help="of one run")
     parser.add_argument("--minutes", type=float, default=0, help="runs are repeated for so long")
     parser.add_argument("--seed", type=int, default=12)
     parser.add_argument("--folder", type=Path, help="where all goes and stays")

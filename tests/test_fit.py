@@ -485,3 +485,22 @@ def test_curves_of_several_sittings(tmp_path):
     assert table["epoch"].tolist() == [0, 1, 2]
     assert table["loss"].tolist() == [1.0, 1 / 3, 1 / 4]
     assert write_curves(tmp_path, "x").exists()
+
+
+def test_logs_that_a_power_cut_has_torn_are_read_as_far_as_they_go(tmp_path):
+    """Cut anywhere, or zeros from anywhere on: what follows the end of a training must not fail for its logs."""
+    rows = pd.DataFrame({"epoch": [0, 1], "step": [3, 7], "loss": [0.5, 0.25]})
+    for number in range(2):
+        (tmp_path / f"logs/{number:03}").mkdir(parents=True)
+        rows.assign(epoch=rows["epoch"] + number).to_csv(tmp_path / f"logs/{number:03}/metrics.csv", index=False)
+    torn = tmp_path / "logs/000/metrics.csv"
+    whole = torn.read_bytes()
+    for length in range(len(whole)):
+        for rest in (b"", bytes(len(whole) - length)):
+            torn.write_bytes(whole[:length] + rest)
+            table = read_logs(tmp_path)
+            assert table["epoch"].tolist()[-2:] == [1, 2]
+            assert table["loss"].tolist()[-2:] == [0.5, 0.25]
+            assert table.dtypes.map(lambda kind: kind.kind in "fi").all()
+    torn.write_bytes(bytes(8))
+    assert write_curves(tmp_path, "x").exists()

@@ -4,6 +4,7 @@ A folder belongs to one training, at one time to one process: another's settings
 what differs. A folder that no training has made is never touched.
 """
 
+import io
 import json
 import os
 import shutil
@@ -204,15 +205,28 @@ def read_logs(run: Path) -> Any:
     Returns
     -------
     pandas.DataFrame
-        One row an epoch, the latest where there are two.
+        One row an epoch, the latest where there are two. What a power cut has left of a file is read as far as it is
+        numbers.
     """
     import pandas as pd
 
-    tables = [pd.read_csv(path) for path in sorted(run.glob(f"{LOGS}/*/metrics.csv")) if path.stat().st_size]
+    read = [_read_log(path) for path in sorted(run.glob(f"{LOGS}/*/metrics.csv"))]
+    tables = [table for table in read if len(table) and {"epoch", "step"} <= set(table)]
     if not tables:
         return pd.DataFrame({"epoch": [], "step": []})
     # Lightning writes an epoch's validation and training into two rows
     return pd.concat([table.groupby("epoch").last() for table in tables]).groupby(level=0).last().reset_index()
+
+
+def _read_log(path: Path) -> Any:
+    """Read one log; a file that was being written when the power was cut may be empty, cut, or end in zeros."""
+    import pandas as pd
+
+    lines = path.read_bytes().replace(b"\0", b"").decode(errors="replace")
+    try:
+        return pd.read_csv(io.StringIO(lines), on_bad_lines="skip").apply(pd.to_numeric, errors="coerce")
+    except ValueError:  # nothing in it, or no table: errors of pandas' parser are of this kind
+        return pd.DataFrame()
 
 
 def write_curves(run: Path, title: str) -> Path:
