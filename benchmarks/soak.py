@@ -1,6 +1,6 @@
 """Whether anything grows while blocks go by and workers are killed: memory, threads, open files, sockets.
 
-    python -m benchmarks.soak                                # 40,000 blocks; at 1 s each on 4 workers, three hours
+    python -m benchmarks.soak                                # 40,000 blocks: of usual ones, two hours' worth
     python -m benchmarks.soak --blocks 2500 --minutes 10     # the same output again and again, for ten minutes
 
 One command on a scene of so many small blocks, with a scheduler and two hosts of two workers; those of one host are
@@ -8,7 +8,8 @@ killed at random, one every ten seconds or so. Of the command, the scheduler, th
 and a worker that nobody kills, samples are taken every second: resident memory (RSS), its share of what is mapped by
 several (PSS), threads, open files and sockets. The first half of the samples counts as warming up: the scheduler's
 lists of what has happened are full after some 20,000 tasks. `from` and `to` are medians of the first and the last third
-after that, `grows` is the slope of a line through it, times its time. The pixels are compared with those of one process in larger blocks.
+after that, `grows` is the slope of a line through it, times its time. The pixels are compared with those of one process
+in larger blocks.
 
 GDAL keeps up to 256 MB of decoded blocks in a process, which a worker fills in the course of a scene; here it may keep
 32 MB (`GDAL_CACHEMAX`), so that what would grow for ever is seen. Dask's profiler, which keeps an hour of samples, is
