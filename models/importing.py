@@ -20,7 +20,7 @@ from .factory import FACTORY, allow_factory, module_of, remember_factory
 from .files import refuse_existing, sha256_of
 from .graph_form import ONNX
 from .imports.found import Found
-from .imports.program import refuse_untrusted
+from .imports.program import refuse_untrusted, write_program_as_onnx
 from .imports.recognise import recognise
 from .imports.settings import KEYS as KEYS
 from .imports.settings import check_keys, metadata_of, read_settings
@@ -190,7 +190,9 @@ def import_settings(
         return import_state(found.path, merged, output, overwrite=overwrite)
     if found.network == "onnx":
         return import_onnx(found.path, merged, output, overwrite=overwrite)
-    raise BundleError(f"{found.path} is {found.kind}, which this version does not read")
+    with tempfile.TemporaryDirectory() as folder:
+        write_program_as_onnx(found.path, made := Path(folder) / "network.onnx")
+        return import_onnx(made, merged, output, overwrite=overwrite)
 
 
 def _origin(found: Found) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from .errors import NetworkError
 from .metadata import ReceptiveField
+from .telling import tell
 
 SMALLEST, LARGEST = 512, 8192  # rows tried; a network that fills the largest has no bound. ResNet-101 needs 4,096
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 5, 10, 20, 40, 7, 14, 28, 56)
@@ -73,6 +74,7 @@ def measure_on(answer: Answer, bands: int, carrier: Answer | None = None) -> Rec
     size = period * -(-SMALLEST // period)
     while size <= max(LARGEST, 2 * period):
         extent = partial(_extent, carrier or answer, bands, accepted, size)
+        tell(f"measuring how far outputs see, in {size} rows of {LARGEST} at most")
         axes = [_extents(partial(extent, axis), size // 2, period) for axis in (2, 3)]
         if all(axes):
             found = _stride_and_radius(period, *axes)
@@ -179,6 +181,7 @@ def _extents(extent: Callable[[int], Extent | None], top: int, period: int) -> l
     spans = [(top, top + period)]
     while spans:
         low, high = spans.pop()
+        tell(f"measuring how far outputs see, {len(found)} rows of up to {period + 1}")
         for row in (low, high):
             seen = found.get(row) or extent(row)
             if seen is None:

@@ -127,7 +127,7 @@ WRONG = {
     "HTML": (lambda p: written(p, "w.pth", b"\n<!DOCTYPE html><html>"), "is a page of HTML"),
     "OpenVINO": (lambda p: written(p, "m.xml", b'<?xml version="1.0"?><net/>'), "XML: of OpenVINO's IR"),
     "JSON": (lambda p: written(p, "m.json", b'{"a": 1}'), r"JSON that describes no network \(it holds a\)"),
-    "broken JSON": (lambda p: written(p, "m.json", b'{"a": '), "looks like JSON, and is not"),
+    "broken JSON": (lambda p: written(p, "m.json", b'{"a": '), "is not JSON|looks like JSON"),
     "NumPy": (lambda p: np.savez(p / "a.npz", a=np.zeros(3)) or p / "a.npz", r"arrays of NumPy \(.npz\)"),
     "one array": (lambda p: np.save(p / "a.npy", np.zeros(3)) or p / "a.npy", "is an array of NumPy"),
     "zip": (lambda p: zipped(p, "a.zip", {"a.txt": b"1"}), r"a zip of 1 files without a network \(a.txt\)"),
@@ -166,14 +166,19 @@ class Own(nn.Conv2d):
     """A class that a pickle names."""
 
 
-@pytest.mark.parametrize("new", [True, False])
+def beside() -> dict[str, object]:
+    return {"state_dict": {"a": torch.zeros(3)}, "args": Own(1, 1, 1)}
+
+
 @pytest.mark.parametrize(
-    ("made", "save_line"),
-    [(lambda: Own(1, 1, 1), "torch.save(loaded.state_dict(), 'weights.pth')"),
-     (lambda: {"state_dict": {"a": torch.zeros(3)}, "args": Own(1, 1, 1)},
-      "torch.save(loaded['state_dict'], 'weights.pth')")],
-)  # fmt: skip
-def test_the_two_lines_for_a_pickle_save_its_weights(made, save_line, new, tmp_path, monkeypatch):
+    ("made", "new", "save_line"),
+    [
+        (lambda: Own(1, 1, 1), True, "torch.save(loaded.state_dict(), 'weights.pth')"),
+        (lambda: Own(1, 1, 1), False, "torch.save(loaded.state_dict(), 'weights.pth')"),
+        (beside, False, "torch.save(loaded['state_dict'], 'weights.pth')"),
+    ],
+)
+def test_the_two_lines_for_a_pickle_save_its_weights(made, new, save_line, tmp_path, monkeypatch):
     """They are run as they are printed."""
     path = pickled(tmp_path, made(), _use_new_zipfile_serialization=new)
     with pytest.raises(SwatheError, match=r"is a pickle that holds test_import\.Own") as refused:
@@ -184,6 +189,11 @@ def test_the_two_lines_for_a_pickle_save_its_weights(made, save_line, new, tmp_p
     for line in lines:
         exec(line, globals())
     assert torch.load("weights.pth", weights_only=True)
+
+
+def test_weights_beside_other_objects_are_read_without_these(tmp_path):
+    """In files of torch 1.6 and later, where tensors are apart from the pickle."""
+    assert recognise(pickled(tmp_path, beside())).network == "state"
 
 
 STARTS = [b"", b"\x80\x02", b"\x80\x04\x95", b"PK\x03\x04", b"\x08\x08\x12\x03", b"\x10\0\0\0\0\0\0\0{", b"{", b"<"]

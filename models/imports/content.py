@@ -128,6 +128,9 @@ def _kind_of_zip(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            begins: int = min((member.header_offset for member in archive.infolist()), default=0)
+            if begins:
+                raise zipfile.BadZipFile("its end is that of a zip within it")
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise refusal(
             path, "a zip without its end, as a checkpoint of torch that was cut off", "copy or download it again"

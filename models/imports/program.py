@@ -11,17 +11,21 @@ from typing import Any
 from ..errors import BundleError, NetworkError, require_extra
 from ..limits import LARGEST_JSON, parse_json
 from .found import Found
+from .own_export import settings_of_export
 
 NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 TRUST = "loading it can run code that is in it, so it is loaded only with --trust"
-EXTRAS = ("mlm-metadata", "swathe.json")  # extra files that hold JSON
+OWN = "swathe.json"  # the extra file of `swathe export-model`
+
+
+SIDE = 256  # pixels, where a program that takes several sides does not hold an example
 
 
 def read_program(path: Path) -> Found:
     """Tell that a file is a program, by its directory alone."""
-    held = [name for name in EXTRAS if read_extra(path, name) is not None]
-    notes = (f"a program of torch.export: {TRUST}", *(f"it holds {name}" for name in held))
-    return Found("a program of torch.export", "program", path, notes=notes)
+    facts = settings_of_export(read_extra(path, OWN), path)
+    sources = dict.fromkeys(facts, OWN)
+    return Found("a program of torch.export", "program", path, facts, sources, (TRUST,))
 
 
 def read_extra(path: Path, name: str) -> Any:
@@ -74,15 +78,37 @@ def write_program_as_onnx(path: Path, target: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
-            made = torch.onnx.export(program, verbose=False, input_names=["pixels"], output_names=["answer"])
+            pixels, axes = _example(program)
+            # traced again: of a loaded program some sizes are expressions that the converter does not take (torch 2.14)
+            made = torch.onnx.export(program.module(), (pixels,), dynamic_shapes=(axes,), dynamo=True, verbose=False,
+                                     input_names=["pixels"])  # fmt: skip
             if made is None:
-                raise NetworkError(f"torch makes no ONNX of {path}")
+                raise NetworkError("torch makes none")
             made.save(target)
     except Exception as error:  # of torch.export and its converters there is no common one
         raise NetworkError(f"{path} cannot be loaded and made into ONNX: {_first_line(error)}") from error
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _example(program: Any) -> tuple[Any, dict[int, Any]]:
+    """Return pixels of a size that a program takes, and which of their axes may have another. Raises NetworkError."""
+    import torch
+
+    signature, nodes = program.graph_signature, {node.name: node for node in program.graph.nodes}
+    if len(signature.user_inputs) != 1:
+        raise NetworkError(f"it has {len(signature.user_inputs)} inputs, and a network of segmentation has one")
+    value = nodes[signature.user_inputs[0]].meta["val"]
+    if value.ndim != 4:
+        raise NetworkError(f"its input has {value.ndim} axes, not the four of batch, band, y and x")
+    free = [axis for axis, size in enumerate(value.shape) if not isinstance(size, int)]
+    given = program.example_inputs
+    usual = [SIDE if axis in free else size for axis, size in enumerate(value.shape)]
+    sizes = list(given[0][0].shape) if given else usual
+    if 0 in free:
+        sizes[0] = 2  # one of anything would be taken for a constant
+    return torch.zeros(sizes, dtype=value.dtype), dict.fromkeys(free, torch.export.Dim.AUTO)
 
 
 def _first_line(error: Exception) -> str:

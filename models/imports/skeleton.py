@@ -41,7 +41,9 @@ ASKED = (
     Asked("description", "what it finds, and in which images"),
     Asked("provenance", "licence of the weights, where they are from, data they were trained on"),
 )  # fmt: skip
-EXAMPLES = {"activation": '"softmax"', "background": '"..."', "resolution": "10", "description": '"..."',
+FORM = Asked("options", "where it is not told rightly: the answer is logits, probabilities or classes")
+EXAMPLES = {"options": '{ output = "probabilities" }', "activation": '"softmax"', "background": '"..."',
+            "resolution": "10", "description": '"..."',
             "provenance": '{ licence = "MIT", source = "https://..." }',
             "radiometry": '{ scale = 0.0001, unit = "reflectance" }'}  # fmt: skip
 
@@ -86,6 +88,7 @@ def _lines(found: Found, settings: Mapping[str, Any]) -> Iterator[str]:
     yield '# "?" marks what the file does not tell and an import needs'
     known = {"name": default_name(found.path), **found.facts, **settings}
     asked = [one for one in ASKED if one.key not in ("architecture", "options") or found.network == "state"]
+    asked += [] if found.network == "state" else [FORM]
     for one in asked:
         if one.key in known:
             where = "given" if one.key in settings else found.sources.get(one.key, "")
@@ -97,7 +100,7 @@ def _lines(found: Found, settings: Mapping[str, Any]) -> Iterator[str]:
         else:
             yield f"# {one.key} = {EXAMPLES[one.key]}  # {one.meaning}"
     for key, value in known.items():
-        if key not in {one.key for one in asked} and key not in ("architecture", "options"):
+        if key not in {one.key for one in asked} and key != "architecture":
             yield from _entry(key, value, f"found in {found.sources[key]}" if key in found.sources else "")
 
 

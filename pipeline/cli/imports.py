@@ -1,8 +1,12 @@
 """The verb `import` of the command `swathe`: a network that someone else has published becomes a bundle."""
 
+import time
+
 import click
 
 from .options import note, overwriting
+
+EVERY = 5.0  # seconds between lines of what goes on, at least
 
 
 @click.command(
@@ -38,10 +42,27 @@ def import_model(
     if describing:
         click.echo(importing.describe_model(model, config=config, factory=factory), nl=False)
         return
+    from models.telling import telling
+
     from .describe import outcome, stamp
 
     output = output or importing.default_output(model, config)
     before = None if overwrite else stamp(output)
-    note(f"swathe: importing {model}; how far each output sees is measured, which can take minutes", quiet)
-    made = importing.import_model(model, output, config=config, trust=trust, factory=factory, overwrite=overwrite)
+    note(f"swathe: importing {model}", quiet)
+    with telling(_Spaced(quiet)):
+        made = importing.import_model(model, output, config=config, trust=trust, factory=factory, overwrite=overwrite)
     click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
+    halo = made.metadata.receptive_field.halo
+    click.echo("no exact halo: every output sees its whole tile" if halo is None else f"exact halo {halo} pixels")
+
+
+class _Spaced:
+    """Shows what is told, after a while and not too often."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.said = quiet, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        if time.monotonic() - self.said >= EVERY:
+            self.said = time.monotonic()
+            note(f"swathe: {text}", self.quiet)
