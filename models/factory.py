@@ -1,12 +1,13 @@
 """Networks of a user's own class, made by a function that the user has named; it never comes with a bundle.
 
-A bundle holds the function's name alone. It is imported only where the user has said so: by `swathe import --factory`,
-which remembers the module for this user, or in the environment variable SWATHE_FACTORIES.
+A bundle holds the function's name alone, and bundles come from anyone. It is imported only where the user has said so:
+by `swathe import --factory`, which remembers this one function for this user, or in the environment variable
+SWATHE_FACTORIES. What a named module has merely imported itself, as `os.system`, is never called.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from importlib import import_module
 from inspect import signature
@@ -22,13 +23,13 @@ from .libraries import take_main_output
 from .limits import read_small
 
 FACTORY = "factory"  # the architecture, and the option that holds the function's name
-MODULES = "SWATHE_FACTORIES"  # names modules whose functions may be called, with commas between
+MODULES = "SWATHE_FACTORIES"  # names functions as package.module:function, or modules, with commas between
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 LARGEST_LIST = 2**16  # bytes
 BANDS = ("bands", "in_channels", "in_chans", "n_channels", "input_channels")  # what functions call channels in
 CLASSES = ("classes", "num_classes", "out_channels", "n_classes", "output_channels")  # and out
 
-_named = set[str]()  # modules that the user has named to this process
+_named = set[str]()  # functions that the user has named to this process
 
 
 def module_of(factory: str) -> str:
@@ -39,20 +40,20 @@ def module_of(factory: str) -> str:
 
 
 def allow_factory(factory: str) -> None:
-    """Let this process import the module of a function that the user has named."""
-    _named.add(module_of(factory))
+    """Let this process call a function that the user has named."""
+    module_of(factory)
+    _named.add(factory)
 
 
 def remember_factory(factory: str) -> Path | None:
-    """Keep the name of a function's module in this user's config folder; None: it was there, or cannot be kept."""
-    module, kept = module_of(factory), _list_of_modules()
-    known = _remembered()
-    if module in known:
+    """Keep the name of a function in this user's config folder; None: it was there, or cannot be kept."""
+    kept, known = _list_of_factories(), _remembered()
+    if factory in known:
         return None
-    with suppress(OSError):
+    with suppress(OSError, NetworkError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(kept, error=NetworkError) as part:
-            part.write_text("".join(f"{name}\n" for name in sorted({*known, module})), encoding="utf-8")
+            part.write_text("".join(f"{name}\n" for name in sorted({*known, factory})), encoding="utf-8")
         return kept
     return None
 
@@ -74,10 +75,11 @@ def make_network(bands: int, classes: int, **options: Any) -> nn.Module:
     """
     name = str(options.pop(FACTORY, ""))
     module = module_of(name)
-    if not _is_allowed(module):
+    by_name = name in {*_named, *_of_environment(), *_remembered()}
+    if not by_name and not _is_in(module, _of_environment()):
         raise NetworkError(
-            f"the network is made by {name}, which is code of the user's own: it is imported only where its module is "
-            f"named, as by {MODULES}={module}"
+            f"the network is made by {name}, which is code of the user's own: it is called only where it is named, as "
+            f"by {MODULES}={name}"
         )
     try:
         made: Any = import_module(module)
@@ -87,6 +89,8 @@ def make_network(bands: int, classes: int, **options: Any) -> nn.Module:
         raise NetworkError(
             f"{name} cannot be imported: {error}; install its package, or name its folder in PYTHONPATH"
         ) from error
+    if not by_name and not _is_in(str(getattr(made, "__module__", "")), _of_environment()):
+        raise NetworkError(f"{name} is not of the module {module}, which only imports it; it is not called")
     network = made(**_arguments(made, bands, classes, options))
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{name} makes a {type(network).__name__}, not a torch.nn.Module")
@@ -104,18 +108,21 @@ def _arguments(made: Any, bands: int, classes: int, options: Mapping[str, Any]) 
     return given
 
 
-def _is_allowed(module: str) -> bool:
-    """Whether the user has named a module, or a package that it is in."""
-    allowed = {*_named, *(name.strip() for name in os.environ.get(MODULES, "").split(",")), *_remembered()}
+def _of_environment() -> set[str]:
+    return {name.strip() for name in os.environ.get(MODULES, "").split(",")} - {""}
+
+
+def _is_in(module: str, names: Set[str]) -> bool:
+    """Whether a module, or a package that it is in, is named."""
     parts = module.split(".")
-    return any(".".join(parts[: count + 1]) in allowed for count in range(len(parts)))
+    return any(".".join(parts[: count + 1]) in names for count in range(len(parts)))
 
 
 def _remembered() -> set[str]:
     with suppress(OSError, UnicodeDecodeError, NetworkError):
-        return set(read_small(_list_of_modules(), LARGEST_LIST, NetworkError).decode().split())
+        return set(read_small(_list_of_factories(), LARGEST_LIST, NetworkError).decode().split())
     return set()
 
 
-def _list_of_modules() -> Path:
+def _list_of_factories() -> Path:
     return platformdirs.user_config_path("swathe", appauthor=False) / "factories.txt"

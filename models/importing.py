@@ -58,8 +58,8 @@ def import_model(
     trust
         Load a program of `torch.export` (.pt2), which can run code that is in it. It is kept as ONNX, without code.
     factory
-        `package.module:function` of the user's own: it makes the network that the weights are of. The module is
-        remembered for this user; elsewhere it is named in the environment variable `SWATHE_FACTORIES`.
+        `package.module:function` of the user's own: it makes the network that the weights are of. It is remembered
+        for this user; elsewhere it is named in the environment variable `SWATHE_FACTORIES`.
     overwrite
         Replace a bundle that is there.
 
@@ -183,6 +183,8 @@ def import_settings(
         raise BundleError(f"{found.path} is {found.kind}, which holds no weights: give the file that does")
     if found.network == "program" and not trust:
         raise refuse_untrusted(found.path)
+    if found.network != "state" and settings.get("architecture") == FACTORY:
+        raise BundleError(f"{found.path} is {found.kind}, a network by itself: a factory is for weights alone")
     merged = {"name": default_name(found.path), **found.facts, **settings}
     refuse_missing(found.path, merged, found.network)
     merged["provenance"] = _origin(found) | _table(found.facts, "provenance") | _table(settings, "provenance")

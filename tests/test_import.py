@@ -254,6 +254,7 @@ def test_settings_that_differ_from_the_file_are_named(more, said, tmp_path):
 
 
 MINE = """
+    import os
     import torch
     from torch import nn
 
@@ -297,10 +298,26 @@ def test_a_class_of_the_users_own_is_made_only_where_they_say_so(mine, tmp_path,
     monkeypatch.setattr("models.factory._named", set())  # as another process: the user's folder still knows it
     load_bundle(tmp_path / "b").network()
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of another user"))
-    with pytest.raises(SwatheError, match=f"code of the user's own.*{MODULES}={name}"):
+    with pytest.raises(SwatheError, match=f"code of the user's own.*{MODULES}={name}:Net"):
         load_bundle(tmp_path / "b").network()
-    monkeypatch.setenv(MODULES, f"other,{name}")
-    load_bundle(tmp_path / "b").network()
+    for named in (f"other,{name}", f"{name}:Net"):
+        monkeypatch.setenv(MODULES, named)
+        load_bundle(tmp_path / "b").network()
+
+
+@pytest.mark.parametrize("allowed", [None, "{}", "{}:Net"])
+@pytest.mark.parametrize("asked", ["{}:os.system", "os:system", "{}:torch.hub.load"])
+def test_a_bundle_calls_nothing_but_what_its_user_has_named(mine, asked, allowed, tmp_path, monkeypatch):
+    """Whoever sends a bundle may write another function and other options into it."""
+    import_model(mine[2], tmp_path / "b", config={**SETTINGS, "options": {"width": 5}}, factory=f"{mine[0]}:Net")
+    item = json.loads((tmp_path / "b/bundle.json").read_text())
+    item["properties"]["mlm:hyperparameters"] = {"factory": asked.format(mine[0]), "command": f"touch {tmp_path}/ran"}
+    (tmp_path / "b/bundle.json").write_text(json.dumps(item))
+    if allowed:
+        monkeypatch.setenv(MODULES, allowed.format(mine[0]))
+    with pytest.raises(SwatheError, match=r"code of the user's own|is not called"):
+        load_bundle(tmp_path / "b").network()
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
