@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 362,
-    "code lines": 37_700,
+    "files": 370,
+    "code lines": 38_500,
     "arrows in pipeline": 80,
     "arrows in train": 22,
     "longest import path": 22,

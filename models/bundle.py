@@ -571,9 +571,9 @@ def check_content(bundle: Bundle) -> None:
     content = _read_network(bundle)
     try:
         if bundle.metadata.architecture == ONNX:
-            from .onnx_graph import parse, refuse_external
+            from .onnx_file import check_whole, parse
 
-            refuse_external(parse(content, bundle.network_file), bundle.network_file)
+            check_whole(parse(content, bundle.network_file), bundle.network_file)
             if find_spec("openvino") is not None:
                 import_module("openvino").Core().read_model(io.BytesIO(content))
         else:

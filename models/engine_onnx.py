@@ -11,7 +11,8 @@ from .encoding import NODATA, Encoding, Prediction, classify, encode
 from .errors import BundleError, EngineError, NetworkError
 from .graph_form import GraphForm, check_side, in_batches
 from .metadata import Activation
-from .onnx_graph import describe, parse, refuse_external
+from .onnx_file import check_whole, parse
+from .onnx_graph import describe
 from .system import usable_cpus
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ class OnnxEngine:
         with self._free:
             scaled = (pixels.astype(np.float32) - self._offset) / self._divisor
             answer = in_batches(self._answer, scaled, self._form.batch)[0]
-            return probabilities_of(answer, self._form, self._activation, self._classes)
+            found = probabilities_of(answer, self._form, self._activation, self._classes)
+        if found.shape[1] != self._classes:
+            raise EngineError(f"the graph answers for {found.shape[1]} classes, and the bundle has {self._classes}")
+        return found
 
     def segment(self, pixels: NDArray[Any], encoding: Encoding) -> Prediction:
         """Class map and probabilities of raw pixels `(n, band, y, x)`; see `Engine`."""
@@ -83,7 +87,7 @@ def _session(bundle: "Bundle", device: str, threads: int) -> tuple[Any, np.dtype
     content, name = bundle.onnx(), str(bundle.path)
     try:
         model = parse(content, name)
-        refuse_external(model, name)
+        check_whole(model, name)
         graph = describe(model, name)
     except NetworkError as error:
         raise BundleError(str(error)) from error

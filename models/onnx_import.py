@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from .errors import NetworkError
 from .graph_form import ONNX, GraphForm, Layout, OutputLayout
 from .metadata import Activation, ReceptiveField, some_of
+from .onnx_file import check_whole, read_model
 from .onnx_footprint import carrying
-from .onnx_graph import OnnxGraph, Shape, describe, read_model
+from .onnx_graph import OnnxGraph, Shape, describe
 from .onnx_openvino import AXES, Answers, plain_graph
 from .receptive_field import measure_fixed, measure_on, unbounded
 
@@ -72,13 +73,15 @@ def read_onnx(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Read
     graph = describe(model, name, asked.output_name)
     graph = describe(model, name, asked.output_name, _layout_of(given, graph.shape, bands))
     _check_given(graph, name, bands, asked)
+    check_whole(model, name)
     content = model.SerializeToString()
     form = replace(asked, layout=graph.layout or "NCHW", side=graph.side, batch=graph.batch)
     form = form if "output" in given else replace(form, output=graph.output)
     form, channels = _with_output(form, *_answer(core, content, name, form, bands), given, name)
     activation = _activation(settings, graph, channels)
     _check_channels(name, form, channels, classes, activation)
-    told = {**settings, "architecture": ONNX, "options": form.options, "activation": activation}
+    fixed = {"patch": form.side} if form.side else {}
+    told = {**fixed, **settings, "architecture": ONNX, "options": form.options, "activation": activation}
     return ReadOnnx(content, graph.parameters, told, _receptive_field(core, model, name, form, bands))
 
 

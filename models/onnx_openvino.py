@@ -14,7 +14,8 @@ from openvino import opset13 as ops
 from .errors import BundleError, NetworkError
 from .graph_form import GraphForm, in_batches
 from .metadata import Scaling
-from .onnx_graph import parse, refuse_external
+from .onnx_file import check_whole, parse
+from .onnx_graph import describe
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -31,7 +32,9 @@ AXES = {"NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3)}  # of a layout, in the order
 
 def read_graph(core: "ov.Core", content: bytes, name: str) -> "ov.Model":
     """Read an ONNX graph that holds all its data. Raises NetworkError; `name` is for messages."""
-    refuse_external(parse(content, name), name)
+    graph = parse(content, name)
+    describe(graph, name)  # refuses several inputs, and what has no rows and columns
+    check_whole(graph, name)
     try:
         return core.read_model(BytesIO(content))
     except Exception as error:  # of OpenVINO and of its bindings
@@ -58,11 +61,18 @@ def bundle_graph(core: "ov.Core", bundle: "Bundle") -> "ov.Model":
         pixels = _pixels(form, len(metadata.bands))
         channels = surround(model, form, _scaled(pixels, metadata.scaling))
         probabilities = _probabilities(channels, form, metadata.activation, len(metadata.classes))
-        return ov.Model([probabilities], [pixels])
+        made = ov.Model([probabilities], [pixels])
+        made.validate_nodes_and_infer_types()
     except NetworkError as error:
         raise BundleError(str(error)) from error
     except RuntimeError as error:
         raise BundleError(f"{bundle.path}: the graph is not what the bundle says: {said_by(error)}") from error
+    count = made.output(0).get_partial_shape()[1]
+    if count.is_static and count.get_length() != len(metadata.classes):
+        raise BundleError(
+            f"{bundle.path}: the graph answers for {count.get_length()} classes, not {len(metadata.classes)}"
+        )
+    return made
 
 
 def plain_graph(core: "ov.Core", content: bytes, name: str, form: GraphForm, bands: int) -> "ov.Model":
