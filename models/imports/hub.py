@@ -5,6 +5,7 @@ sizes and digests are those of the commit, and what arrives is compared with the
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import BundleError, require_extra
-from ..redact import printable
+from ..redact import printable, redact_url
 from .found import Found
 from .parts import bundle_name, cache_of, read_table
 from .smp_folder import CLASS, CONFIG, WEIGHTS
@@ -43,6 +44,8 @@ class Snapshot:
         SHA-256 of the network's file.
     licence
         As its card says; empty: it does not.
+    endpoint
+        Address of the server.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Snapshot:
     commit: str
     digest: str
     licence: str
+    endpoint: str
 
 
 def is_reference(model: object) -> bool:
@@ -81,6 +85,7 @@ def fetch_snapshot(reference: str, *, endpoint: str | None = None, cache: Path |
         )
     require_extra("hub", f"{PREFIX}owner/name", "huggingface_hub", error=BundleError)
     repository, revision = found["repo"], found["revision"]
+    endpoint = endpoint or os.environ.get("HF_ENDPOINT") or None
     try:
         commit, files, licence = _listed(repository, revision, endpoint)
         names = _chosen(files, found["file"].lstrip("/"), reference)
@@ -96,13 +101,13 @@ def fetch_snapshot(reference: str, *, endpoint: str | None = None, cache: Path |
         _check_digest(paths[name], files[name], f"{reference}: {name}")
     weights = next(paths[name] for name in names if name.endswith(NETWORKS))
     path = weights.parent if PurePosixPath(weights.name).name in WEIGHTS and CONFIG in paths else weights
-    return Snapshot(path, repository, commit, _sha256(weights), licence)
+    return Snapshot(path, repository, commit, _sha256(weights), licence, _address(endpoint))
 
 
 def with_origin(found: Found, snapshot: Snapshot) -> Found:
     """Return what was recognised, with where it came from."""
     origin = {
-        "source": f"https://huggingface.co/{snapshot.repository}",
+        "source": f"{snapshot.endpoint}/{snapshot.repository}",
         "revision": snapshot.commit,
         "sha256": snapshot.digest,
     }
@@ -198,6 +203,12 @@ def _beside(network: str, known: Sequence[str]) -> list[str]:
         for name in known
         if network.endswith(".onnx") and name.endswith(DATA) and name.rpartition("/")[0] == folder
     ]
+
+
+def _address(endpoint: str | None) -> str:
+    from huggingface_hub import constants
+
+    return redact_url(endpoint or constants.ENDPOINT).rstrip("/")
 
 
 def _fetched(repository: str, name: str, commit: str, endpoint: str | None, cache: Path | None) -> Path:

@@ -1,6 +1,7 @@
 """What a foreign file or folder is, told by its content; what is no network is refused in one line that names it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BundleError
@@ -46,8 +47,19 @@ def recognise(model: str | os.PathLike[str]) -> Found:
     kind = None if path.is_dir() else content_kind(path)
     for read in READERS:
         if (found := read(path)) is not None:
-            return found
+            return _completed(found, path)
     return _by_kind(path, kind)
+
+
+def _completed(found: Found, path: Path) -> Found:
+    """Add what weights or a graph tell of themselves, where a description lies beside them and names no network."""
+    if found.network == "item" or found.path == path or "architecture" in found.facts:
+        return found
+    own = _by_kind(found.path, content_kind(found.path))
+    facts, sources = {**own.facts, **found.facts}, {**own.sources, **found.sources}
+    return replace(found, network=own.network, facts=facts, sources=sources,
+                   notes=(*found.notes, *own.notes), inputs=found.inputs or own.inputs,
+                   outputs=own.outputs or found.outputs)  # fmt: skip
 
 
 def _by_kind(path: Path, kind: Kind | None) -> Found:
