@@ -328,14 +328,16 @@ def test_the_plan_says_that_it_is_not_exact_and_by_how_much(bundles, scene, monk
     change = float(told.partition("overlap  not exact: tiles of 96, overlap 32, measured change ")[2].split(";")[0])
     assert 0 < change < 2
     assert "the network sees 2." in told
-    assert "(1.54 but for tiles on the edges of blocks" in told or "but for tiles on the edges of blocks" in told
+    assert "pixels per pixel; 2.05 but for tiles that blocks share, which both compute" in str(
+        plan(scene, bundles("squeeze-excite"), tile=96, overlap=32, block=128, **how)
+    )
     # what was measured is kept, and a run's plan knows it without measuring
     monkeypatch.setattr(measuring, "_measured", lambda *_: pytest.fail("it is measured again"))
     again = plan_scene(str(scene), bundles("squeeze-excite"), options("cosine"))
     assert again.overlap is not None
     assert f"{again.overlap.change:.2g}" == f"{change:.2g}"
     whole = str(plan(scene, bundles("squeeze-excite"), tile=320, **how))
-    assert "not exact: tiles of 320, overlap 96, measured change none" in whole
+    assert "overlap  none: one tile holds the scene; the network sees 1.19 pixels per pixel\n" in whole
 
 
 def test_the_change_is_what_moving_the_grid_changes(bundles, scene):

@@ -150,16 +150,18 @@ class SegmentPlan:
         plan = self.plan
         blend = grid.blend if grid.taper is None else f"{grid.blend}, {grid.taper}"
         rows, columns = plan.largest_input
-        changed = ""
-        if self.overlap is not None:
-            changed = ", measured change " + ("none" if self.overlap.change is None else f"{self.overlap.change:.2g}")
-        how = f"not exact: tiles of {grid.side}, overlap {grid.overlap}{changed}"
+        how = f"not exact: tiles of {grid.side}, overlap {grid.overlap}"
         if plan.exact:
             how = f"halo {plan.halo}, exact: tiled equals whole"
+        elif all(len(axis) == 1 for axis in plan.axes):
+            how = "none: one tile holds the scene"
+        elif self.overlap is not None and self.overlap.change is not None:
+            how += f", measured change {self.overlap.change:.2g}"
+        seen, alone = (f"{pixels:.2f}" for pixels in (plan.halo_overhead, plan.grid_overhead))
+        shared = f"; {alone} but for tiles that blocks share, which both compute" if seen != alone else ""
         return [
             f"tiles    of {rows} x {columns} pixels on one grid over the scene; blend {blend}",
-            f"overlap  {how}; the network sees {plan.halo_overhead:.2f} pixels per pixel "
-            f"({plan.grid_overhead:.2f} but for tiles on the edges of blocks, which both compute)",
+            f"overlap  {how}; the network sees {seen} pixels per pixel{shared}",
         ]
 
     def _describe_each(self) -> list[str]:
