@@ -55,51 +55,59 @@ def quantise(
                    f"{found['speed']:.1f} times as fast as fp32")  # fmt: skip
 
 
-FORMS = {"deepness": ".onnx"}  # what a file is written for, and how its name ends
+ENDINGS = (".onnx", ".pt2", ".dlpk")
+PROGRAMS = {"deepness": (".onnx",), "smp": ("",)}  # what is written for them, by its ending; "": a folder
 
 
 def _exported_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Refuse a name whose ending is not that of what is to be written."""
-    wanted = FORMS.get(ctx.params.get("program") or "", "")
-    if wanted and not value.lower().endswith(wanted):
-        raise click.BadParameter(f"{value} must end in {wanted}, for {ctx.params['program']}")
-    if not value.lower().endswith((".onnx", ".pt2")):
-        raise click.BadParameter(f"{value} must end in .onnx or .pt2; the ending decides what is written")
+    program = ctx.params.get("program")
+    wanted = PROGRAMS.get(program or "", ENDINGS)
+    if wanted == ("",) and value.lower().endswith(ENDINGS):
+        raise click.BadParameter(f"{value} must be a folder, for {program}")
+    if not value.lower().endswith(wanted):
+        which = f", for {program}" if program else "; the ending decides what is written"
+        raise click.BadParameter(f"{value} must end in {', '.join(wanted)}{which}")
     return value
 
 
 @click.command(
     "export-model",
     epilog="Example: swathe export-model buildings -o buildings.onnx\n\n"
-    "Example: swathe export-model bundle.zip -o bundle.pt2\n\n"
-    "Example: swathe export-model buildings --for deepness -o qgis.onnx",
+    "Example: swathe export-model buildings --for deepness -o qgis.onnx\n\n"
+    "Example: swathe export-model bundle.zip --for smp -o folder",
 )
 @click.argument("bundle")
-@click.option("--for", "program", type=click.Choice(tuple(FORMS)), is_eager=True, help="deepness: a plugin of QGIS.")
+@click.option("--for", "program", type=click.Choice(tuple(PROGRAMS)), is_eager=True,
+              help="deepness: the plugin of QGIS; smp: a folder of segmentation-models-pytorch.")  # fmt: skip
 @click.option("-o", "--output", required=True, metavar="OUT", callback=_exported_name,
-              help="OUT.onnx, or OUT.pt2 for torch.export.load.")  # fmt: skip
+              help="OUT.onnx; OUT.pt2 for torch.export.load; OUT.dlpk for ArcGIS; or a folder, for smp.")  # fmt: skip
 @overwriting
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def export_model(bundle: str, program: str | None, output: str, overwrite: bool, quiet: bool) -> None:
-    """Write a BUNDLE's whole graph for other programs: raw pixels in, probabilities out.
+    """Write a BUNDLE's network for other programs: raw pixels in, probabilities out (for smp: its own network alone).
 
-    Batch, height and width are free; sides are multiples of the network's stride. The file is run and compared with
-    the bundle before it gets its name.
+    Batch, height and width are free; sides are multiples of the network's stride. What is written is run and compared
+    with the bundle before it gets its name. docs/imports.md says what each program does with it.
     """
     from models.bundle import load_bundle
     from models.exporting import export_onnx, export_program
+    from models.exporting_arcgis import export_arcgis
     from models.exporting_deepness import export_deepness
+    from models.exporting_smp import export_smp
 
     from .describe import outcome, stamp
 
     before, loaded = stamp(output), load_bundle(bundle)
     note(f"swathe: exporting {loaded.metadata.name}, then comparing", quiet)
-    by_ending = export_onnx if output.lower().endswith(".onnx") else export_program
-    made = {"deepness": export_deepness}.get(program or "", by_ending)(loaded, output, overwrite=overwrite)
+    exports = {"deepness": export_deepness, "smp": export_smp, "onnx": export_onnx, "pt2": export_program,
+               "dlpk": export_arcgis}  # fmt: skip
+    made = exports[program or output.lower().rpartition(".")[2]](loaded, output, overwrite=overwrite)
     for text in made.notes:
         note(f"note: {text}", quiet)
-    size = f"{made.path.stat().st_size:,} bytes, within {made.difference:.1e} of the bundle"
-    click.echo(f"{outcome(output, before)}: {size}")
+    files = made.path.iterdir() if made.path.is_dir() else [made.path]
+    size = sum(path.stat().st_size for path in files)
+    click.echo(f"{outcome(output, before)}: {size:,} bytes, within {made.difference:.1e} of the bundle")
 
 
 @click.command(
