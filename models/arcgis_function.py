@@ -107,7 +107,7 @@ class SwatheClassifier:
 
     def _decide(self, probabilities: NDArray[np.float32]) -> NDArray[Any]:
         """Return the likeliest class; where classes have thresholds, of those but the background, if above its own."""
-        bounds = self.own["thresholds"]
+        bounds = self.own["bounds"]
         if not bounds:
             return np.asarray(probabilities.argmax(axis=0))
         background = next(value for value, bound in enumerate(bounds) if bound is None)

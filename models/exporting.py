@@ -103,6 +103,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "architecture": metadata.architecture,
         "bands": [{"name": band.name, "fill": band.mean} for band in metadata.bands],
         "classes": [{"name": info.name, "color": info.color.upper()} for info in metadata.classes],
+        "background": metadata.background,
+        "thresholds": dict(metadata.thresholds),
         "dtype": metadata.dtype,
         "scaling": {name: getattr(metadata.scaling, name) for name in ("kind", "offset", "divisor")},
         "activation": metadata.activation,

@@ -94,7 +94,7 @@ def definition(bundle: Bundle) -> dict[str, Any]:
         "Classes": [
             {"Value": value, "Name": info.name, "Color": list(info.rgb)} for value, info in enumerate(metadata.classes)
         ],
-        OWN.capitalize(): {**describe(bundle), "thresholds": list(bounds)},
+        OWN.capitalize(): {**describe(bundle), "bounds": list(bounds)},
     }
 
 

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle
 from .errors import BundleError, NetworkError, require_extra
@@ -74,7 +74,7 @@ def deepness_texts(bundle: Bundle) -> dict[str, str]:
         "seg_thresh": _threshold(metadata),
         "seg_small_segment": 0,  # what it would smooth away is the network's answer, too
         **({"resolution": _centimetres(metadata.resolution)} if metadata.resolution else {}),
-        OWN: describe(bundle),
+        OWN: _in_order(describe(bundle), _channel(metadata)),
     }
     return {key: json.dumps(value) for key, value in told.items()}
 
@@ -150,6 +150,11 @@ def _fed(run: "Callable[[Tensor], Tensor]", bundle: Bundle) -> "Callable[[Tensor
 def _channel(metadata: BundleMetadata) -> int | None:
     """Return the class that is not the background, by value, where there are two classes."""
     return None if len(metadata.classes) > 2 else 1 - (metadata.background_value or 0)
+
+
+def _in_order(described: dict[str, Any], channel: int | None) -> dict[str, Any]:
+    """Return what describes a bundle with its classes as in the file, where one channel is the second class's."""
+    return described | {"classes": described["classes"][::-1]} if channel == 0 else described
 
 
 def _names(metadata: BundleMetadata) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ OPTIONS = {"encoder_name": "tu-mobilenetv3_small_100", "decoder_channels": [16, 
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     described = metadata(
         "smp:Unet", name="small", options=OPTIONS, receptive_field=ReceptiveField(32, None), activation="sigmoid",
-        scaling=min_max([0.0, 100.0, 50.0], [4000.0, 3000.0, 5000.0]), thresholds={"class_1": 0.4}, resolution=(10, 20),
-        provenance={"imagery": "Sentinel-2, CC-BY-4.0"}, description="Finds nothing.",
+        scaling=min_max([0.0, 100.0, 50.0], [4000.0, 3000.0, 5000.0]), thresholds={"class_1": 0.4},
+        provenance={"imagery": "Sentinel-2, CC-BY-4.0"}, description="Finds nothing.", resolution=(10.0, 20.0),
     )  # fmt: skip
     return save(tmp_path_factory.mktemp("smp") / "bundle", described)
 

@@ -18,6 +18,7 @@ from ..limits import MOST_BANDS, MOST_MEMBERS, MOST_SHRUNK
 from ..metadata import MOST_CLASSES
 from ..redact import printable
 from .found import Found, Kept
+from .own_export import settings_of_export
 from .parts import (
     KINDS,
     LARGEST_TEXT,
@@ -144,6 +145,7 @@ def _found(kind: str, path: Path, definition: Mapping[str, Any], take: Any) -> F
     origin = {"framework": definition.get("Framework"), "configuration": definition.get("ModelConfiguration"),
               "version": definition.get("Version"), "arcgis.learn": definition.get("ArcGISLearnVersion")}  # fmt: skip
     facts["provenance"] = {key: printable(value)[:100] for key, value in origin.items() if isinstance(value, str)}
+    facts |= settings_of_export(definition.get("Swathe"), path)
     count = definition.get("ExtractBands")
     return Found(kind, kept, weights or path, facts, dict.fromkeys(facts, "the model definition"), tuple(notes),
                  len(count) if isinstance(count, list) else None, len(facts.get("classes", [])) or None)  # fmt: skip

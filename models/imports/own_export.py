@@ -48,6 +48,10 @@ def settings_of_export(told: Any, path: Path) -> dict[str, Any]:
             "provenance": {"bundle": str(told["digest"])},
             "options": {"output": "probabilities"},
         }
+        if "background" in told:
+            found["background"] = told["background"] or False
+        if told.get("thresholds"):
+            found["thresholds"] = {str(name): float(value) for name, value in told["thresholds"].items()}
         if told.get("resolution"):
             found["resolution"] = [float(metres) for metres in told["resolution"]]
         if told.get("activation") == "sigmoid" and len(told["classes"]) > 2:  # of two it gives both
