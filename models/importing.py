@@ -32,6 +32,7 @@ from .imports.state_dict import swap_halves as swap_halves
 from .metadata import BundleMetadata
 from .receptive_field import measure_receptive_field
 from .system import bundles_folder
+from .telling import tell
 
 
 def import_model(
@@ -73,7 +74,10 @@ def import_model(
     settings = _settings(config, factory)
     if factory:
         allow_factory(factory)
-    made = import_settings(recognise(model), settings, output, overwrite, trust=trust)
+    found = recognise(model)
+    for text in (f"it is {found.kind}", *found.notes):
+        tell(text, always=True)
+    made = import_settings(found, settings, output, overwrite, trust=trust)
     if factory:
         remember_factory(factory)
     return made

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-Listener = Callable[[str], object]
+Listener = Callable[[str, bool], object]  # the text, and whether it is said once and should not be left out
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
@@ -18,7 +18,7 @@ def telling(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def tell(text: str) -> None:
-    """Say what goes on; nobody may listen."""
+def tell(text: str, *, always: bool = False) -> None:
+    """Say what goes on; nobody may listen. `always`: it is said once, and should not be left out."""
     if (listener := _listener.get()) is not None:
-        listener(text)
+        listener(text, always)

@@ -30,6 +30,7 @@ from models.build import build
 from models.factory import MODULES
 from models.importing import describe_model, import_model
 from models.imports.recognise import recognise
+from models.telling import telling
 from pipeline.cli.app import cli
 
 SMALL = {"widths": [4, 8, 8]}
@@ -251,6 +252,16 @@ def test_settings_that_differ_from_the_file_are_named(more, said, tmp_path):
     with pytest.raises(SwatheError, match=said):
         import_model(weights(tmp_path), tmp_path / "b", config={**SETTINGS, **more})
     assert not (tmp_path / "b").exists()
+
+
+def test_what_a_file_is_and_what_is_measured_is_told(tmp_path):
+    told: list[str] = []
+    with telling(lambda text, always: told.append(text)):
+        import_model(weights(tmp_path), tmp_path / "b", config=SETTINGS)
+    assert told[0].startswith("it is a state dict of ")
+    assert any(text.startswith("measuring how far outputs see") for text in told)
+    words = ["import", str(tmp_path / "w.pth"), "--config", "none.toml"]
+    assert "none.toml cannot be read" in str(CliRunner().invoke(cli, words).exception)
 
 
 MINE = """

@@ -368,7 +368,7 @@ def metadata_with(**changes: Any) -> Any:
 
 
 def test_missing_bundle_names_those_there_are():
-    with pytest.raises(BundleError, match="no bundle 'nonsense': neither a path here nor a shipped bundle"):
+    with pytest.raises(BundleError, match="no bundle 'nonsense': neither a path here, nor a shipped bundle"):
         load_bundle("nonsense")
 
 

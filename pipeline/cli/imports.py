@@ -33,9 +33,10 @@ def import_model(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Make a bundle of a published network: ONNX, weights of torch, a folder of a library. The content tells.
+    """Make a bundle of a network that someone else has published.
 
-    No code in it is run but for .pt2 with --trust.
+    MODEL is a file, a folder, or hf:owner/name on the Hugging Face Hub: ONNX, weights of torch, what libraries save.
+    The content tells what it is. No code in it is run, but for .pt2 with --trust.
     """
     from models import importing
 
@@ -62,7 +63,7 @@ class _Spaced:
     def __init__(self, quiet: bool) -> None:
         self.quiet, self.said = quiet, time.monotonic()
 
-    def __call__(self, text: str) -> None:
-        if time.monotonic() - self.said >= EVERY:
+    def __call__(self, text: str, always: bool) -> None:
+        if always or time.monotonic() - self.said >= EVERY:
             self.said = time.monotonic()
             note(f"swathe: {text}", self.quiet)
