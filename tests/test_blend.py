@@ -27,6 +27,7 @@ from models.errors import PlanError, SceneError, StoreError
 from models.metadata import ReceptiveField
 from pipeline import plan, run, segment
 from pipeline.catalog.build import build_index
+from pipeline.cli.describe import describe
 from pipeline.grid.geobox import Window
 from pipeline.inference import overlap as measuring
 from pipeline.inference.plan import plan_scene
@@ -476,6 +477,7 @@ def test_stores_on_a_grid_are_written_again_where_they_are_damaged(bundles, scen
     verify(str(out), repair=True, show=False)
     assert all((before[name] == values).all() for name, values in stored(out).items())
     assert zarr.open_group(out, mode="r").attrs["swathe"]["plan"]["grid"]["taper"] == "linear"
+    assert "not exact: tiles of 96, overlap 32, feather, linear" in describe(str(out))
 
 
 def test_lazy_windows_compute_no_more_than_their_tiles(fixed, bundles, scene):

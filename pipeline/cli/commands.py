@@ -173,7 +173,10 @@ def _reported(output: str | None) -> "Iterator[RunLog]":
 @click.option("--scratch", metavar="FOLDER", help="Of --cost: what the workers share, for what is removed again.")
 @on_cluster
 def plan(scene: tuple[str, ...], bundle: str, prices: str | None, client: Any, **rest: Any) -> None:
-    """Show what a run would do and cost: blocks, memory, halo. Computes nothing but for --calibrate and --cost."""
+    """Show what a run would do and cost: blocks, memory, halo. Computes nothing but for --calibrate and --cost.
+
+    Of a network without an exact halo a few tiles are computed once, to say what moving its tiles changes.
+    """
     asked = {name: rest.pop(name) for name in ("blocks_sampled", "workers_wanted", "area_km2", "scratch")}
     if prices is None and (client or any(asked.values())):
         raise click.UsageError(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from models.bundle import is_bundle
 from models.encoding import Encoding, describe_decision
@@ -16,7 +17,7 @@ from ..io.scene import SceneLike, advising_index, open_source
 from ..jobs.job import RunResult
 from ..mosaic.seams import describe_seams
 from ..store.files import Files, full_path
-from ..store.metadata import StoreMetadata, describe_nonfinite, describe_skipped
+from ..store.metadata import GRID, StoreMetadata, describe_nonfinite, describe_skipped
 from ..store.store import KEY, open_store, read_metadata
 from .describe_bundle import describe_bundle
 from .describe_index import describe_index
@@ -79,7 +80,7 @@ def _describe_store(path: str) -> str:
         f"overviews   {store.levels}",
         f"bundle      {metadata.bundle['name']} {metadata.bundle['digest'][:12]}",
         *_decision(metadata),
-        f"engine      {segmented['engine']}, {segmented['precision']}, halo {segmented['halo']}",
+        f"engine      {segmented['engine']}, {segmented['precision']}, {_tiles(segmented)}",
     ]
     if metadata.cleaned is not None:
         keywords = ", ".join(f"{name} {value}" for name, value in metadata.cleaned.items())
@@ -93,6 +94,15 @@ def _describe_store(path: str) -> str:
     if seams := describe_seams(metadata.results.get("seams", {})):
         lines.append(f"seams       {seams}")
     return "\n".join([*lines, class_table(metadata.pixels)])
+
+
+def _tiles(segmented: Mapping[str, Any]) -> str:
+    """Say with how much context pixels were computed, by the identity of the run."""
+    cut = segmented.get("cut", {})
+    if GRID not in cut:
+        return f"halo {segmented['halo']}"
+    taper = f", {cut['taper']}" if "taper" in cut else ""
+    return f"not exact: tiles of {cut[GRID]}, overlap {cut['overlap']}, {cut['blend']}{taper}"
 
 
 def _decision(metadata: StoreMetadata) -> list[str]:

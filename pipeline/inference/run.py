@@ -45,7 +45,7 @@ from ..jobs.skipped import OnError
 from ..mosaic.open import MosaicLike
 from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
-from ..store.metadata import StoreMetadata, level_count
+from ..store.metadata import GRID, StoreMetadata, level_count
 from ..store.store import Store, read_metadata
 from .each import mosaic_of, predict_block
 from .kept_precision import GRAPH, BegunRun
@@ -385,7 +385,7 @@ def _cut_identity(cut: TilingPlan) -> Mapping[str, Any]:
         return {}
     if cut.grid is None:
         return {"tile": cut.tile, "tall": cut.tile_aspect, "block": cut.block}
-    grid = {"tiles on a grid": cut.grid.side, "overlap": cut.grid.overlap, "blend": cut.grid.blend}
+    grid = {GRID: cut.grid.side, "overlap": cut.grid.overlap, "blend": cut.grid.blend}
     return grid | ({} if cut.grid.taper is None else {"taper": cut.grid.taper})
 
 

@@ -25,6 +25,7 @@ SOURCES = {
     "cleaned from": "another store was cleaned, or it has changed",
     "objects of": "objects of another store, or it has changed",
 }
+GRID = "tiles on a grid"  # of what a run's identity says of its cut: their side
 HARDWARE = "hardware"  # of a run's identity; stores that do not say theirs are taken for this machine's
 RENAMED = {"footprint": "element"}  # settings that stores of before 0.1.0 keep under another name
 
