@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -218,6 +219,11 @@ def test_names_that_are_not_there(repository, tmp_path):
 def test_names_that_are_none(repository, tmp_path, reference):
     refused(repository, tmp_path, "names nothing on the Hub", reference=reference)
     assert not repository.asked
+
+
+def test_the_extra_that_is_missing(repository, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    refused(repository, tmp_path, "hf:owner/name needs huggingface-hub: pip install 'swathe[hub]'")
 
 
 def test_hostile_answers(repository, tmp_path, monkeypatch):
