@@ -81,8 +81,7 @@ def test_checkpoint_that_terratorch_saves(tmp_path):
 
 def test_item_that_stac_model_writes(tmp_path):
     inputs, outputs, schema = (
-        pytest.importorskip(f"stac_model.{name}", exc_type=ImportError)
-        for name in ("input", "output", "schema")
+        pytest.importorskip(f"stac_model.{name}", exc_type=ImportError) for name in ("input", "output", "schema")
     )
     taken = inputs.ModelInput(
         name="pixels", bands=["B04", "B08"], resize_type=None, pre_processing_function=None,
