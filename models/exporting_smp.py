@@ -1,7 +1,7 @@
 """A bundle as a folder that segmentation-models-pytorch opens: what its `save_pretrained` writes, and a card.
 
 The network there is what smp knows, without scaling and activation: the card says these in words and in Python, and
-`swathe.json` as settings of `swathe import --config`.
+`swathe.json` as settings that `swathe import` takes.
 """
 
 import contextlib
@@ -153,5 +153,5 @@ divisor = torch.tensor({list(metadata.scaling.divisor)})[:, None, None]
 probabilities = network((pixels - offset) / divisor).{activation}  # of raw pixels (n, band, y, x), float32
 ```
 
-`swathe import FOLDER --config FOLDER/{SETTINGS} -o bundle.zip` makes the bundle again that this was exported from.
+`swathe import FOLDER -o bundle.zip` makes this bundle again: {SETTINGS} holds what smp does not.
 """

@@ -12,8 +12,10 @@ from ..metadata import MOST_CLASSES
 from ..redact import printable
 from .found import Found
 from .parts import bundle_name, file_in, name_of, present, read_table, whole
+from .settings import read_settings
 
 CONFIG, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
+SETTINGS = "swathe.json"
 CLASS = "_model_class"
 # what smp puts after a network, and the activation by which Swathe does the same
 ACTIVATIONS = {"sigmoid": "sigmoid", "softmax": "softmax", "softmax2d": "softmax", "logits": None, "identity": None,
@@ -73,6 +75,9 @@ def _found(folder: Path, config: Mapping[str, Any]) -> Found:
     if isinstance(config.get("aux_params"), Mapping):
         facts["drop"], sources["drop"] = [r"classification_head\..*"], f"aux_params in {CONFIG}"
         notes.append("its second output, a label of the whole image, is left out")
+    if (folder / SETTINGS).is_file():  # written by `swathe export-model --for smp`
+        ours = read_settings(file_in(folder, SETTINGS, f"the settings in {folder}"))
+        facts, sources = facts | ours, sources | dict.fromkeys(ours, SETTINGS)
     kind = "a folder of segmentation-models-pytorch"
     return Found(kind, "state", weights_in(folder), facts, sources, tuple(notes), inputs, outputs)
 
