@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .bundle import ITEM, WEIGHTS, Bundle
+from .bundle import ITEM, Bundle
 from .errors import BundleError, NetworkError, require_extra
 from .limits import parse_json
 from .mlm import JSON, to_item, to_program_metadata
@@ -156,7 +156,7 @@ def write_item(
 
 def _item(bundle: Bundle, folder: Path, exported: Sequence[Path], href: str) -> JSON:
     zipped = bundle.path.is_file()
-    weights = bundle.path if zipped else bundle.path / WEIGHTS
+    weights = bundle.path if zipped else bundle.path / bundle.network_file
     created = str(bundle.item["properties"]["datetime"])
     item = to_item(bundle.metadata, href or _relative(weights, folder), bundle.parameters, created)
     item["stac_extensions"].append(FILE_SCHEMA)

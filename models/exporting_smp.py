@@ -18,7 +18,7 @@ from .errors import BundleError, NetworkError, require_extra
 from .files import make_parent, put_in_place, refuse_existing
 from .imports.own import settings_of
 from .metadata import some_of
-from .tracing import Exported, converting, difference
+from .tracing import Exported, converting, difference, refuse_graph
 
 CARD, SETTINGS = "README.md", "swathe.json"
 FILES = {"config.json", "model.safetensors", CARD, SETTINGS}
@@ -60,6 +60,7 @@ def export_smp(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool 
 def _check(target: Path, bundle: Bundle) -> Path:
     """Refuse what is no network of smp, and to replace what is no such folder."""
     require_extra("train", "a folder of smp", "segmentation_models_pytorch", error=NetworkError)
+    refuse_graph(bundle)
     architecture = bundle.metadata.architecture
     if not architecture.startswith(SMP):
         raise NetworkError(

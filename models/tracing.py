@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .bundle import Bundle
+from .bundle import NETWORK, Bundle
 from .errors import BundleError, NetworkError, SwatheError
 from .files import check_output, whole_file
+from .graph_form import ONNX
 
 if TYPE_CHECKING:
     import torch
@@ -96,9 +97,10 @@ def converting(bundle: Bundle, what: str) -> Iterator[None]:
 
 
 def trace(bundle: Bundle, form: Form = Form()) -> "torch.export.ExportedProgram":
-    """Trace scaling, network and activation of a bundle as one program."""
+    """Trace scaling, network and activation of a bundle as one program. Raises NetworkError where it is a graph."""
     import torch
 
+    refuse_graph(bundle)
     stride, side = bundle.metadata.receptive_field.stride, form.side or 2 * smallest_tile(bundle)
     # two of each, since one of anything would be taken for a constant
     example = torch.zeros(2, len(bundle.metadata.bands), side, side)
@@ -128,6 +130,15 @@ def _module(bundle: Bundle, form: Form) -> "nn.Module":
 
     whole = bundle.segmenter().requires_grad_(False)
     return whole if form.channel is None else OneClass(whole, form.channel)
+
+
+def refuse_graph(bundle: Bundle) -> None:
+    """Refuse a bundle that holds an ONNX graph, of which there is nothing to trace. Raises NetworkError."""
+    if bundle.metadata.architecture == ONNX:
+        where = bundle.path / NETWORK if bundle.path.is_dir() else f"{NETWORK} in {bundle.path}"
+        raise NetworkError(
+            f"{bundle.metadata.name} holds an ONNX graph, as it came: take {where}; other forms need weights"
+        )
 
 
 def smallest_tile(bundle: Bundle) -> int:

@@ -3,6 +3,7 @@
 Of ONNX and programs for everyone: tests/test_import_graphs.py; of folders of smp: tests/test_exporting_smp.py.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from helpers import metadata, pixels, save
 
 from models import Bundle, import_model, min_max
 from models.engine import EngineSpec, make_engine
+from models.errors import NetworkError
+from models.exporting import export_onnx, export_program, write_item
 from models.exporting_arcgis import export_arcgis
 from models.exporting_deepness import export_deepness, tile
+from models.exporting_smp import export_smp
 from models.tracing import Exported
 
 WAYS: dict[str, tuple[Callable[[Bundle, Path], Exported], str, dict[str, Any]]] = {
@@ -55,4 +59,16 @@ def test_exported_and_imported_it_gives_the_same(way, tmp_path):
     np.testing.assert_allclose(found[in_order], answer(bundle, image), atol=3e-5, rtol=0)
     if way == "arcgis":  # whose sides are free: the halo is exact again
         assert after.receptive_field == before.receptive_field
+        packaged_or_refused(again, tmp_path)
     assert import_model(tmp_path / name, tmp_path / "again").digest == again.digest
+
+
+def packaged_or_refused(graph: Bundle, folder: Path) -> None:
+    """A bundle that holds a graph has an Item, and is exported no further: it is what others read."""
+    asset = json.loads(write_item(graph, folder / "item.json").read_text())["assets"]["weights"]
+    assert (folder / asset["href"]).stat().st_size == asset["file:size"]
+    for export, name in ((export_onnx, "x.onnx"), (export_program, "x.pt2"), (export_arcgis, "x.dlpk"),
+                         (export_deepness, "d.onnx"), (export_smp, "x")):  # fmt: skip
+        with pytest.raises(NetworkError, match=r"holds an ONNX graph, as it came: take .*network\.onnx"):
+            export(graph, folder / name)
+        assert not (folder / name).exists()
