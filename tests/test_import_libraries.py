@@ -86,7 +86,7 @@ def test_item_that_stac_model_writes(tmp_path):
     taken = inputs.ModelInput(
         name="pixels", bands=["B04", "B08"], resize_type=None, pre_processing_function=None,
         input=inputs.InputStructure(shape=[-1, 2, 64, 64], dim_order=["batch", "bands", *SIDES], data_type="float32"),
-        value_scaling=[inputs.ValueScalingObject(type="z-score", mean=10, stddev=5)],
+        value_scaling=[{"type": "z-score", "mean": 10, "stddev": 5}],
     )  # fmt: skip
     given = outputs.ModelOutput(
         name="classes", tasks={"semantic-segmentation"}, post_processing_function=None, classes=[],
