@@ -118,7 +118,14 @@ def test_absurd_settings_of_torchgeo(changed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"num_classes": 1e300}, {"bands": ["a" * 10_000]}, {"bands": ["R"] * 10_000}, {"num_classes": [3]}]
+    "arguments",
+    [
+        {"num_classes": 1e300},
+        {"num_classes": 3},
+        {"bands": ["a" * 10_000]},
+        {"bands": ["R"] * 10_000},
+        {"num_classes": [3]},
+    ],
 )
 def test_absurd_settings_of_terratorch(arguments, tmp_path):
     refused(

@@ -22,6 +22,7 @@ from .own_export import settings_of_export
 from .parts import (
     KINDS,
     LARGEST_TEXT,
+    UNUSABLE,
     bundle_name,
     class_tables,
     description_of,
@@ -122,7 +123,7 @@ def _unpack(archive: zipfile.ZipFile, folder: str, name: object, whose: str) -> 
 def _checked(kind: str, path: Path, definition: Mapping[str, Any], take: Any) -> Found:
     try:
         return _found(kind, path, definition, take)
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise BundleError(f"{path} is {kind} with a value that cannot be used: {error}") from error
 
 

@@ -15,7 +15,7 @@ from ..limits import parse_json
 from ..metadata import MOST_CLASSES, usual_background
 from ..redact import printable
 from .found import Found
-from .parts import bundle_name, class_tables, number, numbers, whole, z_score_of
+from .parts import UNUSABLE, bundle_name, class_tables, number, numbers, whole, z_score_of
 
 SEGMENTS = "segmentor"
 KEYS = {"model_type", "class_names", "names", "resolution", "tile_size", "tiles_size", "tiles_overlap", "seg_thresh",
@@ -52,7 +52,7 @@ def deepness_facts(
         if kind != SEGMENTS:
             raise BundleError(f"{path} is a {printable(kind)[:40]} of Deepness; Swathe runs its Segmentors")
         return _found(values, path, bands, channels)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except UNUSABLE as error:
         raise BundleError(f"{path} has metadata of Deepness with a value that cannot be used: {error}") from error
 
 

@@ -16,7 +16,7 @@ from ..metadata import MOST_CLASSES
 from ..redact import printable
 from .checkpoint import PlainValues, StandIn, is_checkpoint, read_checkpoint
 from .found import Found
-from .parts import bundle_name, class_tables, names_of, numbers, present, whole, z_score_of
+from .parts import UNUSABLE, bundle_name, class_tables, names_of, numbers, present, whole, z_score_of
 from .state_dict import drop, read_state_dict, rename
 from .weights import found_of_state
 
@@ -60,7 +60,7 @@ def read_lightning(path: Path) -> Found | None:
              for where, what in values.left_out.items()]  # fmt: skip
     try:
         return _found(path, content, settings, data, notes)
-    except (ValueError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise BundleError(f"{path} is a checkpoint of Lightning with a setting that cannot be used: {error}") from error
 
 

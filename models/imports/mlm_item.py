@@ -17,7 +17,7 @@ from ..redact import printable, redact_url
 from .found import Found, Kept
 from .item_scaling import scaling_of
 from .own import settings_of
-from .parts import KINDS, bundle_name, class_tables, description_of, file_in, names_of, number, read_table
+from .parts import KINDS, UNUSABLE, bundle_name, class_tables, description_of, file_in, names_of, number, read_table
 
 SEGMENTS = {"semantic-segmentation", "segmentation"}
 MODEL_ROLES = ("mlm:weights", "mlm:checkpoint", "mlm:model")
@@ -49,7 +49,7 @@ def read_mlm_item(path: Path) -> Found | None:
         return None
     try:
         return _found(path, item, properties)
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise BundleError(f"{path} is a STAC Item of a model with a field that cannot be used: {error}") from error
 
 

@@ -18,6 +18,8 @@ from .found import Kept
 LONGEST_NAME = 100  # characters of a band's or class's name
 LARGEST_TEXT = 4 * 2**20  # bytes of a description in JSON
 WEB_MERCATOR = (3857, 102100, 102113, 900913)
+# what values that make no sense raise, where they are used
+UNUSABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 KINDS: Mapping[str, Kept] = {
     ".onnx": "onnx",
     ".pt2": "program",

@@ -11,7 +11,7 @@ from ..errors import BundleError
 from ..metadata import MOST_CLASSES
 from ..redact import printable
 from .found import Found
-from .parts import bundle_name, file_in, name_of, present, read_table, whole
+from .parts import UNUSABLE, bundle_name, file_in, name_of, present, read_table, whole
 from .settings import read_settings
 
 CONFIG, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
@@ -41,7 +41,7 @@ def read_smp_folder(path: Path) -> Found | None:
         return None
     try:
         return _found(folder, config)
-    except (KeyError, ValueError, TypeError) as error:
+    except UNUSABLE as error:
         raise BundleError(f"{folder / CONFIG} has a value that cannot be used: {error}") from error
 
 
