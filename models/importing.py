@@ -28,6 +28,7 @@ from .imports.skeleton import default_name, refuse_missing, skeleton
 from .imports.state_dict import drop
 from .imports.state_dict import read_state_dict as read_state_dict
 from .imports.state_dict import rename as rename
+from .imports.state_dict import restore_prefix
 from .imports.state_dict import swap_halves as swap_halves
 from .metadata import BundleMetadata
 from .receptive_field import measure_receptive_field
@@ -222,10 +223,10 @@ def import_state(
     overwrite: bool = False,
 ) -> Bundle:
     """Make a bundle of a state dict and settings; see `import_bundle`, whose config holds them."""
-    state = rename(drop(read_state_dict(checkpoint), settings.get("drop", [])), settings.get("rename", {}))
-    state = swap_halves(state, settings.get("swap", []))
     metadata = metadata_of(settings)
+    state = rename(drop(read_state_dict(checkpoint), settings.get("drop", [])), settings.get("rename", {}))
     network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
+    state = swap_halves(restore_prefix(state, network.state_dict()), settings.get("swap", []))
     if difference := _other_channels(network, state, metadata) or compare(network, state):
         raise NetworkError(f"{os.fspath(checkpoint)} does not fit {metadata.architecture}: {difference}")
     refuse_not_finite(state, os.fspath(checkpoint))

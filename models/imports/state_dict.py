@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,6 +86,17 @@ def drop(state: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tens
     except (re.error, TypeError) as error:
         raise NetworkError(f"drop: {error}; give a list of regular expressions for keys") from error
     return {key: tensor for key, tensor in state.items() if not any(one.fullmatch(key) for one in compiled)}
+
+
+def restore_prefix(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Put back prefixes that were taken off, where the keys of the network begin so: MONAI's UNet is all `model.`."""
+    if any(key in wanted for key in state):
+        return dict(state)
+    own, left = "", list(wanted)
+    while prefix := next((each for each in PREFIXES if left and all(key.startswith(each) for key in left)), ""):
+        own += prefix
+        left = [key.removeprefix(prefix) for key in left]
+    return {f"{own}{key}": tensor for key, tensor in state.items()}
 
 
 def rename(state: Mapping[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Tensor]:
