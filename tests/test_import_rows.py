@@ -18,15 +18,25 @@ from pipeline.cli.app import cli
 
 Maker = Callable[[Path], Row]
 TORCH: tuple[EngineName, ...] = ("torch", "openvino")
-NEAR = {"torch": 5e-5, "openvino": 5e-5}  # batch norms and scaling are folded into convolutions
+GRAPH: tuple[EngineName, ...] = ("openvino", "onnxruntime")
+NEAR = {"torch": 5e-5, "openvino": 1e-4, "onnxruntime": 1e-5}  # batch norms and scaling are folded into convolutions
 FINITE = {
     "smp, state dict": (rows.smp_state_dict, TORCH),
     "MONAI": (rows.monai_unet, TORCH),
     "a class of one's own": (rows.own_class, TORCH),
     "Lightning": (rows.lightning_checkpoint, TORCH),
+    "ONNX, traced": (rows.onnx_traced, GRAPH),
+    "ONNX, exported": (rows.onnx_exported, GRAPH),
+    "ONNX, fixed": (rows.onnx_fixed, GRAPH),
+    "ONNX, bands last": (rows.onnx_channels_last, GRAPH),
+    "Keras": (rows.keras_file, GRAPH),
     "the MIT checkpoint": (rows.mit_checkpoint, TORCH),
 }
-SLOW = ("TorchGeo", "TerraTorch")
+UNBOUNDED = {
+    "torchvision": (rows.torchvision_network, TORCH),
+    "MONAI, by its class": (rows.monai_class, TORCH),
+}
+SLOW = ("ONNX, exported", ".pt2", "TorchGeo", "TerraTorch")
 
 
 def table(part: dict[str, tuple[Maker, tuple[EngineName, ...]]]) -> list[object]:
@@ -66,7 +76,7 @@ def answers_alike(row: Row, bundle: Bundle, engines: tuple[EngineName, ...], sid
 
 @pytest.mark.parametrize(("make", "engines"), table(FINITE))
 def test_a_network_with_a_halo(make: Maker, engines: tuple[EngineName, ...], folder: Path, threads: None) -> None:
-    """Tiled, it is what the library gives on the whole reflected scene; on torch to the bit what the engine gives."""
+    """Tiled, it is what the library gives on the whole reflected scene; and the engine's, on torch to the bit."""
     row = make(folder)
     bundle = imported(row, folder)
     field, side = bundle.metadata.receptive_field, bundle.metadata.options.get("side")
@@ -81,5 +91,21 @@ def test_a_network_with_a_halo(make: Maker, engines: tuple[EngineName, ...], fol
     for engine in engines:
         found = segment(scene, bundle, block=128, engine=engine, device="cpu", threads=1, **cuts).probability.values
         np.testing.assert_allclose(found, library[-len(found) :], atol=NEAR[engine], rtol=0)
-        if engine == "torch":
-            np.testing.assert_array_equal(found, make_engine(bundle, spec(engine)).predict(padded)[core][-len(found) :])
+        if not side:
+            ours = make_engine(bundle, spec(engine)).predict(padded)[core][-len(found) :]
+            np.testing.assert_allclose(found, ours, atol=0 if engine == "torch" else 1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("make", "engines"), table(UNBOUNDED))
+def test_a_network_without_one(make: Maker, engines: tuple[EngineName, ...], folder: Path, threads: None) -> None:
+    """It answers as the library does on a tile; on a scene, blocks change no bit."""
+    row = make(folder)
+    bundle = imported(row, folder)
+    assert bundle.metadata.receptive_field.radius is None
+    answers_alike(row, bundle, engines, 128)
+    scene = xr.DataArray(pixels((3, 300, 310)), dims=("band", "y", "x"))
+    one, other = (
+        segment(scene, bundle, block=block, engine="torch", device="cpu", threads=1).probability.values
+        for block in (160, 320)
+    )
+    np.testing.assert_array_equal(one, other)
