@@ -25,10 +25,9 @@ from .imports.recognise import recognise
 from .imports.settings import KEYS as KEYS
 from .imports.settings import check_keys, metadata_of, read_settings
 from .imports.skeleton import default_name, refuse_missing, skeleton
-from .imports.state_dict import drop
+from .imports.state_dict import drop, restore_prefix
 from .imports.state_dict import read_state_dict as read_state_dict
 from .imports.state_dict import rename as rename
-from .imports.state_dict import restore_prefix
 from .imports.state_dict import swap_halves as swap_halves
 from .metadata import BundleMetadata
 from .receptive_field import measure_receptive_field
