@@ -1,5 +1,6 @@
 """Bundles that hold an ONNX graph: every form of graph answers as the network it was made of, on each engine."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import network, pixels
+from test_exporting import mistakes
 from torch import Tensor, nn
 
 from models import Bundle, load_bundle, z_score
@@ -16,6 +18,7 @@ from models.bundle import ITEM, NETWORK, add_metrics, pack_bundle
 from models.encoding import Encoding, classify
 from models.engine import EngineSpec, make_engine, resolve
 from models.errors import BundleError, EngineError, NetworkError
+from models.exporting import write_item
 from models.importing import import_onnx
 from models.metadata import ReceptiveField
 from models.segmenter import Segmenter
@@ -148,6 +151,32 @@ def test_a_bundle_of_a_graph_is_kept_packed_and_scored_as_any_other(foreign, tmp
     assert scored.metadata.metrics == {"iou": 0.5}
     with pytest.raises(BundleError, match="holds an ONNX graph, of which there is no network in torch"):
         bundle.segmenter()
+
+
+def test_its_items_are_valid(foreign, tmp_path):
+    bundle, _ = foreign("NHWC, all fixed")
+    assert mistakes(bundle.item) == []
+    item = json.loads(write_item(bundle, tmp_path / "item.json").read_text())
+    assert mistakes(item) == []
+    assert item["assets"]["weights"]["mlm:artifact_type"] == "onnx.save"
+    assert (tmp_path / item["assets"]["weights"]["href"]).samefile(bundle.path / NETWORK)
+
+
+@pytest.mark.slow
+def test_both_exporters_of_torch_write_the_same_network(tmp_path, threads):
+    unet, free = network("unet", 3, 3), torch.export.Dim
+    rows, columns = (4 * free(name, min=2) for name in ("rows", "columns"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            unet.requires_grad_(False), (torch.zeros(2, 3, 64, 64),), str(tmp_path / "new.onnx"), dynamo=True,
+            verbose=False, dynamic_shapes=({0: free("n", min=1), 2: rows, 3: columns},),
+        )  # fmt: skip
+    write(tmp_path / "old.onnx", Form(unet), (2, 3, 64, 64))
+    bundles = [import_onnx(tmp_path / f"{name}.onnx", SETTINGS, tmp_path / name) for name in ("new", "old")]
+    assert [one.metadata.receptive_field for one in bundles] == [UNET, UNET]
+    answers = [make_engine(one, CPU["openvino"]).predict(pixels((2, 3, 64, 96))) for one in bundles]
+    np.testing.assert_allclose(*answers, atol=1e-5, rtol=0)
 
 
 def test_the_same_import_again_is_done_already_and_another_is_refused(foreign, tmp_path):

@@ -236,10 +236,17 @@ def test_damaged_files_raise_our_errors_alone():
             check_whole(made, "n.onnx")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "n.onnx").write_bytes(model().SerializeToString())
+    return import_onnx(folder / "n.onnx", SETTINGS, folder / "bundle")
+
+
 @pytest.fixture
-def bundle(tmp_path):
-    (tmp_path / "n.onnx").write_bytes(model().SerializeToString())
-    return import_onnx(tmp_path / "n.onnx", SETTINGS, tmp_path / "bundle")
+def bundle(made, tmp_path):
+    """A copy that a test may damage."""
+    return load_bundle(shutil.copytree(made.path, tmp_path / "bundle"))
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
