@@ -9,11 +9,12 @@ import zipfile
 from contextlib import suppress
 
 import pytest
+import safetensors.torch
 import torch
 from foreign import Asks, definition, item, raw_checkpoint, save_lightning, save_package, save_smp
 
 from models.errors import BundleError, NetworkError, SwatheError
-from models.importing import read_state_dict
+from models.importing import import_model, read_state_dict
 from models.imports.arcgis import read_arcgis
 from models.imports.checkpoint import PlainValues, read_checkpoint
 from models.imports.deepness import deepness_facts
@@ -175,6 +176,17 @@ def test_links_that_lead_out_of_a_folder(tmp_path):
     (folder / "README.md").unlink()
     (folder / "README.md").symlink_to(tmp_path / "secret")
     assert licence_of(folder) == ""
+
+
+def test_settings_in_a_folder_call_no_function(tmp_path, capfd):
+    told = {"architecture": "factory", "options": {"factory": "os:system", "command": "echo ran"}, "bands": ["red"],
+            "dtype": "uint8", "scaling": {"divisor": 255}, "classes": ["a", "b"]}  # fmt: skip
+    folder = save_smp(tmp_path / "a")
+    safetensors.torch.save_file({"a": torch.ones(1)}, folder / "model.safetensors")
+    (folder / "swathe.json").write_text(json.dumps(told))
+    refused(lambda path: import_model(path, tmp_path / "out"), folder)
+    assert "ran" not in capfd.readouterr().out
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_without_weights(tmp_path):

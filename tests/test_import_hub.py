@@ -152,6 +152,11 @@ def test_folder_of_smp_is_fetched_and_pinned(repository, tmp_path, reference):
     assert set(found.sources) >= set(found.facts)
 
 
+def test_settings_that_swathe_exported_come_along(repository, tmp_path):
+    repository.files = smp_files(tmp_path / "made") | {"swathe.json": b'{"bands": ["red", "green", "blue", "nir"]}'}
+    assert recognise(fetch(repository, tmp_path).path).facts["bands"] == ["red", "green", "blue", "nir"]
+
+
 def test_what_is_there_is_not_fetched_again(repository, tmp_path):
     repository.files = smp_files(tmp_path / "made")
     fetch(repository, tmp_path)

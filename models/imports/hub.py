@@ -16,7 +16,7 @@ from ..errors import BundleError, require_extra
 from ..redact import printable, redact_url
 from .found import Found
 from .parts import bundle_name, cache_of, read_table
-from .smp_folder import CLASS, CONFIG, WEIGHTS
+from .smp_folder import CLASS, CONFIG, SETTINGS, WEIGHTS
 
 PREFIX = "hf:"
 REFERENCE = re.compile(
@@ -178,7 +178,7 @@ def _digests(file: Any) -> tuple[str, str]:
 def _chosen(files: Mapping[str, Listed], asked: str, reference: str) -> list[str]:
     """Return the files that a network needs: a description and its weights, or the one that is a network."""
     known = [name for name in files if not name.startswith((".", "/")) and ".." not in name.split("/")]
-    card = [CARD] if CARD in known else []
+    card = [name for name in (CARD, SETTINGS) if name in known]
     if asked:
         if asked not in known:
             raise BundleError(f"{reference}: there is no {asked}; there are {', '.join(sorted(known)[:8])}")
