@@ -12,8 +12,9 @@ import torch
 from helpers import network, pixels
 from test_exporting import mistakes
 from torch import Tensor, nn
+from torch.nn import functional
 
-from models import Bundle, load_bundle, z_score
+from models import Bundle, load_bundle, measure_receptive_field, z_score
 from models.bundle import ITEM, NETWORK, add_metrics, pack_bundle
 from models.encoding import Encoding, classify
 from models.engine import EngineSpec, make_engine, resolve
@@ -222,3 +223,46 @@ def test_settings_that_differ_from_the_graph_are_refused(changed, said, foreign,
     with pytest.raises((NetworkError, BundleError), match=said):
         import_onnx(path, {**SETTINGS, **changed}, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+class Seeing(nn.Module):
+    """A small network with a step that looks near or at the whole tile, then ReLU, which drops NaN in most runtimes."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self.step, self.first, self.last = step, nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+        self.norm, self.groups = nn.InstanceNorm2d(8), nn.GroupNorm(2, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        y = {
+            "max pooling": lambda: functional.interpolate(functional.max_pool2d(y, 2), scale_factor=2, mode="nearest"),
+            "squeeze-excite": lambda: y * torch.sigmoid(y.mean((2, 3), keepdim=True)),
+            "global maximum": lambda: y * torch.sigmoid(y.amax((2, 3), keepdim=True)),
+            "instance norm": lambda: self.norm(y),
+            "group norm": lambda: self.groups(y),
+            "attention": lambda: self.attention(y),
+            "clamp": lambda: functional.hardswish(y).clamp(0, 6),
+        }[self.step]()
+        return self.last(functional.relu(y))
+
+    def attention(self, y: Tensor) -> Tensor:
+        rows = y.mean(3)  # (n, channel, y): each row looks at all others
+        weights = (rows.transpose(1, 2) @ rows).softmax(-1)
+        return y + (weights @ rows.transpose(1, 2)).transpose(1, 2)[..., None]
+
+
+@pytest.mark.parametrize(
+    ("step", "radius"),
+    [("clamp", 2), ("max pooling", 3), ("squeeze-excite", None), ("global maximum", None), ("instance norm", None),
+     ("group norm", None), ("attention", None)],
+)  # fmt: skip
+def test_what_looks_at_the_whole_tile_has_no_radius(step, radius, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Seeing(step)
+    sides = ("sides",) if radius is None else ()  # measured in one tile, which is quicker than in ever larger ones
+    bundle = import_onnx(write(tmp_path / "n.onnx", made, (1, 3, 64, 64), sides), SETTINGS, tmp_path / "bundle")
+    assert bundle.metadata.receptive_field.radius == radius
+    if radius is not None:
+        assert bundle.metadata.receptive_field == measure_receptive_field(made, 3)
