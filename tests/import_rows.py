@@ -133,6 +133,14 @@ def by_windows(scores: Answer, side: int, margin: int) -> Answer:
     return whole
 
 
+def evenly(network: nn.Module, bands: int) -> None:
+    """Give deep networks weights that are random but for their batch norms, which else let them magnify rounding."""
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight)
+    balance(network.eval(), bands)
+
+
 def make_smp(name: str = "Unet", encoder: str = "mobilenet_v2", bands: int = 3, classes: int = 3) -> nn.Module:
     """A small network of segmentation-models-pytorch."""
     import segmentation_models_pytorch as smp
@@ -194,10 +202,7 @@ def torchvision_network(folder: Path) -> Row:
 
     torch.manual_seed(0)
     made = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
-    for part in made.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight)  # livelier batch norms make this network magnify rounding
-    balance(Scores(made).eval(), 3)
+    evenly(Scores(made), 3)
     torch.save(made.state_dict(), folder / "lraspp.pth")
     toml = settings(architecture="torchvision:lraspp_mobilenet_v3_large")
     return Row(folder / "lraspp.pth", toml, of_torch(made, key="out"), softmax)
@@ -301,7 +306,7 @@ def torchgeo_task(folder: Path) -> Row:
     task = trainers.SemanticSegmentationTask(
         model="unet", backbone="tu-mobilenetv2_035", in_channels=3, num_classes=3, loss="ce"
     )
-    lively(task.model, 3)
+    evenly(task.model, 3)
     path = save_with_lightning(task, folder / "torchgeo.ckpt")
     return Row(path, settings(), of_torch(task.model), softmax)
 
