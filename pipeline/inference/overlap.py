@@ -86,7 +86,6 @@ def choose_overlap(
     asked = _digest(source, inference, {"asked": options.overlap, "halo": options.halo, "tolerance": options.tolerance})
     if begun and begun.get("asked") == asked:
         return OverlapChoice(**begun)
-    logger.info("measuring the overlap of tiles of %s on the scene, once", inference.metadata.name)
     found: dict[int, float] = {}
     for grid in _candidates(inference, options):
         plan = replace(inference.plan, grid=grid, halo=grid.overlap // 2)
@@ -142,6 +141,8 @@ def measure_change(source: Source, inference: InferenceSpec) -> float | None:
         return None
     if (kept := kept_change(source, inference)) is not None:
         return kept
+    overlap = inference.plan.grid.overlap if inference.plan.grid else 0
+    logger.info("measuring on the scene, once, what moving the tiles with an overlap of %d pixels changes", overlap)
     change = _measured(source, inference)
     path, text = _path(source, inference), json.dumps({"change": change})
     keep_file(path, "the measured change", lambda part: part.write_text(text))
