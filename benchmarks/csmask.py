@@ -30,7 +30,7 @@ from pipeline.viz.colors import paint, stretch
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-SIDE = 256  # of the tiles of both
+SIDE, STRIDE = 256, 32  # of the tiles of both; Swathe's lie on multiples of the stride
 BEFORE, STEP, SHARED = 51, 204, 52  # CSmask's tiles begin so far before the image, and lie and overlap by so much
 CLOUD, UNKNOWN = 1, 255
 DRAWN = "chip_3"  # by --picture
@@ -145,13 +145,13 @@ def common_pixels(size: int, overlap: int) -> dict[int, tuple[int, int]]:
 
     By where they begin; with the pixels that both take from this tile alone.
     """
-    last, step = size - SIDE, SIDE - overlap
-    starts = [*range(0, last, step), last]
-    found = {}
-    for before, start, after in zip(starts, starts[1:], [*starts[2:], last + SIDE], strict=False):
-        first = max(start + SHARED, (before + SIDE + start) // 2)
+    before, step = overlap // 2 // STRIDE * STRIDE, SIDE - overlap
+    last = -(-(size + 2 * before - SIDE) // STRIDE) * STRIDE - before
+    starts, found = [*range(-before, last, step), last], {}
+    for former, start, after in zip(starts, starts[1:], [*starts[2:], last + SIDE], strict=False):
+        first = max(start + SHARED, (former + SIDE + start) // 2)
         stop = min(start + STEP, (start + SIDE + after) // 2)
-        if start >= STEP - BEFORE and first < stop:
+        if STEP - BEFORE <= start <= size - SIDE and first < stop:
             found[start] = first, stop
     return found
 

@@ -62,7 +62,9 @@ def choose_grid(metadata: BundleMetadata, options: SegmentOptions, overlap: int 
         larger = ", or a larger --tile" if fixed_side(metadata) is None else ""
         raise PlanError(f"an overlap of {asked} leaves nothing of tiles of {side} pixels: at most {most}{larger}")
     taper = options.taper if options.blend == "feather" else None
-    return TileGrid(side, side - step, options.blend, taper, fixed=fixed_side(metadata) is not None)
+    # at the scene's rim, too, no pixel lies at the very edge of its tile
+    before = (side - step) // 2 // field.stride * field.stride
+    return TileGrid(side, side - step, options.blend, taper, before, fixed=fixed_side(metadata) is not None)
 
 
 def _exact_grid(stride: int, halo: int, side: int | None, options: SegmentOptions) -> TileGrid | None:

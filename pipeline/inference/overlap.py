@@ -29,7 +29,7 @@ from .predict import InferenceSpec, predict
 
 PARTS, TRIES = 3, 8  # of the scene's rows and columns, of each of which a corner of tiles is looked at; to find pixels
 EIGHTHS = (0, 1, 2, 3, 4)  # of a tile's side: the overlaps that are tried
-METHOD = 1  # counts up when something else would be measured
+METHOD = 2  # counts up when something else would be measured
 logger = logging.getLogger("swathe")
 
 
@@ -181,7 +181,7 @@ def _measured(source: Source, inference: InferenceSpec) -> float:
     grid, plan, classes = inference.plan.grid, inference.plan, len(inference.metadata.classes)
     assert grid is not None
     half = grid.step // 2 // plan.stride * plan.stride or grid.step
-    moved = replace(plan, grid=replace(grid, before=half))
+    moved = replace(plan, grid=replace(grid, before=grid.before + half))
     every = replace(inference, encoding=Encoding(None, "float32", tuple(range(classes))), on_nonfinite="nodata")
     change, changed, count = 0.0, 0, 0
     for window in corners(source, plan):
