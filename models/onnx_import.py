@@ -6,6 +6,7 @@ The file is looked at, then run on a few small tiles in OpenVINO.
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ logger = logging.getLogger("swathe")
 
 SIDES = (256, 480, 336)  # of a tile, in pixels: multiples of the usual strides
 ROUNDING = 1e-3  # of a sum of probabilities
+TRIES, LOOKED_AT = 5, ((8, 8), (16, 16), (32, 64), (64, 64))  # compilations; rows and columns of what shows a bad one
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def read_onnx(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Read
     BundleError
         The settings' options make no sense.
     """
-    name, given, core = os.fspath(path), dict(settings.get("options", {})), ov.Core()
+    name, given = os.fspath(path), dict(settings.get("options", {}))
     bands, classes = len(settings.get("bands", ())), len(settings.get("classes", ()))
     asked, model = GraphForm.of(given), read_model(path)
     graph = describe(model, name, asked.output_name)
@@ -77,12 +79,12 @@ def read_onnx(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Read
     content = model.SerializeToString()
     form = replace(asked, layout=graph.layout or "NCHW", side=graph.side, batch=graph.batch)
     form = form if "output" in given else replace(form, output=graph.output)
-    form, channels = _with_output(form, *_answer(core, content, name, form, bands), given, name)
+    form, channels = _with_output(form, *_answer(content, name, form, bands), given, name)
     activation = _activation(settings, graph, channels)
     _check_channels(name, form, channels, classes, activation)
     fixed = {"patch": form.side} if form.side else {}
     told = {**fixed, **settings, "architecture": ONNX, "options": form.options, "activation": activation}
-    return ReadOnnx(content, graph.parameters, told, _receptive_field(core, model, name, form, bands))
+    return ReadOnnx(content, graph.parameters, told, _receptive_field(model, name, form, bands))
 
 
 def _layout_of(given: Mapping[str, Any], shape: Shape, bands: int) -> Layout | None:
@@ -105,9 +107,32 @@ def _check_given(graph: OnnxGraph, name: str, bands: int, asked: GraphForm) -> N
             raise NetworkError(f"{name} has no fixed {what} of {getattr(asked, what)}: leave options.{what} out")
 
 
-def _answer(core: ov.Core, content: bytes, name: str, form: GraphForm, bands: int) -> tuple[int, NDArray[np.float32]]:
+def _answers(content: bytes, name: str, form: GraphForm, bands: int) -> Answers:
+    """Return a graph that can be run.
+
+    OpenVINO (2026.4) was seen to compile a small graph, in a process that had done much else, so that it answered with
+    NaN at some pixels; compiled anew, the same graph did not. So it is looked at, and compiled up to `TRIES` times.
+    """
+    for _ in range(TRIES):
+        core = ov.Core()
+        made = Answers(core, plain_graph(core, content, name, form, bands))
+        if all(_is_finite(made, bands, shape) for shape in ([(form.side,) * 2] if form.side else LOOKED_AT)):
+            break
+    return made
+
+
+def _is_finite(answers: Answers, bands: int, shape: tuple[int, int]) -> bool:
+    """Whether a graph answers ordinary pixels with numbers, or takes no tile of such a shape."""
+    with suppress(ValueError):
+        return bool(
+            np.isfinite(answers(np.random.default_rng(0).standard_normal((1, bands, *shape), np.float32))).all()
+        )
+    return True
+
+
+def _answer(content: bytes, name: str, form: GraphForm, bands: int) -> tuple[int, NDArray[np.float32]]:
     """Run a graph on one tile; return the tile's side, and what the graph gives back as it is."""
-    answers = Answers(core, plain_graph(core, content, name, replace(form, output_layout="NCHW"), bands))
+    answers = _answers(content, name, replace(form, output_layout="NCHW"), bands)
     random, said = np.random.default_rng(0), ""
     for side in (form.side,) if form.side else SIDES:
         try:
@@ -172,11 +197,11 @@ def _check_channels(name: str, form: GraphForm, channels: int, classes: int, act
         raise NetworkError(f"{name} answers for {channels} classes, and the settings name {classes}")
 
 
-def _receptive_field(core: ov.Core, model: Any, name: str, form: GraphForm, bands: int) -> ReceptiveField:
+def _receptive_field(model: Any, name: str, form: GraphForm, bands: int) -> ReceptiveField:
     """Measure a graph; where that cannot be done, there is no bound that could be relied on."""
-    plain = Answers(core, plain_graph(core, model.SerializeToString(), name, form, bands))
+    plain = _answers(model.SerializeToString(), name, form, bands)
     try:
-        probe = Answers(core, plain_graph(core, carrying(model), name, form, bands))
+        probe = _answers(carrying(model), name, form, bands)
         return measure_fixed(probe, bands, form.side) if form.side else measure_on(plain, bands, probe)
     except (NetworkError, ValueError) as error:
         logger.info("the receptive field of %s is not measured: %s", name, error)
