@@ -12,7 +12,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError
-from .files import DIGEST, keep_file, put_in_place, refuse_existing, write_digest
+from .files import keep_file, put_in_place, refuse_existing, write_digest, write_missing_digest
 from .limits import LARGEST_CHUNK, MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
 from .metadata import BundleMetadata
 from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
@@ -86,6 +86,11 @@ class Bundle:
     def int8_scores(self) -> Mapping[str, Mapping[str, float]]:
         """What the int8 graph was measured to change, by scene; empty: there is none."""
         return dict(self.item["properties"].get(INT8_SCORES) or {})
+
+    @property
+    def int8_of(self) -> str:
+        """The digest of what the int8 graph was asked to be made of; empty: there is none, or it is not said."""
+        return str(self.item["properties"].get(INT8_OF) or "")
 
     @property
     def parameters(self) -> int:
@@ -174,7 +179,7 @@ def save_bundle(
 def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> Bundle:
     """Write metrics into a bundle, beside those it has."""
     bundle = load_bundle(path)
-    int8, scores, made_of = bundle.int8, bundle.int8_scores, bundle.item["properties"].get(INT8_OF, "")
+    int8, scores, made_of = bundle.int8, bundle.int8_scores, bundle.int8_of
     metadata = replace(bundle.metadata, metrics={**bundle.metadata.metrics, **metrics})
     saved = save_bundle(path, bundle.network(), metadata, overwrite=True)
     return saved if int8 is None else add_int8(saved, path, int8, scores, made_of)
@@ -221,12 +226,10 @@ def add_int8(
 
 
 def finish_bundle(target: Path) -> Bundle:
-    """Load a bundle that is whole; the digest beside it is written, if a kill at its end has left it without one."""
-    side = target.with_name(target.name + DIGEST)
-    if not side.exists():
-        with suppress(OSError), write_digest(target, _by_name(target, target.name)):
-            pass
-    return load_bundle(target)
+    """Load a bundle that is whole, and write its digest where that is missing: see `write_missing_digest`."""
+    bundle = load_bundle(target)
+    write_missing_digest(target, _by_name(target, target.name))
+    return bundle
 
 
 def _by_name(whole: Path, name: str) -> dict[str, Path]:

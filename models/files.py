@@ -186,6 +186,13 @@ def write_digest(target: Path, files: Mapping[str, Path]) -> Iterator[None]:
     _write_side(side, text)
 
 
+def write_missing_digest(target: Path, files: Mapping[str, Path]) -> None:
+    """Write NAME.sha256 where a kill right after a file was put in place has left it without one; if it can be."""
+    if not target.with_name(target.name + DIGEST).exists():
+        with suppress(OSError, StoreError), write_digest(target, files):
+            pass
+
+
 def _write_side(side: Path, text: bytes) -> None:
     with whole_file(side) as part:
         part.write_bytes(text)

@@ -93,7 +93,9 @@ def test_only_a_bundle_is_overwritten(scenes, begun, tmp_path):
     assert "also holds precious" in refused(tiny(scenes), tmp_path / "data", overwrite=True)
     assert "no bundle" in refused(tiny(scenes), image, overwrite=True)
     assert image.read_bytes() == before
+    (begun.parent / "roofs.sha256").unlink()  # as a kill at its very end leaves it
     assert train(tiny(scenes), begun, show=False).path == begun
+    assert (begun.parent / "roofs.sha256").exists()
     assert "exists" in refused(tiny(scenes, seed=9), begun)
     shutil.copytree(begun, tmp_path / "bundle")
     (tmp_path / "bundle/notes.txt").write_text("mine")

@@ -31,7 +31,7 @@ def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -
 
     from .describe import outcome, stamp
 
-    before = None if overwrite else stamp(output)
+    before = stamp(output)
     made = import_bundle(checkpoint, config, output, overwrite=overwrite)
     click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
 
@@ -65,7 +65,7 @@ def quantise(
     from ..inference.quantise import quantise as write_quantised
     from .describe import outcome, stamp
 
-    before = None if overwrite else stamp(output)
+    before = stamp(output)
     made = write_quantised(bundle, (*scenes, *more), output, tolerance=tolerance, allow_mismatch=allow_mismatch,
                            overwrite=overwrite)  # fmt: skip
     click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}")

@@ -1,19 +1,18 @@
 """Write a bundle that carries its int8 graph, quantised on scenes, and what it was measured to change there."""
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from models.bundle import INT8_OF, Bundle, add_int8, check_replaced, finish_bundle, load_bundle
+from models.bundle import Bundle, add_int8, check_replaced, finish_bundle, load_bundle
 from models.engine import resolve
 from models.errors import BundleError, PlanError
 from models.files import refuse_existing
 from models.quantise import quantise_network
 
 from ..io.scene import SceneLike
+from ..store.metadata import fingerprint
 from .options import SegmentOptions
 from .plan import BundleLike, SegmentPlan, plan_scene
 from .precision import LEAST, SIDE, SPARED, WINDOWS, Comparison, Measured, calibration_tiles
@@ -85,13 +84,13 @@ def quantise(
 
 def _asked(bundle: Bundle, planned: Sequence[SegmentPlan], tolerance: float) -> str:
     """Return a digest of all that decides a graph, so that the same command given again finds it made."""
-    asked = [bundle.digest, tolerance, [prepared.scene_identity for prepared in planned]]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    scenes = [prepared.scene_identity for prepared in planned]
+    return fingerprint({"bundle": bundle.digest, "tolerance": tolerance, "scenes": scenes})
 
 
 def _is_made_of(target: Path, made_of: str) -> bool:
     try:
-        return bool(load_bundle(target).item["properties"].get(INT8_OF) == made_of)
+        return load_bundle(target).int8_of == made_of
     except BundleError:
         return False
 

@@ -21,6 +21,7 @@ from models.files import (
     sha256_of,
     whole_file,
     write_digest,
+    write_missing_digest,
 )
 
 from .files import SCHEME, Files, full_path
@@ -103,10 +104,8 @@ def finish_placing(output: str | os.PathLike[str]) -> None:
         with work_folder(target):
             for cut_short in target.parent.glob(hidden):
                 cut_short.unlink()
-            if not side.exists():
-                beside = target.with_name(f"{target.name}.aux.xml")
-                with write_digest(target, {path.name: path for path in (target, beside) if path.exists()}):
-                    pass
+            beside = target.with_name(f"{target.name}.aux.xml")
+            write_missing_digest(target, {path.name: path for path in (target, beside) if path.exists()})
 
 
 def _sweep(folder: Path) -> None:

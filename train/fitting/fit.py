@@ -15,7 +15,7 @@ from typing import Any
 import lightning
 import torch
 
-from models.bundle import WEIGHTS, Bundle, check_replaced, load_bundle, save_bundle
+from models.bundle import WEIGHTS, Bundle, check_replaced, finish_bundle, save_bundle
 from models.errors import TrainingError
 from models.files import refuse_existing, whole_file
 from models.metadata import Band, BundleMetadata, ReceptiveField
@@ -72,7 +72,7 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
         As `prepare`; the output exists; a training with other settings was begun there; the loss is not a number.
     """
     if not (overwrite or restart) and was_written(Path(output), run_folder(output), settings):
-        return load_bundle(output)
+        return finish_bundle(Path(output))
     _check_output(Path(output), overwrite=overwrite)
     # the process that was started, and not one that Lightning started beside it for another device
     first = os.environ.get("LOCAL_RANK", "0") == "0"
