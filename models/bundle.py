@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -512,8 +511,9 @@ def check_content(bundle: Bundle) -> None:
             raise BundleError(f"{bundle.path}: {WEIGHTS} has {size:,} bytes; at most {LARGEST_CHUNK:,} are read")
         safetensors.deserialize(file.read())  # type: ignore[no-untyped-call]
     if (graph := bundle.int8) is not None and find_spec("openvino") is not None:
-        core = import_module("openvino").Core()  # alone: an engine takes a second to import
-        core.read_model(graph.xml, graph.weights)
+        from .openvino_core import CORE  # alone: an engine takes a second to import
+
+        CORE.read_model(graph.xml, graph.weights)
 
 
 def _write_folder(folder: Path, network: "nn.Module", metadata: BundleMetadata) -> None:

@@ -1,23 +1,18 @@
 """The OpenVINO engine, the fastest on most CPUs. The converted network stays in the user's cache between runs."""
 
 import logging
-import sys
 import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-# its converter would fork a process that reports to a server on the network; without it, a stub takes its place
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
 from .encoding import NODATA, STEPS, Decision, Encoding, Prediction
 from .errors import BundleError, EngineError
 from .files import keep_file
+from .openvino_core import CORE, ov
 from .quantised import QuantisedGraph, check_graph
 from .system import cache_folder, usable_cpus
 
@@ -25,6 +20,7 @@ if TYPE_CHECKING:
     from .bundle import Bundle
 
 logger = logging.getLogger("swathe")
+ops = ov.opset13
 
 GRAPH = 3  # counts up when the graph that is made of a bundle changes, so that no older one is taken from the cache
 # int8: of what is not quantised
@@ -44,8 +40,7 @@ class OpenVINOEngine:
     def __init__(
         self, bundle: "Bundle", precision: str, slots: int, threads: int | None, int8: QuantisedGraph | None = None
     ) -> None:
-        self._core = ov.Core()
-        self._model = load_graph(self._core, bundle) if int8 is None else _int8(self._core, bundle, int8)
+        self._model = load_graph(bundle) if int8 is None else _int8(bundle, int8)
         # the CPU plugin compiles no graph in int8 that begins with another type than these
         self._native = NATIVE if int8 is None else {np.dtype("uint8"), np.dtype("float32")}
         self.slots = slots
@@ -98,7 +93,7 @@ class OpenVINOEngine:
         model = steps.build()
         if encoding is not None:
             model = _encoded(model, encoding)
-        return self._core.compile_model(model, "CPU", self._config)
+        return CORE.compile_model(model, "CPU", self._config)
 
 
 def _encoded(model: "ov.Model", encoding: Encoding) -> "ov.Model":
@@ -133,33 +128,33 @@ def _classified(by_class: list[Any], thresholds: Decision | None) -> Any:
     return ops.select(ops.greater(best, bound), classes, np.float32(background)) if bounds else classes
 
 
-def _int8(core: "ov.Core", bundle: "Bundle", graph: QuantisedGraph) -> "ov.Model":
+def _int8(bundle: "Bundle", graph: QuantisedGraph) -> "ov.Model":
     try:
-        model = core.read_model(graph.xml, graph.weights)
+        model = CORE.read_model(graph.xml, graph.weights)
     except (RuntimeError, TypeError) as error:
         raise BundleError(f"{bundle.path}: OpenVINO cannot read the int8 graph: {_first(error)}") from error
     check_graph(model, bundle)
     return model
 
 
-def load_graph(core: "ov.Core", bundle: "Bundle") -> "ov.Model":
+def load_graph(bundle: "Bundle") -> "ov.Model":
     """Load the graph from float32 pixels to probabilities from the cache, else convert and keep it."""
     path = cache_folder("openvino") / f"{bundle.digest}-{GRAPH}-{ov.__version__.split('-')[0]}.xml"
-    kept = _read(core, path)
+    kept = _read(path)
     if kept is None:
         model = _convert(bundle)
         # the .xml is put in place last, since it is what later runs look for
         keep_file(path, "the converted network", lambda part: ov.save_model(model, part, compress_to_fp16=False))
         # read back, since a graph that was kept is rounded a little otherwise than one just converted
-        kept = _read(core, path) or model
+        kept = _read(path) or model
     return kept
 
 
-def _read(core: "ov.Core", path: Path) -> "ov.Model | None":
+def _read(path: Path) -> "ov.Model | None":
     if not path.exists() or not path.with_suffix(".bin").exists():
         return None
     try:
-        return core.read_model(path)
+        return CORE.read_model(path)
     except RuntimeError as error:
         logger.info("the cached network %s cannot be read and is made anew: %s", path, error)
         return None

@@ -50,11 +50,9 @@ def quantise_network(bundle: "Bundle", tiles: Sequence[NDArray[Any]], spared: in
     """
     if not can_quantise():
         raise EngineError(NO_NNCF)
-    import openvino as ov
-
     from .engine_openvino import load_graph
 
-    model = load_graph(ov.Core(), bundle)
+    model = load_graph(bundle)
     given = [np.ascontiguousarray(tile, np.float32)[None] for tile in tiles]
     _refuse_no_number(model, given, bundle.metadata.name)
     try:
@@ -70,9 +68,9 @@ def quantise_network(bundle: "Bundle", tiles: Sequence[NDArray[Any]], spared: in
 
 def _refuse_no_number(model: Any, tiles: list[NDArray[np.float32]], name: str) -> None:
     """Raise EngineError where a network overflows: ranges of int8 make numbers, and so classes, of what is none."""
-    import openvino as ov
+    from .openvino_core import CORE
 
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = CORE.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     if not all(np.isfinite(compiled(tile)[0]).all() for tile in tiles):
         raise EngineError(f"{name} cannot be int8: its answer is no number at some pixels; use --precision fp32")
 
@@ -88,7 +86,7 @@ def _quantised(model: Any, tiles: list[NDArray[np.float32]], spared: int) -> Any
 
 def _saved(model: Any) -> QuantisedGraph:
     """Write a graph with names that are the same each time, so that its digest is."""
-    import openvino as ov
+    from .openvino_core import ov
 
     for place, op in enumerate(model.get_ordered_ops()):
         op.set_friendly_name(f"{op.get_type_name()}_{place}")

@@ -1,5 +1,6 @@
 """Engines: every dtype, two engines against each other, a GPU that is short of memory, a cache that is damaged."""
 
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from models.engine import EngineSpec, make_engine, resolve
 from models.engine_openvino import _encoded
 from models.engine_torch import fold_batch_norm
 from models.errors import EngineError
+from models.openvino_core import CORE, ov
 
 CPU = {name: EngineSpec(name=name, device="cpu", threads=1) for name in ("torch", "openvino")}
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
@@ -86,8 +88,6 @@ def test_engines_encode_as_the_host_does(engine, name, bundle_of, threads):
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_openvino_rounds_probabilities_as_numpy_does(precision):
     """Around every step and every threshold, float by float: a fused multiply and add would round otherwise."""
-    import openvino as ov
-
     steps = np.concatenate([(np.arange(251) + 0.5) / STEPS, np.arange(251) / STEPS]).astype(np.float32)
     near = (steps.view(np.int32)[:, None] + np.arange(-40, 41)).view(np.float32)
     foreground = np.clip(np.nan_to_num(near), 0, 1)
@@ -95,9 +95,9 @@ def test_openvino_rounds_probabilities_as_numpy_does(precision):
     encoding = Encoding((None, 0.7), "uint8", (0, 1))
     given = ov.opset13.parameter([-1, 2, -1, -1], ov.Type.f32)
     graph = _encoded(ov.Model([given], [given]), encoding)
-    class_map, kept = (
-        ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision})(probabilities[None]).values()
-    )
+    class_map, kept = CORE.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision})(
+        probabilities[None]
+    ).values()
     np.testing.assert_array_equal(class_map[0, 0], classify(probabilities, encoding.thresholds))
     np.testing.assert_array_equal(kept[0], encode(probabilities, np.dtype("uint8")))
 
@@ -326,3 +326,27 @@ def test_gpu_takes_every_dtype(bundle_of):
     for dtype in DTYPES:
         values = (pixels((1, 3, 32, 32), "uint8") // 2).astype(dtype)
         np.testing.assert_array_equal(made.predict(values), made.predict(values.astype(np.float32)))
+
+
+SIGNALLED = """
+import os, signal, sys, threading
+import numpy as np
+from models.bundle import load_bundle
+from models.engine import EngineSpec, make_engine
+
+engines = [make_engine(load_bundle(sys.argv[1]), EngineSpec(name="openvino", device="cpu", threads=1))]
+engines[0].predict(np.zeros((1, 3, 64, 64), "uint8"))
+thread = threading.Thread(target=engines.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="a signal of POSIX")
+def test_a_signal_is_heard_after_an_engine_was_dropped_by_another_thread(bundle_of):
+    """OpenVINO would leave the first thread with a stack for signals that is no memory any more."""
+    words = [sys.executable, "-c", SIGNALLED, str(bundle_of("unet").path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

@@ -23,6 +23,7 @@ from models.encoding import Encoding, classify
 from models.errors import BundleError, EngineError, SceneError, SwatheError
 from models.importing import import_bundle
 from models.metadata import z_score
+from models.openvino_core import CORE, ov
 from models.segmenter import Segmenter
 from pipeline import build_index, run, segment
 from pipeline.cli.describe import describe, describe_run
@@ -31,8 +32,6 @@ from pipeline.jobs.job import run_job
 from pipeline.store import ledger
 from pipeline.store.store import Summary
 from train.evaluation.baselines import Brightness
-
-ov = engine_openvino.ov
 
 
 def spoilt(value: float, key: str = "weight") -> torch.nn.Module:
@@ -243,7 +242,7 @@ def test_logits_of_nan_or_infinity_have_no_class_in_the_graph(activation, channe
         shape = ov.PartialShape([-1, channels, -1, -1])
         graph = ov.convert_model(segmenter, example_input=torch.zeros(values.shape), input=[(shape, ov.Type.f32)])
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = ov.Core().compile_model(engine_openvino._encoded(graph, encoding), "CPU", hint)
+    compiled = CORE.compile_model(engine_openvino._encoded(graph, encoding), "CPU", hint)
     by_openvino = np.asarray(compiled(values)[0])[0, 0]
     right = np.where(bad, 255, classify(np.nan_to_num(probability[0].numpy()), thresholds))
     assert np.array_equal(by_torch, right)

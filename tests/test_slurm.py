@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from clusters import nap
 from slurm_cluster import jobs, say, slurm
 
 from benchmarks.chaos_scene import OPTIONS, bundle_path, difference, make_reference
@@ -185,11 +186,6 @@ def test_jobs_end_by_themselves_where_a_run_was_killed(folder: Path) -> None:
         say("scontrol", "update", "partition=main", "state=UP")
     states = dict(line.split() for line in say("squeue", "-h", "--states=all", "-o", "%i %T").splitlines())
     assert states[second] in ("COMPLETED", "FAILED")  # it was there, and has ended by itself
-
-
-def nap(seconds: float, item: int) -> tuple[int, int]:
-    time.sleep(seconds)
-    return os.getpid(), item
 
 
 def test_a_queue_that_takes_no_job(tmp_path: Path) -> None:
