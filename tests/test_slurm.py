@@ -153,7 +153,7 @@ environment = ["export PYTHONPATH={ROOT}:{ROOT}/tests"]
         pids, most = set[int](), 0
         end = time.monotonic() + 240
         more = takewhile(lambda _: len(pids) < 3 and time.monotonic() < end, count())
-        for pid, _ in map_bounded(client, nap, 2.0, more, key="many"):
+        for pid, _ in map_bounded(client, nap, 0.5, more, key="many"):
             pids.add(pid)
             most = max(most, len(client.scheduler_info(n_workers=-1)["workers"]))
         assert len(pids) == most == 3

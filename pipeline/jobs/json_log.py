@@ -17,7 +17,7 @@ from typing import IO, Any
 from models.redact import shown, shown_facts
 
 END = "\0end of the log"
-PATIENCE = 1.0  # seconds that the end waits for what was written last
+PATIENCE = 10.0  # seconds that the end waits, at most, for what was written last
 
 
 def _shown(value: object) -> str:
@@ -50,7 +50,7 @@ class JsonLog:
     def end(self) -> None:
         """Wait a moment until what was written last has come through."""
         sys.stderr.flush()
-        os.write(2, f"{END}\n".encode())
+        os.write(2, f"\n{END}\n".encode())  # whatever was written last may have ended no line
         self._ended.wait(PATIENCE)
 
 

@@ -20,6 +20,7 @@ DROPPED = {"slurm": ("-o /dev/null",), "pbs": ("-j oe", "-o /dev/null"), "lsf": 
            "sge": ("-o /dev/null",)}  # fmt: skip  # else each job leaves files in the current folder
 MARGIN = 300.0  # seconds before its wall time at which a worker hands its work back, at most
 ALONE = 300  # seconds that a worker waits for its scheduler: the run may have been killed while its job was pending
+WORTH_A_JOB = "500ms"  # of work that is known, which ask for one job more: the few known tasks stand for many
 LEAST = 60.0  # seconds of wall time, the unit of queues
 
 
@@ -186,7 +187,8 @@ def start(profile: QueueProfile, options: Cluster) -> Any:
         cluster.close()
         raise
     if profile.maximum_jobs:
-        cluster.adapt(minimum_jobs=profile.jobs, maximum_jobs=profile.maximum_jobs)
+        limits = {"minimum_jobs": profile.jobs, "maximum_jobs": profile.maximum_jobs}
+        cluster.adapt(**limits, target_duration=WORTH_A_JOB)
     cluster.waiting_for = watch.words
     cluster.loop.add_callback(watch.keep)
     return cluster
