@@ -257,7 +257,8 @@ class _Map(Generic[Item, Result]):
             done: list[Future] = []
             try:
                 done.append(self._ended.get(timeout=watch.LOOK_EVERY))
-                time.sleep(TOGETHER)
+                if len(self._active) > 1:  # else none can come
+                    time.sleep(TOGETHER)
                 while True:
                     done.append(self._ended.get_nowait())
             except queue.Empty:
