@@ -11,7 +11,7 @@ from stores import town, write_store
 from models import save_bundle
 from models.errors import BundleError, StoreError
 from models.files import read_digests, sha256_of
-from pipeline import verify, write_cog
+from pipeline import verify, write_cog, write_statistics, write_vectors
 
 REAL = os.replace
 
@@ -82,3 +82,19 @@ def test_a_digest_is_of_the_file_that_is_there_or_absent(
     assert side.read_bytes() != before
     assert right(side)
     assert verify(tmp_path / name, show=False).whole
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(write_vectors, "o.parquet"), (write_vectors, "o.gpkg"), (write_statistics, "s.csv")]
+)
+def test_a_digest_that_a_kill_has_left_out_is_written_by_the_next(
+    write: Callable[..., object], name: str, tmp_path: Path
+) -> None:
+    write_store(tmp_path / "s.zarr", town(200, 200))
+    write(tmp_path / "s.zarr", tmp_path / name)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob(f"{name}*")}
+    side = tmp_path / f"{name}.sha256"
+    assert right(side)
+    side.unlink()
+    write(tmp_path / "s.zarr", tmp_path / name)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob(f"{name}*")} == before

@@ -24,6 +24,7 @@ from ..jobs.tasks import map_bounded
 from ..store.files import Files, full_path
 from ..store.manifest import TABLE
 from ..store.metadata import StoreMetadata, fingerprint
+from ..store.placing import finish_placing
 from ..store.store import Store, open_store
 from .cells import Cells, make_cells
 from .object_stats import ObjectCounter, ObjectStats, read_objects
@@ -239,6 +240,7 @@ def write_statistics(
     check_target(target, writable(empty, target).schema, overwrite=overwrite or already)
     frame = _compute(request, client, show)
     if already:
+        finish_placing(target)
         return frame
     rows, crs = writable(frame, target), frame.crs.to_wkt() if frame.crs else None
     written = write_features([rows], target, schema=rows.schema, crs=crs, made=made, overwrite=overwrite)

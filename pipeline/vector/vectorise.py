@@ -25,6 +25,7 @@ from ..objects.parts import Dataset, Parts, is_dataset
 from ..objects.tree import TreeReduce, tree_reduce
 from ..store.files import full_path
 from ..store.metadata import fingerprint
+from ..store.placing import finish_placing
 from ..store.store import Store, open_store, sole_writer, store_errors
 from ..store.work_folder import WorkFolder
 from . import polygons
@@ -190,6 +191,7 @@ def _found(work: WorkFolder, dataset: Dataset | None, overwrite: bool) -> int | 
             raise
         if work.is_ours():
             work.remove()
+        finish_placing(path)
         return count_features(path)
     return None
 
