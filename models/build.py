@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import BundleError, NetworkError, require_extra
+from .factory import FACTORY, make_network
+from .libraries import MONAI, TORCHVISION, monai_network, torchvision_network
 from .metadata import some_of
 from .unet import SimpleUNet, UNet, UNetResNet
 
@@ -26,7 +28,8 @@ def build(architecture: str, bands: int, classes: int, **options: object) -> nn.
     ----------
     architecture
         `simple-unet`, `unet` or `unet-resnet`; or `smp:` and the name of any architecture of
-        segmentation-models-pytorch, as in `smp:Unet`, whose encoder is the option `encoder_name`.
+        segmentation-models-pytorch, as in `smp:Unet`, whose encoder is the option `encoder_name`; `torchvision:` or
+        `monai:` and the name of a network of these; `factory`: the option `factory` names a function of the user's.
     bands, classes
         Channels in and out.
     **options
@@ -44,18 +47,30 @@ def build(architecture: str, bands: int, classes: int, **options: object) -> nn.
     """
     if bands < 1 or classes < 1:
         raise NetworkError(f"a network needs at least one band and one class; received {bands} and {classes}")
-    if architecture not in NETWORKS and not architecture.startswith(SMP):
-        names = ", ".join([*NETWORKS, f"{SMP}Unet (any of segmentation-models-pytorch)"])
-        raise NetworkError(f"unknown network {architecture!r}; known: {names}")
-    make = NETWORKS.get(architecture) or _smp(architecture)
+    make = NETWORKS.get(architecture) or _of_library(architecture)
     try:
         unknown = set(options) - set(inspect.signature(make).parameters)
         if unknown and architecture in NETWORKS:
             raise TypeError(f"it takes no option {', '.join(sorted(unknown))}")
-        _check_widths(options.get("widths", (1,)))
+        if architecture in NETWORKS:
+            _check_widths(options.get("widths", (1,)))
         return make(bands=bands, classes=classes, **options)
+    except NetworkError:
+        raise
     except Exception as error:  # whatever a constructor makes of options that came from a file
         raise NetworkError(f"{architecture} cannot be built with {_shown(options)}: {_shown(error)}") from error
+
+
+def _of_library(architecture: str) -> Callable[..., nn.Module]:
+    """Return what makes a network that a library, or the user, has."""
+    if architecture == FACTORY:
+        return make_network
+    for prefix, find in ((SMP, _smp), (TORCHVISION, torchvision_network), (MONAI, monai_network)):
+        if architecture.startswith(prefix):
+            return find(architecture)
+    names = ", ".join([*NETWORKS, f"{SMP}Unet (any of segmentation-models-pytorch)", f"{TORCHVISION}fcn_resnet50",
+                       f"{MONAI}UNet", FACTORY])  # fmt: skip
+    raise NetworkError(f"unknown network {architecture!r}; known: {names}")
 
 
 def _check_widths(widths: object) -> None:

@@ -405,14 +405,14 @@ def test_weights_that_were_imported_are_imported_once(name, tmp_path):
     """A command that was killed at its very end, or is given twice, ends well; with another config it is refused."""
     torch.save(build("unet", 4, 1, widths=(4, 8, 8)).state_dict(), tmp_path / "w.pth")
     config = IMPORT.replace("[32, 64, 128]", "[4, 8, 8]").partition("swap")[0]
-    words = ["import-weights", str(tmp_path / "w.pth"), "--config", str(tmp_path / "c.toml"), "-o",
+    words = ["import", str(tmp_path / "w.pth"), "--config", str(tmp_path / "c.toml"), "-o",
              str(tmp_path / name)]  # fmt: skip
 
     def given(text: str) -> Result:
         (tmp_path / "c.toml").write_text(text)
         return CliRunner().invoke(cli, words)
 
-    assert given(config).output.startswith("wrote")
+    assert given(config).stdout.startswith("wrote")
     (tmp_path / f"{name}.sha256").unlink()
     assert "already complete" in given(config).output
     assert (tmp_path / f"{name}.sha256").exists()
