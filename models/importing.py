@@ -23,7 +23,7 @@ from .imports.found import Found
 from .imports.program import refuse_untrusted, write_program_as_onnx
 from .imports.recognise import recognise
 from .imports.settings import KEYS as KEYS
-from .imports.settings import check_keys, metadata_of, read_settings
+from .imports.settings import check_keys, metadata_of, read_settings, refuse_value
 from .imports.skeleton import default_name, refuse_missing, skeleton
 from .imports.state_dict import drop, restore_prefix
 from .imports.state_dict import read_state_dict as read_state_dict
@@ -210,7 +210,7 @@ def _table(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return a table among settings. Raises BundleError where it is none."""
     table = settings.get(key, {})
     if not isinstance(table, Mapping):
-        raise BundleError(f"{key} is a table of keys and values; received {str(table)[:80]!r}")
+        raise refuse_value(key, "a table of keys and values", table)
     return dict(table)
 
 

@@ -239,7 +239,7 @@ def test_a_described_network_is_imported_once_what_is_missing_is_filled_in(prefi
         ({"bands": ["red", "green", "blue"]}, "it has 4 bands, and 3 are named"),
         ({"classes": ["a", "b"]}, "its answer has 3 channels, and 2 are asked for, of 2 classes with softmax"),
         ({"classes": ["a", "b"], "activation": "sigmoid"}, "3 channels, and 1 are asked for, of 2 classes with sig"),
-        ({"classes": 3}, "a value that cannot be used"),
+        ({"classes": 3}, r"classes is a list.*received '3'"),
         ({"provenance": 3}, "provenance is a table"),
         ({"bands": ["red", "?", "blue", "nir"]}, "does not tell bands"),
         ({"colour": 1}, "unknown key 'colour'"),
@@ -251,6 +251,52 @@ def test_a_described_network_is_imported_once_what_is_missing_is_filled_in(prefi
 def test_settings_that_differ_from_the_file_are_named(more, said, tmp_path):
     with pytest.raises(SwatheError, match=said):
         import_model(weights(tmp_path), tmp_path / "b", config={**SETTINGS, **more})
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"scaling": {"mean": 0, "stddev": 1, "divisor": 255}}, "received 'the keys mean, stddev, divisor'"),
+        ({"scaling": {"divisor": 255, "clip": [0, 1], "offset": -1}}, "received 'the keys divisor, clip, offset'"),
+        ({"scaling": {"stddev": 1}}, "scaling is mean and stddev, .*received 'the keys stddev'"),
+        ({"scaling": 255}, "scaling is .*received '255'"),
+        (
+            {"scaling": {"mean": 0, "stddev": [1, 1, 1, -1]}},
+            r"stddev in scaling is above 0; received '\[1, 1, 1, -1\]'",
+        ),
+        ({"scaling": {"divisor": "255"}}, "divisor in scaling is a number, or one for each of 4 bands; received '255'"),
+        ({"scaling": {"divisor": True}}, "divisor in scaling is a number"),
+        ({"scaling": {"divisor": float("inf")}}, "divisor in scaling is a number"),
+        ({"scaling": {"divisor": 255, "means": [1, 2]}}, "means in scaling is a number, or one for each of 4"),
+        ({"bands": "RGBN"}, "bands is a list.*received 'RGBN'"),
+        ({"classes": {"cloud": 1, "clear": 0}}, "classes is a list.*received .*cloud"),
+        (
+            {"classes": [{"name": "cloud", "value": 1}, "b", "c"]},
+            "a class is a name, or a table.*received .*'value': 1",
+        ),
+        ({"classes": [{"nam": "a"}, "b", "c"]}, "a class is a name, or a table.*received .*nam"),
+        ({"dtype": "banana"}, "dtype is one of uint8, .*received 'banana'"),
+        ({"dtype": 8}, "dtype is a text; received '8'"),
+        ({"patch": -5}, "patch is a whole number.*received '-5'"),
+        ({"patch": float("inf")}, "patch is a whole number.*received 'inf'"),
+        ({"resolution": [60, -10]}, "resolution is metres per pixel above 0.*received"),
+        ({"resolution": [2, 1]}, "resolution is metres per pixel above 0"),
+        ({"resolution": 0}, "resolution is metres per pixel above 0"),
+        ({"resolution": {"a": 1}}, "resolution is metres per pixel above 0"),
+        ({"thresholds": True}, "thresholds is a probability.*received 'True'"),
+        ({"thresholds": {"roof": True, "road": 0.5}}, "thresholds is a probability"),
+        ({"drop": "loss"}, "drop is a list of texts.*received 'loss'"),
+        ({"name": 5}, "name is a text; received '5'"),
+        ({"architecture": 5}, "architecture is a text; received '5'"),
+        ({"architecture": ["unet"]}, "architecture is a text; received .*unet"),
+        ({"options": "x"}, "options is a table of keys and values; received 'x'"),
+    ],
+)
+def test_settings_that_would_be_taken_for_something_else_are_refused(more, said, tmp_path):
+    with pytest.raises(SwatheError, match=said) as refused:
+        import_model(weights(tmp_path), tmp_path / "b", config={**SETTINGS, **more})
+    assert "\n" not in str(refused.value)
     assert not (tmp_path / "b").exists()
 
 

@@ -10,9 +10,8 @@ from typing import Any
 from ..errors import BundleError
 from ..redact import printable
 from .found import Found
-from .settings import NEEDED
+from .settings import MISSING, NEEDED
 
-MISSING = "?"
 BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys of TOML that need no quotes
 LONGEST = 100  # characters of a table in one line
 
