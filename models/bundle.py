@@ -294,6 +294,10 @@ def check_replaced(target: Path) -> None:
         raise BundleError(
             f"{target} also holds {', '.join(foreign[:5])}; only a bundle is replaced, so choose another name"
         )
+    if names and ITEM not in names:  # as weights of the user's own; a kill leaves no bundle without it
+        raise BundleError(
+            f"{target} is no bundle (it has no {ITEM}); only a bundle is replaced, so choose another name"
+        )
 
 
 def load_bundle(name: str | os.PathLike[str]) -> Bundle:
