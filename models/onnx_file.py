@@ -5,7 +5,7 @@ its own folder.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,17 @@ def parse(content: bytes, name: str) -> Any:
         raise NetworkError(
             f"{name} brings operators of its own ({model.functions[0].name}): export it with them inlined"
         )
+    model.ClearField("training_info")  # graphs that nothing here runs, with constants of their own
     nodes: list[Any] = []
     for graph in _graphs(model.graph, name):
         nodes += graph.node
-        if graph.sparse_initializer:
+        if _is_sparse(graph):
             raise NetworkError(f"{name} holds sparse weights, which engines do not take: export it with dense ones")
         if len(nodes) > MOST_NODES:
             raise NetworkError(f"{name} has more than {MOST_NODES:,} operators, and is no network for images")
     _refuse_operators(nodes, name)
-    _refuse_huge(nodes, _tensors(model, name), name)
+    _refuse_huge_tensors(_tensors(model, name), name)
+    _refuse_huge(nodes, _constants(model, name), name)
     return model
 
 
@@ -83,17 +85,32 @@ def _graphs(graph: Any, name: str, depth: int = 0) -> Iterator[Any]:
                 yield from _graphs(inner, name, depth + 1)
 
 
-def _tensors(model: Any, name: str) -> dict[str, Any]:
-    """Return the constants of a model by the names under which operators take them."""
-    found: dict[str, Any] = {}
+def _tensors(model: Any, name: str) -> Iterator[Any]:
+    """Yield every tensor that a model holds: two of one name in different graphs both count."""
     for graph in _graphs(model.graph, name):
-        found |= {tensor.name: tensor for tensor in graph.initializer}
+        yield from graph.initializer
         for node in graph.node:
             for attribute in node.attribute:
-                made = [attribute.t] if attribute.HasField("t") else []
-                for place, tensor in enumerate((*made, *attribute.tensors)):
-                    found[f"{node.output[0] if node.output else ''}{'' if place == 0 else f'#{place}'}"] = tensor
+                yield from ([attribute.t] if attribute.HasField("t") else [])
+                yield from attribute.tensors
+
+
+def _constants(model: Any, name: str) -> dict[str, list[Any]]:
+    """Return the constants of a model by the names under which operators take them, those of one name together."""
+    found: dict[str, list[Any]] = {}
+    for graph in _graphs(model.graph, name):
+        made = [(node.output[0], each.t) for node in graph.node if node.output
+                for each in node.attribute if each.HasField("t")]  # fmt: skip
+        for said, tensor in (*((each.name, each) for each in graph.initializer), *made):
+            found.setdefault(said, []).append(tensor)
     return found
+
+
+def _is_sparse(graph: Any) -> bool:
+    attributes = (attribute for node in graph.node for attribute in node.attribute)
+    return bool(graph.sparse_initializer) or any(
+        each.HasField("sparse_tensor") or each.sparse_tensors for each in attributes
+    )
 
 
 def _refuse_operators(nodes: Sequence[Any], name: str) -> None:
@@ -108,15 +125,20 @@ def _refuse_operators(nodes: Sequence[Any], name: str) -> None:
             raise NetworkError(f"{name} has the operator {found[0]}, which {why}: export it without")
 
 
-def _refuse_huge(nodes: Sequence[Any], constants: Mapping[str, Any], name: str) -> None:
+def _refuse_huge_tensors(tensors: Iterable[Any], name: str) -> None:
     """Refuse constants that would take more memory than any network's."""
-    for said, tensor in constants.items():
+    for tensor in tensors:
         if any(side < 0 for side in tensor.dims) or prod(tensor.dims) > MOST_NUMBERS:
-            raise NetworkError(f"{name}: the constant {said[:100]} has the shape {list(tensor.dims)[:8]}")
+            raise NetworkError(f"{name}: the constant {tensor.name[:100]} has the shape {list(tensor.dims)[:8]}")
+
+
+def _refuse_huge(nodes: Sequence[Any], constants: Mapping[str, Sequence[Any]], name: str) -> None:
+    """Refuse operators that would make of small constants what takes more memory than any network's."""
     for node in nodes:
         place = MADE_BY_SHAPE.get(node.op_type)
-        if place is not None and len(node.input) > place and (shape := constants.get(node.input[place])) is not None:
-            sides = _whole_numbers(shape)
+        if place is None or len(node.input) <= place:
+            continue
+        for sides in map(_whole_numbers, constants.get(node.input[place], ())):
             if prod(abs(side) for side in sides) > MOST_NUMBERS:
                 raise NetworkError(f"{name}: {node.op_type} makes {' x '.join(map(str, sides[:8]))} numbers at once")
 
@@ -132,7 +154,7 @@ def _whole_numbers(tensor: Any) -> list[int]:
 
 def _load_external(model: Any, path: Path) -> None:
     """Read the data that tensors keep in other files of the model's own folder. Raises NetworkError."""
-    outside = [tensor for tensor in _tensors(model, str(path)).values() if _is_external(tensor)]
+    outside = [tensor for tensor in _tensors(model, str(path)) if _is_external(tensor)]
     folder, total = path.resolve().parent, path.stat().st_size
     for tensor in outside:
         said = {entry.key: entry.value for entry in tensor.external_data}
@@ -176,7 +198,7 @@ def check_whole(model: Any, name: str) -> None:
     NetworkError
         It is one; `name` is for the message.
     """
-    if any(map(_is_external, _tensors(model, name).values())):
+    if any(map(_is_external, _tensors(model, name))):
         raise NetworkError(f"{name} keeps data in other files, and a bundle's graph holds all of it")
     shapeless = [value for value in model.graph.output if not value.type.tensor_type.HasField("shape")]
     try:

@@ -83,6 +83,15 @@ def sparse() -> Any:
     return made
 
 
+def sparse_constant() -> Any:
+    held = helper.make_sparse_tensor(
+        numpy_helper.from_array(np.ones(1, np.float32), "v"), numpy_helper.from_array(np.zeros(1, np.int64), "i"),
+        [10**5, 10**5],
+    )  # fmt: skip
+    return model(after(helper.make_node("Constant", [], ["big"], sparse_value=held),
+                       helper.make_node("Add", ["c", "big"], ["y"])))  # fmt: skip
+
+
 HUGE = np.array([10**6, 10**6], np.int64)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "two inputs": (lambda: model(inputs={"x": ["n", 3, "h", "w"], "dem": ["n", 1, "h", "w"]}), r"2 inputs \(x, dem\)"),
@@ -106,6 +115,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "deep": (lambda: model(after(nested(12))), "graphs within graphs, more than 8 deep"),
     "sparse": (sparse, "sparse weights"),
+    "a sparse constant": (sparse_constant, "sparse weights"),
     "a huge constant": (
         lambda: model(after(helper.make_node("Expand", ["c", "to"], ["y"])), constants={"to": HUGE}),
         "Expand makes 1000000 x 1000000 numbers at once",
@@ -218,6 +228,36 @@ def test_data_elsewhere_is_never_read(location, said, refused, tmp_path):
     path = external(folder, location, **said)
     with pytest.raises(NetworkError, match=refused):
         import_onnx(path, SETTINGS, tmp_path / "bundle")
+
+
+def with_twin_constants(location: str) -> Any:
+    """An `If` whose branches each make a `w`, one of which is said to lie in another file."""
+    elsewhere = numpy_helper.from_array(WEIGHT, "q")
+    elsewhere.ClearField("raw_data")
+    elsewhere.data_location = TensorProto.EXTERNAL
+    entry = elsewhere.external_data.add()
+    entry.key, entry.value = "location", location
+    branches = [
+        helper.make_graph([helper.make_node("Constant", [], ["w"], value=value)], "b", [],
+                          [helper.make_tensor_value_info("w", FLOAT, WEIGHT.shape)])
+        for value in (elsewhere, numpy_helper.from_array(WEIGHT, "q"))
+    ]  # fmt: skip
+    return model(
+        [helper.make_node("If", ["no"], ["i"], then_branch=branches[0], else_branch=branches[1]),
+         helper.make_node("Conv", ["x", "i"], ["y"], pads=[1, 1, 1, 1])],
+        constants={"no": np.array(False)},
+    )  # fmt: skip
+
+
+def test_data_elsewhere_of_a_constant_named_as_another_is_not_overlooked(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
+    (folder / "n.onnx").write_bytes(with_twin_constants("../secret.bin").SerializeToString())
+    with pytest.raises(NetworkError, match="outside of its folder"):
+        import_onnx(folder / "n.onnx", SETTINGS, tmp_path / "bundle")
+    with pytest.raises(NetworkError, match="keeps data in other files"):
+        check_whole(with_twin_constants("weights.bin"), "n.onnx")
 
 
 def test_damaged_files_raise_our_errors_alone():
