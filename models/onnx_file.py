@@ -15,6 +15,7 @@ import onnx
 from .errors import NetworkError
 from .limits import refuse_special
 from .metadata import some_of
+from .redact import printable
 
 LARGEST_ONNX = 2**31 - 2**20  # bytes; protobuf takes no message of 2 GiB
 MOST_NODES = 100_000  # of all graphs in a file; the largest networks have ten thousand
@@ -54,7 +55,7 @@ def parse(content: bytes, name: str) -> Any:
         raise NetworkError(f"{name} is no ONNX file: it has no graph")
     if model.functions:
         raise NetworkError(
-            f"{name} brings operators of its own ({model.functions[0].name}): export it with them inlined"
+            f"{name} brings operators of its own ({said(model.functions[0].name)}): export it with them inlined"
         )
     model.ClearField("training_info")  # graphs that nothing here runs, with constants of their own
     nodes: list[Any] = []
@@ -71,7 +72,17 @@ def parse(content: bytes, name: str) -> Any:
 
 
 def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0][:200])
+
+
+def said(name: str) -> str:
+    """Return a name that a graph gives to something, as a message in one line may have it."""
+    return printable(name[:100])
+
+
+def names_said(names: Iterable[str]) -> str:
+    """Return names that a graph gives to some things for a message."""
+    return some_of([said(name) for name in names])
 
 
 def _graphs(graph: Any, name: str, depth: int = 0) -> Iterator[Any]:
@@ -101,8 +112,8 @@ def _constants(model: Any, name: str) -> dict[str, list[Any]]:
     for graph in _graphs(model.graph, name):
         made = [(node.output[0], each.t) for node in graph.node if node.output
                 for each in node.attribute if each.HasField("t")]  # fmt: skip
-        for said, tensor in (*((each.name, each) for each in graph.initializer), *made):
-            found.setdefault(said, []).append(tensor)
+        for label, tensor in (*((each.name, each) for each in graph.initializer), *made):
+            found.setdefault(label, []).append(tensor)
     return found
 
 
@@ -114,7 +125,7 @@ def _is_sparse(graph: Any) -> bool:
 
 
 def _refuse_operators(nodes: Sequence[Any], name: str) -> None:
-    foreign = sorted({f"{node.domain}::{node.op_type}" for node in nodes if node.domain not in STANDARD})
+    foreign = sorted({said(f"{node.domain}::{node.op_type}") for node in nodes if node.domain not in STANDARD})
     if foreign:
         raise NetworkError(
             f"{name} needs the custom operators {some_of(foreign, 4)}, which ONNX does not define: "
@@ -129,7 +140,7 @@ def _refuse_huge_tensors(tensors: Iterable[Any], name: str) -> None:
     """Refuse constants that would take more memory than any network's."""
     for tensor in tensors:
         if any(side < 0 for side in tensor.dims) or prod(tensor.dims) > MOST_NUMBERS:
-            raise NetworkError(f"{name}: the constant {tensor.name[:100]} has the shape {list(tensor.dims)[:8]}")
+            raise NetworkError(f"{name}: the constant {said(tensor.name)} has the shape {list(tensor.dims)[:8]}")
 
 
 def _refuse_huge(nodes: Sequence[Any], constants: Mapping[str, Sequence[Any]], name: str) -> None:
@@ -157,27 +168,26 @@ def _load_external(model: Any, path: Path) -> None:
     outside = [tensor for tensor in _tensors(model, str(path)) if _is_external(tensor)]
     folder, total = path.resolve().parent, path.stat().st_size
     for tensor in outside:
-        said = {entry.key: entry.value for entry in tensor.external_data}
-        place = folder / said.get("location", "")
-        if not said.get("location") or not place.resolve().is_relative_to(folder):
-            raise NetworkError(
-                f"{path} keeps data in {said.get('location')!r}, outside of its folder: put it beside the file"
-            )
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        place = folder / told.get("location", "")
+        where = said(told.get("location", ""))
+        if not told.get("location") or not place.resolve().is_relative_to(folder):
+            raise NetworkError(f"{path} keeps data in {where!r}, outside of its folder: put it beside the file")
         refuse_special(place, NetworkError)
         if not place.is_file():
-            raise NetworkError(f"{path} keeps data in {said['location']!r}, which is missing: put it beside the file")
-        total += _read_external(tensor, place, said, path, LARGEST_ONNX - total)
+            raise NetworkError(f"{path} keeps data in {where!r}, which is missing: put it beside the file")
+        total += _read_external(tensor, place, told, path, LARGEST_ONNX - total)
 
 
-def _read_external(tensor: Any, place: Path, said: Mapping[str, str], path: Path, most: int) -> int:
+def _read_external(tensor: Any, place: Path, told: Mapping[str, str], path: Path, most: int) -> int:
     """Put the bytes of one tensor into it, and return how many they are."""
     try:
-        begin = int(said.get("offset") or 0)
-        length = int(said.get("length") or place.stat().st_size - begin)
+        begin = int(told.get("offset") or 0)
+        length = int(told.get("length") or place.stat().st_size - begin)
         if begin < 0 or length < 0 or begin + length > place.stat().st_size:
-            raise ValueError(f"{said['location']} is shorter than it says")
+            raise ValueError(f"{said(told['location'])} is shorter than it says")
     except ValueError as error:
-        raise NetworkError(f"{path}: the data of {tensor.name[:100]} cannot be read: {error}") from error
+        raise NetworkError(f"{path}: the data of {said(tensor.name)} cannot be read: {error}") from error
     if length > most:
         raise NetworkError(f"{path} has more than {LARGEST_ONNX:,} bytes with its data, the most that one file takes")
     with open(place, "rb") as file:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from .errors import NetworkError
 from .graph_form import ONNX, GraphForm, Layout, OutputLayout
-from .metadata import Activation, ReceptiveField, some_of
-from .onnx_file import check_whole, read_model
+from .metadata import Activation, ReceptiveField
+from .onnx_file import check_whole, names_said, read_model
 from .onnx_footprint import carrying
 from .onnx_graph import OnnxGraph, Shape, describe
 from .onnx_openvino import AXES, Answers, plain_graph
@@ -71,7 +71,7 @@ def read_onnx(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Read
     name, given = os.fspath(path), dict(settings.get("options", {}))
     bands, classes = len(settings.get("bands", ())), len(settings.get("classes", ()))
     asked, model = GraphForm.of(given), read_model(path)
-    graph = describe(model, name, asked.output_name)
+    graph = describe(model, name, asked.output_name, asked.layout if "layout" in given else None)
     graph = describe(model, name, asked.output_name, _layout_of(given, graph.shape, bands))
     _check_given(graph, name, bands, asked)
     check_whole(model, name)
@@ -97,7 +97,7 @@ def _layout_of(given: Mapping[str, Any], shape: Shape, bands: int) -> Layout | N
 def _check_given(graph: OnnxGraph, name: str, bands: int, asked: GraphForm) -> None:
     if len(graph.outputs) > 1 and not asked.output_name:
         raise NetworkError(
-            f"{name} has the outputs {some_of(graph.outputs)}; say in options.output_name which is meant"
+            f"{name} has the outputs {names_said(graph.outputs)}; say in options.output_name which is meant"
         )
     if graph.bands not in (None, bands):
         raise NetworkError(f"{name} takes {graph.bands} bands, and the settings name {bands}")
@@ -131,13 +131,13 @@ def _is_finite(answers: Answers, bands: int, shape: tuple[int, int]) -> bool:
 def _answer(content: bytes, name: str, form: GraphForm, bands: int) -> tuple[int, NDArray[np.float32]]:
     """Run a graph on one tile; return the tile's side, and what the graph gives back as it is."""
     answers = _answers(content, name, replace(form, output_layout="NCHW"), bands)
-    random, said = np.random.default_rng(0), ""
+    random, why = np.random.default_rng(0), ""
     for side in (form.side,) if form.side else SIDES:
         try:
             return side, answers(random.standard_normal((1, bands, side, side), np.float32))
         except ValueError as error:
-            said = str(error)
-    raise NetworkError(f"{name} cannot run a tile of {form.side or SIDES[0]} pixels: {said}")
+            why = str(error)
+    raise NetworkError(f"{name} cannot run a tile of {form.side or SIDES[0]} pixels: {why}")
 
 
 def _with_output(
@@ -176,8 +176,8 @@ def _sum_to_one(values: NDArray[np.float32]) -> bool:
 
 
 def _activation(settings: Mapping[str, Any], graph: OnnxGraph, channels: int) -> Activation:
-    said: Activation = settings.get("activation") or graph.activation or ("sigmoid" if channels == 1 else "softmax")
-    return said
+    found: Activation = settings.get("activation") or graph.activation or ("sigmoid" if channels == 1 else "softmax")
+    return found
 
 
 def _check_channels(name: str, form: GraphForm, channels: int, classes: int, activation: Activation) -> None:

@@ -138,6 +138,18 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: model(after(helper.make_node("Relu", ["c"], ["y"])), outputs={"y": None, "c": None}),
         "the outputs y, c; say in options.output_name which",
     ),
+    "names of several lines": (
+        lambda: model(inputs={"x\n\x1b[31m": ["n", 3, "h", "w"], "d" * 500: ["n", 1, "h", "w"]}),
+        r"2 inputs \(x \[31m, d{100}\)",
+    ),
+    "outputs named in several lines": (
+        lambda: model(after(helper.make_node("Relu", ["c"], ["y"])), outputs={"y": None, "c": None, "a\nb": None}),
+        "the outputs y, c, a b; say",
+    ),
+    "operators named in several lines": (
+        lambda: model(after(helper.make_node("Own\nOne", ["c"], ["y"], domain="org\n"))),
+        "custom operators org ::Own One,",
+    ),
     "an operator that takes other things": (
         lambda: model([helper.make_node("Conv", ["x"], ["y"])]),
         "is no sound ONNX graph: Node",
@@ -337,6 +349,15 @@ def test_answers_that_are_no_number_are_nodata(engine, bundle, threads):
     class_map = made.segment(values, Encoding(None, "uint8", (1,))).class_map
     assert (class_map[0, 9:12, 19:22] == NODATA).all()
     assert (class_map == NODATA).sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [([1, 200, 128, 128], "NCHW"), ([1, 128, 128, 200], "NHWC"), (["n", "b", 64, 64], "NCHW"),
+     ([1, 64, 64, 64], "NCHW"), (["n", "a", "b", "c"], None)],
+)  # fmt: skip
+def test_the_axis_of_bands_is_the_one_that_differs(shape, layout):
+    assert describe(model(inputs={"x": shape}), "n.onnx").layout == layout
 
 
 def test_facts_of_a_file_are_read_without_running_it(tmp_path):
