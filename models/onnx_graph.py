@@ -18,6 +18,8 @@ from .onnx_file import MOST_AXES, check_whole, names_said, read_model, said
 
 # what stands between the last step that has a meaning and the output
 PASSED = ("Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze", "Reshape", "Flatten")
+# what takes some of the values, or values between them, so that probabilities stay such, if not one per class
+KEEPING = ("Clip", "Resize", "Upsample", "Slice", "Gather", "Split", "DepthToSpace", "Dropout")
 INPUTS = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.FLOAT16: "float16",
@@ -196,17 +198,25 @@ def _output(graph: Any, name: str, asked: str) -> Any:
 def _ending(graph: Any, output: Any) -> tuple[Output, Activation | None]:
     """Find what the last step with a meaning makes of an output."""
     made_by = {result: node for node in graph.node for result in node.output}
-    node = made_by.get(output.name)
-    for _ in range(len(graph.node)):
-        if node is None or node.op_type not in PASSED:
+    node = _before(PASSED, made_by.get(output.name), made_by)
+    if (node is not None and node.op_type == "ArgMax") or output.type.tensor_type.elem_type in COUNTS:
+        return "classes", None
+    first, node = node, _before((*PASSED, *KEEPING), node, made_by)
+    step = node.op_type if node is not None else ""
+    if step not in ("Softmax", "Sigmoid"):
+        return "logits", None
+    if step == "Softmax":  # some of its classes alone no longer are one
+        return "probabilities", "softmax" if node is first else None
+    return "probabilities", "sigmoid"
+
+
+def _before(passed: tuple[str, ...], node: Any, made_by: Mapping[str, Any]) -> Any:
+    """Go back to the operator whose values those named in `passed` hand on; None: there is none."""
+    for _ in range(len(made_by)):
+        if node is None or node.op_type not in passed:
             break
         node = made_by.get(node.input[0]) if node.input else None
-    step = node.op_type if node is not None else ""
-    if step == "ArgMax" or output.type.tensor_type.elem_type in COUNTS:
-        return "classes", None
-    if step in ("Softmax", "Sigmoid"):
-        return "probabilities", "softmax" if step == "Softmax" else "sigmoid"
-    return "logits", None
+    return node
 
 
 def _classes(output: Any, name: str, layout: Layout | None, kind: Output) -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import NetworkError
-from .graph_form import ONNX, GraphForm, Layout, OutputLayout
+from .graph_form import ONNX, GraphForm, Layout, Output, OutputLayout
 from .metadata import Activation, ReceptiveField
 from .onnx_file import check_whole, names_said, read_model
 from .onnx_footprint import carrying
@@ -26,6 +26,7 @@ logger = logging.getLogger("swathe")
 
 SIDES = (256, 480, 336)  # of a tile, in pixels: multiples of the usual strides
 ROUNDING = 1e-3  # of a sum of probabilities
+NO_SUM = 0.1  # how far from 1 it is where a softmax is over another axis, in whatever precision
 TRIES, LOOKED_AT = 5, ((8, 8), (16, 16), (32, 64), (64, 64))  # compilations; rows and columns of what shows a bad one
 
 
@@ -78,7 +79,10 @@ def read_onnx(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Read
     content = model.SerializeToString()
     form = replace(asked, layout=graph.layout or "NCHW", side=graph.side, batch=graph.batch)
     form = form if "output" in given else replace(form, output=graph.output)
-    form, channels = _with_output(form, *_answer(content, name, form, bands), given, name)
+    form, values = _with_output(form, *_answer(content, name, form, bands), given, name)
+    channels = values.shape[1]
+    if graph.activation == "softmax" and not _sum_to_one(values, NO_SUM):
+        raise NetworkError(f"{name} ends in a softmax over another axis than that of its {channels} channels")
     activation = _activation(settings, graph, channels)
     _check_channels(name, form, channels, classes, activation)
     fixed = {"patch": form.side} if form.side else {}
@@ -142,8 +146,8 @@ def _answer(content: bytes, name: str, form: GraphForm, bands: int) -> tuple[int
 
 def _with_output(
     form: GraphForm, side: int, answer: NDArray[np.float32], given: Mapping[str, Any], name: str
-) -> tuple[GraphForm, int]:
-    """Return a graph's form with what an answer of it shows, and how many channels that has."""
+) -> tuple[GraphForm, NDArray[np.float32]]:
+    """Return a graph's form with what an answer of it shows, and that answer, NCHW."""
     if "output_layout" not in given:
         form = replace(form, output_layout=_output_layout(answer.shape, side, form, name))
     values = answer[:, None] if answer.ndim == 3 else answer.transpose(AXES[form.output_layout])
@@ -154,11 +158,11 @@ def _with_output(
         )
     if not np.isfinite(values).all():
         raise NetworkError(f"{name} answers with NaN or infinity for ordinary pixels")
-    if "output" not in given and form.output == "logits" and _sum_to_one(values):
-        form = replace(form, output="probabilities")
+    if "output" not in given and form.output == "logits":
+        form = replace(form, output=_output(values, name))
     if form.output == "probabilities" and not ((values > -ROUNDING) & (values < 1 + ROUNDING)).all():
         raise NetworkError(f"{name} answers with {values.min():.3g} to {values.max():.3g}, which are no probabilities")
-    return form, values.shape[1]
+    return form, values
 
 
 def _output_layout(shape: tuple[int, ...], side: int, form: GraphForm, name: str) -> OutputLayout:
@@ -169,15 +173,25 @@ def _output_layout(shape: tuple[int, ...], side: int, form: GraphForm, name: str
     return "NHWC" if shape[1:3] == (side, side) != shape[2:] else "NCHW"
 
 
-def _sum_to_one(values: NDArray[np.float32]) -> bool:
-    """Whether values are probabilities by a softmax that no single operator shows."""
-    total = values.sum(axis=1)
-    return bool(values.shape[1] > 1 and (values > -ROUNDING).all() and (abs(total - 1) < ROUNDING).all())
+def _output(values: NDArray[np.float32], name: str) -> Output:
+    """Tell logits from probabilities that no operator shows."""
+    if values.shape[1] > 1 and _sum_to_one(values, ROUNDING):
+        return "probabilities"
+    if values.min() >= 0 and values.max() <= 1:
+        raise NetworkError(
+            f"{name} answers with {values.min():.3g} to {values.max():.3g}, which may be probabilities: "
+            'say options = { output = "probabilities" }, or "logits" if they are none'
+        )
+    return "logits"
+
+
+def _sum_to_one(values: NDArray[np.float32], most: float) -> bool:
+    return bool((values > -ROUNDING).all() and (abs(values.sum(axis=1) - 1) < most).all())
 
 
 def _activation(settings: Mapping[str, Any], graph: OnnxGraph, channels: int) -> Activation:
-    found: Activation = settings.get("activation") or graph.activation or ("sigmoid" if channels == 1 else "softmax")
-    return found
+    said: Activation = settings.get("activation") or graph.activation or ("sigmoid" if channels == 1 else "softmax")
+    return said
 
 
 def _check_channels(name: str, form: GraphForm, channels: int, classes: int, activation: Activation) -> None:

@@ -138,6 +138,21 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: model(after(helper.make_node("Relu", ["c"], ["y"])), outputs={"y": None, "c": None}),
         "the outputs y, c; say in options.output_name which",
     ),
+    "a softmax over columns": (
+        lambda: model(after(helper.make_node("Softmax", ["c"], ["y"], axis=-1))),
+        "ends in a softmax over another axis than that of its 2 channels",
+    ),
+    "what may be probabilities": (
+        lambda: model(after(helper.make_node("HardSigmoid", ["c"], ["y"]))),
+        r'answers with 0 to 1, which may be probabilities: say options = \{ output = "probabilities" \}, or "logits"',
+    ),
+    "a mask": (
+        lambda: model(
+            after(helper.make_node("Greater", ["c", "zero"], ["b"]), helper.make_node("Cast", ["b"], ["y"], to=FLOAT)),
+            constants={"zero": np.float32([0])},
+        ),
+        "may be probabilities",
+    ),
     "names of several lines": (
         lambda: model(inputs={"x\n\x1b[31m": ["n", 3, "h", "w"], "d" * 500: ["n", 1, "h", "w"]}),
         r"2 inputs \(x \[31m, d{100}\)",
@@ -358,6 +373,29 @@ def test_answers_that_are_no_number_are_nodata(engine, bundle, threads):
 )  # fmt: skip
 def test_the_axis_of_bands_is_the_one_that_differs(shape, layout):
     assert describe(model(inputs={"x": shape}), "n.onnx").layout == layout
+
+
+@pytest.mark.parametrize("first", ["Sigmoid", "Softmax"])
+@pytest.mark.parametrize("last", ["Clip", "Slice", "Resize"])
+def test_probabilities_are_seen_through_what_keeps_them(first, last, tmp_path):
+    inputs = {"Clip": ["low", "high"], "Slice": ["from", "to", "axis"], "Resize": ["", "sizes"]}[last]
+    constants = {"low": np.float32(1e-6), "high": np.float32(1 - 1e-6), "from": np.array([1]), "to": np.array([2]),
+                 "axis": np.array([1]), "sizes": np.ones(4, np.float32)}  # fmt: skip
+    axis = {"axis": 1} if first == "Softmax" else {}
+    made = model(after(helper.make_node(first, ["c"], ["p"], **axis), helper.make_node(last, ["p", *inputs], ["y"])),
+                 constants={name: constants[name] for name in inputs if name})  # fmt: skip
+    (tmp_path / "n.onnx").write_bytes(made.SerializeToString())
+    bundle = import_onnx(tmp_path / "n.onnx", SETTINGS, tmp_path / "bundle")
+    assert bundle.metadata.options["output"] == "probabilities"
+    assert bundle.metadata.activation == ("sigmoid" if first == "Sigmoid" or last == "Slice" else "softmax")
+
+
+def test_an_output_that_is_said_is_taken(tmp_path):
+    made = model(after(helper.make_node("HardSigmoid", ["c"], ["y"])))
+    (tmp_path / "n.onnx").write_bytes(made.SerializeToString())
+    for output in ("logits", "probabilities"):
+        bundle = import_onnx(tmp_path / "n.onnx", {**SETTINGS, "options": {"output": output}}, tmp_path / output)
+        assert bundle.metadata.options["output"] == output
 
 
 def test_facts_of_a_file_are_read_without_running_it(tmp_path):
