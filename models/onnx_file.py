@@ -5,7 +5,7 @@ its own folder.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import onnx
 from .errors import NetworkError
 from .limits import refuse_special
 from .metadata import some_of
+from .redact import printable
 
 LARGEST_ONNX = 2**31 - 2**20  # bytes; protobuf takes no message of 2 GiB
 MOST_NODES = 100_000  # of all graphs in a file; the largest networks have ten thousand
@@ -54,22 +55,34 @@ def parse(content: bytes, name: str) -> Any:
         raise NetworkError(f"{name} is no ONNX file: it has no graph")
     if model.functions:
         raise NetworkError(
-            f"{name} brings operators of its own ({model.functions[0].name}): export it with them inlined"
+            f"{name} brings operators of its own ({said(model.functions[0].name)}): export it with them inlined"
         )
+    model.ClearField("training_info")  # graphs that nothing here runs, with constants of their own
     nodes: list[Any] = []
     for graph in _graphs(model.graph, name):
         nodes += graph.node
-        if graph.sparse_initializer:
+        if _is_sparse(graph):
             raise NetworkError(f"{name} holds sparse weights, which engines do not take: export it with dense ones")
         if len(nodes) > MOST_NODES:
             raise NetworkError(f"{name} has more than {MOST_NODES:,} operators, and is no network for images")
     _refuse_operators(nodes, name)
-    _refuse_huge(nodes, _tensors(model, name), name)
+    _refuse_huge_tensors(_tensors(model, name), name)
+    _refuse_huge(nodes, _constants(model, name), name)
     return model
 
 
 def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0][:200])
+
+
+def said(name: str) -> str:
+    """Return a name that a graph gives to something, as a message in one line may have it."""
+    return printable(name[:100])
+
+
+def names_said(names: Iterable[str]) -> str:
+    """Return names that a graph gives to some things for a message."""
+    return some_of([said(name) for name in names])
 
 
 def _graphs(graph: Any, name: str, depth: int = 0) -> Iterator[Any]:
@@ -83,21 +96,36 @@ def _graphs(graph: Any, name: str, depth: int = 0) -> Iterator[Any]:
                 yield from _graphs(inner, name, depth + 1)
 
 
-def _tensors(model: Any, name: str) -> dict[str, Any]:
-    """Return the constants of a model by the names under which operators take them."""
-    found: dict[str, Any] = {}
+def _tensors(model: Any, name: str) -> Iterator[Any]:
+    """Yield every tensor that a model holds: two of one name in different graphs both count."""
     for graph in _graphs(model.graph, name):
-        found |= {tensor.name: tensor for tensor in graph.initializer}
+        yield from graph.initializer
         for node in graph.node:
             for attribute in node.attribute:
-                made = [attribute.t] if attribute.HasField("t") else []
-                for place, tensor in enumerate((*made, *attribute.tensors)):
-                    found[f"{node.output[0] if node.output else ''}{'' if place == 0 else f'#{place}'}"] = tensor
+                yield from ([attribute.t] if attribute.HasField("t") else [])
+                yield from attribute.tensors
+
+
+def _constants(model: Any, name: str) -> dict[str, list[Any]]:
+    """Return the constants of a model by the names under which operators take them, those of one name together."""
+    found: dict[str, list[Any]] = {}
+    for graph in _graphs(model.graph, name):
+        made = [(node.output[0], each.t) for node in graph.node if node.output
+                for each in node.attribute if each.HasField("t")]  # fmt: skip
+        for label, tensor in (*((each.name, each) for each in graph.initializer), *made):
+            found.setdefault(label, []).append(tensor)
     return found
 
 
+def _is_sparse(graph: Any) -> bool:
+    attributes = (attribute for node in graph.node for attribute in node.attribute)
+    return bool(graph.sparse_initializer) or any(
+        each.HasField("sparse_tensor") or each.sparse_tensors for each in attributes
+    )
+
+
 def _refuse_operators(nodes: Sequence[Any], name: str) -> None:
-    foreign = sorted({f"{node.domain}::{node.op_type}" for node in nodes if node.domain not in STANDARD})
+    foreign = sorted({said(f"{node.domain}::{node.op_type}") for node in nodes if node.domain not in STANDARD})
     if foreign:
         raise NetworkError(
             f"{name} needs the custom operators {some_of(foreign, 4)}, which ONNX does not define: "
@@ -108,15 +136,20 @@ def _refuse_operators(nodes: Sequence[Any], name: str) -> None:
             raise NetworkError(f"{name} has the operator {found[0]}, which {why}: export it without")
 
 
-def _refuse_huge(nodes: Sequence[Any], constants: Mapping[str, Any], name: str) -> None:
+def _refuse_huge_tensors(tensors: Iterable[Any], name: str) -> None:
     """Refuse constants that would take more memory than any network's."""
-    for said, tensor in constants.items():
+    for tensor in tensors:
         if any(side < 0 for side in tensor.dims) or prod(tensor.dims) > MOST_NUMBERS:
-            raise NetworkError(f"{name}: the constant {said[:100]} has the shape {list(tensor.dims)[:8]}")
+            raise NetworkError(f"{name}: the constant {said(tensor.name)} has the shape {list(tensor.dims)[:8]}")
+
+
+def _refuse_huge(nodes: Sequence[Any], constants: Mapping[str, Sequence[Any]], name: str) -> None:
+    """Refuse operators that would make of small constants what takes more memory than any network's."""
     for node in nodes:
         place = MADE_BY_SHAPE.get(node.op_type)
-        if place is not None and len(node.input) > place and (shape := constants.get(node.input[place])) is not None:
-            sides = _whole_numbers(shape)
+        if place is None or len(node.input) <= place:
+            continue
+        for sides in map(_whole_numbers, constants.get(node.input[place], ())):
             if prod(abs(side) for side in sides) > MOST_NUMBERS:
                 raise NetworkError(f"{name}: {node.op_type} makes {' x '.join(map(str, sides[:8]))} numbers at once")
 
@@ -132,30 +165,29 @@ def _whole_numbers(tensor: Any) -> list[int]:
 
 def _load_external(model: Any, path: Path) -> None:
     """Read the data that tensors keep in other files of the model's own folder. Raises NetworkError."""
-    outside = [tensor for tensor in _tensors(model, str(path)).values() if _is_external(tensor)]
+    outside = [tensor for tensor in _tensors(model, str(path)) if _is_external(tensor)]
     folder, total = path.resolve().parent, path.stat().st_size
     for tensor in outside:
-        said = {entry.key: entry.value for entry in tensor.external_data}
-        place = folder / said.get("location", "")
-        if not said.get("location") or not place.resolve().is_relative_to(folder):
-            raise NetworkError(
-                f"{path} keeps data in {said.get('location')!r}, outside of its folder: put it beside the file"
-            )
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        place = folder / told.get("location", "")
+        where = said(told.get("location", ""))
+        if not told.get("location") or not place.resolve().is_relative_to(folder):
+            raise NetworkError(f"{path} keeps data in {where!r}, outside of its folder: put it beside the file")
         refuse_special(place, NetworkError)
         if not place.is_file():
-            raise NetworkError(f"{path} keeps data in {said['location']!r}, which is missing: put it beside the file")
-        total += _read_external(tensor, place, said, path, LARGEST_ONNX - total)
+            raise NetworkError(f"{path} keeps data in {where!r}, which is missing: put it beside the file")
+        total += _read_external(tensor, place, told, path, LARGEST_ONNX - total)
 
 
-def _read_external(tensor: Any, place: Path, said: Mapping[str, str], path: Path, most: int) -> int:
+def _read_external(tensor: Any, place: Path, told: Mapping[str, str], path: Path, most: int) -> int:
     """Put the bytes of one tensor into it, and return how many they are."""
     try:
-        begin = int(said.get("offset") or 0)
-        length = int(said.get("length") or place.stat().st_size - begin)
+        begin = int(told.get("offset") or 0)
+        length = int(told.get("length") or place.stat().st_size - begin)
         if begin < 0 or length < 0 or begin + length > place.stat().st_size:
-            raise ValueError(f"{said['location']} is shorter than it says")
+            raise ValueError(f"{said(told['location'])} is shorter than it says")
     except ValueError as error:
-        raise NetworkError(f"{path}: the data of {tensor.name[:100]} cannot be read: {error}") from error
+        raise NetworkError(f"{path}: the data of {said(tensor.name)} cannot be read: {error}") from error
     if length > most:
         raise NetworkError(f"{path} has more than {LARGEST_ONNX:,} bytes with its data, the most that one file takes")
     with open(place, "rb") as file:
@@ -176,7 +208,7 @@ def check_whole(model: Any, name: str) -> None:
     NetworkError
         It is one; `name` is for the message.
     """
-    if any(map(_is_external, _tensors(model, name).values())):
+    if any(map(_is_external, _tensors(model, name))):
         raise NetworkError(f"{name} keeps data in other files, and a bundle's graph holds all of it")
     shapeless = [value for value in model.graph.output if not value.type.tensor_type.HasField("shape")]
     try:

@@ -13,11 +13,13 @@ import onnx
 
 from .errors import NetworkError
 from .graph_form import LARGEST_BATCH, LARGEST_SIDE, Layout, Output
-from .metadata import Activation, some_of
-from .onnx_file import MOST_AXES, check_whole, read_model
+from .metadata import Activation
+from .onnx_file import MOST_AXES, check_whole, names_said, read_model, said
 
 # what stands between the last step that has a meaning and the output
 PASSED = ("Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze", "Reshape", "Flatten")
+# what takes some of the values, or values between them, so that probabilities stay such, if not one per class
+KEEPING = ("Clip", "Resize", "Upsample", "Slice", "Gather", "Split", "DepthToSpace", "Dropout")
 INPUTS = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.FLOAT16: "float16",
@@ -112,25 +114,25 @@ def describe(model: Any, name: str, output_name: str = "", layout: Layout | None
     constants = {tensor.name for tensor in graph.initializer}
     given = [value for value in graph.input if value.name not in constants]
     if len(given) != 1:
-        names = some_of([value.name for value in given]) or "none"
+        names = names_said(value.name for value in given) or "none"
         raise NetworkError(f"{name} has {len(given)} inputs ({names}); Swathe runs networks of one, the pixels")
     if not graph.output:
         raise NetworkError(f"{name} has no output")
     shape, found = _shape(given[0], name), layout
     if len(shape) != 4:
         raise NetworkError(
-            f"{name}: the input {given[0].name} has {len(shape)} axes; batch, bands, rows, columns are 4"
+            f"{name}: the input {said(given[0].name)} has {len(shape)} axes; batch, bands, rows, columns are 4"
         )
     element = given[0].type.tensor_type.elem_type
     if element not in INPUTS:
         raise NetworkError(
-            f"{name}: the input {given[0].name} is no tensor of pixels; Swathe gives {', '.join(INPUTS.values())}"
+            f"{name}: the input {said(given[0].name)} is no tensor of pixels; Swathe gives {', '.join(INPUTS.values())}"
         )
     found = found or _layout(shape)
     bands, rows, columns = (shape[i] for i in ((3, 1, 2) if found == "NHWC" else (1, 2, 3)))
     if rows != columns:
         raise NetworkError(
-            f"{name} takes {_said(rows)} rows and {_said(columns)} columns; tiles are squares: "
+            f"{name} takes {_size(rows)} rows and {_size(columns)} columns; tiles are squares: "
             "export it with equal or free sides"
         )
     for value, most, what in ((rows, LARGEST_SIDE, "rows"), (shape[0], LARGEST_BATCH, "tiles")):
@@ -157,22 +159,26 @@ def describe(model: Any, name: str, output_name: str = "", layout: Layout | None
     )
 
 
-def _said(side: int | None) -> str:
+def _size(side: int | None) -> str:
     return "any number of" if side is None else str(side)
 
 
 def _shape(value: Any, name: str) -> Shape:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
-        raise NetworkError(f"{name}: {value.name} does not say how many axes it has; export it with an input of 4")
+        raise NetworkError(
+            f"{name}: {said(value.name)} does not say how many axes it has; export it with an input of 4"
+        )
     if len(tensor.shape.dim) > MOST_AXES:
-        raise NetworkError(f"{name}: {value.name} has {len(tensor.shape.dim):,} axes, and is no image")
+        raise NetworkError(f"{name}: {said(value.name)} has {len(tensor.shape.dim):,} axes, and is no image")
     return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim)
 
 
 def _layout(shape: Shape) -> Layout | None:
-    """Tell bands from sides: they are fixed where sides are not, or fewer."""
-    first, last = shape[1], shape[3]
+    """Tell bands from sides: sides are equal; else bands are fixed where sides are not, or fewer."""
+    first, middle, last = shape[1:]
+    if (first == middle) != (middle == last):
+        return "NHWC" if first == middle else "NCHW"
     if first is None and last is None:
         return None
     if last is None or (first is not None and first <= last):
@@ -186,23 +192,31 @@ def _output(graph: Any, name: str, asked: str) -> Any:
     for value in graph.output:
         if value.name == asked:
             return value
-    raise NetworkError(f"{name} has no output {asked!r}; it has {some_of([value.name for value in graph.output])}")
+    raise NetworkError(f"{name} has no output {asked!r}; it has {names_said(value.name for value in graph.output)}")
 
 
 def _ending(graph: Any, output: Any) -> tuple[Output, Activation | None]:
     """Find what the last step with a meaning makes of an output."""
     made_by = {result: node for node in graph.node for result in node.output}
-    node = made_by.get(output.name)
-    for _ in range(len(graph.node)):
-        if node is None or node.op_type not in PASSED:
+    node = _before(PASSED, made_by.get(output.name), made_by)
+    if (node is not None and node.op_type == "ArgMax") or output.type.tensor_type.elem_type in COUNTS:
+        return "classes", None
+    first, node = node, _before((*PASSED, *KEEPING), node, made_by)
+    step = node.op_type if node is not None else ""
+    if step not in ("Softmax", "Sigmoid"):
+        return "logits", None
+    if step == "Softmax":  # some of its classes alone no longer are one
+        return "probabilities", "softmax" if node is first else None
+    return "probabilities", "sigmoid"
+
+
+def _before(passed: tuple[str, ...], node: Any, made_by: Mapping[str, Any]) -> Any:
+    """Go back to the operator whose values those named in `passed` hand on; None: there is none."""
+    for _ in range(len(made_by)):
+        if node is None or node.op_type not in passed:
             break
         node = made_by.get(node.input[0]) if node.input else None
-    step = node.op_type if node is not None else ""
-    if step == "ArgMax" or output.type.tensor_type.elem_type in COUNTS:
-        return "classes", None
-    if step in ("Softmax", "Sigmoid"):
-        return "probabilities", "softmax" if step == "Softmax" else "sigmoid"
-    return "logits", None
+    return node
 
 
 def _classes(output: Any, name: str, layout: Layout | None, kind: Output) -> int | None:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import NetworkError
-from .graph_form import ONNX, GraphForm, Layout, OutputLayout
-from .metadata import Activation, ReceptiveField, some_of
-from .onnx_file import check_whole, read_model
+from .graph_form import ONNX, GraphForm, Layout, Output, OutputLayout
+from .metadata import Activation, ReceptiveField
+from .onnx_file import check_whole, names_said, read_model
 from .onnx_footprint import carrying
 from .onnx_graph import OnnxGraph, Shape, describe
 from .onnx_openvino import AXES, Answers, plain_graph
@@ -26,6 +26,7 @@ logger = logging.getLogger("swathe")
 
 SIDES = (256, 480, 336)  # of a tile, in pixels: multiples of the usual strides
 ROUNDING = 1e-3  # of a sum of probabilities
+NO_SUM = 0.1  # how far from 1 it is where a softmax is over another axis, in whatever precision
 TRIES, LOOKED_AT = 5, ((8, 8), (16, 16), (32, 64), (64, 64))  # compilations; rows and columns of what shows a bad one
 
 
@@ -71,14 +72,17 @@ def read_onnx(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Read
     name, given = os.fspath(path), dict(settings.get("options", {}))
     bands, classes = len(settings.get("bands", ())), len(settings.get("classes", ()))
     asked, model = GraphForm.of(given), read_model(path)
-    graph = describe(model, name, asked.output_name)
+    graph = describe(model, name, asked.output_name, asked.layout if "layout" in given else None)
     graph = describe(model, name, asked.output_name, _layout_of(given, graph.shape, bands))
     _check_given(graph, name, bands, asked)
     check_whole(model, name)
     content = model.SerializeToString()
     form = replace(asked, layout=graph.layout or "NCHW", side=graph.side, batch=graph.batch)
     form = form if "output" in given else replace(form, output=graph.output)
-    form, channels = _with_output(form, *_answer(content, name, form, bands), given, name)
+    form, values = _with_output(form, *_answer(content, name, form, bands), given, name)
+    channels = values.shape[1]
+    if graph.activation == "softmax" and not _sum_to_one(values, NO_SUM):
+        raise NetworkError(f"{name} ends in a softmax over another axis than that of its {channels} channels")
     activation = _activation(settings, graph, channels)
     _check_channels(name, form, channels, classes, activation)
     fixed = {"patch": form.side} if form.side else {}
@@ -97,7 +101,7 @@ def _layout_of(given: Mapping[str, Any], shape: Shape, bands: int) -> Layout | N
 def _check_given(graph: OnnxGraph, name: str, bands: int, asked: GraphForm) -> None:
     if len(graph.outputs) > 1 and not asked.output_name:
         raise NetworkError(
-            f"{name} has the outputs {some_of(graph.outputs)}; say in options.output_name which is meant"
+            f"{name} has the outputs {names_said(graph.outputs)}; say in options.output_name which is meant"
         )
     if graph.bands not in (None, bands):
         raise NetworkError(f"{name} takes {graph.bands} bands, and the settings name {bands}")
@@ -131,19 +135,19 @@ def _is_finite(answers: Answers, bands: int, shape: tuple[int, int]) -> bool:
 def _answer(content: bytes, name: str, form: GraphForm, bands: int) -> tuple[int, NDArray[np.float32]]:
     """Run a graph on one tile; return the tile's side, and what the graph gives back as it is."""
     answers = _answers(content, name, replace(form, output_layout="NCHW"), bands)
-    random, said = np.random.default_rng(0), ""
+    random, why = np.random.default_rng(0), ""
     for side in (form.side,) if form.side else SIDES:
         try:
             return side, answers(random.standard_normal((1, bands, side, side), np.float32))
         except ValueError as error:
-            said = str(error)
-    raise NetworkError(f"{name} cannot run a tile of {form.side or SIDES[0]} pixels: {said}")
+            why = str(error)
+    raise NetworkError(f"{name} cannot run a tile of {form.side or SIDES[0]} pixels: {why}")
 
 
 def _with_output(
     form: GraphForm, side: int, answer: NDArray[np.float32], given: Mapping[str, Any], name: str
-) -> tuple[GraphForm, int]:
-    """Return a graph's form with what an answer of it shows, and how many channels that has."""
+) -> tuple[GraphForm, NDArray[np.float32]]:
+    """Return a graph's form with what an answer of it shows, and that answer, NCHW."""
     if "output_layout" not in given:
         form = replace(form, output_layout=_output_layout(answer.shape, side, form, name))
     values = answer[:, None] if answer.ndim == 3 else answer.transpose(AXES[form.output_layout])
@@ -154,11 +158,11 @@ def _with_output(
         )
     if not np.isfinite(values).all():
         raise NetworkError(f"{name} answers with NaN or infinity for ordinary pixels")
-    if "output" not in given and form.output == "logits" and _sum_to_one(values):
-        form = replace(form, output="probabilities")
+    if "output" not in given and form.output == "logits":
+        form = replace(form, output=_output(values, name))
     if form.output == "probabilities" and not ((values > -ROUNDING) & (values < 1 + ROUNDING)).all():
         raise NetworkError(f"{name} answers with {values.min():.3g} to {values.max():.3g}, which are no probabilities")
-    return form, values.shape[1]
+    return form, values
 
 
 def _output_layout(shape: tuple[int, ...], side: int, form: GraphForm, name: str) -> OutputLayout:
@@ -169,10 +173,20 @@ def _output_layout(shape: tuple[int, ...], side: int, form: GraphForm, name: str
     return "NHWC" if shape[1:3] == (side, side) != shape[2:] else "NCHW"
 
 
-def _sum_to_one(values: NDArray[np.float32]) -> bool:
-    """Whether values are probabilities by a softmax that no single operator shows."""
-    total = values.sum(axis=1)
-    return bool(values.shape[1] > 1 and (values > -ROUNDING).all() and (abs(total - 1) < ROUNDING).all())
+def _output(values: NDArray[np.float32], name: str) -> Output:
+    """Tell logits from probabilities that no operator shows."""
+    if values.shape[1] > 1 and _sum_to_one(values, ROUNDING):
+        return "probabilities"
+    if values.min() >= 0 and values.max() <= 1:
+        raise NetworkError(
+            f"{name} answers with {values.min():.3g} to {values.max():.3g}, which may be probabilities: "
+            'say options = { output = "probabilities" }, or "logits" if they are none'
+        )
+    return "logits"
+
+
+def _sum_to_one(values: NDArray[np.float32], most: float) -> bool:
+    return bool((values > -ROUNDING).all() and (abs(values.sum(axis=1) - 1) < most).all())
 
 
 def _activation(settings: Mapping[str, Any], graph: OnnxGraph, channels: int) -> Activation:

@@ -15,6 +15,7 @@ from .metadata import Scaling
 from .onnx_file import check_whole, parse
 from .onnx_graph import describe
 from .openvino_core import CORE, ov
+from .redact import printable
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -44,7 +45,7 @@ def read_graph(content: bytes, name: str) -> "ov.Model":
 def said_by(error: Exception) -> str:
     """Return the line of OpenVINO's message that says what is wrong: the last, after those of places in its code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+    return printable((lines[-1] if lines else type(error).__name__)[:300])
 
 
 def bundle_graph(bundle: "Bundle") -> "ov.Model":

@@ -83,6 +83,15 @@ def sparse() -> Any:
     return made
 
 
+def sparse_constant() -> Any:
+    held = helper.make_sparse_tensor(
+        numpy_helper.from_array(np.ones(1, np.float32), "v"), numpy_helper.from_array(np.zeros(1, np.int64), "i"),
+        [10**5, 10**5],
+    )  # fmt: skip
+    return model(after(helper.make_node("Constant", [], ["big"], sparse_value=held),
+                       helper.make_node("Add", ["c", "big"], ["y"])))  # fmt: skip
+
+
 HUGE = np.array([10**6, 10**6], np.int64)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "two inputs": (lambda: model(inputs={"x": ["n", 3, "h", "w"], "dem": ["n", 1, "h", "w"]}), r"2 inputs \(x, dem\)"),
@@ -106,6 +115,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "deep": (lambda: model(after(nested(12))), "graphs within graphs, more than 8 deep"),
     "sparse": (sparse, "sparse weights"),
+    "a sparse constant": (sparse_constant, "sparse weights"),
     "a huge constant": (
         lambda: model(after(helper.make_node("Expand", ["c", "to"], ["y"])), constants={"to": HUGE}),
         "Expand makes 1000000 x 1000000 numbers at once",
@@ -127,6 +137,33 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "several outputs": (
         lambda: model(after(helper.make_node("Relu", ["c"], ["y"])), outputs={"y": None, "c": None}),
         "the outputs y, c; say in options.output_name which",
+    ),
+    "a softmax over columns": (
+        lambda: model(after(helper.make_node("Softmax", ["c"], ["y"], axis=-1))),
+        "ends in a softmax over another axis than that of its 2 channels",
+    ),
+    "what may be probabilities": (
+        lambda: model(after(helper.make_node("HardSigmoid", ["c"], ["y"]))),
+        r'answers with 0 to 1, which may be probabilities: say options = \{ output = "probabilities" \}, or "logits"',
+    ),
+    "a mask": (
+        lambda: model(
+            after(helper.make_node("Greater", ["c", "zero"], ["b"]), helper.make_node("Cast", ["b"], ["y"], to=FLOAT)),
+            constants={"zero": np.float32([0])},
+        ),
+        "may be probabilities",
+    ),
+    "names of several lines": (
+        lambda: model(inputs={"x\n\x1b[31m": ["n", 3, "h", "w"], "d" * 500: ["n", 1, "h", "w"]}),
+        r"2 inputs \(x \[31m, d{100}\)",
+    ),
+    "outputs named in several lines": (
+        lambda: model(after(helper.make_node("Relu", ["c"], ["y"])), outputs={"y": None, "c": None, "a\nb": None}),
+        "the outputs y, c, a b; say",
+    ),
+    "operators named in several lines": (
+        lambda: model(after(helper.make_node("Own\nOne", ["c"], ["y"], domain="org\n"))),
+        "custom operators org ::Own One,",
     ),
     "an operator that takes other things": (
         lambda: model([helper.make_node("Conv", ["x"], ["y"])]),
@@ -220,6 +257,36 @@ def test_data_elsewhere_is_never_read(location, said, refused, tmp_path):
         import_onnx(path, SETTINGS, tmp_path / "bundle")
 
 
+def with_twin_constants(location: str) -> Any:
+    """An `If` whose branches each make a `w`, one of which is said to lie in another file."""
+    elsewhere = numpy_helper.from_array(WEIGHT, "q")
+    elsewhere.ClearField("raw_data")
+    elsewhere.data_location = TensorProto.EXTERNAL
+    entry = elsewhere.external_data.add()
+    entry.key, entry.value = "location", location
+    branches = [
+        helper.make_graph([helper.make_node("Constant", [], ["w"], value=value)], "b", [],
+                          [helper.make_tensor_value_info("w", FLOAT, WEIGHT.shape)])
+        for value in (elsewhere, numpy_helper.from_array(WEIGHT, "q"))
+    ]  # fmt: skip
+    return model(
+        [helper.make_node("If", ["no"], ["i"], then_branch=branches[0], else_branch=branches[1]),
+         helper.make_node("Conv", ["x", "i"], ["y"], pads=[1, 1, 1, 1])],
+        constants={"no": np.array(False)},
+    )  # fmt: skip
+
+
+def test_data_elsewhere_of_a_constant_named_as_another_is_not_overlooked(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
+    (folder / "n.onnx").write_bytes(with_twin_constants("../secret.bin").SerializeToString())
+    with pytest.raises(NetworkError, match="outside of its folder"):
+        import_onnx(folder / "n.onnx", SETTINGS, tmp_path / "bundle")
+    with pytest.raises(NetworkError, match="keeps data in other files"):
+        check_whole(with_twin_constants("weights.bin"), "n.onnx")
+
+
 def test_damaged_files_raise_our_errors_alone():
     """Bytes of a small model changed at random, and looked at as before any runtime has them."""
     random, whole = (
@@ -297,6 +364,38 @@ def test_answers_that_are_no_number_are_nodata(engine, bundle, threads):
     class_map = made.segment(values, Encoding(None, "uint8", (1,))).class_map
     assert (class_map[0, 9:12, 19:22] == NODATA).all()
     assert (class_map == NODATA).sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [([1, 200, 128, 128], "NCHW"), ([1, 128, 128, 200], "NHWC"), (["n", "b", 64, 64], "NCHW"),
+     ([1, 64, 64, 64], "NCHW"), (["n", "a", "b", "c"], None)],
+)  # fmt: skip
+def test_the_axis_of_bands_is_the_one_that_differs(shape, layout):
+    assert describe(model(inputs={"x": shape}), "n.onnx").layout == layout
+
+
+@pytest.mark.parametrize("first", ["Sigmoid", "Softmax"])
+@pytest.mark.parametrize("last", ["Clip", "Slice", "Resize"])
+def test_probabilities_are_seen_through_what_keeps_them(first, last, tmp_path):
+    inputs = {"Clip": ["low", "high"], "Slice": ["from", "to", "axis"], "Resize": ["", "sizes"]}[last]
+    constants = {"low": np.float32(1e-6), "high": np.float32(1 - 1e-6), "from": np.array([1]), "to": np.array([2]),
+                 "axis": np.array([1]), "sizes": np.ones(4, np.float32)}  # fmt: skip
+    axis = {"axis": 1} if first == "Softmax" else {}
+    made = model(after(helper.make_node(first, ["c"], ["p"], **axis), helper.make_node(last, ["p", *inputs], ["y"])),
+                 constants={name: constants[name] for name in inputs if name})  # fmt: skip
+    (tmp_path / "n.onnx").write_bytes(made.SerializeToString())
+    bundle = import_onnx(tmp_path / "n.onnx", SETTINGS, tmp_path / "bundle")
+    assert bundle.metadata.options["output"] == "probabilities"
+    assert bundle.metadata.activation == ("sigmoid" if first == "Sigmoid" or last == "Slice" else "softmax")
+
+
+def test_an_output_that_is_said_is_taken(tmp_path):
+    made = model(after(helper.make_node("HardSigmoid", ["c"], ["y"])))
+    (tmp_path / "n.onnx").write_bytes(made.SerializeToString())
+    for output in ("logits", "probabilities"):
+        bundle = import_onnx(tmp_path / "n.onnx", {**SETTINGS, "options": {"output": output}}, tmp_path / output)
+        assert bundle.metadata.options["output"] == output
 
 
 def test_facts_of_a_file_are_read_without_running_it(tmp_path):

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NetworkError, require_extra
+from ..metadata import some_of
+from ..redact import printable
 from .deepness import deepness_facts
 from .found import Found
 from .own_export import read_texts
@@ -23,7 +25,7 @@ def read_onnx_file(path: Path) -> Found:
     if not graph.dtype.startswith("float"):
         facts, sources = {**facts, "dtype": graph.dtype}, {**sources, "dtype": "its input"}
     kind = f"an ONNX graph of {graph.parameters:,} numbers" + (
-        f", written by {graph.producer}" if graph.producer else ""
+        f", written by {printable(graph.producer)[:100]}" if graph.producer else ""
     )
     found = deepness_facts(graph.properties, path, graph.bands, graph.classes)
     told: tuple[Mapping[str, Any], Mapping[str, str], tuple[str, ...]] = (
@@ -36,9 +38,11 @@ def read_onnx_file(path: Path) -> Found:
 
 def _notes(graph: Any) -> Iterator[str]:
     axes = " x ".join("any" if side is None else str(side) for side in graph.shape)
-    yield f"its input {graph.input!r} is {axes} of {graph.dtype}, {graph.layout or 'in an order that is not told'}"
+    order = graph.layout or "in an order that is not told"
+    yield f"its input {printable(graph.input[:100])!r} is {axes} of {graph.dtype}, {order}"
     if graph.side:
         yield f"tiles of {graph.side} x {graph.side} pixels alone"
-    yield f"its output {graph.output_name!r} gives {graph.output}"
+    yield f"its output {printable(graph.output_name[:100])!r} gives {graph.output}"
     if len(graph.outputs) > 1:
-        yield f'of the outputs {", ".join(graph.outputs)}: options = {{ output_name = "..." }} names another'
+        names = some_of([printable(name[:100]) for name in graph.outputs])
+        yield f'of the outputs {names}: options = {{ output_name = "..." }} names another'
