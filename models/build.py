@@ -19,6 +19,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet-resnet": UNetResNet,
 }
 SMP = "smp:"
+# that smp passes on to timm or reads itself, beside those it names; others of timm's read files or download
+PASSED_ON = {"decoder_use_batchnorm", "output_stride", "img_size", "patch_size", "window_size", "drop_rate",
+             "drop_path_rate", "dynamic_img_size", "strict_img_size", "out_indices"}  # fmt: skip
 
 
 def build(architecture: str, bands: int, classes: int, **options: object) -> nn.Module:
@@ -98,6 +101,7 @@ def _smp(architecture: str) -> Callable[..., nn.Module]:
 
     def make(bands: int, classes: int, **options: object) -> nn.Module:
         _check_encoder(str(options.get("encoder_name", "")), smp.encoders.get_encoder_names())
+        _check_passed_on(options, inspect.signature(known[name.lower()]).parameters)
         # encoder_weights=None: a bundle brings its weights, and a hub is never asked
         if ":" in str(options.get("encoder_name")):
             raise ValueError("an encoder's name has no ':', which would fetch it from a hub")
@@ -112,6 +116,13 @@ def _check_encoder(name: str, known: Sequence[str]) -> None:
     if name and ":" not in name and not name.startswith("tu-") and name not in known:
         near = difflib.get_close_matches(name, known, 4, 0.4) or list(known)[:4]
         raise ValueError(f"there is no encoder {name!r}; there are {', '.join(near)} and {len(known) - len(near)} more")
+
+
+def _check_passed_on(options: Mapping[str, object], known: Mapping[str, object]) -> None:
+    """Refuse options that timm would get unseen: with `checkpoint_path` it reads, and unpickles, any file."""
+    unknown = sorted(set(options) - set(known) - PASSED_ON)
+    if unknown:
+        raise ValueError(f"it takes no option {', '.join(unknown)}")
 
 
 def unknown_options(architecture: str, options: Mapping[str, object]) -> str:

@@ -1,7 +1,7 @@
 """Networks of torchvision and MONAI by their names, with fresh weights. Nothing is ever downloaded."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -29,6 +29,7 @@ def torchvision_network(architecture: str) -> Callable[..., nn.Module]:
         raise NetworkError(f"torchvision has no network of segmentation {name!r}; it has {', '.join(known)}")
 
     def make(bands: int, classes: int, **options: Any) -> nn.Module:
+        _refuse_pretrained(options)
         settings = {**options, "weights": None, "weights_backbone": None}
         network: nn.Module = torchvision.models.get_model(name, num_classes=classes, **settings)
         if bands != COLOURS:
@@ -50,10 +51,19 @@ def monai_network(architecture: str) -> Callable[..., nn.Module]:
 
     def make(bands: int, classes: int, **options: Any) -> nn.Module:
         asked = inspect.signature(found).parameters
-        given = {"spatial_dims": 2, "in_channels": bands, "out_channels": classes}
-        return take_main_output(found(**{name: value for name, value in given.items() if name in asked}, **options))
+        _refuse_pretrained(options)
+        given = {"spatial_dims": 2, "in_channels": bands, "out_channels": classes, "pretrained": False}
+        settings = {**options, **{name: value for name, value in given.items() if name in asked}}
+        return take_main_output(found(**settings))
 
     return make
+
+
+def _refuse_pretrained(options: Mapping[str, object]) -> None:
+    """Refuse options by which a library downloads weights, or reads them from a file."""
+    asked = sorted(name for name, value in options.items() if name.startswith(("pretrained", "weights")) and value)
+    if asked:
+        raise NetworkError(f"{', '.join(asked)} would fetch weights: leave it out, a network's weights are imported")
 
 
 def take_main_output(network: nn.Module) -> nn.Module:

@@ -371,3 +371,30 @@ def test_a_pickle_of_a_network_is_no_checkpoint_of_lightning(tmp_path):
         read_state_dict(tmp_path / "a.pth")
     (tmp_path / "b.pth").write_bytes(pickle.dumps({"a": 1}))
     assert read_lightning(tmp_path / "b.pth") is None
+
+
+def test_bombs_of_weights_alone(tmp_path):
+    path = raw_checkpoint(tmp_path / "a.pth", b"\x80\x02N." + bytes(2**24), zipfile.ZIP_DEFLATED)
+    refused(read_state_dict, path, "packed like a zip bomb")
+    torch.save({"a": torch.ones(5_000), "b": torch.ones(5_000)}, tmp_path / "b.pth")
+    with zipfile.ZipFile(tmp_path / "b.pth", "a") as archive:
+        large = next(one for one in archive.infolist() if one.filename.endswith("data/0"))
+        archive.filelist += [large] * 3
+        archive.writestr("more", b"")  # that the directory is written anew
+    refused(read_state_dict, tmp_path / "b.pth", "lie over each other")
+
+
+def test_weights_that_hold_themselves(tmp_path):
+    around: dict[str, object] = {}
+    around["model"] = around
+    torch.save(around, tmp_path / "a.pth")
+    refused(read_state_dict, tmp_path / "a.pth", "no tensors by name")
+
+
+def test_the_weights_that_are_named_are_read(tmp_path):
+    folder = save_smp(tmp_path / "a")
+    (folder / "pytorch_model.bin").write_bytes(b"others")
+    for name in ("pytorch_model.bin", "model.safetensors"):
+        found = read_smp_folder(folder / name)
+        assert found is not None
+        assert found.path.name == name

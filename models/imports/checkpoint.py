@@ -78,7 +78,7 @@ def read_checkpoint(path: Path) -> Any:
     BundleError
         It is damaged, larger than what it is packed in allows, or asks for code.
     """
-    _check(path)
+    check_packed(path)
     try:
         names = get_unsafe_globals_in_checkpoint(path)
         _refuse_code(names, path)
@@ -107,8 +107,8 @@ def is_checkpoint(path: Path) -> bool:
     return "data.pkl" in inside and "constants.pkl" not in inside
 
 
-def _check(path: Path) -> None:
-    """Refuse by its directory a file that is larger unpacked than any checkpoint."""
+def check_packed(path: Path) -> None:
+    """Refuse by its directory a file that is larger unpacked than any checkpoint. Raises BundleError."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -116,6 +116,8 @@ def _check(path: Path) -> None:
         raise BundleError(f"{path} is no checkpoint of torch, or cut off: {error}") from error
     if len(members) > 10 * MOST_MEMBERS:
         raise BundleError(f"{path} holds {len(members):,} files; at most {10 * MOST_MEMBERS:,} are read")
+    if sum(member.compress_size for member in members) > path.stat().st_size:
+        raise BundleError(f"{path} is packed like a zip bomb: its members lie over each other")
     for member in members:
         if member.file_size > MOST_SHRUNK * max(1, member.compress_size):
             raise BundleError(

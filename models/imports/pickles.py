@@ -3,6 +3,7 @@
 import io
 import pickletools
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,7 +33,8 @@ def describe_pickle(path: Path) -> str:
     """
     try:
         pickles = _held(_pickle_of(path))
-    except (OSError, ValueError, IndexError, zipfile.BadZipFile, StopIteration, NotImplementedError, RuntimeError):
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile, StopIteration, NotImplementedError, RuntimeError,
+            EOFError, zlib.error):  # fmt: skip
         return f"{path} cannot be read as weights alone, and no code in it is run: it is damaged, cut, or no checkpoint"
     named = list(dict.fromkeys(name for each in pickles for name in each.names))
     classes = [word for word in named if not _is_harmless(word)]

@@ -40,7 +40,7 @@ def read_smp_folder(path: Path) -> Found | None:
     if config is None or not isinstance(config.get(CLASS), str):
         return None
     try:
-        return _found(folder, config)
+        return _found(folder, config, path.name if path != folder else "")
     except UNUSABLE as error:
         raise BundleError(f"{folder / CONFIG} has a value that cannot be used: {error}") from error
 
@@ -55,7 +55,7 @@ def weights_in(folder: Path) -> Path:
     )
 
 
-def _found(folder: Path, config: Mapping[str, Any]) -> Found:
+def _found(folder: Path, config: Mapping[str, Any], named: str) -> Found:
     activation = config.get("activation")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation {printable(str(activation))!r}; read are sigmoid, softmax and none")
@@ -79,7 +79,16 @@ def _found(folder: Path, config: Mapping[str, Any]) -> Found:
         ours = read_settings(file_in(folder, SETTINGS, f"the settings in {folder}"))
         facts, sources = facts | ours, sources | dict.fromkeys(ours, SETTINGS)
     kind = "a folder of segmentation-models-pytorch"
-    return Found(kind, "state", weights_in(folder), facts, sources, tuple(notes), inputs, outputs)
+    return Found(
+        kind,
+        "state",
+        file_in(folder, named, f"the weights in {folder}") if named else weights_in(folder),
+        facts,
+        sources,
+        tuple(notes),
+        inputs,
+        outputs,
+    )
 
 
 def _title(folder: Path) -> str:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..errors import BundleError, NetworkError
 from ..limits import refuse_special
-from .checkpoint import is_checkpoint, read_checkpoint
+from .checkpoint import check_packed, is_checkpoint, read_checkpoint
 from .pickles import describe_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
+DEEPEST = 32  # wrappers and prefixes about a state dict
 PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataParallel, Lightning and compile put first
 
 
@@ -27,6 +28,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     ------
     NetworkError
         Not a file of weights, or one that would need code to be run.
+    BundleError
+        It is packed like a zip bomb.
     """
     name = os.fspath(path)
     refuse_special(name, NetworkError)
@@ -37,6 +40,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             content = _load(name)
     except FileNotFoundError as error:
         raise NetworkError(f"no such file: {name}") from error
+    except BundleError:
+        raise
     except Exception as error:
         raise NetworkError(describe_pickle(Path(name))) from error
     state = _unwrap(content)
@@ -53,6 +58,8 @@ def _is_safetensors(name: str) -> bool:
 
 def _load(name: str) -> object:
     """Read a checkpoint of torch; of one with other classes beside its weights, as of settings, the weights alone."""
+    if is_checkpoint(Path(name)):
+        check_packed(Path(name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protocols of pickle, about which nobody can do anything here
@@ -66,16 +73,16 @@ def _load(name: str) -> object:
         raise
 
 
-def _unwrap(content: object) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
+def _unwrap(content: object, depth: int = 0) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping) or depth > DEEPEST:  # one may hold itself
         return {}
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
-            return _unwrap(content[wrapper])
+            return _unwrap(content[wrapper], depth + 1)
     state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     for prefix in PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
-            return _unwrap({key.removeprefix(prefix): value for key, value in state.items()})
+            return _unwrap({key.removeprefix(prefix): value for key, value in state.items()}, depth + 1)
     return state
 
 
