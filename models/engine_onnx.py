@@ -72,7 +72,9 @@ class OnnxEngine:
         given = pixels.transpose(0, 2, 3, 1) if self._form.layout == "NHWC" else pixels
         if self._dtype.kind != "f":
             bounds = np.iinfo(self._dtype)
-            given = np.clip(np.rint(given), bounds.min, bounds.max)
+            # of int32, the nearest float32 is one more than the most
+            most = np.nextafter(np.float32(bounds.max), np.float32(0)) if bounds.bits > 24 else bounds.max
+            given = np.clip(np.rint(given), bounds.min, most)
         names = [self._form.output_name] if self._form.output_name else None
         try:
             return list(self._session.run(names, {self._input: np.ascontiguousarray(given, self._dtype)})[:1])

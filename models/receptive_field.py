@@ -161,15 +161,32 @@ def _row_extent(answer: Answer, bands: int, shape: tuple[int, ...], axis: int, r
 
 
 def _moves_with_size(answer: Answer, bands: int, accepted: int, found: ReceptiveField) -> bool:
-    """Whether a longer input changes outputs beyond the radius, as where grids of positions stretch with it."""
+    """Whether outputs depend on what lies beyond the radius, or on where the input begins and ends, along either axis."""
+    return any(_depends_on_more(answer, bands, accepted, found, axis) for axis in (2, 3))
+
+
+def _depends_on_more(answer: Answer, bands: int, accepted: int, found: ReceptiveField, axis: int) -> bool:
     step, radius, across = lcm(accepted, found.stride), found.radius or 0, lcm(64, accepted)
-    rows = step * -(-(radius + 2 * step) // step)
+    half = step * -(-(radius + 2 * step) // step)
+    middle, end = half + 2 * step, 2 * half + 4 * step
+    shape = [1, bands, across, across]
+    shape[axis] = end
     random = np.random.default_rng(0)
-    pixels = random.standard_normal((1, bands, rows + 4 * step, across), np.float32)
-    short, long = answer(np.ascontiguousarray(pixels[:, :, :rows])), answer(pixels)
-    kept = rows - radius
-    error = np.abs(short[:, :, :kept] - long[:, :, :kept]).max()
-    return bool(error > 1e-3 * np.abs(short).max())
+    pixels = random.standard_normal(shape).astype(np.float32)
+    whole, other = answer(pixels), pixels.copy()
+    most = 1e-3 * np.abs(whole).max()
+
+    def rows(first: int, stop: int) -> tuple[slice, ...]:
+        return (slice(None),) * axis + (slice(first, stop),)
+
+    for far in (rows(0, middle - radius), rows(middle + step + radius, end)):
+        other[far] = 10 * random.standard_normal(other[far].shape)
+    here = rows(middle, middle + step)
+    if np.abs(answer(other)[here] - whole[here]).max() > most:
+        return True
+    moved = answer(np.ascontiguousarray(pixels[rows(step, end - step)]))
+    same = whole[rows(step + radius, end - step - radius)]
+    return bool(np.abs(moved[rows(radius, end - 2 * step - radius)] - same).max() > most)
 
 
 def _extents(extent: Callable[[int], Extent | None], top: int, period: int) -> list[Extent]:

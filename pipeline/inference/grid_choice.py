@@ -57,6 +57,8 @@ def choose_grid(metadata: BundleMetadata, options: SegmentOptions, overlap: int 
     if side is None:
         side = _up(options.tile or max(metadata.patch, SMALLEST, 2 * (asked or 0)), field.stride)
     step = (side - (side // SHARE if asked is None else asked)) // field.stride * field.stride
+    if asked is None:
+        step = max(step, field.stride)
     if step < 1:
         most = (side - 1) // field.stride * field.stride
         larger = ", or a larger --tile" if fixed_side(metadata) is None else ""

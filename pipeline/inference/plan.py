@@ -6,6 +6,7 @@ Everything that can be refused is refused here, before anything is written.
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -311,7 +312,8 @@ def _change(prepared: SegmentPlan, *, measured: bool) -> "OverlapChoice | None":
     grid = prepared.plan.grid
     assert grid is not None
     if measured:
-        return OverlapChoice(grid.overlap, measure_change(prepared.source, prepared.inference))
+        with suppress(PlanError):  # nothing is observed that it could be measured on, and it decides nothing
+            return OverlapChoice(grid.overlap, measure_change(prepared.source, prepared.inference))
     kept = kept_change(prepared.source, prepared.inference)
     return None if kept is None else OverlapChoice(grid.overlap, kept)
 
