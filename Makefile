@@ -11,7 +11,7 @@ TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
 
 # In processes of their own: Lightning, ONNX and scikit-learn bring threads and OpenMPs beside OpenVINO's and GDAL's, and a
 # process that held them all has been seen to crash. Those of commands start programs, and wait for them.
-TRAINING := $(shell grep -lE "from train|import train|models.exporting" tests/test_*.py)
+TRAINING := $(shell grep -lE "from train|import train|models.exporting|import onnx|import_onnx|import segmentation|import_rows|csmask" tests/test_*.py)
 COMMANDS := $(filter-out $(TRAINING),$(wildcard $(patsubst %,tests/test_%.py,chaos faults notebooks publish queues readme slurm \
 	storage_ways two_hosts verbs wheel)))
 OTHERS := $(filter-out $(TRAINING) $(COMMANDS),$(wildcard tests/test_*.py))

@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "train", "swathe")
 PREDICT = "pipeline.inference.predict"
 LIMITS = {
-    "files": 330,
-    "code lines": 34_500,
+    "files": 370,
+    "code lines": 38_500,
     "arrows in pipeline": 80,
     "arrows in train": 22,
     "longest import path": 22,
-    "importers of predict": 13,
+    "importers of predict": 14,
     "modules in circles": 0,
     "median lines of a function": 10,
 }

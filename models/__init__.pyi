@@ -3,6 +3,8 @@ from .bundle import load_bundle as load_bundle
 from .bundle import save_bundle as save_bundle
 from .bundle import shipped_bundles as shipped_bundles
 from .errors import SwatheError as SwatheError
+from .importing import describe_model as describe_model
+from .importing import import_model as import_model
 from .metadata import Band as Band
 from .metadata import BundleMetadata as BundleMetadata
 from .metadata import ClassInfo as ClassInfo
@@ -19,7 +21,9 @@ __all__ = [
     "ClassInfo",
     "Radiometry",
     "SwatheError",
+    "describe_model",
     "divide",
+    "import_model",
     "load_bundle",
     "measure_receptive_field",
     "min_max",

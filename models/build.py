@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import BundleError, NetworkError, require_extra
+from .factory import FACTORY, make_network
+from .libraries import MONAI, TORCHVISION, monai_network, torchvision_network
 from .metadata import some_of
 from .unet import SimpleUNet, UNet, UNetResNet
 
@@ -17,6 +19,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet-resnet": UNetResNet,
 }
 SMP = "smp:"
+# that smp passes on to timm or reads itself, beside those it names; others of timm's read files or download
+PASSED_ON = {"decoder_use_batchnorm", "output_stride", "img_size", "patch_size", "window_size", "drop_rate",
+             "drop_path_rate", "dynamic_img_size", "strict_img_size", "out_indices"}  # fmt: skip
 
 
 def build(architecture: str, bands: int, classes: int, **options: object) -> nn.Module:
@@ -26,7 +31,8 @@ def build(architecture: str, bands: int, classes: int, **options: object) -> nn.
     ----------
     architecture
         `simple-unet`, `unet` or `unet-resnet`; or `smp:` and the name of any architecture of
-        segmentation-models-pytorch, as in `smp:Unet`, whose encoder is the option `encoder_name`.
+        segmentation-models-pytorch, as in `smp:Unet`, whose encoder is the option `encoder_name`; `torchvision:` or
+        `monai:` and the name of a network of these; `factory`: the option `factory` names a function of the user's.
     bands, classes
         Channels in and out.
     **options
@@ -44,18 +50,30 @@ def build(architecture: str, bands: int, classes: int, **options: object) -> nn.
     """
     if bands < 1 or classes < 1:
         raise NetworkError(f"a network needs at least one band and one class; received {bands} and {classes}")
-    if architecture not in NETWORKS and not architecture.startswith(SMP):
-        names = ", ".join([*NETWORKS, f"{SMP}Unet (any of segmentation-models-pytorch)"])
-        raise NetworkError(f"unknown network {architecture!r}; known: {names}")
-    make = NETWORKS.get(architecture) or _smp(architecture)
+    make = NETWORKS.get(architecture) or _of_library(architecture)
     try:
         unknown = set(options) - set(inspect.signature(make).parameters)
         if unknown and architecture in NETWORKS:
             raise TypeError(f"it takes no option {', '.join(sorted(unknown))}")
-        _check_widths(options.get("widths", (1,)))
+        if architecture in NETWORKS:
+            _check_widths(options.get("widths", (1,)))
         return make(bands=bands, classes=classes, **options)
+    except NetworkError:
+        raise
     except Exception as error:  # whatever a constructor makes of options that came from a file
         raise NetworkError(f"{architecture} cannot be built with {_shown(options)}: {_shown(error)}") from error
+
+
+def _of_library(architecture: str) -> Callable[..., nn.Module]:
+    """Return what makes a network that a library, or the user, has."""
+    if architecture == FACTORY:
+        return make_network
+    for prefix, find in ((SMP, _smp), (TORCHVISION, torchvision_network), (MONAI, monai_network)):
+        if architecture.startswith(prefix):
+            return find(architecture)
+    names = ", ".join([*NETWORKS, f"{SMP}Unet (any of segmentation-models-pytorch)", f"{TORCHVISION}fcn_resnet50",
+                       f"{MONAI}UNet", FACTORY])  # fmt: skip
+    raise NetworkError(f"unknown network {architecture!r}; known: {names}")
 
 
 def _check_widths(widths: object) -> None:
@@ -83,6 +101,7 @@ def _smp(architecture: str) -> Callable[..., nn.Module]:
 
     def make(bands: int, classes: int, **options: object) -> nn.Module:
         _check_encoder(str(options.get("encoder_name", "")), smp.encoders.get_encoder_names())
+        _check_passed_on(options, inspect.signature(known[name.lower()]).parameters)
         # encoder_weights=None: a bundle brings its weights, and a hub is never asked
         if ":" in str(options.get("encoder_name")):
             raise ValueError("an encoder's name has no ':', which would fetch it from a hub")
@@ -97,6 +116,13 @@ def _check_encoder(name: str, known: Sequence[str]) -> None:
     if name and ":" not in name and not name.startswith("tu-") and name not in known:
         near = difflib.get_close_matches(name, known, 4, 0.4) or list(known)[:4]
         raise ValueError(f"there is no encoder {name!r}; there are {', '.join(near)} and {len(known) - len(near)} more")
+
+
+def _check_passed_on(options: Mapping[str, object], known: Mapping[str, object]) -> None:
+    """Refuse options that timm would get unseen: with `checkpoint_path` it reads, and unpickles, any file."""
+    unknown = sorted(set(options) - set(known) - PASSED_ON)
+    if unknown:
+        raise ValueError(f"it takes no option {', '.join(unknown)}")
 
 
 def unknown_options(architecture: str, options: Mapping[str, object]) -> str:

@@ -1,7 +1,8 @@
 """A bundle: one network, ready for inference, as a folder or one zip of `bundle.json` and `weights.safetensors`.
 
-Immutable once written, named by the digest of its content. Nothing in it is code and nothing is unpickled. Whether a
-bundle fits a scene is checked in `pipeline.inference.plan`.
+A network that came as ONNX is kept as it is, in `network.onnx` instead of weights. A bundle is immutable once written,
+named by the digest of its content. Nothing in it is code and nothing is unpickled. Whether a bundle fits a scene is
+checked in `pipeline.inference.plan`.
 """
 
 import hashlib
@@ -11,30 +12,34 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError
 from .files import keep_file, put_in_place, refuse_existing, write_digest, write_missing_digest
+from .graph_form import ONNX
 from .limits import LARGEST_CHUNK, MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
 from .metadata import BundleMetadata
 from .mlm import DIGEST_OF, QUANTILES_FIELD, from_item, to_item
 from .quantised import LARGEST, QuantisedGraph
 from .quantised import WEIGHTS as INT8_WEIGHTS
 from .quantised import XML as INT8_XML
+from .system import bundles_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .segmenter import Segmenter
 
-ITEM, WEIGHTS = "bundle.json", "weights.safetensors"
+ITEM, WEIGHTS, NETWORK = "bundle.json", "weights.safetensors", "network.onnx"
+MEMBERS = {ITEM, WEIGHTS, NETWORK, INT8_XML, INT8_WEIGHTS}
 # of the item: digest of the graph in int8, its errors by scene, and the digest of what it was asked to be made of
 INT8, INT8_SCORES, INT8_OF = "swathe:int8", "swathe:int8_scores", "swathe:int8_of"
 # what is not hashed
@@ -97,6 +102,15 @@ class Bundle:
         said = self.item["properties"].get("mlm:total_parameters", 0)
         return said if isinstance(said, int) else 0
 
+    @property
+    def network_file(self) -> str:
+        """Name of the file that holds the network: its weights, or an ONNX graph."""
+        return NETWORK if self.metadata.architecture == ONNX else WEIGHTS
+
+    def onnx(self) -> bytes:
+        """Return the ONNX graph that the bundle holds, as it is. Raises BundleError where it holds none."""
+        return _read_member(self.path, NETWORK, LARGEST_CHUNK)
+
     def segmenter(self) -> "Segmenter":
         """Build the network with its weights, in evaluation mode: raw pixels in, probabilities out.
 
@@ -111,6 +125,8 @@ class Bundle:
 
     def network(self) -> "nn.Module":
         """Build the network alone, with its weights: scaled pixels in, logits out."""
+        if self.metadata.architecture == ONNX:
+            raise BundleError(f"{self.metadata.name} holds an ONNX graph, of which there is no network in torch")
         try:
             empty = _without_numbers(self.metadata)
             state = _read_weights(self.path, expected=sum(t.nbytes for t in empty.state_dict().values()))
@@ -148,24 +164,59 @@ def save_bundle(
     BundleError
         The path exists, or what is to be replaced is no bundle; metadata and network do not agree; writing fails.
     """
-    target = Path(path)
-    if target.exists() and not overwrite:
-        refuse_existing(target, error=BundleError)
-    check_replaced(target)
+    target = _free(path, overwrite=overwrite)
     difference = _compare(_without_numbers(metadata), network.state_dict())
     if difference:
         raise BundleError(f"the network is not the {metadata.architecture} that the metadata describes: {difference}")
     _refuse_not_finite(network.state_dict(), "the network")
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return _write(target, lambda: {ITEM: _item_text(metadata, WEIGHTS, parameters), WEIGHTS: _weights_of(network)})
+
+
+def save_onnx(
+    path: str | os.PathLike[str], content: bytes, parameters: int, metadata: BundleMetadata, *, overwrite: bool = False
+) -> Bundle:
+    """Write a bundle that holds an ONNX graph instead of weights, as `save_bundle`.
+
+    Parameters
+    ----------
+    content
+        The graph, with all its data. `metadata` has the architecture `onnx`, and `GraphForm` as its options.
+    parameters
+        How many numbers the graph holds.
+
+    Raises
+    ------
+    BundleError
+        As `save_bundle`.
+    """
+    target = _free(path, overwrite=overwrite)
+    return _write(target, lambda: {ITEM: _item_text(metadata, NETWORK, parameters), NETWORK: content})
+
+
+def _free(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Return where a bundle may be written. Raises BundleError where it may not."""
+    target = Path(path)
+    if target.exists() and not overwrite:
+        refuse_existing(target, error=BundleError)
+    check_replaced(target)
+    return target
+
+
+def _write(target: Path, contents: Callable[[], Mapping[str, bytes]]) -> Bundle:
+    """Write a folder or a zip of files by their names, whole or not at all."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
             whole = Path(folder) / "bundle"
-            _write_folder(whole, network, metadata)
             if target.suffix == ".zip":
-                with zipfile.ZipFile(whole.with_suffix(".zip"), "w", zipfile.ZIP_STORED) as archive:
-                    for name in (ITEM, WEIGHTS):
-                        archive.write(whole / name, name)  # stored: weights do not compress
-                whole = whole.with_suffix(".zip")
+                with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
+                    for name, content in contents().items():
+                        archive.writestr(name, content)  # stored: weights do not compress
+            else:
+                whole.mkdir()
+                for name, content in contents().items():
+                    (whole / name).write_bytes(content)
             with write_digest(target, _by_name(whole, target.name)):
                 put_in_place(whole, target)
     except OSError as error:
@@ -180,7 +231,10 @@ def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> Bun
     bundle = load_bundle(path)
     int8, scores, made_of = bundle.int8, bundle.int8_scores, bundle.int8_of
     metadata = replace(bundle.metadata, metrics={**bundle.metadata.metrics, **metrics})
-    saved = save_bundle(path, bundle.network(), metadata, overwrite=True)
+    if metadata.architecture == ONNX:
+        saved = save_onnx(path, bundle.onnx(), bundle.parameters, metadata, overwrite=True)
+    else:
+        saved = save_bundle(path, bundle.network(), metadata, overwrite=True)
     return saved if int8 is None else add_int8(saved, path, int8, scores, made_of)
 
 
@@ -201,27 +255,15 @@ def add_int8(
     item = {**bundle.item, "properties": {**bundle.item["properties"], **added}}
     contents = {
         ITEM: _text_of(item).encode(),
-        WEIGHTS: _read_member(bundle.path, WEIGHTS),
+        bundle.network_file: _read_network(bundle),
         INT8_XML: graph.xml,
         INT8_WEIGHTS: graph.weights,
     }
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-            whole = Path(folder) / "bundle"
-            if target.suffix == ".zip":
-                with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
-                    for name, content in contents.items():
-                        archive.writestr(name, content)
-            else:
-                whole.mkdir()
-                for name, content in contents.items():
-                    (whole / name).write_bytes(content)
-            with write_digest(target, _by_name(whole, target.name)):
-                put_in_place(whole, target)
-    except OSError as error:
-        raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
-    return load_bundle(target)
+    return _write(target, lambda: contents)
+
+
+def _read_network(bundle: Bundle) -> bytes:
+    return _read_member(bundle.path, bundle.network_file, LARGEST_CHUNK)
 
 
 def finish_bundle(target: Path) -> Bundle:
@@ -247,10 +289,14 @@ def check_replaced(target: Path) -> None:
             names = archive.namelist()
     else:
         raise BundleError(f"{target} is a file, and no bundle; give the name of a folder, or one that ends in .zip")
-    foreign = sorted(set(names) - {ITEM, WEIGHTS, INT8_XML, INT8_WEIGHTS})
+    foreign = sorted(set(names) - MEMBERS)
     if foreign:
         raise BundleError(
             f"{target} also holds {', '.join(foreign[:5])}; only a bundle is replaced, so choose another name"
+        )
+    if names and ITEM not in names:  # as weights of the user's own; a kill leaves no bundle without it
+        raise BundleError(
+            f"{target} is no bundle (it has no {ITEM}); only a bundle is replaced, so choose another name"
         )
 
 
@@ -285,7 +331,7 @@ def _load(path: Path) -> Bundle:
         metadata = from_item(item)
     except BundleError as error:
         raise BundleError(f"{path} is not a usable bundle: {error}") from error
-    return Bundle(metadata, path, _digest(path, item))
+    return Bundle(metadata, path, _digest(path, item, NETWORK if metadata.architecture == ONNX else WEIGHTS))
 
 
 def bundle_at(path: str, digest: str) -> Bundle:
@@ -311,9 +357,10 @@ def bundle_at(path: str, digest: str) -> Bundle:
 
 def pack_bundle(bundle: Bundle) -> bytes:
     """Return a bundle as one zip, for machines that have not got it."""
-    names = [ITEM, WEIGHTS, *([INT8_XML, INT8_WEIGHTS] if INT8 in bundle.item["properties"] else [])]
+    names = [ITEM, *([INT8_XML, INT8_WEIGHTS] if INT8 in bundle.item["properties"] else [])]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(bundle.network_file, _read_network(bundle))
         for name in names:
             archive.writestr(name, _read_member(bundle.path, name))
     return packed.getvalue()
@@ -360,8 +407,32 @@ def find_bundle(name: str, *, decode: bool = True) -> Path:
         return shipped
     if path.exists():
         return path
+    if (own := _own_bundle(name)) is not None:
+        return own
     names = ", ".join(sorted(item.parent.name for item in SHIPPED.glob(f"*/{ITEM}"))) or "none"
-    raise BundleError(f"no bundle {name!r}: neither a path here nor a shipped bundle (shipped: {names})")
+    yours = bundles_folder()
+    raise BundleError(
+        f"no bundle {name!r}: neither a path here, nor a shipped bundle (shipped: {names}), nor in {yours}"
+    )
+
+
+def _own_bundle(name: str) -> Path | None:
+    """Return the bundle of a name in the user's own folder."""
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        return None
+    return next((path for path in (bundles_folder() / name, bundles_folder() / f"{name}.zip") if path.exists()), None)
+
+
+def is_bundle(name: str) -> bool:
+    """Whether a name, or a path, is that of a bundle. A URL is not looked at."""
+    try:
+        path = find_bundle(name) if "://" not in name else None
+        if path is None or path.is_dir():
+            return path is not None and (path / ITEM).exists()
+        with zipfile.ZipFile(path) as archive:
+            return ITEM in archive.namelist()
+    except (SwatheError, OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
 
 
 def split_pin(name: str) -> tuple[str, str]:
@@ -395,16 +466,16 @@ def _member(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
     except SwatheError:
         raise
     except (FileNotFoundError, KeyError) as error:
-        raise BundleError(f"{path} holds no {name}; a bundle is {ITEM} and {WEIGHTS}") from error
+        raise BundleError(f"{path} holds no {name}; a bundle is {ITEM} and {WEIGHTS}, or {NETWORK}") from error
     except Exception as error:  # a damaged zip raises errors of zipfile, zlib, lzma, struct and several builtin ones
         raise BundleError(f"{path} cannot be read as a bundle: {error}") from error
 
 
-def _read_member(path: Path, name: str) -> bytes:
+def _read_member(path: Path, name: str, most: int = LARGEST) -> bytes:
     with _member(path, name) as (file, size):
-        if size > LARGEST:
-            raise BundleError(f"{path}: {name} has {size:,} bytes; at most {LARGEST:,} are read")
-        return file.read(LARGEST + 1)
+        if size > most:
+            raise BundleError(f"{path}: {name} has {size:,} bytes; at most {most:,} are read")
+        return file.read(size + 1)  # no more: so much is held at once
 
 
 def _read_item(path: Path) -> dict[str, Any]:
@@ -421,7 +492,7 @@ def _read_item(path: Path) -> dict[str, Any]:
     return item
 
 
-def _digest(path: Path, item: Mapping[str, Any]) -> str:
+def _digest(path: Path, item: Mapping[str, Any], network: str) -> str:
     """Hash what decides the network's answers: contract and weights; no dates, provenance, scores or quantiles.
 
     The same content as folder or zip has the same digest, and so have the same weights imported or trained twice.
@@ -436,7 +507,7 @@ def _digest(path: Path, item: Mapping[str, Any]) -> str:
     else:  # written by 0.1.0 or before: of the file itself, as stores have it
         with _member(path, ITEM) as (file, _):
             total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
-    with _member(path, WEIGHTS) as (file, _):
+    with _member(path, network) as (file, _):
         total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
     return total.hexdigest()
 
@@ -469,7 +540,7 @@ def _without_numbers(metadata: BundleMetadata) -> "nn.Module":
         with torch.device("meta"):
             return _build(metadata)
     except NetworkError as error:
-        if "meta tensors" not in str(error):
+        if "meta tensors" not in str(error) and metadata.architecture != "factory":
             raise
         return _build(metadata)  # a few encoders of segmentation-models-pytorch compute while they are built
 
@@ -504,25 +575,34 @@ def check_content(bundle: Bundle) -> None:
 
     Of use in a process that may die of them.
     """
-    import safetensors
+    content = _read_network(bundle)
+    try:
+        if bundle.metadata.architecture == ONNX:
+            from .onnx_file import check_whole, parse
 
-    with _member(bundle.path, WEIGHTS) as (file, size):
-        if size > LARGEST_CHUNK:
-            raise BundleError(f"{bundle.path}: {WEIGHTS} has {size:,} bytes; at most {LARGEST_CHUNK:,} are read")
-        safetensors.deserialize(file.read())  # type: ignore[no-untyped-call]
+            check_whole(parse(content, bundle.network_file), bundle.network_file)
+            if find_spec("openvino") is not None:
+                from .openvino_core import CORE  # alone: an engine takes a second to import
+
+                CORE.read_model(io.BytesIO(content))
+        else:
+            import_module("safetensors").deserialize(content)
+    except Exception as error:  # of OpenVINO and of safetensors, and several builtin ones
+        raise BundleError(f"{bundle.path} cannot be read as a bundle: {error}") from error
     if (graph := bundle.int8) is not None and find_spec("openvino") is not None:
-        from .openvino_core import CORE  # alone: an engine takes a second to import
+        from .openvino_core import CORE
 
         CORE.read_model(graph.xml, graph.weights)
 
 
-def _write_folder(folder: Path, network: "nn.Module", metadata: BundleMetadata) -> None:
+def _item_text(metadata: BundleMetadata, network: str, parameters: int) -> bytes:
+    item = to_item(metadata, network, parameters, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return _text_of(item).encode()
+
+
+def _weights_of(network: "nn.Module") -> bytes:
     import safetensors.torch
 
-    folder.mkdir()
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-    safetensors.torch.save_file(state, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # the library makes it private; workers of other users must read it
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    item = to_item(metadata, WEIGHTS, parameters, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    (folder / ITEM).write_text(_text_of(item), encoding="utf-8")
+    return safetensors.torch.save(
+        {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    )

@@ -1,6 +1,7 @@
 """Engines that run a bundle: which there are, their settings, and which serves best here. Raw pixels to probabilities.
 
-The engines are in `engine_torch` and `engine_openvino`; neither torch nor OpenVINO is imported until one is made.
+The engines are in `engine_torch`, `engine_openvino` and `engine_onnx`; none of their libraries is imported until one is
+made.
 """
 
 from dataclasses import dataclass, replace
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from .encoding import Encoding, Prediction
 from .errors import EngineError
+from .graph_form import ONNX
 from .hardware import cpu_gains, cpu_name, gpu_name, may_have_cuda
 from .system import usable_cpus
 
 if TYPE_CHECKING:
     from .bundle import Bundle
 
-EngineName = Literal["auto", "torch", "openvino"]
+EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 PrecisionOption = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -33,7 +35,8 @@ class EngineSpec:
     Parameters
     ----------
     name
-        `torch`, `openvino`, or `auto`: torch on CUDA where there is a GPU, else OpenVINO if it is installed.
+        `torch`, `openvino`, `onnxruntime` (of bundles that hold an ONNX graph, on a CPU or CUDA), or `auto`: torch on
+        CUDA where there is a GPU, else OpenVINO if it is installed; of an ONNX graph ONNX Runtime where that has a GPU.
     device
         `cpu`, `cuda`, or `auto`.
     precision
@@ -49,6 +52,8 @@ class EngineSpec:
         Digest of the graph in int8; see `models.quantised`.
     hardware
         What of CPU or GPU decides bits; `resolve` says it.
+    onnx
+        Whether the bundle holds an ONNX graph, which torch does not run.
     """
 
     name: EngineName = "auto"
@@ -59,6 +64,7 @@ class EngineSpec:
     fold: bool = True
     graph: str = ""
     hardware: str = ""
+    onnx: bool = False
 
     def __post_init__(self) -> None:
         for value, kinds in ((self.name, EngineName), (self.device, Device), (self.precision, Precision)):
@@ -105,8 +111,12 @@ def resolve(spec: EngineSpec) -> EngineSpec:
     EngineError
         What is asked for is not available here.
     """
+    if spec.onnx:
+        return _resolved_onnx(spec)
     device, name = _device(spec), spec.name
     installed = find_spec("openvino") is not None
+    if name == "onnxruntime":
+        raise EngineError("engine onnxruntime runs bundles that hold an ONNX graph; use --engine auto for this one")
     if name == "auto":
         name = "openvino" if device == "cpu" and not spec.compile and installed else "torch"
     if name == "openvino":
@@ -116,8 +126,38 @@ def resolve(spec: EngineSpec) -> EngineSpec:
             raise EngineError("engine openvino runs on CPUs; use --engine torch for a GPU")
         if spec.compile:
             raise EngineError("compile is torch's; use --engine torch with it")
+    return _resolved(spec, name, device)
+
+
+def _resolved(spec: EngineSpec, name: EngineName, device: Device) -> EngineSpec:
     _check_precision(spec.precision, name, device)
     return replace(spec, name=name, device=device, hardware=hardware_name(device))
+
+
+def _resolved_onnx(spec: EngineSpec) -> EngineSpec:
+    """Choose among what runs an ONNX graph: ONNX Runtime where it has a GPU, else OpenVINO, else ONNX Runtime."""
+    if spec.name == "torch" or spec.compile:
+        raise EngineError(
+            "the bundle holds an ONNX graph, which torch does not run; use --engine auto, without --compile"
+        )
+    installed, name = [each for each in ("openvino", "onnxruntime") if find_spec(each) is not None], spec.name
+    if name not in ("auto", *installed) or not installed:
+        asked = "an engine for ONNX graphs" if name == "auto" else f"engine {name}"
+        raise EngineError(f"{asked} is not installed; pip install openvino, or 'swathe[onnx]' for ONNX Runtime")
+    on_gpu = spec.device != "cpu" and name != "openvino" and "onnxruntime" in installed and _onnx_on_gpu()
+    if spec.device == "cuda" and not on_gpu:
+        raise EngineError("no ONNX Runtime with CUDA is here: pip install onnxruntime-gpu, or use --device cpu")
+    if name == "auto":
+        name = "onnxruntime" if on_gpu or "openvino" not in installed else "openvino"
+    return _resolved(spec, name, "cuda" if on_gpu else "cpu")
+
+
+def _onnx_on_gpu() -> bool:
+    if not may_have_cuda():
+        return False
+    from onnxruntime import get_available_providers
+
+    return "CUDAExecutionProvider" in get_available_providers()
 
 
 def hardware_name(device: Device) -> str:
@@ -141,6 +181,8 @@ def check_hardware(spec: EngineSpec) -> None:
 
 
 def _check_precision(precision: Precision, name: EngineName, device: Device) -> None:
+    if name == "onnxruntime" and precision != "fp32":
+        raise EngineError(f"ONNX Runtime runs an ONNX graph as it is, in fp32; for {precision} use --engine openvino")
     if precision == "int8" and name != "openvino":
         raise EngineError("int8 runs in OpenVINO on CPUs alone; use --engine openvino --device cpu, or bf16 or fp16")
     if device == "cpu" and not cpu_gains(precision):
@@ -161,13 +203,17 @@ def make_engine(bundle: "Bundle", spec: EngineSpec, graph: bytes = b"") -> Engin
         The engine is not available, or the weights do not fit.
     """
     check_hardware(spec)
-    spec = resolve(spec)
+    spec = resolve(replace(spec, onnx=bundle.metadata.architecture == ONNX))
     if spec.name == "openvino":
         from .engine_openvino import OpenVINOEngine
         from .quantised import graph_of
 
         int8 = graph_of(bundle, spec.graph, graph) if spec.precision == "int8" else None
         return OpenVINOEngine(bundle, spec.precision, slots_of(spec), spec.threads, int8)
+    if spec.name == "onnxruntime":
+        from .engine_onnx import OnnxEngine
+
+        return OnnxEngine(bundle, spec.device, slots_of(spec), spec.threads)
     from .engine_torch import TorchEngine
 
     return TorchEngine(

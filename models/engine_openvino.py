@@ -3,6 +3,7 @@
 import logging
 import threading
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from .encoding import NODATA, STEPS, Decision, Encoding, Prediction
 from .errors import BundleError, EngineError
 from .files import keep_file
+from .graph_form import ONNX, check_side, fixed_shape, in_batches
 from .openvino_core import CORE, ov
 from .quantised import QuantisedGraph, check_graph
 from .system import cache_folder, usable_cpus
@@ -35,11 +37,11 @@ class OpenVINOEngine:
     There is one compiled graph per raw dtype and encoding, for tiles of any size.
     """
 
-    batch = 1
-
     def __init__(
         self, bundle: "Bundle", precision: str, slots: int, threads: int | None, int8: QuantisedGraph | None = None
     ) -> None:
+        self._side, self._batch = fixed_shape(bundle.metadata)
+        self.batch = self._batch or 1
         self._model = load_graph(bundle) if int8 is None else _int8(bundle, int8)
         # the CPU plugin compiles no graph in int8 that begins with another type than these
         self._native = NATIVE if int8 is None else {np.dtype("uint8"), np.dtype("float32")}
@@ -66,15 +68,15 @@ class OpenVINOEngine:
     def _run(self, pixels: NDArray[Any], encoding: Encoding | None) -> list[NDArray[Any]]:
         if pixels.dtype not in self._native or not pixels.dtype.isnative:
             pixels = pixels.astype(np.float32)
+        check_side(self._side, pixels.shape)
         request = self._request(pixels.dtype, encoding)
         try:
-            results = request.infer(np.ascontiguousarray(pixels), share_inputs=True)
+            return in_batches(partial(_infer, request), pixels, self._batch)
         except RuntimeError as error:
             hint = "; use a smaller --tile" if "alloc" in str(error).lower() else ""
             raise EngineError(
                 f"OpenVINO could not run a tile of {pixels.shape[2]} x {pixels.shape[3]} pixels{hint}: {_first(error)}"
             ) from error
-        return [np.asarray(results[place]) for place in range(len(results))]
 
     def _request(self, dtype: np.dtype[Any], encoding: Encoding | None) -> "ov.InferRequest":
         """Return this thread's own request, with its own buffers: requests are not shared, graphs are."""
@@ -94,6 +96,11 @@ class OpenVINOEngine:
         if encoding is not None:
             model = _encoded(model, encoding)
         return CORE.compile_model(model, "CPU", self._config)
+
+
+def _infer(request: "ov.InferRequest", pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    results = request.infer(np.ascontiguousarray(pixels), share_inputs=True)
+    return [np.asarray(results[place]) for place in range(len(results))]
 
 
 def _encoded(model: "ov.Model", encoding: Encoding) -> "ov.Model":
@@ -161,6 +168,10 @@ def _read(path: Path) -> "ov.Model | None":
 
 
 def _convert(bundle: "Bundle") -> "ov.Model":
+    if bundle.metadata.architecture == ONNX:
+        from .onnx_openvino import bundle_graph
+
+        return bundle_graph(bundle)
     import torch  # only here: a network from the cache must not wait for torch
 
     metadata = bundle.metadata

@@ -209,7 +209,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tracing: the network is compared, not the trace
-            return fuse(network.eval(), inplace=False)
+            folded: nn.Module = fuse(network.eval(), inplace=False)
+            folded._forward_hooks.update(network._forward_hooks)  # of the network itself the trace has none
+            return folded
     except Exception as error:  # tracing raises whatever the network's own code raises
         logger.info("batch norms are not folded: %s", str(error).splitlines()[0] if str(error) else type(error))
         return network

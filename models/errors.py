@@ -112,6 +112,12 @@ def require_extra(extra: str, purpose: str, *packages: str, error: type[SwatheEr
         raise error(f"{purpose} needs {', '.join(missing)}: pip install 'swathe[{extra}]'")
 
 
+def require_package(package: str, purpose: str, *, error: type[SwatheError] = SwatheError) -> None:
+    """Raise one line that says what to install, where a package that is in no extra is missing. Imports nothing."""
+    if find_spec(package) is None:
+        raise error(f"{purpose} needs {package}: pip install {package}")
+
+
 def require_s3(url: str) -> None:
     """Raise the line of `require_extra` for a URL that only s3fs can open."""
     if url.startswith(("s3://", "s3a://")):

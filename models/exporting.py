@@ -7,50 +7,22 @@ file that agrees gets its name.
 import hashlib
 import io
 import json
-import logging
 import os
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from .bundle import ITEM, WEIGHTS, Bundle
-from .errors import BundleError, NetworkError, SwatheError, require_extra
-from .files import check_output, whole_file
+from .bundle import ITEM, Bundle
+from .errors import BundleError, NetworkError, require_extra
 from .limits import parse_json
-from .mlm import JSON, to_item
+from .mlm import JSON, to_item, to_program_metadata
+from .tracing import Exported, converting, difference, refuse_large, run_onnx, trace, write_onnx, writing
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-LARGEST_ONNX = 2**31 - 2**20  # bytes; protobuf takes no message of 2 GiB
-CLOSE = 1e-5  # of a probability; what two libraries' orders of adding up may differ by
-NOISE = 4  # times that float32 itself may be off, where a network magnifies rounding by more
-SIDES = ((1, 1, 2), (3, 2, 1))  # batch, height and width of what is checked, sides in multiples of a tile
 FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 SHA256 = "1220"  # what a multihash of SHA-256 begins with: the function's code, and 32 bytes
-NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "onnxruntime")
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """A file that was written and checked.
-
-    Parameters
-    ----------
-    path
-        Of the file.
-    difference
-        The largest difference of any probability from the bundle's, on random pixels of several sizes.
-    """
-
-    path: Path
-    difference: float
+OWN = "swathe"  # the key of what only Swathe reads, in a file whose other keys are another program's
 
 
 def export_onnx(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool = False) -> Exported:
@@ -65,7 +37,7 @@ def export_onnx(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool
     path
         Ends in `.onnx`. Appears only when the file is whole and checked with ONNX Runtime.
     overwrite
-        Replace a file that is there. Otherwise it is refused.
+        Replace a file that is there. Otherwise it is refused, unless it is the very file that would be written.
 
     Raises
     ------
@@ -75,20 +47,22 @@ def export_onnx(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool
         The path is taken, or its ending is another one.
     """
     require_extra("export", "ONNX", "onnx", "onnxscript", "onnxruntime", error=NetworkError)
-    if 4 * bundle.parameters > LARGEST_ONNX:
-        raise NetworkError(
-            f"{bundle.metadata.name} has {bundle.parameters:,} parameters, too many for ONNX: write a .pt2"
-        )
+    refuse_large(bundle)
     if not overwrite and _is_of(path, ".onnx", bundle):
-        return Exported(Path(path), _difference(bundle, _run_onnx(Path(path))))
-    with _writing(path, ".onnx", overwrite) as part, _converting(bundle, "ONNX"):
-        _write_onnx(bundle, part)
-        difference = _difference(bundle, _run_onnx(part))
-    return Exported(Path(path), difference)
+        return Exported(Path(path), difference(bundle, run_onnx(Path(path))))
+    with writing(path, ".onnx", overwrite) as part, converting(bundle, "ONNX"):
+        described = describe(bundle)
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
+        write_onnx(bundle, part, texts)
+        found = difference(bundle, run_onnx(part))
+    return Exported(Path(path), found)
 
 
 def export_program(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool = False) -> Exported:
-    """Write a bundle as a program of `torch.export`, as `export_onnx`. The extra file `swathe.json` holds `describe`.
+    """Write a bundle as a program of `torch.export`, as `export_onnx`.
+
+    The extra file `swathe.json` holds `describe`, and `mlm-metadata` the fields of the STAC extension for models in
+    YAML, as the library `stac_model` embeds them.
 
     Parameters
     ----------
@@ -105,15 +79,18 @@ def export_program(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: b
         The path is taken, or its ending is another one.
     """
     import torch
+    import yaml
 
     if not overwrite and _is_of(path, ".pt2", bundle):
-        return Exported(Path(path), _difference(bundle, torch.export.load(path).module()))
-    with _writing(path, ".pt2", overwrite) as part, _converting(bundle, "torch.export"):
+        return Exported(Path(path), difference(bundle, torch.export.load(path).module()))
+    with writing(path, ".pt2", overwrite) as part, converting(bundle, "torch.export"):
         content = io.BytesIO()  # torch's own writer ends the process where a disk is full (2.15)
-        torch.export.save(_program(bundle), content, extra_files={"swathe.json": json.dumps(describe(bundle))})
+        told = to_program_metadata(bundle.metadata, bundle.parameters, str(torch.__version__))
+        extra = {"swathe.json": json.dumps(describe(bundle)), "mlm-metadata": yaml.safe_dump(told, allow_unicode=True)}
+        torch.export.save(trace(bundle), content, extra_files=extra)
         part.write_bytes(content.getbuffer())
-        difference = _difference(bundle, torch.export.load(part).module())
-    return Exported(Path(path), difference)
+        found = difference(bundle, torch.export.load(part).module())
+    return Exported(Path(path), found)
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -126,6 +103,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "architecture": metadata.architecture,
         "bands": [{"name": band.name, "fill": band.mean} for band in metadata.bands],
         "classes": [{"name": info.name, "color": info.color.upper()} for info in metadata.classes],
+        "background": metadata.background,
+        "thresholds": dict(metadata.thresholds),
         "dtype": metadata.dtype,
         "scaling": {name: getattr(metadata.scaling, name) for name in ("kind", "offset", "divisor")},
         "activation": metadata.activation,
@@ -133,101 +112,6 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "radius": metadata.receptive_field.radius,
         "resolution": metadata.resolution,
     }
-
-
-@contextmanager
-def _writing(path: str | os.PathLike[str], ending: str, overwrite: bool) -> Iterator[Path]:
-    """Yield a temporary path in the folder of the target, which takes the target's name at the end."""
-    if Path(path).suffix.lower() != ending:
-        raise BundleError(f"{os.fspath(path)} must end in {ending}")
-    with whole_file(check_output(path, overwrite=overwrite, error=BundleError), error=BundleError) as part:
-        yield part
-
-
-@contextmanager
-def _converting(bundle: Bundle, what: str) -> Iterator[None]:
-    """Keep the exporters' chatter from the terminal, and turn what they raise into one line."""
-    loggers = [logging.getLogger(name) for name in NOISY]
-    before = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (OSError, SwatheError):
-        raise
-    except Exception as error:  # of tracing, of operators that are missing, of constraints that do not hold
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise NetworkError(f"{bundle.metadata.architecture} cannot be exported by {what}: {reason}") from error
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-
-
-def _program(bundle: Bundle) -> "torch.export.ExportedProgram":
-    import torch
-
-    stride = bundle.metadata.receptive_field.stride
-    # two of each, since one of anything would be taken for a constant
-    example = torch.zeros(2, len(bundle.metadata.bands), 2 * _tile(bundle), 2 * _tile(bundle))
-    # a side of one stride is one pixel in the depth of the network, which would be a case of its own
-    rows, columns = (torch.export.Dim(name, min=2) for name in ("rows", "columns"))
-    sizes = {0: torch.export.Dim("batch", min=1), 2: stride * rows, 3: stride * columns}
-    with torch.no_grad():
-        return torch.export.export(bundle.segmenter().requires_grad_(False), (example,), dynamic_shapes=(sizes,))
-
-
-def _tile(bundle: Bundle) -> int:
-    """Side in pixels of a small tile for the network; pyramid pooling and the like need more than their stride."""
-    stride = bundle.metadata.receptive_field.stride
-    return stride * max(2, -(-64 // stride))
-
-
-def _write_onnx(bundle: Bundle, part: Path) -> None:
-    import torch
-
-    made = torch.onnx.export(
-        _program(bundle),
-        input_names=["pixels"],
-        output_names=["probabilities"],
-        dynamo=True,
-        verbose=False,
-        external_data=False,
-    )
-    assert made is not None  # only None where a file is written at once
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in describe(bundle).items()}
-    made.model.metadata_props.update(texts)
-    made.save(part, external_data=False)
-
-
-def _run_onnx(part: Path) -> "Callable[[Tensor], Tensor]":
-    import onnxruntime
-    import torch
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal; what goes wrong is raised too
-    session = onnxruntime.InferenceSession(str(part), options, providers=["CPUExecutionProvider"])
-    return lambda pixels: torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
-
-
-def _difference(bundle: Bundle, exported: "Callable[[Tensor], Tensor]") -> float:
-    """Run an exported graph and the bundle on random pixels; return the largest difference of a probability."""
-    import torch
-
-    segmenter, exact = bundle.segmenter(), bundle.segmenter().double()
-    random = torch.Generator().manual_seed(0)
-    largest = allowed = 0.0
-    for batch, rows, columns in SIDES:
-        shape = (batch, len(bundle.metadata.bands), rows * _tile(bundle), columns * _tile(bundle))
-        pixels = (torch.randn(shape, generator=random) + 0.5) * segmenter.divisor + segmenter.offset
-        with torch.inference_mode():
-            right = segmenter(pixels)
-            allowed = max(CLOSE, allowed, NOISE * float((right - exact(pixels)).abs().max()))
-            largest = max(largest, float((exported(pixels) - right).abs().nan_to_num(torch.inf).max()))
-    if largest > allowed:
-        raise NetworkError(f"the exported {bundle.metadata.name} differs from the bundle by {largest:.2g}: not written")
-    return largest
 
 
 def write_item(
@@ -265,14 +149,14 @@ def write_item(
     text = json.dumps(item, indent=1, allow_nan=False) + "\n"
     if target.is_file() and target.read_bytes() == text.encode():
         return target
-    with _writing(path, ".json", overwrite) as part:
+    with writing(path, ".json", overwrite) as part:
         part.write_text(text, encoding="utf-8")
     return target
 
 
 def _item(bundle: Bundle, folder: Path, exported: Sequence[Path], href: str) -> JSON:
     zipped = bundle.path.is_file()
-    weights = bundle.path if zipped else bundle.path / WEIGHTS
+    weights = bundle.path if zipped else bundle.path / bundle.network_file
     created = str(bundle.item["properties"]["datetime"])
     item = to_item(bundle.metadata, href or _relative(weights, folder), bundle.parameters, created)
     item["stac_extensions"].append(FILE_SCHEMA)
@@ -315,28 +199,42 @@ def _exported_asset(bundle: Bundle, path: Path, folder: Path) -> JSON:
 
 
 def _is_of(path: str | os.PathLike[str], ending: str, bundle: Bundle) -> bool:
-    """Whether a file is there that was exported from this very bundle."""
+    """Whether a file is there that was exported from this very bundle, and not for one program alone."""
+    if Path(path).suffix.lower() != ending or not Path(path).is_file():
+        return False
     try:
-        return Path(path).suffix.lower() == ending and _digest_in(Path(path)) == bundle.digest
-    except BundleError:  # none, or none of ours
+        return _digest_in(Path(path)) == bundle.digest and (ending != ".onnx" or OWN not in read_texts(Path(path)))
+    except BundleError:  # none of ours
         return False
 
 
 def _digest_in(path: Path) -> str:
     """Read the digest of the bundle that an exported file was made of. Empty where the file holds none."""
-    if path.suffix.lower() == ".onnx":
-        require_extra("export", "reading ONNX", "onnx", error=BundleError)
     try:
         if path.suffix.lower() == ".onnx":
-            import onnx
-
-            return str({entry.key: entry.value for entry in onnx.load(path).metadata_props}.get("digest", ""))
+            texts = read_texts(path)
+            return texts.get("digest", "") or str(parse_json(texts.get(OWN, "{}")).get("digest", ""))
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("extra/swathe.json")]
             return str(parse_json(archive.read(names[0]))["digest"]) if names else ""
+    except BundleError:
+        raise
     except FileNotFoundError as error:
         raise BundleError(f"no such file: {path}") from error
-    except Exception as error:  # protobuf's, zipfile's, json's
+    except Exception as error:  # zipfile's, json's
+        raise BundleError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_texts(path: Path) -> Mapping[str, str]:
+    """Read the `metadata_props` of an ONNX file by key. Raises BundleError where it is none, or cannot be read."""
+    require_extra("export", "reading ONNX", "onnx", error=BundleError)
+    import onnx
+
+    try:
+        return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    except FileNotFoundError as error:
+        raise BundleError(f"no such file: {path}") from error
+    except Exception as error:  # protobuf's
         raise BundleError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -1,46 +1,122 @@
-"""Foreign weights: read a state dict, rename its keys, and make a bundle of it by a config of its network.
+"""Foreign networks: recognise what a file holds, and make a bundle of it and of settings that tell the rest.
 
-Nothing in a checkpoint is ever run as code.
+Nothing in a file is run as code, but for programs of `torch.export` that the user says to trust.
 """
 
 import os
-import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .build import build, compare, refuse_not_finite
-from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle
+from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle, save_onnx
 from .errors import BundleError, NetworkError
-from .files import refuse_existing
-from .limits import LARGEST_TOML, parse_json, parse_toml, read_small, refuse_special
-from .metadata import (
-    Band,
-    BundleMetadata,
-    ClassInfo,
-    Radiometry,
-    ReceptiveField,
-    Scaling,
-    divide,
-    min_max,
-    named_background,
-    z_score,
-)
+from .factory import FACTORY, allow_factory, module_of, remember_factory
+from .files import refuse_existing, sha256_of
+from .graph_form import ONNX
+from .imports.found import Found
+from .imports.program import refuse_untrusted, write_program_as_onnx
+from .imports.recognise import recognise
+from .imports.settings import KEYS as KEYS
+from .imports.settings import check_keys, metadata_of, read_settings, refuse_value
+from .imports.skeleton import default_name, refuse_missing, skeleton
+from .imports.state_dict import drop, restore_prefix
+from .imports.state_dict import read_state_dict as read_state_dict
+from .imports.state_dict import rename as rename
+from .imports.state_dict import swap_halves as swap_halves
+from .metadata import BundleMetadata
 from .receptive_field import measure_receptive_field
+from .system import bundles_folder
+from .telling import tell
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
-PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataParallel, Lightning and compile put first
 
-RADIOMETRY = ("scale", "offset", "unit")
-KEYS = ("name", "architecture", "options", "bands", "dtype", "scaling", "classes", "activation", "resolution", "patch",
-        "background", "description", "provenance", "metrics", "rename", "swap", "radiometry", "quantiles")  # fmt: skip
+def import_model(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    trust: bool = False,
+    factory: str = "",
+    overwrite: bool = False,
+) -> Bundle:
+    """Make a bundle of a network that someone else has published.
+
+    Parameters
+    ----------
+    model
+        File or folder, told by its content: ONNX, safetensors, a state dict or checkpoint of torch, and what else
+        `models.imports.content.READ` lists.
+    output
+        Folder or `.zip`. The very bundle that would be written is returned where it is there already.
+    config
+        What the file does not tell, and what goes before that which it does: TOML or JSON, as of `import_bundle`, or
+        a mapping of the same keys. `describe_model` writes one to fill in.
+    trust
+        Load a program of `torch.export` (.pt2), which can run code that is in it. It is kept as ONNX, without code.
+    factory
+        `package.module:function` of the user's own: it makes the network that the weights are of. It is remembered
+        for this user; elsewhere it is named in the environment variable `SWATHE_FACTORIES`.
+    overwrite
+        Replace a bundle that is there.
+
+    Raises
+    ------
+    BundleError
+        It is no network, and the line says what it is; or something is missing or makes no sense.
+    NetworkError
+        Weights do not fit the network: missing and unexpected keys are named.
+    """
+    settings = _settings(config, factory)
+    if factory:
+        allow_factory(factory)
+    found = recognise(model)
+    for text in (f"it is {found.kind}", *found.notes):
+        tell(text, always=True)
+    made = import_settings(found, settings, output, overwrite, trust=trust)
+    if factory:
+        remember_factory(factory)
+    return made
+
+
+def describe_model(
+    model: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    factory: str = "",
+) -> str:
+    """Return the settings of an import as TOML: what a file tells filled in, what is missing marked by "?".
+
+    Parameters
+    ----------
+    model, config, factory
+        As of `import_model`. Nothing is run.
+
+    Raises
+    ------
+    BundleError, NetworkError
+        It is no network; the line says what it is.
+    """
+    return skeleton(recognise(model), _settings(config, factory))
+
+
+def default_output(model: str | os.PathLike[str], config: str | os.PathLike[str] | None = None) -> str:
+    """Return where a bundle is written that gets no other place: in the user's folder, by the name of its settings."""
+    given = {} if config is None else read_settings(config)
+    return str(bundles_folder() / str(given.get("name", default_name(Path(os.fspath(model))))))
+
+
+def _settings(config: str | os.PathLike[str] | Mapping[str, Any] | None, factory: str) -> dict[str, Any]:
+    """Return what the user gives."""
+    given = read_settings(config) if isinstance(config, str | os.PathLike) else check_keys(config or {}, "config")
+    if not factory:
+        return given
+    module_of(factory)
+    return {**given, "architecture": FACTORY, "options": {**_table(given, "options"), FACTORY: factory}}
 
 
 def import_bundle(
@@ -60,8 +136,10 @@ def import_bundle(
         TOML or JSON: `name`, `architecture`, `options`, `bands` (names), `dtype`, `scaling` (a table of `mean` and
         `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes` (tables of `name`
         and `color`), and, as needed, `background` (a class's name; `none`, or false: there is none), `activation`,
-        `resolution`, `patch`, `means` in `scaling`, and `rename`: a table
-        of regular expressions for the beginnings of keys, and what takes their place. `swap`: regular expressions for
+        `resolution`, `patch`, `means` in `scaling`, `thresholds` (the probability above which a pixel takes a class:
+        one for all but the background, or a table by name), and `rename`: a table
+        of regular expressions for the beginnings of keys, and what takes their place. `drop`: regular expressions for
+        whole keys that are left out first, as those of a loss. `swap`: regular expressions for
         keys, as renamed, of convolutions whose two halves of inputs come in the other order, as in U-Nets that join
         (upsampled, skipped) and not (skipped, upsampled). `radiometry`: what raw values mean, a table of `scale`,
         `offset` and `unit` (value * scale + offset is in the unit), or one per band; `quantiles`: per band, those of
@@ -78,23 +156,150 @@ def import_bundle(
     BundleError
         The config makes no sense.
     """
-    settings = _read_config(os.fspath(config))
-    state = rename(read_state_dict(checkpoint), settings.get("rename", {}))
-    state = swap_halves(state, settings.get("swap", []))
-    metadata = _metadata(settings)
+    return import_state(checkpoint, read_settings(config), output, overwrite=overwrite)
+
+
+def import_settings(
+    found: Found,
+    settings: Mapping[str, Any],
+    output: str | os.PathLike[str],
+    overwrite: bool = False,
+    *,
+    trust: bool = False,
+) -> Bundle:
+    """Make a bundle of what was recognised in a file and of settings.
+
+    Parameters
+    ----------
+    found
+        Of `models.imports.recognise.recognise`.
+    settings
+        The user's, with the keys of `import_bundle`'s config; each goes before what the file tells.
+    output, overwrite, trust
+        As of `import_model`.
+
+    Raises
+    ------
+    NetworkError, BundleError
+        As `import_bundle`; or neither file nor settings tell what is needed.
+    """
+    if found.network == "item":
+        raise BundleError(f"{found.path} is {found.kind}, which holds no weights: give the file that does")
+    if found.network == "program" and not trust:
+        raise refuse_untrusted(found.path)
+    if found.network != "state" and settings.get("architecture") == FACTORY:
+        raise BundleError(f"{found.path} is {found.kind}, a network by itself: a factory is for weights alone")
+    merged = {"name": default_name(found.path), **found.facts, **settings}
+    refuse_missing(found.path, merged, found.network)
+    merged["provenance"] = _origin(found) | _table(found.facts, "provenance") | _table(settings, "provenance")
+    if found.network == "state":
+        return import_state(found.path, merged, output, overwrite=overwrite)
+    if found.network == "onnx":
+        return import_onnx(found.path, merged, output, overwrite=overwrite)
+    with tempfile.TemporaryDirectory() as folder:
+        write_program_as_onnx(found.path, made := Path(folder) / "network.onnx")
+        return import_onnx(made, merged, output, overwrite=overwrite)
+
+
+def _origin(found: Found) -> dict[str, Any]:
+    """Return which file a bundle was made of."""
+    return {"imported from": found.path.name, "sha256": sha256_of(found.path)} if found.path.is_file() else {}
+
+
+def _table(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a table among settings. Raises BundleError where it is none."""
+    table = settings.get(key, {})
+    if not isinstance(table, Mapping):
+        raise refuse_value(key, "a table of keys and values", table)
+    return dict(table)
+
+
+def import_state(
+    checkpoint: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Make a bundle of a state dict and settings; see `import_bundle`, whose config holds them."""
+    metadata = metadata_of(settings)
+    state = rename(drop(read_state_dict(checkpoint), settings.get("drop", [])), settings.get("rename", {}))
     network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
-    difference = compare(network, state)
-    if difference:
+    state = swap_halves(restore_prefix(state, network.state_dict()), settings.get("swap", []))
+    if difference := _other_channels(network, state, metadata) or compare(network, state):
         raise NetworkError(f"{os.fspath(checkpoint)} does not fit {metadata.architecture}: {difference}")
     refuse_not_finite(state, os.fspath(checkpoint))
     network.load_state_dict(state)
     metadata = replace(metadata, receptive_field=measure_receptive_field(network, len(metadata.bands)))
-    if overwrite or not Path(output).exists():
-        return save_bundle(output, network, metadata, overwrite=overwrite)
+    return keep_once(output, overwrite, lambda place: save_bundle(place, network, metadata, overwrite=overwrite))
+
+
+def _other_channels(network: nn.Module, state: Mapping[str, Tensor], metadata: BundleMetadata) -> str:
+    """Say that weights are of another number of bands or classes, where that is all by which they differ."""
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    given = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    if wanted.keys() != given.keys():
+        return ""
+    pairs = [(given[key], wanted[key]) for key in wanted if given[key] != wanted[key]]
+    bands = {had[1] for had, need in pairs if len(had) == len(need) > 1 and had[1] != need[1] == len(metadata.bands)}
+    channels = {had[0] for had, need in pairs if had and need and had[0] != need[0] == metadata.channels}
+    said = [f"it has {count} bands, and {len(metadata.bands)} are named" for count in list(bands)[:1]]
+    if channels:
+        said.append(f"its answer has {channels.pop()} channels, and {metadata.channels} are asked for, of "
+                    f"{len(metadata.classes)} classes with {metadata.activation}")  # fmt: skip
+    return "; ".join(said)
+
+
+def import_onnx(
+    path: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    output: str | os.PathLike[str],
+    overwrite: bool = False,
+) -> Bundle:
+    """Make a bundle of an ONNX file, whose graph is kept as it is; data that lies beside the file goes into it.
+
+    Parameters
+    ----------
+    path
+        Of the ONNX file.
+    settings
+        As `config` of `import_bundle`, without `architecture`, `rename` and `swap`. `options` may say of the graph what
+        it does not tell itself, see `GraphForm`: which output is meant, whether it gives logits or probabilities.
+    output, overwrite
+        See `import_bundle`.
+
+    Raises
+    ------
+    NetworkError
+        The file is not one that Swathe runs, see `models.onnx_graph.inspect`, or its bands or classes are not those of
+        the settings.
+    BundleError
+        The settings make no sense.
+    """
+    from .onnx_import import read_onnx
+
+    metadata_of({**settings, "architecture": ONNX, "options": {}})  # what makes no sense is said before anything is run
+    read = read_onnx(path, settings)
+    metadata = replace(metadata_of(read.settings), receptive_field=read.receptive_field)
+    return keep_once(
+        output,
+        overwrite,
+        lambda place: save_onnx(place, read.content, read.parameters, metadata, overwrite=overwrite),
+    )
+
+
+def keep_once(output: str | os.PathLike[str], overwrite: bool, save: Callable[[Path], Bundle]) -> Bundle:
+    """Write a bundle, or return the one that is there where it is the very one that would be written.
+
+    `save`: writes it to a path. Raises BundleError where another one is there.
+    """
+    target = Path(output)
+    if overwrite or not target.exists():
+        return save(target)
     with tempfile.TemporaryDirectory() as folder:
-        if not _is_same(save_bundle(Path(folder) / "bundle", network, metadata), Path(output)):
+        if not _is_same(save(Path(folder) / "bundle"), target):
             refuse_existing(output, error=BundleError)
-    return finish_bundle(Path(output))
+    return finish_bundle(target)
 
 
 def _is_same(made: Bundle, there: Path) -> bool:
@@ -105,181 +310,3 @@ def _is_same(made: Bundle, there: Path) -> bool:
                 for bundle in (made, other)]  # fmt: skip
         return made.digest == other.digest and said[0] == said[1]
     return False
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    try:
-        text = read_small(path, LARGEST_TOML, BundleError)
-        content = parse_json(text) if path.endswith(".json") else parse_toml(text)
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise BundleError(f"{path} is not {'JSON' if path.endswith('.json') else 'TOML'}: {error}") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} is not a table of keys and values; known keys: {', '.join(KEYS)}")
-    unknown = sorted(set(content) - set(KEYS))
-    if unknown:
-        raise BundleError(f"{path} has the unknown key {unknown[0][:100]!r}; known: {', '.join(KEYS)}")
-    return dict(content)
-
-
-def _metadata(settings: Mapping[str, Any]) -> BundleMetadata:
-    try:
-        names = [str(name) for name in settings["bands"]]
-        scaling, means = _scaling(settings["scaling"], len(names))
-        resolution = settings.get("resolution")
-        finest, coarsest = resolution if isinstance(resolution, list) else (resolution or 0, resolution or 0)
-        return BundleMetadata(
-            name=settings["name"],
-            architecture=settings["architecture"],
-            options=dict(settings.get("options", {})),
-            bands=tuple(map(Band, names, means, _radiometry(settings, len(names)), _quantiles(settings, len(names)))),
-            dtype=str(settings["dtype"]),
-            scaling=scaling,
-            classes=tuple(ClassInfo(str(c["name"]), str(c["color"])) for c in settings["classes"]),
-            receptive_field=ReceptiveField(1, None),  # measured once the weights are in
-            activation=settings.get("activation", "softmax"),
-            resolution=None if resolution is None else (float(finest), float(coarsest)),
-            patch=int(settings.get("patch", 512)),
-            background=named_background(settings.get("background"), [str(c["name"]) for c in settings["classes"]]),
-            description=str(settings.get("description", "")),
-            provenance=dict(settings.get("provenance", {})),
-            metrics=dict(settings.get("metrics", {})),
-        )
-    except KeyError as error:
-        raise BundleError(
-            f"the config lacks {error}; it needs name, architecture, bands, dtype, scaling, classes"
-        ) from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BundleError(f"the config has a value that cannot be used: {error}") from error
-
-
-def _radiometry(settings: Mapping[str, Any], bands: int) -> list[Radiometry | None]:
-    """Read what values mean: a table for all bands, or one for each."""
-    given = settings.get("radiometry")
-    if given is None:
-        return [None] * bands
-    tables = given if isinstance(given, list) else [given] * bands
-    if len(tables) != bands or not all(isinstance(one, Mapping) and set(one) <= {*RADIOMETRY} for one in tables):
-        raise BundleError(
-            f"radiometry is a table of {', '.join(RADIOMETRY)}, or a list of one for each of {bands} bands"
-        )
-    return [
-        Radiometry(float(one.get("scale", 1)), float(one.get("offset", 0)), str(one.get("unit", ""))) for one in tables
-    ]
-
-
-def _quantiles(settings: Mapping[str, Any], bands: int) -> list[tuple[float, ...]]:
-    given = settings.get("quantiles", [[]] * bands)
-    if not isinstance(given, list) or len(given) != bands:
-        raise BundleError(f"quantiles are a list for each of the {bands} bands")
-    return [tuple(float(value) for value in values) for values in given]
-
-
-def _scaling(table: Mapping[str, Any], bands: int) -> tuple[Scaling, tuple[float, ...]]:
-    """Read scaling, and the band means that stand in for missing pixels: as given, else the middle of the range."""
-
-    def per_band(key: str) -> tuple[float, ...]:
-        value = table[key]
-        return tuple(float(v) for v in value) if isinstance(value, list) else (float(value),) * bands
-
-    if "stddev" in table:
-        scaling = z_score(per_band("mean"), per_band("stddev"))
-        middle = scaling.first
-    elif "maximum" in table:
-        scaling = min_max(per_band("minimum"), per_band("maximum"))
-        middle = tuple((low + high) / 2 for low, high in zip(scaling.first, scaling.second, strict=True))
-    elif "divisor" in table:
-        scaling = divide(per_band("divisor"))
-        middle = tuple(value / 2 for value in scaling.second)
-    else:
-        raise BundleError("scaling is mean and stddev, minimum and maximum, or divisor")
-    return scaling, per_band("means") if "means" in table else middle
-
-
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict from `.safetensors` or a torch checkpoint (with `weights_only=True`: no code is run).
-
-    Raises
-    ------
-    NetworkError
-        Not a file of weights, or one that would need code to be run.
-    """
-    name = os.fspath(path)
-    refuse_special(name, NetworkError)
-    try:
-        if name.endswith(".safetensors"):
-            content = safetensors.torch.load_file(name)
-        else:
-            content = torch.load(name, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise NetworkError(f"no such file: {name}") from error
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NetworkError(f"{name} cannot be read as weights alone, and no code in it is run: {reason}") from error
-    state = _unwrap(content)
-    if not state:
-        raise NetworkError(f"{name} holds no tensors by name; Swathe reads a state dict or safetensors")
-    return state
-
-
-def _unwrap(content: object) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        return {}
-    for wrapper in WRAPPERS:
-        if isinstance(content.get(wrapper), Mapping):
-            return _unwrap(content[wrapper])
-    state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    for prefix in PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            return _unwrap({key.removeprefix(prefix): value for key, value in state.items()})
-    return state
-
-
-def rename(state: Mapping[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Tensor]:
-    """Rename keys. Each pattern is a regular expression for the beginning of a key, each value what takes its place.
-
-    Raises
-    ------
-    NetworkError
-        A pattern is no regular expression, or two keys become one.
-    """
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        new = key
-        for pattern, replacement in patterns.items():
-            try:
-                new, count = re.subn(rf"\A(?:{pattern})", replacement, key)
-            except re.error as error:
-                raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
-            if count:
-                break
-        if new in renamed:
-            raise NetworkError(f"two keys become {new!r} when renamed; the second is {key!r}")
-        renamed[new] = tensor
-    return renamed
-
-
-def swap_halves(state: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
-    """Exchange the two halves of the inputs of convolutions whose key a regular expression matches whole.
-
-    For U-Nets that join what comes up and what was skipped in the other order than ours: shapes fit all the same.
-
-    Raises
-    ------
-    NetworkError
-        A pattern is no regular expression or matches nothing, or a tensor's inputs are no two halves.
-    """
-    swapped = dict(state)
-    for pattern in patterns:
-        try:
-            keys = [key for key in state if re.fullmatch(pattern, key)]
-        except re.error as error:
-            raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
-        if not keys:
-            raise NetworkError(f"swap: no key matches {pattern!r}; give the keys as they are after renaming")
-        for key in keys:
-            if state[key].ndim != 4 or state[key].shape[1] % 2:
-                raise NetworkError(f"swap: {key} {tuple(state[key].shape)} is no convolution of two halves")
-            swapped[key] = torch.cat(state[key].chunk(2, dim=1)[::-1], dim=1)
-    return swapped

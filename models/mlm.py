@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import BundleError
+from .graph_form import ONNX, GraphForm
 from .metadata import Band, BundleMetadata, ClassInfo, Radiometry, ReceptiveField, Scaling, usual_background
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
@@ -22,6 +23,17 @@ LARGEST_STRIDE, LARGEST_RADIUS = 1024, 65536  # pixels; no network has more, and
 
 JSON = dict[str, Any]
 
+AS_WEIGHTS: JSON = {
+    "type": "application/vnd.safetensors",
+    "roles": ["mlm:model", "mlm:weights"],
+    "mlm:artifact_type": "safetensors.torch.save_file",
+}
+AS_ONNX: JSON = {
+    "type": "application/octet-stream; framework=onnx",
+    "roles": ["mlm:model"],
+    "mlm:artifact_type": "onnx.save",
+}
+
 
 def to_item(metadata: BundleMetadata, weights: str, parameters: int, created: str) -> JSON:
     """Describe a bundle as a STAC Item.
@@ -31,7 +43,7 @@ def to_item(metadata: BundleMetadata, weights: str, parameters: int, created: st
     metadata
         Of the bundle.
     weights
-        Name of the weights' file, relative to the item.
+        Name of the file of weights, or of the ONNX graph, relative to the item.
     parameters
         How many numbers the network holds.
     created
@@ -48,10 +60,8 @@ def to_item(metadata: BundleMetadata, weights: str, parameters: int, created: st
         "assets": {
             "weights": {
                 "href": weights,
-                "title": f"Weights of {metadata.name}",
-                "type": "application/vnd.safetensors",
-                "roles": ["mlm:model", "mlm:weights"],
-                "mlm:artifact_type": "safetensors.torch.save_file",
+                **(AS_ONNX if metadata.architecture == ONNX else AS_WEIGHTS),
+                "title": f"{'Graph' if metadata.architecture == ONNX else 'Weights'} of {metadata.name}",
                 # STAC takes an item's bands only with an asset's
                 "bands": [{"name": name} for name in metadata.band_names],
             }
@@ -69,7 +79,7 @@ def _properties(metadata: BundleMetadata, parameters: int, created: str) -> JSON
         **({} if allowed else {"swathe:name": metadata.name}),
         "mlm:architecture": metadata.architecture,
         "mlm:tasks": ["semantic-segmentation"],
-        "mlm:framework": "PyTorch",
+        "mlm:framework": "ONNX" if metadata.architecture == ONNX else "PyTorch",
         "mlm:total_parameters": parameters,
         **({"mlm:hyperparameters": dict(metadata.options)} if metadata.options else {}),
         "mlm:input": [_input(metadata)],
@@ -129,6 +139,45 @@ def _output(metadata: BundleMetadata) -> JSON:
     }
 
 
+def to_program_metadata(metadata: BundleMetadata, parameters: int, torch_version: str) -> JSON:
+    """Describe a program of raw pixels in, probabilities out, as `stac_model` does in the `mlm-metadata` of a `.pt2`.
+
+    Its fields are MLM's without the prefix. There is no `value_scaling`: the program holds it.
+
+    Parameters
+    ----------
+    metadata
+        Of the bundle whose program it is.
+    parameters
+        How many numbers the network holds.
+    torch_version
+        With which the program was written.
+    """
+    result = _output(metadata)
+    pixels = {**_input(metadata)["input"], "shape": [-1, len(metadata.bands), -1, -1], "data_type": "float32"}
+    result["result"]["shape"] = [-1, len(metadata.classes), -1, -1]
+    # its classes take these four fields alone
+    fields = ("value", "name", "description", "color_hint")
+    result["classification:classes"] = [
+        {field: info[field] for field in fields} for info in result["classification:classes"]
+    ]
+    return {
+        "$schema": MLM_SCHEMA,
+        "properties": {
+            "name": metadata.name,
+            "architecture": metadata.architecture,
+            "tasks": ["semantic-segmentation"],
+            "framework": "PyTorch",
+            "framework_version": torch_version,
+            "total_parameters": parameters,
+            "pretrained": True,
+            **({"hyperparameters": dict(metadata.options)} if metadata.options else {}),
+            "input": [{"name": "pixels", "bands": list(metadata.band_names), "input": pixels}],
+            "output": [{**result, "bands": []}],
+        },
+    }
+
+
 def describe_classes(classes: Sequence[ClassInfo]) -> list[JSON]:
     """Describe classes, by value, as STAC's classification extension does."""
     # both names and titles, for versions 1.1 of the classification extension, which MLM cites, and 2.0
@@ -155,7 +204,10 @@ def from_item(item: object) -> BundleMetadata:
     if not isinstance(item, Mapping) or not isinstance(item.get("properties"), Mapping):
         raise BundleError("it is not a STAC Item with properties")
     try:
-        return _metadata(item["properties"])
+        found = _metadata(item["properties"])
+        if found.architecture == ONNX:
+            GraphForm.of(found.options)
+        return found
     except KeyError as error:
         raise BundleError(f"the field {error} is missing") from error
     except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EngineError
+from .graph_form import check_side, fixed_shape
 from .quantised import NO_NNCF, WEIGHTS, XML, QuantisedGraph, can_quantise
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def quantise_network(bundle: "Bundle", tiles: Sequence[NDArray[Any]], spared: in
     from .engine_openvino import load_graph
 
     model = load_graph(bundle)
-    given = [np.ascontiguousarray(tile, np.float32)[None] for tile in tiles]
+    side, batch = fixed_shape(bundle.metadata)
+    for tile in tiles:
+        check_side(side, (1, *tile.shape))
+    # a graph that takes several at a time gets each in all its places
+    given = [np.repeat(np.asarray(tile, np.float32)[None], batch or 1, axis=0) for tile in tiles]
     _refuse_no_number(model, given, bundle.metadata.name)
     try:
         with _quiet():

@@ -6,21 +6,27 @@ that holds it. A row of NaN at every phase of the stride therefore shows how far
 
 from collections.abc import Callable
 from functools import partial
-from math import lcm
+from math import gcd, lcm
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from .errors import NetworkError
 from .metadata import ReceptiveField
+from .telling import tell
 
 SMALLEST, LARGEST = 512, 8192  # rows tried; a network that fills the largest has no bound. ResNet-101 needs 4,096
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 5, 10, 20, 40, 7, 14, 28, 56)
+USUAL = 32  # stride of the usual encoders
 
 Extent = tuple[int, int]  # first and last output row that one input row changes
+Answer: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Pixels `(n, band, y, x)` in, `(n, channel, y, x)` out; RuntimeError or ValueError where it takes no such size."""
 
 
-@torch.inference_mode()
 def measure_receptive_field(network: nn.Module, bands: int) -> ReceptiveField:
     """Measure a network's stride and receptive radius. It is put in evaluation mode.
 
@@ -36,87 +42,163 @@ def measure_receptive_field(network: nn.Module, bands: int) -> ReceptiveField:
     NetworkError
         The output has another size than the input, for any usual stride.
     """
-    network.eval()
-    accepted = _accepted_stride(network, bands)
+    parameter = next(network.eval().parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+
+    @torch.inference_mode()
+    def answer(pixels: NDArray[np.float32]) -> Any:
+        return network(torch.from_numpy(pixels).to(device)).cpu().numpy()
+
+    return measure_on(answer, bands)
+
+
+def measure_on(answer: Answer, bands: int, carrier: Answer | None = None) -> ReceptiveField:
+    """Measure stride and receptive radius of anything that answers for pixels.
+
+    Parameters
+    ----------
+    answer
+        What is measured.
+    bands
+        Channels in.
+    carrier
+        What looks at the same pixels, and hands each NaN on, where `answer` itself drops some.
+
+    Raises
+    ------
+    NetworkError
+        The output has another size than the input, for any usual stride.
+    """
+    accepted = _accepted_stride(answer, bands)
     period = lcm(64, accepted)
     size = period * -(-SMALLEST // period)
     while size <= max(LARGEST, 2 * period):
-        axes = [_extents(partial(_extent, network, bands, accepted, size, axis), size, period) for axis in (2, 3)]
+        extent = partial(_extent, carrier or answer, bands, accepted, size)
+        tell(f"measuring how far outputs see, in {size} rows of {LARGEST} at most")
+        axes = [_extents(partial(extent, axis), size // 2, period) for axis in (2, 3)]
         if all(axes):
             found = _stride_and_radius(period, *axes)
-            if found is None or _moves_with_size(network, bands, accepted, found):
+            if found is None or _moves_with_size(answer, bands, accepted, found):
                 break
             return found
         size *= 2
-    return ReceptiveField(lcm(32, accepted), None)  # no extent to read the stride from: that of the usual encoders
+    return unbounded(answer, bands)
 
 
-def _accepted_stride(network: nn.Module, bands: int) -> int:
+def measure_fixed(carrier: Answer, bands: int, side: int) -> ReceptiveField:
+    """Measure a network that takes tiles of one size alone; the stride divides their side.
+
+    Parameters
+    ----------
+    carrier
+        See `measure_on`.
+    bands, side
+        Of a tile.
+    """
+    period = gcd(64, side)
+    if side < 2 * period:
+        period = max(1, period // 2)
+    extent = partial(_row_extent, carrier, bands, (side, side))
+    axes = [_extents(partial(extent, axis), (side - period) // 2, period) for axis in (2, 3)]
+    found = _stride_and_radius(period, *axes) if all(axes) else None
+    return found or unbounded(carrier, bands, side)
+
+
+def unbounded(answer: Answer, bands: int, side: int | None = None) -> ReceptiveField:
+    """Return the receptive field of a network of which no radius is known: the stride is that of the usual encoders.
+
+    Parameters
+    ----------
+    answer, bands
+        See `measure_on`.
+    side
+        Of a tile, where it is fixed.
+
+    Raises
+    ------
+    NetworkError
+        As `measure_on`.
+    """
+    return ReceptiveField(gcd(USUAL, side) if side else lcm(USUAL, _accepted_stride(answer, bands)), None)
+
+
+def _accepted_stride(answer: Answer, bands: int) -> int:
     """Find the smallest step of input sizes at which outputs have the size of the input."""
     for stride in STRIDES:
         sizes = [stride * n for n in (4, 5)] if stride > 1 else [61, 64]
-        if all(_keeps_size(network, bands, size) for size in sizes):
+        if all(_keeps_size(answer, bands, size) for size in sizes):
             return stride
     raise NetworkError("the network gives back another size than it is given, whatever multiple is tried")
 
 
-def _keeps_size(network: nn.Module, bands: int, size: int) -> bool:
+def _keeps_size(answer: Answer, bands: int, size: int) -> bool:
     try:
-        return bool(network(_zeros(network, bands, size, size)).shape[2:] == (size, size))
+        return answer(np.zeros((1, bands, size, size), np.float32)).shape[2:] == (size, size)
     except (RuntimeError, ValueError):
         return False
 
 
-def _zeros(network: nn.Module, bands: int, rows: int, columns: int) -> torch.Tensor:
-    parameter = next(network.parameters(), None)
-    return torch.zeros((1, bands, rows, columns), device=None if parameter is None else parameter.device)
-
-
-def _extent(network: nn.Module, bands: int, accepted: int, size: int, axis: int, row: int) -> Extent | None:
+def _extent(answer: Answer, bands: int, accepted: int, size: int, axis: int, row: int) -> Extent | None:
     """Find the first and last output row that input row `row` changes; None where an edge hides it."""
-    across = lcm(32, accepted)
+    shapes = [(size, lcm(least, accepted))[:: 1 if axis == 2 else -1] for least in (32, 128)]
     try:
-        changed = _changed(network, bands, size, across, axis, row)
+        return _row_extent(answer, bands, shapes[0], axis, row)
     except (RuntimeError, ValueError):  # pyramid pooling needs more than a strip
-        changed = _changed(network, bands, size, lcm(128, accepted), axis, row)
+        return _row_extent(answer, bands, shapes[1], axis, row)
+
+
+def _row_extent(answer: Answer, bands: int, shape: tuple[int, ...], axis: int, row: int) -> Extent | None:
+    """As `_extent`, in an input of `shape`, of a row along `axis` that holds NaN."""
+    pixels = np.zeros((1, bands, *shape), np.float32)
+    pixels[(slice(None),) * axis + (row,)] = np.nan
+    changed: NDArray[np.bool_] = np.isnan(answer(pixels))[0].any(axis=(0, 4 - axis))
     if changed[0] or changed[-1]:
         return None
-    rows = torch.nonzero(changed)
+    rows = np.flatnonzero(changed)
     if len(rows) == 0:
         raise NetworkError("a whole row of input changes no output: the network ignores part of its input")
     return int(rows[0]), int(rows[-1])
 
 
-def _moves_with_size(network: nn.Module, bands: int, accepted: int, found: ReceptiveField) -> bool:
-    """Whether a longer input changes outputs beyond the radius, as where grids of positions stretch with it."""
+def _moves_with_size(answer: Answer, bands: int, accepted: int, found: ReceptiveField) -> bool:
+    """Whether outputs depend on what lies beyond the radius, or on where the input begins and ends, along either axis."""
+    return any(_depends_on_more(answer, bands, accepted, found, axis) for axis in (2, 3))
+
+
+def _depends_on_more(answer: Answer, bands: int, accepted: int, found: ReceptiveField, axis: int) -> bool:
     step, radius, across = lcm(accepted, found.stride), found.radius or 0, lcm(64, accepted)
-    rows = step * -(-(radius + 2 * step) // step)
-    parameter = next(network.parameters(), None)
-    pixels = torch.randn((1, bands, rows + 4 * step, across), generator=torch.Generator().manual_seed(0))
-    pixels = pixels.to("cpu" if parameter is None else parameter.device)
-    short, long = network(pixels[:, :, :rows]), network(pixels)
-    kept = rows - radius
-    error = (short[:, :, :kept] - long[:, :, :kept]).abs().max()
-    return bool(error > 1e-3 * short.abs().max())
+    half = step * -(-(radius + 2 * step) // step)
+    middle, end = half + 2 * step, 2 * half + 4 * step
+    shape = [1, bands, across, across]
+    shape[axis] = end
+    random = np.random.default_rng(0)
+    pixels = random.standard_normal(shape).astype(np.float32)
+    whole, other = answer(pixels), pixels.copy()
+    most = 1e-3 * np.abs(whole).max()
+
+    def rows(first: int, stop: int) -> tuple[slice, ...]:
+        return (slice(None),) * axis + (slice(first, stop),)
+
+    for far in (rows(0, middle - radius), rows(middle + step + radius, end)):
+        other[far] = 10 * random.standard_normal(other[far].shape)
+    here = rows(middle, middle + step)
+    if np.abs(answer(other)[here] - whole[here]).max() > most:
+        return True
+    moved = answer(np.ascontiguousarray(pixels[rows(step, end - step)]))
+    same = whole[rows(step + radius, end - step - radius)]
+    return bool(np.abs(moved[rows(radius, end - 2 * step - radius)] - same).max() > most)
 
 
-def _changed(network: nn.Module, bands: int, size: int, across: int, axis: int, row: int) -> torch.Tensor:
-    """Mark the output rows `(size,)` that a row of NaN changes, in an input of `size` rows and `across` columns."""
-    pixels = _zeros(network, bands, *((size, across) if axis == 2 else (across, size)))
-    pixels.select(axis, row).fill_(torch.nan)
-    return network(pixels).isnan().any(dim=1)[0].any(dim=3 - axis)  # type: ignore[no-any-return]
-
-
-def _extents(extent: Callable[[int], Extent | None], size: int, period: int) -> list[Extent]:
-    """Find the extent of each of `period + 1` middle rows, relative to the row; none where one is hidden.
+def _extents(extent: Callable[[int], Extent | None], top: int, period: int) -> list[Extent]:
+    """Find the extent of each of `period + 1` rows from `top` on, relative to the row; none where one is hidden.
 
     First and last rows are step functions that never fall, so that equal ends need no look between them.
     """
-    top = size // 2
     found: dict[int, Extent] = {}
     spans = [(top, top + period)]
     while spans:
         low, high = spans.pop()
+        tell(f"measuring how far outputs see, {len(found)} rows of up to {period + 1}")
         for row in (low, high):
             seen = found.get(row) or extent(row)
             if seen is None:

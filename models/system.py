@@ -71,6 +71,11 @@ def package_version(package: str) -> str:
         return ""
 
 
+def bundles_folder() -> Path:
+    """Return the folder of this user's own bundles, which are found by their names; it may not be there yet."""
+    return platformdirs.user_data_path("swathe", appauthor=False) / "bundles"
+
+
 def cache_folder(purpose: str) -> Path:
     """Make the folder for downloaded bundles or converted networks. Losing what is in it costs time, never data.
 

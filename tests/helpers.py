@@ -38,24 +38,28 @@ def network(architecture: str, bands: int, channels: int, seed: int = 0, **optio
     """Random weights and random batch-norm statistics, so that leaving out any part of a network shows."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = build(architecture, bands, channels, **(options or TINY.get(architecture, {})))
-        for module in made.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight)  # so that answers are not all one half
-                with torch.no_grad():  # large means that cancel at the end would magnify rounding
-                    inputs = 0 if isinstance(module, nn.ConvTranspose2d) else 1
-                    module.weight -= module.weight.mean((inputs, 2, 3), keepdim=True)
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.running_mean, 0, 0.2)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
-                nn.init.uniform_(module.weight, 0.8, 1.6)
-                nn.init.normal_(module.bias, 0, 0.2)
-        _balance(made.eval(), bands)
+        return lively(build(architecture, bands, channels, **(options or TINY.get(architecture, {}))), bands)
+
+
+def lively(made: nn.Module, bands: int) -> nn.Module:
+    """Give any network of convolutions such weights."""
+    for module in made.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight)  # so that answers are not all one half
+            with torch.no_grad():  # large means that cancel at the end would magnify rounding
+                inputs = 0 if isinstance(module, nn.ConvTranspose2d) else 1
+                module.weight -= module.weight.mean((inputs, 2, 3), keepdim=True)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.8, 1.6)
+            nn.init.normal_(module.bias, 0, 0.2)
+    balance(made.eval(), bands)
     return made
 
 
 @torch.no_grad()
-def _balance(made: nn.Module, bands: int) -> None:
+def balance(made: nn.Module, bands: int) -> None:
     """Scale the last layer so that probabilities are neither all alike nor all 0 or 1."""
     last = [module for module in made.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)][-1]
     logits = made(torch.randn(1, bands, 128, 128))

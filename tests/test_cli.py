@@ -39,7 +39,7 @@ VERBS = [
     "cluster",
     "demo",
     "bundles",
-    "import-weights",
+    "import",
 ]
 CHEAP = ["--engine", "torch", "--threads", "1", "--block", "64", "--tile", "64"]
 
@@ -104,6 +104,8 @@ def test_help_lists_all_verbs_in_their_order():
         (["segment", "s.tif", "-m", "b", "-o", "o.tif", "--probability", "uint8"], "holds the class map alone"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--halo", "-3"], "is not 'exact', 'auto' or a number"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--halo", "some"], "is not 'exact', 'auto' or a number"),
+        (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--overlap", "-3"], "is not 'auto' or a number of pixels"),
+        (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--blend", "max"], "'max' is not one of"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--tile", "0"], "0 is not in the range"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--threshold", "2"], "from 0 to 1; received 2.0"),
         (["segment", "s.tif", "-m", "b", "-o", "o.zarr", "--bands", "1,,2"], "has an empty name"),
@@ -111,7 +113,7 @@ def test_help_lists_all_verbs_in_their_order():
         (["export", "s.zarr", "-o", "o.png"], "must end in .tif"),
         (["export", "s.zarr", "-o", "o.zarr"], "must end in .tif"),
         (["info"], "Missing argument"),
-        (["import-weights", "w.pth"], "Missing option"),
+        (["import"], "Missing argument 'MODEL'"),
     ],
 )
 def test_wrong_usage_is_2(tmp_path, words, said):
@@ -146,7 +148,7 @@ def bad(place: Path, *words: str, said: str) -> str:
         (["info", "none.zarr"], "none.zarr"),
         (["info", "."], "error"),
         (["bundles", "none"], "no bundle 'none'"),
-        (["import-weights", "none.pth", "--config", "none.toml", "-o", "x"], "none.toml cannot be read"),
+        (["import", "none.pth", "--config", "none.toml", "-o", "x"], "none.toml cannot be read"),
         (["export", "none.zarr", "-o", "x.tif"], "no such store: none.zarr"),
         (["export", "mein bundle", "-o", "x.tif"], "not a Zarr store"),
         (["export", "fertig é.zarr", "-o", "die scène.tif"], "exists; choose another output, or pass --overwrite"),

@@ -17,6 +17,8 @@ from sklearn import metrics
 from models.bundle import load_bundle
 from models.encoding import classify
 from models.errors import BundleError, StoreError, SwatheError, TrainingError
+from models.metadata import ReceptiveField
+from pipeline import segment
 from pipeline.grid.geobox import Window
 from pipeline.inference.plan import open_matching
 from pipeline.io.scene import open_source
@@ -110,6 +112,19 @@ def test_scores_are_those_of_the_network_over_the_whole_scene(
             assert curve.at(at).iou == pytest.approx(metrics.jaccard_score(truth, positive), abs=1e-3)
         brier = metrics.brier_score_loss(truth, np.clip(probabilities[1][counted], 0, 1))
         assert found.network.pooled.counts.foreground.brier == pytest.approx(brier, abs=1e-6)
+
+
+@pytest.mark.parametrize("how", [{}, {"overlap": 24, "blend": "feather"}])
+def test_a_network_without_an_exact_halo_is_scored_by_the_map_that_it_is_segmented_to(bundle_of, scene, threads, how):
+    """Its tiles lie on the scene's grid: blocks, which are chosen for the scores, change nothing."""
+    bundle, labels = bundle_of(receptive_field=ReceptiveField(8, None)), blobs(2)
+    mapped = segment(scene, bundle, tile=64, engine="torch", threads=1, threshold="likeliest", **how).class_map.values
+    counted = labels != IGNORE
+    counted[100:, 150:] = False
+    expected = metrics.confusion_matrix(labels[counted], mapped[counted], labels=range(2))
+    for block in (64, 512):
+        found = run(bundle, [sample_of(scene, labels)], threshold="likeliest", tile=64, block=block, **how)
+        assert (found.network.pooled.counts.confusion.counts == expected).all()
 
 
 @pytest.mark.parametrize("nodata", [0, 1])

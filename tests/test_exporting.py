@@ -15,21 +15,24 @@ import onnxruntime
 import pytest
 import referencing
 import torch
+import yaml
 from helpers import CLASSES, metadata, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models.exporting as exporting
+import models.tracing as tracing
 from models import Band, Bundle, ClassInfo, divide, load_bundle, min_max, shipped_bundles, z_score
 from models.bundle import ITEM, WEIGHTS
 from models.errors import BundleError, NetworkError, SwatheError
 from models.exporting import describe, export_onnx, export_program, write_item
 from models.metadata import ReceptiveField
-from models.mlm import from_item, to_item
+from models.mlm import MLM_SCHEMA, from_item, to_item
 from pipeline.cli.models import MODEL_VERBS
 
 SCHEMAS = Path(__file__).parent / "mlm_schema"
 STAC = "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"
+WHOLE = tracing.Form()
 KINDS: dict[str, dict[str, Any]] = {
     "softmax of two": {"architecture": "simple-unet"},
     "softmax of three": {"architecture": "unet", "classes": 3, "bands": 5, "dtype": "float32"},
@@ -253,6 +256,39 @@ def test_exported_files_say_what_they_are(tiny, made):
     assert [bool(side) for side in sides] == [True, False, True, True]
 
 
+def told_by_mlm(program: Path) -> Any:
+    extra = {"mlm-metadata": ""}
+    torch.export.load(program, extra_files=extra)
+    return yaml.safe_load(extra["mlm-metadata"])
+
+
+def test_programs_hold_metadata_that_mlm_finds_valid(tiny, made):
+    """As an Item's properties, whose prefix `stac_model` leaves out in the YAML that it embeds."""
+    told = told_by_mlm(made["pt2"])
+    assert told["$schema"] == MLM_SCHEMA
+    item = item_of()
+    kept = {key: value for key, value in item["properties"].items() if key in ("datetime", "bands")}
+    item["properties"] = kept | {f"mlm:{key}": value for key, value in told["properties"].items()}
+    assert mistakes(item) == []
+    (given,), (result,) = told["properties"]["input"], told["properties"]["output"]
+    assert given["input"]["shape"] == [-1, 4, -1, -1]
+    assert given["input"]["data_type"] == "float32"  # raw values: the program scales, so nobody else should
+    assert "value_scaling" not in given
+    assert [entry["name"] for entry in result["classification:classes"]] == list(tiny.metadata.class_names)
+    given["input"].pop("shape")
+    assert mistakes(item) != []
+
+
+def test_stac_model_reads_what_programs_hold(tiny, made):
+    """With the library itself, where it is installed; it takes each class apart, and any extra field ill."""
+    schema = pytest.importorskip("stac_model.schema")
+    found = schema.MLModelProperties(**told_by_mlm(made["pt2"])["properties"])
+    assert (found.name, found.total_parameters) == ("tiny-unet", tiny.parameters)
+    assert list(found.input[0].bands) == list(tiny.metadata.band_names)
+    assert found.input[0].value_scaling is None
+    assert [entry.name for entry in found.output[0].classes] == list(tiny.metadata.class_names)
+
+
 def test_sides_off_the_stride_are_refused_by_the_program(made):
     program = torch.export.load(made["pt2"]).module()
     with pytest.raises(Exception, match=r"(?s)4|multiple|Guard"):
@@ -262,12 +298,13 @@ def test_sides_off_the_stride_are_refused_by_the_program(made):
 @pytest.mark.parametrize(("export", "name"), [(export_onnx, "m.onnx"), (export_program, "m.pt2")])
 def test_a_file_that_answers_otherwise_is_not_written(export, name, tiny, tmp_path, monkeypatch):
     (tmp_path / name).write_text("the old one")
-    right, other = exporting._program, save(tmp_path / "other", tiny.metadata, seed=5)
+    right, other = tracing.trace, save(tmp_path / "other", tiny.metadata, seed=5)
 
-    def wrong(bundle: Bundle) -> Any:
-        return right(other)
+    def wrong(bundle: Bundle, form: tracing.Form = WHOLE) -> Any:
+        return right(other, form)
 
-    monkeypatch.setattr(exporting, "_program", wrong)
+    for place in (exporting, tracing):
+        monkeypatch.setattr(place, "trace", wrong)
     with pytest.raises(NetworkError, match="differs from the bundle by"):
         export(tiny, tmp_path / name, overwrite=True)
     assert (tmp_path / name).read_text() == "the old one"
@@ -305,7 +342,7 @@ def test_missing_packages_are_named(tiny, tmp_path, monkeypatch):
 
 
 def test_too_large_for_onnx(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "LARGEST_ONNX", 1000)
+    monkeypatch.setattr(tracing, "LARGEST_ONNX", 1000)
     with pytest.raises(NetworkError, match=r"too many for ONNX: write a \.pt2"):
         export_onnx(tiny, tmp_path / "m.onnx")
 

@@ -25,7 +25,7 @@ from torch import nn
 import models.bundle as bundles
 from models import Band, Bundle, ClassInfo, divide, load_bundle, measure_receptive_field, min_max, save_bundle, z_score
 from models.build import NETWORKS, build, compare
-from models.bundle import ITEM, WEIGHTS
+from models.bundle import ITEM, NETWORK, WEIGHTS
 from models.deterministic import deterministic_upsampling, sigmoid, softmax
 from models.errors import BundleError, NetworkError
 from models.importing import read_state_dict, rename
@@ -309,9 +309,7 @@ def test_existing_bundle_is_replaced_only_on_request(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["b", "b.zip"])
-@pytest.mark.parametrize(
-    "failing", ["safetensors.torch.save_file", "models.bundle.to_item", "models.bundle.put_in_place"]
-)
+@pytest.mark.parametrize("failing", ["safetensors.torch.save", "models.bundle.to_item", "models.bundle.put_in_place"])
 def test_saving_is_all_or_nothing(suffix, failing, tmp_path, monkeypatch):
     old = save(tmp_path / f"old-{suffix}", metadata("unet"), seed=1)
 
@@ -338,6 +336,24 @@ def test_replacing_that_fails_keeps_the_old(tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="on fire"):
         save_bundle(tmp_path / "b", network("unet", 3, 2, seed=2), metadata("unet"), overwrite=True)
     assert load_bundle(tmp_path / "b").digest == old.digest
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, NETWORK])
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_weights_of_the_users_own_are_not_replaced_as_a_bundle(name, suffix, tmp_path):
+    place = tmp_path / f"mine{suffix}"
+    if suffix:
+        with zipfile.ZipFile(place, "w") as archive:
+            archive.writestr(name, b"mine")
+    else:
+        place.mkdir()
+        (place / name).write_bytes(b"mine")
+    with pytest.raises(BundleError, match=r"is no bundle \(it has no bundle\.json\); only a bundle is replaced"):
+        save_bundle(place, network("unet", 3, 2), metadata("unet"), overwrite=True)
+    kept = zipfile.ZipFile(place).read(name) if suffix else (place / name).read_bytes()
+    assert kept == b"mine"
+    (tmp_path / "empty").mkdir()
+    save_bundle(tmp_path / "empty", network("unet", 3, 2), metadata("unet"), overwrite=True)
 
 
 def test_facts_and_network_must_agree(tmp_path):
@@ -370,7 +386,7 @@ def metadata_with(**changes: Any) -> Any:
 
 
 def test_missing_bundle_names_those_there_are():
-    with pytest.raises(BundleError, match="no bundle 'nonsense': neither a path here nor a shipped bundle"):
+    with pytest.raises(BundleError, match="no bundle 'nonsense': neither a path here, nor a shipped bundle"):
         load_bundle("nonsense")
 
 

@@ -1,7 +1,9 @@
 """The network that learns: weights it begins with, what is frozen, its parameters' groups, and chips it can take."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -405,14 +407,14 @@ def test_weights_that_were_imported_are_imported_once(name, tmp_path):
     """A command that was killed at its very end, or is given twice, ends well; with another config it is refused."""
     torch.save(build("unet", 4, 1, widths=(4, 8, 8)).state_dict(), tmp_path / "w.pth")
     config = IMPORT.replace("[32, 64, 128]", "[4, 8, 8]").partition("swap")[0]
-    words = ["import-weights", str(tmp_path / "w.pth"), "--config", str(tmp_path / "c.toml"), "-o",
+    words = ["import", str(tmp_path / "w.pth"), "--config", str(tmp_path / "c.toml"), "-o",
              str(tmp_path / name)]  # fmt: skip
 
     def given(text: str) -> Result:
         (tmp_path / "c.toml").write_text(text)
         return CliRunner().invoke(cli, words)
 
-    assert given(config).output.startswith("wrote")
+    assert given(config).stdout.startswith("wrote")
     (tmp_path / f"{name}.sha256").unlink()
     assert "already complete" in given(config).output
     assert (tmp_path / f"{name}.sha256").exists()
@@ -487,3 +489,30 @@ def test_swapping_halves():
     ]:
         with pytest.raises(NetworkError, match=says):
             swap_halves(state, [pattern])
+
+
+@pytest.mark.parametrize(("architecture", "options", "says"), [
+    ("smp:Unet", {"encoder_name": "tu-resnet18", "checkpoint_path": "other.bin"}, "takes no option checkpoint_path"),
+    ("smp:Unet", {"encoder_name": "tu-resnet18", "pretrained_cfg": {"file": "a"}}, "takes no option pretrained_cfg"),
+    ("torchvision:fcn_resnet50", {"weights_backbone": "DEFAULT"}, "weights_backbone would fetch weights"),
+])  # fmt: skip
+def test_options_that_would_read_or_fetch_other_weights(architecture, options, says):
+    with pytest.raises(NetworkError, match=says):
+        build(architecture, 3, 2, **options)
+
+
+def test_networks_of_monai_are_never_pretrained(monkeypatch):
+    class Made(nn.Conv2d):
+        def __init__(self, in_channels: int, pretrained: bool = True, pretrained_url: str = "") -> None:
+            super().__init__(in_channels, 2, 1)
+            assert not pretrained
+
+    package = ModuleType("monai.networks")
+    package.nets = ModuleType("monai.networks.nets")  # type: ignore[attr-defined]
+    package.nets.Made = Made
+    monkeypatch.setitem(sys.modules, "monai", ModuleType("monai"))
+    monkeypatch.setitem(sys.modules, "monai.networks", package)
+    monkeypatch.setattr("models.libraries.require_package", lambda *_, **__: None)
+    assert build("monai:Made", 3, 2)(torch.zeros(1, 3, 4, 4)).shape == (1, 2, 4, 4)
+    with pytest.raises(NetworkError, match="pretrained_url would fetch weights"):
+        build("monai:Made", 3, 2, pretrained_url="http://localhost/x.pth")

@@ -113,7 +113,7 @@ def test_shells_complete_verbs_and_options(tmp_path):
 
     assert asked("swathe ev") == ["evaluate"]
     assert "--allow-mismatch" in asked("swathe segment --al")
-    assert asked("swathe segment --engine o") == ["openvino"]
+    assert asked("swathe segment --engine o") == ["openvino", "onnxruntime"]
 
 
 @pytest.mark.slow

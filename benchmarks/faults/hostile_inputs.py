@@ -400,7 +400,7 @@ INPUTS: dict[str, Make] = {
     "NetCDF with a link": lambda p: hdf5(p, "link", "a.nc"),
     "NetCDF of data elsewhere, by name": lambda p: f"NETCDF:{hdf5(p, 'external', 'a.nc')}:v",
     # networks
-    "weights that are a pickle": lambda p: ["import-weights", p.write("w.pth", payload(p)), "--config",
+    "weights that are a pickle": lambda p: ["import", p.write("w.pth", payload(p)), "--config",
         p.write("c.toml", 'name = "x"\narchitecture = "simple-unet"\n'), "-o", p.folder / "b.zip"],
     "a bundle whose weights are a link": lambda p: ["segment", p.scene(), "-m", bundle(p), "-o", p.folder / "o.zarr"],
     "a bundle with names that lead out": lambda p: ["segment", p.scene(), "-m", archive(

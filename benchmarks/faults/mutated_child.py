@@ -21,7 +21,7 @@ import rasterio
 
 from models import load_bundle
 from models.errors import SwatheError
-from models.importing import _read_config
+from models.imports.settings import read_settings as read_import
 from pipeline import open_mosaic
 from pipeline.grid.geobox import Window
 from pipeline.inference.prices import read_prices
@@ -137,7 +137,7 @@ READ: dict[str, Callable[[str, bool], str]] = {
     "scenes.parquet": _index,
     "train.toml": _text(read_settings),
     "prices.toml": _text(read_prices),
-    "import.json": _text(_read_config),
+    "import.json": _text(read_import),
 }
 
 if __name__ == "__main__":

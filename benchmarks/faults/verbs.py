@@ -80,8 +80,8 @@ VERBS = (
                                   "--tolerance", "1")),
     Verb("evaluate", "scores", ("{in}/roofs", "{in}/samples/v_image.tif", "{in}/samples/v_label.tif", "-o",
                                 "{out}/scores", "-q")),
-    Verb("import-weights", "own", ("{in}/simple-unet/weights.safetensors", "--config", "{in}/own.toml", "-o",
-                                   "{out}/own")),
+    Verb("import", "own", ("{in}/simple-unet/weights.safetensors", "--config", "{in}/own.toml", "-o",
+                           "{out}/own", "-q")),
     Verb("export-model", "b.pt2", ("{in}/simple-unet", "-o", "{out}/b.pt2", "-q")),
     Verb("package", "item.json", ("{in}/simple-unet", "-o", "{out}/item.json", "--href", "https://host/b.zip")),
 )  # fmt: skip

@@ -21,8 +21,9 @@ from ..jobs.json_log import asks_for_json, json_log, start_json_log
 from ..jobs.kept import is_anything_kept
 from .cluster import cluster
 from .commands import VERBS
+from .imports import import_model
 from .index import index
-from .models import bundles, import_weights, quantise
+from .models import bundles, quantise
 from .options import note
 from .publish import publish
 from .streams import heedless_stream, shown_stream
@@ -192,5 +193,5 @@ def demo(output: str) -> None:
         click.echo(line)
 
 
-for verb in (*VERBS, index, publish, verify, cluster, demo, bundles, import_weights, quantise):
+for verb in (*VERBS, index, publish, verify, cluster, demo, bundles, import_model, quantise):
     cli.add_command(verb)

@@ -173,7 +173,10 @@ def _reported(output: str | None) -> "Iterator[RunLog]":
 @click.option("--scratch", metavar="FOLDER", help="Of --cost: what the workers share, for what is removed again.")
 @on_cluster
 def plan(scene: tuple[str, ...], bundle: str, prices: str | None, client: Any, **rest: Any) -> None:
-    """Show what a run would do and cost: blocks, memory, halo. Computes nothing but for --calibrate and --cost."""
+    """Show what a run would do and cost: blocks, memory, halo. Computes nothing but for --calibrate and --cost.
+
+    Of a network without an exact halo a few tiles are computed once, to say what moving its tiles changes.
+    """
     asked = {name: rest.pop(name) for name in ("blocks_sampled", "workers_wanted", "area_km2", "scratch")}
     if prices is None and (client or any(asked.values())):
         raise click.UsageError(
@@ -204,19 +207,21 @@ def _measuring(options: Mapping[str, Any]) -> str:
     asked = {
         "precisions": options["precision"] in ("auto", "int8"),
         "the halo": options["halo"] == "auto",
+        "the overlap": options["overlap"] == "auto",
         "the time": bool(options.get("calibrate")),
     }
     what = " and ".join(name for name, there in asked.items() if there)
     return f", and measuring {what} on it: seconds to a minute, most of it once" if what else ""
 
 
-@click.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr")
+@click.command(epilog="Example: swathe info scene.tif\n\nExample: swathe info buildings.zarr\n\n"
+                      "Example: swathe info buildings")  # fmt: skip
 @click.argument("scene", nargs=-1, required=True)
 @alpha_option
 @allow_option
 @untrusted_option
 def info(scene: tuple[str, ...], alpha: bool | None, untrusted: bool) -> None:
-    """Show what a scene or a store holds. No pixels are read, but for a look at a band tagged as alpha."""
+    """Show what a scene, a store or a bundle holds. No pixels are read, but for a look at a band tagged as alpha."""
     from .describe import describe
 
     click.echo(describe(_scene(scene), alpha=alpha, untrusted=untrusted))

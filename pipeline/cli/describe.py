@@ -5,30 +5,30 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from models.bundle import load_bundle, shipped_bundles
+from models.bundle import is_bundle
 from models.encoding import Encoding, describe_decision
 from models.limits import parse_json
-from models.metadata import BundleMetadata
 
 from ..catalog.index import is_index, read_index
 from ..grid.geobox import IN_PIXELS, GeoBox
-from ..inference.options import SegmentOptions
-from ..inference.radiometry import span
 from ..io.radiometry import describe_bands
 from ..io.raster import RasterSource
 from ..io.scene import SceneLike, advising_index, open_source
 from ..jobs.job import RunResult
 from ..mosaic.seams import describe_seams
 from ..store.files import Files, full_path
-from ..store.metadata import StoreMetadata, describe_nonfinite, describe_skipped
+from ..store.metadata import GRID, StoreMetadata, describe_nonfinite, describe_skipped
 from ..store.store import KEY, open_store, read_metadata
+from .describe_bundle import describe_bundle
 from .describe_index import describe_index
 
 
 def describe(scene: SceneLike, *, alpha: bool | None = None, untrusted: bool = False) -> str:
-    """Describe a scene, an index of scenes, or a store that Swathe wrote; see `open_scene` for alpha and untrusted."""
+    """Describe a scene, an index of scenes, a store or a bundle; see `open_scene` for alpha and untrusted."""
     if isinstance(scene, str | os.PathLike) and _is_store(os.fspath(scene)):
         return _describe_store(os.fspath(scene))
+    if isinstance(scene, str | os.PathLike) and is_bundle(os.fspath(scene)):
+        return describe_bundle(os.fspath(scene))
     if isinstance(scene, str | os.PathLike) and is_index(scene):
         return describe_index(read_index(scene))
     with advising_index(scene):
@@ -80,7 +80,7 @@ def _describe_store(path: str) -> str:
         f"overviews   {store.levels}",
         f"bundle      {metadata.bundle['name']} {metadata.bundle['digest'][:12]}",
         *_decision(metadata),
-        f"engine      {segmented['engine']}, {segmented['precision']}, halo {segmented['halo']}",
+        f"engine      {segmented['engine']}, {segmented['precision']}, {_tiles(segmented)}",
     ]
     if metadata.cleaned is not None:
         keywords = ", ".join(f"{name} {value}" for name, value in metadata.cleaned.items())
@@ -94,6 +94,15 @@ def _describe_store(path: str) -> str:
     if seams := describe_seams(metadata.results.get("seams", {})):
         lines.append(f"seams       {seams}")
     return "\n".join([*lines, class_table(metadata.pixels)])
+
+
+def _tiles(segmented: Mapping[str, Any]) -> str:
+    """Say with how much context pixels were computed, by the identity of the run."""
+    cut = segmented.get("cut", {})
+    if GRID not in cut:
+        return f"halo {segmented['halo']}"
+    taper = f", {cut['taper']}" if "taper" in cut else ""
+    return f"not exact: tiles of {cut[GRID]}, overlap {cut['overlap']}, {cut['blend']}{taper}"
 
 
 def _decision(metadata: StoreMetadata) -> list[str]:
@@ -148,70 +157,3 @@ def class_table(pixels: Mapping[str, int]) -> str:
         share = "" if name == "nodata" else f"{100 * count / observed:6.2f} %"
         lines.append(f"  {name:{width}}  {count:>15,}  {share}".rstrip())
     return "\n".join(lines)
-
-
-def list_bundles() -> str:
-    """List the bundles that come with Swathe, one line each."""
-    lines = []
-    for bundle in shipped_bundles():
-        metadata = bundle.metadata
-        parts = [
-            ", ".join(metadata.class_names),
-            f"bands {', '.join(metadata.band_names)} ({metadata.dtype})",
-            _scale(metadata),
-            f"{bundle.parameters:,} parameters",
-        ]
-        lines.append(f"{metadata.name:12} {'; '.join(parts)}")
-        if metadata.description:
-            lines.append(f"{'':12} {metadata.description}")
-    return "\n".join(lines) or "no bundles come with this installation"
-
-
-def describe_bundle(name: str) -> str:
-    """Describe all that is known of a bundle."""
-    bundle = load_bundle(name)
-    metadata, field = bundle.metadata, bundle.metadata.receptive_field
-    thresholds = SegmentOptions().decision(metadata)
-    halo = "none, every output sees the whole input" if field.halo is None else f"{field.halo} pixels"
-    lines = [
-        f"bundle      {metadata.name}  {bundle.path}",
-        f"digest      {bundle.digest}",
-        f"network     {metadata.architecture} {dict(metadata.options) or ''}  {bundle.parameters:,} parameters",
-        f"bands       {', '.join(metadata.band_names)}; {metadata.dtype}; scaled by {metadata.scaling.kind}",
-        *_values(metadata),
-        f"classes     {', '.join(f'{value} {info.name} #{info.color}' for value, info in enumerate(metadata.classes))}",
-        f"background  {metadata.background or 'none: all classes are of equal standing'}",
-        f"decision    {describe_decision(thresholds, metadata.class_names)}",
-        f"resolution  {_scale(metadata)}",
-        f"halo        exact: {halo}; stride {field.stride}, receptive radius {field.radius}",
-    ]
-    if bundle.int8 is not None:
-        lines.append(f"int8        carried, graph {bundle.int8.digest[:12]}; errors and speed against fp32, by scene:")
-    measured = {name: dict(values) for name, values in bundle.int8_scores.items()}
-    for title, values in (("int8", measured), ("metrics", metadata.metrics), ("provenance", metadata.provenance)):
-        lines += [f"{title:11} {line}" for line in _flat(values)]
-    return "\n".join(lines)
-
-
-def _values(metadata: BundleMetadata) -> list[str]:
-    """Say what the values of a bundle's bands mean, and which they were in training."""
-    means = describe_bands(metadata.band_names, tuple(band.radiometry for band in metadata.bands))
-    spans = [f"{band.name} {span(band.quantiles)}" for band in metadata.bands if band.quantiles]
-    return [f"values      {means}", *([f"            1 to 99 % in training: {', '.join(spans)}"] if spans else [])]
-
-
-def _scale(metadata: BundleMetadata) -> str:
-    if metadata.resolution is None:
-        return "resolution unknown"
-    finest, coarsest = metadata.resolution
-    return f"{finest:g} m" if finest == coarsest else f"{finest:g} to {coarsest:g} m"
-
-
-def _flat(values: Any, prefix: str = "") -> list[str]:
-    """Format nested values as lines of dotted names."""
-    if isinstance(values, dict):
-        return [
-            line for key, value in values.items() for line in _flat(value, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    text = ", ".join(map(str, values)) if isinstance(values, list) else str(values)
-    return [f"{prefix}: {text}"]

@@ -1,4 +1,4 @@
-"""The verbs of the command `swathe` on bundles: bundles, import-weights, quantise, export-model and package.
+"""The verbs of the command `swathe` on bundles: bundles, quantise, export-model and package.
 
 Each is one call of one public function of `models`. Imports nothing heavy before a verb runs.
 """
@@ -11,29 +11,10 @@ from .options import allow_option, note, output, overwriting
 @click.command(epilog="Example: swathe bundles")
 @click.argument("bundle", required=False)
 def bundles(bundle: str | None) -> None:
-    """List the bundles that come with Swathe, or show all of one BUNDLE."""
-    from .describe import describe_bundle, list_bundles
+    """List bundles: shipped, your own, and published ones that import. Or show all of one BUNDLE."""
+    from .describe_bundle import describe_bundle, list_bundles
 
     click.echo(describe_bundle(bundle) if bundle else list_bundles())
-
-
-@click.command(
-    "import-weights",
-    epilog="Example: swathe import-weights checkpoint.pth --config network.toml -o bundle.zip",
-)
-@click.argument("checkpoint")
-@click.option("--config", required=True, metavar="FILE", help="TOML or JSON that describes network, bands and classes.")
-@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder or .zip to write.")
-@overwriting
-def import_weights(checkpoint: str, config: str, output: str, overwrite: bool) -> None:
-    """Make a bundle of foreign weights: a torch state dict or safetensors. No code in the file is run."""
-    from models.importing import import_bundle
-
-    from .describe import outcome, stamp
-
-    before = stamp(output)
-    made = import_bundle(checkpoint, config, output, overwrite=overwrite)
-    click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
 
 
 @click.command(epilog="Example: swathe quantise buildings --scenes a.tif b.tif -o buildings-int8.zip")
@@ -74,32 +55,59 @@ def quantise(
                    f"{found['speed']:.1f} times as fast as fp32")  # fmt: skip
 
 
+ENDINGS = (".onnx", ".pt2", ".dlpk")
+PROGRAMS = {"deepness": (".onnx",), "smp": ("",)}  # what is written for them, by its ending; "": a folder
+
+
+def _exported_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse a name whose ending is not that of what is to be written."""
+    program = ctx.params.get("program")
+    wanted = PROGRAMS.get(program or "", ENDINGS)
+    if wanted == ("",) and value.lower().endswith(ENDINGS):
+        raise click.BadParameter(f"{value} must be a folder, for {program}")
+    if not value.lower().endswith(wanted):
+        which = f", for {program}" if program else "; the ending decides what is written"
+        raise click.BadParameter(f"{value} must end in {', '.join(wanted)}{which}")
+    return value
+
+
 @click.command(
     "export-model",
     epilog="Example: swathe export-model buildings -o buildings.onnx\n\n"
-    "Example: swathe export-model bundle.zip -o bundle.pt2",
+    "Example: swathe export-model buildings --for deepness -o qgis.onnx\n\n"
+    "Example: swathe export-model bundle.zip --for smp -o folder",
 )
 @click.argument("bundle")
-@output("OUT", "OUT.onnx, or OUT.pt2 for torch.export.load.", (".onnx", ".pt2"),
-        ".onnx or .pt2; the ending decides what is written")  # fmt: skip
+@click.option("--for", "program", type=click.Choice(tuple(PROGRAMS)), is_eager=True,
+              help="deepness: the plugin of QGIS; smp: a folder of segmentation-models-pytorch.")  # fmt: skip
+@click.option("-o", "--output", required=True, metavar="OUT", callback=_exported_name,
+              help="OUT.onnx; OUT.pt2 for torch.export.load; OUT.dlpk for ArcGIS; or a folder, for smp.")  # fmt: skip
 @overwriting
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-def export_model(bundle: str, output: str, overwrite: bool, quiet: bool) -> None:
-    """Write a BUNDLE's whole graph for other programs: raw pixels in, probabilities out.
+def export_model(bundle: str, program: str | None, output: str, overwrite: bool, quiet: bool) -> None:
+    """Write a BUNDLE's network for other programs: raw pixels in, probabilities out (for smp: its own network alone).
 
-    Batch, height and width are free; sides are multiples of the network's stride. The file is run and compared with
-    the bundle before it gets its name.
+    Batch, height and width are free; sides are multiples of the network's stride. What is written is run and compared
+    with the bundle before it gets its name. docs/imports.md says what each program does with it.
     """
     from models.bundle import load_bundle
     from models.exporting import export_onnx, export_program
+    from models.exporting_arcgis import export_arcgis
+    from models.exporting_deepness import export_deepness
+    from models.exporting_smp import export_smp
 
     from .describe import outcome, stamp
 
     before, loaded = stamp(output), load_bundle(bundle)
     note(f"swathe: exporting {loaded.metadata.name}, then comparing", quiet)
-    made = (export_onnx if output.lower().endswith(".onnx") else export_program)(loaded, output, overwrite=overwrite)
-    size = f"{made.path.stat().st_size:,} bytes, within {made.difference:.1e} of the bundle"
-    click.echo(f"{outcome(output, before)}: {size}")
+    exports = {"deepness": export_deepness, "smp": export_smp, "onnx": export_onnx, "pt2": export_program,
+               "dlpk": export_arcgis}  # fmt: skip
+    made = exports[program or output.lower().rpartition(".")[2]](loaded, output, overwrite=overwrite)
+    for text in made.notes:
+        note(f"note: {text}", quiet)
+    files = made.path.iterdir() if made.path.is_dir() else [made.path]
+    size = sum(path.stat().st_size for path in files)
+    click.echo(f"{outcome(output, before)}: {size:,} bytes, within {made.difference:.1e} of the bundle")
 
 
 @click.command(

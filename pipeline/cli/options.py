@@ -90,6 +90,14 @@ def _halo(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
     raise click.BadParameter(f"{value!r} is not 'exact', 'auto' or a number of pixels")
 
 
+def _overlap(ctx: click.Context, param: click.Parameter, value: str | None) -> str | int | None:
+    if value is None or value == "auto":
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is not 'auto' or a number of pixels")
+
+
 def _alpha(ctx: click.Context, param: click.Parameter, value: str | None) -> bool | None:
     return None if value is None else value == "yes"
 
@@ -203,6 +211,14 @@ on_error_option = click.option("--on-error", type=click.Choice(["fail", "skip"])
                                     "and the same command tries it again. Ends with 3 then.")  # fmt: skip
 opaque = click.option("--opaque-background", is_flag=True,
                       help="Of a .tif: show the background in its colour.  [default: transparent]")  # fmt: skip
+blending = options(
+    click.option("--overlap", callback=_overlap, metavar="N|auto",
+                 help="Pixels that tiles share, of networks without an exact halo.  [default: a quarter of the tile]"),
+    click.option("--blend", type=click.Choice(["crop", "feather"]), default="crop", show_default=True,
+                 help="Where tiles overlap: of one of them each pixel; or of all, weighted."),
+    click.option("--taper", type=click.Choice(["linear", "cosine", "gaussian"]), default="linear", show_default=True,
+                 help="How the weights of --blend feather fall towards a tile's edges."),
+)  # fmt: skip
 planning = options(
     click.argument("scene", nargs=-1, required=True),
     click.option("-m", "--model", "bundle", required=True, metavar="BUNDLE", help="Shipped bundle, path or URL."),
@@ -222,9 +238,11 @@ planning = options(
                  help="What one process may take, as '6 GB'.  [default: at most 0.6 of what there is]"),
     click.option("--halo", callback=_halo, metavar="exact|auto|N", default="exact", show_default=True,
                  help="Context around each tile, in pixels."),
+    blending,
     click.option("--tolerance", type=float, default=0.004, show_default=True,
-                 help="Error that --precision auto and --halo auto may make together."),
-    click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True),
+                 help="Error that --precision auto and --halo auto or --overlap auto may make together."),
+    click.option("--engine", type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]), default="auto",
+                 show_default=True),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
     click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]), default="fp32",
                  show_default=True, help="auto: the fastest whose error on the scene is within --tolerance."),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from models.metadata import ReceptiveField
 
+from .tile_grid import TileGrid
 from .tiling import TilingPlan, make_plan
 
 LARGEST_BLOCK = 4096  # a block that is lost is done again, and small scenes must give work to all slots
@@ -53,7 +54,7 @@ class TileCost:
     def block_bytes(self, plan: TilingPlan) -> int:
         """Bytes that one block in work takes: its pixels with halo, its results twice, and a tile in the engine."""
         height, width = (min(plan.block, -(-size // plan.stride) * plan.stride) for size in (plan.height, plan.width))
-        read = (height + 2 * plan.halo) * (width + 2 * plan.halo) * self.raw
+        read = (height + 2 * plan.reach) * (width + 2 * plan.reach) * self.raw
         rows, columns = plan.largest_input
         return read + 2 * height * width * self.kept + rows * columns * (self.network + 2 * self.raw + self.kept)
 
@@ -92,13 +93,14 @@ def cheapest_plan(
     halo: int | None = None,
     block: int | None = None,
     most: int | None = None,
+    grid: TileGrid | None = None,
 ) -> TilingPlan:
     """Cut a scene into the tiles and blocks that cost least within the budget.
 
     Parameters
     ----------
-    shape, receptive_field, halo, block
-        See `make_plan`.
+    shape, receptive_field, halo, block, grid
+        See `make_plan`. Of tiles on a grid blocks alone are chosen.
     cost
         Of a pixel, and the budget.
     most
@@ -114,11 +116,27 @@ def cheapest_plan(
     PlanError
         As `make_plan`.
     """
-    plans = list(_candidates(shape, receptive_field, halo, block))
+    plans = list(
+        _candidates(shape, receptive_field, halo, block)
+        if grid is None
+        else _on_grid(shape, receptive_field, grid, block)
+    )
     if most is not None:
         plans = [plan for plan in plans if math.prod(plan.largest_input) <= most] or plans[:1]
     fitting = [plan for plan in plans if cost.peak_bytes(plan) <= cost.budget]
     return min(fitting, key=cost.score) if fitting else min(plans, key=cost.peak_bytes)
+
+
+def _on_grid(
+    shape: tuple[int, int], receptive_field: ReceptiveField, grid: TileGrid, block: int | None
+) -> Iterator[TilingPlan]:
+    """Yield the plain plan; then those of every block size: the larger, the fewer tiles are computed twice."""
+    plain = make_plan(shape, receptive_field, block=block, grid=grid)
+    yield plain
+    if block is None:
+        largest = max(plain.chunk, min(LARGEST_BLOCK, -(-max(shape) // plain.chunk) * plain.chunk))
+        for side in range(plain.chunk, largest + 1, plain.chunk):
+            yield make_plan(shape, receptive_field, block=side, grid=grid)
 
 
 def _candidates(

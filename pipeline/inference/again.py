@@ -71,6 +71,8 @@ def _options(metadata: StoreMetadata) -> SegmentOptions:
         given["precision"] = identity["precision"]
     if given.get("halo") == "auto":
         given["halo"] = identity["halo"]
-    if not plan.exact:
+    if plan.grid is not None and not plan.exact:
+        given |= {"tile": plan.grid.side, "halo": "exact", "overlap": plan.grid.overlap}
+    elif not plan.exact:
         given |= {"tile": plan.tile, "block": plan.block}
     return SegmentOptions(**given)

@@ -19,7 +19,7 @@ from ..grid.tiling import TilingPlan
 from ..io.source import Pixels, Source
 from ..store.lifecycle import create_store
 from ..store.metadata import StoreMetadata, level_count
-from .predict import InferenceSpec, fill_missing, predict, read_buffered, shared_engine
+from .predict import InferenceSpec, fill_missing, predict, read_reflected, shared_engine
 
 SAMPLES, TRIES = 3, 24
 INPUT, LEAST = 1024, 256  # sides of a sample, in pixels: with its halo, and of what is kept of it
@@ -83,6 +83,8 @@ def calibrate(source: Source, inference: InferenceSpec, geobox: GeoBox, slots: i
     """
     side = _up(max(LEAST, INPUT - 2 * inference.plan.halo), inference.plan.stride)
     sample = replace(inference, plan=replace(inference.plan, tile=side, tile_aspect=1))
+    if sample.plan.grid is not None:
+        side = max(sample.plan.largest_input)
     found = _read_samples(source, sample.plan, side)
     network = _time_network(sample, source, found.tile, slots)
     writing = _time_writing(predict(source, found.window, sample), inference, geobox) * (PYRAMID if overviews else 1)
@@ -108,7 +110,7 @@ def _read_samples(source: Source, plan: TilingPlan, side: int) -> Samples:
     while len(found) < SAMPLES and len(seconds) < TRIES:
         window = Window.square(int(random.choice(rows)), int(random.choice(columns)), side)
         began = time.perf_counter()
-        read = read_buffered(source, plan, window)
+        read = read_reflected(source, plan, plan.buffered(window) if plan.grid is None else window)
         seconds.append((time.perf_counter() - began) / read.valid.size)
         if read.valid.any():
             found.append((window.clip((plan.height, plan.width)), read))

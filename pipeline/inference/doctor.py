@@ -141,7 +141,9 @@ def _requirements(bundle: str | None, scene: str | None) -> Requirements:
     if bundle is None:
         return Requirements(reads)
     loaded = load_bundle(bundle)
-    return Requirements(reads, (str(loaded.path), loaded.digest), EngineRequirement(SegmentOptions().spec(), None))
+    return Requirements(
+        reads, (str(loaded.path), loaded.digest), EngineRequirement(SegmentOptions().spec(loaded.metadata), None)
+    )
 
 
 def _rate(client: Client) -> float:

@@ -144,6 +144,8 @@ class ScenePart:
         top, left = (
             start - (start - begun) % plan.stride for start, begun in zip((window.top, window.left), phase, strict=True)
         )
+        if plan.grid is not None:  # which begins with the scene, whatever the mosaic's grid
+            top, left = window.top, window.left
         held = CachedWindow.of(scene, Window(top, window.bottom, left, window.right), plan, reach_of(inference))
         return cls(scene, window, (top, left), held, replace(inference, plan=plan))
 

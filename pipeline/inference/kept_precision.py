@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from models.engine import Precision
@@ -65,29 +65,33 @@ class BegunRun:
         The int8 graph, packed; empty where the store has none.
     complete
         Whether nothing is left to compute.
+    overlap
+        What was measured of an overlap when the run began; empty: nothing was.
     """
 
     choice: PrecisionChoice
     halo: int
     graph: bytes
     complete: bool
+    overlap: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str) -> Self | None:
         """Read it from a store; None where there is no store, or it does not say."""
         try:
             metadata = read_metadata(path)
-            if metadata is None or metadata.state == "creating" or not metadata.precision:
+            if metadata is None or metadata.state == "creating" or not (metadata.precision or metadata.overlap):
                 return None
-            choice, graph = PrecisionChoice(**metadata.precision), b""
+            choice, graph = PrecisionChoice(**(metadata.precision or {"precision": "fp32"})), b""  # of no question
             with suppress(FileNotFoundError):
                 graph = Files(path).read(GRAPH)
-            return cls(choice, int(metadata.identity["halo"]), graph, metadata.state == "complete")
+            return cls(choice, int(metadata.identity["halo"]), graph, metadata.state == "complete", metadata.overlap)
         except (StoreError, OSError, LookupError, TypeError, ValueError):  # whoever writes there says what is wrong
             return None
 
 
 def _facts(source: Source, inference: InferenceSpec, options: SegmentOptions) -> Mapping[str, Any]:
+    grid = inference.plan.grid
     return {
         "source": source.identity(),
         "bundle": inference.digest,
@@ -96,12 +100,13 @@ def _facts(source: Source, inference: InferenceSpec, options: SegmentOptions) ->
         "thresholds": inference.encoding.thresholds,
         "asked": options.precision,
         "tolerance": options.tolerance,
+        **({} if grid is None else {"tiles": grid.side}),
     }
 
 
 def asked_key(source: Source, inference: InferenceSpec, options: SegmentOptions) -> str:
     """Digest of scene, bundle and options: what stays the same when a run continues, wherever that is."""
-    return _digest({**_facts(source, inference, options), "asked halo": options.halo})
+    return digest_of({**_facts(source, inference, options), "asked halo": options.halo})
 
 
 def cache_key(source: Source, inference: InferenceSpec, options: SegmentOptions) -> str:
@@ -109,12 +114,18 @@ def cache_key(source: Source, inference: InferenceSpec, options: SegmentOptions)
     here = {
         "method": METHOD,
         "hardware": inference.spec.hardware,
-        "versions": [package_version(package) for package in ("nncf", "openvino", "torch")],
+        "versions": versions_here(),
     }
-    return _digest({**_facts(source, inference, options), **here})
+    return digest_of({**_facts(source, inference, options), **here})
 
 
-def _digest(facts: Mapping[str, Any]) -> str:
+def versions_here() -> list[str]:
+    """Return the versions of the packages on which what is measured depends."""
+    return [package_version(package) for package in ("nncf", "openvino", "torch")]
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """Return the digest of facts that JSON can hold."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 

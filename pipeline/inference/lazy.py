@@ -20,6 +20,7 @@ from models.options import chosen, documents
 
 from ..cluster.workers import naming_worker
 from ..grid.geobox import Window
+from ..grid.tile_grid import Blend, Taper
 from ..io.resample import Resampling
 from ..io.scene import SceneLike
 from ..io.source import Source
@@ -28,7 +29,7 @@ from ..store.dataset import maps_dataset
 from .each import predict_block
 from .merge import Merge
 from .nonfinite import OnNonfinite
-from .options import Halo, SegmentOptions
+from .options import Halo, Overlap, SegmentOptions
 from .plan import BundleLike, plan_scene
 from .predict import InferenceSpec
 
@@ -47,6 +48,9 @@ def segment(
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
+    overlap: Overlap | None = None,
+    blend: Blend = "crop",
+    taper: Taper = "linear",
     tolerance: float = 0.004,
     engine: EngineName = "auto",
     device: Device = "auto",

@@ -8,6 +8,7 @@ from models.errors import PlanError
 from models.metadata import ReceptiveField
 
 from ..grid.tile_cost import TileCost, cheapest_plan
+from ..grid.tile_grid import TileGrid
 from ..grid.tiling import LARGEST_INPUT, TALLEST_INPUT, TilingPlan, make_plan
 from .options import SegmentOptions, parse_memory
 
@@ -71,15 +72,16 @@ def cut_scene(
     resources: Resources,
     known: EngineMemory | None,
     measure: Callable[[], EngineMemory],
+    grid: TileGrid | None = None,
 ) -> Cut:
     """Choose tiles and blocks for a scene within the budget.
 
     Where the halo is not exact, the cut decides pixels and belongs to the run's identity: then it depends on nothing
-    that is measured, nor on the machine.
+    that is measured, nor on the machine. Of tiles on a grid the grid alone does, and blocks are free.
 
     Parameters
     ----------
-    shape, receptive_field, halo
+    shape, receptive_field, halo, grid
         See `make_plan`.
     options
         What is asked for of tiles, blocks and memory.
@@ -95,9 +97,9 @@ def cut_scene(
     PlanError
         As `make_plan`; or no tile fits into the memory that is asked for.
     """
-    plain = make_plan(shape, receptive_field, halo=halo, tile=options.tile, block=options.block)
+    plain = make_plan(shape, receptive_field, halo=halo, tile=options.tile, block=options.block, grid=grid)
     on_gpu = known is not None and not known.per_pixel
-    free = options.tile is None and plain.exact
+    free = (options.tile is None and plain.exact) if grid is None else (options.block is None and not on_gpu)
 
     def cut(engine: EngineMemory) -> Cut:
         cost = _cost(engine, options, pixel, resources)
@@ -107,7 +109,7 @@ def cut_scene(
             one = replace(cost, slots=1, sparing=False)
             plan = cheapest_plan(shape, receptive_field, one, halo=halo, block=plain.block, most=GPU_INPUT)
         else:
-            plan = cheapest_plan(shape, receptive_field, cost, halo=halo, block=options.block)
+            plan = cheapest_plan(shape, receptive_field, cost, halo=halo, block=options.block, grid=grid)
         return Cut(plan, cost, engine.measured)
 
     if known is not None:
@@ -131,7 +133,8 @@ def _checked(cut: Cut, options: SegmentOptions, resources: Resources) -> Cut:
     fewer = ", or fewer --threads" if cut.cost.slots > 1 else ""
     notes = list(cut.notes)
     if cut.peak_bytes > budget and options.memory is not None:
-        chosen = options.tile is None and cut.plan.exact
+        grid = cut.plan.grid
+        chosen = options.tile is None and (cut.plan.exact if grid is None else grid.fixed)
         what, smaller = ("the smallest tiles of this network", "") if chosen else ("its tiles", ", a smaller --tile")
         raise PlanError(
             f"{gigabytes(budget)} of memory is too little: {what} need {needed}; "

@@ -9,13 +9,16 @@ from typing import Any, Literal, get_args
 from models.encoding import Decision, Encoding, ProbabilityType, Thresholds, check_probability, decision
 from models.engine import Device, EngineName, EngineSpec, Precision, PrecisionOption
 from models.errors import PlanError
+from models.graph_form import ONNX
 from models.metadata import BundleMetadata
 
+from ..grid.tile_grid import Blend, Taper
 from ..io.resample import RESAMPLINGS, Resampling
 from .merge import Merge
 from .nonfinite import OnNonfinite
 
 Halo = Literal["exact", "auto"] | int
+Overlap = Literal["auto"] | int
 OPTIONS = "options"  # in what a store says of its source: what `SegmentOptions.kept` returns
 TINIEST = 1 << 20  # bytes; a budget below is a number without its unit
 
@@ -41,14 +44,26 @@ class SegmentOptions:
     reflectance
         The scene's values are reflectance from 0 to 1: scale 1, offset 0.
     tile
-        Side in pixels of what the network answers at once. None: a good choice.
+        Side in pixels of what the network answers at once. None: a good choice. Of tiles on a grid, see `overlap`, all
+        that the network sees at once. None: what the network takes, or was trained on, 256 at least.
     block
         Side in pixels of what one task does. None: a good choice.
     halo
-        `exact`: tiled equals whole. `auto`: the smallest whose measured error is within `tolerance`. Or pixels.
+        `exact`: tiled equals whole. `auto`: the smallest whose measured error is within `tolerance`. Or pixels. Of a
+        network without an exact halo, `auto` and N pixels are an `overlap` of `auto` and 2 N.
+    overlap
+        Pixels that tiles share with the next, on one grid counted from the scene's origin, for networks that have no
+        exact halo: what sees its whole input, or takes tiles of one size. `auto`: the least whose measured change is
+        within `tolerance`. None: the exact halo where there is one, else a quarter of the tile.
+    blend
+        Of tiles on a grid: `crop` takes each pixel from the tile in whose inner part it lies; `feather` weighs the
+        probabilities of all tiles that hold it.
+    taper
+        Of `feather`: how weights fall, `linear` or `cosine` over the overlap, `gaussian` over the tile.
     tolerance
         Largest error that `auto` accepts, of precision and halo together: of a halo the largest change of a
-        probability; of a precision its mean change and twice the share of pixels whose class changes.
+        probability; of a precision, and of an overlap where the grid is moved by half a step, the mean change and
+        twice the share of pixels whose class changes.
     engine
         `torch`, `openvino`, or `auto`: torch on CUDA where there is a GPU, else OpenVINO if it is installed.
     device
@@ -100,6 +115,9 @@ class SegmentOptions:
     tile: int | None = None
     block: int | None = None
     halo: Halo = "exact"
+    overlap: Overlap | None = None
+    blend: Blend = "crop"
+    taper: Taper = "linear"
     tolerance: float = 0.004
     engine: EngineName = "auto"
     device: Device = "auto"
@@ -127,6 +145,7 @@ class SegmentOptions:
             parse_memory(self.memory)
         if isinstance(self.halo, str) and self.halo not in ("exact", "auto"):
             raise PlanError(f"halo is 'exact', 'auto' or a number of pixels; received {self.halo!r}")
+        self._check_overlap()
         if self.precision not in get_args(PrecisionOption):
             known = ", ".join(get_args(PrecisionOption))
             raise PlanError(f"precision is one of {known}; received {self.precision!r}")
@@ -150,6 +169,18 @@ class SegmentOptions:
         if self.reflectance and (self.scale is not None or self.offset is not None):
             raise PlanError("reflectance means scale 1 and offset 0: give it, or scale and offset")
 
+    def _check_overlap(self) -> None:
+        whole = isinstance(self.overlap, int) and not isinstance(self.overlap, bool) and self.overlap >= 0
+        if self.overlap not in (None, "auto") and not whole:
+            raise PlanError(f"overlap is 'auto' or a number of pixels; received {self.overlap!r}")
+        if self.overlap is not None and self.halo != "exact":
+            raise PlanError("tiles have a halo or an overlap: give one of them")
+        for name, given, known in (("blend", self.blend, Blend), ("taper", self.taper, Taper)):
+            if given not in get_args(known):
+                raise PlanError(f"{name} is {', '.join(get_args(known))}; received {given!r}")
+        if self.taper != "linear" and self.blend != "feather":
+            raise PlanError("taper is of --blend feather")
+
     @property
     def says_radiometry(self) -> bool:
         """Whether it is said what the scene's values mean."""
@@ -162,10 +193,14 @@ class SegmentOptions:
         usual = {field.name: field.default for field in fields(self)}
         return {name: value for name, value in given.items() if value != usual[name] and name not in passing}
 
-    def spec(self) -> EngineSpec:
-        """Return the engine that is asked for; where its precision is to be measured, in fp32."""
+    def spec(self, metadata: BundleMetadata | None = None) -> EngineSpec:
+        """Return the engine that is asked for, for a bundle; where its precision is to be measured, in fp32.
+
+        Without a bundle, for networks of torch.
+        """
         precision: Precision = "fp32" if self.precision == "auto" or self.precision == "int8" else self.precision
-        return EngineSpec(self.engine, self.device, precision, self.threads, self.compile)
+        onnx = metadata is not None and metadata.architecture == ONNX
+        return EngineSpec(self.engine, self.device, precision, self.threads, self.compile, onnx=onnx)
 
     def encoding(self, metadata: BundleMetadata) -> Encoding:
         """Return what is kept of the network's answer for the classes of a bundle."""

@@ -6,6 +6,7 @@ Everything that can be refused is refused here, before anything is written.
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ from models.system import usable_cpus
 
 from ..catalog.index import SceneIndex, is_index
 from ..grid.geobox import GeoBox
+from ..grid.tile_grid import Blend, Taper, TileGrid
 from ..grid.tiling import TilingPlan, make_plan
 from ..io.resample import Resampling
 from ..io.scene import (
@@ -39,16 +41,18 @@ from ..io.untrusted import checked_bundle
 from ..mosaic.open import MosaicLike, as_mosaic
 from ..mosaic.source import MosaicSource
 from .each import expected_overlap, mosaic_of
+from .grid_choice import choose_grid, is_measured
 from .memory import Cut, Resources, cut_scene, machine_memory
 from .merge import Merge
 from .nonfinite import OnNonfinite
-from .options import Halo, SegmentOptions
+from .options import Halo, Overlap, SegmentOptions
 from .predict import InferenceSpec
 from .radiometry import bring_to_bundle, describe_values, doubts, units_known
 
 if TYPE_CHECKING:
     from .calibrate import Calibration
     from .kept_precision import BegunRun, PrecisionChoice
+    from .overlap import OverlapChoice
 
 RESOLUTION_FACTOR = 2.0  # finer or coarser than trained on by more than this is refused
 MERGING, MERGING_CLASS = 24, 10  # bytes of a pixel, and of each class, twice: sums, one scene's answer, distances
@@ -69,6 +73,7 @@ class SegmentPlan:
     cut: Cut
     calibration: "Calibration | None" = None
     choice: "PrecisionChoice | None" = None  # of the precision, where that was left to be measured
+    overlap: "OverlapChoice | None" = None  # of tiles on a grid, if anything was measured of them
     doubts: tuple[str, ...] = ()  # whether its values are such as the bundle was trained on
 
     @property
@@ -110,13 +115,13 @@ class SegmentPlan:
 
     def __repr__(self) -> str:
         count = len(self.plan)
-        cut = f"{count:,} block{'s' * (count != 1)}, halo {self.plan.halo}"
+        how = f"halo {self.plan.halo}" if self.plan.grid is None else f"overlap {self.plan.grid.overlap}"
+        cut = f"{count:,} block{'s' * (count != 1)}, {how}"
         what = f"{self.inference.metadata.name} on {self.geobox.describe()}"
         return f"<SegmentPlan of {what}: {cut}; print it to see what it costs>"
 
     def __str__(self) -> str:
         plan, spec = self.plan, self.inference.spec
-        halo = "exact: tiled equals whole" if plan.exact else "below the receptive radius, or there is none"
         lines = [
             f"scene    {self.geobox.describe()}",
             f"         {len(self.source.bands)} bands {', '.join(self.source.bands)}; {self.source.dtype}",
@@ -125,15 +130,40 @@ class SegmentPlan:
             f"classes  {self.decision}",
             f"engine   {spec.name} on {spec.device}, {spec.precision}",
             f"blocks   {len(plan):,} of up to {plan.block} x {plan.block} pixels",
-            f"tiles    of up to {plan.tallest} x {plan.tile} pixels",
-            f"halo     {plan.halo} pixels per side ({halo}); "
-            f"the network sees {plan.halo_overhead:.2f} pixels per pixel",
+            *(self._describe_halo() if plan.grid is None else self._describe_grid(plan.grid)),
             *self._describe_each(),
             f"memory   {self.cut.describe()}",
             *([f"time     {self.calibration.describe(plan, self.cut.cost)}"] if self.calibration else []),
             f"output   {self.output_bytes / 1e6:,.1f} MB before compression",
         ]
         return "\n".join(lines + [f"note     {note}" for note in (*self.notes, *self.cut.notes, *self.doubts)])
+
+    def _describe_halo(self) -> list[str]:
+        plan = self.plan
+        halo = "exact: tiled equals whole" if plan.exact else "below the receptive radius"
+        return [
+            f"tiles    of up to {plan.tallest} x {plan.tile} pixels",
+            f"halo     {plan.halo} pixels per side ({halo}); "
+            f"the network sees {plan.halo_overhead:.2f} pixels per pixel",
+        ]
+
+    def _describe_grid(self, grid: TileGrid) -> list[str]:
+        plan = self.plan
+        blend = grid.blend if grid.taper is None else f"{grid.blend}, {grid.taper}"
+        rows, columns = plan.largest_input
+        how = f"not exact: tiles of {grid.side}, overlap {grid.overlap}"
+        if plan.exact:
+            how = f"halo {plan.halo}, exact: tiled equals whole"
+        elif all(len(axis) == 1 for axis in plan.axes):
+            how = "none: one tile holds the scene"
+        elif self.overlap is not None and self.overlap.change is not None:
+            how += f", measured change {self.overlap.change:.2g}"
+        seen, alone = (f"{pixels:.2f}" for pixels in (plan.halo_overhead, plan.grid_overhead))
+        shared = f"; {alone} but for tiles that blocks share, which both compute" if seen != alone else ""
+        return [
+            f"tiles    of {rows} x {columns} pixels on one grid over the scene; blend {blend}",
+            f"overlap  {how}; the network sees {seen} pixels per pixel{shared}",
+        ]
 
     def _describe_each(self) -> list[str]:
         mosaic, each = mosaic_of(self.source), self.inference.each
@@ -144,14 +174,14 @@ class SegmentPlan:
     @property
     def pixel(self) -> tuple[int, int]:
         """Bytes of a pixel, see `cut_scene`."""
-        return _pixel(self.source, self.inference.encoding, self.inference.metadata, self.options.each)
+        return _pixel(self.source, self.inference.encoding, self.inference.metadata, self.options)
 
     def for_workers(self, spec: EngineSpec, resources: Resources, measure: Callable[[], EngineMemory]) -> "SegmentPlan":
         """Return the plan for the workers of a cluster: their engine, their memory, their threads."""
         inference = self.inference
         known = kept_memory(inference.digest, spec) if spec.device == "cuda" else None
         cut = cut_scene(self.geobox.shape, inference.metadata.receptive_field, self.options, self.plan.halo,
-                        self.pixel, resources, known, measure)  # fmt: skip
+                        self.pixel, resources, known, measure, self.plan.grid)  # fmt: skip
         return replace(self, inference=replace(inference, spec=spec, plan=cut.plan), cut=cut)
 
     def for_classes(
@@ -190,6 +220,9 @@ def plan(
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
+    overlap: Overlap | None = None,
+    blend: Blend = "crop",
+    taper: Taper = "linear",
     tolerance: float = 0.004,
     engine: EngineName = "auto",
     device: Device = "auto",
@@ -209,7 +242,8 @@ def plan(
     """Plan a run: open the scene, check that the bundle fits, cut it into blocks.
 
     Pixels are read only where something must be looked at: a few small windows, to compare values with those of the
-    training; a bounded number of a band that is tagged as alpha; and for `halo="auto"`, which runs a little too.
+    training; a bounded number of a band that is tagged as alpha; and for `halo="auto"`, and to measure what tiles on a
+    grid change, which runs a little too.
 
     Parameters
     ----------
@@ -227,7 +261,7 @@ def plan(
     SwatheError
         The scene cannot be opened, does not fit the bundle, or the options make no sense.
     """
-    return plan_scene(scene, bundle, chosen(SegmentOptions, locals()), calibrated=calibrate)
+    return plan_scene(scene, bundle, chosen(SegmentOptions, locals()), calibrated=calibrate, measured=True)
 
 
 def plan_scene(
@@ -236,6 +270,7 @@ def plan_scene(
     options: SegmentOptions,
     *,
     calibrated: bool = False,
+    measured: bool = False,
     elsewhere: bool = False,
     begun: "BegunRun | None" = None,
 ) -> SegmentPlan:
@@ -245,6 +280,8 @@ def plan_scene(
     ----------
     scene, bundle, options, calibrated
         See `plan`.
+    measured
+        Measure what tiles on a grid change, where that decides nothing.
     elsewhere
         Other processes run it, see `SegmentPlan.for_workers`.
     begun
@@ -261,9 +298,24 @@ def plan_scene(
     if options.each is not None and not isinstance(opened, MosaicSource):
         raise PlanError(f"each {options.each} merges the scenes of a mosaic; this is one scene: leave it out")
     prepared = _planned(opened, loaded, options, sure=calibrated, elsewhere=elsewhere, begun=begun)
+    if prepared.overlap is None and prepared.plan.grid is not None and not prepared.plan.exact:
+        prepared = replace(prepared, overlap=_change(prepared, measured=measured))
     if calibrated:
         prepared = replace(prepared, calibration=_calibrated(prepared))
     return replace(prepared, doubts=tuple(doubts([prepared.source], loaded.metadata)))
+
+
+def _change(prepared: SegmentPlan, *, measured: bool) -> "OverlapChoice | None":
+    """Say what is known of an overlap that was not measured to be chosen."""
+    from .overlap import OverlapChoice, kept_change, measure_change
+
+    grid = prepared.plan.grid
+    assert grid is not None
+    if measured:
+        with suppress(PlanError):  # nothing is observed that it could be measured on, and it decides nothing
+            return OverlapChoice(grid.overlap, measure_change(prepared.source, prepared.inference))
+    kept = kept_change(prepared.source, prepared.inference)
+    return None if kept is None else OverlapChoice(grid.overlap, kept)
 
 
 def _calibrated(prepared: SegmentPlan) -> "Calibration":
@@ -305,20 +357,29 @@ def _planned(
     """Plan; `sure`: the engine's memory is measured even where it decides nothing."""
     source = bring_to_bundle(opened, loaded.metadata, options)
     notes = check_fit(source, loaded.metadata, allow_mismatch=options.allow_mismatch)
-    encoding, spec, field = options.encoding(loaded.metadata), resolve(options.spec()), loaded.metadata.receptive_field
+    encoding, field = options.encoding(loaded.metadata), loaded.metadata.receptive_field
+    spec = resolve(options.spec(loaded.metadata))
 
     place = (str(loaded.path.resolve()), loaded.digest, loaded.metadata)
+    grid = choose_grid(loaded.metadata, options)
     halo, left, graph = options.halo if isinstance(options.halo, int) else None, options.tolerance, b""
     choice, taken = None, None
     if options.precision in ("auto", "int8"):
         from .precision import choose_precision
 
-        plain = InferenceSpec(*place, spec, make_plan(source.geobox.shape, field, halo=halo), encoding)
+        plain = InferenceSpec(*place, spec, make_plan(source.geobox.shape, field, halo=halo, grid=grid), encoding)
         choice, chosen_spec, taken = choose_precision(source, loaded, plain, options, begun)
         notes.append(choice.note)
         spec, graph, left = chosen_spec.spec, chosen_spec.graph, max(0.0, options.tolerance - choice.error)
-    # without a radius there is no reference to measure against: `make_plan` says so
-    if options.halo == "auto" and field.halo is not None and field.halo > field.stride:
+    overlap = None
+    if grid is not None and is_measured(loaded.metadata, options):
+        from .overlap import choose_overlap
+
+        some = InferenceSpec(*place, spec, make_plan(source.geobox.shape, field, grid=grid), encoding, graph)
+        overlap = choose_overlap(source, some, options, left, None if begun is None else begun.overlap)
+        grid = choose_grid(loaded.metadata, options, overlap.overlap)
+        notes += [overlap.note] if overlap.note else []
+    if grid is None and options.halo == "auto" and field.halo is not None and field.halo > field.stride:
         if taken is not None:
             halo = taken.halo  # measured with the same graph, which a complete store no longer has
             notes.append(f"halo auto: {halo} pixels, as when the run began")
@@ -345,13 +406,14 @@ def _planned(
         field,
         ours,
         halo,
-        _pixel(source, encoding, loaded.metadata, options.each),
+        _pixel(source, encoding, loaded.metadata, options),
         here,
         known,
         measure,
+        grid,
     )
     inference = InferenceSpec(*place, spec, cut.plan, encoding, graph, options.each, options.on_nonfinite)
-    return SegmentPlan(source, inference, options, tuple(notes), cut, choice=choice)
+    return SegmentPlan(source, inference, options, tuple(notes), cut, choice=choice, overlap=overlap)
 
 
 def blocks_at_once(spec: EngineSpec) -> int:
@@ -365,9 +427,10 @@ def _kept(encoding: Encoding) -> int:
     return 1 + size * len(encoding.kept)
 
 
-def _pixel(source: Source, encoding: Encoding, metadata: BundleMetadata, each: Merge | None) -> tuple[int, int]:
+def _pixel(source: Source, encoding: Encoding, metadata: BundleMetadata, options: SegmentOptions) -> tuple[int, int]:
     """Return the bytes of a pixel as it is read, with its mask, and half of those of its results in the making."""
-    merging = 0 if each is None else MERGING + MERGING_CLASS * len(metadata.classes)
+    merging = 0 if options.each is None else MERGING + MERGING_CLASS * len(metadata.classes)
+    merging += 2 * len(metadata.classes) + 1 if options.blend == "feather" else 0  # half of a float32 each, and masks
     return len(source.bands) * source.dtype.itemsize + 1, _kept(encoding) + merging
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
+from types import EllipsisType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -24,8 +25,9 @@ from models.timing import count_bytes, spending
 
 from ..grid.block_result import BlockResult, empty_result
 from ..grid.geobox import GeoBox, Window
-from ..grid.tiling import TilingPlan, reflected
+from ..grid.tiling import Tile, TilingPlan, reflected
 from ..io.source import Pixels, Source, missing_samples
+from .feather import Feathered
 from .merge import Merge
 from .nonfinite import Nonfinite, OnNonfinite, TooLarge, lacking_of, take_out
 
@@ -172,50 +174,82 @@ def predict_tiles(
     wanted
         Which pixels of the window count, bool `(y, x)`; tiles without any are nodata. None: all.
     """
-    result, plan, nonfinite = empty_result(window.shape, inference.encoding), inference.plan, Nonfinite()
+    plan, nonfinite = inference.plan, Nonfinite()
+    if plan.grid is not None and plan.grid.blend == "feather":
+        return _feathered(source, nodata, geobox, window, inference, wanted)
+    result = empty_result(window.shape, inference.encoding)
     for read, class_map, probability in _predicted(_seen(source, window, plan, wanted), nodata, inference):
-        halo, (height, width) = plan.halo, read.cut.shape
-        core = np.s_[..., halo : halo + height, halo : halo + width]
-        place, valid = read.cut.within(window), read.pixels.valid[core]
-        if (lacking := lacking_of(class_map[core], valid)) is not None:
+        place, valid = read.tile.kept.within(window), read.valid
+        if (lacking := lacking_of(class_map[read.core], valid)) is not None:
             valid = valid & ~lacking
             if wanted is not None:
                 lacking &= wanted[place.slices]
             if lacking.any():
-                nonfinite.note(lacking, read.cut, geobox, read.describe_too_large(plan, geobox))
-        _keep(result.class_map, class_map[core], valid, place)
+                nonfinite.note(lacking, read.tile.kept, geobox, read.describe_too_large(plan, geobox))
+        _keep(result.class_map, class_map[read.core], valid, place)
         if result.probability is not None and probability is not None:
-            _keep(result.probability, probability[core], valid, place)
+            _keep(result.probability, probability[read.core], valid, place)
     nonfinite.settle(inference.on_nonfinite)
     return replace(result, nonfinite=nonfinite.pixels)
 
 
+def _feathered(
+    source: Reader,
+    nodata: tuple[float | None, ...],
+    geobox: GeoBox,
+    window: Window,
+    inference: InferenceSpec,
+    wanted: NDArray[np.bool_] | None,
+) -> BlockResult:
+    """As `predict_tiles`, of a plan whose tiles are put together by weights."""
+    plan, classes, nonfinite = inference.plan, len(inference.metadata.classes), Nonfinite()
+    blended = Feathered(classes, window, plan)
+    plain = replace(inference, encoding=Encoding(None, "float32", tuple(range(classes))))
+    for read, class_map, probability in _predicted(_seen(source, window, plan, wanted), nodata, plain):
+        assert probability is not None  # as the encoding asks
+        lacking, here = class_map[read.core] == NODATA, read.tile.kept.within(window).slices
+        new = lacking & read.valid & ~blended.lacking[here]
+        if wanted is not None:
+            new &= wanted[here]
+        if new.any():
+            nonfinite.note(new, read.tile.kept, geobox, read.describe_too_large(plan, geobox))
+        blended.add(read.tile, probability[read.core], read.valid, lacking)
+    nonfinite.settle(inference.on_nonfinite)
+    return replace(blended.encoded(inference.encoding), nonfinite=nonfinite.pixels)
+
+
 @dataclass(frozen=True, slots=True)
 class TileRead:
-    """A tile as it was read: its pixels with their halo, and what of it lies in the window that is asked for.
-
-    `tile` is all of it, halo aside, and `too_large` what of it the network was not given.
-    """
+    """A tile as it was read: all pixels that the network sees; `too_large` is what of them it was not given."""
 
     pixels: Pixels
-    cut: Window
-    tile: Window
+    tile: Tile
     too_large: TooLarge | None = None
+
+    @property
+    def core(self) -> tuple[EllipsisType, slice, slice]:
+        """For indexing an answer `(..., y, x)`: what of it is kept."""
+        return (..., *self.tile.kept.within(self.tile.seen).slices)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Which pixels of what is kept were observed, bool `(y, x)`."""
+        rows, columns = self.core[1:]
+        return self.pixels.valid[rows, columns]
 
     def describe_too_large(self, plan: TilingPlan, geobox: GeoBox) -> str:
         """Say where a sample is too large; empty: none is."""
-        return "" if self.too_large is None else self.too_large.describe(plan.buffered(self.tile), plan, geobox)
+        return "" if self.too_large is None else self.too_large.describe(self.tile.seen, plan, geobox)
 
 
 def _seen(source: Reader, window: Window, plan: TilingPlan, wanted: NDArray[np.bool_] | None) -> Iterator[TileRead]:
-    """Read the tiles of a window that hold anything wanted and anything valid, halo aside."""
-    for tile in plan.tiles(window):
-        cut = tile.clip(window)
-        if wanted is not None and not wanted[cut.within(window).slices].any():
+    """Read the tiles of a window of which anything is kept that is wanted and valid."""
+    for tile in plan.tiles_of(window):
+        if wanted is not None and not wanted[tile.kept.within(window).slices].any():
             continue
-        pixels, (height, width) = read_buffered(source, plan, tile), cut.shape
-        if pixels.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width].any():
-            yield TileRead(pixels, cut, tile)
+        read = TileRead(read_reflected(source, plan, tile.seen), tile)
+        if read.valid.any():
+            yield read
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +262,7 @@ class CachedWindow:
     @classmethod
     def of(cls, source: Reader, window: Window, plan: TilingPlan, reach: int = 0) -> "CachedWindow":
         """Read all that the tiles of a window will ask for, and what of the scene lies `reach` pixels around it."""
-        tiles, around = _inside(plan.buffered(window), plan), window.buffer(reach).clip((plan.height, plan.width))
+        tiles, around = _inside(plan.context(window), plan), window.buffer(reach).clip((plan.height, plan.width))
         all_of_it = Window(
             min(tiles.top, around.top),
             max(tiles.bottom, around.bottom),
@@ -251,7 +285,11 @@ def read_buffered(source: Reader, plan: TilingPlan, window: Window) -> Pixels:
     Pixels
         Of the shape of `plan.buffered(window)`. Missing samples are still as the file has them.
     """
-    buffered = plan.buffered(window)
+    return read_reflected(source, plan, plan.buffered(window))
+
+
+def read_reflected(source: Reader, plan: TilingPlan, buffered: Window) -> Pixels:
+    """Read a window that may reach beyond the scene's edges, where its reflections stand."""
     inside = _inside(buffered, plan)
     read = source.read(inside) if isinstance(source, CachedWindow) else _read(source, inside)
     if inside == buffered:

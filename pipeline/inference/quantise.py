@@ -64,9 +64,9 @@ def quantise(
     if not scenes:
         raise PlanError("quantise needs at least one scene, whose pixels set the ranges of int8")
     options = SegmentOptions(engine="openvino", device="cpu", allow_mismatch=allow_mismatch)
-    resolve(replace(options.spec(), precision="int8"))
-    planned = [plan_scene(scene, bundle, options) for scene in scenes]
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    resolve(replace(options.spec(loaded.metadata), precision="int8"))
+    planned = [plan_scene(scene, loaded, options) for scene in scenes]
     made_of = _asked(loaded, planned, tolerance)
     if target.exists() and not overwrite:
         if not _is_made_of(target, made_of):

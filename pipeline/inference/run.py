@@ -29,6 +29,8 @@ from ..cluster.processes import ClusterLike, LocalProcesses, workers_of
 from ..cluster.workers import own_facts
 from ..grid.block_result import BlockResult
 from ..grid.geobox import GeoBox
+from ..grid.tile_grid import Blend, Taper
+from ..grid.tiling import TilingPlan
 from ..io.gdal import CACHE, close_files
 from ..io.radiometry import Rescaled
 from ..io.raster import RasterSource
@@ -43,14 +45,14 @@ from ..jobs.skipped import OnError
 from ..mosaic.open import MosaicLike
 from ..mosaic.seams import measure
 from ..mosaic.source import MosaicSource
-from ..store.metadata import StoreMetadata, level_count
+from ..store.metadata import GRID, StoreMetadata, level_count
 from ..store.store import Store, read_metadata
 from .each import mosaic_of, predict_block
 from .kept_precision import GRAPH, BegunRun
 from .memory import Resources, machine_memory
 from .merge import Merge
 from .nonfinite import OnNonfinite
-from .options import OPTIONS, Halo, SegmentOptions
+from .options import OPTIONS, Halo, Overlap, SegmentOptions
 from .plan import BundleLike, SegmentPlan, blocks_at_once, plan_scene
 from .predict import InferenceSpec, measured_memory
 from .worker_classes import EngineRequirement, WorkerClass, identity_of
@@ -84,6 +86,9 @@ def run(
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
+    overlap: Overlap | None = None,
+    blend: Blend = "crop",
+    taper: Taper = "linear",
     tolerance: float = 0.004,
     engine: EngineName = "auto",
     device: Device = "auto",
@@ -150,7 +155,8 @@ def run(
     where = workers_of(client, workers)
     check_client(where)
     options = chosen(SegmentOptions, locals())
-    begun = _begun(output, overwrite=overwrite) if options.precision in ("auto", "int8") else None
+    measures = options.precision in ("auto", "int8") or "auto" in (options.halo, options.overlap)
+    begun = _begun(output, overwrite=overwrite) if measures else None
     prepared = plan_scene(scene, bundle, options, elsewhere=where is not None, begun=begun)
     if note is not None:
         note(str(prepared))
@@ -269,8 +275,7 @@ class Segmentation(BlockJob):
             "precision": inference.spec.precision,
             "compile": inference.spec.compile,
             "halo": cut.halo,
-            # under the exact halo, tile and block do not change pixels
-            "cut": {} if cut.exact else {"tile": cut.tile, "tall": cut.tile_aspect, "block": cut.block},
+            "cut": _cut_identity(cut),
             "encoding": inference.encoding.to_json(),
             "shape": self.geobox.shape,
             "overviews": self.prepared.options.overviews,
@@ -288,7 +293,9 @@ class Segmentation(BlockJob):
     @property
     def _asked(self) -> EngineSpec:
         chosen = self.prepared.inference.spec
-        return replace(self.prepared.options.spec(), precision=chosen.precision, graph=chosen.graph)
+        return replace(
+            self.prepared.options.spec(self.prepared.inference.metadata), precision=chosen.precision, graph=chosen.graph
+        )
 
     @override
     def bind_to_cluster(self, client: Client) -> Self:
@@ -357,6 +364,7 @@ class Segmentation(BlockJob):
             | bundle.about,
             source=scene,
             precision={} if self.prepared.choice is None else asdict(self.prepared.choice),
+            overlap={} if self.prepared.overlap is None else asdict(self.prepared.overlap),
         )
 
     @override
@@ -369,6 +377,16 @@ class Segmentation(BlockJob):
         mine, theirs = self.prepared.plan, store.plan  # tiles do not change pixels and may differ from the store's
         plan = replace(theirs, tile=min(mine.tile, theirs.block), tile_aspect=mine.tile_aspect)
         return Network(self.prepared.source, replace(self.prepared.inference, plan=plan), self.own)
+
+
+def _cut_identity(cut: TilingPlan) -> Mapping[str, Any]:
+    """Return what of a cut decides pixels: nothing under the exact halo, and of tiles on a grid the grid alone."""
+    if cut.exact:
+        return {}
+    if cut.grid is None:
+        return {"tile": cut.tile, "tall": cut.tile_aspect, "block": cut.block}
+    grid = {GRID: cut.grid.side, "overlap": cut.grid.overlap, "blend": cut.grid.blend}
+    return grid | ({} if cut.grid.taper is None else {"taper": cut.grid.taper})
 
 
 def _measured(client: Client, inference: InferenceSpec, workers: WorkerClass) -> EngineMemory:

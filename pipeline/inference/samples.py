@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..grid.geobox import Window
 from ..grid.tiling import TilingPlan
 from ..io.source import Source
-from .predict import InferenceSpec, network_input, read_buffered
+from .predict import InferenceSpec, network_input, read_reflected
 
 TRIES = 8  # windows looked at in each part of the scene until one holds observed pixels
 
@@ -51,20 +51,21 @@ def observed_windows(source: Source, plan: TilingPlan, count: int, side: int, se
     count
         A square number.
     side
-        Of a window, in pixels; rounded up to the network's stride.
+        Of a window, in pixels; rounded up to the network's stride. Where tiles lie on a grid it is theirs.
     seed
         Other windows are found with another.
     """
     side, parts = -(-side // plan.stride) * plan.stride, math.isqrt(count)
+    height, width = (side, side) if plan.grid is None else plan.largest_input
     random, found = np.random.default_rng(seed), []
     for row in range(parts):
         for column in range(parts):
             for _ in range(TRIES):
                 top, left = (
                     _start(random, place, parts, size, side, plan.stride)
-                    for place, size in ((row, plan.height), (column, plan.width))
+                    for place, size, side in ((row, plan.height, height), (column, plan.width, width))
                 )
-                window = Window.square(top, left, side).clip((plan.height, plan.width))
+                window = Window(top, top + height, left, left + width).clip((plan.height, plan.width))
                 if source.read(window).valid.any():
                     found.append(window)
                     break
@@ -79,11 +80,15 @@ def _start(random: np.random.Generator, place: int, parts: int, size: int, side:
 
 
 def read_samples(source: Source, inference: InferenceSpec, windows: list[Window]) -> list[Sample]:
-    """Read windows as the network sees them."""
+    """Read windows as the network sees them: with their halo; those that are tiles of a grid, as they are."""
     plan, found = inference.plan, []
+    halo = plan.halo if plan.grid is None else 0
     for window in windows:
-        read = read_buffered(source, plan, window)
-        height, width = window.shape
-        valid = read.valid[plan.halo : plan.halo + height, plan.halo : plan.halo + width]
-        found.append(Sample(network_input(read, source.nodata, inference.metadata)[0], valid, plan.halo))
+        seen = plan.buffered(window)
+        if plan.grid is not None:  # what a small scene lacks is filled up
+            height, width = plan.largest_input
+            seen = Window(window.top, window.top + height, window.left, window.left + width)
+        read, (height, width) = read_reflected(source, plan, seen), window.shape
+        valid = read.valid[halo : halo + height, halo : halo + width]
+        found.append(Sample(network_input(read, source.nodata, inference.metadata)[0], valid, halo))
     return found

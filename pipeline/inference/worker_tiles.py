@@ -65,7 +65,7 @@ def choose_recipe(worker: WorkerFacts, inference: InferenceSpec, own: OwnTiles) 
         cut = _cut(worker, inference, own)
     except PlanError:  # it has more threads than the budget that was given allows for
         return Recipe(plan, threading.BoundedSemaphore(1))
-    if own.tile is None and plan.exact:
+    if own.tile is None and plan.exact and plan.grid is None:
         plan = replace(plan, tile=cut.plan.tile, tile_aspect=cut.plan.tile_aspect)
     return Recipe(plan, threading.BoundedSemaphore(cut.cost.fitting(plan)))
 
@@ -81,4 +81,5 @@ def _cut(worker: WorkerFacts, inference: InferenceSpec, own: OwnTiles) -> Cut:
         worker_resources(worker, spec, machine_memory() // own.sharing),
         kept_memory(inference.digest, spec),
         lambda: measured_memory(inference),
+        plan.grid,
     )

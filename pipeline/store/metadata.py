@@ -16,6 +16,7 @@ from models.encoding import NODATA, SCALE, Encoding
 from models.metadata import ClassInfo, usual_background
 
 from ..grid.geobox import GeoBox
+from ..grid.tile_grid import TileGrid
 from ..grid.tiling import TilingPlan
 from ..grid.xr import with_georeference
 
@@ -24,6 +25,7 @@ SOURCES = {
     "cleaned from": "another store was cleaned, or it has changed",
     "objects of": "objects of another store, or it has changed",
 }
+GRID = "tiles on a grid"  # of what a run's identity says of its cut: their side
 HARDWARE = "hardware"  # of a run's identity; stores that do not say theirs are taken for this machine's
 RENAMED = {"footprint": "element"}  # settings that stores of before 0.1.0 keep under another name
 
@@ -79,6 +81,7 @@ class StoreMetadata:
     made_from: str | None = None  # path or URL of the store that this one is derived from
     planned: str | None = None  # digest of the plan that says which blocks are written; None: all
     precision: Mapping[str, Any] = field(default_factory=dict)  # how it was chosen, where that was measured
+    overlap: Mapping[str, Any] = field(default_factory=dict)  # of tiles on a grid: likewise, and what was measured
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # pixels, objects, seams
     manifest: bool | None = None  # whether it was finished with a manifest; None: not yet, or before there were any
 
@@ -88,6 +91,7 @@ class StoreMetadata:
         known = {key: value for key, value in values.items() if key in cls.__slots__}
         classes = tuple(ClassInfo(**info) for info in known.pop("classes"))
         plan = {"tile_aspect" if key == "tall" else key: value for key, value in known.pop("plan").items()}
+        plan |= {"grid": TileGrid(**plan["grid"])} if "grid" in plan else {}
         encoding = Encoding.from_json(known.pop("encoding"), len(classes))
         background = known.pop("background") if "background" in known else _usual_background(classes, encoding)
         return cls(plan=TilingPlan(**plan), encoding=encoding, classes=classes, background=background, **known)
@@ -95,6 +99,8 @@ class StoreMetadata:
     def to_json(self) -> JSON:
         """Return it as JSON values, without what is not known."""
         plan = {"tall" if key == "tile_aspect" else key: value for key, value in asdict(self.plan).items()}
+        if plan["grid"] is None:
+            del plan["grid"]  # as stores of before have it
         kept = {key: value for key in self.__slots__ if (value := getattr(self, key)) not in (None, {}, COMMAND)}
         if self.cleaned is not None:
             kept["cleaned"] = self.cleaned  # though nothing may have been asked for

@@ -12,6 +12,7 @@ from models.errors import TrainingError
 from pipeline.cli.options import (
     allow_option,
     alpha_option,
+    blending,
     layer_option,
     note,
     radiometry,
@@ -60,7 +61,10 @@ OF_LABELS = ("bands", "alpha", "values", "ignore", "colors", "attribute", "burn"
 @click.option(
     "--distance", type=click.IntRange(min=1), default=2, show_default=True, help="Width of boundaries, pixels."
 )
-@click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]), default="auto", show_default=True
+)
+@blending
 @click.option("--record", is_flag=True, help="Write the scores into the bundle too, as those of its test.")
 @click.option("--allow-mismatch", is_flag=True, help="Run although type or resolution differ from the training's.")
 @running
@@ -86,6 +90,7 @@ def evaluate(bundle: str, data: Sequence[str], output: str, client: Any, quiet: 
     check_folder(output, overwrite=overwrite or bool(before))
     samples = _of_config(config, rest["part"] or "test", loaded) if config else [_sample(data, loaded, rest)]
     how: dict[str, Any] = {name: rest[name] for name in ("threshold", "distance", "engine", "allow_mismatch")}
+    how |= {name: rest[name] for name in ("overlap", "blend", "taper") if rest[name] not in (None, "crop", "linear")}
     how["settings"] = _settings(loaded, samples, how, rest["baselines"], fitted)
     if before == how["settings"] and not overwrite and not rest["record"]:
         finish(output)

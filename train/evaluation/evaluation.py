@@ -23,7 +23,8 @@ from models.metadata import some_of
 from models.options import chosen, documents
 from pipeline.cluster.connect import check_client, dask_client
 from pipeline.cluster.processes import ClusterLike
-from pipeline.inference.options import Halo, SegmentOptions
+from pipeline.grid.tile_grid import Blend, Taper
+from pipeline.inference.options import Halo, Overlap, SegmentOptions
 from pipeline.inference.plan import BundleLike, SegmentPlan, plan_source
 from pipeline.inference.radiometry import doubts
 from pipeline.inference.run import Segmentation
@@ -95,6 +96,9 @@ def evaluate(
     tile: int | None = None,
     block: int | None = None,
     halo: Halo = "exact",
+    overlap: Overlap | None = None,
+    blend: Blend = "crop",
+    taper: Taper = "linear",
     tolerance: float = 0.004,
     engine: EngineName = "auto",
     device: Device = "auto",

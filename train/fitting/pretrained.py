@@ -107,7 +107,7 @@ def load_weights(
         raise TrainingError(
             f"{network.weights} fits neither {network.architecture} nor its encoder: "
             f"{compare(made, {**given, **fitting})}\n"
-            "see architecture and options; keys of other names are renamed by `swathe import-weights`"
+            "see architecture and options; keys of other names are renamed by `swathe import`"
         )
     own, taken = dict(made.state_dict()), best.same | best.other_bands
     adapted = {key: adapt_bands(best.state[key], bands) for key in best.other_bands}

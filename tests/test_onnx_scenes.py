@@ -1,0 +1,96 @@
+"""Whole scenes through an ONNX graph: tiled equals whole on each engine, and precisions, and the memory of tiles."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import network, pixels, write_raster
+from test_onnx import SETTINGS, Form, write
+
+from models import Bundle
+from models.engine import EngineSpec, make_engine, resolve
+from models.engine_memory import measure_memory
+from models.errors import EngineError, SwatheError
+from models.importing import import_onnx
+from models.quantised import can_quantise
+from pipeline import open_maps, plan, run, segment
+
+ENGINES = ("openvino", "onnxruntime")
+SHAPE = (210, 330)
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory) -> Bundle:
+    folder = tmp_path_factory.mktemp("free")
+    path = write(folder / "n.onnx", Form(network("unet", 3, 3), nhwc=True), (1, 128, 128, 3))
+    return import_onnx(path, SETTINGS, folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory) -> Bundle:
+    folder = tmp_path_factory.mktemp("fixed")
+    path = write(folder / "n.onnx", Form(network("unet", 3, 3)), (2, 3, 128, 128), ("sides", "batch"))
+    return import_onnx(path, SETTINGS, folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    values = pixels((3, *SHAPE))
+    return write_raster(tmp_path_factory.mktemp("scene") / "s.tif", values, descriptions=SETTINGS["bands"])
+
+
+def whole(bundle: Bundle, engine: str) -> np.ndarray:
+    """The engine once over the whole reflected scene."""
+    halo, stride = 24, 4
+    edges = [(0, 0), *((halo, halo + -size % stride) for size in SHAPE)]
+    padded = np.pad(pixels((3, *SHAPE)), edges, mode="reflect")
+    answer = make_engine(bundle, EngineSpec(engine, "cpu", threads=1)).predict(padded[None])[0]
+    return answer[:, halo : halo + SHAPE[0], halo : halo + SHAPE[1]]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tiled_is_whole(engine, free, scene, tmp_path, client, threads):
+    right = whole(free, engine)
+    lazy = segment(scene, free, engine=engine, tile=64, block=128, threads=1, probability="float32").compute()
+    np.testing.assert_allclose(lazy.probability, right, atol=1e-5, rtol=0)
+    for tile, block in ((64, 128), (128, 256)):
+        output = tmp_path / f"{tile}.zarr"
+        run(scene, free, output, client=client, show=False, engine=engine, tile=tile, block=block, threads=1,
+            probability="float32")  # fmt: skip
+        np.testing.assert_allclose(open_maps(output).probability, right, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_graph_of_one_size_runs_over_a_whole_scene(engine, fixed, free, scene, tmp_path, client, threads):
+    """The same network with free sides says what is right, wherever tiles of the one size have all their context."""
+    run(scene, fixed, tmp_path / "m.zarr", client=client, show=False, engine=engine, threads=1, probability="float32")
+    found, right = open_maps(tmp_path / "m.zarr").probability.values, whole(free, engine)
+    assert found.shape == right.shape
+    assert np.isfinite(found).all()
+    assert (np.abs(found - right) < 1e-5).mean() > 0.5
+
+
+def test_plans_and_memory_are_those_of_the_graph(free, fixed, scene):
+    said = plan(scene, free, threads=1)
+    assert said.inference.spec.name == "openvino"
+    with pytest.raises(SwatheError, match="torch does not run"):
+        plan(scene, free, engine="torch")
+    for bundle in (free, fixed):
+        assert measure_memory(bundle, resolve(EngineSpec(device="cpu", threads=1, onnx=True))).measured
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_quantise(), reason="NNCF is not installed")
+@pytest.mark.parametrize("which", ["free", "fixed"])
+def test_precisions_are_measured_as_of_any_bundle(which, scene, request, tmp_path, client, threads):
+    bundle = request.getfixturevalue(which)
+    try:
+        resolve(EngineSpec("openvino", "cpu", "int8"))
+    except EngineError:
+        pytest.skip("this CPU gains nothing from int8")
+    run(scene, bundle, tmp_path / "8.zarr", client=client, show=False, precision="int8", threads=1, device="cpu")
+    run(scene, bundle, tmp_path / "32.zarr", client=client, show=False, threads=1, device="cpu")
+    one, other = (open_maps(tmp_path / name).class_map.values for name in ("8.zarr", "32.zarr"))
+    assert 0.8 < (one == other).mean() < 1
+    with pytest.raises(SwatheError, match="for bf16 use --engine openvino"):
+        plan(scene, bundle, precision="bf16", engine="onnxruntime")
