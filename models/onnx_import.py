@@ -214,7 +214,9 @@ def _receptive_field(model: Any, name: str, form: GraphForm, bands: int) -> Rece
     plain = _answers(model.SerializeToString(), name, form, bands)
     try:
         probe = _answers(carrying(model), name, form, bands)
-        return measure_fixed(probe, bands, form.side) if form.side else measure_on(plain, bands, probe)
+        if form.side:
+            return measure_fixed(plain, bands, form.side, probe)
+        return measure_on(plain, bands, probe)
     except (NetworkError, ValueError) as error:
         logger.info("the receptive field of %s is not measured: %s", name, error)
         return unbounded(plain, bands, form.side)

@@ -4,7 +4,8 @@ Convolution, ReLU, pooling and batch norm in evaluation all carry a NaN to exact
 that holds it. A row of NaN at every phase of the stride therefore shows how far any row reaches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from math import gcd, lcm
 from typing import Any, TypeAlias
@@ -25,6 +26,8 @@ USUAL = 32  # stride of the usual encoders
 Extent = tuple[int, int]  # first and last output row that one input row changes
 Answer: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Pixels `(n, band, y, x)` in, `(n, channel, y, x)` out; RuntimeError or ValueError where it takes no such size."""
+Moved: TypeAlias = Callable[[NDArray[np.float32], int, int, int], NDArray[np.float32]]
+"""Pixels, a shift, a step and an axis in; pixels that begin `shift` later out, at least all but the last `step`."""
 
 
 def measure_receptive_field(network: nn.Module, bands: int) -> ReceptiveField:
@@ -85,12 +88,14 @@ def measure_on(answer: Answer, bands: int, carrier: Answer | None = None) -> Rec
     return unbounded(answer, bands)
 
 
-def measure_fixed(carrier: Answer, bands: int, side: int) -> ReceptiveField:
+def measure_fixed(answer: Answer, bands: int, side: int, carrier: Answer | None = None) -> ReceptiveField:
     """Measure a network that takes tiles of one size alone; the stride divides their side.
+
+    No radius is given where tiles are too small to show that nothing beyond it matters.
 
     Parameters
     ----------
-    carrier
+    answer, carrier
         See `measure_on`.
     bands, side
         Of a tile.
@@ -98,10 +103,13 @@ def measure_fixed(carrier: Answer, bands: int, side: int) -> ReceptiveField:
     period = gcd(64, side)
     if side < 2 * period:
         period = max(1, period // 2)
-    extent = partial(_row_extent, carrier, bands, (side, side))
+    extent = partial(_row_extent, carrier or answer, bands, (side, side))
     axes = [_extents(partial(extent, axis), (side - period) // 2, period) for axis in (2, 3)]
     found = _stride_and_radius(period, *axes) if all(axes) else None
-    return found or unbounded(carrier, bands, side)
+    shape = (1, bands, side, side)
+    if found is None or any(_depends_on_more(answer, shape, found, axis, _rolled) for axis in (2, 3)):
+        return unbounded(answer, bands, side)
+    return found
 
 
 def unbounded(answer: Answer, bands: int, side: int | None = None) -> ReceptiveField:
@@ -161,32 +169,66 @@ def _row_extent(answer: Answer, bands: int, shape: tuple[int, ...], axis: int, r
 
 
 def _moves_with_size(answer: Answer, bands: int, accepted: int, found: ReceptiveField) -> bool:
-    """Whether outputs depend on what lies beyond the radius, or on where the input begins and ends, along either axis."""
-    return any(_depends_on_more(answer, bands, accepted, found, axis) for axis in (2, 3))
+    """Whether outputs depend on what lies beyond the radius, or on where the input begins and ends."""
+    step, radius = lcm(accepted, found.stride), found.radius or 0
+    length = step * -(-(2 * radius + max(64, 6 * step)) // step)
+    for least in (64, 128):  # pyramid pooling needs more than a strip
+        sides = (length, lcm(least, accepted))
+        shapes = {2: (1, bands, *sides), 3: (1, bands, *sides[::-1])}
+        with suppress(RuntimeError, ValueError):
+            return any(
+                _depends_on_more(answer, shape, ReceptiveField(step, radius), axis, _cut)
+                for axis, shape in shapes.items()
+            )
+    return True
 
 
-def _depends_on_more(answer: Answer, bands: int, accepted: int, found: ReceptiveField, axis: int) -> bool:
-    step, radius, across = lcm(accepted, found.stride), found.radius or 0, lcm(64, accepted)
-    half = step * -(-(radius + 2 * step) // step)
-    middle, end = half + 2 * step, 2 * half + 4 * step
-    shape = [1, bands, across, across]
-    shape[axis] = end
-    random = np.random.default_rng(0)
-    pixels = random.standard_normal(shape).astype(np.float32)
-    whole, other = answer(pixels), pixels.copy()
-    most = 1e-3 * np.abs(whole).max()
+def _rows(axis: int, first: int, stop: int) -> tuple[slice, ...]:
+    return (slice(None),) * axis + (slice(first, stop),)
 
-    def rows(first: int, stop: int) -> tuple[slice, ...]:
-        return (slice(None),) * axis + (slice(first, stop),)
 
-    for far in (rows(0, middle - radius), rows(middle + step + radius, end)):
-        other[far] = 10 * random.standard_normal(other[far].shape)
-    here = rows(middle, middle + step)
-    if np.abs(answer(other)[here] - whole[here]).max() > most:
+def _rolled(pixels: NDArray[np.float32], shift: int, step: int, axis: int) -> NDArray[np.float32]:
+    return np.roll(pixels, -shift, axis)
+
+
+def _cut(pixels: NDArray[np.float32], shift: int, step: int, axis: int) -> NDArray[np.float32]:
+    return np.ascontiguousarray(pixels[_rows(axis, shift, pixels.shape[axis] - step)])
+
+
+def _depends_on_more(answer: Answer, shape: tuple[int, ...], found: ReceptiveField, axis: int, moved: Moved) -> bool:
+    """Whether numbers show, along an axis, what no NaN does; True, too, where the input has no room to look.
+
+    Steps such as a constant map of positions, or a bound that is the largest of all pixels, hand no NaN on.
+    """
+    radius, step, length = found.radius or 0, found.stride, shape[axis]
+    first, shifts = step * ((length - step) // 2 // step), (length - 2 * (radius + step)) // step * step
+    if shifts < step or first <= radius or first + step + radius >= length:
         return True
-    moved = answer(np.ascontiguousarray(pixels[rows(step, end - step)]))
-    same = whole[rows(step + radius, end - step - radius)]
-    return bool(np.abs(moved[rows(radius, end - 2 * step - radius)] - same).max() > most)
+    pixels = np.random.default_rng(0).standard_normal(shape, np.float32)
+    whole = answer(pixels)
+    here, near = _rows(axis, first, first + step), _rows(axis, first - radius, first + step + radius)
+    if any(_differ(answer(other)[here], whole[here], whole) for other in _others(pixels, near)):
+        return True
+    for shift in (step, max(step, shifts // 2 // step * step)):
+        kept = length - shift - step - radius
+        later = answer(moved(pixels, shift, step, axis))[_rows(axis, radius, kept)]
+        if _differ(later, whole[_rows(axis, shift + radius, shift + kept)], whole):
+            return True
+    return False
+
+
+def _others(pixels: NDArray[np.float32], near: tuple[slice, ...]) -> Iterator[NDArray[np.float32]]:
+    """Yield pixels that differ but for some rows: a bound of the whole input falls, then rises."""
+    noise = np.random.default_rng(1).standard_normal(pixels.shape, np.float32)
+    for loudness in (0, 10):
+        other = np.float32(loudness) * noise
+        other[near] = pixels[near]
+        yield other
+
+
+def _differ(one: NDArray[np.float32], other: NDArray[np.float32], whole: NDArray[np.float32]) -> bool:
+    """Whether answers differ by more than rounding, or are no numbers."""
+    return not (np.abs(one - other) <= 1e-3 * np.abs(whole).max()).all()
 
 
 def _extents(extent: Callable[[int], Extent | None], top: int, period: int) -> list[Extent]:
