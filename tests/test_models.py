@@ -154,6 +154,31 @@ def test_unbounded_networks_are_recognised(made):
     assert found.halo is None
 
 
+class Added(nn.Module):
+    """A convolution, and something of the whole input that no NaN shows."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.first = kind, nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, columns = (torch.linspace(0, 1, side) for side in x.shape[2:])
+        return self.first(x) + {
+            "rows": lambda: rows[:, None],
+            "columns": lambda: columns,
+            "columns counted": lambda: torch.arange(x.shape[3]) / 64,
+            "largest": lambda: torch.nan_to_num(x.amax((2, 3), keepdim=True)),
+            "smallest of a row": lambda: torch.nan_to_num(x).amin(3, keepdim=True),
+            "nothing": lambda: torch.zeros(1),
+        }[self.kind]()
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns", "columns counted", "largest", "smallest of a row"])
+def test_what_no_nan_shows_has_no_radius(kind):
+    assert measure_receptive_field(Added("nothing"), 2) == ReceptiveField(1, 1)
+    assert measure_receptive_field(Added(kind), 2).radius is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "options", "bounded"),
