@@ -77,7 +77,7 @@ def read_onnx(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Read
     _check_given(graph, name, bands, asked)
     check_whole(model, name)
     content = model.SerializeToString()
-    form = replace(asked, layout=graph.layout or "NCHW", side=graph.side, batch=graph.batch)
+    form = replace(asked, layout=graph.layout or "NCHW", side=graph.side, batch=graph.batch or asked.batch)
     form = form if "output" in given else replace(form, output=graph.output)
     form, values = _with_output(form, *_answer(content, name, form, bands), given, name)
     channels = values.shape[1]
@@ -85,9 +85,11 @@ def read_onnx(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Read
         raise NetworkError(f"{name} ends in a softmax over another axis than that of its {channels} channels")
     activation = _activation(settings, graph, channels)
     _check_channels(name, form, channels, classes, activation)
+    plain = _answers(content, name, form, bands)
+    form = _with_batch(plain, form, graph.batch, (bands, *values.shape[2:]), name)
     fixed = {"patch": form.side} if form.side else {}
     told = {**fixed, **settings, "architecture": ONNX, "options": form.options, "activation": activation}
-    return ReadOnnx(content, graph.parameters, told, _receptive_field(model, name, form, bands))
+    return ReadOnnx(content, graph.parameters, told, _receptive_field(plain, model, name, form, bands))
 
 
 def _layout_of(given: Mapping[str, Any], shape: Shape, bands: int) -> Layout | None:
@@ -105,8 +107,8 @@ def _check_given(graph: OnnxGraph, name: str, bands: int, asked: GraphForm) -> N
         )
     if graph.bands not in (None, bands):
         raise NetworkError(f"{name} takes {graph.bands} bands, and the settings name {bands}")
-    for what in ("side", "batch"):
-        if getattr(asked, what) not in (None, getattr(graph, what)):
+    for what, free in (("side", None), ("batch", asked.batch)):  # a graph of any batch can be given as many as is said
+        if getattr(asked, what) not in (None, getattr(graph, what) or free):
             raise NetworkError(f"{name} has no fixed {what} of {getattr(asked, what)}: leave options.{what} out")
 
 
@@ -209,9 +211,40 @@ def _check_channels(name: str, form: GraphForm, channels: int, classes: int, act
         raise NetworkError(f"{name} answers for {channels} classes, and the settings name {classes}")
 
 
-def _receptive_field(model: Any, name: str, form: GraphForm, bands: int) -> ReceptiveField:
+def _with_batch(answers: Answers, form: GraphForm, fixed: int | None, tile: tuple[int, ...], name: str) -> GraphForm:
+    """Return a graph's form with a batch of one where it mixes the tiles that are given together.
+
+    What a tile is given with depends on how a scene is cut and read, so that a batch that must be mixed is refused.
+    """
+    count = form.batch or 2
+    if count == 1 or not _mixes_tiles(answers, (count, *tile)):
+        return form
+    if fixed:
+        raise NetworkError(
+            f"{name} takes {fixed} tiles at once, and its answer for one depends on the others given with it, "
+            "or on its place among them: export it with a batch of 1, or of any size"
+        )
+    logger.info("%s is given one tile at a time: of several, its answer for one depends on the others", name)
+    return replace(form, batch=1)
+
+
+def _mixes_tiles(answers: Answers, shape: tuple[int, ...]) -> bool:
+    """Whether a tile's answer differs with what is given with it: others, or (where it must be) copies of it."""
+    tiles = np.random.default_rng(0).standard_normal(shape, np.float32)
+    tiles[1::2] *= 10  # so that bounds of all tiles together show
+    try:
+        together = answers(tiles)
+        for place in {0, len(tiles) // 2, len(tiles) - 1}:
+            alone = answers(tiles[place : place + 1])[0]
+            if not np.isclose(together[place], alone, rtol=0, atol=ROUNDING * abs(alone).max(), equal_nan=True).all():
+                return True
+    except (ValueError, IndexError):  # it takes but one, or answers for but one
+        return True
+    return False
+
+
+def _receptive_field(plain: Answers, model: Any, name: str, form: GraphForm, bands: int) -> ReceptiveField:
     """Measure a graph; where that cannot be done, there is no bound that could be relied on."""
-    plain = _answers(model.SerializeToString(), name, form, bands)
     try:
         probe = _answers(carrying(model), name, form, bands)
         if form.side:
