@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("swathe")
 ops = ov.opset13
 
-GRAPH = 3  # counts up when the graph that is made of a bundle changes, so that no older one is taken from the cache
+GRAPH = 4  # counts up when the graph that is made of a bundle changes, so that no older one is taken from the cache
 # int8: of what is not quantised
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 # raw types that the compiled graph takes as they are; others are made float32 on the host first

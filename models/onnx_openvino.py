@@ -122,20 +122,46 @@ def _probabilities(channels: Any, form: GraphForm, activation: str, classes: int
     """Probabilities of what a graph answers; NaN in all classes where any of it is not finite."""
     if form.output == "classes":
         numbers = np.arange(classes, dtype=np.float32).reshape(1, -1, 1, 1)
-        chosen = ops.convert(ops.equal(channels, numbers), "f32")
+        chosen = ops.convert(ops.equal(_counted(channels, 1, 1), numbers), "f32")
         return ops.divide(chosen, ops.reduce_sum(chosen, np.array([1]), keep_dims=True))  # NaN: no such class
-    total = ops.reduce_sum(channels, np.array([1]), keep_dims=True)
+    one_alone = activation == "sigmoid" and classes == 2  # of the second class, if it is one
+    counted = _counted(channels, 1 if one_alone else classes, classes)
+    total = ops.reduce_sum(counted, np.array([1]), keep_dims=True)
     if form.output == "probabilities":
-        found = channels
+        found = counted
     elif activation == "softmax":
-        found = ops.softmax(channels, 1)
+        found = ops.softmax(counted, 1)
     else:
-        found = ops.sigmoid(channels)
+        found = ops.sigmoid(counted)
     found = ops.add(found, ops.subtract(total, total))
-    count = found.get_output_partial_shape(0)[1]
+    count = channels.get_output_partial_shape(0)[1]
     if count.is_static and count.get_length() == 1:
         return ops.concat([ops.subtract(np.float32(1), found), found], 1)
-    return found
+    return _with_background(found, _count(channels)) if one_alone and count.is_dynamic else found
+
+
+def _count(channels: Any) -> Any:
+    return ops.gather(ops.shape_of(channels), np.array([1]), np.array(0))
+
+
+def _counted(channels: Any, least: int, most: int) -> Any:
+    """Return `most` channels of a graph that does not count them; all are NaN if it has more, or fewer than `least`.
+
+    The last stands for those that are missing. A reshape would do, but the CPU plugin does not check it, and crashed.
+    """
+    if channels.get_output_partial_shape(0)[1].is_static:
+        return channels
+    count = _count(channels)
+    taken = ops.gather(channels, ops.minimum(np.arange(most), ops.subtract(count, np.array([1]))), np.array(1))
+    fits = ops.logical_and(ops.greater_equal(count, np.array([least])), ops.less_equal(count, np.array([most])))
+    return ops.add(taken, ops.select(fits, np.float32(0), np.float32(np.nan)))
+
+
+def _with_background(found: Any, count: Any) -> Any:
+    """Put the first class before the second, where a graph answers for that alone, which only a run shows."""
+    first, last = (ops.gather(found, np.array([place]), np.array(1)) for place in (0, 1))
+    alone = ops.equal(count, np.array([1]))
+    return ops.concat([ops.select(alone, ops.subtract(np.float32(1), last), first), last], 1)
 
 
 class Answers:
