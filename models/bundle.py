@@ -533,16 +533,10 @@ def _build(metadata: BundleMetadata) -> "nn.Module":
 
 
 def _without_numbers(metadata: BundleMetadata) -> "nn.Module":
-    """Build the network on the meta device, where absurd options take no memory."""
-    import torch
+    """Build the network without numbers; see `build_empty`."""
+    from .build import build_empty
 
-    try:
-        with torch.device("meta"):
-            return _build(metadata)
-    except NetworkError as error:
-        if "meta tensors" not in str(error) and metadata.architecture != "factory":
-            raise
-        return _build(metadata)  # a few encoders of segmentation-models-pytorch compute while they are built
+    return build_empty(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
 
 
 def _compare(network: "nn.Module", state: "Mapping[str, Tensor]") -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .build import build, compare, refuse_not_finite
+from .build import build, build_empty, compare, refuse_not_finite
 from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle, save_onnx
 from .errors import BundleError, NetworkError
 from .factory import FACTORY, allow_factory, module_of, remember_factory
@@ -224,11 +224,13 @@ def import_state(
     """Make a bundle of a state dict and settings; see `import_bundle`, whose config holds them."""
     metadata = metadata_of(settings)
     state = rename(drop(read_state_dict(checkpoint), settings.get("drop", [])), settings.get("rename", {}))
-    network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
-    state = swap_halves(restore_prefix(state, network.state_dict()), settings.get("swap", []))
-    if difference := _other_channels(network, state, metadata) or compare(network, state):
+    made_of = (metadata.architecture, len(metadata.bands), metadata.channels)
+    empty = build_empty(*made_of, **metadata.options)
+    state = swap_halves(restore_prefix(state, empty.state_dict()), settings.get("swap", []))
+    if difference := _other_channels(empty, state, metadata) or compare(empty, state):
         raise NetworkError(f"{os.fspath(checkpoint)} does not fit {metadata.architecture}: {difference}")
     refuse_not_finite(state, os.fspath(checkpoint))
+    network = build(*made_of, **metadata.options)
     network.load_state_dict(state)
     metadata = replace(metadata, receptive_field=measure_receptive_field(network, len(metadata.bands)))
     return keep_once(output, overwrite, lambda place: save_bundle(place, network, metadata, overwrite=overwrite))
