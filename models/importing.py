@@ -29,6 +29,7 @@ from .imports.state_dict import drop, restore_prefix
 from .imports.state_dict import read_state_dict as read_state_dict
 from .imports.state_dict import rename as rename
 from .imports.state_dict import swap_halves as swap_halves
+from .limits import bounded_memory
 from .metadata import BundleMetadata
 from .receptive_field import measure_receptive_field
 from .system import bundles_folder
@@ -281,7 +282,14 @@ def import_onnx(
     from .onnx_import import read_onnx
 
     metadata_of({**settings, "architecture": ONNX, "options": {}})  # what makes no sense is said before anything is run
-    read = read_onnx(path, settings)
+    try:
+        with bounded_memory():
+            read = read_onnx(path, settings)
+    except MemoryError as error:
+        raise NetworkError(
+            f"{os.fspath(path)} asks for more memory than an import may take, {error}, for one tile: export it for "
+            "smaller ones, or import it on a larger machine"
+        ) from error
     metadata = replace(metadata_of(read.settings), receptive_field=read.receptive_field)
     return keep_once(
         output,
