@@ -194,8 +194,12 @@ def refuse_not_finite(state: Mapping[str, Tensor], whose: str) -> None:
         )
 
 
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Say in words how a state dict differs from what a network needs: missing, unexpected, of another shape.
+    """Say in words how a state dict differs from what a network needs: missing, unexpected, of another shape or kind.
 
     Empty where it fits.
     """
@@ -207,7 +211,12 @@ def compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:
         for key in wanted
         if key in state and state[key].shape != wanted[key].shape
     ]
-    named = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    kinds = [
+        f"{key} {_kind(state[key])}, needs {_kind(wanted[key])}"
+        for key in wanted
+        if key in state and wanted[key].is_floating_point() and not state[key].is_floating_point()
+    ]
+    named = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another kind": kinds}
     return "; ".join(
         f"{label} {', '.join(keys[:5])}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
         for label, keys in named.items()
