@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import BundleError, NetworkError
 from ..limits import refuse_special
-from .checkpoint import check_packed, is_checkpoint, read_checkpoint
+from .checkpoint import as_checkpoint, check_packed, is_checkpoint, read_checkpoint
 from .pickles import describe_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
@@ -37,12 +37,14 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     name = os.fspath(path)
     refuse_special(name, NetworkError)
     try:
-        if name.endswith(".safetensors") or _is_safetensors(name):
+        if _is_safetensors(name):
             content: object = safetensors.torch.load_file(name)
         else:
             content = _load(name)
     except FileNotFoundError as error:
         raise NetworkError(f"no such file: {name}") from error
+    except OSError as error:
+        raise NetworkError(f"{name} cannot be read: {error.strerror or error}") from error
     except BundleError:
         raise
     except Exception as error:
@@ -88,7 +90,8 @@ def _load(name: str) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protocols of pickle, about which nobody can do anything here
-            return torch.load(name, map_location="cpu", weights_only=True)
+            with as_checkpoint(Path(name)) as given:
+                return torch.load(given, map_location="cpu", weights_only=True)
     except Exception:
         if not is_checkpoint(Path(name)):
             raise
