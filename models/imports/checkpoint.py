@@ -94,7 +94,7 @@ def read_checkpoint(path: Path) -> Any:
 
 @contextmanager
 def as_checkpoint(path: Path) -> Iterator[Any]:
-    """Yield what `torch.load` reads as a checkpoint: one that is called `.safetensors` not by its path, which decides."""
+    """Yield what `torch.load` is to be given; one that is called `.safetensors` would be read as such by its path."""
     if path.suffix != ".safetensors":
         yield path
         return
