@@ -5,7 +5,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .errors import BundleError, NetworkError, require_extra
 from .factory import FACTORY, make_network
@@ -62,6 +64,27 @@ def build(architecture: str, bands: int, classes: int, **options: object) -> nn.
         raise
     except Exception as error:  # whatever a constructor makes of options that came from a file
         raise NetworkError(f"{architecture} cannot be built with {_shown(options)}: {_shown(error)}") from error
+
+
+class _NumbersOfItsOwn(TorchFunctionMode):
+    """Lets encoders read the rates that they space evenly while they are built, which "meta" alone does not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **{"device": "cpu", **(kwargs or {})} if func is torch.linspace else kwargs or {})
+
+
+def build_empty(architecture: str, bands: int, classes: int, **options: object) -> nn.Module:
+    """Build a network without numbers, on the meta device, where absurd options take no memory; see `build`.
+
+    One that computes with its numbers while it builds, as a factory of the user's own may, is built in full.
+    """
+    try:
+        with torch.device("meta"), _NumbersOfItsOwn():
+            return build(architecture, bands, classes, **options)
+    except NetworkError as error:
+        if architecture != FACTORY and "meta tensors" not in str(error):
+            raise
+        return build(architecture, bands, classes, **options)
 
 
 def _of_library(architecture: str) -> Callable[..., nn.Module]:
@@ -171,8 +194,12 @@ def refuse_not_finite(state: Mapping[str, Tensor], whose: str) -> None:
         )
 
 
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Say in words how a state dict differs from what a network needs: missing, unexpected, of another shape.
+    """Say in words how a state dict differs from what a network needs: missing, unexpected, of another shape or kind.
 
     Empty where it fits.
     """
@@ -184,7 +211,12 @@ def compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:
         for key in wanted
         if key in state and state[key].shape != wanted[key].shape
     ]
-    named = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    kinds = [
+        f"{key} {_kind(state[key])}, needs {_kind(wanted[key])}"
+        for key in wanted
+        if key in state and wanted[key].is_floating_point() and not state[key].is_floating_point()
+    ]
+    named = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another kind": kinds}
     return "; ".join(
         f"{label} {', '.join(keys[:5])}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
         for label, keys in named.items()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BundleError, NetworkError, SwatheError
-from .files import keep_file, put_in_place, refuse_existing, write_digest, write_missing_digest
+from .files import keep_file, local_path, put_in_place, refuse_existing, write_digest, write_missing_digest
 from .graph_form import ONNX
 from .limits import LARGEST_CHUNK, MOST_MEMBERS, MOST_SHRUNK, parse_json, refuse_special
 from .metadata import BundleMetadata
@@ -196,7 +196,7 @@ def save_onnx(
 
 def _free(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """Return where a bundle may be written. Raises BundleError where it may not."""
-    target = Path(path)
+    target = local_path(path, error=BundleError)
     if target.exists() and not overwrite:
         refuse_existing(target, error=BundleError)
     check_replaced(target)
@@ -249,7 +249,7 @@ def add_int8(
 
     Its digest is another one: it holds the graph's. `made_of` tells what the graph was asked to be made of.
     """
-    target = Path(path)
+    target = local_path(path, error=BundleError)
     check_replaced(target)
     added = {INT8: graph.digest, INT8_SCORES: dict(scores)} | ({INT8_OF: made_of} if made_of else {})
     item = {**bundle.item, "properties": {**bundle.item["properties"], **added}}
@@ -533,16 +533,10 @@ def _build(metadata: BundleMetadata) -> "nn.Module":
 
 
 def _without_numbers(metadata: BundleMetadata) -> "nn.Module":
-    """Build the network on the meta device, where absurd options take no memory."""
-    import torch
+    """Build the network without numbers; see `build_empty`."""
+    from .build import build_empty
 
-    try:
-        with torch.device("meta"):
-            return _build(metadata)
-    except NetworkError as error:
-        if "meta tensors" not in str(error) and metadata.architecture != "factory":
-            raise
-        return _build(metadata)  # a few encoders of segmentation-models-pytorch compute while they are built
+    return build_empty(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
 
 
 def _compare(network: "nn.Module", state: "Mapping[str, Tensor]") -> str:

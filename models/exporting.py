@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from .bundle import ITEM, Bundle
 from .errors import BundleError, NetworkError, require_extra
+from .files import local_path
 from .limits import parse_json
 from .mlm import JSON, to_item, to_program_metadata
 from .tracing import Exported, converting, difference, refuse_large, run_onnx, trace, write_onnx, writing
@@ -48,6 +49,7 @@ def export_onnx(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool
     """
     require_extra("export", "ONNX", "onnx", "onnxscript", "onnxruntime", error=NetworkError)
     refuse_large(bundle)
+    path = local_path(path, error=BundleError)
     if not overwrite and _is_of(path, ".onnx", bundle):
         return Exported(Path(path), difference(bundle, run_onnx(Path(path))))
     with writing(path, ".onnx", overwrite) as part, converting(bundle, "ONNX"):
@@ -81,6 +83,7 @@ def export_program(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: b
     import torch
     import yaml
 
+    path = local_path(path, error=BundleError)
     if not overwrite and _is_of(path, ".pt2", bundle):
         return Exported(Path(path), difference(bundle, torch.export.load(path).module()))
     with writing(path, ".pt2", overwrite) as part, converting(bundle, "torch.export"):
@@ -142,7 +145,7 @@ def write_item(
     BundleError
         The path is taken, or an exported file is missing or of another bundle.
     """
-    target = Path(path)
+    target = local_path(path, error=BundleError)
     if target.exists() and target.samefile(bundle.path / ITEM if bundle.path.is_dir() else bundle.path):
         raise BundleError(f"{target} is the bundle's own; choose another name")
     item = _item(bundle, target.parent, [Path(name) for name in exported], href)

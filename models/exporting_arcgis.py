@@ -19,6 +19,7 @@ from .encoding import decision
 from .errors import BundleError
 from .exporting import OWN, describe, export_onnx
 from .exporting_deepness import UNBOUNDED, tile
+from .files import local_path
 from .limits import LARGEST_JSON, parse_json
 from .tracing import Exported, writing
 
@@ -44,7 +45,7 @@ def export_arcgis(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bo
     BundleError
         The path is taken, or its ending is another one.
     """
-    target = Path(path)
+    path = target = local_path(path, error=BundleError)
     with tempfile.TemporaryDirectory() as folder:
         if not overwrite and _is_of(target, bundle):
             made = export_onnx(bundle, _unpacked(target, Path(folder)))

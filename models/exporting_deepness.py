@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .bundle import Bundle
 from .errors import BundleError, NetworkError, require_extra
 from .exporting import OWN, describe, read_texts
+from .files import local_path
 from .limits import parse_json
 from .metadata import BundleMetadata
 from .tracing import Exported, Form, converting, difference, refuse_large, run_onnx, smallest_tile, write_onnx, writing
@@ -51,6 +52,7 @@ def export_deepness(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: 
     require_extra("export", "ONNX", "onnx", "onnxscript", "onnxruntime", error=NetworkError)
     refuse_large(bundle)
     texts, form = deepness_texts(bundle), Form(tile(bundle)[0], _channel(bundle.metadata))
+    path = local_path(path, error=BundleError)
     if not overwrite and _is_of(path, bundle):
         return Exported(Path(path), difference(bundle, _fed(run_onnx(Path(path)), bundle), form), notes(bundle))
     with writing(path, ".onnx", overwrite) as part, converting(bundle, "ONNX"):

@@ -15,7 +15,7 @@ from typing import Any
 from .build import SMP
 from .bundle import Bundle
 from .errors import BundleError, NetworkError, require_extra
-from .files import make_parent, put_in_place, refuse_existing
+from .files import local_path, make_parent, put_in_place, refuse_existing
 from .imports.own import settings_of
 from .metadata import some_of
 from .tracing import Exported, converting, difference, refuse_graph
@@ -44,7 +44,7 @@ def export_smp(bundle: Bundle, path: str | os.PathLike[str], *, overwrite: bool 
     BundleError
         The path is taken.
     """
-    target = _check(Path(path), bundle)
+    target = _check(local_path(path, error=BundleError), bundle)
     with _beside(target) as folder, converting(bundle, "segmentation-models-pytorch"):
         whole = folder / target.name
         _write(bundle, whole)

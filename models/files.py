@@ -7,6 +7,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -22,6 +23,7 @@ DIGEST = ".sha256"  # ends the name of the side file that holds a file's digest,
 
 Stamp: TypeAlias = tuple[int, int, int]  # inode, size and time of a file
 Digested: TypeAlias = tuple[bytes, dict[str, Stamp]]  # what a side file holds, and the stamps of what it names
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|/vsi")  # as `Path` leaves it of a URL, too, and of GDAL
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # what disks answer, as some shares of a network, that cannot sync a folder
 
 
@@ -68,6 +70,29 @@ def refuse_existing(output: str | os.PathLike[str], *, error: type[SwatheError] 
     raise error(f"{os.fspath(output)} exists; choose another output, or pass --overwrite to replace it")
 
 
+def local_path(output: str | os.PathLike[str], *, error: type[SwatheError] = StoreError) -> Path:
+    """Return where an output is to be, `~` being the user's home.
+
+    Raises
+    ------
+    StoreError
+        It is empty, an address, or no name that a disk takes. `error`: another class.
+    """
+    text = os.fspath(output)
+    if not text.strip():
+        raise error("the output is empty; give the path of a file or folder")
+    if "://" in text or ADDRESS.match(text):
+        raise error(f"{text} is not a local path; write to a local one, and copy that")
+    path = Path(os.path.expanduser(text))
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as caught:  # too long a name, a link to itself
+        raise error(f"{path} cannot be written: {getattr(caught, 'strerror', caught)}") from caught
+    return path
+
+
 def check_output(output: str | os.PathLike[str], *, overwrite: bool, error: type[SwatheError] = StoreError) -> Path:
     """Refuse a file that exists, or a place where none can be, before any work is done for it.
 
@@ -76,10 +101,7 @@ def check_output(output: str | os.PathLike[str], *, overwrite: bool, error: type
     StoreError
         It is a URL or a folder, it exists, or its folder cannot be written to. `error`: another class.
     """
-    text = os.path.expanduser(os.fspath(output))
-    if "://" in text:
-        raise error(f"{text} is not a local path; write to a local file, and copy that")
-    target = Path(text)
+    target = local_path(output, error=error)
     if target.is_dir():
         raise error(f"{target} is a folder; give the name of a file")
     if target.exists() and not overwrite:

@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .build import build, compare, refuse_not_finite
+from .build import build, build_empty, compare, refuse_not_finite
 from .bundle import DATES, Bundle, finish_bundle, load_bundle, save_bundle, save_onnx
 from .errors import BundleError, NetworkError
 from .factory import FACTORY, allow_factory, module_of, remember_factory
-from .files import refuse_existing, sha256_of
+from .files import local_path, refuse_existing, sha256_of
 from .graph_form import ONNX
 from .imports.found import Found
 from .imports.program import refuse_untrusted, write_program_as_onnx
@@ -29,6 +29,7 @@ from .imports.state_dict import drop, restore_prefix
 from .imports.state_dict import read_state_dict as read_state_dict
 from .imports.state_dict import rename as rename
 from .imports.state_dict import swap_halves as swap_halves
+from .limits import bounded_memory
 from .metadata import BundleMetadata
 from .receptive_field import measure_receptive_field
 from .system import bundles_folder
@@ -37,7 +38,7 @@ from .telling import tell
 
 def import_model(
     model: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
     *,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     trust: bool = False,
@@ -52,7 +53,8 @@ def import_model(
         File or folder, told by its content: ONNX, safetensors, a state dict or checkpoint of torch, and what else
         `models.imports.content.READ` lists.
     output
-        Folder or `.zip`. The very bundle that would be written is returned where it is there already.
+        Folder or `.zip`. The very bundle that would be written is returned where it is there already. None: in the
+        user's folder of bundles, under the bundle's name.
     config
         What the file does not tell, and what goes before that which it does: TOML or JSON, as of `import_bundle`, or
         a mapping of the same keys. `describe_model` writes one to fill in.
@@ -71,6 +73,8 @@ def import_model(
     NetworkError
         Weights do not fit the network: missing and unexpected keys are named.
     """
+    if output is not None:
+        output = local_path(output, error=BundleError)
     settings = _settings(config, factory)
     if factory:
         allow_factory(factory)
@@ -102,12 +106,6 @@ def describe_model(
         It is no network; the line says what it is.
     """
     return skeleton(recognise(model), _settings(config, factory))
-
-
-def default_output(model: str | os.PathLike[str], config: str | os.PathLike[str] | None = None) -> str:
-    """Return where a bundle is written that gets no other place: in the user's folder, by the name of its settings."""
-    given = {} if config is None else read_settings(config)
-    return str(bundles_folder() / str(given.get("name", default_name(Path(os.fspath(model))))))
 
 
 def _settings(config: str | os.PathLike[str] | Mapping[str, Any] | None, factory: str) -> dict[str, Any]:
@@ -162,7 +160,7 @@ def import_bundle(
 def import_settings(
     found: Found,
     settings: Mapping[str, Any],
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     *,
     trust: bool = False,
@@ -191,6 +189,7 @@ def import_settings(
         raise BundleError(f"{found.path} is {found.kind}, a network by itself: a factory is for weights alone")
     merged = {"name": default_name(found.path), **found.facts, **settings}
     refuse_missing(found.path, merged, found.network)
+    output = bundles_folder() / str(merged["name"]) if output is None else output  # a name is checked before it is used
     merged["provenance"] = _origin(found) | _table(found.facts, "provenance") | _table(settings, "provenance")
     if found.network == "state":
         return import_state(found.path, merged, output, overwrite=overwrite)
@@ -224,11 +223,13 @@ def import_state(
     """Make a bundle of a state dict and settings; see `import_bundle`, whose config holds them."""
     metadata = metadata_of(settings)
     state = rename(drop(read_state_dict(checkpoint), settings.get("drop", [])), settings.get("rename", {}))
-    network = build(metadata.architecture, len(metadata.bands), metadata.channels, **metadata.options)
-    state = swap_halves(restore_prefix(state, network.state_dict()), settings.get("swap", []))
-    if difference := _other_channels(network, state, metadata) or compare(network, state):
+    made_of = (metadata.architecture, len(metadata.bands), metadata.channels)
+    empty = build_empty(*made_of, **metadata.options)
+    state = swap_halves(restore_prefix(state, empty.state_dict()), settings.get("swap", []))
+    if difference := _other_channels(empty, state, metadata) or compare(empty, state):
         raise NetworkError(f"{os.fspath(checkpoint)} does not fit {metadata.architecture}: {difference}")
     refuse_not_finite(state, os.fspath(checkpoint))
+    network = build(*made_of, **metadata.options)
     network.load_state_dict(state)
     metadata = replace(metadata, receptive_field=measure_receptive_field(network, len(metadata.bands)))
     return keep_once(output, overwrite, lambda place: save_bundle(place, network, metadata, overwrite=overwrite))
@@ -279,7 +280,14 @@ def import_onnx(
     from .onnx_import import read_onnx
 
     metadata_of({**settings, "architecture": ONNX, "options": {}})  # what makes no sense is said before anything is run
-    read = read_onnx(path, settings)
+    try:
+        with bounded_memory():
+            read = read_onnx(path, settings)
+    except MemoryError as error:
+        raise NetworkError(
+            f"{os.fspath(path)} asks for more memory than an import may take, {error}, for one tile: export it for "
+            "smaller ones, or import it on a larger machine"
+        ) from error
     metadata = replace(metadata_of(read.settings), receptive_field=read.receptive_field)
     return keep_once(
         output,
@@ -293,7 +301,7 @@ def keep_once(output: str | os.PathLike[str], overwrite: bool, save: Callable[[P
 
     `save`: writes it to a path. Raises BundleError where another one is there.
     """
-    target = Path(output)
+    target = local_path(output, error=BundleError)
     if overwrite or not target.exists():
         return save(target)
     with tempfile.TemporaryDirectory() as folder:

@@ -10,9 +10,10 @@ import math
 import os
 import re
 import stat
+import threading
 import tomllib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ MOST_BANDS = 4096
 MOST_PIXELS = 10**13  # the Earth at 10 m has 8e12
 MOST_SIDE = 10**8  # pixels; coordinates of a side are an array
 MOST_MEMBERS, MOST_SHRUNK = 10_000, 100  # of a bundle: files; times that one may be larger than it is in its zip
+LEAST_BOUND = 2**32  # bytes: threads alone reserve some of them
+NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate|can't allocate memory")  # OpenVINO, and torch
 LIMITS_OF_MEMORY = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -160,6 +163,58 @@ def total_memory() -> int:
         with suppress(OSError, ValueError):  # "max" where there is no limit
             total = min(total, int(Path(name).read_text()))
     return total
+
+
+_bounding = threading.RLock()  # the bound is the process's: one at a time sets it, and takes it back
+
+
+@contextmanager
+def bounded_memory(most: int | None = None) -> Iterator[None]:
+    """Bound what the process may take beyond what it has, while something runs of which a small file decides the size.
+
+    Nothing computed before can tell that size: it may depend on the pixels. The operating system refuses what is more,
+    at once; where it has no such bound, as outside of Linux, there is none.
+
+    Parameters
+    ----------
+    most
+        Bytes. None: half of the machine's memory.
+
+    Raises
+    ------
+    MemoryError
+        More was asked for, whatever a library has raised of that.
+    """
+    most = max(LEAST_BOUND, total_memory() // 2) if most is None else most
+    with _bounding:
+        before = _bound_address_space(most)
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+                raise MemoryError(f"more than {most:,} bytes") from error
+            raise
+        finally:
+            if before is not None:
+                _set_address_space(*before)
+
+
+def _bound_address_space(more: int) -> tuple[int, int] | None:
+    """Bound the address space to what it is and so many bytes more; return what bounded it. None: it cannot be."""
+    with suppress(ImportError, OSError, ValueError, AttributeError):
+        import resource
+
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        _set_address_space(min([now + more, *(one for one in before if one >= 0)]), before[1])  # -1: none
+        return before
+    return None
+
+
+def _set_address_space(soft: int, hard: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def largest_chunk() -> int:

@@ -235,7 +235,7 @@ class BundleMetadata:
         bands, classes = len(self.bands), len(self.classes)
         if self.background == "":
             object.__setattr__(self, "background", usual_background(self.class_names))
-        if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
+        if not self.name.strip(".") or not all(c.isalnum() or c in "-_." for c in self.name):
             raise BundleError(f"a bundle's name is letters, digits, '-', '_' and '.'; received {self.name!r}")
         if not bands or len({b.name for b in self.bands}) != bands:
             raise BundleError(f"a bundle needs bands of different names; received {[b.name for b in self.bands]}")

@@ -6,7 +6,8 @@ OmegaConf or argparse. Here each is read as an object that does nothing, and set
 """
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,23 @@ def read_checkpoint(path: Path) -> Any:
     try:
         names = get_unsafe_globals_in_checkpoint(path)
         _refuse_code(names, path)
-        with safe_globals([(_stand_in(name), name) for name in names]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with safe_globals([(_stand_in(name), name) for name in names]), as_checkpoint(path) as given:
+            return torch.load(given, map_location="cpu", weights_only=True, mmap=given is path)
     except BundleError:
         raise
     except Exception as error:  # of torch, of its C++, of pickle and of zip
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise BundleError(f"{path} cannot be read as tensors and plain values: {reason}. {HOW}") from error
+
+
+@contextmanager
+def as_checkpoint(path: Path) -> Iterator[Any]:
+    """Yield what `torch.load` is to be given; one that is called `.safetensors` would be read as such by its path."""
+    if path.suffix != ".safetensors":
+        yield path
+        return
+    with open(path, "rb") as file:
+        yield file
 
 
 HOW = "Save its weights alone: torch.save(network.state_dict(), 'weights.pth')"

@@ -194,7 +194,7 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
     try:
         header = json.loads(text)
         ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ArithmeticError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         if len(text) == length:
             raise refusal(path, "damaged safetensors: its header is no table", "copy or download it again") from error
         ends = [size]

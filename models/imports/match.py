@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..build import SMP, build
+from ..build import SMP, build_empty
 from ..errors import NetworkError
 
 DEPTHS = (18, 34, 50, 101)  # of `unet-resnet`
@@ -48,16 +48,11 @@ def matching_network(state: Mapping[str, Tensor]) -> Matched | None:
 
 def _shapes(candidate: Matched) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's tensors; none where it cannot be built."""
+    made_of = (candidate.architecture, candidate.bands, candidate.channels)
     try:
-        with suppress(NetworkError), torch.device("meta"):
-            return _shapes_of(_built(candidate))
-        return _shapes_of(_built(candidate))  # some compute while they are built, which "meta" does not
+        return _shapes_of(build_empty(*made_of, **candidate.options))
     except NetworkError:
         return {}
-
-
-def _built(candidate: Matched) -> nn.Module:
-    return build(candidate.architecture, candidate.bands, candidate.channels, **candidate.options)
 
 
 def _shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,6 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,21 @@ def read_extra(path: Path, name: str) -> Any:
     Raises
     ------
     BundleError
-        It is no JSON, or larger than any that is meant.
+        It is no JSON, or larger than any that is meant; or the file is damaged or encrypted.
     """
-    with suppress(zipfile.BadZipFile, OSError, StopIteration, NotImplementedError), zipfile.ZipFile(path) as archive:
-        ends = (f"/extra/{name}", f"extra_files/{name}")  # of torch 2.7 and later, and before
-        member = next(member for member in archive.infolist() if f"/{member.filename}".endswith(ends))
-        if member.file_size > LARGEST_JSON:
-            raise BundleError(f"{path}: {name} has {member.file_size:,} bytes; at most {LARGEST_JSON:,} are read")
-        try:
-            return parse_json(archive.read(member))
-        except ValueError as error:
-            raise BundleError(f"{path}: {name} is not JSON: {error}") from error
-    return None
+    ends = (f"/extra/{name}", f"extra_files/{name}")  # of torch 2.7 and later, and before
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = next((each for each in archive.infolist() if f"/{each.filename}".endswith(ends)), None)
+            if member is not None and member.file_size > LARGEST_JSON:
+                raise BundleError(f"{path}: {name} has {member.file_size:,} bytes; at most {LARGEST_JSON:,} are read")
+            return None if member is None else parse_json(archive.read(member))
+    except BundleError:
+        raise
+    except ValueError as error:
+        raise BundleError(f"{path}: {name} is not JSON: {error}") from error
+    except Exception as error:  # a damaged or encrypted zip raises errors of zipfile, zlib, lzma and builtin ones
+        raise BundleError(f"{path}: {name} in it cannot be read: {_first_line(error)}; is it whole?") from error
 
 
 def refuse_untrusted(path: Path) -> BundleError:

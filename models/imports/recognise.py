@@ -40,15 +40,32 @@ def recognise(model: str | os.PathLike[str]) -> Found:
     if is_reference(model):
         snapshot = fetch_snapshot(os.fspath(model))
         return with_origin(recognise(snapshot.path), snapshot)
-    path = Path(os.fspath(model))
+    path = _there(os.fspath(model))
+    try:
+        kind = None if path.is_dir() else content_kind(path)
+        for read in READERS:
+            if (found := read(path)) is not None:
+                return _completed(found, path)
+        return _by_kind(path, kind)
+    except OSError as error:  # of whichever reader, as where there is no permission
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _there(name: str) -> Path:
+    """Return a path that leads to a file or folder. Raises BundleError where it leads nowhere."""
+    if not name.strip():
+        raise BundleError("no network is given: name a file or a folder, or hf:owner/name")
+    path = Path(name)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path.is_symlink():
+            raise BundleError(f"{path} is a link to {os.readlink(path)}, which is not there") from error
+        raise BundleError(f"no such file or folder: {path}") from error
+    except (OSError, ValueError) as error:  # too long a name, a link to itself; a name with a null
+        raise BundleError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
     refuse_special(path, BundleError)
-    if not path.exists():
-        raise BundleError(f"no such file or folder: {path}")
-    kind = None if path.is_dir() else content_kind(path)
-    for read in READERS:
-        if (found := read(path)) is not None:
-            return _completed(found, path)
-    return _by_kind(path, kind)
+    return path
 
 
 def _completed(found: Found, path: Path) -> Found:

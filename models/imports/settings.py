@@ -2,7 +2,7 @@
 
 import colorsys
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -73,8 +73,14 @@ def _check_kinds(settings: Mapping[str, Any]) -> None:
             raise refuse_value(key, "a table of keys and values", value)
         if key in ("bands", "classes") and not _is_list(value) and value != MISSING:
             raise refuse_value(key, 'a list, as ["a", "b"]', value)
-        if key == "drop" and not (_is_list(value) and all(isinstance(one, str) for one in value)):
+        if key in ("drop", "swap") and not (_is_list(value) and _are_texts(value)):
             raise refuse_value(key, 'a list of texts, as ["loss.*"]', value)
+        if key == "rename" and not (isinstance(value, Mapping) and _are_texts(value) and _are_texts(value.values())):
+            raise refuse_value(key, 'a table of texts, as { "encoder" = "down" }', value)
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(one, str) for one in values)
 
 
 def _is_list(value: Any) -> bool:

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from ..errors import BundleError, NetworkError
 from ..limits import refuse_special
-from .checkpoint import check_packed, is_checkpoint, read_checkpoint
+from .checkpoint import as_checkpoint, check_packed, is_checkpoint, read_checkpoint
 from .pickles import describe_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
+TAKEN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32,
+         torch.int64, torch.bool}  # fmt: skip
+MOST_REPEATED = 8  # times that tensors may hold the same numbers, as those do that layers share
 DEEPEST = 32  # wrappers and prefixes about a state dict
 PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataParallel, Lightning and compile put first
 
@@ -34,12 +37,14 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     name = os.fspath(path)
     refuse_special(name, NetworkError)
     try:
-        if name.endswith(".safetensors") or _is_safetensors(name):
+        if _is_safetensors(name):
             content: object = safetensors.torch.load_file(name)
         else:
             content = _load(name)
     except FileNotFoundError as error:
         raise NetworkError(f"no such file: {name}") from error
+    except OSError as error:
+        raise NetworkError(f"{name} cannot be read: {error.strerror or error}") from error
     except BundleError:
         raise
     except Exception as error:
@@ -47,7 +52,29 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     state = _unwrap(content)
     if not state:
         raise NetworkError(f"{name} holds no tensors by name; Swathe reads a state dict or safetensors")
+    _refuse_odd(state, name)
+    _refuse_repeated(state, name)
     return state
+
+
+def _refuse_odd(state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse tensors of kinds from which no network here is made: sparse, without numbers, complex, of 8 bits."""
+    for key, tensor in state.items():
+        kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
+        if tensor.is_nested or tensor.is_meta or kind not in TAKEN:
+            word = "nested" if tensor.is_nested else "meta, without its numbers" if tensor.is_meta else kind
+            raise NetworkError(
+                f"{name}: {key} is {str(word).removeprefix('torch.')}; save it as dense float32 or float16"
+            )
+
+
+def _refuse_repeated(state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse tensors of which a few numbers stand for many: a small file would make a network of any size."""
+    storages = {one.data_ptr(): one.nbytes() for one in (tensor.untyped_storage() for tensor in state.values())}
+    if sum(tensor.nbytes for tensor in state.values()) > MOST_REPEATED * sum(storages.values()):
+        key = max(state, key=lambda key: state[key].numel())
+        raise NetworkError(f"{name} repeats its numbers: {key} is {state[key].numel():,} of them, and the file holds "
+                           f"{sum(storages.values()):,} bytes; save its weights as they are")  # fmt: skip
 
 
 def _is_safetensors(name: str) -> bool:
@@ -63,7 +90,8 @@ def _load(name: str) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protocols of pickle, about which nobody can do anything here
-            return torch.load(name, map_location="cpu", weights_only=True)
+            with as_checkpoint(Path(name)) as given:
+                return torch.load(given, map_location="cpu", weights_only=True)
     except Exception:
         if not is_checkpoint(Path(name)):
             raise
@@ -120,7 +148,7 @@ def rename(state: Mapping[str, Tensor], patterns: Mapping[str, str]) -> dict[str
         for pattern, replacement in patterns.items():
             try:
                 new, count = re.subn(rf"\A(?:{pattern})", replacement, key)
-            except re.error as error:
+            except (re.error, IndexError) as error:  # the latter of groups that it does not name
                 raise NetworkError(f"{pattern!r} is not a regular expression: {error}") from error
             if count:
                 break

@@ -43,16 +43,19 @@ def import_model(
     if describing:
         click.echo(importing.describe_model(model, config=config, factory=factory), nl=False)
         return
+    from models.system import bundles_folder
     from models.telling import telling
 
     from .describe import outcome, stamp
 
-    output = output or importing.default_output(model, config)
-    before = stamp(output)
+    places = [output] if output is not None else [str(path) for path in bundles_folder().glob("*")]
+    before = {place: stamp(place) for place in places}
     note(f"swathe: importing {model}", quiet)
     with telling(_Spaced(quiet)):
         made = importing.import_model(model, output, config=config, trust=trust, factory=factory, overwrite=overwrite)
-    click.echo(f"{outcome(output, before)}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
+    place = str(made.path) if output is None else output
+    done = outcome(place, before.get(place))
+    click.echo(f"{done}  {made.metadata.name} {made.digest[:12]}  {made.parameters:,} parameters")
     halo = made.metadata.receptive_field.halo
     click.echo("no exact halo: every output sees its whole tile" if halo is None else f"exact halo {halo} pixels")
 

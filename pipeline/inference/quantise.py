@@ -8,7 +8,7 @@ from pathlib import Path
 from models.bundle import Bundle, add_int8, check_replaced, finish_bundle, load_bundle
 from models.engine import resolve
 from models.errors import BundleError, PlanError
-from models.files import refuse_existing
+from models.files import local_path, refuse_existing
 from models.quantise import quantise_network
 
 from ..io.scene import SceneLike
@@ -59,7 +59,7 @@ def quantise(
         int8 does not run here, or NNCF is missing; a scene does not fit or has too few observed pixels; the output
         exists.
     """
-    target = Path(output)
+    target = local_path(output, error=BundleError)
     check_replaced(target)
     if not scenes:
         raise PlanError("quantise needs at least one scene, whose pixels set the ranges of int8")
