@@ -1,5 +1,6 @@
 """Whole scenes through an ONNX graph: tiled equals whole on each engine, and precisions, and the memory of tiles."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from models.engine_memory import measure_memory
 from models.errors import EngineError, SwatheError
 from models.importing import import_onnx
 from models.quantised import can_quantise
+from models.system import forget_peak, peak_bytes
 from pipeline import open_maps, plan, run, segment
+from pipeline.inference.options import SegmentOptions
+from pipeline.inference.plan import plan_scene
+from pipeline.inference.predict import predict, shared_engine
 
 ENGINES = ("openvino", "onnxruntime")
 SHAPE = (210, 330)
@@ -77,6 +82,29 @@ def test_plans_and_memory_are_those_of_the_graph(free, fixed, scene):
         plan(scene, free, engine="torch")
     for bundle in (free, fixed):
         assert measure_memory(bundle, resolve(EngineSpec(device="cpu", threads=1, onnx=True))).measured
+
+
+@pytest.fixture(scope="module")
+def eights(tmp_path_factory) -> Bundle:
+    """A graph of eight tiles at a time, whose eight classes make its answers large."""
+    folder = tmp_path_factory.mktemp("eights")
+    path = write(folder / "n.onnx", Form(network("unet", 3, 8)), (8, 3, 128, 128), ("sides", "batch"))
+    classes = [{"name": f"c{number}", "color": "808080"} for number in range(8)]
+    return import_onnx(path, {**SETTINGS, "classes": classes}, folder / "bundle")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("blend", ["crop", "feather"])
+def test_a_block_takes_no_more_memory_than_planned(blend, engine, eights, tmp_path, threads):
+    path = write_raster(tmp_path / "s.tif", pixels((3, 500, 500)), descriptions=SETTINGS["bands"])
+    options = SegmentOptions(engine=engine, device="cpu", threads=1, overlap=64, blend=blend)
+    prepared = plan_scene(str(path), eights, options, calibrated=False)
+    found = measure_memory(eights, prepared.inference.spec)
+    planned = replace(prepared.cut.cost, network=found.per_pixel).block_bytes(prepared.plan)
+    shared_engine(prepared.inference)
+    before = forget_peak()
+    predict(prepared.source, prepared.geobox.whole, prepared.inference)
+    assert 0.4 * planned < peak_bytes() - before <= planned
 
 
 @pytest.mark.slow
