@@ -173,6 +173,11 @@ def bundle(radius=None, side=None, patch=512, stride=32):
         (bundle(50, side=256), {"halo": 32}, TileGrid(256, 64, before=32, fixed=True)),
         (bundle(50, side=256), {"overlap": 64}, TileGrid(256, 64, before=32, fixed=True)),
         (bundle(200, side=256), {}, TileGrid(256, 64, before=32, fixed=True)),
+        # a quarter of tiles of one stride is none of it: they lie side by side
+        (bundle(side=32), {}, TileGrid(32, 0, fixed=True)),
+        (bundle(side=40), {}, TileGrid(40, 8, fixed=True)),
+        (bundle(), {"tile": 20}, TileGrid(32, 0)),
+        (bundle(stride=300), {"tile": 300}, TileGrid(300, 0)),
     ],
 )  # fmt: skip
 def test_which_grid_a_network_gets(described, options, expected):
