@@ -15,6 +15,7 @@ from .encoding import Encoding, Prediction
 from .errors import EngineError
 from .graph_form import ONNX
 from .hardware import cpu_gains, cpu_name, gpu_name, may_have_cuda
+from .metadata import BundleMetadata
 from .system import usable_cpus
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class EngineSpec:
         What of CPU or GPU decides bits; `resolve` says it.
     onnx
         Whether the bundle holds an ONNX graph, which torch does not run.
+    one_thread
+        Whether each call on a CPU has one thread. So it must be of networks that see their whole tile: threads share
+        out the sums over it, and their number would decide the last bits.
     """
 
     name: EngineName = "auto"
@@ -65,6 +69,7 @@ class EngineSpec:
     graph: str = ""
     hardware: str = ""
     onnx: bool = False
+    one_thread: bool = False
 
     def __post_init__(self) -> None:
         for value, kinds in ((self.name, EngineName), (self.device, Device), (self.precision, Precision)):
@@ -100,7 +105,14 @@ class Engine(Protocol):
 
 def slots_of(spec: EngineSpec) -> int:
     """Return how many calls at a time keep an engine busy, of settings that are resolved; see `Engine.slots`."""
-    return GPU_SLOTS if spec.device == "cuda" else min(spec.threads or usable_cpus(), MOST_STREAMS)
+    threads = spec.threads or usable_cpus()
+    most = threads if spec.one_thread else MOST_STREAMS
+    return GPU_SLOTS if spec.device == "cuda" else min(threads, most)
+
+
+def sees_all(metadata: BundleMetadata) -> bool:
+    """Whether each output of a network depends on the whole tile, as `EngineSpec.one_thread` asks."""
+    return metadata.receptive_field.radius is None
 
 
 def resolve(spec: EngineSpec) -> EngineSpec:
@@ -203,7 +215,7 @@ def make_engine(bundle: "Bundle", spec: EngineSpec, graph: bytes = b"") -> Engin
         The engine is not available, or the weights do not fit.
     """
     check_hardware(spec)
-    spec = resolve(replace(spec, onnx=bundle.metadata.architecture == ONNX))
+    spec = resolve(replace(spec, onnx=bundle.metadata.architecture == ONNX, one_thread=sees_all(bundle.metadata)))
     if spec.name == "openvino":
         from .engine_openvino import OpenVINOEngine
         from .quantised import graph_of
@@ -216,8 +228,9 @@ def make_engine(bundle: "Bundle", spec: EngineSpec, graph: bytes = b"") -> Engin
         return OnnxEngine(bundle, spec.device, slots_of(spec), spec.threads)
     from .engine_torch import TorchEngine
 
+    threads = 1 if spec.one_thread else spec.threads  # which calls share among them, by how many there are
     return TorchEngine(
-        bundle, spec.device, spec.precision, slots_of(spec), spec.threads, compile=spec.compile, fold=spec.fold
+        bundle, spec.device, spec.precision, slots_of(spec), threads, compile=spec.compile, fold=spec.fold
     )
 
 

@@ -53,7 +53,7 @@ class EngineMemory:
 
 
 LIKE: dict[str, Precision] = {"int8": "fp32"}  # which take no less, where a graph must be made before it can be run
-KEPT = 1  # counts up when engines change, so that nothing older is taken from the cache
+KEPT = 2  # counts up when engines change, so that nothing older is taken from the cache
 UNKNOWN = EngineMemory(3 << 29, 2048, measured=False)
 FRUGAL = EngineMemory(1 << 28, 96, measured=False)  # less than any network of use
 ON_GPU = EngineMemory(3 << 30, 0)  # of a process that drives one: pixels lie in the GPU's own memory
@@ -114,11 +114,13 @@ def child(path: str, settings: str) -> None:
         print("[]")
         return
     encoding = Encoding(None, "uint8", tuple(range(len(metadata.classes))))
+    # a graph of a fixed batch is given whole ones: what is made of each answer counts, too
+    fixed_side, batch = fixed_shape(metadata)
     tiny, large = (
-        np.ones((1, len(metadata.bands), side, side), metadata.dtype)
+        np.ones((batch or 1, len(metadata.bands), side, side), metadata.dtype)
         for side in (_side(TINY, bundle), _side(LARGE, bundle))
     )
-    if fixed_shape(metadata)[0] is None:  # of a graph of one size, compiling counts as a tile's: more than it takes
+    if fixed_side is None:  # of a graph of one size, compiling counts as a tile's: more than it takes
         engine.segment(tiny, encoding)
     before = forget_peak()
     engine.segment(large, encoding)

@@ -95,6 +95,7 @@ def in_batches(
     found = []
     for begin in range(0, len(pixels), batch):
         part = pixels[begin : begin + batch]
-        filled = np.concatenate([part, *[part[:1]] * (batch - len(part))])
+        filled = part if len(part) == batch else np.concatenate([part, *[part[:1]] * (batch - len(part))])
         found.append([result[: len(part)] for result in answer(filled)])
-    return [np.concatenate(results) for results in zip(*found, strict=True)]
+    # of one part there is nothing to put together, and its answer may be large
+    return found[0] if len(found) == 1 else [np.concatenate(results) for results in zip(*found, strict=True)]

@@ -226,6 +226,22 @@ def test_windows_in_any_order_are_those_of_the_whole(blend, bundles, scene, thre
     assert (some.class_map == np.where(wanted, whole.class_map, 255)).all()
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_number_of_threads_gives_the_same_bits(name, engine, bundles, threads, monkeypatch):
+    """Means over a whole tile are sums that threads share out: so each call has one, and there are more calls."""
+    monkeypatch.setattr("models.engine.MOST_STREAMS", 1)  # as on a machine of many cores for each call
+    tile, bundle = pixels((1, 3, SIDE, SIDE)), bundles(name)
+    answers = []
+    for count in (1, 3, 16):
+        spec = options("crop").spec(bundle.metadata)
+        made = make_engine(bundle, replace(spec, name=engine, device="cpu", threads=count))
+        assert made.slots == count
+        answers.append(made.predict(tile))
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
+
+
 def options(blend: str, **more: Any) -> Any:
     from pipeline.inference.options import SegmentOptions
 
@@ -243,6 +259,19 @@ def test_worker_processes_change_nothing(engine, bundles, scene, tmp_path, threa
     for other in ("two", "large"):
         for name, values in stored(tmp_path / f"{other}.zarr").items():
             np.testing.assert_array_equal(one[name], values)
+
+
+@pytest.mark.parametrize("overlap", [None, 32, "auto"])
+def test_a_scene_without_pixels_can_be_planned(overlap, bundles, tmp_path):
+    """Nothing can be measured there; only an overlap that is to be measured needs that."""
+    path = write_raster(tmp_path / "s.tif", np.zeros((3, 200, 270), np.uint16), nodata=0)
+    how = {"tile": SIDE, "overlap": overlap, "engine": "openvino"}
+    if overlap == "auto":
+        with pytest.raises(PlanError, match="no observed pixels were found to measure an overlap on"):
+            plan(path, bundles("squeeze-excite"), **how)
+        return
+    assert "not exact: tiles of 96, overlap 32; the network" in str(plan(path, bundles("squeeze-excite"), **how))
+    assert (segment(path, bundles("squeeze-excite"), **how).class_map.values == 255).all()
 
 
 def test_geotiff_and_untrusted_scenes_hold_the_same(bundles, scene, tmp_path):

@@ -39,6 +39,7 @@ from pipeline.cluster.serve_workers import WorkerOptions, worker_settings
 from pipeline.cluster.workers import GPU_SHARE, WorkerFacts, gpu_resources
 from pipeline.grid.tiling import make_plan
 from pipeline.inference import worker_classes
+from pipeline.inference.memory import PixelBytes
 from pipeline.inference.predict import InferenceSpec, share_engine
 from pipeline.inference.run import Segmentation
 from pipeline.inference.worker_classes import EngineRequirement, Offer, WorkerClass, identity_of, leading_spec
@@ -203,7 +204,7 @@ def test_each_worker_has_tiles_by_its_own_memory(bundle_of):
     cut = make_plan((4096, 4096), metadata.receptive_field, block=1024, tile=256)
     spec = resolve(EngineSpec(device="cpu", threads=1))
     inference = InferenceSpec("", bundle_of().digest, metadata, spec, cut, Encoding(None, None, ()))
-    own = OwnTiles(None, None, (4, 2), 1)
+    own = OwnTiles(None, None, PixelBytes(4, 2), 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.inference.worker_tiles.kept_memory", lambda *_: EngineMemory(GB // 4, 2048))
         small, large = (

@@ -24,7 +24,7 @@ from pipeline import plan, run
 from pipeline.grid.tile_cost import LARGEST_BLOCK, TileCost, cheapest_plan
 from pipeline.grid.tiling import TilingPlan, make_plan
 from pipeline.inference.calibrate import Calibration
-from pipeline.inference.memory import Resources, cut_scene
+from pipeline.inference.memory import PixelBytes, Resources, cut_scene
 from pipeline.inference.options import SegmentOptions, parse_memory
 from pipeline.inference.predict import share_engine
 from pipeline.inference.worker_classes import WorkerClass
@@ -115,7 +115,7 @@ def test_time_counts_what_the_network_sees(shape, field, cost):
 @pytest.mark.parametrize("size", [8192, 24576])
 def test_halo_costs_little_on_a_machine_of_24_gib(field, per_pixel, most, size):
     engine, here = EngineMemory(GB // 5, per_pixel), Resources(24 << 30, 2)
-    cut = cut_scene((size, size), field, SegmentOptions(), None, (7, 2), here, engine, pytest.fail)
+    cut = cut_scene((size, size), field, SegmentOptions(), None, PixelBytes(7, 2), here, engine, pytest.fail)
     assert cut.plan.halo_overhead <= most
     assert cut.plan.halo_overhead < make_plan((size, size), field).halo_overhead
     assert cut.peak_bytes <= cut.cost.budget == int(0.6 * (24 << 30))
@@ -138,14 +138,14 @@ def test_huge_scenes_are_planned_at_once():
 def test_where_the_cut_decides_pixels_nothing_measured_decides_the_cut(options):
     field = ReceptiveField(32, 219)
     for engine in (EngineMemory(GB, 100), EngineMemory(GB, 400), UNKNOWN):
-        cut = cut_scene((9000, 9000), field, options, 100, (4, 2), Resources(64 * GB, 2), engine, pytest.fail)
+        cut = cut_scene((9000, 9000), field, options, 100, PixelBytes(4, 2), Resources(64 * GB, 2), engine, pytest.fail)
         assert cut.plan == make_plan((9000, 9000), field, halo=100)
 
 
 @pytest.mark.parametrize(("field", "most"), [(ReceptiveField(32, 219), 1.78), (ReceptiveField(8, 51), 1.17)])
 def test_tiles_of_a_gpu_are_no_larger_than_before_and_see_less_twice(field, most):
     here, plain = Resources(128 * GB, 8), make_plan((20_000, 20_000), field)
-    cut = cut_scene((20_000, 20_000), field, SegmentOptions(), None, (7, 2), here, ON_GPU, pytest.fail).plan
+    cut = cut_scene((20_000, 20_000), field, SegmentOptions(), None, PixelBytes(7, 2), here, ON_GPU, pytest.fail).plan
     assert cut.halo_overhead <= min(most, plain.halo_overhead)
     assert biggest_input(cut) <= 2048 * 2304
     assert cut.block == plain.block
@@ -165,10 +165,10 @@ def test_a_cluster_is_asked_for_its_own_memory(bundle_of, tmp_path):
 
 def test_what_cannot_matter_is_not_measured():
     field, here = ReceptiveField(8, 58), Resources(24 * GB, 2)
-    cut = cut_scene((700, 900), field, SegmentOptions(), None, (4, 2), here, None, pytest.fail)
+    cut = cut_scene((700, 900), field, SegmentOptions(), None, PixelBytes(4, 2), here, None, pytest.fail)
     assert not cut.measured
     assert "a cautious guess" in cut.describe()
-    measured = cut_scene((9000, 9000), field, SegmentOptions(), None, (4, 2), here, None, lambda: FRUGAL)
+    measured = cut_scene((9000, 9000), field, SegmentOptions(), None, PixelBytes(4, 2), here, None, lambda: FRUGAL)
     assert measured.plan.halo_overhead < 1.2
 
 

@@ -1,10 +1,16 @@
 """Whole scenes through an ONNX graph: tiled equals whole on each engine, and precisions, and the memory of tiles."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import network, pixels, write_raster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_exact import punch, stored
 from test_onnx import SETTINGS, Form, write
 
 from models import Bundle
@@ -13,7 +19,11 @@ from models.engine_memory import measure_memory
 from models.errors import EngineError, SwatheError
 from models.importing import import_onnx
 from models.quantised import can_quantise
+from models.system import forget_peak, peak_bytes
 from pipeline import open_maps, plan, run, segment
+from pipeline.inference.options import SegmentOptions
+from pipeline.inference.plan import plan_scene
+from pipeline.inference.predict import predict, shared_engine
 
 ENGINES = ("openvino", "onnxruntime")
 SHAPE = (210, 330)
@@ -77,6 +87,76 @@ def test_plans_and_memory_are_those_of_the_graph(free, fixed, scene):
         plan(scene, free, engine="torch")
     for bundle in (free, fixed):
         assert measure_memory(bundle, resolve(EngineSpec(device="cpu", threads=1, onnx=True))).measured
+
+
+@pytest.fixture(scope="module")
+def eights(tmp_path_factory) -> Bundle:
+    """A graph of eight tiles at a time, whose eight classes make its answers large."""
+    folder = tmp_path_factory.mktemp("eights")
+    path = write(folder / "n.onnx", Form(network("unet", 3, 8)), (8, 3, 128, 128), ("sides", "batch"))
+    classes = [{"name": f"c{number}", "color": "808080"} for number in range(8)]
+    return import_onnx(path, {**SETTINGS, "classes": classes}, folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def squeezed(tmp_path_factory) -> Callable[[int], Bundle]:
+    """Graphs of one size and batch that see their whole tile."""
+    made: dict[int, Bundle] = {}
+
+    def give(batch: int) -> Bundle:
+        if batch not in made:
+            folder = tmp_path_factory.mktemp("squeezed")
+            options = {"encoder_name": "tu-mobilenetv3_small_100", "decoder_channels": [16, 8, 8, 8, 8]}
+            path = write(folder / "n.onnx", Form(network("smp:Unet", 3, 3, **options)), (batch, 3, 96, 96),
+                         ("sides", "batch"))  # fmt: skip
+            made[batch] = import_onnx(path, SETTINGS, folder / "bundle")
+        return made[batch]
+
+    return give
+
+
+@settings(max_examples=4)
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("engine", ENGINES)
+@given(data=st.data())
+def test_batches_blocks_threads_and_order_change_no_bit(engine, batch, data, squeezed, tmp_path, client, threads):
+    """Which tiles share a batch follows from the blocks. Scenes may be smaller than a tile, blocks than a stride."""
+    shape, seed = data.draw(st.tuples(st.integers(1, 230), st.integers(1, 230))), data.draw(st.integers(0, 99))
+    values = pixels((3, *shape), seed=seed).astype(data.draw(st.sampled_from(["uint16", "int16", "float32"])))
+    nodata = punch(values, data.draw(st.sampled_from(["none", "partial", "all"])), np.random.default_rng(seed))
+    path = write_raster(tmp_path / "s.tif", values, nodata=nodata, photometric="minisblack")
+    blend = data.draw(st.sampled_from(["crop", "linear", "cosine", "gaussian"]))
+    feather = {"blend": "feather", "taper": blend} if blend != "crop" else {}
+    overlap = data.draw(st.sampled_from([0, 20, 64]))
+    how: dict[str, Any] = {"engine": engine, "device": "cpu", "overlap": overlap, "allow_mismatch": True,
+                           "probability": "float32", "probability_of": "all", **feather}  # fmt: skip
+    prepared = plan_scene(str(path), squeezed(batch), SegmentOptions(threads=1, **how))
+    right = predict(prepared.source, prepared.geobox.whole, prepared.inference)
+    windows = list(prepared.geobox.whole.split(data.draw(st.integers(7, 200)), data.draw(st.integers(7, 200))))
+    for window in data.draw(st.permutations(windows))[:8]:
+        part = predict(prepared.source, window, prepared.inference)
+        np.testing.assert_array_equal(part.probability, right.probability[:, *window.slices])
+        np.testing.assert_array_equal(part.class_map, right.class_map[window.slices])
+    run(path, squeezed(batch), tmp_path / "o.zarr", client=client, block=data.draw(st.integers(1, 200)), show=False,
+        threads=data.draw(st.integers(1, 5)), overwrite=True, overviews=False, **how)  # fmt: skip
+    found = stored(tmp_path / "o.zarr")
+    np.testing.assert_array_equal(found["probability"], right.probability)
+    np.testing.assert_array_equal(found["class_map"], right.class_map)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("blend", ["crop", "feather"])
+def test_a_block_takes_no_more_memory_than_planned(blend, engine, eights, tmp_path, threads):
+    path = write_raster(tmp_path / "s.tif", pixels((3, 500, 500)), descriptions=SETTINGS["bands"])
+    options = SegmentOptions(engine=engine, device="cpu", threads=1, overlap=64, blend=blend)
+    prepared = plan_scene(str(path), eights, options, calibrated=False)
+    found = measure_memory(eights, prepared.inference.spec)
+    planned = replace(prepared.cut.cost, network=found.per_pixel).block_bytes(prepared.plan)
+    shared_engine(prepared.inference)
+    before = forget_peak()
+    predict(prepared.source, prepared.geobox.whole, prepared.inference)
+    assert 0.4 * planned < peak_bytes() - before <= planned
 
 
 @pytest.mark.slow

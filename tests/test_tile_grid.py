@@ -16,7 +16,7 @@ from pipeline.grid.tile_cost import TileCost
 from pipeline.grid.tile_grid import TileAxis, TileGrid
 from pipeline.grid.tiling import make_plan
 from pipeline.inference.grid_choice import choose_grid
-from pipeline.inference.memory import Resources, cut_scene
+from pipeline.inference.memory import PixelBytes, Resources, cut_scene
 from pipeline.inference.options import SegmentOptions
 
 UNBOUNDED = ReceptiveField(32, None)
@@ -128,16 +128,16 @@ def test_a_plan_counts_what_the_network_sees(height, width, grid, block):
 
 
 def test_blocks_on_a_grid_are_free_and_cost_what_they_share():
-    grid, here = TileGrid(256, 64), Resources(24 * GB, 2)
+    grid, here, pixel = TileGrid(256, 64), Resources(24 * GB, 2), PixelBytes(4, 2)
     plain = make_plan((9000, 9000), UNBOUNDED, grid=grid)
     cuts = [
-        cut_scene((9000, 9000), UNBOUNDED, SegmentOptions(memory=memory), None, (4, 2), here, engine, pytest.fail, grid)
+        cut_scene((9000, 9000), UNBOUNDED, SegmentOptions(memory=memory), None, pixel, here, engine, pytest.fail, grid)
         for memory, engine in (("3 GB", EngineMemory(GB, 400)), ("20 GB", EngineMemory(GB, 100)))
     ]
     assert all(cut.plan.grid == grid and cut.peak_bytes <= cut.cost.budget for cut in cuts)
     assert cuts[1].plan.halo_overhead <= plain.halo_overhead
     assert plain.grid_overhead < cuts[1].plan.halo_overhead < 1.2 * plain.grid_overhead
-    small = cut_scene((9000, 9000), UNBOUNDED, SegmentOptions(block=512), None, (4, 2), here, EngineMemory(GB, 400),
+    small = cut_scene((9000, 9000), UNBOUNDED, SegmentOptions(block=512), None, pixel, here, EngineMemory(GB, 400),
                       pytest.fail, grid).plan  # fmt: skip
     assert small.block == 512
     assert small.halo_overhead > 1.4 * plain.grid_overhead
@@ -173,6 +173,11 @@ def bundle(radius=None, side=None, patch=512, stride=32):
         (bundle(50, side=256), {"halo": 32}, TileGrid(256, 64, before=32, fixed=True)),
         (bundle(50, side=256), {"overlap": 64}, TileGrid(256, 64, before=32, fixed=True)),
         (bundle(200, side=256), {}, TileGrid(256, 64, before=32, fixed=True)),
+        # a quarter of tiles of one stride is none of it: they lie side by side
+        (bundle(side=32), {}, TileGrid(32, 0, fixed=True)),
+        (bundle(side=40), {}, TileGrid(40, 8, fixed=True)),
+        (bundle(), {"tile": 20}, TileGrid(32, 0)),
+        (bundle(stride=300), {"tile": 300}, TileGrid(300, 0)),
     ],
 )  # fmt: skip
 def test_which_grid_a_network_gets(described, options, expected):

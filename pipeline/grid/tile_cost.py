@@ -41,6 +41,8 @@ class TileCost:
         Blocks in work at a time.
     sparing
         Whether more memory is taken only where it saves time in proportion; else all that the budget allows.
+    batch
+        Bytes that the other tiles of a batch hold outside the engine, for each pixel of one tile.
     """
 
     network: int
@@ -50,13 +52,15 @@ class TileCost:
     budget: int
     slots: int
     sparing: bool = True
+    batch: int = 0
 
     def block_bytes(self, plan: TilingPlan) -> int:
-        """Bytes that one block in work takes: its pixels with halo, its results twice, and a tile in the engine."""
+        """Bytes that one block in work takes: its pixels with halo, its results twice, and tiles in the engine."""
         height, width = (min(plan.block, -(-size // plan.stride) * plan.stride) for size in (plan.height, plan.width))
         read = (height + 2 * plan.reach) * (width + 2 * plan.reach) * self.raw
         rows, columns = plan.largest_input
-        return read + 2 * height * width * self.kept + rows * columns * (self.network + 2 * self.raw + self.kept)
+        tile = rows * columns * (self.network + 2 * self.raw + self.kept + self.batch)
+        return read + 2 * height * width * self.kept + tile
 
     def peak_bytes(self, plan: TilingPlan) -> int:
         """Bytes that the process takes at most: all slots at work, on the largest tiles."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
-from models.engine import Precision
+from models.engine import EngineSpec, Precision
 from models.errors import StoreError
 from models.files import keep_file
 from models.system import cache_folder, package_version
@@ -90,12 +90,18 @@ class BegunRun:
             return None
 
 
+def engine_facts(spec: EngineSpec) -> dict[str, Any]:
+    """Return what of an engine's settings decides a measurement, beside machine and bundle."""
+    facts = asdict(replace(spec, threads=None, hardware=""))
+    return {name: value for name, value in facts.items() if name not in ("onnx", "one_thread")}  # the bundle's own
+
+
 def _facts(source: Source, inference: InferenceSpec, options: SegmentOptions) -> Mapping[str, Any]:
     grid = inference.plan.grid
     return {
         "source": source.identity(),
         "bundle": inference.digest,
-        "engine": asdict(replace(inference.spec, threads=None, hardware="")),
+        "engine": engine_facts(inference.spec),
         "halo": inference.plan.halo,
         "thresholds": inference.encoding.thresholds,
         "asked": options.precision,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from models.engine_memory import FRUGAL, UNKNOWN, EngineMemory
 from models.errors import PlanError
@@ -15,6 +16,14 @@ from .options import SegmentOptions, parse_memory
 SHARE = 0.6  # of the memory: above it a Dask worker begins to spill, at 0.8 it pauses, and others need some too
 LIBRARIES = 3 << 28  # bytes of Dask, Zarr, GDAL and its cache of 256 MB, which the engine's own process has not
 GPU_INPUT = LARGEST_INPUT * TALLEST_INPUT  # pixels of a tile on a GPU, whose memory is found out by the engine
+
+
+class PixelBytes(NamedTuple):
+    """Bytes of a pixel: as it is read, with its mask; of its result; and of all other tiles of a fixed batch."""
+
+    raw: int
+    kept: int
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ def cut_scene(
     receptive_field: ReceptiveField,
     options: SegmentOptions,
     halo: int | None,
-    pixel: tuple[int, int],
+    pixel: PixelBytes,
     resources: Resources,
     known: EngineMemory | None,
     measure: Callable[[], EngineMemory],
@@ -86,7 +95,7 @@ def cut_scene(
     options
         What is asked for of tiles, blocks and memory.
     pixel
-        Bytes of a pixel as it is read, with its mask; and of its result.
+        Bytes of a pixel.
     resources
         Of a process of the run.
     known, measure
@@ -120,11 +129,11 @@ def cut_scene(
     return _checked(cut(measure()), options, resources)
 
 
-def _cost(engine: EngineMemory, options: SegmentOptions, pixel: tuple[int, int], resources: Resources) -> TileCost:
+def _cost(engine: EngineMemory, options: SegmentOptions, pixel: PixelBytes, resources: Resources) -> TileCost:
     given = None if options.memory is None else parse_memory(options.memory)
     budget = given or int(SHARE * resources.memory)
     fixed = engine.fixed + LIBRARIES
-    return TileCost(engine.per_pixel, *pixel, fixed, budget, resources.slots, sparing=given is None)
+    return TileCost(engine.per_pixel, pixel.raw, pixel.kept, fixed, budget, resources.slots, given is None, pixel.batch)
 
 
 def _checked(cut: Cut, options: SegmentOptions, resources: Resources) -> Cut:

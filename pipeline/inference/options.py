@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from models.encoding import Decision, Encoding, ProbabilityType, Thresholds, check_probability, decision
-from models.engine import Device, EngineName, EngineSpec, Precision, PrecisionOption
+from models.engine import Device, EngineName, EngineSpec, Precision, PrecisionOption, sees_all
 from models.errors import PlanError
 from models.graph_form import ONNX
 from models.metadata import BundleMetadata
@@ -200,7 +200,8 @@ class SegmentOptions:
         """
         precision: Precision = "fp32" if self.precision == "auto" or self.precision == "int8" else self.precision
         onnx = metadata is not None and metadata.architecture == ONNX
-        return EngineSpec(self.engine, self.device, precision, self.threads, self.compile, onnx=onnx)
+        alone = metadata is not None and sees_all(metadata)
+        return EngineSpec(self.engine, self.device, precision, self.threads, self.compile, onnx=onnx, one_thread=alone)
 
     def encoding(self, metadata: BundleMetadata) -> Encoding:
         """Return what is kept of the network's answer for the classes of a bundle."""

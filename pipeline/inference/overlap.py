@@ -23,7 +23,7 @@ from ..grid.tile_grid import TileAxis, TileGrid
 from ..grid.tiling import TilingPlan
 from ..io.source import Source
 from .grid_choice import choose_grid
-from .kept_precision import digest_of, versions_here
+from .kept_precision import digest_of, engine_facts, versions_here
 from .options import SegmentOptions
 from .predict import InferenceSpec, predict
 
@@ -169,7 +169,7 @@ def _digest(source: Source, inference: InferenceSpec, more: Mapping[str, Any]) -
     facts = {
         "source": source.identity(),
         "bundle": inference.digest,
-        "engine": asdict(replace(inference.spec, threads=None, hardware="")),
+        "engine": engine_facts(inference.spec),
         "thresholds": inference.encoding.thresholds,
         "tiles": (grid.side, grid.blend, grid.taper),
         "method": METHOD,

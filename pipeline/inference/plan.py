@@ -16,6 +16,7 @@ from models.encoding import Encoding, ProbabilityType, Thresholds, describe_deci
 from models.engine import Device, EngineName, EngineSpec, PrecisionOption, resolve, slots_of
 from models.engine_memory import UNKNOWN, EngineMemory, kept_memory, measure_memory
 from models.errors import BundleError, PlanError, SceneError
+from models.graph_form import fixed_shape
 from models.metadata import BundleMetadata
 from models.options import chosen, documents
 from models.system import usable_cpus
@@ -42,7 +43,7 @@ from ..mosaic.open import MosaicLike, as_mosaic
 from ..mosaic.source import MosaicSource
 from .each import expected_overlap, mosaic_of
 from .grid_choice import choose_grid, is_measured
-from .memory import Cut, Resources, cut_scene, machine_memory
+from .memory import Cut, PixelBytes, Resources, cut_scene, machine_memory
 from .merge import Merge
 from .nonfinite import OnNonfinite
 from .options import Halo, Overlap, SegmentOptions
@@ -172,7 +173,7 @@ class SegmentPlan:
         return [f"each     {expected_overlap(mosaic):.2f} scenes a pixel, each computed, then merged by {each}"]
 
     @property
-    def pixel(self) -> tuple[int, int]:
+    def pixel(self) -> PixelBytes:
         """Bytes of a pixel, see `cut_scene`."""
         return _pixel(self.source, self.inference.encoding, self.inference.metadata, self.options)
 
@@ -427,11 +428,15 @@ def _kept(encoding: Encoding) -> int:
     return 1 + size * len(encoding.kept)
 
 
-def _pixel(source: Source, encoding: Encoding, metadata: BundleMetadata, options: SegmentOptions) -> tuple[int, int]:
-    """Return the bytes of a pixel as it is read, with its mask, and half of those of its results in the making."""
+def _pixel(source: Source, encoding: Encoding, metadata: BundleMetadata, options: SegmentOptions) -> PixelBytes:
+    """Return the bytes of a pixel; of its results, half of those in the making."""
     merging = 0 if options.each is None else MERGING + MERGING_CLASS * len(metadata.classes)
     merging += 2 * len(metadata.classes) + 1 if options.blend == "feather" else 0  # half of a float32 each, and masks
-    return len(source.bands) * source.dtype.itemsize + 1, _kept(encoding) + merging
+    raw, kept = len(source.bands) * source.dtype.itemsize + 1, _kept(encoding)
+    answer = 1 + 4 * len(metadata.classes) if options.blend == "feather" else kept
+    others = (fixed_shape(metadata)[1] or 1) - 1
+    # as they are read, filled and stacked; their answers, and still those of the batch before
+    return PixelBytes(raw, kept + merging, others * (3 * raw + 2 * answer))
 
 
 def fit_bands(source: AnyOpen | MosaicSource, metadata: BundleMetadata, bands: Sequence[str | int] | None) -> Source:

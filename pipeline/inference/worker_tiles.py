@@ -8,7 +8,7 @@ from models.errors import PlanError
 
 from ..cluster.workers import WorkerFacts
 from ..grid.tiling import TilingPlan
-from .memory import Cut, cut_scene, machine_memory
+from .memory import Cut, PixelBytes, cut_scene, machine_memory
 from .options import SegmentOptions
 from .predict import InferenceSpec, measured_memory
 from .worker_classes import worker_resources
@@ -30,7 +30,7 @@ class OwnTiles:
 
     tile: int | None
     memory: str | int | None
-    pixel: tuple[int, int]
+    pixel: PixelBytes
     sharing: int
 
 
