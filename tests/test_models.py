@@ -163,14 +163,17 @@ class Added(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows, columns = (torch.linspace(0, 1, side) for side in x.shape[2:])
-        return self.first(x) + {
-            "rows": lambda: rows[:, None],
-            "columns": lambda: columns,
-            "columns counted": lambda: torch.arange(x.shape[3]) / 64,
-            "largest": lambda: torch.nan_to_num(x.amax((2, 3), keepdim=True)),
-            "smallest of a row": lambda: torch.nan_to_num(x).amin(3, keepdim=True),
-            "nothing": lambda: torch.zeros(1),
-        }[self.kind]()
+        return (
+            self.first(x)
+            + {
+                "rows": lambda: rows[:, None],
+                "columns": lambda: columns,
+                "columns counted": lambda: torch.arange(x.shape[3]) / 64,
+                "largest": lambda: torch.nan_to_num(x.amax((2, 3), keepdim=True)),
+                "smallest of a row": lambda: torch.nan_to_num(x).amin(3, keepdim=True),
+                "nothing": lambda: torch.zeros(1),
+            }[self.kind]()
+        )
 
 
 @pytest.mark.parametrize("kind", ["rows", "columns", "columns counted", "largest", "smallest of a row"])
