@@ -398,3 +398,12 @@ def test_the_weights_that_are_named_are_read(tmp_path):
         found = read_smp_folder(folder / name)
         assert found is not None
         assert found.path.name == name
+
+
+@pytest.mark.parametrize("key", ["drop", "rename", "swap"])
+def test_a_folder_gives_no_patterns_of_keys(key, tmp_path):
+    """Some take longer than any user waits; an export of ours holds none."""
+    folder = save_smp(tmp_path / "a")
+    endless = "((a+)+)+b"
+    (folder / "swathe.json").write_text(json.dumps({key: {endless: "x"} if key == "rename" else [endless]}))
+    refused(read_smp_folder, folder, f"swathe.json has {key}")

@@ -92,6 +92,7 @@ def test_half_precision_is_taken(tmp_path):
         ("swap", [5], "swap is a list of texts"),
         ("swap", "down", "swap is a list of texts"),
         ("drop", 5, "drop is a list of texts"),
+        ("options", {5: 1}, "options is a table"),
         ("drop", {"a": 1}, "drop is a list of texts"),
     ],
 )

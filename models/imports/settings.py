@@ -69,7 +69,7 @@ def _check_kinds(settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if key in TEXTS and not isinstance(value, str):
             raise refuse_value(key, "a text", value)
-        if key in TABLES and not isinstance(value, Mapping):
+        if key in TABLES and not (isinstance(value, Mapping) and _are_texts(value)):
             raise refuse_value(key, "a table of keys and values", value)
         if key in ("bands", "classes") and not _is_list(value) and value != MISSING:
             raise refuse_value(key, 'a list, as ["a", "b"]', value)

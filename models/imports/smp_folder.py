@@ -16,6 +16,7 @@ from .settings import read_settings
 
 CONFIG, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
 SETTINGS = "swathe.json"
+PATTERNS = ("drop", "rename", "swap")  # settings that are regular expressions
 CLASS = "_model_class"
 # what smp puts after a network, and the activation by which Swathe does the same
 ACTIVATIONS = {"sigmoid": "sigmoid", "softmax": "softmax", "softmax2d": "softmax", "logits": None, "identity": None,
@@ -77,6 +78,8 @@ def _found(folder: Path, config: Mapping[str, Any], named: str) -> Found:
         notes.append("its second output, a label of the whole image, is left out")
     if (folder / SETTINGS).is_file():  # written by `swathe export-model --for smp`
         ours = read_settings(file_in(folder, SETTINGS, f"the settings in {folder}"))
+        if patterns := [key for key in PATTERNS if key in ours]:  # some match for longer than any user waits
+            raise BundleError(f"{folder / SETTINGS} has {patterns[0]}, which only --config may: leave it out there")
         facts, sources = facts | ours, sources | dict.fromkeys(ours, SETTINGS)
     kind = "a folder of segmentation-models-pytorch"
     return Found(
