@@ -18,6 +18,7 @@ from models.engine import EngineSpec, make_engine, resolve
 from models.engine_openvino import _encoded
 from models.engine_torch import fold_batch_norm
 from models.errors import EngineError
+from models.hardware import cpu_gains
 from models.openvino_core import CORE, ov
 
 CPU = {name: EngineSpec(name=name, device="cpu", threads=1) for name in ("torch", "openvino")}
@@ -222,6 +223,10 @@ def test_settings_that_make_no_sense(wrong):
         EngineSpec(**wrong)
 
 
+needs_bf16 = pytest.mark.skipif(not cpu_gains("bf16"), reason="this CPU gains nothing from bf16")
+
+
+@needs_bf16
 @pytest.mark.parametrize("engine", CPU)
 def test_half_precision_is_near(engine, bundle_of, threads):
     values = pixels((1, 3, 64, 64))
@@ -230,7 +235,7 @@ def test_half_precision_is_near(engine, bundle_of, threads):
     np.testing.assert_allclose(make_engine(bundle_of("unet"), spec).predict(values), right, atol=0.2)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 @pytest.mark.parametrize("architecture", ["simple-unet", "unet"])
 def test_calls_at_a_time_on_a_cpu_change_no_bit(architecture, precision, bundle_of, threads):
     """However many calls share the threads, whatever tile a pixel is in: also in bf16, where sums differ by 1e-2."""
