@@ -171,7 +171,7 @@ def _load_external(model: Any, path: Path) -> None:
         told = {entry.key: entry.value for entry in tensor.external_data}
         place = folder / told.get("location", "")
         where = said(told.get("location", ""))
-        if not told.get("location") or not place.resolve().is_relative_to(folder):
+        if not told.get("location") or not Path(os.path.realpath(place)).is_relative_to(folder):
             raise NetworkError(f"{path} keeps data in {where!r}, outside of its folder: put it beside the file")
         refuse_special(place, NetworkError)
         if not place.is_file():

@@ -21,6 +21,7 @@ from models.imports.deepness import deepness_facts
 from models.imports.hub import licence_of, refuse_hub_folder
 from models.imports.lightning import read_lightning
 from models.imports.mlm_item import read_mlm_item
+from models.imports.recognise import recognise
 from models.imports.smp_folder import read_smp_folder
 
 DEEP = '{"a":' + "[" * 20_000 + "]" * 20_000 + "}"
@@ -407,3 +408,17 @@ def test_a_folder_gives_no_patterns_of_keys(key, tmp_path):
     endless = "((a+)+)+b"
     (folder / "swathe.json").write_text(json.dumps({key: {endless: "x"} if key == "rename" else [endless]}))
     refused(read_smp_folder, folder, f"swathe.json has {key}")
+
+
+def test_links_to_themselves_in_folders(tmp_path):
+    os.symlink("loop.pth", tmp_path / "loop.pth")
+    (tmp_path / "a.emd").write_text(json.dumps(definition(ModelFile="loop.pth")))
+    refused(read_arcgis, tmp_path / "a.emd", "names loop.pth, which is not in")
+
+
+@pytest.mark.parametrize("keys", [("down.0.0.weight", "final.weight"), ("conv1.0.weight", "final.weight"),
+                                  ("contract1.0.weight", "expand1.6.weight")])  # fmt: skip
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_keys_of_a_network_and_shapes_of_none(keys, shape, tmp_path):
+    torch.save({key: torch.ones(shape) for key in keys}, tmp_path / "a.pth")
+    assert "architecture" not in recognise(tmp_path / "a.pth").facts

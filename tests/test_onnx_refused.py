@@ -243,6 +243,7 @@ def test_data_beside_a_file_comes_into_the_bundle(tmp_path, threads):
         ("weights.bin", {"offset": -8}, "shorter than it says"),
         ("weights.bin", {"offset": "many"}, "cannot be read"),
         ("pipe", {}, "is a pipe"),
+        ("loop.bin", {}, "is missing"),
     ],
 )
 def test_data_elsewhere_is_never_read(location, said, refused, tmp_path):
@@ -252,6 +253,7 @@ def test_data_elsewhere_is_never_read(location, said, refused, tmp_path):
     (folder / "weights.bin").write_bytes(WEIGHT.tobytes())
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
     os.mkfifo(folder / "pipe")
+    (folder / "loop.bin").symlink_to("loop.bin")
     path = external(folder, location, **said)
     with pytest.raises(NetworkError, match=refused):
         import_onnx(path, SETTINGS, tmp_path / "bundle")

@@ -40,9 +40,8 @@ def matching_network(state: Mapping[str, Tensor]) -> Matched | None:
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     if len(shapes) > MOST_TENSORS:
         return None
-    for candidate in _candidates(shapes):
-        if _shapes(candidate) == shapes:
-            return candidate
+    with suppress(IndexError):  # keys of a network, and shapes of none
+        return next((candidate for candidate in _candidates(shapes) if _shapes(candidate) == shapes), None)
     return None
 
 

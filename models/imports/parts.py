@@ -3,6 +3,7 @@
 Nothing here trusts what it is given: names are shown without control characters, counts are capped, numbers are finite.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
@@ -140,7 +141,7 @@ def file_in(folder: Path, name: object, whose: str) -> Path:
     """
     plain = relative(name, whose)
     root = cache_of(folder).resolve()
-    target = (folder / plain).resolve()
+    target = Path(os.path.realpath(folder / plain))  # which a link to itself does not stop
     if not target.is_relative_to(root):
         raise BundleError(f"{whose} leads out of its folder, to {plain!r}: put that file beside it, and name it so")
     if not target.is_file():
