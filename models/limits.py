@@ -4,7 +4,6 @@ They are on what one read takes at once, not on the size of a scene. What reads 
 `tomllib` do, so that whoever reads says which file it is.
 """
 
-import io
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from .errors import SwatheError
 
@@ -110,29 +109,6 @@ def _checked(value: Any) -> Any:
             return value
         level = below
     raise _too_deep()
-
-
-def load_arrays(content: bytes, most: int) -> dict[str, Any]:
-    """Return the arrays of an `.npz` by name, of at most that many bytes together; no object is ever unpickled.
-
-    Raises
-    ------
-    ValueError
-        It is damaged, or larger.
-    """
-    import numpy as np
-
-    try:
-        with ZipFile(io.BytesIO(content)) as archive:
-            check_members(archive, most)
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return dict(arrays)
-    except ValueError:
-        raise
-    except (BadZipFile, EOFError, OSError, MemoryError, LookupError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-    except Exception as error:  # of zlib and of numpy's header, which is parsed as Python's literals
-        raise ValueError(f"damaged arrays: {error}") from error
 
 
 def check_members(archive: ZipFile, most: int) -> None:

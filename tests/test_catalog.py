@@ -73,8 +73,11 @@ def test_columns_say_what_planning_takes_without_a_source_being_decoded(index, m
     assert index.cloud_covers[0] == 12.5
     assert np.isnan(index.cloud_covers[1:]).all()
     assert [*index.priorities] == [0, 2, 0]
-    assert [*index.epsgs] == [32633, 32633, 32634]
-    assert CRS.from_wkt(index.crs_of(2)) == CRS.from_epsg(32634)
+    assert [CRS.from_wkt(index.columns.crs[one]).to_epsg() for one in index.columns.crs_numbers] == [
+        32633,
+        32633,
+        32634,
+    ]
     np.testing.assert_array_equal(index.resolutions, [[10, 10], [10, 10], [20, 20]])
     assert all(shapely.is_valid(index.footprints))
 

@@ -1,6 +1,7 @@
 """Dask, as we use it: found or said to be missing, one window of tasks, no ports, no noise, no endless waits."""
 
 import logging
+import operator
 import os
 import shutil
 import signal
@@ -27,7 +28,7 @@ from pipeline.cluster.workers import gpu_resources, worker_threads
 from pipeline.inference.run import Segmentation
 from pipeline.jobs import watch
 from pipeline.jobs.job import run_job
-from pipeline.jobs.tasks import map_bounded, run_once
+from pipeline.jobs.tasks import map_bounded
 
 BIN = Path(sys.executable).parent
 
@@ -120,7 +121,7 @@ def test_no_port_is_open_to_others_and_all_ends_quietly(capfd):
         assert not [c for c in there if c.raddr and c.raddr.ip not in ("127.0.0.1", "::1")]
         assert worker_threads(client) == 2
         assert gpu_resources(client) is None
-        assert run_once(client, abs, -3) == 3
+        assert list(map_bounded(client, operator.call, abs, [-3], key="once")) == [3]
     assert client.status == "closed"
     assert {c.laddr for c in psutil.Process().net_connections("inet")} <= before
     assert [handler.level for handler in logging.getLogger("distributed").handlers] == levels
@@ -151,7 +152,7 @@ def test_worker_processes_hear_this_machine_alone_and_end_with_the_run(capfd):
         blocked = client.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
         assert signal.SIGINT in blocked  # which a terminal sends to all of them
         with pytest.raises(ClusterError, match=r"received int$"):  # and not on which worker: it is this machine
-            run_once(client, check_client, 3)
+            list(map_bounded(client, operator.call, check_client, [3], key="once"))
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert capfd.readouterr().err == ""

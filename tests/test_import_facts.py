@@ -19,7 +19,6 @@ from models.importing import import_settings, read_state_dict
 from models.imports.arcgis import read_arcgis
 from models.imports.checkpoint import PlainValues, read_checkpoint
 from models.imports.deepness import deepness_facts
-from models.imports.hub import licence_of
 from models.imports.lightning import read_lightning
 from models.imports.mlm_item import read_mlm_item
 from models.imports.own import settings_of
@@ -90,7 +89,6 @@ def test_folder_of_smp(weights, tmp_path):
     assert (found.facts["name"], found.inputs, found.outputs) == ("my-net", 4, 3)
     assert "activation" not in found.facts
     assert read_smp_folder(folder / weights) == found  # its weights lead to the folder
-    assert licence_of(folder) == "mit"
 
 
 @pytest.mark.parametrize(("classes", "activation", "told"), [(1, None, "sigmoid"), (1, "sigmoid", "sigmoid"),

@@ -18,7 +18,7 @@ from models.importing import import_model, read_state_dict
 from models.imports.arcgis import read_arcgis
 from models.imports.checkpoint import PlainValues, read_checkpoint
 from models.imports.deepness import deepness_facts
-from models.imports.hub import licence_of, refuse_hub_folder
+from models.imports.hub import refuse_hub_folder
 from models.imports.lightning import read_lightning
 from models.imports.mlm_item import read_mlm_item
 from models.imports.recognise import recognise
@@ -173,10 +173,6 @@ def test_links_that_lead_out_of_a_folder(tmp_path):
         (folder / name).unlink()
         (folder / name).symlink_to(tmp_path / "secret")
         refused(read_smp_folder, folder, "leads out of its folder")
-    folder = save_smp(tmp_path / "card")
-    (folder / "README.md").unlink()
-    (folder / "README.md").symlink_to(tmp_path / "secret")
-    assert licence_of(folder) == ""
 
 
 def test_settings_in_a_folder_call_no_function(tmp_path, capfd):

@@ -19,7 +19,7 @@ import zarr
 from models.bundle import load_bundle, shipped_bundles
 from models.errors import BundleError, ClusterError, NetworkError, PlanError, SceneError, SwatheError, TrainingError
 from models.importing import import_bundle, read_state_dict
-from models.limits import DEEPEST, check_chunk, largest_chunk, load_arrays, parse_json, parse_toml
+from models.limits import DEEPEST, check_chunk, largest_chunk, parse_json, parse_toml
 from models.system import forget_peak, peak_bytes
 from pipeline.cluster.profiles import read_profile
 from pipeline.grid.geobox import Window
@@ -69,21 +69,6 @@ def test_what_people_write_is_read() -> None:
     assert parse_toml('a.b = [1, "x"]') == {"a": {"b": [1, "x"]}}
     with pytest.raises(ValueError, match="11 bytes; at most 10"):
         parse_json('["1234567"]', 10)
-
-
-def test_arrays_are_read_within_a_size_and_nothing_else_is() -> None:
-    np.savez(file := io.BytesIO(), one=np.arange(5), two=np.zeros((2, 3), np.uint8))
-    found = load_arrays(file.getvalue(), 10_000)
-    assert found["one"].tolist() == [0, 1, 2, 3, 4]
-    assert found["two"].shape == (2, 3)
-    with pytest.raises(ValueError, match="bytes unpacked"):
-        load_arrays(file.getvalue(), 100)
-    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976,), }"
-    huge = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
-    np.savez(objects := io.BytesIO(), one=np.array([{}], object))
-    for content in (_zip({"one.npy": huge}), objects.getvalue(), file.getvalue()[:-30], b"", b"PK"):
-        with pytest.raises(ValueError, match=r"\w"):
-            load_arrays(content, 10_000)
 
 
 def _zip(files: dict[str, bytes]) -> bytes:

@@ -12,7 +12,7 @@ from test_ledger import begin, do, every_block
 
 from pipeline.store.ledger import Ledger
 from pipeline.store.lifecycle import finish_store
-from pipeline.store.manifest import Manifest, read_manifest
+from pipeline.store.manifest import Manifest, find_manifest
 from pipeline.store.store import COPY, MANIFEST, OF_BEFORE, Store, Summary, marker_name, open_store
 
 Done = Callable[[Store], None]
@@ -38,8 +38,9 @@ def test_a_manifest_names_every_file_with_its_size_and_digest(tmp_path: Path, ma
     ledger = Ledger.read(store, 2)
     assert all(level.all() for level in ledger.done)
     finish_store(store, {"pixels": {}}, ledger.seconds, ledger.shards)
-    manifest = read_manifest(open_store(store.path)[0])
+    manifest, damaged = find_manifest(open_store(store.path)[0].files)
     assert manifest is not None
+    assert not damaged
     root = Path(store.path)
     named = {}
     for level, row, column in every_block(store):

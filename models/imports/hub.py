@@ -24,10 +24,9 @@ REFERENCE = re.compile(
 )
 NETWORKS = (".onnx", ".safetensors", ".ckpt", ".pth", ".pt", ".pt2", ".bin", ".dlpk")
 DATA = (".onnx.data", ".onnx_data")  # of large ONNX files, beside these
-CARD, LARGEST_CARD = "README.md", 2**20
+CARD = "README.md"
 MOST_FILES = 10_000
 LARGEST = 2**34  # bytes of what is fetched of one repository
-LICENCE = re.compile(r"^licen[sc]e:\s*[\"']?([\w.+ -]{1,60})", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -139,18 +138,6 @@ def refuse_hub_folder(path: Path) -> None:
         raise BundleError(
             f"{path} is a model of diffusers ({printable(config['_class_name'])[:60]}), which segments nothing"
         )
-
-
-def licence_of(folder: Path) -> str:
-    """Return the licence that a folder's model card states; empty: none."""
-    card = folder / CARD
-    if not card.is_file() or not card.resolve().is_relative_to(cache_of(folder).resolve()):
-        return ""
-    with open(card, "rb") as file:
-        text = file.read(LARGEST_CARD).decode("utf-8", errors="replace")
-    head = text[3:].partition("\n---")[0] if text.startswith("---") else ""
-    found = LICENCE.search(head)
-    return printable(found[1]) if found else ""
 
 
 Listed = tuple[int, str, str]  # of a file: bytes, and its SHA-256 or the SHA-1 of its blob in git; one is empty

@@ -142,17 +142,6 @@ class SceneIndex:
         """Digests of the content of all scenes."""
         return self.columns.digests
 
-    @property
-    def epsgs(self) -> NDArray[np.int32]:
-        """EPSG codes of the CRSs of all scenes; 0: a CRS without one."""
-        columns = self.columns
-        return np.array([_epsg(crs) for crs in columns.crs] or [0], np.int32)[columns.crs_numbers]
-
-    def crs_of(self, number: int) -> str:
-        """Return the CRS of a scene as WKT."""
-        columns = self.columns
-        return columns.crs[int(columns.crs_numbers[number])]
-
     def scene(self, number: int) -> IndexedScene:
         """Return one scene."""
         return _scene(self.path, self.digest, int(number))
@@ -278,13 +267,6 @@ def as_row(scene: IndexedScene) -> Row:
         platform=scene.platform,
         collection=scene.collection,
     )
-
-
-@lru_cache(maxsize=64)
-def _epsg(crs: str) -> int:
-    from pyproj import CRS
-
-    return CRS.from_wkt(crs).to_epsg() or 0
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,6 @@
 """Run many tasks on a cluster, of which few are known to it at a time."""
 
 import asyncio
-import operator
 import pickle
 import queue
 import time
@@ -67,24 +66,6 @@ def share_once(client: Client, value: Any) -> Future:
 
 def _short(item: Any) -> str:
     return f"block {shorten(str(item), 60)}"
-
-
-def run_once(
-    client: Client,
-    function: Callable[[Item], Result],
-    item: Item,
-    resources: Mapping[str, float] | None = None,
-) -> Result:
-    """Run one small task on any worker, or on one with resources, and wait for it.
-
-    Raises
-    ------
-    ClusterError
-        As `map_bounded`.
-    """
-    result: Result
-    (result,) = map_bounded(client, operator.call, function, [item], key="swathe-once", resources=resources)
-    return result
 
 
 def map_bounded(

@@ -15,8 +15,6 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import StoreError
-
 from .files import Files
 from .metadata import group_path
 from .sealed import pack, unpack
@@ -107,20 +105,6 @@ def _unpack_kept(found: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     for name, size in json.loads(found["names"].tobytes()).items():
         kept[name], at = content[at : at + size], at + size
     return kept
-
-
-def read_manifest(store: Store) -> Manifest | None:
-    """Read the manifest of a finished store; None: it has none, as those of before.
-
-    Raises
-    ------
-    StoreError
-        It is damaged, or cannot be read.
-    """
-    found, damaged = find_manifest(store.files)
-    if found is None and damaged:
-        raise StoreError(f"{store.path} is damaged: {MANIFEST} and its copy are not as they were written")
-    return found
 
 
 def find_manifest(files: Files) -> tuple[Manifest | None, list[str]]:
