@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import SwatheError
+from models import SwatheError, engine
 from pipeline import compute_statistics, open_maps, open_objects, run, write_clean, write_objects, write_vectors
 from pipeline.objects.table import COLUMNS
-from pipeline.store.store import open_store
+from pipeline.store.store import open_store, read_metadata
 
 CLEANING = {"threshold": 0.3, "opening": 1, "element": "square", "min_object": 3}
 
@@ -46,6 +46,9 @@ def test_a_run_whose_markers_no_record_has_is_continued(
 
     shutil.unpack_archive(Path(__file__).parent / "data" / "store_with_markers.zip", folder)
     monkeypatch.setattr(ledger, "RECORD", record)
+    begun = read_metadata("begun_markers.zarr")
+    assert begun is not None
+    monkeypatch.setattr(engine, "cpu_name", lambda: begun.identity["hardware"])  # as if it had begun on this machine
     result = run("scene.tif", "buildings", "begun_markers.zarr", block=32, halo=0, threshold="likeliest", show=False)
     assert (result.blocks, result.resumed) == (9, 7)
     whole, continued = (open_maps(name).class_map.values for name in ("maps.zarr", "begun_markers.zarr"))

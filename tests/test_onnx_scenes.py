@@ -156,7 +156,7 @@ def test_a_block_takes_no_more_memory_than_planned(blend, engine, eights, tmp_pa
     shared_engine(prepared.inference)
     before = forget_peak()
     predict(prepared.source, prepared.geobox.whole, prepared.inference)
-    assert 0.4 * planned < peak_bytes() - before <= planned
+    assert peak_bytes() - before <= planned  # and less where the process has memory that it took before
 
 
 @pytest.mark.slow
