@@ -197,7 +197,10 @@ def import_settings(
         return import_onnx(found.path, merged, output, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
         write_program_as_onnx(found.path, made := Path(folder) / "network.onnx")
-        return import_onnx(made, merged, output, overwrite=overwrite)
+        try:
+            return import_onnx(made, merged, output, overwrite=overwrite)
+        except (BundleError, NetworkError) as error:  # which name a file that the user has never seen
+            raise type(error)(str(error).replace(str(made), str(found.path))) from error
 
 
 def _origin(found: Found) -> dict[str, Any]:

@@ -68,6 +68,10 @@ def test_a_trusted_program_becomes_a_graph_that_gives_the_same(program, network,
     assert bundle.metadata.name == "net"
     again = import_model(program, tmp_path / "b", config=SETTINGS, trust=True)
     assert again.digest == bundle.digest
+    with pytest.raises(SwatheError, match=f"^{program} takes 3 bands"):
+        import_model(
+            program, tmp_path / "c", config=SETTINGS | {"bands": ["a", "b"], "scaling": {"divisor": 9}}, trust=True
+        )
     pixels = np.random.default_rng(0).integers(0, 255, (1, 3, 64, 96)).astype(np.float32)
     scaled = torch.from_numpy(pixels) - torch.tensor([90, 100, 110])[:, None, None]
     with torch.inference_mode():

@@ -127,6 +127,13 @@ def test_a_plan_counts_what_the_network_sees(height, width, grid, block):
     assert cost.peak_bytes(plan) > seen[0].size * cost.network
 
 
+def test_no_more_calls_of_one_thread_than_the_memory_holds():
+    here, engine = Resources(64 * GB, 64), EngineMemory(GB, 1500)
+    cut = cut_scene((10_980, 10_980), UNBOUNDED, SegmentOptions(), None, PixelBytes(9, 1), here, engine, pytest.fail,
+                    TileGrid(1024, 128))  # fmt: skip
+    assert (8 < cut.cost.slots < 64, cut.peak_bytes <= cut.cost.budget, cut.notes) == (True, True, ())
+
+
 def test_blocks_on_a_grid_are_free_and_cost_what_they_share():
     grid, here, pixel = TileGrid(256, 64), Resources(24 * GB, 2), PixelBytes(4, 2)
     plain = make_plan((9000, 9000), UNBOUNDED, grid=grid)

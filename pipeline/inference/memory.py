@@ -15,6 +15,7 @@ from .options import SegmentOptions, parse_memory
 
 SHARE = 0.6  # of the memory: above it a Dask worker begins to spill, at 0.8 it pauses, and others need some too
 LIBRARIES = 3 << 28  # bytes of Dask, Zarr, GDAL and its cache of 256 MB, which the engine's own process has not
+FEW_SLOTS = 8  # up to so many are in work even where they do not fit, as many as calls that share threads
 GPU_INPUT = LARGEST_INPUT * TALLEST_INPUT  # pixels of a tile on a GPU, whose memory is found out by the engine
 
 
@@ -137,7 +138,12 @@ def _cost(engine: EngineMemory, options: SegmentOptions, pixel: PixelBytes, reso
 
 
 def _checked(cut: Cut, options: SegmentOptions, resources: Resources) -> Cut:
-    """Refuse what does not fit into a given budget; note what does not fit into the memory."""
+    """Refuse what does not fit into a given budget; note what does not fit into the memory.
+
+    Above `FEW_SLOTS` there are no more blocks in work than fit.
+    """
+    cost = cut.cost
+    cut = replace(cut, cost=replace(cost, slots=max(min(cost.slots, FEW_SLOTS), cost.fitting(cut.plan))))
     budget, needed = cut.cost.budget, gigabytes(cut.peak_bytes)
     fewer = ", or fewer --threads" if cut.cost.slots > 1 else ""
     notes = list(cut.notes)

@@ -263,7 +263,7 @@ class Segmentation(BlockJob):
     def threads(self) -> int:
         cut, spec = self.prepared.cut, self.prepared.inference.spec
         most = blocks_at_once(spec)
-        return min(most, cut.cost.fitting(cut.plan)) if spec.device == "cuda" else most
+        return min(most, cut.cost.fitting(cut.plan) if spec.device == "cuda" else cut.cost.slots)
 
     @override
     def identity(self) -> Mapping[str, Any]:
