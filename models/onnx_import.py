@@ -236,7 +236,8 @@ def _mixes_tiles(answers: Answers, shape: tuple[int, ...]) -> bool:
         together = answers(tiles)
         for place in {0, len(tiles) // 2, len(tiles) - 1}:
             alone = answers(tiles[place : place + 1])[0]
-            if not np.isclose(together[place], alone, rtol=0, atol=ROUNDING * abs(alone).max(), equal_nan=True).all():
+            most = ROUNDING * np.nanmax(abs(alone), initial=0)
+            if not np.isclose(together[place], alone, rtol=0, atol=most, equal_nan=True).all():
                 return True
     except (ValueError, IndexError):  # it takes but one, or answers for but one
         return True

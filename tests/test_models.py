@@ -176,6 +176,19 @@ class Added(nn.Module):
         )
 
 
+@pytest.mark.parametrize("step", [torch.sqrt, torch.log1p])
+def test_pixels_that_a_network_cannot_take_are_not_tried(step):
+    class Rooted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.first(step(x))
+
+    assert measure_receptive_field(Rooted(), 2) == ReceptiveField(1, 1)
+
+
 @pytest.mark.parametrize("kind", ["rows", "columns", "columns counted", "largest", "smallest of a row"])
 def test_what_no_nan_shows_has_no_radius(kind):
     assert measure_receptive_field(Added("nothing"), 2) == ReceptiveField(1, 1)

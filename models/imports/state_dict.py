@@ -19,7 +19,7 @@ from .pickles import describe_pickle
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
 TAKEN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32,
          torch.int64, torch.bool}  # fmt: skip
-MOST_REPEATED = 8  # times that tensors may hold the same numbers, as those do that layers share
+MOST_REPEATED, SMALL = 8, 2**30  # times that tensors of more bytes may hold the same numbers, as layers share them
 DEEPEST = 32  # wrappers and prefixes about a state dict
 PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")  # that DataParallel, Lightning and compile put first
 
@@ -71,7 +71,7 @@ def _refuse_odd(state: Mapping[str, Tensor], name: str) -> None:
 def _refuse_repeated(state: Mapping[str, Tensor], name: str) -> None:
     """Refuse tensors of which a few numbers stand for many: a small file would make a network of any size."""
     storages = {one.data_ptr(): one.nbytes() for one in (tensor.untyped_storage() for tensor in state.values())}
-    if sum(tensor.nbytes for tensor in state.values()) > MOST_REPEATED * sum(storages.values()):
+    if sum(tensor.nbytes for tensor in state.values()) > max(SMALL, MOST_REPEATED * sum(storages.values())):
         key = max(state, key=lambda key: state[key].numel())
         raise NetworkError(f"{name} repeats its numbers: {key} is {state[key].numel():,} of them, and the file holds "
                            f"{sum(storages.values()):,} bytes; save its weights as they are")  # fmt: skip
