@@ -24,6 +24,7 @@ import pipeline.inference.predict as prediction
 from models import Bundle
 from models.engine import EngineSpec, make_engine
 from models.errors import PlanError, SceneError, StoreError
+from models.hardware import cpu_gains
 from models.metadata import ReceptiveField
 from pipeline import plan, run, segment
 from pipeline.catalog.build import build_index
@@ -329,6 +330,8 @@ def test_a_network_of_fixed_tiles_gets_no_others(fixed, bundles, scene, tmp_path
 def test_int8_of_a_network_of_fixed_tiles_is_measured_on_such(fixed, bundles, tmp_path):
     """Its ranges and its error are those of whole tiles."""
     pytest.importorskip("nncf")
+    if not cpu_gains("int8"):
+        pytest.skip("this CPU gains nothing from int8")
     path = write_raster(tmp_path / "s.tif", pixels((3, 600, 700)), descriptions=("red", "green", "blue"))
     how: dict[str, Any] = {"engine": "openvino", "precision": "int8", "show": False, "overviews": False}
     maps = [tmp_path / f"{block}.zarr" for block in (150, 512)]
