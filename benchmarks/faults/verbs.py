@@ -7,6 +7,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 
+from models.hardware import cpu_gains
+
 from ..networks import make_bundle
 from ..scenes import write_scene
 from .content import difference
@@ -76,8 +78,8 @@ VERBS = (
     Verb("index", "index.parquet", ("{in}/scene.tif", "-o", "{out}/index.parquet", "-q")),
     Verb("report", "r.html", ("{in}/objects.zarr", "-o", "{out}/r.html")),
     Verb("train", "roofs", ("{in}/roofs.toml", "-o", "{out}/roofs", "-q")),
-    Verb("quantise", "int8.zip", ("{in}/simple-unet", "--scenes", "{in}/scene.tif", "-o", "{out}/int8.zip",
-                                  "--tolerance", "1")),
+    *([Verb("quantise", "int8.zip", ("{in}/simple-unet", "--scenes", "{in}/scene.tif", "-o", "{out}/int8.zip",
+                                     "--tolerance", "1"))] if cpu_gains("int8") else []),
     Verb("evaluate", "scores", ("{in}/roofs", "{in}/samples/v_image.tif", "{in}/samples/v_label.tif", "-o",
                                 "{out}/scores", "-q")),
     Verb("import", "own", ("{in}/simple-unet/weights.safetensors", "--config", "{in}/own.toml", "-o",
