@@ -64,7 +64,7 @@ def tiny(scenes: Path, **more) -> Settings:
     return small_settings(scenes, **{"data": data, **TINY, **more})
 
 
-def refused(settings: Settings, output: Path, **how: bool) -> str:
+def refused(settings: Settings, output: str | Path, **how: bool) -> str:
     """Train, and give the message, which is short."""
     with pytest.raises(SwatheError) as caught:
         train(settings, output, show=False, **how)
@@ -74,6 +74,13 @@ def refused(settings: Settings, output: Path, **how: bool) -> str:
 
 
 # what was there before
+
+
+def test_an_output_is_local_and_has_a_name(scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "s3://bucket/o is not a local path" in refused(tiny(scenes), "s3://bucket/o")
+    assert "the output is empty" in refused(tiny(scenes), "")
+    assert not [*tmp_path.glob("s3*"), *tmp_path.glob("*.training")]
 
 
 @pytest.mark.parametrize("restart", [False, True])

@@ -134,7 +134,8 @@ def _cost(engine: EngineMemory, options: SegmentOptions, pixel: PixelBytes, reso
     given = None if options.memory is None else parse_memory(options.memory)
     budget = given or int(SHARE * resources.memory)
     fixed = engine.fixed + LIBRARIES
-    return TileCost(engine.per_pixel, pixel.raw, pixel.kept, fixed, budget, resources.slots, given is None, pixel.batch)
+    return TileCost(engine.per_pixel, pixel.raw, pixel.kept, fixed, budget, resources.slots,
+                    sparing=given is None, batch=pixel.batch)  # fmt: skip
 
 
 def _checked(cut: Cut, options: SegmentOptions, resources: Resources) -> Cut:

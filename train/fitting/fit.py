@@ -17,7 +17,7 @@ import torch
 
 from models.bundle import WEIGHTS, Bundle, check_replaced, finish_bundle, save_bundle
 from models.errors import TrainingError
-from models.files import refuse_existing, whole_file
+from models.files import local_path, refuse_existing, whole_file
 from models.metadata import Band, BundleMetadata, ReceptiveField
 from models.mlm import to_item
 from models.system import usable_cpus
@@ -71,9 +71,10 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
     SwatheError
         As `prepare`; the output exists; a training with other settings was begun there; the loss is not a number.
     """
-    if not (overwrite or restart) and was_written(Path(output), run_folder(output), settings):
-        return finish_bundle(Path(output))
-    _check_output(Path(output), overwrite=overwrite)
+    output = local_path(output, error=TrainingError)
+    if not (overwrite or restart) and was_written(output, run_folder(output), settings):
+        return finish_bundle(output)
+    _check_output(output, overwrite=overwrite)
     # the process that was started, and not one that Lightning started beside it for another device
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     training, run = prepare(settings, show=show), run_folder(output)
@@ -89,12 +90,10 @@ def train(settings: Settings, output: str | os.PathLike[str], *, restart: bool =
         if not first:
             raise SystemExit(0)  # what follows is the first process's
         write_curves(run, settings.name)
-        return write_best(Path(output), training, module, run, command=command, show=show)
+        return write_best(output, training, module, run, command=command, show=show)
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
-    if "://" in os.fspath(output):
-        raise TrainingError(f"{output} is not a local path; train into a local one, and copy that")
     if output.exists():
         if not overwrite:
             refuse_existing(output, error=TrainingError)
