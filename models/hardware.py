@@ -26,7 +26,7 @@ FLAGS = {
 CPU_INFO = Path("/proc/cpuinfo")
 # what a CPU needs so that a precision is faster than fp32: one of these
 GAINS = {
-    "int8": {"vnni", "amx-int8", "i8mm"},
+    "int8": {"avx2", "avx512", "vnni", "amx-int8", "i8mm"},  # AVX2 multiplies bytes too, twice as fast as it does floats
     "bf16": {"bf16", "amx-bf16"},
     "fp16": {"fp16", "amx-fp16"},
 }

@@ -273,7 +273,7 @@ def test_the_scheduler_keeps_nothing_of_tasks_that_are_done():
         assert sorted(map_bounded(client, _item, None, range(120), key="swathe-flat")) == list(range(120))
         assert isinstance(client.cluster, LocalCluster)
         spans = client.cluster.scheduler.extensions["spans"].spans.values()
-        assert 1 <= len(spans) <= 2  # a pause begins another
+        assert 1 <= len(spans) <= 60  # far fewer than tasks; each moment without a task begins another
         assert sum(len(span.metadata["collections"]) for span in spans) == 0
 
 

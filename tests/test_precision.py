@@ -55,6 +55,7 @@ def offered(precision: str, engine: str = "openvino") -> bool:
 
 HERE = [precision for precision in ("fp32", "bf16", "fp16", "int8") if offered(precision)]
 needs_int8 = pytest.mark.skipif("int8" not in HERE, reason="this CPU gains nothing from int8, or NNCF is missing")
+needs_bf16 = pytest.mark.skipif("bf16" not in HERE, reason="this CPU gains nothing from bf16")
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +197,7 @@ def shards(path: Path) -> dict[Path, bytes]:
 
 
 @needs_int8
+@needs_bf16
 def test_what_a_store_says_holds_for_the_same_run_alone(scene, bundle_of, int8, tmp_path, monkeypatch):
     given, out = (scene, bundle_of(bands=2)), tmp_path / "o.zarr"
     cut = {"block": 128, "precision": "auto", "halo": "auto", "tolerance": 0.01, "show": False, **OPENVINO}
@@ -332,7 +334,7 @@ def test_auto_takes_the_fastest_that_is_within_the_tolerance(found, chosen, says
     assert f", {chosen}" in str(made)
 
 
-@pytest.mark.skipif("bf16" not in HERE, reason="this CPU gains nothing from bf16")
+@needs_bf16
 def test_precision_and_halo_share_the_tolerance(scene, bundle_of, monkeypatch):
     fixed(monkeypatch, bf16=(0.003, 2.0))
     made = plan(scene, bundle_of(bands=2), precision="auto", halo="auto", tolerance=0.01, **OPENVINO)
