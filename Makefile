@@ -10,12 +10,9 @@ BIN := $(VENV)/bin
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
 
 # In processes of their own: Lightning, ONNX and scikit-learn bring threads and OpenMPs beside OpenVINO's and GDAL's, and a
-# process that held them all has been seen to crash. Those of commands start programs, and wait for them; both sides take
-# a part of them, so that they end at about the same time.
+# process that held them all has been seen to crash.
 TRAINING := $(shell grep -lE "from train|import train|models.exporting|import onnx|import_onnx|import segmentation|import_rows|csmask" tests/test_*.py)
-COMMANDS := $(filter-out $(TRAINING),$(wildcard $(patsubst %,tests/test_%.py,chaos faults notebooks publish queues readme slurm)))
-MORE_COMMANDS := $(filter-out $(TRAINING),$(wildcard $(patsubst %,tests/test_%.py,storage_ways two_hosts verbs wheel)))
-OTHERS := $(filter-out $(TRAINING) $(COMMANDS) $(MORE_COMMANDS),$(wildcard tests/test_*.py))
+OTHERS := $(filter-out $(TRAINING),$(wildcard tests/test_*.py))
 
 .PHONY: help env demo test test-slow test-all check format notebooks bench clean
 
@@ -41,25 +38,19 @@ $(VENV)/.made: pyproject.toml
 demo: env
 	$(BIN)/swathe demo -o demo-output
 
-# Side by side, each with one thread for torch, which spins where cores are short. A shell shields from Ctrl-C what it runs
-# in the background, so the trap ends it. $(1): what pytest is asked for.
-define side_by_side
-	@log=`mktemp`; export OMP_NUM_THREADS=1; \
-	echo "the tests of training and some of commands run beside these; what they say comes at the end"; \
-	( trap 'kill $$running' TERM; failed=0; \
-	  for files in "$(TRAINING)" "$(COMMANDS)"; do \
-	    $(BIN)/python -m pytest $(1) $$files & running=$$!; wait $$running || failed=1; \
-	  done; exit $$failed ) >$$log 2>&1 & beside=$$!; \
-	trap 'kill $$beside; rm -f $$log; exit 130' INT TERM; \
-	others=0; for files in "$(OTHERS)" "$(MORE_COMMANDS)"; do $(BIN)/python -m pytest $(1) $$files || others=1; done; \
-	wait $$beside; beside=$$?; cat $$log; rm -f $$log; exit $$((others || beside))
+# Two processes, each with one thread for torch, which spins where cores are short; the one that is done first takes tests
+# of the other. $(1): what pytest is asked for.
+define tests
+	@failed=0; for files in "$(TRAINING)" "$(OTHERS)"; do \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(1) $$files || failed=1; \
+	done; exit $$failed
 endef
 
 test: env
-	$(call side_by_side,)
+	$(call tests,)
 
 test-slow: env
-	$(call side_by_side,-m "slow and not gpu")
+	$(call tests,-m "slow and not gpu")
 
 test-all: test test-slow
 

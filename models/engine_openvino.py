@@ -15,6 +15,7 @@ from .errors import BundleError, EngineError
 from .files import keep_file
 from .graph_form import ONNX, check_side, fixed_shape, in_batches
 from .openvino_core import CORE, ov
+from .openvino_upsampling import same_bits_upsampling
 from .quantised import QuantisedGraph, check_graph
 from .system import cache_folder, usable_cpus
 
@@ -42,7 +43,7 @@ class OpenVINOEngine:
     ) -> None:
         self._side, self._batch = fixed_shape(bundle.metadata)
         self.batch = self._batch or 1
-        self._model = load_graph(bundle) if int8 is None else _int8(bundle, int8)
+        self._model = same_bits_upsampling(load_graph(bundle) if int8 is None else _int8(bundle, int8))
         # the CPU plugin compiles no graph in int8 that begins with another type than these
         self._native = NATIVE if int8 is None else {np.dtype("uint8"), np.dtype("float32")}
         self.slots = slots
