@@ -41,7 +41,7 @@ demo: env
 # Two processes, each with one thread for torch, which spins where cores are short; the one that is done first takes tests
 # of the other. $(1): what pytest is asked for.
 define tests
-	@failed=0; for files in "$(TRAINING)" "$(OTHERS)"; do \
+	@trap 'exit 130' INT; failed=0; for files in "$(TRAINING)" "$(OTHERS)"; do \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(1) $$files || failed=1; \
 	done; exit $$failed
 endef
