@@ -75,7 +75,8 @@ def deepness_texts(bundle: Bundle) -> dict[str, str]:
         "standardization_std": [1 / BRIGHTEST] * bands,
         "seg_thresh": _threshold(metadata),
         "seg_small_segment": 0,  # what it would smooth away is the network's answer, too
-        **({"resolution": _centimetres(metadata.resolution)} if metadata.resolution else {}),
+        # in centimetres, of a range in metres the geometric middle
+        **({"resolution": round(100 * math.sqrt(math.prod(metadata.resolution)), 2)} if metadata.resolution else {}),
         OWN: _in_order(describe(bundle), _channel(metadata)),
     }
     return {key: json.dumps(value) for key, value in told.items()}
@@ -176,8 +177,3 @@ def _decides_alike(metadata: BundleMetadata) -> bool:
     # above one half a class is the likeliest, and a pixel without any falls to Deepness' first class
     alike = len(set(metadata.thresholds.values())) == 1 and _threshold(metadata) >= 0.5
     return alike and metadata.background_value == 0
-
-
-def _centimetres(resolution: tuple[float, float]) -> float:
-    """Return one resolution in centimetres for a range in metres: its geometric middle."""
-    return round(100 * math.sqrt(resolution[0] * resolution[1]), 2)

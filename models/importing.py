@@ -56,8 +56,18 @@ def import_model(
         Folder or `.zip`. The very bundle that would be written is returned where it is there already. None: in the
         user's folder of bundles, under the bundle's name.
     config
-        What the file does not tell, and what goes before that which it does: TOML or JSON, as of `import_bundle`, or
-        a mapping of the same keys. `describe_model` writes one to fill in.
+        What the file does not tell, and what goes before that which it does; `describe_model` writes one to fill in.
+        A mapping, or a file of TOML or JSON: `name`, `architecture`, `options`, `bands` (names), `dtype`, `scaling` (a
+        table of `mean` and `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes`
+        (tables of `name` and `color`), and, as needed, `background` (a class's name; `none`, or false: there is none),
+        `activation`, `resolution`, `patch`, `means` in `scaling`, `thresholds` (the probability above which a pixel
+        takes a class: one for all but the background, or a table by name), and `rename`: a table of regular expressions
+        for the beginnings of keys, and what takes their place. `drop`: regular expressions for whole keys that are left
+        out first, as those of a loss. `swap`: regular expressions for keys, as renamed, of convolutions whose two
+        halves of inputs come in the other order, as in U-Nets that join (upsampled, skipped) and not (skipped,
+        upsampled). `radiometry`: what raw values mean, a table of `scale`, `offset` and `unit` (value * scale + offset
+        is in the unit), or one per band; `quantiles`: per band, those of the training values at
+        `models.metadata.QUANTILES`.
     trust
         Load a program of `torch.export` (.pt2), which can run code that is in it. It is kept as ONNX, without code.
     factory
@@ -117,46 +127,6 @@ def _settings(config: str | os.PathLike[str] | Mapping[str, Any] | None, factory
     return {**given, "architecture": FACTORY, "options": {**_table(given, "options"), FACTORY: factory}}
 
 
-def import_bundle(
-    checkpoint: str | os.PathLike[str],
-    config: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-) -> Bundle:
-    """Make a bundle of a state dict and a config.
-
-    Parameters
-    ----------
-    checkpoint
-        A torch checkpoint (read with `weights_only=True`) or `.safetensors`.
-    config
-        TOML or JSON: `name`, `architecture`, `options`, `bands` (names), `dtype`, `scaling` (a table of `mean` and
-        `stddev`, of `minimum` and `maximum`, or of `divisor`; a number or one per band), `classes` (tables of `name`
-        and `color`), and, as needed, `background` (a class's name; `none`, or false: there is none), `activation`,
-        `resolution`, `patch`, `means` in `scaling`, `thresholds` (the probability above which a pixel takes a class:
-        one for all but the background, or a table by name), and `rename`: a table
-        of regular expressions for the beginnings of keys, and what takes their place. `drop`: regular expressions for
-        whole keys that are left out first, as those of a loss. `swap`: regular expressions for
-        keys, as renamed, of convolutions whose two halves of inputs come in the other order, as in U-Nets that join
-        (upsampled, skipped) and not (skipped, upsampled). `radiometry`: what raw values mean, a table of `scale`,
-        `offset` and `unit` (value * scale + offset is in the unit), or one per band; `quantiles`: per band, those of
-        the training values at `models.metadata.QUANTILES`.
-    output
-        Folder or `.zip`. The very bundle that would be written is returned where it is there already.
-    overwrite
-        Replace a bundle that is there.
-
-    Raises
-    ------
-    NetworkError
-        The weights cannot be read, or do not fit: missing and unexpected keys are named.
-    BundleError
-        The config makes no sense.
-    """
-    return import_state(checkpoint, read_settings(config), output, overwrite=overwrite)
-
-
 def import_settings(
     found: Found,
     settings: Mapping[str, Any],
@@ -172,14 +142,14 @@ def import_settings(
     found
         Of `models.imports.recognise.recognise`.
     settings
-        The user's, with the keys of `import_bundle`'s config; each goes before what the file tells.
+        The user's, with the keys of `import_model`'s config; each goes before what the file tells.
     output, overwrite, trust
         As of `import_model`.
 
     Raises
     ------
     NetworkError, BundleError
-        As `import_bundle`; or neither file nor settings tell what is needed.
+        As `import_model`; or neither file nor settings tell what is needed.
     """
     if found.network == "item":
         raise BundleError(f"{found.path} is {found.kind}, which holds no weights: give the file that does")
@@ -223,7 +193,7 @@ def import_state(
     *,
     overwrite: bool = False,
 ) -> Bundle:
-    """Make a bundle of a state dict and settings; see `import_bundle`, whose config holds them."""
+    """Make a bundle of a state dict and settings; see `import_model`, whose config holds them."""
     metadata = metadata_of(settings)
     state = rename(drop(read_state_dict(checkpoint), settings.get("drop", [])), settings.get("rename", {}))
     made_of = (metadata.architecture, len(metadata.bands), metadata.channels)
@@ -267,10 +237,10 @@ def import_onnx(
     path
         Of the ONNX file.
     settings
-        As `config` of `import_bundle`, without `architecture`, `rename` and `swap`. `options` may say of the graph what
+        As `config` of `import_model`, without `architecture`, `rename` and `swap`. `options` may say of the graph what
         it does not tell itself, see `GraphForm`: which output is meant, whether it gives logits or probabilities.
     output, overwrite
-        See `import_bundle`.
+        See `import_model`.
 
     Raises
     ------

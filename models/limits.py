@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 from .errors import SwatheError
 
@@ -109,24 +108,6 @@ def _checked(value: Any) -> Any:
             return value
         level = below
     raise _too_deep()
-
-
-def check_members(archive: ZipFile, most: int) -> None:
-    """Refuse an archive by its directory. Raises ValueError.
-
-    Parameters
-    ----------
-    archive
-        Open for reading.
-    most
-        Bytes of all members together, unpacked.
-    """
-    members = archive.infolist()
-    if len(members) > MOST_MEMBERS:
-        raise ValueError(f"it holds {len(members):,} files; at most {MOST_MEMBERS:,} are read")
-    unpacked = sum(member.file_size for member in members)
-    if unpacked > most:
-        raise ValueError(f"it has {unpacked:,} bytes unpacked; at most {most:,} are read")
 
 
 @cache

@@ -18,7 +18,7 @@ import zarr
 
 from models.bundle import load_bundle, shipped_bundles
 from models.errors import BundleError, ClusterError, NetworkError, PlanError, SceneError, SwatheError, TrainingError
-from models.importing import import_bundle, read_state_dict
+from models.importing import import_model, read_state_dict
 from models.limits import DEEPEST, check_chunk, largest_chunk, parse_json, parse_toml
 from models.system import forget_peak, peak_bytes
 from pipeline.cluster.profiles import read_profile
@@ -108,7 +108,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(special: list[str], tmp_
         with pytest.raises(ClusterError, match=NO_FILE):
             read_profile("ssh", str(tmp_path / f"{number}.toml"))
         with pytest.raises(BundleError, match=NO_FILE):
-            import_bundle(path, path, tmp_path / "made.zip")
+            import_model(path, tmp_path / "made.zip", config=path)
 
 
 def test_a_bundle_that_holds_a_pipe_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models import load_bundle, measure_receptive_field, save_bundle
 from models.build import build
 from models.errors import BundleError, NetworkError, SwatheError, TrainingError
-from models.importing import import_bundle, swap_halves
+from models.importing import import_model, swap_halves
 from models.segmenter import Segmenter
 from pipeline.cli.app import cli
 from train.config import Network
@@ -449,7 +449,7 @@ def twice(inputs: int, outputs: int) -> nn.Sequential:
 def test_the_mit_checkpoint_segments_clouds(tmp_path):
     """Over the seven patches of 38-Cloud that are here; the same answers as its author's network in plain torch."""
     (tmp_path / "network.toml").write_text(IMPORT)
-    bundle = import_bundle(CHECKPOINT, tmp_path / "network.toml", tmp_path / "b")
+    bundle = import_model(CHECKPOINT, tmp_path / "b", config=tmp_path / "network.toml")
     theirs = SimpleUNetV2().eval()
     theirs.load_state_dict(torch.load(CHECKPOINT, map_location="cpu", weights_only=True))
     segmenter = bundle.segmenter()

@@ -21,7 +21,7 @@ from models import ClassInfo, engine_openvino, engine_torch
 from models.bundle import WEIGHTS, load_bundle, save_bundle
 from models.encoding import Encoding, classify
 from models.errors import BundleError, EngineError, SceneError, SwatheError
-from models.importing import import_bundle
+from models.importing import import_model
 from models.metadata import z_score
 from models.openvino_core import CORE, ov
 from models.segmenter import Segmenter
@@ -63,12 +63,12 @@ def test_weights_that_are_no_numbers_are_refused_when_made_imported_and_loaded(v
 
     torch.save(made.state_dict(), tmp_path / "w.pth")
     with pytest.raises(BundleError, match=r"w\.pth: weights hold NaN"):
-        import_bundle(tmp_path / "w.pth", config(tmp_path), tmp_path / "b")
+        import_model(tmp_path / "w.pth", tmp_path / "b", config=config(tmp_path))
     assert not (tmp_path / "b").exists()
 
 
 def config(folder: Path, **changes: Any) -> Path:
-    """What `import_bundle` is told of `network("unet", 3, 2)`."""
+    """What `import_model` is told of `network("unet", 3, 2)`."""
     said = {
         "name": "x", "architecture": "unet", "options": {"widths": [4, 8, 8]}, "bands": ["a", "b", "c"],
         "dtype": "uint8", "scaling": {"divisor": 255},
@@ -92,7 +92,7 @@ def test_no_class_is_called_as_what_was_not_observed(name, tmp_path):
     torch.save(network("unet", 3, 2).state_dict(), tmp_path / "w.pth")
     classes = [{"name": "a", "color": "000000"}, {"name": name, "color": "FFFFFF"}]
     with pytest.raises(BundleError, match="a class cannot be called"):
-        import_bundle(tmp_path / "w.pth", config(tmp_path, classes=classes), tmp_path / "c")
+        import_model(tmp_path / "w.pth", tmp_path / "c", config=config(tmp_path, classes=classes))
 
 
 # samples too large, and answers that are no numbers

@@ -22,7 +22,7 @@ from training_data import small_settings
 
 from models import Band, Bundle, BundleMetadata, Radiometry, load_bundle, shipped_bundles
 from models.errors import BundleError, PlanError, StoreError, SwatheError, TrainingError
-from models.importing import import_bundle
+from models.importing import import_model
 from models.metadata import QUANTILES
 from models.mlm import from_item, to_item
 from pipeline import open_maps, open_scene, plan, run, segment
@@ -519,11 +519,11 @@ def test_imported_weights_may_say_what_values_mean(tmp_path: Path) -> None:
               "quantiles": [list(band.quantiles) for band in made.bands]}  # fmt: skip
     weights = network.path / "weights.safetensors"
     (tmp_path / "c.json").write_text(json.dumps(config))
-    assert import_bundle(weights, tmp_path / "c.json", tmp_path / "in").metadata.bands == made.bands
+    assert import_model(weights, tmp_path / "in", config=tmp_path / "c.json").metadata.bands == made.bands
     for key, wrong in (("radiometry", [{}]), ("radiometry", {"scael": 1}), ("quantiles", [[1, 2]])):
         (tmp_path / "c.json").write_text(json.dumps(config | {key: wrong}))
         with pytest.raises(BundleError, match=key):
-            import_bundle(weights, tmp_path / "c.json", tmp_path / "other")
+            import_model(weights, tmp_path / "other", config=tmp_path / "c.json")
 
 
 # other ways to say it

@@ -14,7 +14,7 @@ from training_data import small_settings, write_raster, write_scenes
 
 from models import ClassInfo, load_bundle
 from models.errors import BundleError, TrainingError
-from models.importing import import_bundle
+from models.importing import import_model
 from pipeline.grid.geobox import GeoBox, Window
 from pipeline.io.scene import open_source
 from train.cli.app import cli
@@ -255,12 +255,12 @@ def test_foreign_weights_say_it_too(tmp_path, given, background):
               **({} if given is None else {"background": given})}  # fmt: skip
     (tmp_path / "c.json").write_text(json.dumps(config))
     torch.save(network("unet", 1, 3, widths=[4, 8, 8]).state_dict(), tmp_path / "w.pth")
-    made = import_bundle(tmp_path / "w.pth", tmp_path / "c.json", tmp_path / "b")
+    made = import_model(tmp_path / "w.pth", tmp_path / "b", config=tmp_path / "c.json")
     assert made.metadata.background == background
     assert load_bundle(tmp_path / "b").metadata.background == background
     (tmp_path / "c.json").write_text(json.dumps({**config, "background": "Sea"}))
     with pytest.raises(BundleError, match="received 'Sea'"):
-        import_bundle(tmp_path / "w.pth", tmp_path / "c.json", tmp_path / "d")
+        import_model(tmp_path / "w.pth", tmp_path / "d", config=tmp_path / "c.json")
 
 
 def test_settings_files_may_say_false():

@@ -199,7 +199,7 @@ def _bands(definition: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     statistics = definition.get("NormalizationStats")
     if isinstance(statistics, Mapping):
         facts["scaling"] = _scaling(statistics, places)
-    elif _is_of_arcgis(definition) and len(places) == 3:
+    elif str(definition.get("Framework", "")).startswith("arcgis.learn") and len(places) == 3:
         facts |= {"scaling": z_score_of(*IMAGENET), "dtype": "uint8"}
     elif definition.get("DataRange") is not None:
         low, high = numbers(definition["DataRange"], 2)
@@ -214,10 +214,6 @@ def _place(value: object) -> int:
     if not 0 <= found < MOST_BANDS:
         raise ValueError(f"band {found:,} in ExtractBands")
     return found
-
-
-def _is_of_arcgis(definition: Mapping[str, Any]) -> bool:
-    return str(definition.get("Framework", "")).startswith("arcgis.learn")
 
 
 def _scaling(statistics: Mapping[str, Any], places: Sequence[int]) -> dict[str, list[float]]:

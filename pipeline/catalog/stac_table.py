@@ -150,12 +150,8 @@ def _files(bands: str) -> tuple[tuple[str, ...], int]:
 
 def names_by_file(source: RasterSource) -> str:
     """Return the names of a source's bands with commas between, those of several files with bars between."""
-    return "|".join(",".join(_clean(band.names[0]) for band in source.raster_bands if band.path == path)
-                    for path in source.paths)  # fmt: skip
-
-
-def _clean(name: str) -> str:
-    return name.replace("|", "/").replace(",", ";")
+    names = [(band.path, band.names[0].replace("|", "/").replace(",", ";")) for band in source.raster_bands]
+    return "|".join(",".join(name for path, name in names if path == one) for one in source.paths)
 
 
 def _item(row: Row, keys: Sequence[str]) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def write_certificates(folder: str | os.PathLike[str], *, days: int = DAYS) -> P
     made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         for name, content in _made(days).items():
-            with open(os.open(made / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(name)), "wb") as file:
+            mode = 0o600 if name == "key.pem" else 0o644
+            with open(os.open(made / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(content)
         put_in_place(made, target)
     except OSError as error:
@@ -54,10 +55,6 @@ def write_certificates(folder: str | os.PathLike[str], *, days: int = DAYS) -> P
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return target
-
-
-def _mode(name: str) -> int:
-    return 0o600 if name == "key.pem" else 0o644
 
 
 def _made(days: int) -> Mapping[str, bytes]:

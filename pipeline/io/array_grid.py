@@ -70,7 +70,7 @@ def with_dims(array: xr.DataArray) -> xr.DataArray:
     array = array.isel({dim: 0 for dim in array.dims if dim not in DIMS and array.sizes[dim] == 1})
     others = [dim for dim in array.dims if dim not in ("y", "x")]
     for dim in others:
-        if str(dim).lower() in TIMES or _of_dates(array, dim):
+        if str(dim).lower() in TIMES or (dim in array.coords and array.coords[dim].dtype.kind == "M"):
             raise SceneError(
                 f"the array holds {array.sizes[dim]} times (dim {dim}), and a scene is of one: choose it, as by "
                 f".isel({dim}=0)"
@@ -107,10 +107,6 @@ def _with_band(array: xr.DataArray) -> xr.DataArray:
     lazy = indexing.LazilyIndexedArray(_OneBand(pixels))
     variable = xr.Variable(DIMS, lazy, pixels.attrs, pixels.encoding)
     return xr.DataArray(variable, array.coords, DIMS, array.name)
-
-
-def _of_dates(array: xr.DataArray, dim: Any) -> bool:
-    return dim in array.coords and array.coords[dim].dtype.kind == "M"
 
 
 def geobox_of(array: xr.DataArray, geographic: bool = False) -> tuple[GeoBox, tuple[str, ...]]:

@@ -207,17 +207,14 @@ def class_curves(probabilities: NDArray[np.float32], labels: Values, background:
         Its value; None: there is none.
     """
     found = ClassCurves.none(len(probabilities))
-    best = classify(probabilities, None if background is None else _above_all(len(probabilities), background))
+    # thresholds below which nothing is: each pixel takes the likeliest class but the background
+    low = tuple(None if value == background else -1.0 for value in range(len(probabilities)))
+    best = classify(probabilities, None if background is None else low)
     for value, probability in enumerate(probabilities):
         if value != background:  # where another class is likelier, no threshold makes it this one
             own = np.where((best == value) | np.isnan(probability), probability, np.float32(0))
             found.counts[value] = threshold_curve(own, labels, value).counts
     return found
-
-
-def _above_all(classes: int, background: int) -> tuple[float | None, ...]:
-    """Return thresholds below which nothing is, so that each pixel takes the likeliest class but the background."""
-    return tuple(None if value == background else -1.0 for value in range(classes))
 
 
 def threshold_curve(probability: NDArray[np.float32], labels: Values, foreground: int | None = None) -> ThresholdCurve:
