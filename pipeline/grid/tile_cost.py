@@ -17,7 +17,7 @@ LARGEST_BLOCK = 4096  # a block that is lost is done again, and small scenes mus
 SMALLEST_TILE = 256
 WORTH = 0.04  # of the time: what doubling the memory must save, unless a budget is given
 TASK_PIXELS = 1 << 14  # what a block costs beside its pixels: a few milliseconds of Python, files and markers
-TAIL = 0.1  # of a block, for which slots wait for the last one: no two blocks take the same time
+TAIL = 0.25  # of a block, for which slots wait for the last one: no two blocks take the same time
 FEW_BLOCKS = 32  # for each slot; with more of them, all slots end at nearly the same time
 
 
