@@ -53,7 +53,7 @@ class EngineMemory:
 
 
 LIKE: dict[str, Precision] = {"int8": "fp32"}  # which take no less, where a graph must be made before it can be run
-KEPT = 2  # counts up when engines change, so that nothing older is taken from the cache
+KEPT = 3  # counts up when engines change, so that nothing older is taken from the cache
 UNKNOWN = EngineMemory(3 << 29, 2048, measured=False)
 FRUGAL = EngineMemory(1 << 28, 96, measured=False)  # less than any network of use
 ON_GPU = EngineMemory(3 << 30, 0)  # of a process that drives one: pixels lie in the GPU's own memory
