@@ -100,7 +100,7 @@ def test_publish_runs_and_cleans_up(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_workers_run(folder: Path) -> None:
-    said = _said("workers", "--size", "1024", "--repeats", "1", "--folder", str(folder))
+    said = _said("workers", "--size", "768", "--repeats", "1", "--folder", str(folder))
     rows = [line.split("  ")[0] for line in said.splitlines() if " process" in line]
     assert rows == [f"{name}, {count}" for name in ("free", "simple-unet") for count in ("1 process", "2 processes")]
 
