@@ -3,7 +3,7 @@
 Some of torch's do not: transposed convolutions sum in another order with the size and the threads, convolutions of
 small inputs are done by another library, and softmax and sigmoid round the ends of their vectors otherwise. Each
 differs by about 1e-7, enough to break "tiled equals whole". What stands here instead costs a few per cent at most.
-For torch on a CPU; OpenVINO and CUDA have reasons of their own to differ by as much.
+For torch on a CPU; of OpenVINO see `openvino_upsampling`, and CUDA has reasons of its own to differ by as much.
 """
 
 from functools import reduce
